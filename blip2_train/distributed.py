@@ -1,0 +1,132 @@
+"""Exchanges between processes; every function is the identity when there is one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    """Index of this process, 0 … `world_size() - 1`."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """All-gather whose backward sums what every process asks of a row and hands each process its own rows.
+
+    The incoming gradient is made contiguous first: gloo reads raw storage and silently returns wrong sums otherwise.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.rows = rows.shape[0]
+        return gather_rows(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        start = rank() * ctx.rows
+        return summed[start : start + ctx.rows]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all processes in rank order, without gradient.
+
+    Args:
+        rows: `(B, …)`, the same shape on every process.
+
+    Returns:
+        `(N, …)` with N = B × processes, detached.
+    """
+    rows = rows.detach()
+    if not is_distributed():
+        return rows
+    if rows.dtype == torch.bool:
+        return gather_rows(rows.to(torch.uint8)).to(torch.bool)
+    gathered = rows.new_empty((world_size() * rows.shape[0], *rows.shape[1:]))
+    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    return gathered
+
+
+def gather_rows_with_gradient(rows: Tensor) -> Tensor:
+    """Rows of all processes in rank order; the gradient of every process reaches the process that owns a row.
+
+    With the mean over processes that data-parallel training takes, the gradient equals that of one process that holds
+    all rows, if each process's loss is the mean over its own rows.
+
+    Args:
+        rows: `(B, …)`, the same shape on every process.
+
+    Returns:
+        `(N, …)` with N = B × processes.
+    """
+    if not is_distributed():
+        return rows
+    return _GatherWithGradient.apply(rows)
+
+
+def fetch_rows(rows: Tensor, wanted: Tensor) -> Tensor:
+    """The rows at global positions `wanted`, from whichever process holds them, without gradient.
+
+    Args:
+        rows: `(B, …)`, this process's rows; global position of row b is `rank() * B + b`.
+        wanted: `(R,)`, int64, global positions.
+
+    Returns:
+        `(R, …)`, detached.
+    """
+    return gather_rows(rows).index_select(0, wanted)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of a tensor over processes, without gradient."""
+    value = value.detach().clone()
+    if is_distributed():
+        dist.all_reduce(value)
+        value /= world_size()
+    return value
+
+
+_cpu_group: Any = None
+
+
+def _group_for_plain_numbers() -> Any:
+    """A gloo group beside NCCL, so that exchanging a plain number does not wait for the GPU."""
+    global _cpu_group
+    if dist.get_backend() == "gloo":
+        return None
+    if _cpu_group is None:
+        _cpu_group = dist.new_group(backend="gloo")
+    return _cpu_group
+
+
+def largest_over_processes(number: int) -> int:
+    """The largest of the processes' plain numbers; does not synchronise a GPU."""
+    if not is_distributed():
+        return number
+    box = torch.tensor([number], dtype=torch.int64)
+    dist.all_reduce(box, op=dist.ReduceOp.MAX, group=_group_for_plain_numbers())
+    return int(box)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The values of all processes in rank order, on every process (plain Python values, by way of the CPU)."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_group_for_plain_numbers())
+    return values

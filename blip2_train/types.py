@@ -1,0 +1,190 @@
+"""The records and protocols that the layers exchange.
+
+Shape letters: B batch per process, T text tokens, Q queries, P patches with the class token, Dv tower width, D hidden
+size, E feature size, V vocabulary, H attention heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class RejectedSample:
+    """A sample that could not be used, and was replaced by another of the same source."""
+
+    source: str
+    """Shard or file the sample lies in."""
+    key: str
+    """Key of the sample inside its shard (`"000000012"`), or an empty string for the shard itself."""
+    reason: str
+    """One of the short reasons that counters are kept by, for instance `"unreadable picture"`."""
+    detail: str
+    """What the reader said, for the log."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageTextSample:
+    """One picture and one caption after the transform, before tokenisation."""
+
+    pixel_values: Tensor
+    """`(3, H, W)`, float, normalised."""
+    caption: str
+    """Cleaned caption."""
+    image_id: int
+    """Identity of the picture: equal for samples that show the same picture. Fits int64."""
+    sample_id: str
+    """Where the sample came from: `<shard stem>/<key>#<caption number>`."""
+    rejected: tuple[RejectedSample, ...] = ()
+    """Samples that had to be passed over before this one could be read."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageTextBatch:
+    """A stage-1 batch of one process."""
+
+    pixel_values: Tensor
+    """`(B, 3, H, W)`, float, normalised."""
+    input_ids: Tensor
+    """`(B, T)`, int64: `[CLS]` … `[SEP]`, then padding. T is fixed by the collator."""
+    attention_mask: Tensor
+    """`(B, T)`, bool, True = real token."""
+    image_ids: Tensor
+    """`(B,)`, int64: equal for samples that show the same picture."""
+    longest_text: int
+    """Number of real tokens of the longest text in this batch, at most T. A plain number, so that trimming needs no
+    device synchronisation."""
+    sample_ids: tuple[str, ...]
+    """Where each sample came from."""
+    rejected: tuple[RejectedSample, ...]
+    """Samples that were passed over while this batch was read."""
+
+    def __len__(self) -> int:
+        return self.pixel_values.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+        """A copy with every tensor on `device`."""
+        moved = {
+            f.name: value.to(device, non_blocking=non_blocking)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Self:
+        """A copy with every tensor in page-locked memory (called by torch's loader)."""
+        pinned = {
+            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **pinned)
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageMemory:
+    """Keys and values that the queries read pictures from, one pair per cross-attention layer.
+
+    A memory of M pictures serves `copies * M` consecutive rows of queries, ordered copy by copy: rows `0 … M-1` are the
+    first pair of each picture, rows `M … 2M-1` the second. So a picture that takes part in several pairs is stored once.
+    """
+
+    keys: tuple[Tensor, ...]
+    """Each `(M, H, P, D/H)`."""
+    values: tuple[Tensor, ...]
+    """Each `(M, H, P, D/H)`."""
+    copies: int = 1
+    """Rows of queries per picture."""
+
+    def __len__(self) -> int:
+        return self.keys[0].shape[0]
+
+    def select(self, rows: Tensor) -> ImageMemory:
+        """The memory of the pictures at `rows` `(R,)`, int64, each serving one row of queries."""
+        return ImageMemory(
+            keys=tuple(k.index_select(0, rows) for k in self.keys),
+            values=tuple(v.index_select(0, rows) for v in self.values),
+        )
+
+    def repeat(self, copies: int) -> ImageMemory:
+        """The same pictures, each serving `copies` rows of queries; no tensor is copied."""
+        return ImageMemory(keys=self.keys, values=self.values, copies=copies)
+
+
+@dataclass(slots=True, kw_only=True)
+class EncodedImages:
+    """What one pass of the pictures through tower and Q-Former leaves for the three objectives."""
+
+    patch_features: Tensor
+    """`(B, P, Dv)`: the tower's output before `ln_vision`; this is what travels to other processes."""
+    memory: ImageMemory
+    """Keys and values of these pictures for cross-attention, projected once."""
+    query_states: Tensor
+    """`(B, Q, D)`: output of the image pass."""
+    query_cache: tuple[tuple[Tensor, Tensor], ...]
+    """Self-attention keys and values of the queries in each layer, each `(B, H, Q, D/H)`; ITG reads them."""
+    image_features: Tensor
+    """`(B, Q, E)`, float32, unit length along E."""
+
+
+class ImageTextEncoder(Protocol):
+    """What the stage-1 objective asks of a model."""
+
+    temperature: Tensor
+
+    def encode_image(self, pixel_values: Tensor) -> EncodedImages:
+        """Run the tower and the image pass once."""
+        ...
+
+    def encode_patches(self, patch_features: Tensor) -> EncodedImages:
+        """Run the image pass on features that the tower gave before."""
+        ...
+
+    def project_image(self, patch_features: Tensor) -> ImageMemory:
+        """Cross-attention keys and values of pictures given by the tower's features `(M, P, Dv)`."""
+        ...
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Text features `(B, E)`, float32, unit length."""
+        ...
+
+    def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Matching logits `(R, 2)` of R rows of (picture, text); column 1 = match."""
+        ...
+
+    def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Vocabulary logits `(B, T, V)` of texts `(B, T)` that start with `[DEC]`, given the pictures."""
+        ...
+
+    @property
+    def decoder_start_token_id(self) -> int:
+        """Id of `[DEC]`."""
+        ...
+
+
+class ObjectiveOutput(NamedTuple):
+    """A training loss and what it is made of."""
+
+    total: Tensor
+    """Scalar to differentiate."""
+    terms: dict[str, Tensor]
+    """Each loss by its short name (`itc`, `itm`, `itg`), detached scalars, mean over all processes' samples once
+    averaged over processes."""
+    stats: dict[str, Tensor]
+    """Detached scalars that describe the batch (accuracy, temperature, number of rows without a negative, …)."""
+
+
+@runtime_checkable
+class TextTokenizer(Protocol):
+    """What the collators ask of a tokenizer."""
+
+    pad_token_id: int
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        """Tokenise a list of texts."""
+        ...
+
+    def __len__(self) -> int: ...
