@@ -1,0 +1,81 @@
+"""Sizes and choices of the models, checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from blip2_train.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """A vision tower: any timm vision transformer, cut before its last block."""
+
+    name: str
+    """timm model name; with `weights: timm` give the full `name.tag`."""
+    weights: str
+    """`timm` (download by tag), `random`, or the path of a `.safetensors`, `.pt` or `.pth` file."""
+    image_size: int
+    """Pixels per side of the square input."""
+    dropped_blocks: int = 1
+    """Blocks removed at the end: BLIP-2 reads the second-last block's output (section 3.4 of the paper)."""
+    frozen: bool = True
+    """Frozen towers take no gradient, stay in eval mode and may have 16-bit weights."""
+    dtype: str = "float32"
+    """`float32`, `float16` or `bfloat16`; only float32 when trained."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass (for trained towers)."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Arguments for timm that change the architecture (`embed_dim`, `depth`, `num_heads`, `patch_size`, …)."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"vision dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+        if not self.frozen and self.dtype != "float32":
+            raise ConfigError(
+                f"a trained vision tower needs float32 weights, but dtype is {self.dtype!r}: gradients of 16-bit master "
+                "weights become NaN. Set dtype: float32 (the trainer's precision still computes in 16 bits), or frozen: true"
+            )
+        if self.image_size <= 0:
+            raise ConfigError(f"image_size must be positive, got {self.image_size}")
+        if self.dropped_blocks < 0:
+            raise ConfigError(f"dropped_blocks must be 0 or more, got {self.dropped_blocks}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QFormerConfig:
+    """A Querying Transformer; the defaults are BLIP-2's (BERT-base with 32 queries)."""
+
+    weights: str
+    """What to start from: `random`, a folder with BERT weights (`config.json`, `model.safetensors`), or a hub id."""
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    num_queries: int = 32
+    cross_attention_every: int = 2
+    """Layers 0, n, 2n, … read the picture."""
+    vocab_size: int = 30523
+    """BERT's 30,522 word pieces and `[DEC]`."""
+    max_positions: int = 512
+    """Learned text positions, tokens."""
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    layer_norm_eps: float = 1e-12
+    feature_size: int = 256
+    """Size E of the shared space of the contrastive loss."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
+        for name in ("num_layers", "num_queries", "cross_attention_every", "vocab_size", "max_positions", "feature_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")

@@ -1,0 +1,49 @@
+"""What is frozen, what trains, and what each part costs in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+def freeze(module: nn.Module) -> None:
+    """Take a module's parameters out of training; keeping it in eval mode is the module's own duty."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def trainable_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that train."""
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSize:
+    """One part of a model."""
+
+    name: str
+    parameters: int
+    """Number of parameters; a tied parameter counts where it is first met."""
+    trainable: int
+    """Number of parameters that train."""
+    weight_bytes: int
+    training_bytes: int
+    """Bytes of gradients and of AdamW's two moments."""
+
+
+def describe_parameters(module: nn.Module) -> list[PartSize]:
+    """Size of each direct child and direct parameter of `module`, in order of definition."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        groups.setdefault(name.split(".")[0], []).append(parameter)
+    return [
+        PartSize(
+            name=name,
+            parameters=sum(p.numel() for p in parameters),
+            trainable=sum(p.numel() for p in parameters if p.requires_grad),
+            weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+            training_bytes=sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad),
+        )
+        for name, parameters in groups.items()
+    ]

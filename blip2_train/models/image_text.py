@@ -1,0 +1,145 @@
+"""The stage-1 model: frozen vision tower, Q-Former, and the heads of the three objectives (Li et al., 2023, section 3.2).
+
+Shape letters: B batch, R rows of pairs, M pictures, P patches, Dv tower width, Q queries, T text tokens, D hidden size,
+E feature size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blip2_train.models import masks
+from blip2_train.models.configs import QFormerConfig, VisionConfig
+from blip2_train.models.qformer import (
+    LanguageModellingHead,
+    QFormer,
+    TextEmbeddings,
+    copy_text_to_query_feed_forward,
+    initialise_like_bert,
+)
+from blip2_train.models.vision_tower import VisionTower
+from blip2_train.types import EncodedImages, ImageMemory
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values, in float32 if they were in 16 bits."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+class ImageTextModel(nn.Module):
+    """BLIP-2's representation model.
+
+    Every method is one pass of the Q-Former; `encode_image` runs once per picture, and its memory, query states and
+    query cache serve all three objectives.
+
+    Args:
+        vision: The tower.
+        qformer: The Q-Former; `vocab_size` counts `[DEC]`, which is the last id.
+        temperature: Initial temperature of the contrastive loss (learned).
+    """
+
+    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.vision_config, self.qformer_config = vision, qformer
+        size = qformer.hidden_size
+        self.vision_model = VisionTower(vision)
+        self.ln_vision = nn.LayerNorm(self.vision_model.width, eps=1e-5)
+        self.query_tokens = nn.Parameter(torch.empty(1, qformer.num_queries, size))
+        self.embeddings = TextEmbeddings(qformer)
+        self.qformer = QFormer(qformer, self.vision_model.width)
+        self.lm_head = LanguageModellingHead(qformer)
+        self.vision_projection = nn.Linear(size, qformer.feature_size)
+        self.text_projection = nn.Linear(size, qformer.feature_size)
+        self.itm_head = nn.Linear(size, 2)
+        self.temperature = nn.Parameter(torch.tensor(temperature))
+        for part in (self.embeddings, self.qformer, self.lm_head):
+            initialise_like_bert(part)
+        nn.init.normal_(self.query_tokens, std=0.02)
+        copy_text_to_query_feed_forward(self.qformer)
+
+    @property
+    def decoder_start_token_id(self) -> int:
+        """Id of `[DEC]`."""
+        return self.qformer_config.vocab_size - 1
+
+    def project_image(self, patch_features: Tensor) -> ImageMemory:
+        """Cross-attention keys and values of pictures, with `ln_vision` folded in.
+
+        Args:
+            patch_features: `(M, P, Dv)`, the tower's output.
+        """
+        normalised = F.layer_norm(at_least_float32(patch_features), patch_features.shape[-1:], eps=self.ln_vision.eps)
+        return self.qformer.project_memory(normalised, self.ln_vision.weight, self.ln_vision.bias)
+
+    def encode_image(self, pixel_values: Tensor) -> EncodedImages:
+        """The image pass: everything the objectives need of B pictures, computed once.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, float, normalised.
+        """
+        return self.encode_patches(self.vision_model(pixel_values))
+
+    def encode_patches(self, patch_features: Tensor) -> EncodedImages:
+        """The image pass from the tower's features `(B, P, Dv)` on."""
+        memory = self.project_image(patch_features)
+        queries = self.query_tokens.expand(len(memory), -1, -1)
+        output = self.qformer(queries, num_queries=queries.shape[1], memories=[memory])
+        return EncodedImages(
+            patch_features=patch_features,
+            memory=memory,
+            query_states=output.states,
+            query_cache=output.cache,
+            image_features=F.normalize(at_least_float32(self.vision_projection(output.states)), dim=-1),
+        )
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The text pass: features of the `[CLS]` token.
+
+        Args:
+            input_ids: `(B, T)`, int64, starting with `[CLS]`.
+            attention_mask: `(B, T)`, bool, True = real token.
+
+        Returns:
+            `(B, E)`, float32, unit length.
+        """
+        embedded = self.embeddings(input_ids)
+        states = self.qformer(embedded, num_queries=0, mask=masks.unimodal(attention_mask)).states
+        return F.normalize(at_least_float32(self.text_projection(states[:, 0])), dim=-1)
+
+    def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The matching pass: logits averaged over the queries.
+
+        Args:
+            memories: Pictures; their rows add up to R, in the order of the texts.
+            input_ids: `(R, T)`, int64, starting with `[CLS]`.
+            attention_mask: `(R, T)`, bool, True = real token.
+
+        Returns:
+            `(R, 2)`, float; column 1 = match.
+        """
+        queries = self.query_tokens.expand(input_ids.shape[0], -1, -1)
+        embedded = torch.cat([queries, self.embeddings(input_ids)], dim=1)
+        num_queries = queries.shape[1]
+        mask = masks.bidirectional(attention_mask, num_queries)
+        states = self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories).states
+        return at_least_float32(self.itm_head(states[:, :num_queries])).mean(dim=1)
+
+    def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The generation pass: text reads the queries through the cache of the image pass.
+
+        Args:
+            images: Output of `encode_image` for the same B pictures.
+            input_ids: `(B, T)`, int64, starting with `[DEC]`.
+            attention_mask: `(B, T)`, bool, True = real token.
+
+        Returns:
+            `(B, T, V)` logits; position t predicts token t + 1.
+        """
+        mask = masks.multimodal_causal(attention_mask, images.query_states.shape[1])
+        states = self.qformer(self.embeddings(input_ids), num_queries=0, mask=mask, cache=images.query_cache).states
+        logits: Tensor = self.lm_head(states, self.embeddings.word_embeddings.weight)
+        return logits

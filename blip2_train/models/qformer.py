@@ -1,0 +1,197 @@
+"""The Querying Transformer: BERT layers in which learned queries read a picture (Li et al., 2023, section 3.1).
+
+Parameter names follow transformers' `Blip2QFormerModel`. Shape letters: R rows, Q queries, T text tokens, L = Q + T,
+D hidden size, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blip2_train.models.attention import Attention, ResidualOutput, layer_memories
+from blip2_train.models.configs import QFormerConfig
+from blip2_train.types import ImageMemory
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+class QFormerOutput(NamedTuple):
+    """What a pass through the Q-Former leaves."""
+
+    states: Tensor
+    """`(R, L, D)`."""
+    cache: tuple[KeyValue, ...]
+    """Self-attention keys and values of each layer, each `(R, H, L, D/H)`."""
+
+
+class Intermediate(nn.Module):
+    """First half of a feed-forward block, with the exact GELU."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, intermediate_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`(…, D)` to `(…, F)`."""
+        return F.gelu(self.dense(states))
+
+
+class QFormerLayer(nn.Module):
+    """Shared self-attention, cross-attention of the queries in some layers, one feed-forward for queries, one for text."""
+
+    def __init__(self, config: QFormerConfig, image_width: int, reads_images: bool) -> None:
+        super().__init__()
+        size, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
+
+        def attention(source_size: int) -> Attention:
+            return Attention(
+                size,
+                config.num_heads,
+                source_size=source_size,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+                eps=eps,
+            )
+
+        self.attention = attention(size)
+        self.crossattention = attention(image_width) if reads_images else None
+        self.intermediate = Intermediate(size, inner)
+        self.output = ResidualOutput(inner, size, config.dropout, eps)
+        self.intermediate_query = Intermediate(size, inner)
+        self.output_query = ResidualOutput(inner, size, config.dropout, eps)
+
+    def forward(
+        self,
+        states: Tensor,
+        num_queries: int,
+        mask: Tensor | None,
+        memories: list[tuple[Tensor, Tensor, int]] | None,
+        cache: KeyValue | None,
+    ) -> tuple[Tensor, KeyValue]:
+        """`(R, L, D)` to `(R, L, D)` and this layer's keys and values; the first `num_queries` positions are queries."""
+        states, own = self.attention.self_attention(states, mask, cache)
+        if num_queries == 0:
+            return self.output(self.intermediate(states), states), own
+        queries, text = states[:, :num_queries], states[:, num_queries:]
+        if self.crossattention is not None and memories is not None:
+            queries = self.crossattention.read_images(queries, memories)
+        queries = self.output_query(self.intermediate_query(queries), queries)
+        if text.shape[1] == 0:
+            return queries, own
+        text = self.output(self.intermediate(text), text)
+        return torch.cat([queries, text], dim=1), own
+
+
+class QFormerEncoder(nn.Module):
+    """The stack of layers; it exists to give the parameters their names."""
+
+    def __init__(self, config: QFormerConfig, image_width: int) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            QFormerLayer(config, image_width, reads_images=index % config.cross_attention_every == 0)
+            for index in range(config.num_layers)
+        )
+
+
+class QFormer(nn.Module):
+    """Embedding layer norm and the stack of layers; queries, text, or both go in as embeddings."""
+
+    def __init__(self, config: QFormerConfig, image_width: int) -> None:
+        super().__init__()
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = QFormerEncoder(config, image_width)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        *,
+        num_queries: int,
+        mask: Tensor | None = None,
+        memories: Sequence[ImageMemory] | None = None,
+        cache: Sequence[KeyValue] | None = None,
+    ) -> QFormerOutput:
+        """Run all layers.
+
+        Args:
+            embeddings: `(R, L, D)`: queries first, then text, before the layer norm (queries pass through it too).
+            num_queries: Number Q of queries at the front; 0 for a pass of text alone.
+            mask: Broadcastable to `(R, H, L, C + L)`, bool, True = may attend; None = everything may.
+            memories: The pictures the queries read; their rows add up to R.
+            cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
+
+        Returns:
+            States `(R, L, D)` and each layer's keys and values.
+        """
+        states = self.dropout(self.layernorm(embeddings))
+        kept: list[KeyValue] = []
+        reading = 0
+        for index, layer in enumerate(self.encoder.layer):
+            banks = None
+            if memories is not None and layer.crossattention is not None:
+                banks = layer_memories(list(memories), reading)
+                reading += 1
+            states, own = layer(states, num_queries, mask, banks, None if cache is None else cache[index])
+            kept.append(own)
+        return QFormerOutput(states, tuple(kept))
+
+    def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> ImageMemory:
+        """Cross-attention keys and values of pictures; see `Attention.project_memory`."""
+        pairs = [
+            layer.crossattention.project_memory(normalised, scale, shift)
+            for layer in self.encoder.layer
+            if layer.crossattention is not None
+        ]
+        return ImageMemory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs))
+
+
+class TextEmbeddings(nn.Module):
+    """Word and learned position embeddings (BERT's without segments)."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
+        self.position_embeddings = nn.Embedding(config.max_positions, config.hidden_size)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """`(B, T)` ids to `(B, T, D)`; positions count from 0 also when queries stand in front."""
+        embedded: Tensor = self.word_embeddings(input_ids) + self.position_embeddings.weight[: input_ids.shape[1]]
+        return embedded
+
+
+class LanguageModellingHead(nn.Module):
+    """BERT's prediction head; the output matrix is the word embedding."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
+        """`(…, D)` states and `(V, D)` embeddings to `(…, V)` logits."""
+        return F.linear(self.LayerNorm(F.gelu(self.dense(states))), word_embeddings, self.bias)
+
+
+def initialise_like_bert(module: nn.Module, std: float = 0.02) -> None:
+    """Draw linear and embedding weights from N(0, std²), biases 0, layer norms 1 and 0 (BERT's initialisation)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            with torch.no_grad():
+                part.weight[part.padding_idx].zero_()
+
+
+def copy_text_to_query_feed_forward(qformer: QFormer) -> None:
+    """Start the queries' feed-forward blocks from the text's (Li et al., 2023, as in the released stage 1)."""
+    for layer in qformer.encoder.layer:
+        layer.intermediate_query.load_state_dict(layer.intermediate.state_dict())
+        layer.output_query.load_state_dict(layer.output.state_dict())

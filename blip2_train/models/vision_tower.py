@@ -1,0 +1,85 @@
+"""The vision tower: a timm vision transformer that ends before its last block.
+
+Shape letters: B batch, P patches with the class token, Dv width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from blip2_train.errors import ConfigError
+from blip2_train.models.configs import DTYPES, VisionConfig
+from blip2_train.models.freezing import freeze
+
+
+def create_timm_tower(config: VisionConfig) -> Any:
+    """The whole timm model of a configuration, with random weights.
+
+    Raises:
+        ConfigError: if timm does not know the name or an override, or the model is no vision transformer.
+    """
+    architecture = config.name.split(".")[0]
+    if not timm.is_model(architecture):
+        close = timm.list_models(f"*{architecture[:8]}*")[:3]
+        raise ConfigError(
+            f"timm has no model {architecture!r}" + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
+        )
+    try:
+        tower = timm.create_model(
+            architecture, pretrained=False, num_classes=0, img_size=config.image_size, **config.overrides
+        )
+    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"timm cannot build {architecture!r} with {config.overrides}: {error}") from error
+    if not (hasattr(tower, "blocks") and hasattr(tower, "prune_intermediate_layers")):
+        raise ConfigError(f"{architecture!r} is not a vision transformer with blocks; choose a vit_* or eva_* model of timm")
+    return tower
+
+
+class VisionTower(nn.Module):
+    """All tokens of the second-last block, without final norm (Li et al., 2023, section 3.4).
+
+    A frozen tower stays in eval mode whatever `train()` says and runs in its own precision, outside autocast.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        tower = create_timm_tower(config)
+        if config.dropped_blocks >= len(tower.blocks):
+            raise ConfigError(f"dropped_blocks is {config.dropped_blocks}, but {config.name} has {len(tower.blocks)} blocks")
+        tower.prune_intermediate_layers([-1 - config.dropped_blocks], prune_norm=True)
+        if config.gradient_checkpointing:
+            tower.set_grad_checkpointing(True)
+        self.tower = tower
+        self.frozen = config.frozen
+        self.width: int = tower.num_features
+        self.num_blocks: int = len(tower.blocks)
+        if config.frozen:
+            freeze(self)
+            self.to(DTYPES[config.dtype])
+        self.train(not config.frozen)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; without effect on a frozen tower."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Patch features.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, float.
+
+        Returns:
+            `(B, P, Dv)`, in the dtype of the tower when frozen.
+        """
+        if not self.frozen:
+            return self.tower.forward_features(pixel_values)  # type: ignore[no-any-return]
+        dtype = next(self.tower.parameters()).dtype
+        in_own_precision = dtype in (torch.float16, torch.bfloat16)
+        keep_autocast = torch.is_autocast_enabled(pixel_values.device.type) and not in_own_precision
+        with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=keep_autocast):
+            features: Tensor = self.tower.forward_features(pixel_values.to(dtype))
+        return features

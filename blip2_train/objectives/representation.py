@@ -1,0 +1,182 @@
+"""Stage 1 of BLIP-2: contrast, matching and grounded generation from one pass over the pictures.
+
+Shape letters: B batch per process, N over all processes, Q queries, T text tokens, E feature size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from blip2_train.distributed import (
+    fetch_rows,
+    gather_rows,
+    gather_rows_with_gradient,
+    is_distributed,
+    largest_over_processes,
+    mean_over_processes,
+    rank,
+    world_size,
+)
+from blip2_train.errors import ConfigError
+from blip2_train.objectives import matching
+from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
+from blip2_train.objectives.language_modelling import count_targets, next_token_loss
+from blip2_train.types import EncodedImages, ImageMemory, ImageTextBatch, ImageTextEncoder, ObjectiveOutput
+
+
+@dataclass(frozen=True, slots=True)
+class _Contrast:
+    """What the contrastive part leaves for the matching part."""
+
+    loss: Tensor
+    image_to_text: Tensor
+    """`(B, N)` logits."""
+    text_to_image: Tensor
+    """`(B, N)` logits."""
+    own: Tensor
+    """`(B, N)`, bool: columns that must never be negatives of a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepresentationObjective:
+    """ITC + ITM + ITG.
+
+    Args:
+        itc_weight: Weight of the contrastive loss in the sum.
+        itm_weight: Weight of the matching loss.
+        itg_weight: Weight of the generation loss.
+        label_smoothing: Of ITC and ITG; ITM has none.
+        gather: `detached`: features of the other side are constants, also one's own (the released code with several
+            processes); `full`: the gradient flows to the process that owns a feature.
+        negatives: How hard negatives are drawn, see `sample_hard_negatives`.
+        mask_same_image: Samples that show the same picture (`image_ids`) share the contrastive target and are never
+            each other's negatives (the released retrieval fine-tuning; off in pre-training).
+
+    Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.2. Differences from the released code: similarities in
+    float32; text trimmed to the longest caption of the global batch; a row without any valid negative is left out of ITM
+    instead of using a positive; means are taken over the global batch, so the number of processes does not matter.
+    """
+
+    itc_weight: float = 1.0
+    itm_weight: float = 1.0
+    itg_weight: float = 1.0
+    label_smoothing: float = 0.1
+    gather: Literal["detached", "full"] = "detached"
+    negatives: matching.NegativeSampling = "masked"
+    mask_same_image: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gather not in ("detached", "full"):
+            raise ConfigError(f"objective.gather is {self.gather!r}; use 'detached' or 'full'")
+        if self.negatives not in ("masked", "floor"):
+            raise ConfigError(f"objective.negatives is {self.negatives!r}; use 'masked' or 'floor'")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"objective.label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if min(self.itc_weight, self.itm_weight, self.itg_weight) < 0:
+            raise ConfigError("objective weights must not be negative")
+
+    def __call__(self, model: ImageTextEncoder, batch: ImageTextBatch, generator: torch.Generator) -> ObjectiveOutput:
+        """Compute the three losses of one batch.
+
+        Args:
+            model: The stage-1 model.
+            batch: This process's B samples, on the model's device.
+            generator: A CPU generator in the same state on every process; it draws the hard negatives.
+        """
+        length = largest_over_processes(batch.longest_text)
+        input_ids, attention_mask = batch.input_ids[:, :length], batch.attention_mask[:, :length]
+        images = model.encode_image(batch.pixel_values)
+        contrast = self._contrast(model, images, input_ids, attention_mask, batch.image_ids)
+        itm, stats = self._match(model, images, contrast, input_ids, attention_mask, generator)
+        itg = self._generate(model, images, input_ids, attention_mask)
+        terms = {"itc": contrast.loss, "itm": itm, "itg": itg}
+        total = self.itc_weight * contrast.loss + self.itm_weight * itm + self.itg_weight * itg
+        stats["itc_accuracy"] = _accuracy(contrast.image_to_text, contrast.own)
+        stats["temperature"] = model.temperature.detach()
+        return ObjectiveOutput(total, {name: term.detach() for name, term in terms.items()}, stats)
+
+    def _contrast(
+        self, model: ImageTextEncoder, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor, image_ids: Tensor
+    ) -> _Contrast:
+        gather = gather_rows if self.gather == "detached" else gather_rows_with_gradient
+        own_texts = model.encode_text(input_ids, attention_mask)
+        with torch.autocast(own_texts.device.type, enabled=False):
+            all_texts, all_images = gather(own_texts), gather(images.image_features)
+            image_to_text = image_text_similarity(images.image_features, all_texts) / model.temperature
+            text_to_image = image_text_similarity(all_images, own_texts).T / model.temperature
+            rows, total = image_to_text.shape
+            own = _own_columns(rows, total, own_texts.device)
+            if self.mask_same_image:
+                own = image_ids[:, None] == gather_rows(image_ids)[None, :]
+            targets = contrastive_targets(rows, rank() * rows, total, own, self.label_smoothing)
+            loss = contrastive_loss(image_to_text, text_to_image, targets.to(image_to_text.dtype))
+        return _Contrast(loss, image_to_text, text_to_image, own)
+
+    def _match(
+        self,
+        model: ImageTextEncoder,
+        images: EncodedImages,
+        contrast: _Contrast,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rows = input_ids.shape[0]
+        uniforms = torch.rand(2, rows * world_size(), generator=generator, dtype=torch.float64)
+        uniforms = uniforms[:, rank() * rows : (rank() + 1) * rows].to(input_ids.device, non_blocking=True)
+        negative_text, usable = matching.sample_hard_negatives(
+            contrast.image_to_text, contrast.own, uniforms[0], self.negatives
+        )
+        negative_image, _ = matching.sample_hard_negatives(
+            contrast.text_to_image, contrast.own, uniforms[1], self.negatives
+        )
+        ids = torch.cat([input_ids, fetch_rows(input_ids, negative_text), input_ids])
+        mask = torch.cat([attention_mask, fetch_rows(attention_mask, negative_text), attention_mask])
+        memories = [images.memory.repeat(2), _negative_memory(model, images, negative_image)]
+        logits = model.match(memories, ids, mask)
+
+        labels = matching.matching_labels(rows, logits.device)
+        weights = torch.cat([torch.ones_like(usable), usable, usable]).to(logits.dtype)
+        loss = matching.matching_loss(logits, labels, weights, mean_over_processes(weights.sum()))
+        right = (logits.detach().argmax(dim=1) == labels).to(logits.dtype) * weights
+        return loss, {
+            "itm_accuracy_match": right[:rows].mean(),
+            "itm_accuracy_mismatch": right[rows:].sum() / weights[rows:].sum().clamp_min(1.0),
+            "itm_rows_without_negative": (~usable).sum().to(logits.dtype),
+        }
+
+    def _generate(
+        self, model: ImageTextEncoder, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        start = torch.full_like(input_ids[:, :1], model.decoder_start_token_id)
+        decoder_ids = torch.cat([start, input_ids[:, 1:]], dim=1)
+        logits = model.caption_logits(images, decoder_ids, attention_mask)
+        mean_count = mean_over_processes(count_targets(attention_mask))
+        return next_token_loss(logits, decoder_ids, attention_mask, mean_count, self.label_smoothing)
+
+    def chance_levels(self, global_batch_size: int, vocab_size: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, in nats: ITC ln N, ITM 0.6365, ITG ln V."""
+        return {"itc": math.log(global_batch_size), "itm": matching.CHANCE, "itg": math.log(vocab_size)}
+
+
+def _own_columns(rows: int, total: int, device: torch.device) -> Tensor:
+    own = torch.zeros(rows, total, dtype=torch.bool, device=device)
+    own[:, rank() * rows : (rank() + 1) * rows].fill_diagonal_(True)
+    return own
+
+
+def _negative_memory(model: ImageTextEncoder, images: EncodedImages, columns: Tensor) -> ImageMemory:
+    """Memory of the negative pictures: picked from this process's own, or projected from features that were fetched."""
+    if not is_distributed():
+        return images.memory.select(columns)
+    return model.project_image(fetch_rows(images.patch_features, columns))
+
+
+def _accuracy(logits: Tensor, own: Tensor) -> Tensor:
+    best = logits.detach().argmax(dim=1, keepdim=True)
+    return own.gather(1, best).float().mean()

@@ -1,0 +1,105 @@
+"""Which parameters AdamW updates, with which weight decay and which share of the learning rate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from blip2_train.optim.config import OptimizerConfig
+
+_BLOCK = re.compile(r"(?:^|\.)vision_model\.(?:.*\.)?blocks\.(\d+)\.")
+_TOWER = re.compile(r"(?:^|\.)vision_model\.")
+_EMBEDDINGS = ("query_tokens", "word_embeddings", "position_embeddings", "pos_embed", "cls_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that share weight decay and learning-rate scale."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    parameter_names: list[str]
+    weight_decay: float
+    lr_scale: float
+    """Factor on the scheduled learning rate; written into the optimiser's `lr`, so that it takes effect."""
+
+
+def takes_weight_decay(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
+    """Whether a parameter decays: matrices do; vectors, scalars (the temperature) and biases do not.
+
+    The released code decays the temperature, which is 0-dimensional, by oversight; here it never decays.
+    """
+    if parameter.ndim <= 1 or name.endswith("bias"):
+        return False
+    return decay_embeddings or not any(part in name.split(".") for part in _EMBEDDINGS)
+
+
+def layer_scale(name: str, num_blocks: int, decay: float) -> float:
+    """Share of the learning rate by depth in the vision tower: `decay ** (num_blocks + 1 - layer)`.
+
+    Args:
+        name: Parameter name. The stem (patch and position embeddings, class token, first norm) is layer 0, block b is
+            layer b + 1, everything outside the tower has scale 1.
+        num_blocks: Blocks that the tower runs.
+        decay: Factor per layer; 1 = off.
+
+    Source: BLIP-2, tables 7 to 9 ("layer-wise lr decay"). The released code computes these scales and never applies them.
+
+    Example:
+        >>> [round(layer_scale(f"vision_model.tower.{part}", 2, 0.5), 3) for part in ("pos_embed", "blocks.1.norm1.weight")]
+        [0.125, 0.5]
+    """
+    if decay == 1.0 or not _TOWER.search(name):
+        return 1.0
+    block = _BLOCK.search(name)
+    return float(decay ** (num_blocks + 1 - (int(block.group(1)) + 1 if block else 0)))
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], num_blocks: int, config: OptimizerConfig
+) -> list[ParameterGroup]:
+    """Every trainable parameter in exactly one group.
+
+    Args:
+        parameters: Names and parameters, for instance `model.named_parameters()`.
+        num_blocks: Blocks that the vision tower runs.
+        config: Weight decay, layer decay and whether embeddings decay.
+    """
+    groups: dict[tuple[float, float], ParameterGroup] = {}
+    for name, parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        decay = config.weight_decay if takes_weight_decay(name, parameter, config.decay_embeddings) else 0.0
+        scale = layer_scale(name, num_blocks, config.layer_decay)
+        label = ("decay" if decay else "no decay") + (f", lr x {scale:.4g}" if scale != 1.0 else "")
+        group = groups.setdefault(
+            (decay, scale),
+            ParameterGroup(name=label, parameters=[], parameter_names=[], weight_decay=decay, lr_scale=scale),
+        )
+        group.parameters.append(parameter)
+        group.parameter_names.append(name)
+    return list(groups.values())
+
+
+def build_adamw(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the groups; each keeps its `lr_scale`, which `set_learning_rate` applies."""
+    return torch.optim.AdamW(
+        [
+            {"params": g.parameters, "weight_decay": g.weight_decay, "lr_scale": g.lr_scale, "name": g.name}
+            for g in groups
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Write `lr` times its scale into each group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
