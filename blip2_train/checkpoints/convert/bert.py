@@ -1,0 +1,98 @@
+"""BERT weights into a fresh Q-Former (Li et al., 2023, section 3.1)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from blip2_train.checkpoints.files import read_weights
+from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.image_text import ImageTextModel
+from blip2_train.models.qformer import copy_text_to_query_feed_forward
+
+_RENAMES = (
+    (r"^bert\.", ""),
+    (r"\.gamma$", ".weight"),
+    (r"\.beta$", ".bias"),
+    (r"^embeddings\.LayerNorm\.", "qformer.layernorm."),
+    (r"^encoder\.", "qformer.encoder."),
+    (r"\.attention\.self\.", ".attention.attention."),
+    (r"^cls\.predictions\.transform\.", "lm_head."),
+    (r"^cls\.predictions\.bias$", "lm_head.bias"),
+)
+_FRESH = (
+    "vision_model.*",
+    "ln_vision.*",
+    "query_tokens",
+    "temperature",
+    "itm_head.*",
+    "vision_projection.*",
+    "text_projection.*",
+    "qformer.encoder.layer.*.crossattention.*",
+    "qformer.encoder.layer.*.intermediate_query.*",
+    "qformer.encoder.layer.*.output_query.*",
+)
+_IGNORED = (
+    "pooler.*",
+    "embeddings.token_type_embeddings.weight",
+    "embeddings.position_ids",
+    "cls.seq_relationship.*",
+    "cls.predictions.decoder.*",
+)
+
+
+def load_bert(model: ImageTextModel, weights: str) -> LoadReport:
+    """Start the Q-Former from BERT: embeddings, self-attention, text feed-forward and prediction head.
+
+    Cross-attention, queries, projections, matching head and temperature stay fresh; the queries' feed-forward is copied
+    from the text's; the row of `[DEC]` is fresh.
+
+    Args:
+        model: The stage-1 model.
+        weights: A folder with `model.safetensors`, a weight file, or a hub id such as `google-bert/bert-base-uncased`.
+
+    Raises:
+        CheckpointMismatch: if the weights cannot be read or have other sizes than the recipe.
+    """
+    state = {_rename(key): tensor for key, tensor in read_weights(_local(weights)).items()}
+    words = state.get("embeddings.word_embeddings.weight")
+    expected = model.qformer_config.vocab_size - 1
+    if words is None or words.shape[0] != expected:
+        raise CheckpointMismatch(
+            f"BERT weights from {weights} know {'no' if words is None else words.shape[0]} words, the recipe expects "
+            f"{expected} (qformer.vocab_size counts [DEC] on top); use the weights that belong to the tokenizer"
+        )
+    fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
+    state["embeddings.word_embeddings.weight"] = torch.cat([words.float(), fresh_row])
+    bias = state.get("lm_head.bias")
+    if bias is not None:
+        state["lm_head.bias"] = torch.cat([bias.float(), bias.new_zeros(1).float()])
+    rule = HandoverRule(what=f"BERT weights from {weights}", may_miss=_FRESH, may_ignore=_IGNORED)
+    report = load_by_rule(model, state, rule)
+    copy_text_to_query_feed_forward(model.qformer)
+    return report
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _local(weights: str) -> Path:
+    path = Path(weights)
+    if path.exists() or path.suffix or weights.startswith((".", "/")):
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(weights, allow_patterns=["*.safetensors", "config.json"]))
+    except Exception as error:
+        raise CheckpointMismatch(
+            f"BERT weights {weights!r} are neither a local path nor could they be fetched from the hub "
+            f"({type(error).__name__}); give a local folder, or say weights: random"
+        ) from error
+

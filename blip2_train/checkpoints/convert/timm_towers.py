@@ -1,0 +1,60 @@
+"""Weights of vision towers: by timm tag or from a local file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import timm
+from torch import Tensor
+
+from blip2_train.checkpoints.files import read_weights
+from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.models.configs import VisionConfig
+from blip2_train.models.vision_tower import VisionTower
+
+_BEYOND_THE_FEATURES = ("norm.*", "fc_norm.*", "head.*", "head_drop.*", "attn_pool.*")
+
+
+def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
+    """Load a tower's weights; blocks and norms after the features are left unused, positions are resized.
+
+    Raises:
+        ConfigError: if `weights: timm` is asked for without a tag.
+        CheckpointMismatch: if weights cannot be had or do not fit.
+    """
+    if config.weights == "timm":
+        if "." not in config.name:
+            raise ConfigError(
+                f"vision weights by timm need the full name with its tag, got {config.name!r}: timm's default tag may be "
+                f"other weights; for instance {config.name}.{timm.get_pretrained_cfg(config.name).tag or 'openai'}"
+            )
+        state = _from_timm(config)
+    else:
+        state = read_weights(config.weights)
+    kept = tower.num_blocks
+    later = {key for key in state if (m := re.match(r"blocks\.(\d+)\.", key)) and kept <= int(m[1]) < kept + config.dropped_blocks}
+    used: dict[str, Tensor] = {key: tensor for key, tensor in state.items() if key not in later}
+    if "pos_embed" in used:
+        used["pos_embed"] = resize_position_embeddings(
+            used["pos_embed"], tokens=tower.tower.pos_embed.shape[1], prefix_tokens=tower.tower.num_prefix_tokens
+        )
+    rule = HandoverRule(what=f"vision weights {config.weights} of {config.name}", may_ignore=_BEYOND_THE_FEATURES)
+    report = load_by_rule(tower.tower, used, rule)
+    return LoadReport(
+        what=report.what, loaded=report.loaded, fresh=report.fresh, ignored=(*report.ignored, *sorted(later))
+    )
+
+
+def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:
+    try:
+        model = timm.create_model(config.name, pretrained=True, num_classes=0, **config.overrides)
+    except Exception as error:
+        raise CheckpointMismatch(
+            f"timm could not fetch {config.name!r} ({type(error).__name__}: {str(error).splitlines()[0][:120]}); check the "
+            "tag and the network, or give a local file: model.vision.weights=<file>"
+        ) from error
+    state: Mapping[str, Tensor] = model.state_dict()
+    return state

@@ -1,0 +1,100 @@
+"""Exports: a folder with trained weights that others can load, and everything needed to understand it.
+
+`model.safetensors` (what was trained), `config.yaml` (the resolved configuration), the tokenizer, and `manifest.json`
+(stage, step, scores, what the run started from).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from blip2_train import __version__
+from blip2_train.checkpoints.files import file_fingerprint, fingerprint, read_weights
+from blip2_train.errors import CheckpointMismatch
+
+WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an export says of itself."""
+
+    stage: str
+    """`stage1`, …"""
+    recipe: str
+    step: int
+    """Optimiser steps of training."""
+    metrics: dict[str, float]
+    parent: str | None
+    """SHA-256 of the weights the run started from, or None."""
+    frozen_fingerprint: str
+    """SHA-256 of the frozen weights the trained ones belong to."""
+    version: str = __version__
+    sha256: str = ""
+    """Of `model.safetensors`; filled in by `write_export`."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokenizer: Any, manifest: Manifest) -> Path:
+    """Write an export; an older one of the same name is replaced only once the new one is complete.
+
+    Args:
+        folder: Where to.
+        state: Trained weights by name.
+        config: Resolved configuration as YAML text.
+        tokenizer: Anything with transformers' `save_pretrained`.
+        manifest: What the export is.
+
+    Returns:
+        The folder.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, unfinished / WEIGHTS)
+    (unfinished / CONFIG).write_text(config, encoding="utf-8")
+    tokenizer.save_pretrained(unfinished / TOKENIZER)
+    about = {**manifest.__dict__, "sha256": file_fingerprint(unfinished / WEIGHTS)}
+    (unfinished / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        previous = folder.with_name(f".{folder.name}.previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+        os.replace(unfinished, folder)
+        shutil.rmtree(previous)
+    else:
+        os.replace(unfinished, folder)
+    return folder
+
+
+def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
+    """Weights and manifest of an export.
+
+    Raises:
+        CheckpointMismatch: if the folder is no export, or its weights are not those that were written.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointMismatch(f"{folder} is no export (it has no {MANIFEST}); give the export folder of a finished run")
+    try:
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise CheckpointMismatch(f"{path} cannot be read ({error}); export the run again") from error
+    found = file_fingerprint(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
+    if found != manifest.sha256:
+        raise CheckpointMismatch(f"{folder / WEIGHTS} is not the file that was exported (SHA-256 differs); export the run again")
+    return read_weights(folder / WEIGHTS), manifest
+
+
+def parent_fingerprint(weights: str | None) -> str | None:
+    """SHA-256 that a manifest records of what a run started from: that of the tensors, whatever the file's format."""
+    return None if weights is None or weights == "random" else fingerprint(read_weights(weights))
