@@ -6,7 +6,7 @@ size, E feature size, V vocabulary, H attention heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -69,27 +69,23 @@ class ImageTextBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
         """A copy with every tensor on `device`."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """A copy with every tensor in page-locked memory (called by torch's loader)."""
-        pinned = {
-            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **pinned)
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 @dataclass(slots=True, kw_only=True)
 class ImageMemory:
     """Keys and values that the queries read pictures from, one pair per cross-attention layer.
 
-    A memory of M pictures serves `copies * M` consecutive rows of queries, ordered copy by copy: rows `0 … M-1` are the
-    first pair of each picture, rows `M … 2M-1` the second. So a picture that takes part in several pairs is stored once.
+    A memory of M pictures serves `copies * M` consecutive rows of queries, copy by copy: rows `0 … M-1` are the first
+    pair of each picture, rows `M … 2M-1` the second. So a picture that takes part in several pairs is stored once.
     """
 
     keys: tuple[Tensor, ...]
@@ -133,7 +129,10 @@ class EncodedImages:
 class ImageTextEncoder(Protocol):
     """What the stage-1 objective asks of a model."""
 
-    temperature: Tensor
+    @property
+    def temperature(self) -> Tensor:
+        """Learned scalar that similarities are divided by."""
+        ...
 
     def encode_image(self, pixel_values: Tensor) -> EncodedImages:
         """Run the tower and the image pass once."""

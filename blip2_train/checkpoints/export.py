@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blip2_train import __version__
-from blip2_train.checkpoints.files import file_fingerprint, fingerprint, read_weights
+from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.errors import CheckpointMismatch
 
 WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"
@@ -60,7 +60,9 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, unfinished / WEIGHTS)
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, unfinished / WEIGHTS
+    )
     (unfinished / CONFIG).write_text(config, encoding="utf-8")
     tokenizer.save_pretrained(unfinished / TOKENIZER)
     about = {**manifest.__dict__, "sha256": file_fingerprint(unfinished / WEIGHTS)}
@@ -84,17 +86,16 @@ def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointMismatch(f"{folder} is no export (it has no {MANIFEST}); give the export folder of a finished run")
+        raise CheckpointMismatch(
+            f"{folder} is no export (it has no {MANIFEST}); give the export folder of a finished run"
+        )
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise CheckpointMismatch(f"{path} cannot be read ({error}); export the run again") from error
     found = file_fingerprint(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
     if found != manifest.sha256:
-        raise CheckpointMismatch(f"{folder / WEIGHTS} is not the file that was exported (SHA-256 differs); export the run again")
+        raise CheckpointMismatch(
+            f"{folder / WEIGHTS} is not the file that was exported (SHA-256 differs); export the run again"
+        )
     return read_weights(folder / WEIGHTS), manifest
-
-
-def parent_fingerprint(weights: str | None) -> str | None:
-    """SHA-256 that a manifest records of what a run started from: that of the tensors, whatever the file's format."""
-    return None if weights is None or weights == "random" else fingerprint(read_weights(weights))

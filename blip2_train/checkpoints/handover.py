@@ -62,7 +62,9 @@ def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: HandoverR
     targets = {name: tensor for name, tensor in targets.items() if name in persistent}
     for pattern in rule.may_miss:
         if not any(fnmatchcase(name, pattern) for name in targets):
-            raise CheckpointMismatch(f"{rule.what}: the rule says {pattern!r} may be missing, but the model has no such parameter")
+            raise CheckpointMismatch(
+                f"{rule.what}: the rule says {pattern!r} may be missing, but the model has no such parameter"
+            )
     missing = [name for name in targets if name not in state]
     unused = [key for key in state if key not in targets]
     _refuse(rule.what, "lacks", [n for n in missing if not _any(n, rule.may_miss)])
@@ -71,8 +73,8 @@ def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: HandoverR
     for name in loaded:
         if targets[name].shape != state[name].shape:
             raise CheckpointMismatch(
-                f"{rule.what}: {name} has shape {tuple(state[name].shape)}, the model needs {tuple(targets[name].shape)}; "
-                "check that the recipe's sizes are those of the file"
+                f"{rule.what}: {name} has shape {tuple(state[name].shape)}, the model needs "
+                f"{tuple(targets[name].shape)}; check that the recipe's sizes are those of the file"
             )
     with torch.no_grad():
         for name in loaded:

@@ -32,8 +32,8 @@ def resize_position_embeddings(positions: Tensor, *, tokens: int, prefix_tokens:
     old, new = (math.isqrt(max(0, n - prefix_tokens)) for n in (positions.shape[1], tokens))
     if old * old + prefix_tokens != positions.shape[1] or new * new + prefix_tokens != tokens:
         raise CheckpointMismatch(
-            f"position embeddings for {positions.shape[1]} tokens cannot be resized to {tokens}: both must be a square grid "
-            f"plus {prefix_tokens} tokens; check image_size and the patch size"
+            f"position embeddings for {positions.shape[1]} tokens cannot be resized to {tokens}: both must be a square "
+            f"grid plus {prefix_tokens} tokens; check image_size and the patch size"
         )
     prefix, grid = positions[:, :prefix_tokens], positions[:, prefix_tokens:]
     square = grid.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)

@@ -18,8 +18,8 @@ def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, .
         ks: Cut-offs.
 
     Returns:
-        `image_to_text_r<k>` and `text_to_image_r<k>`, each in percent. A picture counts as found when any of its texts is
-        among the first k. Ties count against the query: a right answer must beat every wrong answer of the same score.
+        `image_to_text_r<k>` and `text_to_image_r<k>`, each in percent. A picture counts as found when any of its texts
+        is among the first k. Ties count against the query: a right answer must beat wrong answers of the same score.
 
     Raises:
         ValueError: if the shapes do not belong together.

@@ -100,7 +100,7 @@ class RepresentationEvaluation:
         logits = similarity / model.temperature.detach().cpu()
         same = image_ids[:, None] == image_ids[None, :]
         total = len(image_ids)
-        targets = contrastive_targets(total, 0, total, None, self.label_smoothing).to(logits.dtype)
+        targets = contrastive_targets(total, 0, total, None, self.label_smoothing, logits.dtype)
         pictures, rows = torch.unique(image_ids, return_inverse=True)
         first = torch.full_like(pictures, total).scatter_reduce_(0, rows, torch.arange(total), "amin")
         scores = {"loss_itc": contrastive_loss(logits, logits.T, targets).item()}
@@ -127,7 +127,7 @@ class RepresentationEvaluation:
         features = torch.cat(self.held.patch_features) if self.held.patch_features else torch.empty(0)
         mine = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < first + len(features))]
         sums = torch.zeros(2, 3, dtype=torch.float64)
-        for chunk in mine.split(batch_size):
+        for chunk in torch.split(mine, batch_size):
             image, text, label = chunk.unbind(1)
             memory = model.project_image(features[image - first].to(device))
             ids, mask = (everything[name][text].to(device) for name in ("input_ids", "attention_mask"))

@@ -42,7 +42,14 @@ class Attention(nn.Module):
     """Self-attention, or attention of the queries to pictures, with its residual output."""
 
     def __init__(
-        self, hidden_size: int, num_heads: int, *, source_size: int, dropout: float, attention_dropout: float, eps: float
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        source_size: int,
+        dropout: float,
+        attention_dropout: float,
+        eps: float,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -55,7 +62,7 @@ class Attention(nn.Module):
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`(R, H, L, D/H)` queries to `(R, H, L, D/H)`; `mask` is broadcastable to `(R, H, L, keys)`, True = may attend."""
+        """Attention of `(R, H, L, D/H)` queries; `mask` is broadcastable to `(R, H, L, keys)`, True = may attend."""
         dropout = self.attention_dropout if self.training else 0.0
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
@@ -85,8 +92,8 @@ class Attention(nn.Module):
     def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of pictures, with the affine part of the layer norm folded into the projection.
 
-        `W (g * x + b) + c` is computed as `(W * g) x + (W b + c)`: the same function, but as the frozen tower's features
-        then take no gradient, the backward pass needs no product with them.
+        `W (g * x + b) + c` is computed as `(W * g) x + (W b + c)`: the same function, but as a frozen tower's features
+        then take no gradient, the backward pass needs no product for them.
 
         Args:
             normalised: `(M, P, Dv)`, tower features after the layer norm without scale and shift.

@@ -38,8 +38,8 @@ class VisionConfig:
             raise ConfigError(f"vision dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         if not self.frozen and self.dtype != "float32":
             raise ConfigError(
-                f"a trained vision tower needs float32 weights, but dtype is {self.dtype!r}: gradients of 16-bit master "
-                "weights become NaN. Set dtype: float32 (the trainer's precision still computes in 16 bits), or frozen: true"
+                f"a trained vision tower needs float32 weights, but dtype is {self.dtype!r}: with 16-bit masters "
+                "it becomes NaN. Set dtype: float32 (the trainer's precision still computes in 16 bits), or freeze it"
             )
         if self.image_size <= 0:
             raise ConfigError(f"image_size must be positive, got {self.image_size}")
@@ -73,7 +73,14 @@ class QFormerConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
-        for name in ("num_layers", "num_queries", "cross_attention_every", "vocab_size", "max_positions", "feature_size"):
+        for name in (
+            "num_layers",
+            "num_queries",
+            "cross_attention_every",
+            "vocab_size",
+            "max_positions",
+            "feature_size",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("dropout", "attention_dropout"):

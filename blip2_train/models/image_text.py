@@ -1,4 +1,4 @@
-"""The stage-1 model: frozen vision tower, Q-Former, and the heads of the three objectives (Li et al., 2023, section 3.2).
+"""The stage-1 model: vision tower, Q-Former, and the heads of the three objectives (Li et al., 2023, section 3.2).
 
 Shape letters: B batch, R rows of pairs, M pictures, P patches, Dv tower width, Q queries, T text tokens, D hidden size,
 E feature size, V vocabulary.

@@ -7,7 +7,7 @@ D hidden size, H heads, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Intermediate(nn.Module):
 
 
 class QFormerLayer(nn.Module):
-    """Shared self-attention, cross-attention of the queries in some layers, one feed-forward for queries, one for text."""
+    """Shared self-attention, cross-attention of the queries in some layers, feed-forwards for queries and for text."""
 
     def __init__(self, config: QFormerConfig, image_width: int, reads_images: bool) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class QFormerLayer(nn.Module):
         memories: list[tuple[Tensor, Tensor, int]] | None,
         cache: KeyValue | None,
     ) -> tuple[Tensor, KeyValue]:
-        """`(R, L, D)` to `(R, L, D)` and this layer's keys and values; the first `num_queries` positions are queries."""
+        """`(R, L, D)` to `(R, L, D)` and own keys and values; the first `num_queries` positions are queries."""
         states, own = self.attention.self_attention(states, mask, cache)
         if num_queries == 0:
             return self.output(self.intermediate(states), states), own
@@ -107,6 +107,11 @@ class QFormer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = QFormerEncoder(config, image_width)
 
+    @property
+    def layers(self) -> list[QFormerLayer]:
+        """The layers, first to last."""
+        return cast(list[QFormerLayer], list(self.encoder.layer))
+
     def forward(
         self,
         embeddings: Tensor,
@@ -131,7 +136,7 @@ class QFormer(nn.Module):
         states = self.dropout(self.layernorm(embeddings))
         kept: list[KeyValue] = []
         reading = 0
-        for index, layer in enumerate(self.encoder.layer):
+        for index, layer in enumerate(self.layers):
             banks = None
             if memories is not None and layer.crossattention is not None:
                 banks = layer_memories(list(memories), reading)
@@ -144,7 +149,7 @@ class QFormer(nn.Module):
         """Cross-attention keys and values of pictures; see `Attention.project_memory`."""
         pairs = [
             layer.crossattention.project_memory(normalised, scale, shift)
-            for layer in self.encoder.layer
+            for layer in self.layers
             if layer.crossattention is not None
         ]
         return ImageMemory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs))
@@ -192,6 +197,6 @@ def initialise_like_bert(module: nn.Module, std: float = 0.02) -> None:
 
 def copy_text_to_query_feed_forward(qformer: QFormer) -> None:
     """Start the queries' feed-forward blocks from the text's (Li et al., 2023, as in the released stage 1)."""
-    for layer in qformer.encoder.layer:
+    for layer in qformer.layers:
         layer.intermediate_query.load_state_dict(layer.intermediate.state_dict())
         layer.output_query.load_state_dict(layer.output.state_dict())

@@ -26,7 +26,8 @@ def create_timm_tower(config: VisionConfig) -> Any:
     if not timm.is_model(architecture):
         close = timm.list_models(f"*{architecture[:8]}*")[:3]
         raise ConfigError(
-            f"timm has no model {architecture!r}" + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
+            f"timm has no model {architecture!r}"
+            + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
         )
     try:
         tower = timm.create_model(
@@ -35,7 +36,9 @@ def create_timm_tower(config: VisionConfig) -> Any:
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"timm cannot build {architecture!r} with {config.overrides}: {error}") from error
     if not (hasattr(tower, "blocks") and hasattr(tower, "prune_intermediate_layers")):
-        raise ConfigError(f"{architecture!r} is not a vision transformer with blocks; choose a vit_* or eva_* model of timm")
+        raise ConfigError(
+            f"{architecture!r} is not a vision transformer with blocks; choose a vit_* or eva_* model of timm"
+        )
     return tower
 
 
@@ -49,7 +52,9 @@ class VisionTower(nn.Module):
         super().__init__()
         tower = create_timm_tower(config)
         if config.dropped_blocks >= len(tower.blocks):
-            raise ConfigError(f"dropped_blocks is {config.dropped_blocks}, but {config.name} has {len(tower.blocks)} blocks")
+            raise ConfigError(
+                f"dropped_blocks is {config.dropped_blocks}, but {config.name} has {len(tower.blocks)} blocks"
+            )
         tower.prune_intermediate_layers([-1 - config.dropped_blocks], prune_norm=True)
         if config.gradient_checkpointing:
             tower.set_grad_checkpointing(True)
@@ -76,7 +81,7 @@ class VisionTower(nn.Module):
             `(B, P, Dv)`, in the dtype of the tower when frozen.
         """
         if not self.frozen:
-            return self.tower.forward_features(pixel_values)  # type: ignore[no-any-return]
+            return self.tower.forward_features(pixel_values)
         dtype = next(self.tower.parameters()).dtype
         in_own_precision = dtype in (torch.float16, torch.bfloat16)
         keep_autocast = torch.is_autocast_enabled(pixel_values.device.type) and not in_own_precision

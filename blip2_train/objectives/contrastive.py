@@ -23,8 +23,8 @@ def image_text_similarity(image_features: Tensor, text_features: Tensor) -> Tens
     Raises:
         ValueError: if the feature sizes differ.
 
-    Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.2, "Image-Text Contrastive Learning". One matrix product
-    over all queries, where the released code broadcasts one product per pair.
+    Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.2, "Image-Text Contrastive Learning". One matrix
+    product over all queries, where the released code broadcasts one product per pair.
 
     Example:
         >>> images = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])           # one image, two queries
@@ -37,10 +37,18 @@ def image_text_similarity(image_features: Tensor, text_features: Tensor) -> Tens
             "project both to the same size"
         )
     per_query = image_features.flatten(0, 1) @ text_features.T
-    return per_query.unflatten(0, image_features.shape[:2]).amax(dim=1)
+    similarity: Tensor = per_query.unflatten(0, image_features.shape[:2]).amax(dim=1)
+    return similarity
 
 
-def contrastive_targets(rows: int, first_row: int, total: int, same: Tensor | None, smoothing: float) -> Tensor:
+def contrastive_targets(
+    rows: int,
+    first_row: int,
+    total: int,
+    same: Tensor | None,
+    smoothing: float,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Target distributions of the contrastive loss.
 
     Args:
@@ -49,9 +57,10 @@ def contrastive_targets(rows: int, first_row: int, total: int, same: Tensor | No
         total: N.
         same: `(B, N)`, bool, True where row and column show the same picture; None = only a row's own column.
         smoothing: Share of the mass that is spread evenly over all columns.
+        dtype: Of the result.
 
     Returns:
-        `(B, N)`, float, rows sum to 1. Without repeated pictures this is ordinary label smoothing.
+        `(B, N)`, rows sum to 1. Without repeated pictures this is ordinary label smoothing.
 
     Example:
         >>> contrastive_targets(1, 1, 2, None, 0.1)
@@ -60,7 +69,7 @@ def contrastive_targets(rows: int, first_row: int, total: int, same: Tensor | No
     if same is None:
         same = torch.zeros(rows, total, dtype=torch.bool)
         same[torch.arange(rows), first_row + torch.arange(rows)] = True
-    positives = same.float()
+    positives = same.to(dtype)
     return (1 - smoothing) * positives / positives.sum(dim=1, keepdim=True) + smoothing / total
 
 

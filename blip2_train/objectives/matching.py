@@ -26,18 +26,19 @@ def sample_hard_negatives(
         forbidden: `(B, N)`, bool, True where the column is the row's own picture or text and must never be drawn.
         uniforms: `(B,)`, float64 in [0, 1): one random number per row. The draw inverts the cumulative weights, so the
             same numbers give the same negatives however the rows are spread over processes.
-        variant: `masked` removes the forbidden columns before the softmax (released code since July 2023); `floor` adds
-            1e-4 after the softmax and then removes them (released code when the paper was written).
+        variant: `masked` removes the forbidden columns before the softmax (released code since July 2023); `floor`
+            adds 1e-4 after the softmax and then removes them (released code when the paper was written).
 
     Returns:
-        Columns `(B,)`, int64, and `(B,)`, bool: whether the row had any column to draw. Where it had none, the column is
+        Columns `(B,)`, int64, and `(B,)`, bool: whether the row had any column to draw. Where not, the column is
         arbitrary and the row must not be used.
 
     Source: BLIP-2, section 3.2, "Image-Text Matching", and its released code.
 
     Example:
         >>> similar = torch.tensor([[9.0, 5.0, -9.0]])
-        >>> sample_hard_negatives(similar, torch.tensor([[True, False, False]]), torch.tensor([0.5], dtype=torch.float64))
+        >>> half = torch.tensor([0.5], dtype=torch.float64)
+        >>> sample_hard_negatives(similar, torch.tensor([[True, False, False]]), half)
         (tensor([1]), tensor([True]))
     """
     logits = logits.detach().double()

@@ -58,8 +58,8 @@ class RepresentationObjective:
             each other's negatives (the released retrieval fine-tuning; off in pre-training).
 
     Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.2. Differences from the released code: similarities in
-    float32; text trimmed to the longest caption of the global batch; a row without any valid negative is left out of ITM
-    instead of using a positive; means are taken over the global batch, so the number of processes does not matter.
+    float32; text trimmed to the longest caption of the global batch; a row without any valid negative is left out of
+    ITM instead of using a positive; means are over the global batch, so the number of processes does not matter.
     """
 
     itc_weight: float = 1.0
@@ -101,7 +101,12 @@ class RepresentationObjective:
         return ObjectiveOutput(total, {name: term.detach() for name, term in terms.items()}, stats)
 
     def _contrast(
-        self, model: ImageTextEncoder, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor, image_ids: Tensor
+        self,
+        model: ImageTextEncoder,
+        images: EncodedImages,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        image_ids: Tensor,
     ) -> _Contrast:
         gather = gather_rows if self.gather == "detached" else gather_rows_with_gradient
         own_texts = model.encode_text(input_ids, attention_mask)
@@ -113,8 +118,9 @@ class RepresentationObjective:
             own = _own_columns(rows, total, own_texts.device)
             if self.mask_same_image:
                 own = image_ids[:, None] == gather_rows(image_ids)[None, :]
-            targets = contrastive_targets(rows, rank() * rows, total, own, self.label_smoothing)
-            loss = contrastive_loss(image_to_text, text_to_image, targets.to(image_to_text.dtype))
+            dtype = image_to_text.dtype
+            targets = contrastive_targets(rows, rank() * rows, total, own, self.label_smoothing, dtype)
+            loss = contrastive_loss(image_to_text, text_to_image, targets)
         return _Contrast(loss, image_to_text, text_to_image, own)
 
     def _match(
@@ -156,7 +162,8 @@ class RepresentationObjective:
         start = torch.full_like(input_ids[:, :1], model.decoder_start_token_id)
         decoder_ids = torch.cat([start, input_ids[:, 1:]], dim=1)
         logits = model.caption_logits(images, decoder_ids, attention_mask)
-        mean_count = mean_over_processes(count_targets(attention_mask))
+        count = count_targets(attention_mask).to(torch.promote_types(logits.dtype, torch.float32))
+        mean_count = mean_over_processes(count)
         return next_token_loss(logits, decoder_ids, attention_mask, mean_count, self.label_smoothing)
 
     def chance_levels(self, global_batch_size: int, vocab_size: int) -> dict[str, float]:

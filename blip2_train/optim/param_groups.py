@@ -47,10 +47,10 @@ def layer_scale(name: str, num_blocks: int, decay: float) -> float:
         num_blocks: Blocks that the tower runs.
         decay: Factor per layer; 1 = off.
 
-    Source: BLIP-2, tables 7 to 9 ("layer-wise lr decay"). The released code computes these scales and never applies them.
+    Source: BLIP-2, tables 7 to 9 ("layer-wise lr decay"). The released code computes these scales and applies none.
 
     Example:
-        >>> [round(layer_scale(f"vision_model.tower.{part}", 2, 0.5), 3) for part in ("pos_embed", "blocks.1.norm1.weight")]
+        >>> [layer_scale(f"vision_model.tower.{part}", 2, 0.5) for part in ("pos_embed", "blocks.1.mlp.fc1.bias")]
         [0.125, 0.5]
     """
     if decay == 1.0 or not _TOWER.search(name):

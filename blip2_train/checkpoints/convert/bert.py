@@ -57,13 +57,19 @@ def load_bert(model: ImageTextModel, weights: str) -> LoadReport:
     Raises:
         CheckpointMismatch: if the weights cannot be read or have other sizes than the recipe.
     """
-    state = {_rename(key): tensor for key, tensor in read_weights(_local(weights)).items()}
+    state = {_rename(key): tensor for key, tensor in read_weights(locate_bert(weights)).items()}
     words = state.get("embeddings.word_embeddings.weight")
     expected = model.qformer_config.vocab_size - 1
     if words is None or words.shape[0] != expected:
         raise CheckpointMismatch(
             f"BERT weights from {weights} know {'no' if words is None else words.shape[0]} words, the recipe expects "
             f"{expected} (qformer.vocab_size counts [DEC] on top); use the weights that belong to the tokenizer"
+        )
+    size = model.qformer_config.hidden_size
+    if words.shape[1] != size:
+        raise CheckpointMismatch(
+            f"BERT weights from {weights} have hidden size {words.shape[1]}, the recipe's shape is {size} "
+            "(qformer.hidden_size); make them agree"
         )
     fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
     state["embeddings.word_embeddings.weight"] = torch.cat([words.float(), fresh_row])
@@ -82,7 +88,12 @@ def _rename(key: str) -> str:
     return key
 
 
-def _local(weights: str) -> Path:
+def locate_bert(weights: str) -> Path:
+    """The local folder or file that `weights` stands for; a hub id is fetched.
+
+    Raises:
+        CheckpointMismatch: if a hub id cannot be fetched.
+    """
     path = Path(weights)
     if path.exists() or path.suffix or weights.startswith((".", "/")):
         return path
@@ -95,4 +106,3 @@ def _local(weights: str) -> Path:
             f"BERT weights {weights!r} are neither a local path nor could they be fetched from the hub "
             f"({type(error).__name__}); give a local folder, or say weights: random"
         ) from error
-

@@ -28,14 +28,18 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     if config.weights == "timm":
         if "." not in config.name:
             raise ConfigError(
-                f"vision weights by timm need the full name with its tag, got {config.name!r}: timm's default tag may be "
-                f"other weights; for instance {config.name}.{timm.get_pretrained_cfg(config.name).tag or 'openai'}"
+                f"vision weights by timm need the full name with its tag, got {config.name!r}: timm's default tag may "
+                "stand for other weights than the paper's; for instance vit_large_patch14_clip_quickgelu_224.openai"
             )
         state = _from_timm(config)
     else:
         state = read_weights(config.weights)
     kept = tower.num_blocks
-    later = {key for key in state if (m := re.match(r"blocks\.(\d+)\.", key)) and kept <= int(m[1]) < kept + config.dropped_blocks}
+    later = {
+        key
+        for key in state
+        if (m := re.match(r"blocks\.(\d+)\.", key)) and kept <= int(m[1]) < kept + config.dropped_blocks
+    }
     used: dict[str, Tensor] = {key: tensor for key, tensor in state.items() if key not in later}
     if "pos_embed" in used:
         used["pos_embed"] = resize_position_embeddings(
@@ -53,8 +57,8 @@ def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:
         model = timm.create_model(config.name, pretrained=True, num_classes=0, **config.overrides)
     except Exception as error:
         raise CheckpointMismatch(
-            f"timm could not fetch {config.name!r} ({type(error).__name__}: {str(error).splitlines()[0][:120]}); check the "
-            "tag and the network, or give a local file: model.vision.weights=<file>"
+            f"timm could not fetch {config.name!r} ({type(error).__name__}: {' '.join(str(error).split())[:120]}); "
+            "check the tag and the network, or give a local file: model.vision.weights=<file>"
         ) from error
     state: Mapping[str, Tensor] = model.state_dict()
     return state

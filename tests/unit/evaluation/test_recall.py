@@ -7,7 +7,8 @@ from blip2_train.evaluation.recall import retrieval_recall
 def slow_recall(similarity: torch.Tensor, image_of_text: torch.Tensor, k: int) -> tuple[float, float]:
     images, texts = similarity.shape
     found_texts = sum(
-        any(int(image_of_text[t]) == i for t in similarity[i].argsort(descending=True)[:k].tolist()) for i in range(images)
+        any(int(image_of_text[t]) == i for t in similarity[i].argsort(descending=True)[:k].tolist())
+        for i in range(images)
     )
     found_images = sum(
         int(image_of_text[t]) in similarity[:, t].argsort(descending=True)[:k].tolist() for t in range(texts)

@@ -17,9 +17,7 @@ from blip2_train.objectives.representation import RepresentationObjective
 )
 def test_the_papers_models_have_the_released_number_of_trainable_parameters(tower: str, expected: int) -> None:
     with torch.device("meta"):
-        model = ImageTextModel(
-            vision_config(name=tower, image_size=224, overrides={}), QFormerConfig(weights="random")
-        )
+        model = ImageTextModel(vision_config(name=tower, image_size=224, overrides={}), QFormerConfig(weights="random"))
     assert sum(part.trainable for part in describe_parameters(model)) == expected
 
 

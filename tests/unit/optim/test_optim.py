@@ -59,7 +59,10 @@ def test_layer_decay_reaches_the_optimisers_learning_rates() -> None:
 
 
 def test_layer_scales_of_vit_g_are_the_papers() -> None:
-    scale = {name: layer_scale(f"vision_model.tower.{name}.weight", 39, 0.95) for name in ("patch_embed.proj", "blocks.0.mlp", "blocks.38.mlp")}
+    scale = {
+        name: layer_scale(f"vision_model.tower.{name}.weight", 39, 0.95)
+        for name in ("patch_embed.proj", "blocks.0.mlp", "blocks.38.mlp")
+    }
     assert scale["patch_embed.proj"] == pytest.approx(0.1285, abs=1e-4)
     assert scale["blocks.0.mlp"] == pytest.approx(0.1353, abs=1e-4)
     assert scale["blocks.38.mlp"] == pytest.approx(0.95)
@@ -67,7 +70,14 @@ def test_layer_scales_of_vit_g_are_the_papers() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lr": 0.0}, {"min_lr": 1.0}, {"warmup_steps": 111}, {"betas": (0.9, 1.0)}, {"layer_decay": 0.0}, {"clip_norm": 0.0}],
+    [
+        {"lr": 0.0},
+        {"min_lr": 1.0},
+        {"warmup_steps": 111},
+        {"betas": (0.9, 1.0)},
+        {"layer_decay": 0.0},
+        {"clip_norm": 0.0},
+    ],
 )
 def test_impossible_numbers_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"optim.{next(iter(wrong))}"):
