@@ -1,0 +1,68 @@
+"""Which positions of the global order each process reads in each micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.utils.data import Sampler
+
+from blip2_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """How a global batch is cut into micro-batches of the processes."""
+
+    global_batch_size: int
+    """Samples per optimiser step."""
+    world_size: int = 1
+    """Processes."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step and process."""
+
+    def __post_init__(self) -> None:
+        for name in ("global_batch_size", "world_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        parts = self.world_size * self.accumulate
+        if self.global_batch_size % parts:
+            below = self.global_batch_size // parts * parts
+            nearest = f"{below} or {below + parts}" if below else f"{parts}"
+            raise ConfigError(
+                f"global_batch_size {self.global_batch_size} cannot be divided among {self.world_size} processes x "
+                f"{self.accumulate} accumulated micro-batches; use {nearest}, or change accumulate or the devices"
+            )
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples per process and micro-batch."""
+        return self.global_batch_size // (self.world_size * self.accumulate)
+
+
+class GlobalBatchSampler(Sampler[list[int]]):
+    """The micro-batches of one process, as positions in the global order.
+
+    Optimiser step s reads positions `s * G … s * G + G - 1` whatever the hardware; its micro-batch a gives process r
+    the positions from `s * G + (a * W + r) * B`. Every process has the same number of batches, by construction.
+
+    Args:
+        shape: sizes G, W and B.
+        rank: this process, 0 … W - 1.
+        steps: optimiser steps of the whole run.
+        first_step: optimiser steps done before (on resume).
+    """
+
+    def __init__(self, shape: BatchShape, rank: int, steps: int, first_step: int = 0) -> None:
+        self._shape, self._rank, self._steps, self._first_step = shape, rank, steps, first_step
+
+    def __len__(self) -> int:
+        """Micro-batches of the whole run, also on resume: Lightning counts on from where it stopped."""
+        return self._steps * self._shape.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shape, size = self._shape, self._shape.micro_batch_size
+        for step in range(self._first_step, self._steps):
+            for part in range(shape.accumulate):
+                first = step * shape.global_batch_size + (part * shape.world_size + self._rank) * size
+                yield list(range(first, first + size))

@@ -1,0 +1,35 @@
+"""What has to stay the same for a run to continue in the same order of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from blip2_train.data.training_source import TrainingSource
+from blip2_train.errors import CheckpointMismatch
+
+Fingerprint = dict[str, str | int | float]
+
+
+def sources_fingerprint(sources: Sequence[TrainingSource]) -> Fingerprint:
+    """One entry per source: its samples, shards and weight; and one for which sources there are, in order."""
+    entries: Fingerprint = {"data sources": ", ".join(part.source.name for part in sources)}
+    for part in sources:
+        contents = f"{len(part)} samples in {part.source.files} files, hash {part.source.fingerprint()}"
+        entries[f"data source {part.source.name}"] = f"{contents}, weight {part.weight:g}"
+    return entries
+
+
+def check_fingerprint(before: Mapping[str, str | int | float], now: Mapping[str, str | int | float]) -> None:
+    """Refuse to continue in another order.
+
+    Raises:
+        CheckpointMismatch: naming the first entry that changed, what it was, and what it is.
+    """
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        key = changed[0]
+        more = f" (and {len(changed) - 1} more entries changed)" if len(changed) > 1 else ""
+        raise CheckpointMismatch(
+            f"cannot resume with other data: {key} was {before.get(key)}, is {now.get(key)}{more}. "
+            "Restore it, or start a new run from the weights with init_from"
+        )

@@ -1,0 +1,77 @@
+"""The loader that both training and validation use."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from blip2_train.errors import ShardError
+from blip2_train.types import ImageTextBatch
+
+
+def start_fork_server() -> None:
+    """Start the process that readers are forked from; it loads in the background what this process has loaded.
+
+    A reader then starts in a fraction of a second, and as the server has no threads, it inherits no lock that a thread
+    of the training process held (which forking the training process itself would risk).
+    """
+    loaded = [name for name in sys.modules if name.partition(".")[0] in ("blip2_train", "lightning", "transformers")]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(loaded)
+    forkserver.ensure_running()
+
+
+class BatchLoader(DataLoader[Any]):
+    """torch's loader with readers from the fork server, and with data errors in one line.
+
+    The generator of worker seeds is the loader's own, so that making an iterator draws nothing from the global
+    generator; no reader here uses either.
+
+    Args:
+        dataset: map-style dataset.
+        num_workers: processes that read; 0 reads in the training process.
+        options: other options of torch's loader.
+    """
+
+    def __init__(self, dataset: Any, *, num_workers: int, **options: Any) -> None:
+        if num_workers > 0:
+            options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_reader}
+            options["persistent_workers"] = True
+        super().__init__(dataset, num_workers=num_workers, generator=torch.Generator(), **options)
+
+    def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]
+        """Iterate; an error of the data read in a worker arrives as its own one-line message."""
+        message = ""
+        try:
+            yield from super().__iter__()
+        except ShardError as error:
+            message = str(error).strip().splitlines()[-1].rpartition("ShardError: ")[2]
+            error.with_traceback(None)  # its frames hold the readers, which would then stop late, after a time-out
+        if message:
+            self._iterator = None
+            raise ShardError(message)
+
+
+def _start_reader(_: int) -> None:
+    """Use one thread (the tokenizer's own would compete with the other readers), and end with the training process."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the training process to end, also by SIGKILL, and end this reader.
+
+    torch watches its parent, but the parent of a reader is the fork server, which lives as long as its readers do:
+    without this, both outlive a killed training process for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

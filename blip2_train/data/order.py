@@ -1,0 +1,98 @@
+"""The order in which the samples of one source are read, as a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.errors import ConfigError
+
+
+def stable_seed(*parts: object) -> int:
+    """A number below 2^63 that depends on the text of `parts` alone (Python's own hash changes from run to run)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@lru_cache(maxsize=128)
+def permutation(size: int, *key: object) -> NDArray[np.int64]:
+    """A permutation of `0 … size - 1` chosen by `key`; read-only, because it is kept for the next call.
+
+    It sorts raw Philox words, whose stream numpy keeps stable between versions (that of `Generator.permutation` it
+    does not).
+    """
+    chosen = np.argsort(np.random.Philox(key=stable_seed(*key)).random_raw(size), kind="stable")
+    chosen.setflags(write=False)
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOrder:
+    """A new order of `size` samples for each epoch, with random access to any place in it.
+
+    Blocks of neighbouring samples are permuted, so that reading stays nearly sequential on disk; then samples are
+    permuted inside windows of the resulting sequence, so that a window mixes `window / block` places of the source. A
+    source not larger than the window is shuffled uniformly. Memory is one number per block and one per window place,
+    whatever the size of the source.
+    """
+
+    size: int
+    """Samples in the source."""
+    seed: int
+    name: str = ""
+    """Name of the source: two sources of one run are shuffled differently."""
+    block: int = 256
+    """Samples per block."""
+    window: int = 16384
+    """Samples per window."""
+
+    def __post_init__(self) -> None:
+        for key in ("size", "block", "window"):
+            value = getattr(self, key)
+            if value < 1:
+                raise ConfigError(f"the order of source {self.name!r} needs {key} of at least 1, got {value}")
+
+    def sample_at(self, epoch: int, index: int) -> int:
+        """The sample, 0 … `size - 1`, that is read at place `index` of `epoch`.
+
+        Args:
+            epoch: passes over the source that came before.
+            index: 0 … `size - 1`. Over all indices of an epoch each sample comes exactly once.
+
+        Raises:
+            IndexError: if `index` is out of range.
+
+        Example:
+            >>> order = SampleOrder(size=5, seed=1, block=2, window=3)
+            >>> sorted(order.sample_at(0, index) for index in range(5))
+            [0, 1, 2, 3, 4]
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(f"index {index} is outside the {self.size} samples of source {self.name!r}")
+        start = index - index % self.window
+        length = min(self.window, self.size - start)
+        inside = permutation(length, "window", self.seed, self.name, epoch, start)
+        return self._after_blocks(epoch, start + int(inside[index - start]))
+
+    def _after_blocks(self, epoch: int, place: int) -> int:
+        """The sample at `place` of the sequence in which only blocks are permuted."""
+        blocks = -(-self.size // self.block)
+        order = permutation(blocks, "blocks", self.seed, self.name, epoch)
+        missing = blocks * self.block - self.size
+        if missing and place >= self._end_of_short_block(epoch, blocks, missing):
+            place += missing
+        return int(order[place // self.block]) * self.block + place % self.block
+
+    def _end_of_short_block(self, epoch: int, blocks: int, missing: int) -> int:
+        """Place after the last sample of the short block (the source's last), wherever it was moved to."""
+        return (_place_of_last(blocks, "blocks", self.seed, self.name, epoch) + 1) * self.block - missing
+
+
+@lru_cache(maxsize=128)
+def _place_of_last(size: int, *key: object) -> int:
+    """Where `permutation(size, *key)` puts its largest entry."""
+    return int(np.argmax(permutation(size, *key)))

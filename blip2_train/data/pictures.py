@@ -1,0 +1,61 @@
+"""From the bytes of a picture file to an upright RGB picture."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from blip2_train.data.rejections import UnusableSample
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """Decode a picture to mode RGB, whatever its mode: transparency on white, 16 bits scaled to 8, turned upright.
+
+    Args:
+        data: content of a JPEG, PNG, WebP, GIF or BMP file; the content counts, not the file's extension. Of several
+            frames the first is taken.
+
+    Raises:
+        UnusableSample: `"picture too large"` by its header, before anything is decoded (Pillow's limit,
+            `PIL.Image.MAX_IMAGE_PIXELS`, 89 million pixels unless changed), or `"unreadable picture"`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, one per picture
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image.load()
+            return _on_white(_upright(image))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnusableSample("picture too large", str(error)) from None
+    except UnidentifiedImageError:
+        raise UnusableSample("unreadable picture", f"not a {', '.join(_FORMATS)} file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError) as error:
+        raise UnusableSample("unreadable picture", f"{type(error).__name__}: {error}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a picture with damaged EXIF data is left as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's EXIF parser raises many types; the pixels are fine without it
+        return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture in mode RGB, transparent parts white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, picture).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,169 @@
+"""Pictures with captions in tar shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.order import stable_seed
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.shard_index import index_folder, index_shards
+from blip2_train.data.shards import list_shards
+from blip2_train.data.source import Place, Record
+from blip2_train.errors import ShardError
+
+_OPEN_SHARDS = 128
+"""Shards that a process keeps open."""
+
+
+class ShardSource:
+    """Tar shards in the layout of webdataset and img2dataset.
+
+    The caption is the `"captions"` list of a sample's `.json`, else its `.txt`, else the `.json`'s `"caption"`, or the
+    `.json` itself if it is a list of captions (CapFilt's layout, best first).
+
+    Args:
+        path: folder, glob, file, or list of these.
+        name: name of the source in plans and records.
+        folder: where the shard index is kept; the user's cache folder if None.
+
+    Raises:
+        ShardError: if there is no shard, or no usable sample in them.
+    """
+
+    def __init__(self, path: str | Sequence[str], name: str, folder: Path | None = None) -> None:
+        self.name = name
+        shards = list_shards(path)
+        self._names = _relative_names(shards)
+        self._index = index_shards(shards, folder or index_folder())
+        self._ends = np.cumsum([index.samples for index in self._index])
+        self.rejected = tuple(sample for index in self._index for sample in index.rejected)
+        self.size = sum(index.size for index in self._index)
+        self.files = len(shards)
+        self._rows: dict[int, NDArray[np.void]] = {}
+        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+        if len(self) == 0:
+            reasons = "; ".join(f"{s.source}: {s.reason} {s.key}".strip() for s in self.rejected[:3]) or "no members"
+            raise ShardError(
+                f"no usable sample in {path} ({reasons}): a sample is a picture (.jpg .jpeg .png .webp) with a .txt or "
+                ".json of the same name"
+            )
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rows": {}, "_open": OrderedDict()}
+
+    def locate(self, number: int) -> Place:
+        """Where sample `number` lies."""
+        shard, row = self._row(number)
+        return Place(str(self._index[shard].shard), self._names[shard], row["key"].decode())
+
+    def read(self, number: int) -> Record:
+        """Read sample `number` by its offsets.
+
+        Raises:
+            UnusableSample: if the shard no longer gives it, or its text holds no caption.
+        """
+        shard, row = self._row(number)
+        file = self._file(shard)
+        text, extra = (_content(file, row, kind) if row[kind] >= 0 else None for kind in ("text", "json"))
+        captions = captions_of(text, extra)
+        own_id = image_id_of(extra)
+        identity = (self._names[shard], row["key"].decode()) if own_id is None else (own_id,)
+        image_id = stable_seed(self.name, *identity)
+        return Record(picture=_content(file, row, "picture"), captions=captions, image_id=image_id)
+
+    def fingerprint(self) -> str:
+        """Hash of the shards' names and numbers of samples, in order."""
+        parts = [f"{name}:{index.samples}" for name, index in zip(self._names, self._index, strict=True)]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+    def _row(self, number: int) -> tuple[int, np.void]:
+        """Shard of a sample, and its row of that shard's index."""
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        if shard not in self._rows:
+            try:
+                self._rows[shard] = np.load(self._index[shard].rows, mmap_mode="r")
+            except OSError as error:
+                raise ShardError(
+                    f"the index of shard {self._index[shard].shard} is gone ({error}): start again, it is rebuilt"
+                ) from None
+        rows = self._rows[shard]
+        return shard, rows[number - (int(self._ends[shard]) - len(rows))]
+
+    def _file(self, shard: int) -> BinaryIO:
+        """The open shard; the one that was not used for longest is closed when there are too many."""
+        if shard not in self._open:
+            try:
+                self._open[shard] = self._index[shard].shard.open("rb", 0)
+            except OSError as error:
+                raise UnusableSample("unreadable shard", str(error)) from None
+            if len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+
+def captions_of(text: bytes | None, extra: bytes | None) -> tuple[str, ...]:
+    """The captions that a sample's `.txt` and `.json` hold, by the rule of `ShardSource`.
+
+    Raises:
+        UnusableSample: if neither holds one, or the one that counts cannot be read.
+    """
+    content: Any = None
+    if extra is not None:
+        try:
+            content = json.loads(extra)
+        except ValueError as error:
+            if text is None:
+                raise UnusableSample("unreadable json", str(error)) from None
+    captions = content.get("captions") if isinstance(content, dict) else None
+    if captions is None and text is not None:
+        try:
+            return (text.decode("utf-8-sig"),)
+        except UnicodeDecodeError as error:
+            raise UnusableSample("text is not UTF-8", str(error)) from None
+    if captions is None:
+        captions = content.get("caption") if isinstance(content, dict) else content
+    captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, list) or not captions or not all(isinstance(caption, str) for caption in captions):
+        raise UnusableSample("no caption in json", 'expected "captions": [...], "caption": "..." or a list of captions')
+    return tuple(captions)
+
+
+def image_id_of(extra: bytes | None) -> int | None:
+    """The `"image_id"` of a sample's `.json`, equal for samples of one picture; None if absent."""
+    try:
+        content = json.loads(extra) if extra is not None else None
+    except ValueError:
+        return None
+    image_id = content.get("image_id") if isinstance(content, dict) else None
+    return image_id if isinstance(image_id, int) else None
+
+
+def _content(file: BinaryIO, row: np.void, kind: str) -> bytes:
+    """Bytes of one member, read by offset (no shared file position, so forked processes do not disturb each other)."""
+    size = int(row[f"{kind}_size"])
+    try:
+        data = os.pread(file.fileno(), size, int(row[kind]))
+    except OSError as error:
+        raise UnusableSample("unreadable shard", str(error)) from None
+    if len(data) < size:
+        raise UnusableSample("truncated shard", f"{file.name} is shorter than when it was indexed")
+    return data
+
+
+def _relative_names(shards: Sequence[Path]) -> list[str]:
+    """Each shard's path below the folder that all share, without the extension."""
+    common = os.path.commonpath([shard.absolute().parent for shard in shards])
+    return [shard.absolute().relative_to(common).with_suffix("").as_posix() for shard in shards]

@@ -1,0 +1,186 @@
+"""Finding tar shards, and finding the samples inside one by its headers alone."""
+
+from __future__ import annotations
+
+import glob
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+_BLOCK = 512
+_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2", ".zip")
+_HINT = "give data.source as a folder with .tar files, a glob in quotes, or a list of .tar files"
+
+_Member = tuple[str, int, int]
+"""Extension (everything after the first dot), offset of the content in bytes, length in bytes."""
+
+
+def list_shards(path: str | Sequence[str]) -> list[Path]:
+    """The shards that a folder, a glob, a file or a list of these stands for; those of one folder or glob sorted.
+
+    Raises:
+        ShardError: if nothing is found, a file is compressed, or a shard is named twice.
+    """
+    shards: list[Path] = []
+    for item in [path] if isinstance(path, str) else list(path):
+        shards += _expand(str(item))
+    if not shards:
+        raise ShardError(f"the list of shards is empty: {_HINT}")
+    for shard in shards:
+        if shard.suffix.lower() in _COMPRESSED:
+            raise ShardError(f"shard {shard} is compressed, so its samples cannot be reached directly: unpack it")
+    if len(set(shards)) < len(shards):
+        twice = next(shard for shard in shards if shards.count(shard) > 1)
+        raise ShardError(f"shard {twice} is listed twice: its samples would come twice per epoch; name it once")
+    return shards
+
+
+def _expand(item: str) -> list[Path]:
+    path = Path(item).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+        if not shards:
+            deeper = next(path.rglob("*.tar"), None)
+            advice = f"shards lie deeper, for instance {deeper}: use the glob '{path}/**/*.tar'" if deeper else _HINT
+            raise ShardError(f"folder {path} holds no .tar file; {advice}")
+        return shards
+    if glob.has_magic(item):
+        shards = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+        if not shards:
+            raise ShardError(f"no file matches {item}; {_HINT}")
+        return shards
+    braces = "; braces are not expanded, write * in their place" if "{" in item else ""
+    raise ShardError(f"there is no file or folder {item}{braces}; {_HINT}")
+
+
+def scan_shard(path: Path) -> tuple[NDArray[np.void], list[RejectedSample]]:
+    """Find the samples of a shard without reading their contents.
+
+    Members belong together when their names agree up to the first dot of the last path part (webdataset's rule); what
+    a member is, its last extension says. Where that puts two pictures or two texts into one sample (`img.v1.jpg`,
+    `img.v2.jpg`), names are compared up to the last dot instead. Damage ends the shard: samples before it are used.
+
+    Args:
+        path: tar file.
+
+    Returns:
+        One row per usable sample, in order, with the fields `picture`, `text`, `json` (offsets in bytes, -1 = absent),
+        `picture_size`, `text_size`, `json_size` (bytes) and `key` (UTF-8); and what was rejected.
+    """
+    members, twice, damage = _read_headers(path)
+    rejected = [
+        RejectedSample(source=str(path), key=key, reason="duplicate key", detail=detail) for key, detail in twice
+    ]
+    rows: list[tuple[int | bytes, ...]] = []
+    last = next(reversed(members)) if members and damage else None
+    for key, found in members.items():
+        try:
+            rows += _samples(key, found)
+        except _Incomplete as problem:
+            if key != last:  # the last sample of a damaged shard is part of the damage
+                rejected.append(
+                    RejectedSample(source=str(path), key=key, reason=str(problem), detail=_listing(key, found))
+                )
+    if damage is not None:
+        detail = f"{damage[1]}; {len(rows)} samples usable"
+        rejected.append(RejectedSample(source=str(path), key="", reason=damage[0], detail=detail))
+    width = max((len(row[-1]) for row in rows if isinstance(row[-1], bytes)), default=1)
+    fields = [(part + what, np.int64) for part in ("picture", "text", "json") for what in ("", "_size")]
+    return np.array(rows, dtype=[*fields, ("key", f"S{width}")]), rejected
+
+
+class _Incomplete(Exception):
+    """The members of a key do not make a sample."""
+
+
+def _read_headers(path: Path) -> tuple[dict[str, list[_Member]], list[tuple[str, str]], tuple[str, str] | None]:
+    """Members by key, names that come twice, and the damage (reason, detail) that ends the shard early."""
+    members: dict[str, list[_Member]] = {}
+    twice: dict[str, str] = {}
+    size = path.stat().st_size
+    if size == 0:
+        return members, [], ("empty file", "the file has no bytes")
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a record of every member
+                end = member.offset_data + member.size
+                if end > size:
+                    return members, list(twice.items()), ("truncated shard", f"{member.name} ends after the file")
+                folder, (key, _, extension) = PurePosixPath(member.name).parent, Path(member.name).name.partition(".")
+                if not member.isreg() or not key or not extension:
+                    continue
+                key = key if str(folder) == "." else f"{folder}/{key}"
+                found = members.setdefault(key, [])
+                if any(extension == other for other, _, _ in found):
+                    twice.setdefault(key, f"{member.name} comes again; the first is used")
+                else:
+                    found.append((extension, member.offset_data, member.size))
+            end_of_members = tar.offset
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        reason = "truncated shard" if members else "not a tar file"
+        return members, list(twice.items()), (reason, str(error))
+    return members, list(twice.items()), _damage_at(path, end_of_members)
+
+
+def _damage_at(path: Path, offset: int) -> tuple[str, str] | None:
+    """What is wrong where the headers end: a whole archive has a block of zeros there."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        block = file.read(_BLOCK)
+    if len(block) < _BLOCK:
+        return "truncated shard", f"the file stops at byte {offset + len(block)} without an end mark"
+    return ("damaged shard", f"no member header at byte {offset}") if block.strip(b"\0") else None
+
+
+def _samples(key: str, members: list[_Member]) -> list[tuple[int | bytes, ...]]:
+    """The samples that the members of a key make: one, or one per stem when names hold more dots.
+
+    Raises:
+        _Incomplete: with the reason, if there is none.
+    """
+    kinds = [_kind(extension) for extension, _, _ in members]
+    if all(kinds.count(kind) <= 1 for kind in ("picture", "text", "json")):
+        return [_sample(key, members)]
+    stems: dict[str, list[_Member]] = {}
+    for member in members:
+        stems.setdefault(member[0].rpartition(".")[0], []).append(member)
+    samples = []
+    for stem, group in stems.items():
+        try:
+            if len({_kind(extension) for extension, _, _ in group}) == len(group):
+                samples.append(_sample(f"{key}.{stem}" if stem else key, group))
+        except _Incomplete:
+            continue
+    if not samples:
+        raise _Incomplete("ambiguous names")
+    return samples
+
+
+def _sample(key: str, members: list[_Member]) -> tuple[int | bytes, ...]:
+    places = {_kind(extension): (offset, size) for extension, offset, size in members}
+    if "picture" not in places:
+        raise _Incomplete("missing picture" if "text" in places or "json" in places else "neither picture nor text")
+    if "text" not in places and "json" not in places:
+        raise _Incomplete("missing text")
+    parts = [number for kind in ("picture", "text", "json") for number in places.get(kind, (-1, 0))]
+    return (*parts, key.encode())
+
+
+def _kind(extension: str) -> str:
+    """What a member with this extension is: `picture`, `text`, `json`, or the extension itself."""
+    last = extension.rpartition(".")[2].lower()
+    return "picture" if last in PICTURES else {"txt": "text", "json": "json"}.get(last, extension)
+
+
+def _listing(key: str, members: list[_Member]) -> str:
+    return "members: " + ", ".join(f"{key}.{extension}" for extension, _, _ in members)

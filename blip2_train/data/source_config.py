@@ -1,0 +1,82 @@
+"""The description of a data source, from which it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blip2_train.data.annotations import AnnotationSource
+from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.source import CaptionSource
+from blip2_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where pictures with captions lie: tar shards, or an annotation file with a folder of pictures."""
+
+    path: str | Sequence[str]
+    """Shards: a folder, a glob, a file, or a list of these. With `images`: an annotation file (Karpathy JSON)."""
+    name: str | None = None
+    """Name in plans, logs and the mixture; from the path if None."""
+    weight: float | None = None
+    """Share in the mixture, in any unit; the number of samples if None (then it must be None for every source)."""
+    images: str | None = None
+    """Folder of the pictures of an annotation file."""
+    split: str | None = None
+    """Split of an annotation file, several joined by `+`."""
+    first_captions: int | None = None
+    """Choose among the first captions of a sample only (CapFilt lists are sorted, BLIP-2 used two); all if None."""
+
+    def __post_init__(self) -> None:
+        if (self.images is None) != (self.split is None):
+            raise ConfigError(f"source {self.path}: an annotation file needs both images (picture folder) and split")
+        if self.images is None and str(self.path).endswith(".json"):
+            raise ConfigError(f"source {self.path} is an annotation file: give images (picture folder) and split too")
+        if self.images is not None and not isinstance(self.path, str):
+            raise ConfigError(f"source {self.path}: with images and split, path is one annotation file")
+        if self.weight is not None and not self.weight > 0:
+            raise ConfigError(
+                f"source {self.path}: weight must be positive, got {self.weight}; leave an unwanted source out"
+            )
+        if self.first_captions is not None and self.first_captions < 1:
+            raise ConfigError(f"source {self.path}: first_captions must be at least 1, got {self.first_captions}")
+
+    @property
+    def title(self) -> str:
+        """The name, or one made from the path: the last part that is not a pattern."""
+        if self.name is not None:
+            return self.name
+        first = self.path if isinstance(self.path, str) else next(iter(self.path), "shards")
+        parts = [part for part in Path(first).with_suffix("").parts if not set(part) & set("*?[")]
+        return parts[-1] if parts and parts[-1] != "/" else "shards"
+
+
+def open_source(config: SourceConfig) -> CaptionSource:
+    """Open a source.
+
+    Raises:
+        ShardError: if it does not exist or holds no usable sample.
+    """
+    if config.images is not None and config.split is not None:
+        return AnnotationSource(str(config.path), config.images, config.split, config.title)
+    path = config.path if isinstance(config.path, str) else [str(item) for item in config.path]
+    return ShardSource(path, config.title)
+
+
+def source_weights(configs: Sequence[SourceConfig], sizes: Sequence[int]) -> list[float]:
+    """The mixing weight of each source: as given, or the numbers of samples if none is given.
+
+    Raises:
+        ConfigError: if some sources have a weight and others have none, or two have the same name.
+    """
+    titles = [config.title for config in configs]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise ConfigError(f"two data sources are named {title!r}: give each its own name")
+    given = [config.weight for config in configs if config.weight is not None]
+    if given and len(given) < len(configs):
+        without = next(config.title for config in configs if config.weight is None)
+        raise ConfigError(f"data source {without!r} has no weight but others have: give every source a weight, or none")
+    return given or [float(size) for size in sizes]

@@ -1,0 +1,172 @@
+"""The training stream and the evaluation items: a sample by its position, whatever fails to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from blip2_train.data.mixture import Mixture
+from blip2_train.data.order import SampleOrder, stable_seed
+from blip2_train.data.pictures import decode_picture
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.source import CaptionSource
+from blip2_train.data.text import clean_caption
+from blip2_train.data.training_source import TrainingSource
+from blip2_train.errors import ShardError
+from blip2_train.types import ImageTextSample, RejectedSample
+
+Transform = Callable[[Image.Image, torch.Generator], Tensor]
+
+_ATTEMPTS = 50
+"""Samples tried for one position before the source is given up."""
+
+
+class TrainingStream(Dataset[ImageTextSample]):
+    """The endless mixture of sources; item `position` is a pure function of (seed, position).
+
+    A sample that cannot be used is replaced by another of the same source, chosen by (seed, position, attempt), so that
+    batches keep their size on every process; the records of what was passed over travel with the sample.
+
+    Args:
+        sources: what to mix.
+        transform: from an RGB picture and a generator to pixel values.
+        seed: chooses order, mixture, captions and crops.
+        shuffle_block: samples that stay together when blocks are permuted.
+        shuffle_window: samples among which single samples are permuted.
+        shuffle_captions: give each picture a caption of another sample (negative control: nothing can be learnt).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[TrainingSource],
+        transform: Transform,
+        seed: int,
+        *,
+        shuffle_block: int = 256,
+        shuffle_window: int = 16384,
+        shuffle_captions: bool = False,
+    ) -> None:
+        self._sources = list(sources)
+        self._transform = transform
+        self._seed = seed
+        self._shuffle_captions = shuffle_captions
+        self.mixture = Mixture([source.weight for source in sources], seed)
+        """Which source serves which position."""
+        self._orders = [
+            SampleOrder(size=len(s), seed=seed, name=s.source.name, block=shuffle_block, window=shuffle_window)
+            for s in sources
+        ]
+
+    def __getitem__(self, position: int) -> ImageTextSample:
+        chosen, index = self.mixture.locate(position)
+        source, order = self._sources[chosen], self._orders[chosen]
+        place = order.sample_at(*divmod(index, len(source)))
+        rejected: list[RejectedSample] = []
+        for attempt in range(_ATTEMPTS):
+            generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
+            if attempt:
+                place = stable_seed("replacement", self._seed, position, attempt) % len(source)
+            number = source.number(place)
+            try:
+                record = source.source.read(number)
+                words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
+                captions = _usable(words[: source.first_captions])
+                caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
+                return ImageTextSample(
+                    pixel_values=self._transform(decode_picture(record.picture), generator),
+                    caption=text,
+                    image_id=record.image_id,
+                    sample_id=_sample_id(source.source, number, caption),
+                    rejected=tuple(rejected),
+                )
+            except UnusableSample as problem:
+                rejected.append(_rejection(source.source, number, problem))
+        raise _given_up(source.source, rejected)
+
+    def _words_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
+        """The captions of any sample but the one at `place`."""
+        step = 1 + int(torch.randint(max(len(source) - 1, 1), (), generator=generator))
+        return source.source.read(source.number((place + step) % len(source))).captions
+
+
+class EvaluationItems(Dataset[ImageTextSample]):
+    """Chosen samples with their first captions, always the same.
+
+    A sample that cannot be used is replaced by the next usable one, which then comes twice (with the same `sample_id`).
+
+    Args:
+        samples: pairs of a source and the numbers to take from it.
+        transform: deterministic transform.
+        captions_per_image: items per picture; item j shows caption `j % captions_per_image` (counted modulo the
+            number of captions the picture has).
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[tuple[CaptionSource, NDArray[np.int64]]],
+        transform: Transform,
+        captions_per_image: int = 1,
+    ) -> None:
+        self._samples = list(samples)
+        self._ends = np.cumsum([len(numbers) for _, numbers in samples])
+        self._transform = transform
+        self._captions = captions_per_image
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) * self._captions
+
+    def __getitem__(self, item: int) -> ImageTextSample:
+        pictures = int(self._ends[-1])
+        first, caption = divmod(item, self._captions)
+        rejected: list[RejectedSample] = []
+        for attempt in range(min(_ATTEMPTS, pictures)):
+            place = (first + attempt) % pictures
+            chosen = int(np.searchsorted(self._ends, place, side="right"))
+            source, numbers = self._samples[chosen]
+            number = int(numbers[place - (int(self._ends[chosen]) - len(numbers))])
+            try:
+                record = source.read(number)
+                captions = _usable(record.captions)
+                place, text = captions[caption % len(captions)]
+                return ImageTextSample(
+                    pixel_values=self._transform(decode_picture(record.picture), torch.Generator()),
+                    caption=text,
+                    image_id=record.image_id,
+                    sample_id=_sample_id(source, number, place),
+                    rejected=tuple(rejected),
+                )
+            except UnusableSample as problem:
+                rejected.append(_rejection(source, number, problem))
+        raise _given_up(self._samples[0][0], rejected)
+
+
+def _usable(captions: Sequence[str]) -> list[tuple[int, str]]:
+    """Number and cleaned text of each caption that is not empty after cleaning."""
+    usable = [(place, text) for place, raw in enumerate(captions) if (text := clean_caption(raw).strip())]
+    if not usable:
+        raise UnusableSample("empty caption", f"nothing is left of {captions[0][:80]!r} after cleaning")
+    return usable
+
+
+def _sample_id(source: CaptionSource, number: int, caption: int) -> str:
+    place = source.locate(number)
+    return f"{place.shard}/{place.key}#{caption}"
+
+
+def _rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
+    place = source.locate(number)
+    return RejectedSample(source=place.file, key=place.key, reason=problem.reason, detail=problem.detail)
+
+
+def _given_up(source: CaptionSource, rejected: Sequence[RejectedSample]) -> ShardError:
+    last = rejected[-1]
+    return ShardError(
+        f"{len(rejected)} samples in a row of source {source.name!r} could not be used, the last being "
+        f"{last.source}/{last.key} ({last.reason}: {last.detail}); check the data"
+    )

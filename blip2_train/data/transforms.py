@@ -1,0 +1,114 @@
+"""From a decoded picture to the tower's input; every random choice comes from the generator that is passed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from blip2_train.errors import ConfigError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class EvalTransform:
+    """Resize to a square, bicubic, without keeping the aspect ratio; scale to 0 … 1; normalise.
+
+    Args:
+        image_size: side of the square in pixels.
+        mean: per channel, of values in 0 … 1.
+        std: per channel.
+
+    Source: `blip_image_eval` of BLIP-2's released code.
+    """
+
+    def __init__(self, image_size: int, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> None:
+        if image_size < 1:
+            raise ConfigError(f"image_size must be positive, got {image_size}")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ConfigError(f"mean and std need three numbers each, std positive; got {list(mean)} and {list(std)}")
+        self._size = [image_size, image_size]
+        self._mean, self._std = list(mean), list(std)
+
+    def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        """Transform an RGB picture; returns `(3, image_size, image_size)`, float32. The generator is not used."""
+        return self._normalise(F.resize(image, self._size, InterpolationMode.BICUBIC))
+
+    def _normalise(self, image: Image.Image) -> Tensor:
+        pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        return F.normalize(pixels, self._mean, self._std, inplace=True)
+
+
+class TrainTransform(EvalTransform):
+    """A random crop resized to a square, bicubic, then a random flip; scale to 0 … 1; normalise.
+
+    Args:
+        image_size: side of the square in pixels.
+        mean: per channel, of values in 0 … 1.
+        std: per channel.
+        crop_scale: smallest and largest share of the picture's area that a crop covers.
+        crop_ratio: smallest and largest width / height of a crop.
+        flip: probability of a horizontal flip.
+
+    Source: `blip2_image_train` of BLIP-2's released code; the crop follows torchvision's `RandomResizedCrop` (ten
+    tries, then the central crop), with draws from the given generator instead of the global one.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        crop_scale: Sequence[float] = (0.5, 1.0),
+        crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+    ) -> None:
+        super().__init__(image_size, mean, std)
+        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ConfigError(f"crop_scale needs two numbers, 0 < smallest <= largest <= 1; got {list(crop_scale)}")
+        if len(crop_ratio) != 2 or not 0 < crop_ratio[0] <= crop_ratio[1]:
+            raise ConfigError(f"crop_ratio needs two numbers, 0 < smallest <= largest; got {list(crop_ratio)}")
+        if not 0 <= flip <= 1:
+            raise ConfigError(f"flip is a probability, got {flip}")
+        self._crop_scale = crop_scale[0], crop_scale[1]
+        self._crop_ratio = crop_ratio[0], crop_ratio[1]
+        self._flip = flip
+
+    def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        """Transform an RGB picture; returns `(3, image_size, image_size)`, float32."""
+        top, left, height, width = self._crop(image.width, image.height, generator)
+        image = F.resized_crop(image, top, left, height, width, self._size, InterpolationMode.BICUBIC)
+        if _draw(generator) < self._flip:
+            image = F.horizontal_flip(image)
+        return self._normalise(image)
+
+    def _crop(self, width: int, height: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop, in pixels."""
+        lowest, highest = (math.log(ratio) for ratio in self._crop_ratio)
+        for _ in range(10):
+            area = width * height * _between(*self._crop_scale, generator)
+            ratio = math.exp(_between(lowest, highest, generator))
+            crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                top = int(_draw(generator) * (height - crop_height + 1))
+                left = int(_draw(generator) * (width - crop_width + 1))
+                return top, left, crop_height, crop_width
+        ratio = min(max(width / height, self._crop_ratio[0]), self._crop_ratio[1])
+        crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+        crop_width, crop_height = max(1, crop_width), max(1, crop_height)
+        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _draw(generator: torch.Generator) -> float:
+    """A number in [0, 1), at double precision."""
+    return torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+def _between(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * _draw(generator)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shard_files import picture
+
+from blip2_train.data.annotations import AnnotationSource
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.source_config import SourceConfig, open_source, source_weights
+from blip2_train.errors import ConfigError, ShardError
+
+
+def _write(folder: Path, **changes: Any) -> str:
+    images = [
+        {"filename": f"{number}.jpg", "filepath": "val2014", "split": split, "cocoid": 1000 + number,
+         "sentences": [{"raw": f"caption {number} {sentence}"} for sentence in range(5)]}
+        for number, split in enumerate(["train", "restval", "val", "test", "val"])
+    ]  # fmt: skip
+    (folder / "val2014").mkdir(parents=True)
+    for number in range(4):  # the fifth picture is missing
+        (folder / "val2014" / f"{number}.jpg").write_bytes(picture())
+    (folder / "dataset.json").write_text(json.dumps({"images": images} | changes))
+    return str(folder / "dataset.json")
+
+
+def test_splits_captions_and_identities(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    source = AnnotationSource(path, str(tmp_path), "val", "coco")
+    assert len(source) == 2 and source.locate(0) == (path, "dataset", "val2014/2.jpg")
+    record = source.read(0)
+    assert record.captions == tuple(f"caption 2 {sentence}" for sentence in range(5))
+    assert record.image_id == 1002 and record.picture == picture()
+    with pytest.raises(UnusableSample) as caught:
+        source.read(1)
+    assert caught.value.reason == "missing picture"
+    training = AnnotationSource(path, str(tmp_path), "train+restval", "coco")
+    assert len(training) == 2 and training.fingerprint() != source.fingerprint()
+
+
+def test_broken_files_are_one_clear_line(tmp_path: Path) -> None:
+    path, images = _write(tmp_path), str(tmp_path)
+    (tmp_path / "list.json").write_text('[{"image": "a.jpg"}]')
+    (tmp_path / "torn.json").write_text('{"images": [')
+    (tmp_path / "bare.json").write_text('{"images": [{"split": "val"}]}')
+    for arguments, message in [
+        ((str(tmp_path / "no.json"), images, "val"), "no.json does not exist"),
+        ((path, str(tmp_path / "nowhere"), "val"), "picture folder .*nowhere does not exist"),
+        ((path, images, "dev"), "no picture of split 'dev'; its splits are restval, test, train, val"),
+        ((str(tmp_path / "list.json"), images, "val"), "is not a Karpathy JSON"),
+        ((str(tmp_path / "torn.json"), images, "val"), "is not a Karpathy JSON"),
+        ((str(tmp_path / "bare.json"), images, "val"), "is not a Karpathy JSON.*filename"),
+    ]:
+        with pytest.raises(ShardError, match=message) as caught:
+            AnnotationSource(*arguments, "coco")
+        assert "\n" not in str(caught.value)
+
+
+def test_source_descriptions(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    assert isinstance(open_source(SourceConfig(path=path, images=str(tmp_path), split="val")), AnnotationSource)
+    assert SourceConfig(path="/data/cc3m/*.tar").title == "cc3m"
+    assert SourceConfig(path="/data/cc3m").title == "cc3m"
+    assert SourceConfig(path=["/a/0.tar", "/a/1.tar"], name="mine").title == "mine"
+    incomplete = [{"path": path}, {"path": path, "split": "val"}, {"path": [path], "split": "val", "images": "x"}]
+    for wrong in (*incomplete, {"path": "x", "weight": 0.0}, {"path": "x", "first_captions": 0}):
+        with pytest.raises(ConfigError):
+            SourceConfig(**wrong)
+
+
+def test_weights_are_sizes_or_all_given() -> None:
+    plain, weighted = SourceConfig(path="a"), SourceConfig(path="b", weight=2)
+    assert source_weights([plain, SourceConfig(path="b")], [10, 30]) == [10, 30]
+    assert source_weights([SourceConfig(path="a", weight=1), weighted], [10, 30]) == [1, 2]
+    with pytest.raises(ConfigError, match="'a' has no weight"):
+        source_weights([plain, weighted], [10, 30])
+    with pytest.raises(ConfigError, match="two data sources are named 'a'"):
+        source_weights([plain, SourceConfig(path="other/a")], [1, 1])

@@ -1,0 +1,239 @@
+"""Finding shards and samples, also in damaged ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shard_files import picture, sample, write_shards, write_tar
+
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.shard_index import index_folder
+from blip2_train.data.shard_source import ShardSource, captions_of
+from blip2_train.data.shards import list_shards, scan_shard
+from blip2_train.errors import ShardError
+
+
+def _scan(path: Path) -> tuple[list[str], dict[str, int]]:
+    rows, rejected = scan_shard(path)
+    return [row["key"].decode() for row in rows], dict(Counter(one.reason for one in rejected))
+
+
+def test_samples_of_a_whole_shard(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "0.tar", [*sample("a"), *sample("b"), *sample("deep/c")])
+    assert _scan(shard) == (["a", "b", "deep/c"], {})
+
+
+def test_names_with_more_dots(tmp_path: Path) -> None:
+    members = [("img.v1.jpg", picture()), ("img.txt", "one")]
+    assert _scan(write_tar(tmp_path / "0.tar", members)) == (["img"], {})
+    members = [("img.v1.jpg", picture()), ("img.v1.txt", "1"), ("img.v2.jpg", picture()), ("img.v2.txt", "2")]
+    assert _scan(write_tar(tmp_path / "1.tar", members)) == (["img.v1", "img.v2"], {})
+    members = [("img.jpg", picture()), ("img.txt", "1"), ("img.mask.png", picture(form="PNG"))]
+    assert _scan(write_tar(tmp_path / "2.tar", members)) == (["img"], {})
+    members = [("img.v1.jpg", picture()), ("img.v2.jpg", picture()), ("img.txt", "1")]
+    assert _scan(write_tar(tmp_path / "3.tar", members)) == ([], {"ambiguous names": 1})
+
+
+def test_extensions_in_capitals_long_names_and_other_files(tmp_path: Path) -> None:
+    long = "x" * 180
+    members = [(f"{long}.JPEG", picture()), (f"{long}.TXT", "one"), ("._hidden", "x"), ("noextension", "x")]
+    assert _scan(write_tar(tmp_path / "0.tar", members)) == ([long], {})
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([("b.jpg", picture())], "missing text"),
+        ([("b.txt", "words")], "missing picture"),
+        ([("b.json", "{}")], "missing picture"),
+        ([("b.npy", "x")], "neither picture nor text"),
+    ],
+)
+def test_incomplete_samples_are_left_out(tmp_path: Path, members: list[tuple[str, bytes]], reason: str) -> None:
+    shard = write_tar(tmp_path / "0.tar", [*sample("a"), *members, *sample("c")])
+    assert _scan(shard) == (["a", "c"], {reason: 1})
+
+
+def test_a_duplicate_key_counts_once_and_the_first_is_used(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "0.tar", [*sample("a", "first"), *sample("b"), *sample("a", "second")])
+    assert _scan(shard) == (["a", "b"], {"duplicate key": 1})
+    assert ShardSource(str(shard), "s", tmp_path).read(0).captions == ("first",)
+
+
+def test_every_cut_through_a_shard(tmp_path: Path) -> None:
+    """Whatever the byte at which a shard ends, samples before it are used and the damage is one record."""
+    whole = write_tar(tmp_path / "whole.tar", [*sample("a"), *sample("b"), *sample("c")])
+    data = whole.read_bytes()
+    with tarfile.open(whole) as tar:
+        ends = {m.name: -(-(m.offset_data + m.size) // 512) * 512 for m in tar.getmembers()}
+        contents = {m.name: m.offset_data + m.size for m in tar.getmembers()}
+    for cut in range(600, ends["c.json"] + 1, 97):
+        path = tmp_path / "cut.tar"
+        path.write_bytes(data[:cut])
+        keys, reasons = _scan(path)
+        complete = [key for key in "abc" if cut >= contents[f"{key}.txt"]]
+        assert keys == complete, cut
+        assert list(reasons.values()) == [1] and set(reasons) <= {"truncated shard", "not a tar file"}, (cut, reasons)
+
+
+def test_damage_in_the_middle(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "0.tar", [*sample("a"), *sample("b"), *sample("c")])
+    with tarfile.open(shard) as tar:
+        offset = tar.getmember("b.jpg").offset
+    data = bytearray(shard.read_bytes())
+    data[offset : offset + 512] = b"\xff" * 512
+    shard.write_bytes(data)
+    assert _scan(shard) == (["a"], {"damaged shard": 1})
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no tar " * 400, "not a tar file")])
+def test_a_file_that_is_no_shard(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "bad.tar").write_bytes(content)
+    assert _scan(tmp_path / "bad.tar") == ([], {reason: 1})
+    with pytest.raises(ShardError, match=f"no usable sample.*{reason}"):
+        ShardSource(str(tmp_path), "s", tmp_path / "index")
+    write_tar(tmp_path / "good.tar", sample("a"))
+    source = ShardSource(str(tmp_path), "s", tmp_path / "index")
+    assert len(source) == 1 and source.locate(0).shard == "good"
+    assert [one.reason for one in source.rejected] == [reason]
+
+
+def test_lists_globs_and_folders(tmp_path: Path) -> None:
+    write_shards(tmp_path / "a", [1, 1])
+    write_shards(tmp_path / "b", [1])
+    assert [shard.name for shard in list_shards(str(tmp_path / "a"))] == ["00000.tar", "00001.tar"]
+    assert len(list_shards(f"{tmp_path}/*/*.tar")) == len(list_shards(f"{tmp_path}/**/*.tar")) == 3
+    assert len(list_shards([str(tmp_path / "b"), str(tmp_path / "a" / "00001.tar")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing", "there is no file or folder .*missing"),
+        ("empty", "holds no .tar file; give data.source"),
+        ("", "shards lie deeper"),
+        ("a/*.tgz", "no file matches"),
+        ("a/{00000..00003}.tar", "braces are not expanded"),
+        ("packed/0.tar.gz", "is compressed.*unpack"),
+    ],
+)
+def test_nothing_to_read_is_one_clear_line(tmp_path: Path, path: str, message: str) -> None:
+    write_shards(tmp_path / "a", [1])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "0.tar.gz").write_bytes(b"x")
+    with pytest.raises(ShardError, match=message) as caught:
+        list_shards(str(tmp_path / path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shard_listed_twice_is_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path, [1])
+    with pytest.raises(ShardError, match="listed twice"):
+        list_shards([str(tmp_path), str(tmp_path / "00000.tar")])
+    with pytest.raises(ShardError, match="empty"):
+        list_shards([])
+
+
+def test_the_index_is_kept_and_follows_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "data", [3, 2])
+    first = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
+    calls: list[Path] = []
+    monkeypatch.setattr(
+        "blip2_train.data.shard_index.scan_shard", lambda path: (calls.append(path), scan_shard(path))[1]
+    )
+    again = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
+    assert calls == [] and again.fingerprint() == first.fingerprint() and len(again) == 5
+    changed = write_tar(tmp_path / "data" / "00001.tar", sample("new"))
+    os.utime(changed, ns=(1, 1))
+    third = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
+    assert calls == [changed] and len(third) == 4 and third.fingerprint() != first.fingerprint()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["00000.tar", "00001.tar"]
+
+
+def test_the_index_lies_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert index_folder() == tmp_path / "blip2_train" / "shards"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert index_folder().is_dir()
+
+
+def test_moved_data_keeps_its_fingerprint_and_identities(tmp_path: Path) -> None:
+    write_shards(tmp_path / "here" / "train", [2, 3])
+    before = ShardSource(f"{tmp_path}/here/train", "s", tmp_path / "index")
+    facts = before.fingerprint(), before.read(3).image_id, before.locate(3)[1:]
+    (tmp_path / "here").rename(tmp_path / "there")
+    after = ShardSource(f"{tmp_path}/there/train/*.tar", "s", tmp_path / "index")
+    assert (after.fingerprint(), after.read(3).image_id, after.locate(3)[1:]) == facts
+
+
+def test_picture_identities_are_distinct_and_fit_int64(tmp_path: Path) -> None:
+    source = ShardSource(str(write_shards(tmp_path, [20, 20])), "s", tmp_path)
+    identities = {source.read(number).image_id for number in range(40)}
+    assert len(identities) == 40 and max(identities) < 2**63
+    np.array(list(identities), dtype=np.int64)
+
+
+def test_a_shard_that_goes_away_during_the_run(tmp_path: Path) -> None:
+    source = ShardSource(str(write_shards(tmp_path / "data", [2, 2])), "s", tmp_path)
+    (tmp_path / "data" / "00001.tar").unlink()
+    with pytest.raises(UnusableSample) as caught:
+        source.read(3)
+    assert caught.value.reason == "unreadable shard"
+    assert source.read(1).captions
+    with (tmp_path / "data" / "00000.tar").open("rb+") as file:
+        file.truncate(700)
+    with pytest.raises(UnusableSample) as caught:
+        source.read(1)
+    assert caught.value.reason == "truncated shard"
+
+
+@pytest.mark.parametrize(
+    ("text", "extra", "captions"),
+    [
+        (b"words", None, ("words",)),
+        (b"\xef\xbb\xbfwords", b'{"caption": "other"}', ("words",)),
+        (b"words", b'{"captions": ["one", "two"]}', ("one", "two")),
+        (None, b'{"caption": "one"}', ("one",)),
+        (None, b'["best", "second"]', ("best", "second")),
+        (b"words", b"{broken", ("words",)),
+    ],
+)
+def test_where_captions_come_from(text: bytes | None, extra: bytes | None, captions: tuple[str, ...]) -> None:
+    assert captions_of(text, extra) == captions
+
+
+@pytest.mark.parametrize(
+    ("text", "extra", "reason"),
+    [
+        (None, b"{broken", "unreadable json"),
+        (None, b'{"url": "x"}', "no caption in json"),
+        (None, b'{"caption": null}', "no caption in json"),
+        (None, b'{"captions": []}', "no caption in json"),
+        (None, b"[1, 2]", "no caption in json"),
+        (None, b"7", "no caption in json"),
+        (b"caf\xe9", None, "text is not UTF-8"),
+    ],
+)
+def test_texts_without_a_caption(text: bytes | None, extra: bytes | None, reason: str) -> None:
+    with pytest.raises(UnusableSample) as caught:
+        captions_of(text, extra)
+    assert caught.value.reason == reason
+
+
+def test_samples_that_name_one_picture_share_its_identity(tmp_path: Path) -> None:
+    members: list[tuple[str, bytes | str]] = []
+    for key, image_id in (("000", 7), ("001", 7), ("002", 8), ("003", None)):
+        extra = {"caption": "a cat"} | ({} if image_id is None else {"image_id": image_id})
+        members += [(f"{key}.jpg", picture()), (f"{key}.json", json.dumps(extra))]
+    write_tar(tmp_path / "s" / "0.tar", members)
+    source = ShardSource(str(tmp_path / "s"), "regions", tmp_path / "index")
+    ids = [source.read(number).image_id for number in range(4)]
+    assert ids[0] == ids[1] and len(set(ids)) == 3
