@@ -1,3 +1,29 @@
-"""blip2_train: training and evaluation of BLIP-2 (Li et al., 2023, arXiv:2301.12597)."""
+"""blip2_train: training and evaluation of BLIP-2 (Li et al., 2023, arXiv:2301.12597).
+
+The few names below are the public API; they are imported when first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "compose": "blip2_train.cli.compose",
+    "train": "blip2_train.cli.run",
+    "ImageTextModel": "blip2_train.models.image_text",
+    "VisionConfig": "blip2_train.models.configs",
+    "QFormerConfig": "blip2_train.models.configs",
+    "RepresentationObjective": "blip2_train.objectives.representation",
+    "OptimizerConfig": "blip2_train.optim.config",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

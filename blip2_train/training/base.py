@@ -1,0 +1,156 @@
+"""What every training module shares: optimiser, schedule per step, seeds per step, and checkpoints of what trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from blip2_train.checkpoints.files import fingerprint
+from blip2_train.data.order import stable_seed
+from blip2_train.distributed import mean_over_processes, rank
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.freezing import trainable_names
+from blip2_train.optim.config import OptimizerConfig
+from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
+from blip2_train.optim.schedule import learning_rate
+
+
+class TrainingModule(lightning.LightningModule):
+    """A model under training.
+
+    Randomness is a function of (seed, optimiser step, micro-batch, process), so a resumed run repeats an uninterrupted
+    one without any generator state; the learning rate is a function of the step. Checkpoints therefore hold the
+    trainable weights, the optimiser, the seed, and a fingerprint of the frozen weights.
+
+    Args:
+        model: What trains; frozen parts keep themselves in eval mode.
+        optimizer: Numbers of AdamW and its schedule.
+        seed: Of dropout and of whatever the objective draws.
+        log_every: Optimiser steps between logged values.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: OptimizerConfig, seed: int, log_every: int = 10) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config = optimizer
+        self.seed, self.log_every = seed, log_every
+        self.run_config = ""
+        """Resolved configuration as YAML text, for checkpoints."""
+        self.parent: str | None = None
+        """SHA-256 of the weights that the run started from, for checkpoints."""
+        self.latest: dict[str, float] = {}
+        self._micro_batch = 0
+        self._frozen_fingerprint: str | None = None
+
+    @property
+    def strict_loading(self) -> bool:
+        """Frozen weights are not in checkpoints; `on_load_checkpoint` checks the keys instead."""
+        return False
+
+    @strict_loading.setter
+    def strict_loading(self, value: bool) -> None:
+        raise AttributeError("checkpoints never hold frozen weights; keys are checked by on_load_checkpoint")
+
+    def groups(self) -> list[ParameterGroup]:
+        """The parameter groups of the optimiser."""
+        num_blocks = getattr(getattr(self.model, "vision_model", None), "num_blocks", 0)
+        return parameter_groups(self.model.named_parameters(), num_blocks, self.optimizer_config)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; the schedule is applied step by step below."""
+        return build_adamw(self.groups(), self.optimizer_config)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed this micro-batch, and set the learning rate of this step."""
+        accumulate = self.trainer.accumulate_grad_batches
+        self._micro_batch = batch_idx % accumulate
+        torch.manual_seed(stable_seed(self.seed, "dropout", self.global_step, self._micro_batch, rank()))
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        set_learning_rate(optimizer, learning_rate(self.global_step, self.optimizer_config))
+
+    def shared_generator(self) -> torch.Generator:
+        """A CPU generator in the same state on every process, new for each micro-batch."""
+        return torch.Generator().manual_seed(stable_seed(self.seed, "shared", self.global_step, self._micro_batch))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip by norm if the recipe says so."""
+        if self.optimizer_config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.optimizer_config.clip_norm)
+
+    def log_training(self, values: dict[str, torch.Tensor]) -> None:
+        """Log scalars under `train/`, averaged over processes, every `log_every` steps and at the last.
+
+        The one place of a step that waits for the device.
+        """
+        step = self.global_step + 1
+        if step != 1 and step % self.log_every and step != self.optimizer_config.steps:
+            return
+        mean = mean_over_processes(torch.stack([v.detach().float() for v in values.values()])).tolist()
+        self.latest = dict(zip(values, mean, strict=True))
+        record = {f"train/{name}": value for name, value in self.latest.items()}
+        record["train/lr"] = learning_rate(self.global_step, self.optimizer_config)
+        for logger in self.loggers:
+            logger.log_metrics(record, step=step)
+
+    def frozen_fingerprint(self) -> str:
+        """SHA-256 of the frozen weights; an empty string if all train."""
+        if self._frozen_fingerprint is None:
+            frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+            self._frozen_fingerprint = fingerprint(frozen)
+        return self._frozen_fingerprint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable weights only, and say what they belong to."""
+        keep = trainable_names(self)
+        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keep}
+        checkpoint["blip2_train"] = {
+            "seed": self.seed,
+            "accumulate": self.trainer.accumulate_grad_batches,
+            "steps": self.optimizer_config.steps,
+            "frozen_fingerprint": self.frozen_fingerprint(),
+            "config": self.run_config,
+            "parent": self.parent,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, another frozen tower, or another seed.
+
+        Raises:
+            CheckpointMismatch: with the reason.
+        """
+        about = checkpoint["blip2_train"]
+        if about["seed"] != self.seed:
+            raise CheckpointMismatch(
+                f"the checkpoint was written with seed={about['seed']}, this run has seed={self.seed}: the data order "
+                f"would change; pass seed={about['seed']}"
+            )
+        keep, found = trainable_names(self), set(checkpoint["state_dict"])
+        if keep != found:
+            difference = sorted(keep ^ found)
+            raise CheckpointMismatch(
+                f"the checkpoint and the model differ in {len(difference)} trainable tensors (first: {difference[0]}); "
+                "resume with the recipe that wrote it"
+            )
+        for name, parameter in self.named_parameters():
+            if name in found and parameter.shape != checkpoint["state_dict"][name].shape:
+                raise CheckpointMismatch(
+                    f"{name} has shape {tuple(checkpoint['state_dict'][name].shape)} in the checkpoint and "
+                    f"{tuple(parameter.shape)} in the model; resume with the recipe that wrote it"
+                )
+        if about["frozen_fingerprint"] != self.frozen_fingerprint():
+            raise CheckpointMismatch(
+                "the frozen weights are not those of the checkpoint (their SHA-256 differs); point the recipe's vision "
+                "weights to the file that the run started with"
+            )
+        self._restate_position(checkpoint, about["accumulate"])
+
+    def _restate_position(self, checkpoint: dict[str, Any], accumulate: int) -> None:
+        """Lightning counts micro-batches; state the same position in micro-batches of this run's accumulation."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            for key, count in counts.items():
+                counts[key] = count * self.trainer.accumulate_grad_batches // accumulate

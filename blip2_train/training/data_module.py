@@ -1,0 +1,244 @@
+"""The data of a stage-1 run for Lightning: training stream, validation items, plan and position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from blip2_train import distributed
+from blip2_train.data.batch_sampler import BatchShape, GlobalBatchSampler
+from blip2_train.data.collate import ImageTextCollator
+from blip2_train.data.fingerprint import Fingerprint, check_fingerprint, sources_fingerprint
+from blip2_train.data.holdout import evenly_chosen
+from blip2_train.data.loader import BatchLoader, start_fork_server
+from blip2_train.data.order import stable_seed
+from blip2_train.data.plan import DataPlan, make_plan
+from blip2_train.data.rejections import RejectionLog
+from blip2_train.data.source_config import SourceConfig, open_source
+from blip2_train.data.stream import EvaluationItems, TrainingStream
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.training_source import open_training_sources
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform, TrainTransform
+from blip2_train.errors import ConfigError
+from blip2_train.types import ImageTextBatch
+
+
+class ImageTextDataModule(lightning.LightningDataModule):
+    """Pictures with captions: a training stream in a fixed global order, and validation items.
+
+    Global batch k holds the same samples whatever the number of processes, readers or accumulated micro-batches, so a
+    run continues on other hardware where it stopped; the whole run is one Lightning epoch of `steps * accumulate`
+    micro-batches.
+
+    Args:
+        sources: what to train on.
+        tokenizer: folder (or hub id) of the Q-Former's tokenizer.
+        image_size: side of the square input in pixels.
+        global_batch_size: samples per optimiser step, over all processes.
+        steps: optimiser steps of the whole run.
+        seed: chooses order, mixture, captions and crops.
+        validation: what to validate on; if None, `holdout` samples of `sources` that are never trained on.
+        holdout: samples held out when `validation` is None, at most a tenth of all.
+        validation_samples: pictures of `validation` that are used, evenly chosen; all if None.
+        captions_per_image: validation items per picture.
+        accumulate: micro-batches per optimiser step and process.
+        eval_batch_size: samples per process and validation batch.
+        max_text_length: tokens per text with `[CLS]` and `[SEP]`.
+        mean: per channel, of values in 0 … 1.
+        std: per channel.
+        crop_scale: smallest and largest share of the area that a training crop covers.
+        crop_ratio: smallest and largest width / height of a training crop.
+        flip: probability of a horizontal flip in training.
+        num_workers: reading processes per training process.
+        shuffle_block: samples that stay together when blocks are permuted.
+        shuffle_window: samples among which single samples are permuted.
+        shuffle_captions: train on wrong captions (negative control).
+        max_rejected_share: largest tolerated share of samples that cannot be used.
+        rejected_list: JSON-lines file that lists them; process 1 and up add their number to its name. No list if None.
+        prepare: called once per machine before anything is read, for instance to write a set that is made from a seed.
+
+    Raises:
+        ConfigError: if a number or combination cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[SourceConfig],
+        tokenizer: str,
+        image_size: int,
+        global_batch_size: int,
+        steps: int,
+        seed: int,
+        validation: SourceConfig | None = None,
+        holdout: int = 256,
+        validation_samples: int | None = None,
+        captions_per_image: int = 1,
+        accumulate: int = 1,
+        eval_batch_size: int = 64,
+        max_text_length: int = 32,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        crop_scale: Sequence[float] = (0.5, 1.0),
+        crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        num_workers: int = 2,
+        shuffle_block: int = 256,
+        shuffle_window: int = 16384,
+        shuffle_captions: bool = False,
+        max_rejected_share: float = 0.05,
+        rejected_list: str | Path | None = None,
+        prepare: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not sources:
+            raise ConfigError("data.sources is empty: name at least one source")
+        numbers = {"steps": steps, "eval_batch_size": eval_batch_size, "captions_per_image": captions_per_image}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ConfigError(f"data: {name} must be at least 1, got {number}")
+        if num_workers < 0 or holdout < 0:
+            raise ConfigError(f"data: num_workers and holdout must be 0 or more, got {num_workers} and {holdout}")
+        if not 0 <= max_rejected_share <= 1:
+            raise ConfigError(f"data: max_rejected_share is a share, 0 to 1; got {max_rejected_share}")
+        self._configs, self._validation, self._prepare = list(sources), validation, prepare
+        self._holdout = 0 if validation else holdout
+        self._validation_samples = validation_samples
+        self._captions_per_image = captions_per_image
+        self._tokenizer_path, self._max_text_length = tokenizer, max_text_length
+        self._batch = {"global_batch_size": global_batch_size, "accumulate": accumulate}
+        self._eval_batch_size = eval_batch_size
+        self._steps, self._first_step, self._seed = steps, 0, seed
+        self._num_workers = num_workers
+        self._shuffle: dict[str, Any] = {
+            "shuffle_block": shuffle_block,
+            "shuffle_window": shuffle_window,
+            "shuffle_captions": shuffle_captions,
+        }
+        self._max_rejected_share = max_rejected_share
+        self._rejected_list = Path(rejected_list) if rejected_list is not None else None
+        self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip)
+        self._eval_transform = EvalTransform(image_size, mean, std)
+        self._ready = False
+
+    def prepare_data(self) -> None:
+        """Make what has to be made, and index every shard; Lightning calls this in one process per machine."""
+        if self._prepare is not None:
+            self._prepare()
+        for config in [*self._configs, *([self._validation] if self._validation else [])]:
+            open_source(config)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sources; raises what is wrong with them or with the batch sizes."""
+        if self._ready:
+            return
+        self._rejected_list = distributed.gather_objects(self._rejected_list)[0]
+        self._shape = BatchShape(world_size=distributed.world_size(), **self._batch)
+        self.tokenizer = load_qformer_tokenizer(self._tokenizer_path)
+        self._collate = ImageTextCollator(self.tokenizer, self._max_text_length)
+        self._sources = open_training_sources(self._configs, self._holdout)
+        self._stream = TrainingStream(self._sources, self._train_transform, self._seed, **self._shuffle)
+        opened = [part.source for part in self._sources]
+        chosen = [(part.source, part.held_out) for part in self._sources]
+        if self._validation is not None:
+            opened.append(open_source(self._validation))
+            chosen = [(opened[-1], evenly_chosen(len(opened[-1]), self._validation_samples))]
+        self._items = EvaluationItems(chosen, self._eval_transform, self._captions_per_image)
+        if 0 < len(self._items) < self._shape.world_size:
+            raise ConfigError(
+                f"{len(self._items)} validation samples cannot be shared by {self._shape.world_size} processes: raise "
+                "data.holdout, or give data.validation"
+            )
+        for source in opened:
+            self._new_log(everywhere=False).record(source.rejected, len(source))
+        self.rejections = self._new_log()
+        if self._num_workers > 0:
+            start_fork_server()
+        self._ready = True
+
+    def _new_log(self, everywhere: bool = True) -> RejectionLog:
+        """A log that lists in this process's file; unless `everywhere`, only in that of process 0."""
+        path, rank = self._rejected_list, distributed.rank()
+        if path is not None and rank:
+            path = path.with_stem(f"{path.stem}.rank{rank}") if everywhere else None
+        return RejectionLog(path, self._max_rejected_share)
+
+    def train_dataloader(self) -> BatchLoader:
+        """This process's micro-batches from the first step that is not done; its length is that of the whole run."""
+        sampler = GlobalBatchSampler(self._shape, distributed.rank(), self._steps, self._first_step)
+        return self._loader(self._stream, batch_sampler=sampler)
+
+    def val_dataloader(self) -> BatchLoader | list[Any]:
+        """This process's share of the validation items (every W-th), without repetition; empty without validation."""
+        if len(self._items) == 0:
+            return []
+        mine = range(distributed.rank(), len(self._items), distributed.world_size())
+        return self._loader(self._items, sampler=mine, batch_size=self._eval_batch_size)
+
+    def _loader(self, dataset: Any, **options: Any) -> BatchLoader:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return BatchLoader(
+            dataset, collate_fn=self._collate, num_workers=self._num_workers, pin_memory=on_gpu, **options
+        )
+
+    @property
+    def first_step(self) -> int:
+        """Optimiser steps that were done before this run went on; 0 for a new run."""
+        return self._first_step
+
+    @property
+    def validation_count(self) -> int:
+        """Validation items over all processes."""
+        return len(self._items)
+
+    def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
+        """Count what was rejected while the batch was read; stops the run when it is too much."""
+        self.rejections.record(batch.rejected, len(batch))
+        return batch
+
+    def plan(self) -> DataPlan:
+        """What the run reads; after `setup`."""
+        return make_plan(
+            self._sources,
+            self._stream.mixture,
+            self._shape,
+            steps=self._steps,
+            first_step=self._first_step,
+            validation_samples=self.validation_count,
+            workers=self._num_workers,
+        )
+
+    def fingerprint(self) -> Fingerprint:
+        """What has to be the same for a run to continue in the same order of samples; after `setup`."""
+        vocabulary = stable_seed(*sorted(self.tokenizer.get_vocab().items()))
+        return {
+            "seed": self._seed,
+            "global_batch_size": self._shape.global_batch_size,
+            **self._shuffle,
+            "max_text_length": self._max_text_length,
+            "tokenizer": f"{len(self.tokenizer)} tokens, hash {vocabulary:x}",
+            **sources_fingerprint(self._sources),
+        }
+
+    def resume(self, samples_consumed: int, fingerprint: Mapping[str, str | int | float]) -> None:
+        """Continue after `samples_consumed` samples of the global order; after `setup`, before the loaders are made.
+
+        The number of processes, readers and accumulated micro-batches may differ from those of the run before.
+
+        Raises:
+            CheckpointMismatch: if the order of samples would not be the same.
+        """
+        check_fingerprint(fingerprint, self.fingerprint())
+        self._first_step = samples_consumed // self._shape.global_batch_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position and fingerprint; Lightning stores them in its checkpoints."""
+        done = self.trainer.global_step if self.trainer is not None else self._first_step
+        return {"samples_consumed": done * self._shape.global_batch_size, "fingerprint": self.fingerprint()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint was written; Lightning calls this after `setup`."""
+        self.resume(state_dict["samples_consumed"], state_dict["fingerprint"])

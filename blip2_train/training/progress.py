@@ -1,0 +1,137 @@
+"""What a person sees while a run goes on: each loss beside its chance level, samples per second, time left."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from blip2_train.training.base import TrainingModule
+
+
+class LossProgress(ProgressBar):
+    """A progress bar on a terminal; a line every `line_every` seconds in a log file. First process only.
+
+    Args:
+        global_batch_size: Samples per optimiser step.
+        chance: Chance level of each logged loss, nats.
+        line_every: Seconds between lines where the output is no terminal.
+    """
+
+    def __init__(self, global_batch_size: int, chance: dict[str, float], line_every: float = 20.0) -> None:
+        super().__init__()
+        self.global_batch_size, self.chance, self.line_every = global_batch_size, chance, line_every
+        self.console = Console()
+        self.samples_per_second = 0.0
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._enabled = True
+        self._mark = (0.0, 0)
+        self._trained_seconds, self._trained_steps = 0.0, 0
+        self._last_line = 0.0
+
+    def disable(self) -> None:
+        """Silence this process (Lightning calls it on all but the first)."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Undo `disable`."""
+        self._enabled = True
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Find out whether this process reports."""
+        super().setup(trainer, pl_module, stage)
+        if not trainer.is_global_zero:
+            self.disable()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar at the step the run starts from."""
+        self._mark = (time.perf_counter(), trainer.global_step)
+        if self._enabled and self.console.is_terminal:
+            columns = (
+                TextColumn("step {task.completed}/{task.total}"),
+                BarColumn(bar_width=20),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[losses]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=self.console, refresh_per_second=2)
+            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, losses="")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step; show it when it is time."""
+        now, step = time.perf_counter(), trainer.global_step
+        if step == self._mark[1]:
+            return
+        self._trained_seconds += now - self._mark[0]
+        self._trained_steps += step - self._mark[1]
+        self._mark = (now, step)
+        self.samples_per_second = self._trained_steps * self.global_batch_size / self._trained_seconds
+        assert isinstance(pl_module, TrainingModule)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, losses=self._losses(pl_module.latest))
+        elif self._enabled and now - self._last_line > self.line_every:
+            self._last_line = now
+            left = (trainer.max_steps - step) * self._trained_seconds / self._trained_steps
+            self.console.print(
+                f"step {step}/{trainer.max_steps}  {self._losses(pl_module.latest)}  "
+                f"{int(left) // 60}:{int(left) % 60:02d} left",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Nothing to show; the clock of training stops."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show the held-out scores, and start the clock of training again."""
+        self._mark = (time.perf_counter(), trainer.global_step)
+        validations = getattr(pl_module, "validations", None)
+        if self._enabled and validations:
+            scores = validations[-1]
+            losses = self._losses({k: v for k, v in scores.items() if k in self.chance}, rate=False)
+            recalls = "  ".join(
+                f"{label} R@1 {scores[f'{key}_r1']:.1f} R@10 {scores[f'{key}_r10']:.1f}"
+                for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image"))
+                if f"{key}_r1" in scores
+            )
+            console = self._bar.console if self._bar is not None else self.console
+            console.print(
+                f"[bold]held-out, step {trainer.global_step}[/bold]  {losses}  {recalls}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the message that follows can be read."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _losses(self, values: dict[str, float], rate: bool = True) -> str:
+        shown = [
+            f"{name.removeprefix('loss_').upper()} {values[name]:.3f} (chance {level:.2f})"
+            for name, level in self.chance.items()
+            if name in values
+        ]
+        if rate:
+            shown.append(f"{self.samples_per_second:.0f} samples/s")
+        return "  ".join(shown)

@@ -1,0 +1,72 @@
+"""Stage 1 under Lightning: the objective in training, held-out scores in validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from blip2_train.evaluation.representation import RepresentationEvaluation
+from blip2_train.models.image_text import ImageTextModel
+from blip2_train.objectives.representation import RepresentationObjective
+from blip2_train.optim.config import OptimizerConfig
+from blip2_train.training.base import TrainingModule
+from blip2_train.types import ImageTextBatch
+
+
+class RepresentationModule(TrainingModule):
+    """Trains an `ImageTextModel` with ITC, ITM and ITG.
+
+    Args:
+        model: The stage-1 model.
+        objective: The three losses.
+        optimizer: Numbers of AdamW and its schedule.
+        seed: Of dropout and hard negatives.
+        log_every: Optimiser steps between logged values.
+    """
+
+    model: ImageTextModel
+
+    def __init__(
+        self,
+        model: ImageTextModel,
+        objective: RepresentationObjective,
+        optimizer: OptimizerConfig,
+        seed: int,
+        log_every: int = 10,
+    ) -> None:
+        super().__init__(model, optimizer, seed, log_every)
+        self.objective = objective
+        self.evaluation: RepresentationEvaluation | None = None
+        self.validations: list[dict[str, float]] = []
+
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
+        """The summed loss of one micro-batch."""
+        output = self.objective(self.model, batch, self.shared_generator())
+        losses = {f"loss_{name}": value for name, value in output.terms.items()}
+        self.log_training({"loss": output.total, **losses, **output.stats})
+        return output.total
+
+    def chance_levels(self, global_batch_size: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, by the name under which the loss is logged."""
+        levels = self.objective.chance_levels(global_batch_size, self.model.qformer_config.vocab_size)
+        return {f"loss_{name}": value for name, value in levels.items()}
+
+    def on_validation_epoch_start(self) -> None:
+        """Start a fresh collection."""
+        self.evaluation = RepresentationEvaluation(self.objective.label_smoothing, self.seed)
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Encode one held-out batch."""
+        assert self.evaluation is not None
+        self.evaluation.add(self.model, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score all held-out pairs and log them under `val/`."""
+        assert self.evaluation is not None
+        scores = self.evaluation.compute(self.model, self.device)
+        self.evaluation = None
+        self.validations.append({"step": float(self.global_step), **scores})
+        record: dict[str, Any] = {f"val/{name}": value for name, value in scores.items()}
+        for logger in self.loggers:
+            logger.log_metrics(record, step=self.global_step)

@@ -1,0 +1,120 @@
+"""The run folder: metrics as CSV that survive a resume, curves as a picture, results as flat JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+METRICS, RESULTS, CURVES = "metrics.csv", "results.json", "curves.png"
+
+
+class RunCSVLogger(Logger):
+    """Writes `metrics.csv` into the run folder, one row per logged step, each on disk at once.
+
+    Lightning's own CSV logger deletes the rows of an earlier run when it opens a folder; this one goes on with them.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._path = Path(folder) / METRICS
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Of the run folder."""
+        return self._path.parent.name
+
+    @property
+    def version(self) -> str:
+        """None: the run folder is the version."""
+        return ""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Nothing: the run folder holds the whole configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row."""
+        row = {"step": step, **metrics}
+        if not set(row) <= set(self._columns):
+            self._columns = ["step", *sorted({*self._columns, *row} - {"step"})]
+            self._rewrite(read_metrics(self._path))
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def keep_until(self, step: int) -> None:
+        """Go on with the rows that an interrupted run wrote up to `step`; later ones will be written again."""
+        rows = [row for row in read_metrics(self._path) if int(row["step"]) <= step]
+        self._columns = list(rows[0]) if rows else []
+        if self._columns:
+            self._rewrite(rows)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_suffix(".unfinished")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(self._path)
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of a `metrics.csv`; empty if there is none. A row cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if (row.get("step") or "").isdigit() and None not in (*row, *row.values())]
+
+
+def curve(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric."""
+    points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
+    """Draw the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read_metrics(folder / METRICS)
+    if not rows:
+        return None
+    recalls = sorted({key for row in rows for key in row if key.startswith("val/") and "_r" in key and row[key]})
+    figure, axes = pyplot.subplots(1, len(chance) + bool(recalls), figsize=(4 * (len(chance) + 1), 3.2), squeeze=False)
+    for axis, (name, level) in zip(axes[0], chance.items(), strict=False):
+        axis.plot(*curve(rows, f"train/{name}"), label="train", linewidth=1)
+        axis.plot(*curve(rows, f"val/{name}"), label="held-out", marker="o", markersize=3)
+        axis.axhline(level, color="grey", linestyle="--", linewidth=1, label="chance")
+        axis.set(title=name.removeprefix("loss_").upper(), xlabel="optimiser step", ylabel="nats")
+        axis.legend(frameon=False, fontsize=8)
+    if recalls:
+        for key in recalls:
+            style = "-" if "text_to_image" in key else "--"
+            label = key.removeprefix("val/").replace("_to_", "→").replace("_r", " R@")
+            axes[0][-1].plot(*curve(rows, key), style, marker="o", markersize=3, label=label)
+        axes[0][-1].set(title="held-out retrieval", xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
+        axes[0][-1].legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    figure.savefig(folder / CURVES, dpi=110)
+    pyplot.close(figure)
+    return folder / CURVES
+
+
+def write_results(folder: Path, results: dict[str, float]) -> Path:
+    """Write `results.json`: metric name to number, flat."""
+    path = folder / RESULTS
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return path

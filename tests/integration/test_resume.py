@@ -1,0 +1,147 @@
+"""A killed run, started again, ends with the losses, samples and weights of a run that was never killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shard_files import write_shards, write_tokenizer
+from tiny_run import arguments
+
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train import main
+
+HERE = Path(__file__).parent
+KILL = 7
+
+
+def start(folder: Path, *overrides: str, kill_at: int | None = None, code: int = 0) -> str:
+    """Run the training command in a process of its own and wait for it; what it printed."""
+    folder.mkdir(exist_ok=True)
+    record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}}}"
+    paths = os.pathsep.join(str(path) for path in (HERE.parents[1], HERE, HERE.parent))
+    cache = str(folder.parent / "cache")
+    done = subprocess.run(
+        [sys.executable, str(HERE / "training_child.py"), *arguments(folder), f"callbacks.record={record}", *overrides],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def run_folder(folder: Path) -> Path:
+    """The only run folder below an output folder."""
+    (found,) = (folder / "demo_stage1").iterdir()
+    return found
+
+
+def losses(folder: Path) -> dict[str, dict[str, str]]:
+    """Rows of metrics.csv by step and kind, as text: equal text is equal bits."""
+    rows = list(csv.DictReader((run_folder(folder) / "metrics.csv").open()))
+    kinds = {row["step"] + (" train" if row["train/loss"] else " val"): row for row in rows}
+    assert len(kinds) == len(rows), "a step was logged twice"
+    return {kind: {key: value for key, value in row.items() if value} for kind, row in sorted(kinds.items())}
+
+
+def samples(folder: Path, ranks: int = 1) -> dict[int, list[str]]:
+    """Sample ids of each step, the last time it was run; micro-batches and ranks together."""
+    steps: dict[int, list[str]] = {}
+    for rank in range(ranks):
+        mine: dict[int, list[str]] = {}
+        for line in (folder / f"samples.{rank}.jsonl").read_text().splitlines():
+            step, ids = json.loads(line)
+            mine[step] = ids
+        for step, ids in mine.items():
+            steps.setdefault(step, []).extend(ids)
+    return steps
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards of unequal size (26 samples: step 7 is inside the second epoch) and a tokenizer."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_shards(folder / "shards", [9, 4, 13])
+    write_tokenizer(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Path) -> Path:
+    """Output folder of a run that was never killed."""
+    start(place / "whole", "data.num_workers=0")
+    return place / "whole"
+
+
+def assert_same_run(one: Path, other: Path, ranks: int = 1) -> None:
+    """Losses, scores, samples and exported weights are bitwise equal."""
+    assert samples(one, ranks) == samples(other, ranks)
+    assert losses(one) == losses(other)
+    a, b = (load_file(run_folder(folder) / "export" / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_equals_uninterrupted(place: Path, uninterrupted: Path, workers: int) -> None:
+    folder = place / f"killed_{workers}"
+    start(folder, f"data.num_workers={workers}", kill_at=KILL, code=-signal.SIGKILL)
+    assert sorted(p.name for p in (run_folder(folder) / "checkpoints").iterdir()) == ["step_0000006.ckpt"]
+    printed = start(folder, f"data.num_workers={workers}", "resume_from=last")
+    assert "going on from step 6" in printed
+    assert_same_run(uninterrupted, folder)
+
+
+def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> None:
+    two = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0")
+    start(place / "whole_two", *two)
+    folder = place / "killed_two"
+    start(folder, *two, kill_at=KILL, code=-signal.SIGKILL)
+    start(folder, *two, "resume_from=last")
+    assert_same_run(place / "whole_two", folder, ranks=2)
+    assert {k: sorted(v) for k, v in samples(folder, 2).items()} == {
+        k: sorted(v) for k, v in samples(uninterrupted).items()
+    }
+
+
+def test_another_number_of_processes_goes_on_with_the_same_samples(place: Path, uninterrupted: Path) -> None:
+    folder = place / "elastic"
+    start(folder, "data.num_workers=0", kill_at=KILL, code=-signal.SIGKILL)
+    start(folder, "trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0", "resume_from=last")
+    both = samples(folder, 1) | samples(folder, 2)
+    resumed = {step: sorted(ids) for step, ids in both.items() if step > 6}
+    expected = {step: sorted(ids) for step, ids in samples(uninterrupted).items() if step > 6}
+    assert {step: sorted(set(ids)) for step, ids in resumed.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=7", "seed"),
+        ("global_batch_size=2", "global_batch_size"),
+        ("data.source={place}/other", "shards|samples|source"),
+        ("model.qformer.num_queries=5", "query_tokens"),
+    ],
+)
+def test_a_changed_run_is_refused_with_the_reason(
+    place: Path, uninterrupted: Path, override: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(place / "other", [9, 5, 13])
+    overrides = [override.format(place=place), f"resume_from={run_folder(uninterrupted)}"]
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    code = run_command(main, [*arguments(uninterrupted), *overrides])
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert code == 2 and line.startswith("error: ") and re.search(words, line), line
+    after = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    assert before == after, "a refused run changed the run folder"

@@ -1,0 +1,277 @@
+"""The data module as Lightning uses it: shards in, batches out, on any hardware, from any step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shard_files import encode, picture, sample, write_shards, write_tar, write_tokenizer
+
+from blip2_train import distributed
+from blip2_train.data.source_config import SourceConfig
+from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
+from blip2_train.training.data_module import ImageTextDataModule
+from blip2_train.types import ImageTextBatch
+
+
+@pytest.fixture(autouse=True)
+def _index_in_the_test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def _module(folder: Path, **changes: Any) -> ImageTextDataModule:
+    options: dict[str, Any] = {
+        "sources": [SourceConfig(path=str(folder), name="set")],
+        "tokenizer": write_tokenizer(folder.parent / "bert"),
+        "image_size": 16,
+        "global_batch_size": 8,
+        "steps": 10,
+        "seed": 3,
+        "num_workers": 0,
+        "max_text_length": 16,
+        "shuffle_block": 4,
+        "shuffle_window": 16,
+    }
+    module = ImageTextDataModule(**(options | changes))
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+def _same(one: ImageTextBatch, other: ImageTextBatch) -> bool:
+    tensors = ("pixel_values", "input_ids", "attention_mask", "image_ids")
+    return one.sample_ids == other.sample_ids and all(torch.equal(getattr(one, t), getattr(other, t)) for t in tensors)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    return write_shards(tmp_path / "shards", [17, 9, 14])
+
+
+def test_readers_do_not_change_the_batches(shards: Path) -> None:
+    plain, workers = _module(shards), _module(shards, num_workers=2)
+    state = torch.get_rng_state()
+    for one, other in zip(plain.train_dataloader(), workers.train_dataloader(), strict=True):
+        assert _same(one, other)
+    for one, other in zip(plain.val_dataloader(), workers.val_dataloader(), strict=True):
+        assert _same(one, other)
+    assert torch.equal(torch.get_rng_state(), state), "the loaders draw nothing from the global generator"
+
+
+def test_an_error_in_a_reader_is_one_line(tmp_path: Path) -> None:
+    write_tar(tmp_path / "data" / "0.tar", [("a.jpg", b"x"), ("a.txt", "words")])
+    module = _module(tmp_path / "data", num_workers=1)
+    with pytest.raises(ShardError, match=r"^50 samples in a row of source 'set'") as caught:
+        next(iter(module.train_dataloader()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first_step", [1, 4, 9])
+def test_resume_is_the_rest_of_the_uninterrupted_run(shards: Path, first_step: int) -> None:
+    whole = list(_module(shards).train_dataloader())
+    module = _module(shards)
+    module.resume(8 * first_step, _module(shards).fingerprint())
+    loader = module.train_dataloader()
+    rest = list(loader)
+    assert len(loader) == len(whole) == 10, "the length stays that of the whole run"
+    assert len(rest) == 10 - first_step
+    assert all(_same(one, other) for one, other in zip(whole[first_step:], rest, strict=True))
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 4), (4, 2)])
+def test_other_hardware_reads_the_same_global_batches(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, world: int, accumulate: int
+) -> None:
+    single = list(_module(shards).train_dataloader())
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+    ranks, validation = [], []
+    for rank in range(world):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        module = _module(shards, accumulate=accumulate)
+        module.resume(8 * 2, module.fingerprint())
+        ranks.append(list(module.train_dataloader()))
+        validation.append([name for batch in module.val_dataloader() for name in batch.sample_ids])
+    assert len({len(batches) for batches in ranks}) == 1
+    for step in range(2, 10):
+        micro = [ranks[r][(step - 2) * accumulate + a] for a in range(accumulate) for r in range(world)]
+        assert tuple(name for batch in micro for name in batch.sample_ids) == single[step].sample_ids
+        assert torch.equal(torch.cat([batch.pixel_values for batch in micro]), single[step].pixel_values)
+    every = [name for names in validation for name in names]
+    assert len(every) == len(set(every)) == module.validation_count == 4
+
+
+def test_a_different_order_is_refused_with_the_reason(shards: Path, tmp_path: Path) -> None:
+    module = _module(shards)
+    kept = json.loads(json.dumps(module.fingerprint()))
+    module.resume(8, kept)
+    more = write_shards(tmp_path / "more" / "shards", [17, 9, 14, 5])
+    for changes, message in [
+        ({"seed": 4}, "seed was 3, is 4"),
+        ({"global_batch_size": 16}, "global_batch_size was 8, is 16"),
+        ({"shuffle_window": 8}, "shuffle_window was 16, is 8"),
+        ({"sources": [SourceConfig(path=str(more), name="set")]}, "data source set was 36 samples.* is 41 samples"),
+        ({"sources": [SourceConfig(path=str(shards), name="other")]}, "data sources was set, is other"),
+        ({"tokenizer": write_tokenizer(tmp_path / "bert2", ["cat"])}, "tokenizer was"),
+    ]:
+        with pytest.raises(CheckpointMismatch, match=message) as caught:
+            _module(shards, **changes).resume(8, kept)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_plan_says_what_will_be_read(shards: Path) -> None:
+    plan = _module(shards, validation=SourceConfig(path=str(shards / "00001.tar")), accumulate=2).plan()
+    assert (plan.sources[0].samples, plan.sources[0].drawn, plan.sources[0].epochs) == (40, 80, 2.0)
+    assert plan.validation_samples == 9 and plan.held_out == 0 and plan.shape.micro_batch_size == 4
+    assert plan.sources[0].bytes == sum(shard.stat().st_size for shard in shards.iterdir())
+    text = "\n".join(plan.lines())
+    assert "set: 40 samples in 3 files" in text and "2.00 epochs" in text and "8 samples a step = 1 processes" in text
+    assert "4 held out" in "\n".join(_module(shards).plan().lines())
+
+
+def test_validation_can_be_limited_or_missing(shards: Path) -> None:
+    module = _module(shards, validation=SourceConfig(path=str(shards)), validation_samples=7, eval_batch_size=4)
+    assert [len(batch) for batch in module.val_dataloader()] == [4, 3] and module.validation_count == 7
+    assert _module(shards, holdout=0).val_dataloader() == []
+
+
+def test_rejections_are_counted_listed_and_stop_the_run(tmp_path: Path) -> None:
+    bad = [member for n in range(3) for member in ((f"bad{n}.jpg", b"<html>"), (f"bad{n}.txt", "words"))]
+    good = [member for n in range(20) for member in sample(f"good{n}")]
+    write_tar(tmp_path / "data" / "0.tar", [*good, *bad, ("alone.txt", "no picture")])
+    listed = tmp_path / "run" / "rejected.jsonl"
+    module = _module(tmp_path / "data", rejected_list=listed, holdout=0, max_rejected_share=0.5)
+    for batch in module.train_dataloader():
+        module.on_before_batch_transfer(batch, 0)
+    assert module.rejections.counts == {"unreadable picture": 3, "missing picture": 1}
+    assert len(listed.read_text().splitlines()) == 4
+    strict = _module(tmp_path / "data", holdout=0, max_rejected_share=0.01, steps=100)
+    with pytest.raises(ShardError, match=r"more than the tolerated share 0.01"):
+        for batch in strict.train_dataloader():
+            strict.on_before_batch_transfer(batch, 0)
+
+
+def test_too_many_broken_samples_stop_before_training(tmp_path: Path) -> None:
+    alone = [(f"{n}.txt", "no picture") for n in range(30)]
+    write_tar(tmp_path / "data" / "0.tar", [*sample("good"), *alone])
+    with pytest.raises(ShardError, match=r"30 of 31 samples read were rejected .30 missing picture."):
+        _module(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sources": []}, {"steps": 0}, {"num_workers": -1}, {"global_batch_size": 7, "accumulate": 2},
+     {"max_rejected_share": 2.0}, {"image_size": 0}, {"max_text_length": 1}, {"eval_batch_size": 0}],
+)  # fmt: skip
+def test_impossible_options_are_refused(shards: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _module(shards, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_prepared_is_read(tmp_path: Path) -> None:
+    module = _module(tmp_path / "made", prepare=lambda: write_shards(tmp_path / "made", [12]))
+    assert module.plan().sources[0].samples == 11
+
+
+ALT_TEXTS = [
+    "A red \U0001f697 parked\u2028on the street\nnear <PERSON>",
+    "https://example.org/shop?id=7&ref=a_b#top",
+    "IMG_20190704_113355.JPG \u2013 \u00a9 2019 <PERSON> / All rights reserved!!!",
+    "\u72ac \u043a\u043e\u0442 caf\u00e9 \u200d\u200b\u00a0na\u00efve " + "long " * 300,
+    "\U0001f389\U0001f389",
+    "\ufeffquoted \"text\" with 'marks', 50% off; buy now ~*~",
+]
+
+
+def _web_pictures() -> list[tuple[str, bytes]]:
+    noise = np.random.default_rng(0)
+    large = Image.fromarray(noise.integers(0, 255, (1500, 2000, 3), dtype=np.uint8))
+    palette = large.resize((60, 40)).quantize(16)
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    return [
+        ("jpg", encode(large, "JPEG", quality=80)),
+        ("jpg", encode(large.resize((300, 20)), "JPEG", exif=turned)),
+        ("jpg", encode(large.resize((50, 70)).convert("CMYK"), "JPEG")),
+        ("jpg", encode(large.resize((50, 70)).convert("L"), "JPEG", progressive=True)),
+        ("png", encode(palette, "PNG")),
+        ("png", encode(palette, "PNG", transparency=3)),
+        ("png", encode(large.resize((33, 31)).convert("RGBA"), "PNG")),
+        ("png", encode(large.resize((33, 31)).convert("LA"), "PNG")),
+        ("png", encode(Image.fromarray(noise.integers(0, 65535, (20, 30), dtype=np.uint16)), "PNG")),
+        ("png", encode(large.resize((9, 9)).convert("1"), "PNG")),
+        ("webp", encode(large.resize((64, 48)).convert("RGBA"), "WEBP")),
+        ("jpg", picture(size=(1, 1))),
+        ("jpg", encode(large.resize((40, 40)), "PNG")),  # the extension is wrong, as on the web
+    ]
+
+
+def test_img2dataset_shards_of_web_pictures_need_no_special_case(tmp_path: Path) -> None:
+    members: list[tuple[str, bytes | str]] = []
+    for number, (extension, data) in enumerate(_web_pictures()):
+        key, text = f"{number:09d}", ALT_TEXTS[number % len(ALT_TEXTS)]
+        facts = {"caption": text, "url": "https://example.org/a.jpg", "key": key, "status": "success", "exif": "{}"}
+        members += [(f"{key}.{extension}", data), (f"{key}.json", json.dumps(facts)), (f"{key}.txt", text)]
+    write_tar(tmp_path / "web" / "00000.tar", members)
+    (tmp_path / "web" / "00000.parquet").write_bytes(b"PAR1")
+    (tmp_path / "web" / "00000_stats.json").write_text("{}")
+    module = _module(tmp_path / "web", global_batch_size=13, steps=4, holdout=0)
+    batches = list(module.train_dataloader())
+    for batch in batches:
+        assert len(set(batch.sample_ids)) == 13 and batch.rejected == ()
+        assert torch.isfinite(batch.pixel_values).all()
+        assert (batch.attention_mask.sum(1) >= 3).all() and batch.longest_text <= 16
+        assert (batch.input_ids[:, 0] == 2).all()
+    assert batches[0].sample_ids != batches[1].sample_ids, "two epochs differ"
+
+
+class _Recorder(lightning.LightningModule):
+    """Remembers what it was trained and validated on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.trained: list[tuple[str, ...]] = []
+        self.validated: list[str] = []
+
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> torch.Tensor:
+        self.trained.append(batch.sample_ids)
+        return (self.weight - batch.pixel_values.mean()) ** 2
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        self.validated += batch.sample_ids
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def _fit(folder: Path, keep: Path, resume: Path | None = None) -> _Recorder:
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    checkpoint = lightning.pytorch.callbacks.ModelCheckpoint(keep, "{step}", every_n_train_steps=3, save_top_k=-1)
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=1, max_steps=10, max_epochs=1, use_distributed_sampler=False, callbacks=[checkpoint],
+        accumulate_grad_batches=2, val_check_interval=4, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    module = ImageTextDataModule(
+        sources=[SourceConfig(path=str(folder))], tokenizer=write_tokenizer(folder.parent / "bert"), image_size=16,
+        global_batch_size=8, steps=10, seed=3, num_workers=0, accumulate=2, shuffle_block=4, shuffle_window=16,
+    )  # fmt: skip
+    recorder = _Recorder()
+    trainer.fit(recorder, module, ckpt_path=resume, weights_only=True)
+    return recorder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_resumes_where_the_checkpoint_was_written(shards: Path, tmp_path: Path) -> None:
+    whole = _fit(shards, tmp_path / "whole")
+    assert len(whole.trained) == 20
+    assert len(whole.validated) == 5 * 4 and len(set(whole.validated)) == 4
+    rest = _fit(shards, tmp_path / "rest", resume=tmp_path / "whole" / "step=3.ckpt")
+    assert rest.trained == whole.trained[6:]
+    assert torch.equal(rest.weight, whole.weight)
