@@ -47,9 +47,13 @@ class RepresentationModule(TrainingModule):
         self.log_training({"loss": output.total, **losses, **output.stats})
         return output.total
 
-    def chance_levels(self, global_batch_size: int) -> dict[str, float]:
-        """Loss of a model that has learned nothing, by the name under which the loss is logged."""
-        levels = self.objective.chance_levels(global_batch_size, self.model.qformer_config.vocab_size)
+    def chance_levels(self, contrasted: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, by the name under which the loss is logged.
+
+        Args:
+            contrasted: Pairs that ITC tells apart: the samples of one micro-batch over all processes.
+        """
+        levels = self.objective.chance_levels(contrasted, self.model.qformer_config.vocab_size)
         return {f"loss_{name}": value for name, value in levels.items()}
 
     def on_validation_epoch_start(self) -> None:

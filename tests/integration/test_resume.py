@@ -28,7 +28,7 @@ def start(folder: Path, *overrides: str, kill_at: int | None = None, code: int =
     """Run the training command in a process of its own and wait for it; what it printed."""
     folder.mkdir(exist_ok=True)
     record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}}}"
-    paths = os.pathsep.join(str(path) for path in (HERE.parents[1], HERE, HERE.parent))
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parents[1], HERE, HERE.parent))])
     cache = str(folder.parent / "cache")
     done = subprocess.run(
         [sys.executable, str(HERE / "training_child.py"), *arguments(folder), f"callbacks.record={record}", *overrides],

@@ -1,0 +1,212 @@
+"""From command-line arguments to a complete, checked configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+import blip2_train
+from blip2_train.cli.overrides import (
+    CommandOverrides,
+    groups_in,
+    no_such_group,
+    no_such_option,
+    options,
+    read_overrides,
+)
+from blip2_train.cli.run_config import RunConfig
+from blip2_train.cli.strict_keys import Findings, check_values, unknown_key, walk_names
+from blip2_train.errors import Blip2TrainError, ConfigError
+
+_PACKAGE = Path(blip2_train.__file__).parent
+_WANTED = {
+    "init_from": "recipe {experiment} continues earlier weights: pass init_from=<export folder>",
+    "data.source": "recipe {experiment} has no data yet: pass data.source=<folder, glob or list of shards>",
+}
+
+
+def config_folder() -> Path:
+    """The folder with the configuration: inside an installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def asset(name: str) -> str:
+    """Absolute path of a file or folder that ships with the package: `demo/bert`."""
+    return str(_PACKAGE / "assets" / name)
+
+
+def recipes(extra_folder: Path | None = None) -> list[str]:
+    """Names of the recipes."""
+    return options("experiment", _folders(extra_folder))
+
+
+def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> DictConfig:
+    """The configuration of a run: complete, without interpolations, every key read by something, read-only.
+
+    Args:
+        overrides: Settings as on the command line: `["experiment=demo_stage1", "optim.lr=1e-4"]`.
+        extra_folder: A folder with more options, laid out as `configs/`, for instance with `experiment/my_recipe.yaml`.
+
+    Raises:
+        ConfigError: naming the key, its value, and what to do.
+    """
+    folders = _folders(extra_folder)
+    asked = read_overrides(overrides, folders)
+    if asked.experiment is None:
+        raise ConfigError(f"choose a recipe: experiment=<name>; there are {', '.join(options('experiment', folders))}")
+    OmegaConf.register_new_resolver("asset", asset, replace=True)
+    as_chosen = _compose(asked.choices, folders, extra_folder)
+    config = _compose(asked.choices + asked.values, folders, extra_folder)
+    _refuse_derived(as_chosen, asked.keys)
+    if not OmegaConf.is_missing(config, "experiment"):
+        raise ConfigError(f"recipe {asked.experiment} lacks its first line '# @package _global_'")
+    with open_dict(config):
+        config.experiment = asked.experiment
+    findings = Findings()
+    walk_names("", OmegaConf.to_container(config), RunConfig, findings)
+    variables = findings.set_aside(_read_by_others(as_chosen), _read_by_others(config))
+    _refuse_unknown(findings, asked, folders)
+    _refuse_missing(findings, asked.experiment)
+    _resolve(config)
+    for path in variables:
+        _drop(config, path)
+    check_values("", OmegaConf.to_container(config), RunConfig)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def instantiate(node: Any, **arguments: Any) -> Any:
+    """Build what a node describes; lists and mappings arrive as plain Python.
+
+    Args:
+        node: With `_target_`.
+        arguments: What the configuration cannot hold; for nodes with `_partial_: true`.
+
+    Raises:
+        Blip2TrainError: as the constructor raised it, or a `ConfigError` for any other failure.
+    """
+    try:
+        built = hydra.utils.instantiate(node, _convert_="all")
+        return built(**arguments) if arguments else built
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, Blip2TrainError):
+            raise cause from error
+        raise ConfigError(f"cannot build {node._target_}: {_one_line(cause)}") from error
+
+
+def _folders(extra_folder: Path | None) -> list[Path]:
+    if extra_folder is not None and not extra_folder.is_dir():
+        raise ConfigError(f"configuration folder {extra_folder} does not exist")
+    return [config_folder(), *([extra_folder] if extra_folder else [])]
+
+
+def _compose(arguments: Sequence[str], folders: Sequence[Path], extra_folder: Path | None) -> DictConfig:
+    search = [f'hydra.searchpath=["file://{extra_folder.absolute()}"]'] if extra_folder else []
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_folder().absolute()), version_base="1.3"):
+            return hydra.compose("train", [*arguments, *search])
+    except HydraException as error:
+        raise _explain(str(error), folders) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'the configuration'}: {_one_line(error)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a configuration file is not valid YAML: {_one_line(error)}") from error
+
+
+def _explain(message: str, folders: Sequence[Path]) -> ConfigError:
+    """Hydra's message in one line, with the nearest option or group."""
+    where = match.group(0) + ": " if (match := re.match(r"In '[^']+'", message)) else ""
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", message):
+        group, option = match.groups()
+        if known := options(group, folders):
+            return ConfigError(where + str(no_such_option(group, option, known)))
+    if match := re.search(r"Could not override '([^']+)'", message):
+        return ConfigError(where + str(no_such_group(match.group(1), [g for f in folders for g in groups_in(f)])))
+    if match := re.search(r"Could not delete from config. '([^']+)'", message):
+        return ConfigError(f"~{match.group(1)} deletes nothing: there is no such key; --cfg job shows the keys")
+    if match := re.search(r"You must specify '([^']+)'", message):
+        known = options(match.group(1), folders)
+        return ConfigError(f"{match.group(1)} is not chosen: pass {match.group(1)}=<{' | '.join(known)}>")
+    return ConfigError(_one_line(message))
+
+
+def _refuse_derived(config: DictConfig, keys: frozenset[str]) -> None:
+    """Refuse to set a copy of a number instead of the number: `data.image_size` is `${image_size}`."""
+    plain = OmegaConf.to_container(config)
+    for key in sorted(keys):
+        value: Any = plain
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str) and (match := re.fullmatch(r"\$\{(\w+)\}", value)):
+            raise ConfigError(
+                f"{key!r} follows {match.group(1)!r}, so that both stay equal: set {match.group(1)}=<value>"
+            )
+
+
+def _read_by_others(config: DictConfig) -> set[str]:
+    """Full paths that values of a configuration are made of: `data.source` if one is `${data.source}`."""
+    return set(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(config)))
+
+
+def _resolve(node: Any) -> None:
+    """Replace interpolations by their values, naming the key whose interpolation fails."""
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            name = node._get_full_key(key)
+            raise ConfigError(
+                f"{name}: {_one_line(error)}; write it without ${{ }}, or name an existing key"
+            ) from error
+        if OmegaConf.is_interpolation(node, key):
+            node[key] = value
+        if OmegaConf.is_config(value):
+            _resolve(node[key])
+
+
+def _drop(config: DictConfig, path: str) -> None:
+    parent, _, name = path.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    with open_dict(node):
+        del node[name]
+
+
+def _refuse_unknown(findings: Findings, asked: CommandOverrides, folders: Sequence[Path]) -> None:
+    for path in findings.unknown:
+        given = [key for key in asked.keys if f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")]
+        origin = "" if given else f" (set in {_file_with(path, asked, folders)})"
+        raise unknown_key(path, max([path, *given], key=len), findings.known, origin)
+
+
+def _refuse_missing(findings: Findings, experiment: str) -> None:
+    for path in sorted(findings.absent, key=lambda path: path not in _WANTED):
+        text = _WANTED.get(path, "{path} has no value: pass {path}=<value>, or write it into recipe {experiment}")
+        raise ConfigError(text.format(path=path, experiment=experiment))
+
+
+def _file_with(path: str, asked: CommandOverrides, folders: Sequence[Path]) -> str:
+    """The configuration file that sets an unknown key: the recipe if it does, else any other."""
+    name = re.compile(rf"(^|[\s{{,]){re.escape(path.rpartition('.')[2])}\s*:", re.MULTILINE)
+    files = [
+        file for folder in folders for file in sorted(folder.rglob("*.yaml")) if name.search(file.read_text("utf-8"))
+    ]
+    first = [file for file in files if file.stem == asked.experiment]
+    return next((f"{file.parent.name}/{file.name}" for file in first + files), "a configuration file")
+
+
+def _one_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("See https", "full_key:", "object_type=")))

@@ -1,0 +1,57 @@
+"""`python scripts/export.py <run folder or checkpoint> [folder]`: share the weights of a run, finished or not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from blip2_train.checkpoints.export import Manifest, write_export
+from blip2_train.checkpoints.files import read_training_state
+from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
+from blip2_train.cli.terminal import run_command
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import ConfigError
+
+USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to write, default <run folder>/export]"
+
+
+def main(arguments: list[str]) -> None:
+    """Write an export of the newest checkpoint of a run, or of the checkpoint given."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    if len(arguments) > 2:
+        raise ConfigError(f"too many arguments: {' '.join(arguments[2:])}; {USAGE}")
+    if arguments[0] == "last":
+        raise ConfigError(f"name the run folder or checkpoint; {USAGE}")
+    checkpoint = find_checkpoint(arguments[0], "", "")
+    folder = Path(arguments[1]) if len(arguments) == 2 else run_folder_of(checkpoint) / "export"
+    print(f"export: {export_checkpoint(checkpoint, folder)}")
+
+
+def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
+    """Write the trained weights of a checkpoint as an export.
+
+    Raises:
+        CheckpointMismatch: if the checkpoint cannot be read or was not written by this project.
+    """
+    state = read_training_state(checkpoint)
+    about = state["blip2_train"]
+    config = OmegaConf.create(about["config"])
+    manifest = Manifest(
+        stage="stage1",
+        recipe=config.experiment,
+        step=state["global_step"],
+        metrics={},
+        parent=about["parent"],
+        frozen_fingerprint=about["frozen_fingerprint"],
+    )
+    weights = {name.removeprefix("model."): tensor for name, tensor in state["state_dict"].items()}
+    return write_export(folder, weights, about["config"], load_qformer_tokenizer(config.tokenizer), manifest)
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

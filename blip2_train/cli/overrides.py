@@ -1,0 +1,132 @@
+"""Reads `key=value` arguments, and finds options that do not exist before Hydra does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from blip2_train.cli.value_types import nearest
+from blip2_train.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CommandOverrides:
+    """What a command line asks for."""
+
+    experiment: str | None
+    """Name of the recipe."""
+    choices: list[str]
+    """Options of groups, as Hydra takes them."""
+    values: list[str]
+    """Values of keys, as Hydra takes them."""
+    keys: frozenset[str]
+    """Full paths of the keys that were set by value."""
+
+
+def options(group: str, folders: Sequence[Path]) -> list[str]:
+    """Names of the options of a group, sorted, without `_those` that others build on; empty if there is no such group.
+
+    Args:
+        group: Folder below a configuration folder, for instance `model/vision_model`.
+        folders: Configuration folders.
+    """
+    files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml")] if group else []
+    return sorted({file.stem for file in files})
+
+
+def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> CommandOverrides:
+    """Parse and check arguments.
+
+    A value is always passed on as one to add, so that a key that nothing reads gets the same answer on the command
+    line, behind `+` or `++`, and in a recipe: that of `strict_keys`. Of two arguments for one group or key the later
+    counts.
+
+    Raises:
+        ConfigError: if an argument is no `key=value`, sweeps, or names an option that does not exist.
+    """
+    experiment: str | None = None
+    keys: set[str] = set()
+    choices: dict[str, str] = {}
+    values: list[str] = []
+    for argument in arguments:
+        override = _parse(argument)
+        key = override.key_or_group
+        if options(key, folders):
+            option = _option(override, folders)
+            experiment = option if key == "experiment" else experiment
+            if option is not None or override.is_delete():
+                choices[key] = argument.lstrip("+")
+        elif override.is_delete():
+            values.append(argument)
+        elif options(key.replace(".", "/"), folders) and "." in key:
+            raise ConfigError(f"{key!r} is a group: write {key.replace('.', '/')}={argument.split('=', 1)[1]}")
+        else:
+            groups = [group for folder in folders for group in groups_in(folder)]
+            inner = next((group for group in groups if group.endswith(f"/{key}")), None)
+            if "/" in key or inner:
+                raise no_such_group(key, groups if inner is None else [inner])
+            if key.partition(".")[0] == "hydra":
+                raise ConfigError(
+                    f"{key!r} cannot be set: Hydra's own settings are not used; run folders lie in paths.output_dir"
+                )
+            keys.add(key)
+            values.append(f"++{argument.lstrip('+')}")
+    return CommandOverrides(experiment=experiment, choices=list(choices.values()), values=values, keys=frozenset(keys))
+
+
+def no_such_option(group: str, option: str, known: Sequence[str]) -> ConfigError:
+    """The error for an option that does not exist."""
+    close = nearest(option, known)
+    guess = f"did you mean {close}? " if close else ""
+    return ConfigError(f"{group} has no option {option!r}; {guess}available: {', '.join(known)}")
+
+
+def no_such_group(group: str, known: Sequence[str]) -> ConfigError:
+    """The error for a group that does not exist."""
+    close = next((k for k in known if k.endswith(f"/{group}")), None) or nearest(group, known)
+    return ConfigError(f"there is no group {group!r}" + (f"; did you mean {close!r}?" if close else ""))
+
+
+def groups_in(folder: Path) -> list[str]:
+    """Names of the groups of a configuration folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if any(path.glob("*.yaml")))
+
+
+def _parse(argument: str) -> Override:
+    if argument.startswith("-"):
+        raise ConfigError(f"unknown option {argument!r}; settings are given as key=value, --help shows the options")
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        if "=" not in argument:
+            raise ConfigError(f"cannot read {argument!r}: settings are given as key=value") from error
+        key, value = argument.split("=", 1)
+        raise ConfigError(
+            f"cannot read {argument!r}: quote the value twice if it holds = {{ }} [ ] , or blanks: {key}='\"{value}\"'"
+            + ("; shards are given as a folder or a glob" if ".." in value else "")
+        ) from error
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"{argument!r} stands for several runs: start one command for each value (a list is written "
+            f"'{override.key_or_group}=[a,b]')"
+        )
+    return override
+
+
+def _option(override: Override, folders: Sequence[Path]) -> str | None:
+    """The option an override chooses, checked; None if it chooses none."""
+    group = override.key_or_group
+    known = options(group, folders)
+    if override.is_delete():
+        return None
+    option = override.value()
+    if option is None and group == "debug":
+        return None
+    if not isinstance(option, str) or option not in known:
+        raise no_such_option(group, str(option), known)
+    return option

@@ -1,0 +1,120 @@
+"""What a run says of itself: before it starts, and when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from blip2_train.checkpoints.handover import LoadReport
+from blip2_train.data.plan import DataPlan
+from blip2_train.models.freezing import PartSize
+from blip2_train.optim.param_groups import ParameterGroup
+from blip2_train.training.lifecycle import first_process_only
+
+_LABELS = {"loss_itc": "ITC, contrast", "loss_itm": "ITM, matching", "loss_itg": "ITG, generation"}
+
+
+@first_process_only
+def say(text: str) -> None:
+    """One line, from the first process only."""
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
+def parts_table(parts: Sequence[PartSize]) -> Table:
+    """Parameters and memory of a model, part by part."""
+    table = Table(title="model", title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for column, justify in (
+        ("part", "left"),
+        ("parameters", "right"),
+        ("", "left"),
+        ("weights", "right"),
+        ("training", "right"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for part in parts:
+        state = "frozen" if part.trainable == 0 else "trains" if part.trainable == part.parameters else "partly frozen"
+        table.add_row(
+            part.name, f"{part.parameters:,}", state, size_text(part.weight_bytes), size_text(part.training_bytes)
+        )
+    table.add_row(
+        "all",
+        f"{sum(p.parameters for p in parts):,}",
+        "",
+        size_text(sum(p.weight_bytes for p in parts)),
+        size_text(sum(p.training_bytes for p in parts)),
+    )
+    table.caption = "training = gradients and AdamW's two moments; activations come on top"
+    table.caption_justify = "left"
+    return table
+
+
+def size_text(count: int) -> str:
+    """Bytes for a person, in units of 2^10: `1.8 GiB`."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" or value >= 100 else f"{value:.1f} {units[0]}"
+
+
+@first_process_only
+def announce(
+    parts: Sequence[PartSize], groups: Sequence[ParameterGroup], reports: Sequence[LoadReport], folder: Path
+) -> None:
+    """What is frozen, what trains, what it started from, and where the run writes."""
+    console = Console()
+    console.print(parts_table(parts))
+    console.print(f"trainable parameters: {sum(p.trainable for p in parts):,}", highlight=False)
+    for group in groups:
+        count = sum(p.numel() for p in group.parameters)
+        say(f"optimiser group '{group.name}': {len(group.parameters)} tensors, {count:,} parameters")
+    for report in reports:
+        for line in report.lines():
+            say(line)
+    say(f"run folder: {folder}")
+
+
+@first_process_only
+def report(results: dict[str, float], chance: dict[str, float], rejections: str, paths: dict[str, Path | None]) -> None:
+    """The end of a run: a table of results, and where everything lies."""
+    console = Console()
+    table = Table(title="results", title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for column in ("", "train", "held-out", "chance"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, level in chance.items():
+        held_out = level if name != "loss_itc" else results.get("chance/val_loss_itc", level)
+        table.add_row(
+            f"{_LABELS.get(name, name)} (nats)",
+            _number(results.get(f"train/{name}"), 3),
+            _number(results.get(f"val/{name}"), 3),
+            f"{level:.3f}" if held_out == level else f"{level:.3f} / {held_out:.3f}",
+        )
+    pairs = results.get("val/pairs")
+    for direction in ("image_to_text", "text_to_image"):
+        for k in (1, 5, 10):
+            if (value := results.get(f"val/{direction}_r{k}")) is not None and pairs:
+                label = direction.replace("_to_", "→")
+                table.add_row(f"{label} R@{k} (%)", "", f"{value:.1f}", f"{100 * min(1.0, k / pairs):.1f}")
+    for name, label in (("match", "matches"), ("mismatch", "mismatches")):
+        if (value := results.get(f"val/itm_accuracy_{name}")) is not None:
+            table.add_row(f"ITM right on {label} (%)", "", f"{value:.1f}", "")
+    console.print(table)
+    say(f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s")
+    if results.get("rejected_samples"):
+        say(f"rejected samples: {rejections}")
+    for label, path in paths.items():
+        if path is not None:
+            say(f"{label + ':':12}{path}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+@first_process_only
+def announce_plan(plan: DataPlan) -> None:
+    """What the run will read."""
+    for line in plan.lines():
+        say(line)

@@ -1,0 +1,165 @@
+"""One training run, from a checked configuration to results, curves and an export."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from blip2_train.checkpoints.export import Manifest, write_export
+from blip2_train.checkpoints.files import read_training_state
+from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
+from blip2_train.cli import overview
+from blip2_train.cli.compose import instantiate
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import CheckpointMismatch, ConfigError, TrainingError
+from blip2_train.models.freezing import describe_parameters, trainable_names
+from blip2_train.training.data_module import ImageTextDataModule
+from blip2_train.training.lifecycle import BeforeTraining, Trainer, quiet_libraries, seed_everything
+from blip2_train.training.progress import LossProgress
+from blip2_train.training.representation import RepresentationModule
+from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
+
+EXPORT = "export"
+
+
+@dataclass
+class Run:
+    """Everything a run consists of."""
+
+    config: DictConfig
+    folder: Path
+    module: RepresentationModule
+    data: ImageTextDataModule
+    progress: LossProgress
+    trainer: Trainer
+
+
+def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float]:
+    """Train as the configuration says.
+
+    Args:
+        config: From `compose`.
+        checkpoint: Training state to go on from, or None for a new run.
+
+    Returns:
+        The numbers of `results.json`.
+    """
+    quiet_libraries()
+    started = time.perf_counter()
+    if checkpoint is not None:
+        read_training_state(checkpoint)
+    run = build(config, show=True)
+    run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
+    run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    validations = run.module.validations
+    if config.validate_every is not None and (not validations or validations[-1]["step"] != run.trainer.global_step):
+        run.trainer.validate(run.module, datamodule=run.data, verbose=False)
+        if not validations:
+            raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")
+    results = _results(run, time.perf_counter() - started)
+    if run.trainer.is_global_zero:
+        _finish(run, results)
+    return results
+
+
+def build(config: DictConfig, show: bool = False) -> Run:
+    """Build model, data, objective and trainer of a configuration, load initial weights, and say what will happen."""
+    folder = Path(config.paths.run_dir)
+    seed_everything(config.seed)
+    data: ImageTextDataModule = instantiate(config.data)
+    model = instantiate(config.model)
+    _check_vocabulary(len(load_qformer_tokenizer(config.data.tokenizer)), model.qformer_config.vocab_size)
+    reports = load_initial_weights(model, config.init_from)
+    objective = instantiate(config.objective)
+    module: RepresentationModule = instantiate(
+        config.module, model=model, objective=objective, optimizer=instantiate(config.optim)
+    )
+    module.run_config = OmegaConf.to_yaml(config)
+    module.parent = parent_fingerprint(config.init_from, model.qformer_config.weights)
+    contrasted = config.global_batch_size // config.accumulate
+    progress = LossProgress(config.global_batch_size, module.chance_levels(contrasted))
+    callbacks: list[Any] = [instantiate(part) for part in config.callbacks.values()]
+    callbacks.append(progress)
+    interval = None if config.validate_every is None else config.validate_every * config.accumulate
+    trainer: Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=[instantiate(part) for part in config.logger.values()],
+        val_check_interval=interval or 1,
+        limit_val_batches=1.0 if interval else 0,
+    )
+    run = Run(config, folder, module, data, progress, trainer)
+    if show:
+        overview.announce(describe_parameters(model), module.groups(), reports, folder)
+    return run
+
+
+def _begin(run: Run, checkpoint: Path | None) -> None:
+    """Open the run folder; by now a checkpoint that does not fit was refused, with the folder as it was."""
+    if run.config.validate_every is not None and run.data.validation_count == 0:
+        raise ConfigError(
+            "validation is asked for, but there is nothing to validate on: give data.validation or data.holdout, or "
+            "pass validate_every=null"
+        )
+    if run.trainer.is_global_zero:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "config.yaml").write_text(run.module.run_config, encoding="utf-8")
+        for logger in run.trainer.loggers:
+            if isinstance(logger, RunCSVLogger) and checkpoint is not None:
+                logger.keep_until(run.data.first_step)
+    overview.announce_plan(run.data.plan())
+    if run.config.accumulate > 1:
+        contrasted = run.config.global_batch_size // run.config.accumulate
+        overview.say(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
+    if checkpoint is not None:
+        overview.say(f"going on from step {run.data.first_step} of {checkpoint}")
+
+
+def _check_vocabulary(tokens: int, vocabulary: int) -> None:
+    if tokens != vocabulary:
+        raise CheckpointMismatch(
+            f"the tokenizer knows {tokens} tokens with [DEC], the Q-Former has vocab_size {vocabulary}: tokenizer and "
+            "model.qformer do not belong together"
+        )
+
+
+def _results(run: Run, seconds: float) -> dict[str, float]:
+    results = {"steps": float(run.trainer.global_step), "seconds": seconds}
+    results["samples_per_second"] = run.progress.samples_per_second
+    results["trainable_parameters"] = float(sum(p.numel() for p in run.module.parameters() if p.requires_grad))
+    results |= {f"train/{name}": value for name, value in run.module.latest.items()}
+    if run.module.validations:
+        results |= {f"val/{k}": v for k, v in run.module.validations[-1].items() if k != "step"}
+    results |= {f"chance/{name}": level for name, level in run.progress.chance.items()}
+    if "val/pairs" in results:
+        results["chance/val_loss_itc"] = math.log(results["val/pairs"])
+    results["rejected_samples"] = float(sum(run.data.rejections.counts.values()))
+    return results
+
+
+def _finish(run: Run, results: dict[str, float]) -> None:
+    model, config = run.module.model, run.config
+    keep = trainable_names(model)
+    metrics = {name: value for name, value in results.items() if name.startswith("val/")}
+    manifest = Manifest(
+        stage="stage1",
+        recipe=config.experiment,
+        step=run.trainer.global_step,
+        metrics=metrics,
+        parent=run.module.parent,
+        frozen_fingerprint=run.module.frozen_fingerprint(),
+    )
+    state = {name: tensor for name, tensor in model.state_dict().items() if name in keep}
+    export = write_export(run.folder / EXPORT, state, run.module.run_config, run.data.tokenizer, manifest)
+    paths = {
+        "results": write_results(run.folder, results),
+        "curves": draw_curves(run.folder, run.progress.chance),
+        "export": export,
+        "run folder": run.folder,
+    }
+    overview.report(results, run.progress.chance, run.data.rejections.summary(), paths)

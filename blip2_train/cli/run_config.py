@@ -1,0 +1,91 @@
+"""The known keys at the top of a training configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blip2_train.errors import ConfigError
+
+
+class Part:
+    """Stands for a node that builds an object: a mapping with `_target_` and that object's arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathsConfig:
+    """Folders."""
+
+    data_dir: str
+    """Where data sets lie that a recipe knows by name."""
+    output_dir: str
+    """Where run folders are made."""
+    run_dir: str
+    """Folder of this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    experiment: str
+    """Name of the recipe."""
+    seed: int
+    """Of data order, initial weights, dropout and negatives."""
+    steps: int
+    """Optimiser steps of the whole run."""
+    global_batch_size: int
+    """Samples per optimiser step, over all processes and accumulated micro-batches."""
+    accumulate: int
+    """Micro-batches per optimiser step."""
+    image_size: int
+    """Pixels per side of the square input."""
+    max_text_length: int
+    """Tokens, with the first and the last."""
+    tokenizer: str
+    """Folder or hub id of the Q-Former's tokenizer."""
+    validate_every: int | None
+    """Optimiser steps between validations; null = none."""
+    checkpoint_every: int
+    """Optimiser steps between checkpoints."""
+    log_every: int
+    """Optimiser steps between logged values."""
+    init_from: str | None
+    """Export whose weights the run starts from; null = from scratch."""
+    resume_from: str | None
+    """`last`, a run folder or a checkpoint to go on from; null = a new run."""
+    model: Part
+    objective: Part
+    module: Part
+    data: Part
+    optim: Part
+    trainer: Part
+    callbacks: dict[str, Part]
+    logger: dict[str, Part]
+    paths: PathsConfig
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "global_batch_size",
+            "accumulate",
+            "image_size",
+            "max_text_length",
+            "validate_every",
+            "checkpoint_every",
+            "log_every",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if self.global_batch_size % self.accumulate:
+            raise ConfigError(
+                f"global_batch_size {self.global_batch_size} is not divisible by accumulate {self.accumulate}; the "
+                f"nearest that is: {self.global_batch_size // self.accumulate * self.accumulate or self.accumulate}"
+            )
+        if self.validate_every is not None and self.validate_every > self.steps:
+            raise ConfigError(
+                f"validate_every {self.validate_every} is more than steps {self.steps}: the run would end without a "
+                "validation; lower it, or validate_every=null for none"
+            )

@@ -1,0 +1,32 @@
+"""`python scripts/train.py experiment=<recipe> [key=value …]`."""
+
+from __future__ import annotations
+
+import sys
+
+from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
+from blip2_train.cli.terminal import config_from, run_command
+
+ABOUT = "Train as a recipe says."
+USAGE = "python scripts/train.py"
+
+
+def main(arguments: list[str]) -> None:
+    """Compose, and train or go on training."""
+    config = config_from(arguments, ABOUT, USAGE)
+    if config is None:
+        return
+    from blip2_train.cli.run import train  # loads Lightning: not for a list of recipes
+
+    if config.resume_from is None:
+        train(config)
+        return
+    checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
+    config = config_from([*arguments, f"paths.run_dir='{run_folder_of(checkpoint)}'"], ABOUT, USAGE)
+    assert config is not None
+    train(config, checkpoint)
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

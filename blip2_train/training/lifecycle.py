@@ -1,0 +1,49 @@
+"""Small hooks into Lightning that commands need, so that they need not know it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+__all__ = ["BeforeTraining", "Trainer", "first_process_only", "quiet_libraries", "seed_everything"]
+
+Trainer = lightning.Trainer
+first_process_only = rank_zero_only
+"""Decorator: the function does nothing, and returns None, on all processes but the first."""
+
+_HARMLESS = (
+    ".*Checkpoint directory.*exists and is not empty.*",  # a resumed run
+    ".*in eval mode at the start of training.*",  # the frozen tower, on purpose
+    ".*smaller than the logging interval.*",  # training logs by itself
+    ".*does not have many workers.*",
+    ".*treespec.*",
+)
+
+
+class BeforeTraining(Callback):
+    """Calls a function once data and checkpoint are accepted, before the first step."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Call it."""
+        self.act()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that initial weights are drawn from."""
+    lightning.seed_everything(seed, verbose=False)
+
+
+def quiet_libraries() -> None:
+    """Silence notes of Lightning that say nothing to a reader of this project's output."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for harmless in _HARMLESS:
+        warnings.filterwarnings("ignore", harmless)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Everything that is checked: ruff, mypy, pytest. Arguments are passed on to pytest: tests/unit -k schedule
+set -euo pipefail
+EXTRA=dev
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+cd "$ROOT"
+"$PYTHON" -m ruff check
+"$PYTHON" -m ruff format --check
+"$PYTHON" -m mypy
+"$PYTHON" -m pytest "$@"

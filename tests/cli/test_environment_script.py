@@ -1,0 +1,97 @@
+"""Which Python `run_scripts/_environment.sh` takes, and when it makes one; the Pythons here are stand-ins that log."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+STAND_IN = """#!/bin/bash
+echo "$0 $*" >> "{log}"
+folder=$(dirname "$0")
+case "$*" in
+  *_complete.py*) [ -e "$folder/has_project" ] ;;
+  -c*) [ ! -e "$folder/too_old" ] ;;
+  "-m pip --version") [ -e "$folder/has_pip" ] ;;
+  "-m venv --clear "*) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; touch "$4/bin/has_pip" ;;
+  "-m pip install "*) touch "$folder/has_project" ;;
+esac
+"""
+NAMES = ("python", "python3", "python3.11", "python3.12", "python3.13")
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A copy of the scripts, beside a folder `bin` with nothing but the stand-ins and a few tools."""
+    shutil.copytree(root / "run_scripts", tmp_path / "project" / "run_scripts")
+    for name in ("bash", "dirname", "touch", "mkdir", "cp", "rm"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    for name in NAMES:
+        stand_in(tmp_path, tmp_path / "bin" / name)
+    return tmp_path / "project"
+
+
+def stand_in(folder: Path, path: Path, *marks: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(STAND_IN.format(log=folder / "log"))
+    path.chmod(0o755)
+    for mark in marks:
+        (path.parent / mark).touch()
+
+
+def source(project: Path) -> tuple[str, str, list[str], int]:
+    """The Python that is chosen, what is said, what the Pythons were asked, and the exit code."""
+    script = f'set -euo pipefail; source "{project}/run_scripts/_environment.sh"; echo "$PYTHON"'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=30,
+        cwd=project.parent, env={"PATH": str(project.parent / "bin")},
+    )  # fmt: skip
+    log = project.parent / "log"
+    return done.stdout.strip(), done.stderr, log.read_text().splitlines() if log.exists() else [], done.returncode
+
+
+def test_the_active_environment_is_used_if_it_has_the_project(project: Path) -> None:
+    (project.parent / "bin" / "has_project").touch()
+    chosen, said, asked, code = source(project)
+    assert (chosen, said, len(asked), code) == ("python", "", 1, 0)
+
+
+def test_an_environment_made_before_is_used(project: Path) -> None:
+    stand_in(project.parent, project / ".venv" / "bin" / "python", "has_project", "has_pip")
+    chosen, said, asked, code = source(project)
+    assert (chosen, said, code) == (f"{project}/.venv/bin/python", "", 0)
+    assert not any("install" in line for line in asked)
+
+
+def test_on_a_fresh_machine_one_is_made_and_that_is_said_in_one_line(project: Path) -> None:
+    chosen, said, asked, code = source(project)
+    assert (chosen, code) == (f"{project}/.venv/bin/python", 0)
+    assert len(said.splitlines()) == 1
+    assert f"{project}/.venv" in said
+    assert any("-m venv --clear" in line for line in asked)
+    assert asked[-1].startswith(f"{project}/.venv/bin/python -m pip install")
+    assert source(project)[1] == "", "the second time nothing is said"
+
+
+def test_an_environment_without_pip_is_made_anew(project: Path) -> None:
+    stand_in(project.parent, project / ".venv" / "bin" / "python")
+    _, _, asked, code = source(project)
+    assert code == 0
+    assert any("-m venv --clear" in line for line in asked)
+
+
+def test_an_interrupted_installation_goes_on(project: Path) -> None:
+    stand_in(project.parent, project / ".venv" / "bin" / "python", "has_pip")
+    _, _, asked, code = source(project)
+    assert code == 0
+    assert not any("-m venv" in line for line in asked)
+    assert asked[-1].startswith(f"{project}/.venv/bin/python -m pip install")
+
+
+def test_without_a_usable_python_one_line_says_so(project: Path) -> None:
+    (project.parent / "bin" / "too_old").touch()
+    chosen, said, _, code = source(project)
+    assert (chosen, code) == ("", 2)
+    assert "3.11" in said
+    assert len(said.splitlines()) == 1

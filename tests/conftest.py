@@ -1,0 +1,36 @@
+"""No network, no services, one thread and a fixed seed, here and in every process a test starts."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_NO_NETWORK = str(Path(__file__).parent / "no_network")
+_ROOT = str(Path(__file__).parent.parent)
+sys.path.insert(0, _NO_NETWORK)
+sys.modules.pop("sitecustomize", None)
+import sitecustomize  # noqa: E402, F401  (blocks the network in this process)
+
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(p for p in (_NO_NETWORK, os.environ.get("PYTHONPATH", "")) if p),
+    HF_HUB_OFFLINE="1",
+    WANDB_MODE="offline",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+os.environ.pop("BLIP2_TRACEBACK", None)
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> Iterator[None]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return Path(_ROOT)

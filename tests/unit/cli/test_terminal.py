@@ -1,0 +1,57 @@
+import yaml
+from pytest import CaptureFixture, MonkeyPatch, raises
+
+from blip2_train.cli.compose import compose, recipes
+from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.errors import ConfigError
+
+
+def main(arguments: list[str]) -> None:
+    config_from(arguments, "What it does.", "python it.py")
+
+
+def fail(_: list[str]) -> None:
+    raise ConfigError("the key\nis wrong")
+
+
+def test_help_names_every_recipe_and_the_machines(capsys: CaptureFixture[str]) -> None:
+    assert run_command(main, ["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "What it does." in shown
+    assert "python it.py experiment=" in shown
+    assert all(name in shown for name in recipes())
+    assert "ddp_cpu" in shown
+
+
+def test_list_says_what_each_recipe_is_for(capsys: CaptureFixture[str]) -> None:
+    assert run_command(main, ["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipes()
+    assert all(len(line.split()) > 5 for line in lines)
+
+
+def test_cfg_prints_the_configuration(capsys: CaptureFixture[str]) -> None:
+    assert run_command(main, ["experiment=demo_stage1", "seed=3", "paths.run_dir=here", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == compose(
+        ["experiment=demo_stage1", "seed=3", "paths.run_dir=here"]
+    )
+
+
+def test_later_settings_count() -> None:
+    config = compose(
+        ["experiment=stage1_vit_g", "experiment=demo_stage1", "seed=1", "seed=2", "trainer=ddp", "trainer=cpu"]
+    )
+    assert (config.experiment, config.seed, config.trainer.accelerator) == ("demo_stage1", 2, "cpu")
+
+
+def test_errors_become_one_line(capsys: CaptureFixture[str], monkeypatch: MonkeyPatch) -> None:
+    assert run_command(fail, []) == 2
+    assert capsys.readouterr().err == "error: the key is wrong\n"
+    monkeypatch.setenv("BLIP2_TRACEBACK", "1")
+    with raises(ConfigError):
+        run_command(fail, [])
+
+
+def test_mistakes_of_ours_keep_their_traceback() -> None:
+    with raises(ZeroDivisionError):
+        run_command(lambda _: print(1 / 0), [])

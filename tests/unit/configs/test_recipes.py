@@ -1,0 +1,169 @@
+"""Every recipe composes with every machine, says the paper's numbers, and says each number once."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from blip2_train.cli.compose import compose, config_folder, recipes
+from blip2_train.cli.overrides import options
+
+FOLDER = config_folder()
+TRAINERS = options("trainer", [FOLDER])
+HARDWARE = re.compile(
+    r"^\s*(trainer|devices|precision|accelerator|strategy|num_nodes|num_workers)\b|/trainer\b", re.MULTILINE
+)
+PAPER = {
+    "steps": 250_000,
+    "image_size": 224,
+    "max_text_length": 32,
+    "init_from": None,
+    "optim.lr": 1e-4,
+    "optim.min_lr": 1e-5,
+    "optim.warmup_lr": 1e-6,
+    "optim.warmup_steps": 2000,
+    "optim.weight_decay": 0.05,
+    "optim.betas": [0.9, 0.98],
+    "optim.clip_norm": None,
+    "objective.label_smoothing": 0.1,
+    "objective.itc_weight": 1.0,
+    "objective.itm_weight": 1.0,
+    "objective.itg_weight": 1.0,
+    "model.temperature": 0.07,
+    "model.qformer.num_queries": 32,
+    "model.qformer.hidden_size": 768,
+    "model.qformer.num_layers": 12,
+    "model.qformer.cross_attention_every": 2,
+    "model.vision.dtype": "float16",
+    "model.vision.dropped_blocks": 1,
+}
+VIT_G, VIT_L = "eva_giant_patch14_clip_224.laion400m", "vit_large_patch14_clip_quickgelu_224.openai"
+TABLES = {
+    "stage1_vit_g": PAPER | {"global_batch_size": 1680, "model.vision.name": VIT_G},
+    "stage1_vit_l": PAPER | {"global_batch_size": 2320, "model.vision.name": VIT_L},
+    "stage1_vit_g_lavis": PAPER
+    | {
+        "global_batch_size": 1600,
+        "model.vision.name": VIT_G,
+        "optim.warmup_steps": 5000,
+        "optim.betas": [0.9, 0.999],
+        "steps": 8680,
+    },
+}
+"""Numbers of Li et al., 2023, section 3.4, and of the released pretrain_stage1.yaml."""
+
+
+def numbers(node: Any, path: str = "") -> dict[str, Any]:
+    """Full path to value of all numbers in a configuration file."""
+    if isinstance(node, dict):
+        return {
+            k: v
+            for key, value in node.items()
+            for k, v in numbers(value, f"{path}.{key}" if path else str(key)).items()
+        }
+    if isinstance(node, list):
+        return {path: node} if node and all(isinstance(x, (int, float)) for x in node) else {}
+    return {path: node} if isinstance(node, (int, float)) and not isinstance(node, bool) else {}
+
+
+def written(file: Path) -> dict[str, Any]:
+    """Numbers in a configuration file, by their full path in the composed configuration."""
+    text = file.read_text("utf-8")
+    package = (
+        match.group(1)
+        if (match := re.search(r"^# @package (\S+)", text))
+        else ".".join(file.relative_to(FOLDER).parent.parts)
+    )
+    package = "" if package == "_global_" else package
+    content = {key: value for key, value in yaml.safe_load(text).items() if key != "defaults"}
+    return numbers(content, package)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("recipe", recipes())
+def test_composes_with_every_trainer(recipe: str, trainer: str) -> None:
+    config = compose([f"experiment={recipe}", f"trainer={trainer}"])
+    assert config.experiment == recipe
+    assert config.trainer.max_steps == config.optim.steps == config.data.steps == config.steps
+    assert config.data.global_batch_size == config.global_batch_size
+    assert config.data.image_size == config.model.vision.image_size == config.image_size
+    assert "${" not in OmegaConf.to_yaml(config)
+
+
+def test_hardware_changes_neither_steps_nor_batch() -> None:
+    kept = []
+    for trainer in TRAINERS:
+        config = compose(["experiment=stage1_vit_g", f"trainer={trainer}", "paths.run_dir=here"])
+        assert config.trainer.max_steps == config.steps
+        kept.append({key: value for key, value in config.items() if key != "trainer"})
+    assert all(other == kept[0] for other in kept)
+
+
+@pytest.mark.parametrize("group", ["logger", "debug", "data"])
+def test_every_option_composes(group: str) -> None:
+    for option in options(group, [FOLDER]):
+        compose(
+            ["experiment=demo_stage1", f"{group}={option}", *(["data.source=shards"] if option == "shards" else [])]
+        )
+
+
+@pytest.mark.parametrize(("recipe", "table"), TABLES.items(), ids=TABLES.keys())
+def test_numbers_are_the_papers(recipe: str, table: dict[str, Any]) -> None:
+    config = compose([f"experiment={recipe}"])
+    found = {key: OmegaConf.select(config, key) for key in table}
+    assert {k: list(v) if not isinstance(v, (int, float, str, type(None))) else v for k, v in found.items()} == table
+
+
+def test_every_recipe_is_in_a_table_or_a_demo() -> None:
+    assert {name for name in recipes() if not name.startswith("demo_")} == set(TABLES)
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_recipe_is_short_and_free_of_hardware(recipe: str) -> None:
+    lines = (FOLDER / "experiment" / f"{recipe}.yaml").read_text("utf-8").splitlines()
+    assert lines[0] == "# @package _global_"
+    assert f"scripts/train.py experiment={recipe}" in lines[1], "the second line gives the command"
+    settings = [line for line in lines if not line.startswith("#")]
+    assert len(settings) <= 14
+    assert not HARDWARE.search("\n".join(settings))
+
+
+def test_a_number_is_written_in_one_file() -> None:
+    """No recipe repeats a number of what it builds on, and no two parts that come together write the same key."""
+    parts = [
+        written(file) for file in sorted(FOLDER.rglob("*.yaml")) if file.parent.name not in ("experiment", "debug")
+    ]
+    recipe = {name: written(FOLDER / "experiment" / f"{name}.yaml") for name in recipes()}
+    for name, own in recipe.items():
+        below = (
+            recipe["stage1_vit_g"]
+            if "- stage1_vit_g" in (FOLDER / f"experiment/{name}.yaml").read_text("utf-8")
+            else {}
+        )
+        assert not {key for key, value in own.items() if below.get(key) == value}, f"{name} repeats"
+        for part in parts:
+            assert not {key for key, value in own.items() if part.get(key) == value}, f"{name} repeats"
+    alternatives: dict[str, set[str]] = {}
+    for file in sorted(FOLDER.rglob("*.yaml")):
+        if file.parent.name not in ("experiment", "debug"):
+            for key in written(file):
+                alternatives.setdefault(key, set()).add(str(file.parent))
+    assert {key: folders for key, folders in alternatives.items() if len(folders) > 1} == {}
+
+
+def test_shared_numbers_are_interpolated_not_copied() -> None:
+    config: DictConfig = compose(
+        ["experiment=demo_stage1", "image_size=48", "steps=770", "global_batch_size=12", "max_text_length=9", "seed=5"]
+    )
+    text = OmegaConf.to_yaml(config)
+    for key, value in {
+        "image_size": 48,
+        "steps": 770,
+        "global_batch_size": 12,
+        "max_text_length": 9,
+        "seed": 5,
+    }.items():
+        assert set(re.findall(rf"^\s*{key}: (.*)$", text, re.MULTILINE)) == {str(value)}
