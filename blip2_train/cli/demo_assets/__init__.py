@@ -1,0 +1,1 @@
+"""Builds everything under `blip2_train/assets/demo` from the unpacked emoji packages."""

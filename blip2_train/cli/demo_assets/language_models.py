@@ -1,0 +1,156 @@
+"""Trains the tiny OPT and the tiny T5 on the world's sentences and questions, without any picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoTokenizer,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from blip2_train.cli.demo_assets.text_training import Batch, fit, held_out, save_half
+from blip2_train.cli.demo_assets.texts import language_model_texts
+from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, SENTINELS, make_opt_tokenizer, make_t5_tokenizer
+
+OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
+SPAN_SHARE = 0.3
+"""Share of T5's examples that hide spans of the text; the others continue it from a random place."""
+HIDDEN_SHARE, SPAN_WORDS = 0.25, 2
+
+
+def causal_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batch]:
+    """Endless batches of `</s>`, a sentence and a line end, right padded."""
+    texts = language_model_texts(seed)
+    while True:
+        batch = tokenizer(
+            [next(texts) + "\n" for _ in range(BATCH_SIZE)],
+            padding="longest",
+            truncation=True,
+            max_length=MAX_LENGTH,
+            return_tensors="pt",
+        )
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        labels[:, 0] = -100
+        yield {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+
+
+def split_example(text: str, generator: np.random.Generator) -> tuple[str, str]:
+    """What T5 reads and what it answers: a prompt and its answer, a beginning and the rest, or a text and its gaps."""
+    if text.startswith("Question:") or " Question:" in text:
+        prompt, answer = text.rsplit("nswer: ", 1)
+        return f"{prompt}nswer:", answer
+    words = text.split()
+    if generator.random() >= SPAN_SHARE:
+        cut = int(generator.integers(0, len(words)))
+        return " ".join(words[:cut]), " ".join(words[cut:])
+    return hide_spans(words, generator)
+
+
+def hide_spans(words: list[str], generator: np.random.Generator) -> tuple[str, str]:
+    """The text with spans replaced by sentinels, and the sentinels followed by what they hide.
+
+    Source: T5 (Raffel et al., 2019, arXiv:1910.10683), section 3.1.4.
+    """
+    spans = max(1, round(len(words) * HIDDEN_SHARE / SPAN_WORDS))
+    starts = sorted(generator.choice(len(words), size=spans, replace=False).tolist())
+    shown: list[str] = []
+    hidden: list[str] = []
+    position = number = 0
+    for start in starts:
+        if start < position:
+            continue
+        end = min(start + SPAN_WORDS, len(words))
+        shown += [*words[position:start], SENTINELS[number]]
+        hidden += [SENTINELS[number], *words[start:end]]
+        position, number = end, number + 1
+    return " ".join([*shown, *words[position:]]), " ".join([*hidden, SENTINELS[number]])
+
+
+def sequence_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batch]:
+    """Endless batches of what T5 reads and what it is to answer, right padded."""
+    texts, generator = language_model_texts(seed), np.random.default_rng([seed, 2])
+    while True:
+        read, answers = zip(*(split_example(next(texts), generator) for _ in range(BATCH_SIZE)), strict=True)
+        options = {"padding": "longest", "truncation": True, "max_length": MAX_LENGTH, "return_tensors": "pt"}
+        source, target = tokenizer(list(read), **options), tokenizer(list(answers), **options)
+        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, -100)
+        yield {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
+
+
+def make_opt(assets: Path, *, steps: int = 2500) -> dict[str, Any]:
+    """Write `opt/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
+    folder = assets / "opt"
+    size = make_opt_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(OPT_SEED)
+    config = OPTConfig(
+        vocab_size=size,
+        hidden_size=160,
+        word_embed_proj_dim=160,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        ffn_dim=640,
+        max_position_embeddings=256,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = OPTForCausalLM(config)
+    fit(model, causal_batches(tokenizer, OPT_SEED), steps=steps, peak_rate=2e-3)
+    return _finish(model, folder, causal_batches(tokenizer, OPT_SEED + 100), OPT_SEED, steps, size)
+
+
+def make_t5(assets: Path, *, steps: int = 2500) -> dict[str, Any]:
+    """Write `t5/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
+    folder = assets / "t5"
+    size = make_t5_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(T5_SEED)
+    config = T5Config(
+        vocab_size=size,
+        d_model=128,
+        d_kv=32,
+        d_ff=320,
+        num_layers=3,
+        num_decoder_layers=3,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config.tie_word_embeddings, config.decoder_start_token_id = False, tokenizer.pad_token_id  # as Flan-T5
+    model = T5ForConditionalGeneration(config)
+    fit(model, sequence_batches(tokenizer, T5_SEED), steps=steps, peak_rate=3e-3)
+    return _finish(model, folder, sequence_batches(tokenizer, T5_SEED + 100), T5_SEED, steps, size)
+
+
+def _finish(
+    model: OPTForCausalLM | T5ForConditionalGeneration,
+    folder: Path,
+    batches: Iterator[Batch],
+    seed: int,
+    steps: int,
+    size: int,
+) -> dict[str, Any]:
+    loss, accuracy = held_out(model, batches)
+    parameters = sum(p.numel() for p in model.parameters())
+    save_half(model, folder)
+    return {
+        "seed": seed,
+        "steps": steps,
+        "batch_size": BATCH_SIZE,
+        "vocabulary": size,
+        "parameters": parameters,
+        "perplexity": round(math.exp(loss), 3),
+        "token_accuracy": round(accuracy, 4),
+    }

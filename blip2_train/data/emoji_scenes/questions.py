@@ -1,0 +1,135 @@
+"""Asks about scenes and answers as ten annotators would, with balanced counts and as many yes as no."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blip2_train.data.emoji_scenes.concepts import Concept
+from blip2_train.data.emoji_scenes.grammar import sides
+from blip2_train.data.emoji_scenes.scenes import GROUNDS, Scene
+
+ANNOTATORS = 10
+QUESTIONS_PER_SCENE = 3
+COUNTED = ("0", "1", "2", "3")
+"""Counts asked for equally often; a four is asked for whenever it is the rarest of all."""
+GROUND_SYNONYMS = {"gray": "grey", "purple": "violet", "pink": "rose", "orange": "amber", "brown": "tan"}
+SIDE_QUESTIONS = {
+    "left": "what is to the left of the {name}?",
+    "right": "what is to the right of the {name}?",
+    "above": "what is above the {name}?",
+    "below": "what is below the {name}?",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question about one scene with its ten answers."""
+
+    text: str
+    kind: str
+    """VQAv2's `question_type`: the question's first words."""
+    answer_type: str
+    """`yes/no`, `number` or `other`."""
+    answer: str
+    """The right answer (`multiple_choice_answer`)."""
+    answers: tuple[str, ...]
+    """What the ten annotators said."""
+
+
+class QuestionWriter:
+    """Writes questions of one split; keeps count of its answers so far, from which it balances the next."""
+
+    def __init__(self, concepts: Sequence[Concept], askable: Sequence[int]) -> None:
+        """Take all `concepts`, and the indices of those that may be asked for although absent."""
+        self.concepts, self.askable = concepts, askable
+        self._told: Counter[str] = Counter()
+
+    def questions(self, scene: Scene, generator: np.random.Generator) -> list[Question]:
+        """Three different questions about the scene."""
+        drafts = [self._how_many(scene, generator), self._yes_no(scene, generator)]
+        others = [self._ground(scene, generator), *self._what(scene, generator)]
+        drafts += [others[i] for i in generator.permutation(len(others))]
+        found: list[Question] = []
+        for draft in drafts:
+            if draft is not None and all(draft.text != other.text for other in found):
+                found.append(draft)
+        return found[:QUESTIONS_PER_SCENE]
+
+    def _how_many(self, scene: Scene, generator: np.random.Generator) -> Question | None:
+        options = [(str(count), kind) for kind, count in scene.counts.items()] + [("0", self._absent(scene, generator))]
+        rarest = min(self._told[answer] for answer in COUNTED)
+        options = [(answer, kind) for answer, kind in options if self._told[answer] <= rarest]
+        if not options:
+            return None
+        answer, kind = options[int(generator.integers(len(options)))]
+        self._told[answer] += 1
+        wrong = str(abs(int(answer) + (1 if generator.random() < 0.5 else -1)))
+        answers = self._disagree(answer, wrong, int(generator.random() < 0.4), generator)
+        text = f"how many {self.concepts[kind].plural} are there?"
+        return Question(text=text, kind="how many", answer_type="number", answer=answer, answers=answers)
+
+    def _yes_no(self, scene: Scene, generator: np.random.Generator) -> Question:
+        about_ground = generator.random() < 0.25
+        pair = ("ground yes", "ground no") if about_ground else ("thing yes", "thing no")
+        told = [self._told[answer] for answer in pair]
+        yes = told[0] < told[1] or (told[0] == told[1] and generator.random() < 0.5)
+        self._told[pair[0] if yes else pair[1]] += 1
+        if about_ground:
+            others = [color for color in GROUNDS if color != scene.ground]
+            color = scene.ground if yes else others[int(generator.integers(len(others)))]
+            text, kind = f"is the ground {color}?", "is the"
+        else:
+            present = list(scene.counts)
+            thing = present[int(generator.integers(len(present)))] if yes else self._absent(scene, generator)
+            text, kind = f"is there {self.concepts[thing].counted(1)}?", "is there"
+        answer, wrong = ("yes", "no") if yes else ("no", "yes")
+        answers = self._disagree(answer, wrong, int(generator.random() < 0.2), generator)
+        return Question(text=text, kind=kind, answer_type="yes/no", answer=answer, answers=answers)
+
+    def _ground(self, scene: Scene, generator: np.random.Generator) -> Question:
+        synonym = GROUND_SYNONYMS.get(scene.ground, "")
+        answers = self._disagree(scene.ground, synonym, int(generator.integers(3)) if synonym else 0, generator)
+        return Question(
+            text="what color is the ground?",
+            kind="what color is the",
+            answer_type="other",
+            answer=scene.ground,
+            answers=answers,
+        )
+
+    def _what(self, scene: Scene, generator: np.random.Generator) -> list[Question]:
+        kinds = list(scene.counts)
+        if len(kinds) == 1:
+            single = len(scene.items) == 1
+            return [self._thing("what is this?" if single else "what are these?", kinds[0], not single, generator)]
+        found = []
+        for anchor in kinds:
+            for side, text in SIDE_QUESTIONS.items():
+                answers = [kind for kind in kinds if kind != anchor and side in sides(scene, kind, anchor)]
+                unclear = [k for k in kinds if k not in (anchor, *answers) and not sides(scene, k, anchor)]
+                if len(answers) == 1 and not unclear and scene.counts[anchor] == 1:
+                    many = scene.counts[answers[0]] > 1
+                    found.append(self._thing(text.format(name=self.concepts[anchor].name), answers[0], many, generator))
+        return found
+
+    def _thing(self, text: str, kind: int, many: bool, generator: np.random.Generator) -> Question:
+        concept = self.concepts[kind]
+        other = concept.synonym or concept.group
+        dissent = int(generator.integers(4)) if concept.synonym else int(generator.random() < 0.5)
+        answer = concept.plural if many else concept.name
+        answers = self._disagree(answer, concept.name if many else other, dissent, generator)
+        return Question(text=text, kind=" ".join(text.split()[:2]), answer_type="other", answer=answer, answers=answers)
+
+    def _absent(self, scene: Scene, generator: np.random.Generator) -> int:
+        while True:
+            kind = self.askable[int(generator.integers(len(self.askable)))]
+            if kind not in scene.counts:
+                return kind
+
+    def _disagree(self, answer: str, other: str, number: int, generator: np.random.Generator) -> tuple[str, ...]:
+        said = [other] * number + [answer] * (ANNOTATORS - number)
+        return tuple(said[i] for i in generator.permutation(ANNOTATORS))
