@@ -166,9 +166,9 @@ class RepresentationObjective:
         mean_count = mean_over_processes(count)
         return next_token_loss(logits, decoder_ids, attention_mask, mean_count, self.label_smoothing)
 
-    def chance_levels(self, global_batch_size: int, vocab_size: int) -> dict[str, float]:
-        """Loss of a model that has learned nothing, in nats: ITC ln N, ITM 0.6365, ITG ln V."""
-        return {"itc": math.log(global_batch_size), "itm": matching.CHANCE, "itg": math.log(vocab_size)}
+    def chance_levels(self, contrasted: int, vocab_size: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, in nats: ITC ln N with N pairs told apart, ITM 0.6365, ITG ln V."""
+        return {"itc": math.log(contrasted), "itm": matching.CHANCE, "itg": math.log(vocab_size)}
 
 
 def _own_columns(rows: int, total: int, device: torch.device) -> Tensor:

@@ -95,7 +95,7 @@ def locate_bert(weights: str) -> Path:
         CheckpointMismatch: if a hub id cannot be fetched.
     """
     path = Path(weights)
-    if path.exists() or path.suffix or weights.startswith((".", "/")):
+    if path.exists() or path.suffix in (".safetensors", ".bin", ".pt", ".pth") or weights.startswith((".", "/", "~")):
         return path
     from huggingface_hub import snapshot_download
 
