@@ -1,0 +1,1 @@
+"""Times and counts stage-1 steps, part by part, of several plans in one run."""

@@ -1,0 +1,6 @@
+"""Time stage-1 steps by part: `python scripts/benchmark.py experiment=stage1_vit_g`."""
+
+from blip2_train.cli.benchmark.command import command
+
+if __name__ == "__main__":
+    command()

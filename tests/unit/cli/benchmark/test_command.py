@@ -1,0 +1,64 @@
+"""The benchmark's command line: options, table and JSON, without looking at a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from blip2_train.cli.benchmark.command import main
+from blip2_train.cli.benchmark.options import split_options
+from blip2_train.cli.terminal import run_command
+
+RECIPE = "experiment=demo_stage1"
+
+
+def test_json_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "figures.json"
+    main([RECIPE, "device=cpu", "batch_size=2", "steps=1", "plans=released,shared,tower", f"json={target}"])
+    record = json.loads(target.read_text(encoding="utf-8"))
+    released, shared, tower = (record["plans"][name] for name in ("released", "shared", "tower"))
+    parts = ["data", "vision", "itc", "itm", "itg", "backward", "optimiser"]
+    assert list(released["part_seconds"]) == list(shared["part_seconds"]) == parts
+    assert list(tower["part_seconds"]) == parts[:2]
+    for plan in (released, shared, tower):
+        assert plan["step_seconds"] == pytest.approx(sum(plan["part_seconds"].values()))
+        assert plan["samples_per_second"] == pytest.approx(2 / plan["step_seconds"])
+        assert plan["share_of_ceiling"] == pytest.approx(plan["flops_per_second"] / record["ceiling_flops_per_second"])
+    assert released["part_flops"]["vision"] == shared["part_flops"]["vision"] > 0
+    assert shared["flops_per_step"] < released["flops_per_step"]
+    assert shared["peak_bytes"] < released["peak_bytes"]
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("released", "shared", "ceiling", "kept for backward"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("plans=shared,fastest", "no plan 'fastest'"),
+        ("batch_size=many", "no whole number"),
+        ("batch_size=1", "no negatives"),
+        ("steps=0", "at least 1"),
+        ("vision=perhaps", "true or false"),
+        ("device=tpu", "cpu or cuda"),
+        ("precision=8", "32 or bf16"),
+        ("tokens=20-10", "fewest and the most"),
+        ("tokens=10-40", "max_text_length is 32"),
+        ("json=/no/such/folder/x.json", "no folder"),
+        ("no_such_key=1", "no_such_key"),
+    ],
+)
+def test_wrong_options_end_in_one_line(argument: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    defaults = {"batch_size": "2", "device": "cpu", "plans": "shared", "steps": "1"}
+    name, value = argument.split("=")
+    arguments = [RECIPE, *(f"{key}={text}" for key, text in (defaults | {name: value}).items())]
+    assert run_command(main, arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert reason in error
+
+
+def test_the_tower_cannot_be_timed_without_it() -> None:
+    options, rest = split_options([RECIPE, "device=cpu", "vision=false", "optim.lr=1e-4"])
+    assert "tower" not in options.plans
+    assert rest == [RECIPE, "optim.lr=1e-4"]
+    assert run_command(main, [RECIPE, "device=cpu", "vision=false", "plans=tower"]) == 2
