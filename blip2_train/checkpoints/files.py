@@ -81,5 +81,5 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} cannot be read ({str(error).splitlines()[0][:150]}); resume from an earlier one"
         ) from error
     if not isinstance(state, dict) or "blip2_train" not in state:
-        raise CheckpointMismatch(f"{path} is no checkpoint of a blip2_train run; foreign weights are loaded by init_from")
+        raise CheckpointMismatch(f"{path} is no checkpoint of a blip2_train run; foreign weights go by init_from")
     return state

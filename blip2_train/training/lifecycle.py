@@ -42,7 +42,9 @@ def seed_everything(seed: int) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence notes of Lightning that say nothing to a reader of this project's output."""
+    """Show the project's own notes, and silence those of Lightning that say nothing to a reader of its output."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("blip2_train").setLevel(logging.INFO)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for harmless in _HARMLESS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -98,7 +99,8 @@ class LossProgress(ProgressBar):
         validations = getattr(pl_module, "validations", None)
         if self._enabled and validations:
             scores = validations[-1]
-            losses = self._losses({k: v for k, v in scores.items() if k in self.chance}, rate=False)
+            chance = {**self.chance, **({"loss_itc": math.log(scores["pairs"])} if "pairs" in scores else {})}
+            losses = _beside_chance(scores, chance)
             recalls = "  ".join(
                 f"{label} R@1 {scores[f'{key}_r1']:.1f} R@10 {scores[f'{key}_r10']:.1f}"
                 for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image"))
@@ -126,12 +128,13 @@ class LossProgress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _losses(self, values: dict[str, float], rate: bool = True) -> str:
-        shown = [
-            f"{name.removeprefix('loss_').upper()} {values[name]:.3f} (chance {level:.2f})"
-            for name, level in self.chance.items()
-            if name in values
-        ]
-        if rate:
-            shown.append(f"{self.samples_per_second:.0f} samples/s")
-        return "  ".join(shown)
+    def _losses(self, values: dict[str, float]) -> str:
+        return f"{_beside_chance(values, self.chance)}  {self.samples_per_second:.0f} samples/s"
+
+
+def _beside_chance(values: dict[str, float], chance: dict[str, float]) -> str:
+    return "  ".join(
+        f"{name.removeprefix('loss_').upper()} {values[name]:.3f} (chance {level:.2f})"
+        for name, level in chance.items()
+        if name in values
+    )
