@@ -77,7 +77,8 @@ class ImageTextBatch:
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})
+        changed: dict[str, Any] = {k: change(value) for k, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(slots=True, kw_only=True)
