@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def curve(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]
 
 
 def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
-    """Draw the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`."""
+    """Draw the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`; None without rows."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -92,12 +93,16 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
     rows = read_metrics(folder / METRICS)
     if not rows:
         return None
-    recalls = sorted({key for row in rows for key in row if key.startswith("val/") and "_r" in key and row[key]})
+    recalls = sorted({k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (len(k), k))
+    _, pairs = curve(rows, "val/pairs")
     figure, axes = pyplot.subplots(1, len(chance) + bool(recalls), figsize=(4 * (len(chance) + 1), 3.2), squeeze=False)
     for axis, (name, level) in zip(axes[0], chance.items(), strict=False):
         axis.plot(*curve(rows, f"train/{name}"), label="train", linewidth=1)
         axis.plot(*curve(rows, f"val/{name}"), label="held-out", marker="o", markersize=3)
         axis.axhline(level, color="grey", linestyle="--", linewidth=1, label="chance")
+        if name == "loss_itc" and pairs:
+            held_out = math.log(pairs[-1])
+            axis.axhline(held_out, color="tab:orange", linestyle="--", linewidth=1, label="chance, held-out")
         axis.set(title=name.removeprefix("loss_").upper(), xlabel="optimiser step", ylabel="nats")
         axis.legend(frameon=False, fontsize=8)
     if recalls:
