@@ -159,13 +159,16 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
         origin: Where it was found, for the message.
     """
     full = given or path
+    known = {key for key in known if key != full and not key.startswith(f"{path}.")}
     parent, _, name = path.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
     close = nearest(name, siblings)
     guess = siblings[close] + full.removeprefix(path) if close else None
     if guess not in known:
         last = full.rpartition(".")[2]
-        guess = next((key for key in sorted(known, key=len) if key == last or key.endswith(f".{last}")), None)
+        guess = next(
+            (key for key in sorted(known, key=lambda k: (len(k), k)) if key == last or key.endswith(f".{last}")), None
+        )
     guess = guess or (siblings[close] if close else nearest(full, known))
     names = ", ".join(sorted(siblings)) or "none"
     return ConfigError(

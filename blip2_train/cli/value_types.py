@@ -77,7 +77,7 @@ def builds_misfit(built: Callable[..., Any], annotation: Any) -> str | None:
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.55) -> str | None:
     """The known word that looks most like `word`, if any is at least `likeness` (0 … 1) alike."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=likeness)
     return close[0] if close else None
 
 

@@ -153,7 +153,7 @@ class RepresentationObjective:
         return loss, {
             "itm_accuracy_match": right[:rows].mean(),
             "itm_accuracy_mismatch": right[rows:].sum() / weights[rows:].sum().clamp_min(1.0),
-            "itm_rows_without_negative": (~usable).sum().to(logits.dtype),
+            "itm_share_without_negative": (~usable).to(logits.dtype).mean(),
         }
 
     def _generate(

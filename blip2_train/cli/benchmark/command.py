@@ -30,6 +30,9 @@ def main(arguments: list[str]) -> None:
     config = config_from([*rest, *sizes], ABOUT, USAGE)
     if config is None:
         return
+    fewest, most = options.tokens
+    if most > config.max_text_length:
+        raise ConfigError(f"tokens={fewest}-{most}, but the recipe's max_text_length is {config.max_text_length}")
     if options.json is not None and not options.json.parent.is_dir():
         raise ConfigError(f"json={options.json}: there is no folder {options.json.parent}")
     device = torch.device(options.device)

@@ -18,7 +18,7 @@ def test_weights_scale_the_sum() -> None:
 def test_a_batch_of_one_has_no_matching_negatives(gather: str) -> None:
     model = image_text_model().eval()
     output = RepresentationObjective(gather=gather)(model, image_text_batch(1), torch.Generator())  # type: ignore[arg-type]
-    assert output.stats["itm_rows_without_negative"] == 1
+    assert output.stats["itm_share_without_negative"] == 1
     assert torch.isfinite(output.total)
     assert output.terms["itc"] == 0
 
@@ -27,7 +27,7 @@ def test_a_batch_of_one_picture_uses_no_positive_as_negative() -> None:
     model = image_text_model().eval()
     batch = dataclasses.replace(image_text_batch(4), image_ids=torch.zeros(4, dtype=torch.int64))
     output = RepresentationObjective(mask_same_image=True)(model, batch, torch.Generator())
-    assert output.stats["itm_rows_without_negative"] == 4
+    assert output.stats["itm_share_without_negative"] == 1
     output.total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
