@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ from blip2_train.checkpoints.initial_weights import load_initial_weights, parent
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.distributed import gather_objects
 from blip2_train.errors import CheckpointMismatch, ConfigError, TrainingError
+from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.freezing import describe_parameters, trainable_names
 from blip2_train.training.data_module import ImageTextDataModule
-from blip2_train.training.lifecycle import BeforeTraining, Trainer, quiet_libraries, seed_everything
+from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
 from blip2_train.training.representation import RepresentationModule
-from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
+from blip2_train.training.run_log import RESULTS, RunCSVLogger, draw_curves, write_results
 
 EXPORT = "export"
 
@@ -51,8 +55,8 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
     """
     quiet_libraries()
     started = time.perf_counter()
-    if checkpoint is not None:
-        read_training_state(checkpoint)
+    if checkpoint is not None and (finished := _finished(config, checkpoint)) is not None:
+        return finished
     run = build(config, show=True)
     run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
     run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
@@ -61,9 +65,10 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
         run.trainer.validate(run.module, datamodule=run.data, verbose=False)
         if not validations:
             raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")
-    results = _results(run, time.perf_counter() - started)
+    rejected: Counter[str] = sum(gather_objects(run.data.rejections.counts), Counter())
+    results = _results(run, rejected, time.perf_counter() - started)
     if run.trainer.is_global_zero:
-        _finish(run, results)
+        _finish(run, rejected, results)
     return results
 
 
@@ -73,7 +78,8 @@ def build(config: DictConfig, show: bool = False) -> Run:
     seed_everything(config.seed)
     data: ImageTextDataModule = instantiate(config.data)
     model = instantiate(config.model)
-    _check_vocabulary(len(load_qformer_tokenizer(config.data.tokenizer)), model.qformer_config.vocab_size)
+    tokens = len(load_qformer_tokenizer(config.data.tokenizer))
+    _check_text(tokens, config.max_text_length, model.qformer_config)
     reports = load_initial_weights(model, config.init_from)
     objective = instantiate(config.objective)
     module: RepresentationModule = instantiate(
@@ -93,6 +99,7 @@ def build(config: DictConfig, show: bool = False) -> Run:
         val_check_interval=interval or 1,
         limit_val_batches=1.0 if interval else 0,
     )
+    check_trainer(trainer, clips=config.optim.clip_norm is not None)
     run = Run(config, folder, module, data, progress, trainer)
     if show:
         overview.announce(describe_parameters(model), module.groups(), reports, folder)
@@ -110,6 +117,7 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "config.yaml").write_text(run.module.run_config, encoding="utf-8")
         for logger in run.trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(run.config))  # type: ignore[arg-type]
             if isinstance(logger, RunCSVLogger) and checkpoint is not None:
                 logger.keep_until(run.data.first_step)
     overview.announce_plan(run.data.plan())
@@ -120,15 +128,29 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         overview.say(f"going on from step {run.data.first_step} of {checkpoint}")
 
 
-def _check_vocabulary(tokens: int, vocabulary: int) -> None:
-    if tokens != vocabulary:
+def _finished(config: DictConfig, checkpoint: Path) -> dict[str, float] | None:
+    """Results of a run that has nothing left to do; None if it has."""
+    results = Path(config.paths.run_dir) / RESULTS
+    if read_training_state(checkpoint)["global_step"] < config.steps or not results.is_file():
+        return None
+    overview.say(f"nothing to resume: the run is finished, see {results}")
+    return dict(json.loads(results.read_text(encoding="utf-8")))
+
+
+def _check_text(tokens: int, max_text_length: int, sizes: QFormerConfig) -> None:
+    if tokens != sizes.vocab_size:
         raise CheckpointMismatch(
-            f"the tokenizer knows {tokens} tokens with [DEC], the Q-Former has vocab_size {vocabulary}: tokenizer and "
-            "model.qformer do not belong together"
+            f"the tokenizer knows {tokens} tokens with [DEC], the Q-Former has vocab_size {sizes.vocab_size}: "
+            "tokenizer and model.qformer do not belong together"
+        )
+    if max_text_length > sizes.max_positions:
+        raise ConfigError(
+            f"max_text_length is {max_text_length} tokens, but model.qformer.max_positions is {sizes.max_positions}; "
+            "lower the first or raise the second"
         )
 
 
-def _results(run: Run, seconds: float) -> dict[str, float]:
+def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, float]:
     results = {"steps": float(run.trainer.global_step), "seconds": seconds}
     results["samples_per_second"] = run.progress.samples_per_second
     results["trainable_parameters"] = float(sum(p.numel() for p in run.module.parameters() if p.requires_grad))
@@ -138,11 +160,11 @@ def _results(run: Run, seconds: float) -> dict[str, float]:
     results |= {f"chance/{name}": level for name, level in run.progress.chance.items()}
     if "val/pairs" in results:
         results["chance/val_loss_itc"] = math.log(results["val/pairs"])
-    results["rejected_samples"] = float(sum(run.data.rejections.counts.values()))
+    results["rejected_samples"] = float(sum(rejected.values()))
     return results
 
 
-def _finish(run: Run, results: dict[str, float]) -> None:
+def _finish(run: Run, rejected: Counter[str], results: dict[str, float]) -> None:
     model, config = run.module.model, run.config
     keep = trainable_names(model)
     metrics = {name: value for name, value in results.items() if name.startswith("val/")}
@@ -162,4 +184,5 @@ def _finish(run: Run, results: dict[str, float]) -> None:
         "export": export,
         "run folder": run.folder,
     }
-    overview.report(results, run.progress.chance, run.data.rejections.summary(), paths)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
+    overview.report(results, run.progress.chance, reasons, paths)

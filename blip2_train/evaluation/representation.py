@@ -131,7 +131,7 @@ class RepresentationEvaluation:
             image, text, label = chunk.unbind(1)
             memory = model.project_image(features[image - first].to(device))
             ids, mask = (everything[name][text].to(device) for name in ("input_ids", "attention_mask"))
-            log_probabilities = model.match([memory], ids, mask).double().log_softmax(dim=1).cpu()
+            log_probabilities = model.match([memory], ids, mask).cpu().double().log_softmax(dim=1)
             loss = -log_probabilities.gather(1, label[:, None])[:, 0]
             right = (log_probabilities.argmax(dim=1) == label).double()
             for kind in (0, 1):

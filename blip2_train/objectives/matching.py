@@ -24,8 +24,9 @@ def sample_hard_negatives(
     Args:
         logits: `(B, N)` similarities divided by the temperature.
         forbidden: `(B, N)`, bool, True where the column is the row's own picture or text and must never be drawn.
-        uniforms: `(B,)`, float64 in [0, 1): one random number per row. The draw inverts the cumulative weights, so the
-            same numbers give the same negatives however the rows are spread over processes.
+        uniforms: `(B,)`, float64 (or float32 where there is no other) in [0, 1): one random number per row. The draw
+            inverts the cumulative weights, so the same numbers give the same negatives however the rows are spread
+            over processes.
         variant: `masked` removes the forbidden columns before the softmax (released code since July 2023); `floor`
             adds 1e-4 after the softmax and then removes them (released code when the paper was written).
 
@@ -41,7 +42,7 @@ def sample_hard_negatives(
         >>> sample_hard_negatives(similar, torch.tensor([[True, False, False]]), half)
         (tensor([1]), tensor([True]))
     """
-    logits = logits.detach().double()
+    logits = logits.detach().to(uniforms.dtype)
     if variant == "floor":
         weights = (logits.softmax(dim=1) + 1e-4).masked_fill(forbidden, 0.0)
     else:

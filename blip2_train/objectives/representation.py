@@ -59,7 +59,8 @@ class RepresentationObjective:
 
     Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.2. Differences from the released code: similarities in
     float32; text trimmed to the longest caption of the global batch; a row without any valid negative is left out of
-    ITM instead of using a positive; means are over the global batch, so the number of processes does not matter.
+    ITM instead of using a positive; means are over the samples of all processes, so their number does not matter (with
+    accumulation: over those of each micro-batch).
     """
 
     itc_weight: float = 1.0
@@ -134,7 +135,10 @@ class RepresentationObjective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rows = input_ids.shape[0]
         uniforms = torch.rand(2, rows * world_size(), generator=generator, dtype=torch.float64)
-        uniforms = uniforms[:, rank() * rows : (rank() + 1) * rows].to(input_ids.device, non_blocking=True)
+        uniforms = uniforms[:, rank() * rows : (rank() + 1) * rows]
+        if input_ids.device.type == "mps":  # Apple's GPUs have no float64
+            uniforms = uniforms.float()
+        uniforms = uniforms.to(input_ids.device, non_blocking=True)
         negative_text, usable = matching.sample_hard_negatives(
             contrast.image_to_text, contrast.own, uniforms[0], self.negatives
         )

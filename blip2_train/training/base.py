@@ -43,6 +43,7 @@ class TrainingModule(lightning.LightningModule):
         """SHA-256 of the weights that the run started from, for checkpoints."""
         self.latest: dict[str, float] = {}
         self._micro_batch = 0
+        self._sums: torch.Tensor | None = None
         self._frozen_fingerprint: str | None = None
 
     @property
@@ -82,14 +83,18 @@ class TrainingModule(lightning.LightningModule):
             nn.utils.clip_grad_norm_(self.parameters(), self.optimizer_config.clip_norm)
 
     def log_training(self, values: dict[str, torch.Tensor]) -> None:
-        """Log scalars under `train/`, averaged over processes, every `log_every` steps and at the last.
+        """Log scalars under `train/`, every `log_every` steps and at the last: means over micro-batches and processes.
 
         The one place of a step that waits for the device.
         """
-        step = self.global_step + 1
+        step, accumulate = self.global_step + 1, self.trainer.accumulate_grad_batches
         if step != 1 and step % self.log_every and step != self.optimizer_config.steps:
             return
-        mean = mean_over_processes(torch.stack([v.detach().float() for v in values.values()])).tolist()
+        stacked = torch.stack([v.detach().float() for v in values.values()])
+        self._sums = stacked if self._micro_batch == 0 or self._sums is None else self._sums + stacked
+        if self._micro_batch < accumulate - 1:
+            return
+        mean = (mean_over_processes(self._sums) / accumulate).tolist()
         self.latest = dict(zip(values, mean, strict=True))
         record = {f"train/{name}": value for name, value in self.latest.items()}
         record["train/lr"] = learning_rate(self.global_step, self.optimizer_config)
@@ -127,6 +132,11 @@ class TrainingModule(lightning.LightningModule):
             raise CheckpointMismatch(
                 f"the checkpoint was written with seed={about['seed']}, this run has seed={self.seed}: the data order "
                 f"would change; pass seed={about['seed']}"
+            )
+        if about["steps"] != self.optimizer_config.steps:
+            raise CheckpointMismatch(
+                f"the checkpoint belongs to a run of steps={about['steps']}, this one {self.optimizer_config.steps}: "
+                f"the learning rate would jump; pass steps={about['steps']}, or begin anew with init_from=<export>"
             )
         keep, found = trainable_names(self), set(checkpoint["state_dict"])
         if keep != found:

@@ -196,7 +196,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
         """Count what was rejected while the batch was read; stops the run when it is too much."""
-        self.rejections.record(batch.rejected, len(batch))
+        if self.trainer is None or self.trainer.training:
+            self.rejections.record(batch.rejected, len(batch))
         return batch
 
     def plan(self) -> DataPlan:

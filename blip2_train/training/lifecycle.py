@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 
@@ -10,7 +11,11 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-__all__ = ["BeforeTraining", "Trainer", "first_process_only", "quiet_libraries", "seed_everything"]
+from blip2_train.errors import ConfigError
+
+__all__ = ["BeforeTraining", "Trainer", "check_trainer", "first_process_only", "quiet_libraries", "seed_everything"]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 Trainer = lightning.Trainer
 first_process_only = rank_zero_only
@@ -23,6 +28,31 @@ _HARMLESS = (
     ".*does not have many workers.*",
     ".*treespec.*",
 )
+
+
+def check_trainer(trainer: lightning.Trainer, clips: bool) -> None:
+    """Refuse combinations that would train something else than what was asked for.
+
+    Args:
+        trainer: As built from the configuration.
+        clips: Whether gradients are clipped by norm.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if trainer.precision not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={trainer.precision} would put trained weights in 16 bits; use one of "
+            f"{', '.join(PRECISIONS)} (frozen towers take their own dtype)"
+        )
+    if clips and trainer.precision == "16-mixed":
+        raise ConfigError("optim.clip_norm does not work with trainer.precision=16-mixed; use bf16-mixed or 32-true")
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if started != trainer.world_size and started > 1:
+        raise ConfigError(
+            f"torchrun started {started} processes, but this trainer uses {trainer.world_size}: pass trainer=ddp "
+            f"trainer.devices=<processes per node> (and trainer.num_nodes), or start it without torchrun"
+        )
 
 
 class BeforeTraining(Callback):

@@ -68,7 +68,8 @@ class RepresentationModule(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """Score all held-out pairs and log them under `val/`."""
         assert self.evaluation is not None
-        scores = self.evaluation.compute(self.model, self.device)
+        with self.trainer.precision_plugin.val_step_context():
+            scores = self.evaluation.compute(self.model, self.device)
         self.evaluation = None
         self.validations.append({"step": float(self.global_step), **scores})
         record: dict[str, Any] = {f"val/{name}": value for name, value in scores.items()}

@@ -111,6 +111,8 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "missing export": (lambda p: [f"init_from={p / 'export'}"], "export"),
     "damaged checkpoint": (damaged_checkpoint, "step_0000003"),
     "foreign checkpoint": (foreign_checkpoint, "foreign"),
+    "text longer than the positions": (lambda p: ["max_text_length=600"], "max_positions"),
+    "weights in 16 bits": (lambda p: ["trainer.precision=bf16-true"], "precision"),
     "nothing to resume": (lambda p: ["resume_from=last"], "checkpoint"),
 }
 

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,13 @@ def uninterrupted(place: Path) -> Path:
     return place / "whole"
 
 
+@pytest.fixture(scope="module")
+def stopped(place: Path) -> Path:
+    """Output folder of a run that was killed and not resumed."""
+    start(place / "stopped", "data.num_workers=0", kill_at=KILL, code=-signal.SIGKILL)
+    return place / "stopped"
+
+
 def assert_same_run(one: Path, other: Path, ranks: int = 1) -> None:
     """Losses, scores, samples and exported weights are bitwise equal."""
     assert samples(one, ranks) == samples(other, ranks)
@@ -115,9 +123,11 @@ def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> N
     }
 
 
-def test_another_number_of_processes_goes_on_with_the_same_samples(place: Path, uninterrupted: Path) -> None:
+def test_another_number_of_processes_goes_on_with_the_same_samples(
+    place: Path, uninterrupted: Path, stopped: Path
+) -> None:
     folder = place / "elastic"
-    start(folder, "data.num_workers=0", kill_at=KILL, code=-signal.SIGKILL)
+    shutil.copytree(stopped, folder)
     start(folder, "trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0", "resume_from=last")
     both = samples(folder, 1) | samples(folder, 2)
     resumed = {step: sorted(ids) for step, ids in both.items() if step > 6}
@@ -129,19 +139,27 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(place: Path, 
     ("override", "words"),
     [
         ("seed=7", "seed"),
+        ("steps=12", "steps=9"),
         ("global_batch_size=2", "global_batch_size"),
         ("data.source={place}/other", "shards|samples|source"),
         ("model.qformer.num_queries=5", "query_tokens"),
     ],
 )
 def test_a_changed_run_is_refused_with_the_reason(
-    place: Path, uninterrupted: Path, override: str, words: str, capsys: pytest.CaptureFixture[str]
+    place: Path, stopped: Path, override: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_shards(place / "other", [9, 5, 13])
-    overrides = [override.format(place=place), f"resume_from={run_folder(uninterrupted)}"]
-    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
-    code = run_command(main, [*arguments(uninterrupted), *overrides])
+    overrides = [override.format(place=place), f"resume_from={run_folder(stopped)}"]
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    code = run_command(main, [*arguments(stopped), *overrides])
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert code == 2 and line.startswith("error: ") and re.search(words, line), line
-    after = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     assert before == after, "a refused run changed the run folder"
+
+
+def test_a_finished_run_is_left_alone(uninterrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    assert run_command(main, [*arguments(uninterrupted), "resume_from=last"]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
