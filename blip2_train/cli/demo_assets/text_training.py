@@ -17,7 +17,13 @@ HELD_OUT_BATCHES = 20
 
 
 def fit(
-    model: PreTrainedModel, batches: Iterator[Batch], *, steps: int, peak_rate: float, warmup_steps: int = 200
+    model: PreTrainedModel,
+    batches: Iterator[Batch],
+    *,
+    steps: int,
+    peak_rate: float,
+    warmup_steps: int = 200,
+    bfloat16: bool = False,
 ) -> None:
     """Minimise the model's own loss: AdamW, linear warm-up, cosine to a thousandth of the peak."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -27,7 +33,8 @@ def fit(
         for group in optimizer.param_groups:
             cosine = 0.5 * (1.001 + math.cos(math.pi * step / steps))
             group["lr"] = peak_rate * min(1.0, (step + 1) / warmup_steps) * cosine
-        loss = model(**next(batches)).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = model(**next(batches)).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -13,6 +13,9 @@ from blip2_train.data.emoji_scenes.scenes import draw_concepts, draw_pattern, dr
 
 PROMPTS = ("Question: {} Answer:", "Question: {} Short answer:")
 """Forms in which the language models see questions: BLIP-2's prompts."""
+CONTEXT_SHARE = 0.75
+"""Share of the questions that follow a caption of their scene."""
+BATCHES_AT_ONCE = 16
 PROMPT_WORDS = ("Question", "Answer", "Short")
 
 
@@ -36,7 +39,9 @@ def sentences(seed: int) -> Iterator[str]:
 
 
 def language_model_texts(seed: int) -> Iterator[str]:
-    """What a decoder-only model reads: captions, captions after `a photo of`, prompted questions, and both together.
+    """What the language models read: captions alone, in pairs, after `a photo of`; questions alone and after captions.
+
+    Two captions of one scene say the same in other words, which teaches a model to look back at what it has read.
 
     A question that follows a caption of its scene can be answered from the text; the answer of a question that stands
     alone can only be guessed from how often each is right.
@@ -45,10 +50,21 @@ def language_model_texts(seed: int) -> Iterator[str]:
     for captions, questions in described_scenes(seed):
         yield captions[0]
         yield f"a photo of {captions[1]}"
+        yield f"{captions[2]}. {captions[0]}"
         for question in questions:
             prompt = PROMPTS[int(generator.integers(len(PROMPTS)))].format(question.text)
-            context = f"{captions[int(generator.integers(len(captions)))]} " if generator.random() < 0.6 else ""
+            context = (
+                f"{captions[int(generator.integers(len(captions)))]} " if generator.random() < CONTEXT_SHARE else ""
+            )
             yield f"{context}{prompt} {question.answer}"
+
+
+def batches_by_length(texts: Iterator[str], batch_size: int, generator: np.random.Generator) -> Iterator[list[str]]:
+    """Endless batches of texts of similar length, so that little is padding, in random order."""
+    while True:
+        drawn = sorted((next(texts) for _ in range(BATCHES_AT_ONCE * batch_size)), key=len)
+        for i in generator.permutation(BATCHES_AT_ONCE):
+            yield drawn[i * batch_size : (i + 1) * batch_size]
 
 
 def vocabulary(seed: int, scenes: int = 5000) -> list[str]:
