@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 WORDS = "a b c d e f g h i j k l m n o p q r s t u v w x y z red green blue cat dog the on of and , ' ? - / ##s".split()
@@ -70,3 +71,49 @@ def write_shards(folder: Path, sizes: Iterable[int]) -> Path:
 def letters(digits: str) -> list[str]:
     """Digits as letters, so that the tiny vocabulary has them."""
     return [chr(ord("a") + int(digit)) for digit in digits]
+
+
+ALT_TEXTS = [
+    "A red \U0001f697 parked\u2028on the street\nnear <PERSON>",
+    "https://example.org/shop?id=7&ref=a_b#top",
+    "IMG_20190704_113355.JPG \u2013 \u00a9 2019 <PERSON> / All rights reserved!!!",
+    "\u72ac \u043a\u043e\u0442 caf\u00e9 \u200d\u200b\u00a0na\u00efve " + "long " * 300,
+    "\U0001f389\U0001f389",
+    "\ufeffquoted \"text\" with 'marks', 50% off; buy now ~*~",
+]
+
+
+def _web_pictures() -> list[tuple[str, bytes]]:
+    noise = np.random.default_rng(0)
+    large = Image.fromarray(noise.integers(0, 255, (1500, 2000, 3), dtype=np.uint8))
+    palette = large.resize((60, 40)).quantize(16)
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    return [
+        ("jpg", encode(large, "JPEG", quality=80)),
+        ("jpg", encode(large.resize((300, 20)), "JPEG", exif=turned)),
+        ("jpg", encode(large.resize((50, 70)).convert("CMYK"), "JPEG")),
+        ("jpg", encode(large.resize((50, 70)).convert("L"), "JPEG", progressive=True)),
+        ("png", encode(palette, "PNG")),
+        ("png", encode(palette, "PNG", transparency=3)),
+        ("png", encode(large.resize((33, 31)).convert("RGBA"), "PNG")),
+        ("png", encode(large.resize((33, 31)).convert("LA"), "PNG")),
+        ("png", encode(Image.fromarray(noise.integers(0, 65535, (20, 30), dtype=np.uint16)), "PNG")),
+        ("png", encode(large.resize((9, 9)).convert("1"), "PNG")),
+        ("webp", encode(large.resize((64, 48)).convert("RGBA"), "WEBP")),
+        ("jpg", picture(size=(1, 1))),
+        ("jpg", encode(large.resize((40, 40)), "PNG")),  # the extension is wrong, as on the web
+    ]
+
+
+def write_web_shard(folder: Path) -> Path:
+    """A shard as img2dataset writes it, with its statistics beside it: odd pictures, alt texts as the web has them."""
+    members: list[tuple[str, bytes | str]] = []
+    for number, (extension, data) in enumerate(_web_pictures()):
+        key, text = f"{number:09d}", ALT_TEXTS[number % len(ALT_TEXTS)]
+        facts = {"caption": text, "url": "https://example.org/a.jpg", "key": key, "status": "success", "exif": "{}"}
+        members += [(f"{key}.{extension}", data), (f"{key}.json", json.dumps(facts)), (f"{key}.txt", text)]
+    write_tar(folder / "00000.tar", members)
+    (folder / "00000.parquet").write_bytes(b"PAR1")
+    (folder / "00000_stats.json").write_text("{}")
+    return folder

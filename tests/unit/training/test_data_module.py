@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from shard_files import encode, picture, sample, write_shards, write_tar, write_tokenizer
+from shard_files import sample, write_shards, write_tar, write_tokenizer, write_web_shard
 
 from blip2_train import distributed
 from blip2_train.data.source_config import SourceConfig
@@ -179,48 +177,8 @@ def test_what_is_prepared_is_read(tmp_path: Path) -> None:
     assert module.plan().sources[0].samples == 11
 
 
-ALT_TEXTS = [
-    "A red \U0001f697 parked\u2028on the street\nnear <PERSON>",
-    "https://example.org/shop?id=7&ref=a_b#top",
-    "IMG_20190704_113355.JPG \u2013 \u00a9 2019 <PERSON> / All rights reserved!!!",
-    "\u72ac \u043a\u043e\u0442 caf\u00e9 \u200d\u200b\u00a0na\u00efve " + "long " * 300,
-    "\U0001f389\U0001f389",
-    "\ufeffquoted \"text\" with 'marks', 50% off; buy now ~*~",
-]
-
-
-def _web_pictures() -> list[tuple[str, bytes]]:
-    noise = np.random.default_rng(0)
-    large = Image.fromarray(noise.integers(0, 255, (1500, 2000, 3), dtype=np.uint8))
-    palette = large.resize((60, 40)).quantize(16)
-    turned = Image.Exif()
-    turned[0x0112] = 8
-    return [
-        ("jpg", encode(large, "JPEG", quality=80)),
-        ("jpg", encode(large.resize((300, 20)), "JPEG", exif=turned)),
-        ("jpg", encode(large.resize((50, 70)).convert("CMYK"), "JPEG")),
-        ("jpg", encode(large.resize((50, 70)).convert("L"), "JPEG", progressive=True)),
-        ("png", encode(palette, "PNG")),
-        ("png", encode(palette, "PNG", transparency=3)),
-        ("png", encode(large.resize((33, 31)).convert("RGBA"), "PNG")),
-        ("png", encode(large.resize((33, 31)).convert("LA"), "PNG")),
-        ("png", encode(Image.fromarray(noise.integers(0, 65535, (20, 30), dtype=np.uint16)), "PNG")),
-        ("png", encode(large.resize((9, 9)).convert("1"), "PNG")),
-        ("webp", encode(large.resize((64, 48)).convert("RGBA"), "WEBP")),
-        ("jpg", picture(size=(1, 1))),
-        ("jpg", encode(large.resize((40, 40)), "PNG")),  # the extension is wrong, as on the web
-    ]
-
-
 def test_img2dataset_shards_of_web_pictures_need_no_special_case(tmp_path: Path) -> None:
-    members: list[tuple[str, bytes | str]] = []
-    for number, (extension, data) in enumerate(_web_pictures()):
-        key, text = f"{number:09d}", ALT_TEXTS[number % len(ALT_TEXTS)]
-        facts = {"caption": text, "url": "https://example.org/a.jpg", "key": key, "status": "success", "exif": "{}"}
-        members += [(f"{key}.{extension}", data), (f"{key}.json", json.dumps(facts)), (f"{key}.txt", text)]
-    write_tar(tmp_path / "web" / "00000.tar", members)
-    (tmp_path / "web" / "00000.parquet").write_bytes(b"PAR1")
-    (tmp_path / "web" / "00000_stats.json").write_text("{}")
+    write_web_shard(tmp_path / "web")
     module = _module(tmp_path / "web", global_batch_size=13, steps=4, holdout=0)
     batches = list(module.train_dataloader())
     for batch in batches:
