@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from blip2_train.training.base import TrainingModule
+
+
+class _TwoLines(Progress):
+    """A bar, and below it a line of text that may be longer than the terminal is wide."""
+
+    text = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the text."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.text, overflow="fold")
 
 
 class LossProgress(ProgressBar):
@@ -28,7 +41,7 @@ class LossProgress(ProgressBar):
         self.global_batch_size, self.chance, self.line_every = global_batch_size, chance, line_every
         self.console = Console()
         self.samples_per_second = 0.0
-        self._bar: Progress | None = None
+        self._bar: _TwoLines | None = None
         self._task: Any = None
         self._enabled = True
         self._mark = (0.0, 0)
@@ -57,13 +70,12 @@ class LossProgress(ProgressBar):
                 TextColumn("step {task.completed}/{task.total}"),
                 BarColumn(bar_width=20),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[losses]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=self.console, refresh_per_second=2)
-            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, losses="")
+            self._bar = _TwoLines(*columns, console=self.console, refresh_per_second=2)
+            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
             self._bar.start()
 
     def on_train_batch_end(
@@ -79,7 +91,8 @@ class LossProgress(ProgressBar):
         self.samples_per_second = self._trained_steps * self.global_batch_size / self._trained_seconds
         assert isinstance(pl_module, TrainingModule)
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, losses=self._losses(pl_module.latest))
+            self._bar.text = self._losses(pl_module.latest)
+            self._bar.update(self._task, completed=step)
         elif self._enabled and now - self._last_line > self.line_every:
             self._last_line = now
             left = (trainer.max_steps - step) * self._trained_seconds / self._trained_steps
