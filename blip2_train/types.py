@@ -40,25 +40,22 @@ class ImageTextSample:
     """Identity of the picture: equal for samples that show the same picture. Fits int64."""
     sample_id: str
     """Where the sample came from: `<shard stem>/<key>#<caption number>`."""
+    references: tuple[str, ...] = ()
+    """Every caption of the picture, as found in the data."""
+    uniform: float = 0.0
+    """A number in [0, 1) drawn for this sample, for whatever a collator decides at random."""
     rejected: tuple[RejectedSample, ...] = ()
     """Samples that had to be passed over before this one could be read."""
 
 
 @dataclass(slots=True, kw_only=True)
-class ImageTextBatch:
-    """A stage-1 batch of one process."""
+class Batch:
+    """What every batch of one process holds."""
 
     pixel_values: Tensor
     """`(B, 3, H, W)`, float, normalised."""
-    input_ids: Tensor
-    """`(B, T)`, int64: `[CLS]` … `[SEP]`, then padding. T is fixed by the collator."""
-    attention_mask: Tensor
-    """`(B, T)`, bool, True = real token."""
     image_ids: Tensor
     """`(B,)`, int64: equal for samples that show the same picture."""
-    longest_text: int
-    """Number of real tokens of the longest text in this batch, at most T. A plain number, so that trimming needs no
-    device synchronisation."""
     sample_ids: tuple[str, ...]
     """Where each sample came from."""
     rejected: tuple[RejectedSample, ...]
@@ -79,6 +76,37 @@ class ImageTextBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {k: change(value) for k, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageTextBatch(Batch):
+    """A stage-1 batch of one process."""
+
+    input_ids: Tensor
+    """`(B, T)`, int64: `[CLS]` … `[SEP]`, then padding. T is fixed by the collator."""
+    attention_mask: Tensor
+    """`(B, T)`, bool, True = real token."""
+    longest_text: int
+    """Number of real tokens of the longest text in this batch, at most T. A plain number, so that trimming needs no
+    device synchronisation."""
+
+
+@dataclass(slots=True, kw_only=True)
+class GenerationBatch(Batch):
+    """A stage-2 batch of one process."""
+
+    input_ids: Tensor
+    """`(B, S)`, int64: what the language model reads after the queries, padded on the right. Decoder-only: start token,
+    prompt, text, end token. Encoder-decoder: what its encoder reads."""
+    attention_mask: Tensor
+    """`(B, S)`, bool, True = real token."""
+    labels: Tensor
+    """`(B, T)`, int64, -100 where nothing is to be learnt (prompt, padding). Decoder-only: the tokens of `input_ids`, so
+    T = S. Encoder-decoder: what its decoder is to say."""
+    target_positions: Tensor
+    """`(K,)`, int64: where `labels`, flattened, is not -100; made on the CPU, so that no one waits for the device."""
+    references: tuple[tuple[str, ...], ...]
+    """Every caption of each picture, as found in the data."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,6 +205,20 @@ class ObjectiveOutput(NamedTuple):
     """Detached scalars that describe the batch (accuracy, temperature, number of rows without a negative, …)."""
 
 
+class GenerativeEncoder(Protocol):
+    """What the stage-2 objective asks of a model."""
+
+    def predicting_states(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Last states `(B, T, D)` of the language model; the state at t predicts `labels[:, t]`."""
+        ...
+
+    def output_layer(self) -> tuple[Tensor, Tensor | None]:
+        """Weight `(V, D)` and bias `(V,)` that turn those states into vocabulary logits."""
+        ...
+
+
 @runtime_checkable
 class TextTokenizer(Protocol):
     """What the collators ask of a tokenizer."""
@@ -188,3 +230,15 @@ class TextTokenizer(Protocol):
         ...
 
     def __len__(self) -> int: ...
+
+
+class Collator(Protocol):
+    """What the data module asks of a collator."""
+
+    def __call__(self, samples: Sequence[ImageTextSample]) -> Batch:
+        """Make a batch of B samples."""
+        ...
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        """What has to stay the same for a run to continue."""
+        ...

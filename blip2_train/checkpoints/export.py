@@ -29,7 +29,7 @@ class Manifest:
     """What an export says of itself."""
 
     stage: str
-    """`stage1`, …"""
+    """`stage1`, `stage2`, …"""
     recipe: str
     step: int
     """Optimiser steps of training."""
@@ -38,10 +38,13 @@ class Manifest:
     """SHA-256 of the weights the run started from, or None."""
     frozen_fingerprint: str
     """SHA-256 of the frozen weights the trained ones belong to."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """What the model is (`describe_model`)."""
+    processor: dict[str, Any] = field(default_factory=dict)
+    """What it reads (`Processor.describe`)."""
     version: str = __version__
     sha256: str = ""
     """Of `model.safetensors`; filled in by `write_export`."""
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokenizer: Any, manifest: Manifest) -> Path:

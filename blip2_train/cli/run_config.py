@@ -56,6 +56,7 @@ class RunConfig:
     model: Part
     objective: Part
     module: Part
+    collator: Part
     data: Part
     optim: Part
     trainer: Part

@@ -7,6 +7,8 @@ from itertools import chain
 
 import torch
 
+from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
+from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import ConfigError
 from blip2_train.types import ImageTextBatch, ImageTextSample, TextTokenizer
 
@@ -25,16 +27,20 @@ class ImageTextCollator:
     def __init__(self, tokenizer: TextTokenizer, max_text_length: int = 32) -> None:
         if max_text_length < 3:
             raise ConfigError(f"max_text_length must be at least 3 ([CLS], one token, [SEP]), got {max_text_length}")
-        self._tokenizer = tokenizer
-        self._max_text_length = max_text_length
+        self.tokenizer = tokenizer
+        self.max_text_length = max_text_length
+
+    def fingerprint(self) -> Fingerprint:
+        """What has to stay the same for a run to continue."""
+        return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer)}
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> ImageTextBatch:
         """Make a batch of B samples with texts of `max_text_length` tokens."""
-        texts = self._tokenizer(
+        texts = self.tokenizer(
             [sample.caption for sample in samples],
             padding="max_length",
             truncation=True,
-            max_length=self._max_text_length,
+            max_length=self.max_text_length,
             return_tensors="pt",
         )
         mask = texts["attention_mask"].bool()
@@ -47,3 +53,8 @@ class ImageTextCollator:
             sample_ids=tuple(sample.sample_id for sample in samples),
             rejected=tuple(chain.from_iterable(sample.rejected for sample in samples)),
         )
+
+
+def load_image_text_collator(*, tokenizer: str, max_text_length: int) -> ImageTextCollator:
+    """An `ImageTextCollator` with the Q-Former's tokenizer of a folder or hub id."""
+    return ImageTextCollator(load_qformer_tokenizer(tokenizer), max_text_length)

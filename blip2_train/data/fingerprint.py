@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.errors import CheckpointMismatch
 
@@ -17,6 +19,12 @@ def sources_fingerprint(sources: Sequence[TrainingSource]) -> Fingerprint:
         contents = f"{len(part)} samples in {part.source.files} files, hash {part.source.fingerprint()}"
         entries[f"data source {part.source.name}"] = f"{contents}, weight {part.weight:g}"
     return entries
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> Fingerprint:
+    """One entry for the vocabulary of a transformers tokenizer."""
+    vocabulary = stable_seed(*sorted(tokenizer.get_vocab().items()))
+    return {"tokenizer": f"{len(tokenizer)} tokens, hash {vocabulary:x}"}
 
 
 def check_fingerprint(before: Mapping[str, str | int | float], now: Mapping[str, str | int | float]) -> None:

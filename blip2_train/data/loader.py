@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from blip2_train.errors import ShardError
-from blip2_train.types import ImageTextBatch
+from blip2_train.types import Batch
 
 
 def start_fork_server() -> None:
@@ -46,7 +46,7 @@ class BatchLoader(DataLoader[Any]):
             options["persistent_workers"] = True
         super().__init__(dataset, num_workers=num_workers, generator=torch.Generator(), **options)
 
-    def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Iterate; an error of the data read in a worker arrives as its own one-line message."""
         message = ""
         try:

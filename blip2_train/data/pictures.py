@@ -31,13 +31,18 @@ def decode_picture(data: bytes) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             image.load()
-            return _on_white(_upright(image))
+            return upright_rgb(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnusableSample("picture too large", str(error)) from None
     except UnidentifiedImageError:
         raise UnusableSample("unreadable picture", f"not a {', '.join(_FORMATS)} file") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError) as error:
         raise UnusableSample("unreadable picture", f"{type(error).__name__}: {error}") from None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture in mode RGB, whatever its mode, turned as its EXIF data says, transparent parts white."""
+    return _on_white(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -83,6 +83,8 @@ class TrainingStream(Dataset[ImageTextSample]):
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source.source, number, caption),
+                    references=tuple(words),
+                    uniform=float(torch.rand((), generator=generator)),
                     rejected=tuple(rejected),
                 )
             except UnusableSample as problem:
@@ -139,6 +141,8 @@ class EvaluationItems(Dataset[ImageTextSample]):
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source, number, place),
+                    references=tuple(record.captions),
+                    uniform=stable_seed("evaluation item", item) % 1000 / 1000,
                     rejected=tuple(rejected),
                 )
             except UnusableSample as problem:

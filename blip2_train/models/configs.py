@@ -86,3 +86,73 @@ class QFormerConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig:
+    """A frozen language model: any decoder-only or encoder-decoder model of transformers."""
+
+    name: str
+    """Folder or hub id that holds weights and, unless `architecture` is given, the configuration."""
+    weights: str = "pretrained"
+    """`pretrained` (those of `name`) or `random`."""
+    architecture: dict[str, Any] | None = None
+    """transformers' configuration as a mapping with `model_type`; None = that of `name`. With it the model can be built,
+    counted and tested without any download."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Changes to that configuration, for instance `dense_act_fn: gelu`, which the released FlanT5 models need."""
+    dtype: str = "float32"
+    """`float32`, `float16` or `bfloat16`. T5 overflows in float16."""
+    quantization: str = "none"
+    """`none`, `int8` or `int4`: weights of linear layers in 8 or 4 bits (extra `quantization`)."""
+    dropout: bool = False
+    """Keep the frozen model's dropout active in training, as the released code does by oversight."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, one more forward pass."""
+    start_token: str | None = None
+    """What a text begins with; None = what the tokenizer puts in front by itself."""
+    end_token: str | None = None
+    """What a text ends with; None = the tokenizer's end token. OPT was trained with a line end."""
+    pad_token: str | None = None
+    """A token to pad with, for tokenizers that have none; it may be any, padding is never read."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"language dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+        if self.weights not in ("pretrained", "random"):
+            raise ConfigError(f"language weights {self.weights!r} is unknown; use 'pretrained' (those of name) or 'random'")
+        if self.quantization not in ("none", "int8", "int4"):
+            raise ConfigError(f"quantization {self.quantization!r} is unknown; use 'none', 'int8' or 'int4'")
+        if self.architecture is not None and "model_type" not in self.architecture:
+            raise ConfigError("language architecture lacks model_type ('opt', 't5', 'llama', …)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How text is generated; only new tokens count."""
+
+    num_beams: int = 5
+    """Beams of the search; 1 = greedy or sampling."""
+    max_new_tokens: int = 30
+    min_new_tokens: int = 1
+    length_penalty: float = 1.0
+    """Exponent of the length that beam scores are divided by; below 0 short texts win."""
+    repetition_penalty: float = 1.0
+    do_sample: bool = False
+    """Draw from the distribution (with `top_p`, `temperature`) instead of searching."""
+    top_p: float = 0.9
+    """Share of the mass that nucleus sampling keeps."""
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_beams", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ConfigError(
+                f"min_new_tokens must be in 0 … max_new_tokens ({self.max_new_tokens}), got {self.min_new_tokens}"
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.temperature <= 0.0 or self.repetition_penalty <= 0.0:
+            raise ConfigError("temperature and repetition_penalty must be more than 0")

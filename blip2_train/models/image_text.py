@@ -14,23 +14,16 @@ from torch.nn import functional as F
 
 from blip2_train.models import masks
 from blip2_train.models.configs import QFormerConfig, VisionConfig
+from blip2_train.models.image_queries import ImageQueryModel, at_least_float32
 from blip2_train.models.qformer import (
     LanguageModellingHead,
-    QFormer,
     TextEmbeddings,
     copy_text_to_query_feed_forward,
-    initialise_like_bert,
 )
-from blip2_train.models.vision_tower import VisionTower
 from blip2_train.types import EncodedImages, ImageMemory
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """The same values, in float32 if they were in 16 bits."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-class ImageTextModel(nn.Module):
+class ImageTextModel(ImageQueryModel):
     """BLIP-2's representation model.
 
     Every method is one pass of the Q-Former; `encode_image` runs once per picture, and its memory, query states and
@@ -43,37 +36,21 @@ class ImageTextModel(nn.Module):
     """
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, temperature: float = 0.07) -> None:
-        super().__init__()
-        self.vision_config, self.qformer_config = vision, qformer
+        super().__init__(vision, qformer, text_branch=True)
         size = qformer.hidden_size
-        self.vision_model = VisionTower(vision)
-        self.ln_vision = nn.LayerNorm(self.vision_model.width, eps=1e-5)
-        self.query_tokens = nn.Parameter(torch.empty(1, qformer.num_queries, size))
         self.embeddings = TextEmbeddings(qformer)
-        self.qformer = QFormer(qformer, self.vision_model.width)
         self.lm_head = LanguageModellingHead(qformer)
         self.vision_projection = nn.Linear(size, qformer.feature_size)
         self.text_projection = nn.Linear(size, qformer.feature_size)
         self.itm_head = nn.Linear(size, 2)
         self.temperature = nn.Parameter(torch.tensor(temperature))
-        for part in (self.embeddings, self.qformer, self.lm_head):
-            initialise_like_bert(part)
-        nn.init.normal_(self.query_tokens, std=0.02)
+        self.initialise(self.embeddings, self.qformer, self.lm_head)
         copy_text_to_query_feed_forward(self.qformer)
 
     @property
     def decoder_start_token_id(self) -> int:
         """Id of `[DEC]`."""
         return self.qformer_config.vocab_size - 1
-
-    def project_image(self, patch_features: Tensor) -> ImageMemory:
-        """Cross-attention keys and values of pictures, with `ln_vision` folded in.
-
-        Args:
-            patch_features: `(M, P, Dv)`, the tower's output.
-        """
-        normalised = F.layer_norm(at_least_float32(patch_features), patch_features.shape[-1:], eps=self.ln_vision.eps)
-        return self.qformer.project_memory(normalised, self.ln_vision.weight, self.ln_vision.bias)
 
     def encode_image(self, pixel_values: Tensor) -> EncodedImages:
         """The image pass: everything the objectives need of B pictures, computed once.
@@ -86,8 +63,7 @@ class ImageTextModel(nn.Module):
     def encode_patches(self, patch_features: Tensor) -> EncodedImages:
         """The image pass from the tower's features `(B, P, Dv)` on."""
         memory = self.project_image(patch_features)
-        queries = self.query_tokens.expand(len(memory), -1, -1)
-        output = self.qformer(queries, num_queries=queries.shape[1], memories=[memory])
+        output = self.image_pass(memory)
         return EncodedImages(
             patch_features=patch_features,
             memory=memory,

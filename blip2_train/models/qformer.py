@@ -44,7 +44,7 @@ class Intermediate(nn.Module):
 class QFormerLayer(nn.Module):
     """Shared self-attention, cross-attention of the queries in some layers, feed-forwards for queries and for text."""
 
-    def __init__(self, config: QFormerConfig, image_width: int, reads_images: bool) -> None:
+    def __init__(self, config: QFormerConfig, image_width: int, reads_images: bool, text_branch: bool) -> None:
         super().__init__()
         size, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
 
@@ -60,8 +60,9 @@ class QFormerLayer(nn.Module):
 
         self.attention = attention(size)
         self.crossattention = attention(image_width) if reads_images else None
-        self.intermediate = Intermediate(size, inner)
-        self.output = ResidualOutput(inner, size, config.dropout, eps)
+        if text_branch:
+            self.intermediate = Intermediate(size, inner)
+            self.output = ResidualOutput(inner, size, config.dropout, eps)
         self.intermediate_query = Intermediate(size, inner)
         self.output_query = ResidualOutput(inner, size, config.dropout, eps)
 
@@ -90,22 +91,28 @@ class QFormerLayer(nn.Module):
 class QFormerEncoder(nn.Module):
     """The stack of layers; it exists to give the parameters their names."""
 
-    def __init__(self, config: QFormerConfig, image_width: int) -> None:
+    def __init__(self, config: QFormerConfig, image_width: int, text_branch: bool) -> None:
         super().__init__()
         self.layer = nn.ModuleList(
-            QFormerLayer(config, image_width, reads_images=index % config.cross_attention_every == 0)
+            QFormerLayer(config, image_width, index % config.cross_attention_every == 0, text_branch)
             for index in range(config.num_layers)
         )
 
 
 class QFormer(nn.Module):
-    """Embedding layer norm and the stack of layers; queries, text, or both go in as embeddings."""
+    """Embedding layer norm and the stack of layers; queries, text, or both go in as embeddings.
 
-    def __init__(self, config: QFormerConfig, image_width: int) -> None:
+    Args:
+        config: Sizes.
+        image_width: Width Dv of the pictures' features.
+        text_branch: Whether there are feed-forward blocks for text; without them only queries can go in.
+    """
+
+    def __init__(self, config: QFormerConfig, image_width: int, text_branch: bool = True) -> None:
         super().__init__()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = QFormerEncoder(config, image_width)
+        self.encoder = QFormerEncoder(config, image_width, text_branch)
 
     @property
     def layers(self) -> list[QFormerLayer]:

@@ -41,7 +41,11 @@ class TrainingModule(lightning.LightningModule):
         """Resolved configuration as YAML text, for checkpoints."""
         self.parent: str | None = None
         """SHA-256 of the weights that the run started from, for checkpoints."""
+        self.about: dict[str, Any] = {}
+        """What the model and its inputs are, for checkpoints and exports: `stage`, `architecture`, `processor`."""
         self.latest: dict[str, float] = {}
+        self.validations: list[dict[str, float]] = []
+        """Scores of each validation, with its `step`."""
         self._micro_batch = 0
         self._sums: torch.Tensor | None = None
         self._frozen_fingerprint: str | None = None
@@ -101,6 +105,20 @@ class TrainingModule(lightning.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(record, step=step)
 
+    def chance_levels(self, contrasted: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, by the name under which the loss is logged.
+
+        Args:
+            contrasted: Samples of one micro-batch over all processes.
+        """
+        raise NotImplementedError
+
+    def log_validation(self, scores: dict[str, float]) -> None:
+        """Keep the scores of a validation, and log them under `val/`."""
+        self.validations.append({"step": float(self.global_step), **scores})
+        for logger in self.loggers:
+            logger.log_metrics({f"val/{name}": value for name, value in scores.items()}, step=self.global_step)
+
     def frozen_fingerprint(self) -> str:
         """SHA-256 of the frozen weights; an empty string if all train."""
         if self._frozen_fingerprint is None:
@@ -119,6 +137,7 @@ class TrainingModule(lightning.LightningModule):
             "frozen_fingerprint": self.frozen_fingerprint(),
             "config": self.run_config,
             "parent": self.parent,
+            "about": self.about,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

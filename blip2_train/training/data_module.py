@@ -1,4 +1,4 @@
-"""The data of a stage-1 run for Lightning: training stream, validation items, plan and position."""
+"""The data of a run for Lightning: training stream, validation items, plan and position."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import lightning
 
 from blip2_train import distributed
 from blip2_train.data.batch_sampler import BatchShape, GlobalBatchSampler
-from blip2_train.data.collate import ImageTextCollator
 from blip2_train.data.fingerprint import Fingerprint, check_fingerprint, sources_fingerprint
 from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.loader import BatchLoader, start_fork_server
-from blip2_train.data.order import stable_seed
 from blip2_train.data.plan import DataPlan, make_plan
 from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.data.stream import EvaluationItems, TrainingStream
-from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.data.training_source import open_training_sources
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform, TrainTransform
 from blip2_train.errors import ConfigError
-from blip2_train.types import ImageTextBatch
+from blip2_train.types import Batch, Collator
 
 
 class ImageTextDataModule(lightning.LightningDataModule):
@@ -35,7 +32,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     Args:
         sources: what to train on.
-        tokenizer: folder (or hub id) of the Q-Former's tokenizer.
+        collator: makes a batch of samples, in the readers; a pure function of them.
         image_size: side of the square input in pixels.
         global_batch_size: samples per optimiser step, over all processes.
         steps: optimiser steps of the whole run.
@@ -46,7 +43,6 @@ class ImageTextDataModule(lightning.LightningDataModule):
         captions_per_image: validation items per picture.
         accumulate: micro-batches per optimiser step and process.
         eval_batch_size: samples per process and validation batch.
-        max_text_length: tokens per text with `[CLS]` and `[SEP]`.
         mean: per channel, of values in 0 … 1.
         std: per channel.
         crop_scale: smallest and largest share of the area that a training crop covers.
@@ -68,7 +64,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self,
         *,
         sources: Sequence[SourceConfig],
-        tokenizer: str,
+        collator: Collator,
         image_size: int,
         global_batch_size: int,
         steps: int,
@@ -79,7 +75,6 @@ class ImageTextDataModule(lightning.LightningDataModule):
         captions_per_image: int = 1,
         accumulate: int = 1,
         eval_batch_size: int = 64,
-        max_text_length: int = 32,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
         crop_scale: Sequence[float] = (0.5, 1.0),
@@ -108,7 +103,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self._holdout = 0 if validation else holdout
         self._validation_samples = validation_samples
         self._captions_per_image = captions_per_image
-        self._tokenizer_path, self._max_text_length = tokenizer, max_text_length
+        self.collator = collator
         self._batch = {"global_batch_size": global_batch_size, "accumulate": accumulate}
         self._eval_batch_size = eval_batch_size
         self._steps, self._first_step, self._seed = steps, 0, seed
@@ -137,8 +132,6 @@ class ImageTextDataModule(lightning.LightningDataModule):
             return
         self._rejected_list = distributed.gather_objects(self._rejected_list)[0]
         self._shape = BatchShape(world_size=distributed.world_size(), **self._batch)
-        self.tokenizer = load_qformer_tokenizer(self._tokenizer_path)
-        self._collate = ImageTextCollator(self.tokenizer, self._max_text_length)
         self._sources = open_training_sources(self._configs, self._holdout)
         self._stream = TrainingStream(self._sources, self._train_transform, self._seed, **self._shuffle)
         opened = [part.source for part in self._sources]
@@ -181,7 +174,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
     def _loader(self, dataset: Any, **options: Any) -> BatchLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return BatchLoader(
-            dataset, collate_fn=self._collate, num_workers=self._num_workers, pin_memory=on_gpu, **options
+            dataset, collate_fn=self.collator, num_workers=self._num_workers, pin_memory=on_gpu, **options
         )
 
     @property
@@ -194,7 +187,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """Validation items over all processes."""
         return len(self._items)
 
-    def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count what was rejected while the batch was read; stops the run when it is too much."""
         if self.trainer is None or self.trainer.training:
             self.rejections.record(batch.rejected, len(batch))
@@ -214,13 +207,11 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     def fingerprint(self) -> Fingerprint:
         """What has to be the same for a run to continue in the same order of samples; after `setup`."""
-        vocabulary = stable_seed(*sorted(self.tokenizer.get_vocab().items()))
         return {
             "seed": self._seed,
             "global_batch_size": self._shape.global_batch_size,
             **self._shuffle,
-            "max_text_length": self._max_text_length,
-            "tokenizer": f"{len(self.tokenizer)} tokens, hash {vocabulary:x}",
+            **self.collator.fingerprint(),
             **sources_fingerprint(self._sources),
         }
 

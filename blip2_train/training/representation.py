@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from blip2_train.data.collate import ImageTextCollator
+from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.representation import RepresentationEvaluation
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.representation import RepresentationObjective
@@ -21,24 +21,31 @@ class RepresentationModule(TrainingModule):
         model: The stage-1 model.
         objective: The three losses.
         optimizer: Numbers of AdamW and its schedule.
+        collator: Makes the batches.
         seed: Of dropout and hard negatives.
         log_every: Optimiser steps between logged values.
+
+    Raises:
+        CheckpointMismatch: if the tokenizer has another number of tokens than the model.
+        ConfigError: if texts are longer than the model can place.
     """
 
     model: ImageTextModel
+    stage = "stage1"
 
     def __init__(
         self,
         model: ImageTextModel,
         objective: RepresentationObjective,
         optimizer: OptimizerConfig,
+        collator: ImageTextCollator,
         seed: int,
         log_every: int = 10,
     ) -> None:
         super().__init__(model, optimizer, seed, log_every)
         self.objective = objective
         self.evaluation: RepresentationEvaluation | None = None
-        self.validations: list[dict[str, float]] = []
+        self._check(len(collator.tokenizer), collator.max_text_length)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """The summed loss of one micro-batch."""
@@ -48,11 +55,7 @@ class RepresentationModule(TrainingModule):
         return output.total
 
     def chance_levels(self, contrasted: int) -> dict[str, float]:
-        """Loss of a model that has learned nothing, by the name under which the loss is logged.
-
-        Args:
-            contrasted: Pairs that ITC tells apart: the samples of one micro-batch over all processes.
-        """
+        """Loss of a model that has learned nothing; ITC tells `contrasted` pairs apart."""
         levels = self.objective.chance_levels(contrasted, self.model.qformer_config.vocab_size)
         return {f"loss_{name}": value for name, value in levels.items()}
 
@@ -71,7 +74,17 @@ class RepresentationModule(TrainingModule):
         with self.trainer.precision_plugin.val_step_context():
             scores = self.evaluation.compute(self.model, self.device)
         self.evaluation = None
-        self.validations.append({"step": float(self.global_step), **scores})
-        record: dict[str, Any] = {f"val/{name}": value for name, value in scores.items()}
-        for logger in self.loggers:
-            logger.log_metrics(record, step=self.global_step)
+        self.log_validation(scores)
+
+    def _check(self, tokens: int, max_text_length: int) -> None:
+        sizes = self.model.qformer_config
+        if tokens != sizes.vocab_size:
+            raise CheckpointMismatch(
+                f"the tokenizer knows {tokens} tokens with [DEC], the Q-Former has vocab_size {sizes.vocab_size}: "
+                "tokenizer and model.qformer do not belong together"
+            )
+        if max_text_length > sizes.max_positions:
+            raise ConfigError(
+                f"max_text_length is {max_text_length} tokens, but model.qformer.max_positions is {sizes.max_positions}; "
+                "lower the first or raise the second"
+            )

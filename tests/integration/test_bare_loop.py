@@ -6,6 +6,7 @@ import torch
 from shard_files import write_shards, write_tokenizer
 from tiny import image_text_model
 
+from blip2_train.data.collate import load_image_text_collator
 from blip2_train.data.source_config import SourceConfig
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.optim.config import OptimizerConfig
@@ -17,14 +18,15 @@ from blip2_train.training.data_module import ImageTextDataModule
 def test_a_bare_loop_trains_stage_1(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
+    collator = load_image_text_collator(tokenizer=write_tokenizer(tmp_path / "tokenizer"), max_text_length=32)
     data = ImageTextDataModule(
         sources=[SourceConfig(path=str(write_shards(tmp_path / "shards", [8])))],
-        tokenizer=write_tokenizer(tmp_path / "tokenizer"),
+        collator=collator,
         image_size=32, global_batch_size=8, steps=60, seed=0, holdout=0, flip=0.0, num_workers=0,
     )  # fmt: skip
     data.prepare_data()
     data.setup()
-    model = image_text_model(vocab_size=len(data.tokenizer), hidden_size=32)
+    model = image_text_model(vocab_size=len(collator.tokenizer), hidden_size=32)
     numbers = OptimizerConfig(
         lr=3e-3, min_lr=0.0, warmup_lr=0.0, warmup_steps=5, steps=60, betas=(0.9, 0.98), weight_decay=0.0
     )

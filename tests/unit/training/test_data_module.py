@@ -12,6 +12,7 @@ import torch
 from shard_files import sample, write_shards, write_tar, write_tokenizer, write_web_shard
 
 from blip2_train import distributed
+from blip2_train.data.collate import ImageTextCollator, load_image_text_collator
 from blip2_train.data.source_config import SourceConfig
 from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
@@ -23,16 +24,19 @@ def _index_in_the_test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def _collator(folder: Path, length: int = 16) -> ImageTextCollator:
+    return load_image_text_collator(tokenizer=write_tokenizer(folder.parent / "bert"), max_text_length=length)
+
+
 def _module(folder: Path, **changes: Any) -> ImageTextDataModule:
     options: dict[str, Any] = {
         "sources": [SourceConfig(path=str(folder), name="set")],
-        "tokenizer": write_tokenizer(folder.parent / "bert"),
+        "collator": _collator(folder),
         "image_size": 16,
         "global_batch_size": 8,
         "steps": 10,
         "seed": 3,
         "num_workers": 0,
-        "max_text_length": 16,
         "shuffle_block": 4,
         "shuffle_window": 16,
     }
@@ -217,7 +221,7 @@ def _fit(folder: Path, keep: Path, resume: Path | None = None) -> _Recorder:
         accumulate_grad_batches=2, val_check_interval=4, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     module = ImageTextDataModule(
-        sources=[SourceConfig(path=str(folder))], tokenizer=write_tokenizer(folder.parent / "bert"), image_size=16,
+        sources=[SourceConfig(path=str(folder))], collator=_collator(folder, 32), image_size=16,
         global_batch_size=8, steps=10, seed=3, num_workers=0, accumulate=2, shuffle_block=4, shuffle_window=16,
     )  # fmt: skip
     recorder = _Recorder()

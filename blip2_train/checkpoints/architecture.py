@@ -1,0 +1,57 @@
+"""What a model is, as plain values: written beside its weights, and built from again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import blip2_train
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
+
+_PACKAGED = "package:"
+"""Stands for the folder of this package, so that an export of the demo can be read on another machine."""
+_PACKAGE = str(Path(blip2_train.__file__).parent)
+
+AnyModel = ImageTextModel | GenerativeModel
+
+
+def describe_model(model: AnyModel) -> dict[str, Any]:
+    """The configurations that a model was built from."""
+    parts: dict[str, Any] = {"vision": asdict(model.vision_config), "qformer": asdict(model.qformer_config)}
+    if isinstance(model, GenerativeModel):
+        parts["language"] = asdict(model.language_config)
+    return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}}
+
+
+def build_model(description: Mapping[str, Any]) -> AnyModel:
+    """A model as described, without its weights.
+
+    Raises:
+        CheckpointMismatch: if the description is not one of this version.
+    """
+    try:
+        vision = VisionConfig(**_here(description["vision"]))
+        qformer = QFormerConfig(**_here(description["qformer"]))
+        language = description.get("language")
+        if description["kind"] == GenerativeModel.__name__ and language is not None:
+            return GenerativeModel(vision, qformer, LanguageModelConfig(**_here(language)))
+        if description["kind"] == ImageTextModel.__name__:
+            return ImageTextModel(vision, qformer)
+    except (KeyError, TypeError) as error:
+        raise CheckpointMismatch(
+            f"the model's description cannot be read ({error}); export the run again with this version"
+        ) from error
+    raise CheckpointMismatch(f"the model's description is of kind {description['kind']!r}, which is not known here")
+
+
+def _portable(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.replace(_PACKAGE, _PACKAGED) if isinstance(v, str) else v for k, v in values.items()}
+
+
+def _here(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v.replace(_PACKAGED, _PACKAGE) if isinstance(v, str) else v for k, v in values.items()}

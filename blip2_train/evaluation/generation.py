@@ -1,0 +1,68 @@
+"""Scores of a generative model on held-out pictures: its loss, and CIDEr of the captions it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from blip2_train.distributed import gather_objects, rank
+from blip2_train.evaluation.metrics.coco_caption import score_captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenCaption:
+    """A caption beside what people wrote."""
+
+    image_id: int
+    caption: str
+    references: tuple[str, ...]
+
+
+@dataclass
+class GenerationEvaluation:
+    """Collects held-out batches, then scores them; the scores do not depend on the number of processes."""
+
+    written: dict[int, WrittenCaption] = field(default_factory=dict)
+    """By image id: a picture that comes twice counts once."""
+    loss_sum: float = 0.0
+    right_sum: float = 0.0
+    count: int = 0
+
+    def add_loss(self, total: Tensor, right: Tensor, count: int) -> None:
+        """Add the summed loss (nats) of `count` labelled tokens, and how many of them were guessed right."""
+        self.loss_sum += float(total)
+        self.right_sum += float(right)
+        self.count += count
+
+    def add_captions(
+        self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]
+    ) -> None:
+        """Add the captions written for pictures `(B,)`."""
+        for image_id, caption, others in zip(image_ids.tolist(), captions, references, strict=True):
+            self.written[image_id] = WrittenCaption(image_id=image_id, caption=caption, references=others)
+
+    def compute(self) -> dict[str, float]:
+        """Scores over the pictures of all processes; every process must call it.
+
+        Returns:
+            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures`, and `cider` (1.0 is 100 in the papers' scale;
+            it depends on the set, see `score_captions`) unless there is no Java to tokenise with.
+        """
+        parts = gather_objects((self.written, self.loss_sum, self.right_sum, self.count))
+        written = {key: value for part in parts for key, value in part[0].items()}
+        count = max(1, sum(part[3] for part in parts))
+        scores = {
+            "loss_lm": sum(part[1] for part in parts) / count,
+            "lm_accuracy": 100 * sum(part[2] for part in parts) / count,
+            "pictures": float(len(written)),
+        }
+        if written and rank() == 0:
+            result = score_captions(
+                {key: value.caption for key, value in written.items()},
+                {key: value.references for key, value in written.items()},
+                ("cider",),
+            )
+            if (cider := result.scores["cider"]) is not None:
+                scores["cider"] = cider
+        return gather_objects(scores)[0]

@@ -1,0 +1,159 @@
+"""The stage-2 model: the queries speak to a frozen language model through one linear layer (Li et al., 2023, section 3.3).
+
+Shape letters: B batch, Q queries, S tokens read, T tokens with a label, D hidden size of the Q-Former, Dl that of the
+language model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.image_queries import ImageQueryModel
+from blip2_train.models.language_model import (
+    FLOAT16_GRADIENT_SCALE,
+    build_language_model,
+    left_padded,
+    own_precision,
+    scale_gradient,
+)
+
+
+class GenerativeModel(ImageQueryModel):
+    """Tower, Q-Former without its text half, and a frozen language model that reads the projected queries.
+
+    Args:
+        vision: The tower.
+        qformer: The Q-Former; its text sizes are not used.
+        language: The language model, decoder-only or encoder-decoder.
+    """
+
+    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, language: LanguageModelConfig) -> None:
+        super().__init__(vision, qformer, text_branch=False)
+        self.language_config = language
+        self.initialise(self.qformer)
+        language_model = build_language_model(language)
+        self.language_projection = nn.Linear(qformer.hidden_size, embedding_width(language_model))
+        self.language_model = language_model
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the language model has an encoder (T5) or not (OPT)."""
+        return bool(self.language_model.config.is_encoder_decoder)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; the language model follows only if the recipe wants its dropout or checkpointing."""
+        super().train(mode)
+        config = self.language_config
+        self.language_model.train(mode and (config.dropout or config.gradient_checkpointing))
+        return self
+
+    def query_states(self, pixel_values: Tensor) -> Tensor:
+        """Output `(B, Q, D)` of the Q-Former for pictures `(B, 3, H, W)`."""
+        return self.image_pass(self.project_image(self.vision_model(pixel_values))).states
+
+    def soft_prompt(self, pixel_values: Tensor) -> Tensor:
+        """What the language model reads of pictures `(B, 3, H, W)`: `(B, Q, Dl)`."""
+        prompt: Tensor = self.language_projection(self.query_states(pixel_values))
+        return prompt
+
+    def predicting_states(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Last states of the language model, aligned with the labels.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`.
+            input_ids: `(B, S)`, int64: read after the queries.
+            attention_mask: `(B, S)`, bool, True = real token.
+            labels: `(B, T)`, int64, -100 where there is none; decoder-only: T = S.
+
+        Returns:
+            `(B, T, Dl)`; the state at t has seen what stands before label t, and predicts it.
+        """
+        embeddings, mask = self._read(self.soft_prompt(pixel_values), input_ids, attention_mask, training=True)
+        with own_precision(self.language_model, pixel_values.device):
+            if self.is_encoder_decoder:
+                states = self._encoder_decoder_states(embeddings, mask, labels)
+            else:
+                output = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
+                states = output.last_hidden_state[:, -labels.shape[1] - 1 : -1]
+        return scale_gradient(states, self._gradient_scale)
+
+    def output_layer(self) -> tuple[Tensor, Tensor | None]:
+        """Weight `(V, Dl)` and bias of the language model's vocabulary head."""
+        head = cast(nn.Linear, self.language_model.get_output_embeddings())
+        return head.weight, head.bias
+
+    @torch.no_grad()
+    def generate(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, options: GenerationOptions, **tokens: int
+    ) -> Tensor:
+        """Generate text for pictures.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`.
+            input_ids: `(B, S)`, int64: prompts, padded on either side; S may be 0.
+            attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
+            options: Search or sampling.
+            tokens: `eos_token_id` and `pad_token_id`.
+
+        Returns:
+            `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front).
+        """
+        embeddings, mask = left_padded(*self._read(self.soft_prompt(pixel_values), input_ids, attention_mask))
+        chosen: dict[str, Any] = {
+            "num_beams": options.num_beams,
+            "max_new_tokens": options.max_new_tokens,
+            "min_new_tokens": options.min_new_tokens,
+            "repetition_penalty": options.repetition_penalty,
+            "do_sample": options.do_sample,
+        }
+        if options.num_beams > 1:
+            chosen["length_penalty"] = options.length_penalty
+        if options.do_sample:
+            chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": 0}
+        with own_precision(self.language_model, pixel_values.device):
+            ids = cast(Any, self.language_model).generate(
+                inputs_embeds=embeddings, attention_mask=mask, **chosen, **tokens
+            )
+        return cast(Tensor, ids)
+
+    @property
+    def _gradient_scale(self) -> float:
+        return FLOAT16_GRADIENT_SCALE if next(self.language_model.parameters()).dtype == torch.float16 else 1.0
+
+    def _read(
+        self, prompt: Tensor, input_ids: Tensor, attention_mask: Tensor, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings `(B, Q + S, Dl)` and mask (int64) of the queries and the text after them."""
+        text = self.language_model.get_input_embeddings()(input_ids)
+        if training:
+            prompt = scale_gradient(prompt, 1.0 / self._gradient_scale)
+        mask = torch.cat([attention_mask.new_ones(prompt.shape[:2]), attention_mask], dim=1)
+        return torch.cat([prompt.to(text.dtype), text], dim=1), mask.long()
+
+    def _encoder_decoder_states(self, embeddings: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        model, config = cast(Any, self.language_model), self.language_model.config
+        start = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+        said = torch.cat([start, labels[:, :-1]], dim=1)
+        read = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        output = model.get_decoder()(
+            input_ids=said.masked_fill(said == -100, config.pad_token_id),
+            encoder_hidden_states=read,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        )
+        states: Tensor = output.last_hidden_state
+        if getattr(config, "scale_decoder_outputs", False):  # T5 with a tied head
+            states = states * config.d_model**-0.5
+        return states
+
+
+def embedding_width(language_model: PreTrainedModel) -> int:
+    """Size Dl of the token embeddings of a language model."""
+    return int(cast(nn.Embedding, language_model.get_input_embeddings()).embedding_dim)

@@ -1,0 +1,124 @@
+"""The frozen language model: any causal or sequence-to-sequence model of transformers, and how gradients pass it.
+
+Shape letters: B batch, L tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
+
+from blip2_train.errors import ConfigError
+from blip2_train.models.configs import DTYPES, LanguageModelConfig
+
+FLOAT16_GRADIENT_SCALE = 1024.0
+"""Factor on gradients inside a float16 language model: those of a mean over thousands of tokens would vanish there."""
+_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+_DROPOUTS = (
+    "dropout attention_dropout activation_dropout dropout_rate resid_pdrop embd_pdrop attn_pdrop hidden_dropout "
+    "hidden_dropout_prob attention_probs_dropout_prob layerdrop"
+).split()
+
+
+def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig:
+    """transformers' configuration of a language model, with the recipe's overrides.
+
+    Raises:
+        ConfigError: if transformers does not know it, `name` cannot be read, or an override changes nothing.
+    """
+    try:
+        if config.architecture is not None:
+            values = dict(config.architecture)
+            architecture = AutoConfig.for_model(values.pop("model_type"), **values)
+        else:
+            architecture = AutoConfig.from_pretrained(config.name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"language model {config.name!r} has no configuration that transformers can read "
+            f"({' '.join(str(error).split())[:150]}); give a folder with config.json, a hub id, or model.language.architecture"
+        ) from error
+    for key, value in config.overrides.items():
+        if not hasattr(architecture, key):
+            raise ConfigError(f"language override {key!r}: a {architecture.model_type} configuration has no such key")
+        setattr(architecture, key, value)
+    scaled = [key for key in _SCALED_LOGITS if getattr(architecture, key, None) not in (None, 1, 1.0)]
+    if scaled:
+        raise ConfigError(
+            f"language model {config.name!r} changes its logits by {scaled[0]}, which the chunked loss does not know; "
+            "choose another model"
+        )
+    if config.gradient_checkpointing and not config.dropout:  # checkpointing acts in training mode only
+        for key in _DROPOUTS:
+            if hasattr(architecture, key):
+                setattr(architecture, key, 0.0)
+    return architecture
+
+
+def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
+    """The language model of a configuration, frozen.
+
+    With `weights: random` it has random weights; otherwise it lies on the meta device, without memory, until
+    `load_language_model` replaces it.
+    """
+    architecture = language_model_architecture(config)
+    family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        with torch.device("meta" if config.weights != "random" else torch.get_default_device()):
+            model: PreTrainedModel = family.from_config(architecture, dtype=DTYPES[config.dtype])
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"language model {config.name!r} cannot be built: {' '.join(str(error).split())[:150]}"
+        ) from error
+    return freeze_language_model(model, config)
+
+
+def freeze_language_model(model: PreTrainedModel, config: LanguageModelConfig) -> PreTrainedModel:
+    """Take a language model out of training."""
+    model.requires_grad_(False)
+    model.eval()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def own_precision(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """Switches autocast off around a frozen model with 16-bit weights: it computes in them, without casts."""
+    if next(model.parameters()).dtype in (torch.float16, torch.bfloat16):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """The same values; their gradient is multiplied by `factor`."""
+    scaled: Tensor = _ScaleGradient.apply(values, factor)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+def left_padded(embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move what is masked to the front of each row, the rest keeping its order.
+
+    Args:
+        embeddings: `(B, L, D)`.
+        mask: `(B, L)`, 1 or True = real.
+
+    Example:
+        >>> left_padded(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[True, False, True]]))[0].flatten()
+        tensor([2., 1., 3.])
+    """
+    order = mask.int().argsort(dim=1, stable=True)
+    return embeddings.gather(1, order[:, :, None].expand_as(embeddings)), mask.gather(1, order)

@@ -1,0 +1,117 @@
+"""Stage 2 of BLIP-2: the frozen language model says the text that belongs to the picture.
+
+Shape letters: B batch per process, T text tokens, K tokens with a label, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blip2_train.distributed import mean_over_processes
+from blip2_train.errors import ConfigError
+from blip2_train.types import GenerationBatch, GenerativeEncoder, ObjectiveOutput
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sums of losses and of right guesses; the gradient of the states is made in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        exact = torch.promote_types(states.dtype, torch.float32)
+        total, right = states.new_zeros((), dtype=exact), states.new_zeros((), dtype=exact)
+        gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        for first in range(0, len(labels), chunk):
+            rows, wanted = states[first : first + chunk], labels[first : first + chunk]
+            logits = F.linear(rows.to(weight.dtype), weight, bias).to(exact)
+            log_probabilities = logits.log_softmax(dim=1)
+            total -= log_probabilities.gather(1, wanted[:, None]).sum()
+            right += (logits.argmax(dim=1) == wanted).sum()
+            if gradient is not None:
+                probabilities = log_probabilities.exp()
+                probabilities[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0
+                gradient[first : first + chunk] = (probabilities.to(weight.dtype) @ weight).to(states.dtype)
+        ctx.save_for_backward(*([] if gradient is None else [gradient]))
+        ctx.mark_non_differentiable(right)
+        return total, right
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].to(gradient.dtype), None, None, None, None
+
+
+def chunked_cross_entropy(
+    states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int = 512
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy under a frozen vocabulary head, without ever holding all logits.
+
+    Args:
+        states: `(K, D)`: last states at the labelled positions only.
+        weight: `(V, D)`, frozen.
+        bias: `(V,)`, frozen, or None.
+        labels: `(K,)`, int64, in 0 … V - 1.
+        chunk: Rows whose logits exist at a time; memory is `chunk * V`, whatever the batch.
+
+    Returns:
+        Sum of the losses (nats) and number of tokens guessed right, scalars in at least float32.
+
+    Raises:
+        ValueError: if the head trains; its gradient is not computed.
+
+    Example:
+        >>> states, head = torch.zeros(3, 2), torch.ones(4, 2)
+        >>> [round(float(v), 3) for v in chunked_cross_entropy(states, head, None, torch.tensor([0, 1, 0]))]
+        [4.159, 2.0]
+    """
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        raise ValueError("the vocabulary head must be frozen: the chunked loss gives it no gradient")
+    with torch.autocast(states.device.type, enabled=False):
+        total, right = _ChunkedCrossEntropy.apply(states, weight, bias, labels, chunk)  # type: ignore[no-untyped-call]
+    return total, right
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationObjective:
+    """The language-modelling loss of stage 2 and of fine-tuning.
+
+    Args:
+        chunk: Labelled tokens whose logits exist at a time.
+
+    Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.3; no label smoothing, as the released code.
+    Differences from it: the vocabulary head runs on labelled positions only, and the mean is over the labelled tokens of
+    all processes.
+    """
+
+    chunk: int = 512
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ConfigError(f"objective.chunk must be at least 1, got {self.chunk}")
+
+    def __call__(self, model: GenerativeEncoder, batch: GenerationBatch) -> ObjectiveOutput:
+        """The loss of this process's B samples, on the model's device."""
+        total, right = self.sums(model, batch)
+        count = total.new_tensor(float(len(batch.target_positions)))
+        mean_count = mean_over_processes(count).clamp_min(1.0)
+        loss = total / mean_count
+        return ObjectiveOutput(loss, {"lm": loss.detach()}, {"lm_accuracy": right / mean_count})
+
+    def sums(self, model: GenerativeEncoder, batch: GenerationBatch) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of the labelled tokens, and number of them guessed right."""
+        states = model.predicting_states(batch.pixel_values, batch.input_ids, batch.attention_mask, batch.labels)
+        weight, bias = model.output_layer()
+        chosen = states.flatten(0, 1).index_select(0, batch.target_positions)
+        labels = batch.labels.flatten().index_select(0, batch.target_positions)
+        return chunked_cross_entropy(chosen, weight, bias, labels, self.chunk)
+
+    def chance_levels(self, vocab_size: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, in nats: ln V."""
+        return {"lm": math.log(vocab_size)}

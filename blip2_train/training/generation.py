@@ -1,0 +1,139 @@
+"""Stage 2 under Lightning: the objective in training; loss, captions and CIDEr in validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2_train.data.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.generation import GenerationEvaluation, WrittenCaption
+from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.objectives.generation import GenerationObjective
+from blip2_train.optim.config import OptimizerConfig
+from blip2_train.training.base import TrainingModule
+from blip2_train.training.caption_log import CaptionLog
+from blip2_train.types import GenerationBatch
+
+
+class GenerationModule(TrainingModule):
+    """Trains a `GenerativeModel` to say the text of each picture.
+
+    Args:
+        model: The stage-2 model.
+        objective: Its loss.
+        optimizer: Numbers of AdamW and its schedule.
+        collator: Makes the batches; its tokenizer also writes prompts and reads what is generated.
+        seed: Of dropout.
+        prompt: What generation in validation starts from.
+        generation: How captions are generated in validation.
+        shown: Held-out pictures whose captions are shown.
+        log_every: Optimiser steps between logged values.
+
+    Raises:
+        ConfigError: if the collator is of the other kind of language model, or the prompt is too long for the model.
+        CheckpointMismatch: if the tokenizer knows more tokens than the language model.
+    """
+
+    model: GenerativeModel
+    stage = "stage2"
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        objective: GenerationObjective,
+        optimizer: OptimizerConfig,
+        collator: DecoderOnlyCollator | EncoderDecoderCollator,
+        seed: int,
+        prompt: str = "",
+        generation: GenerationOptions | None = None,
+        shown: int = 8,
+        log_every: int = 10,
+    ) -> None:
+        super().__init__(model, optimizer, seed, log_every)
+        self.objective, self.collator, self.prompt, self.shown = objective, collator, prompt, shown
+        self.generation = generation or GenerationOptions()
+        self.tokenizer = collator.tokenizer.padding_on("left")
+        self.captions: CaptionLog | None = None
+        """Where the captions of a few pictures are written; None = nowhere."""
+        self.shown_captions: list[WrittenCaption] = []
+        """Captions of the last validation, of this process's first pictures."""
+        self._evaluation: GenerationEvaluation | None = None
+        self._pictures: list[Tensor] = []
+        self._check()
+
+    def training_step(self, batch: GenerationBatch, batch_idx: int) -> Tensor:
+        """The loss of one micro-batch."""
+        output = self.objective(self.model, batch)
+        losses = {f"loss_{name}": value for name, value in output.terms.items()}
+        self.log_training({"loss": output.total, **losses, **output.stats})
+        return output.total
+
+    def chance_levels(self, contrasted: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, by the name under which the loss is logged."""
+        levels = self.objective.chance_levels(int(self.model.language_model.config.vocab_size))
+        return {f"loss_{name}": value for name, value in levels.items()}
+
+    def on_validation_epoch_start(self) -> None:
+        """Start a fresh collection."""
+        self._evaluation, self._pictures = GenerationEvaluation(), []
+
+    def validation_step(self, batch: GenerationBatch, batch_idx: int) -> None:
+        """The loss on one held-out batch, and captions for its pictures."""
+        assert self._evaluation is not None
+        self._evaluation.add_loss(*self.objective.sums(self.model, batch), len(batch.target_positions))
+        ids, mask = self.tokenizer.padded([self.tokenizer.prompt(self.prompt)] * len(batch))
+        said = self.model.generate(
+            batch.pixel_values,
+            ids.to(self.device),
+            mask.to(self.device),
+            self.generation,
+            eos_token_id=self.tokenizer.end_id,
+            pad_token_id=self.tokenizer.pad_id,
+        )
+        self._evaluation.add_captions(batch.image_ids, self.tokenizer.decode(said), batch.references)
+        missing = self.shown - sum(len(part) for part in self._pictures)
+        if self.captions is not None and missing > 0:
+            self._pictures.append(batch.pixel_values[:missing].cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Score all held-out pictures, log the scores under `val/`, and show some captions."""
+        assert self._evaluation is not None
+        scores = self._evaluation.compute()
+        written = list(self._evaluation.written.values())
+        self._evaluation = None
+        self.log_validation(scores)
+        if self.captions is not None and self._pictures:
+            pictures = torch.cat(self._pictures)
+            self.shown_captions = written[: len(pictures)]
+            self.captions.write(self.global_step, pictures[: len(written)], self.shown_captions, self.loggers)
+
+    def _check(self) -> None:
+        if self.collator.tokenizer.encoder_decoder != self.model.is_encoder_decoder:
+            kind = "encoder_decoder" if self.model.is_encoder_decoder else "decoder_only"
+            raise ConfigError(
+                f"collator does not fit language model {self.model.language_config.name}; pass collator={kind}"
+            )
+        vocabulary = int(self.model.language_model.config.vocab_size)
+        if len(self.tokenizer) > vocabulary:
+            raise CheckpointMismatch(
+                f"the tokenizer of {self.tokenizer.name} knows {len(self.tokenizer)} tokens, the language model "
+                f"{vocabulary}: they do not belong together"
+            )
+        longest = getattr(self.model.language_model.config, "max_position_embeddings", None)
+        if longest is None or self.model.is_encoder_decoder:
+            return
+        queries = self.model.qformer_config.num_queries
+        needed: dict[str, Any] = {
+            f"max_text_length {self.collator.max_text_length}": self.collator.max_text_length,
+            "prompt and max_new_tokens": len(self.tokenizer.prompt(self.prompt)) + self.generation.max_new_tokens,
+        }
+        for what, tokens in needed.items():
+            if queries + tokens > longest:
+                raise ConfigError(
+                    f"{queries} queries and {what} make {queries + tokens} tokens, but language model "
+                    f"{self.model.language_config.name} reads at most {longest}; lower it"
+                )
