@@ -1,0 +1,234 @@
+"""Scores of captions against those that people wrote, equal to the last digit to the official COCO evaluation.
+
+The official code is the package pycocoevalcap. Its tokeniser, METEOR and SPICE are Java programs, which are run here
+without its wrappers: those shift captions to other pictures after a line separator, write into site-packages, and hang
+for ever when METEOR fails.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.metrics.java import JavaError, JavaProgram
+
+METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice")
+
+K = TypeVar("K", bound=Hashable)
+_Tokens = dict[int, list[str]]
+_Scores = list[tuple[float, Sequence[float]]]
+_logger = logging.getLogger(__name__)
+_PACKAGE = Path(ptbtokenizer.__file__).parents[1]
+_BREAKS = re.compile("[\t\n\x0b\x0c\r\u2028\u2029]+")
+"""Tabs, and all characters at which the tokeniser begins a new line."""
+_SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+_OPEN_PACKAGES = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionScores(Generic[K]):
+    """Scores by name of the metric, on the library's scale: 1.0 is what papers print as 100."""
+
+    scores: dict[str, float | None]
+    """Over all pictures; None where it could not be computed."""
+    reasons: dict[str, str]
+    """Why a score is None, and how to get it."""
+    per_image: dict[str, dict[K, float]]
+    """By metric, then picture. SPICE has none."""
+
+
+def score_captions(
+    predictions: Mapping[K, str],
+    references: Mapping[K, Sequence[str]],
+    metrics: Sequence[str] = ("cider",),
+    *,
+    time_limit: float = 600.0,
+) -> CaptionScores[K]:
+    """BLEU, METEOR, ROUGE-L, CIDEr and SPICE of one caption per picture.
+
+    CIDEr weighs words by how rare they are among the references of exactly these pictures. So it can be compared only
+    between runs on the same set, must not be averaged over parts of a set, and is 0 for a single picture. Its highest
+    value is 10, which papers would print as 1000.
+
+    Args:
+        predictions: By picture. An empty caption is allowed, and scores low.
+        references: By the same pictures, one or more captions each.
+        metrics: Any of `METRICS`.
+        time_limit: Seconds, for each of the Java programs (the tokeniser, METEOR, SPICE). METEOR needs 10 to 30 for its
+            start; SPICE parses every caption, and may need more than the default for COCO's test split.
+
+    Returns:
+        The scores. A metric whose program is missing, fails or takes too long is None with a reason; without the
+        tokeniser that is every metric. SPICE is the mean with three decimals that its program prints.
+
+    Raises:
+        ConfigError: for a picture that only one side has, one without references, an unknown metric, or no picture.
+
+    Source: Chen et al., "Microsoft COCO Captions", arXiv:1504.00325; the code of pycocoevalcap 1.2.
+    """
+    _check(predictions, references, metrics)
+    keys = list(references)
+    try:
+        written, own = _tokenize(
+            [[text for key in keys for text in references[key]], [predictions[key] for key in keys]], time_limit
+        )
+    except JavaError as error:
+        return _no_scores(metrics, str(error))
+    if not any(written):
+        return _no_scores(metrics, "no reference holds a word; check the annotation file")
+    following = iter(written)
+    reference_tokens = {index: list(islice(following, len(references[key]))) for index, key in enumerate(keys)}
+    prediction_tokens = {index: [text] for index, text in enumerate(own)}
+    if "cider" in metrics and len(keys) == 1:
+        _logger.warning("CIDEr of a single picture is 0 whatever the caption: no word is rarer than another")
+    results: dict[str, tuple[float, Sequence[float]]] = {}
+    reasons: dict[str, str] = {}
+    for names, score in _SCORERS.items():
+        if set(names) & set(metrics):
+            try:
+                results.update(zip(names, score(reference_tokens, prediction_tokens, time_limit), strict=True))
+            except JavaError as error:
+                reasons.update({name: str(error) for name in names if name in metrics})
+    return CaptionScores(
+        scores={name: float(results[name][0]) if name in results else None for name in metrics},
+        reasons=reasons,
+        per_image={
+            name: dict(zip(keys, map(float, results[name][1]), strict=True))
+            for name in metrics
+            if name in results and len(results[name][1])
+        },
+    )
+
+
+def tokenize_captions(captions: Mapping[K, Sequence[str]], time_limit: float = 600.0) -> dict[K, list[str]]:
+    """Captions as the official evaluation compares them: lower case, no punctuation, tokens separated by blanks.
+
+    Args:
+        captions: By picture, any number each.
+        time_limit: Seconds.
+
+    Returns:
+        By the same pictures, as many each.
+
+    Raises:
+        JavaError: if the tokeniser cannot run. There is no other one: its scores would be others.
+    """
+    (tokens,) = _tokenize([[text for texts in captions.values() for text in texts]], time_limit)
+    following = iter(tokens)
+    return {key: list(islice(following, len(texts))) for key, texts in captions.items()}
+
+
+def _tokenize(blocks: Sequence[Sequence[str]], time_limit: float) -> list[list[str]]:
+    """Tokenise several lists of captions in one run.
+
+    The tokeniser looks a little beyond the end of a line ("No." before a digit is a word, else it is "no" and a full
+    stop), so an empty line keeps the lists apart, and blanks at the ends of captions stay, as in the official run.
+    """
+    lines: list[str] = []
+    for block in blocks:
+        lines += ["", *(_BREAKS.sub(" ", text) for text in block)]
+    arguments = ["-cp", str(_PACKAGE / "tokenizer" / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)]
+    arguments += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    with JavaProgram("the PTB tokeniser", arguments, time_limit) as tokenizer:
+        found = tokenizer.finish("\n".join(lines)).split("\n")
+    if len(found) != len(lines):
+        raise JavaError(f"the PTB tokeniser returned {len(found)} lines for {len(lines)}; no caption can be paired")
+    following = iter(
+        [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in found]
+    )
+    return [list(islice(following, 1, 1 + len(block))) for block in blocks]
+
+
+def _no_scores(metrics: Sequence[str], reason: str) -> CaptionScores[K]:
+    return CaptionScores(scores=dict.fromkeys(metrics), reasons=dict.fromkeys(metrics, reason), per_image={})
+
+
+def _check(predictions: Mapping[K, str], references: Mapping[K, Sequence[str]], metrics: Sequence[str]) -> None:
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise ConfigError(f"there is no caption metric {unknown[0]!r}; choose among {', '.join(METRICS)}")
+    if not references:
+        raise ConfigError("there are no references, so there is nothing to score")
+    missing = [key for key in references if key not in predictions]
+    extra = [key for key in predictions if key not in references]
+    if missing or extra:
+        faults = [
+            f"{len(keys)} pictures have {what} (first: {', '.join(map(repr, keys[:3]))})"
+            for keys, what in ((missing, "references but no caption"), (extra, "a caption but no references"))
+            if keys
+        ]
+        raise ConfigError(f"{' and '.join(faults)}; caption every picture of the annotation file, and no other")
+    for key, texts in references.items():
+        if isinstance(texts, str) or not texts:
+            raise ConfigError(f"picture {key!r} has references {texts!r}; give a list of one or more captions")
+        if not isinstance(predictions[key], str):
+            raise ConfigError(f"picture {key!r} has caption {predictions[key]!r}; give one string")
+
+
+def _bleu(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
+    return list(zip(*Bleu(4).compute_score(references, predictions, verbose=0), strict=True))
+
+
+def _of_library(scorer: Callable[[], Any]) -> Callable[[_Tokens, _Tokens, float], _Scores]:
+    return lambda references, predictions, time_limit: [scorer().compute_score(references, predictions)]
+
+
+def _meteor(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
+    arguments = ["-Xmx2G", "-jar", str(_PACKAGE / "meteor" / "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en", "-norm"]
+    with JavaProgram("METEOR", arguments, time_limit) as meteor:
+        counts = []
+        for key, texts in references.items():
+            fields = [text.replace("|||", "") for text in (*texts, predictions[key][0])]
+            # An empty caption leaves "||| " at the end. Without its blank, METEOR would score the last reference.
+            counts += meteor.ask(" ||| ".join(["SCORE", *fields]))
+        *scores, mean = meteor.ask(" ||| ".join(["EVAL", *counts]), replies=len(counts) + 1)
+    try:
+        return [(float(mean), [float(score) for score in scores])]
+    except ValueError as error:
+        raise JavaError(f"METEOR answered with something other than a number: {error}") from error
+
+
+def _spice(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
+    """The mean F-score that the program prints.
+
+    The program writes the scores of single pictures by way of a JavaScript engine, which Java lost in version 15, so
+    they are not asked for. The opened packages are those that its serialiser reaches into, which Java forbids since 16.
+    """
+    folder = _PACKAGE / "spice"
+    if missing := [name for name in _SPICE_MODELS if not (folder / "lib" / name).exists()]:
+        raise JavaError(
+            f"SPICE lacks {' and '.join(missing)}: take them from stanford-corenlp-full-2015-12-09.zip (384 MB) at "
+            f"nlp.stanford.edu/software, and put them into {folder / 'lib'}"
+        )
+    rows = [{"image_id": key, "test": predictions[key][0], "refs": texts} for key, texts in references.items()]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "captions.json"
+        path.write_text(json.dumps(rows), "utf-8")
+        arguments = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPEN_PACKAGES]
+        arguments += ["-Xmx8G", "-jar", str(folder / "spice-1.0.jar"), str(path)]
+        with JavaProgram("SPICE", arguments, time_limit) as spice:
+            printed = re.search(r"f-score:\s+(\d\.\d+) \(SPICE metric\)", spice.finish())
+    if printed is None:
+        raise JavaError("SPICE printed no score")
+    return [(float(printed[1]), [])]
+
+
+_SCORERS: dict[tuple[str, ...], Callable[[_Tokens, _Tokens, float], _Scores]] = {
+    METRICS[:4]: _bleu,
+    ("meteor",): _meteor,
+    ("rouge_l",): _of_library(Rouge),
+    ("cider",): _of_library(Cider),
+    ("spice",): _spice,
+}
