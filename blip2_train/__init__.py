@@ -13,10 +13,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "compose": "blip2_train.cli.compose",
     "train": "blip2_train.cli.run",
+    "load_pretrained": "blip2_train.cli.pretrained",
+    "Blip2": "blip2_train.evaluation.inference",
+    "Processor": "blip2_train.data.processor",
     "ImageTextModel": "blip2_train.models.image_text",
+    "GenerativeModel": "blip2_train.models.generative",
     "VisionConfig": "blip2_train.models.configs",
     "QFormerConfig": "blip2_train.models.configs",
+    "LanguageModelConfig": "blip2_train.models.configs",
+    "GenerationOptions": "blip2_train.models.configs",
     "RepresentationObjective": "blip2_train.objectives.representation",
+    "GenerationObjective": "blip2_train.objectives.generation",
     "OptimizerConfig": "blip2_train.optim.config",
 }
 

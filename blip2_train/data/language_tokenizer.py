@@ -47,7 +47,7 @@ class LanguageTokenizer:
         if start_token is not None:
             self.start_ids = [self._one_id("start_token", start_token, None)]
         else:
-            self.start_ids = [] if encoder_decoder else list(self.tokenizer("").input_ids)
+            self.start_ids = [] if encoder_decoder else self._own_start()
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -60,7 +60,7 @@ class LanguageTokenizer:
 
     def words(self, text: str) -> list[int]:
         """Ids of a text alone."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def prompt(self, text: str) -> list[int]:
         """Ids of a prompt as the model reads it before it generates."""
@@ -78,12 +78,13 @@ class LanguageTokenizer:
         """
         ids = self.words(f"{prompt} {text}" if prompt else text)
         alone = self.words(prompt) if prompt else []
-        shared = next((i for i, (a, b) in enumerate(zip(alone, ids, strict=False)) if a != b), min(len(alone), len(ids)))
+        differ = (i for i, (a, b) in enumerate(zip(alone, ids, strict=False)) if a != b)
+        shared = next(differ, min(len(alone), len(ids)))
         room = max_length - len(self.start_ids) - 1
         if room <= shared:
             raise ConfigError(
-                f"the prompt {prompt!r} takes {shared} of the {max_length} tokens of max_text_length and leaves no room for "
-                "text; shorten it, or raise max_text_length"
+                f"the prompt {prompt!r} takes {shared} of the {max_length} tokens of max_text_length and leaves no "
+                "room for text; shorten it, or raise max_text_length"
             )
         return [*self.start_ids, *ids[:room], self.end_id], len(self.start_ids) + shared
 
@@ -92,7 +93,7 @@ class LanguageTokenizer:
         return [*self.words(text)[: max_length - 1], self.end_id]
 
     def padded(self, rows: Sequence[Sequence[int]], fill: int | None = None) -> tuple[Tensor, Tensor]:
-        """Rows `(B, longest)`, int64, filled up with `fill` (the padding token if None), and mask, bool, True = real."""
+        """Rows `(B, longest)`, int64, filled up with `fill` (None = the padding token), and mask, bool, True = real."""
         longest = max((len(row) for row in rows), default=0)
         ids = torch.full((len(rows), longest), self.pad_id if fill is None else fill, dtype=torch.int64)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
@@ -115,20 +116,26 @@ class LanguageTokenizer:
         """Write the tokenizer's files."""
         self.tokenizer.save_pretrained(str(folder))
 
+    def _own_start(self) -> list[int]:
+        """What the tokenizer puts in front of a text; what some add behind it is left to `end_token`."""
+        plain, whole = self.words("a"), list(self.tokenizer("a").input_ids)
+        found = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+        return whole[: next(found, 0)] if plain else whole
+
     def _one_id(self, what: str, token: str | None, own: int | None) -> int:
         if token is None:
             if own is None:
                 raise ConfigError(
-                    f"the tokenizer of {self.name} has no {what.replace('_', ' ')}; set model.language.{what} to one of its "
-                    "tokens (padding is masked: its end token will do)"
+                    f"the tokenizer of {self.name} has no {what.replace('_', ' ')}; set model.language.{what} to one "
+                    "of its tokens (padding is masked: its end token will do)"
                 )
             return int(own)
         known = self.tokenizer.get_vocab().get(token)
         ids = [known] if known is not None else self.words(token)
         if len(ids) != 1 or (self.tokenizer.unk_token_id is not None and ids[0] == self.tokenizer.unk_token_id):
             raise ConfigError(
-                f"model.language.{what} {token!r} is {len(ids)} tokens for the tokenizer of {self.name}, not one it knows; "
-                "choose a single token of its vocabulary"
+                f"model.language.{what} {token!r} is {len(ids)} tokens for the tokenizer of {self.name}, not one it "
+                "knows; choose a single token of its vocabulary"
             )
         return int(ids[0])
 
@@ -136,7 +143,7 @@ class LanguageTokenizer:
 def _load(name: str) -> Any:
     folder = Path(name).expanduser()
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2):
-        raise CheckpointMismatch(f"there is no language model folder {name}: give a folder with tokenizer files, or a hub id")
+        raise CheckpointMismatch(f"there is no language model folder {name}: give a folder with its files, or a hub id")
     try:
         return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name)
     except Exception as error:  # transformers raises whatever its readers raise

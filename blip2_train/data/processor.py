@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from blip2_train.data.pictures import decode_picture, upright_rgb
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.text import clean_caption
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform
-from blip2_train.errors import ShardError
+from blip2_train.errors import ConfigError, ShardError
 
-Picture = str | Path | Image.Image
+Picture = str | Path | Image.Image | Tensor
+"""A file, a picture of any mode and size, or pixel values `(3, H, W)` that were processed before."""
+Pictures = Picture | Iterable[Picture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +45,42 @@ class Processor:
     """What captions start from unless something else is asked for."""
 
     def images(self, pictures: Sequence[Picture]) -> Tensor:
-        """Pixel values `(B, 3, H, W)` of pictures: paths or PIL images of any mode and size.
+        """Pixel values `(B, 3, H, W)` of pictures.
 
         Raises:
             ShardError: naming a file that is no readable picture.
+            ConfigError: if pixel values are not of this model's size.
         """
-        transform = EvalTransform(self.image_size, self.mean, self.std)
-        return torch.stack([transform(_opened(picture), torch.Generator()) for picture in pictures])
+        return torch.stack([self.image(picture) for picture in pictures])
+
+    def image(self, picture: Picture) -> Tensor:
+        """Pixel values `(3, H, W)` of one picture.
+
+        Raises:
+            ShardError: naming a file that is no readable picture.
+            ConfigError: if pixel values are not of this model's size.
+        """
+        if isinstance(picture, Tensor):
+            if picture.shape != (3, self.image_size, self.image_size):
+                raise ConfigError(
+                    f"pixel values have shape {tuple(picture.shape)}, but this model reads (3, {self.image_size}, "
+                    f"{self.image_size}); give the picture itself, or what Processor.image makes of it"
+                )
+            return picture
+        return EvalTransform(self.image_size, self.mean, self.std)(open_picture(picture), torch.Generator())
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids `(B, T)` and mask `(B, T)`, bool, of texts for the Q-Former, cleaned and cut as in training."""
+        """Ids `(B, T)` and mask `(B, T)`, bool, of texts for the Q-Former, cleaned and cut as in training.
+
+        Raises:
+            ConfigError: if nothing is left of a text.
+        """
+        cleaned = [clean_caption(text) for text in texts]
+        for text, clean in zip(texts, cleaned, strict=True):
+            if not clean:
+                raise ConfigError(f"text {text!r} is empty once cleaned as in training; leave it out, or write words")
         batch = self.text_tokenizer(
-            [clean_caption(text) for text in texts],
-            padding="longest",
-            truncation=True,
-            max_length=self.max_text_length,
-            return_tensors="pt",
+            cleaned, padding="longest", truncation=True, max_length=self.max_text_length, return_tensors="pt"
         )
         return batch["input_ids"], batch["attention_mask"].bool()
 
@@ -83,17 +105,34 @@ class Processor:
         return self.text_tokenizer if self.text_tokenizer is not None else self.language_tokenizer
 
 
-def _opened(picture: Picture) -> Image.Image:
-    """An RGB picture, turned as its EXIF says.
+def listed(pictures: Pictures) -> list[Picture]:
+    """Pictures as a list; a single one is a list of one."""
+    if isinstance(pictures, str | Path | Image.Image) or (isinstance(pictures, Tensor) and pictures.ndim == 3):
+        return [pictures]
+    return list(pictures)
+
+
+def open_picture(picture: str | Path | Image.Image) -> Image.Image:
+    """A picture in mode RGB, turned as its EXIF data says.
 
     Raises:
-        ShardError: naming the file.
+        ShardError: naming the file, if it is no readable picture.
     """
     if isinstance(picture, Image.Image):
-        return upright_rgb(picture)
-    path = Path(picture)
+        try:
+            picture.load()  # Pillow reads a file only when its pixels are asked for
+            return upright_rgb(picture)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(getattr(picture, "filename", "") or "the picture", str(error)) from error
+    path = Path(picture).expanduser()
     try:
         return decode_picture(path.read_bytes())
-    except (OSError, UnusableSample) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ShardError(f"{path} is no picture that can be read ({reason}); leave it out or save it again") from error
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except UnusableSample as error:
+        raise _unreadable(path, f"{error.reason}: {error.detail}") from error
+
+
+def _unreadable(what: str | Path, reason: str) -> ShardError:
+    reason = " ".join(reason.split())[:150]
+    return ShardError(f"{what} is no picture that can be read ({reason}); leave it out, or save it again")

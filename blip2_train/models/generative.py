@@ -1,4 +1,4 @@
-"""The stage-2 model: the queries speak to a frozen language model through one linear layer (Li et al., 2023, section 3.3).
+"""The stage-2 model: queries speak to a frozen language model through one linear layer (Li et al., 2023, section 3.3).
 
 Shape letters: B batch, Q queries, S tokens read, T tokens with a label, D hidden size of the Q-Former, Dl that of the
 language model, V vocabulary.
@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.image_queries import ImageQueryModel
@@ -95,6 +95,9 @@ class GenerativeModel(ImageQueryModel):
     ) -> Tensor:
         """Generate text for pictures.
 
+        Only `options` and `tokens` decide; settings that a language model brings along (sampling, forced or forbidden
+        tokens, …) are left aside.
+
         Args:
             pixel_values: `(B, 3, H, W)`.
             input_ids: `(B, S)`, int64: prompts, padded on either side; S may be 0.
@@ -105,22 +108,39 @@ class GenerativeModel(ImageQueryModel):
         Returns:
             `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front).
         """
-        embeddings, mask = left_padded(*self._read(self.soft_prompt(pixel_values), input_ids, attention_mask))
+        embeddings, mask = self._read(self.soft_prompt(pixel_values), input_ids, attention_mask)
+        if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
+            embeddings, mask = (part.flip(1) for part in left_padded(embeddings.flip(1), mask.flip(1)))
+        else:
+            embeddings, mask = left_padded(embeddings, mask)
         chosen: dict[str, Any] = {
             "num_beams": options.num_beams,
             "max_new_tokens": options.max_new_tokens,
             "min_new_tokens": options.min_new_tokens,
-            "repetition_penalty": options.repetition_penalty,
             "do_sample": options.do_sample,
         }
         if options.num_beams > 1:
             chosen["length_penalty"] = options.length_penalty
         if options.do_sample:
             chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": 0}
-        with own_precision(self.language_model, pixel_values.device):
-            ids = cast(Any, self.language_model).generate(
-                inputs_embeds=embeddings, attention_mask=mask, **chosen, **tokens
-            )
+        model = cast(Any, self.language_model)
+        start = model.config.decoder_start_token_id if self.is_encoder_decoder else None
+        settings = GenerationConfig(**chosen, **tokens, decoder_start_token_id=start)
+        # as an option, it would leave out as many new tokens of a row as the row has padding (transformers 5.23)
+        penalty = (
+            [RepetitionPenaltyLogitsProcessor(options.repetition_penalty)] if options.repetition_penalty != 1 else []
+        )
+        own, model.generation_config = model.generation_config, settings  # what is unset is filled up from here
+        try:
+            with own_precision(self.language_model, pixel_values.device):
+                ids = model.generate(
+                    inputs_embeds=embeddings,
+                    attention_mask=mask,
+                    generation_config=settings,
+                    logits_processor=LogitsProcessorList(penalty),
+                )
+        finally:
+            model.generation_config = own
         return cast(Tensor, ids)
 
     @property

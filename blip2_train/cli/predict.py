@@ -1,0 +1,28 @@
+"""`python scripts/predict.py {caption,answer,chat,match,embed}`: use a trained model on pictures."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from blip2_train.cli.predict_options import parser
+from blip2_train.cli.terminal import run_command
+
+
+def main(arguments: list[str]) -> None:
+    """Read the options, then do the task; what it needs is imported only once the options are right."""
+    options = parser().parse_args(arguments)
+    from blip2_train.cli.predict_tasks import perform
+
+    perform(options)
+
+
+def command() -> None:
+    """Entry of the console script."""
+    try:
+        code = run_command(main)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the lines has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,158 @@
+"""Features of pictures, texts and pairs, and the scores of pairs, computed as in training.
+
+What `features` gives, by name (N rows; Q queries, D hidden size, E feature size, T = `max_text_length` tokens, Dl
+hidden size of a language model):
+
+| name | shape | of | what it is |
+| --- | --- | --- | --- |
+| `image_states` | `(N, Q, D)` | pictures | the queries after reading the picture |
+| `image_features` | `(N, Q, E)` | pictures | those projected, unit length: what contrast compares |
+| `text_states` | `(N, T, D)` | texts | all tokens of the text, zeros where `text_mask` is False |
+| `text_mask` | `(N, T)` | texts | bool, True = real token |
+| `text_features` | `(N, E)` | texts | the first token projected, unit length |
+| `multimodal_states` | `(N, Q, D)` | pairs | the queries after reading picture and text: what matching judges |
+| `query_states` | `(N, Q, D)` | pictures | generative models: the queries after reading the picture |
+| `soft_prompt` | `(N, Q, Dl)` | pictures | generative models: what the language model reads |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blip2_train.data.processor import Picture, Processor
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.writing import batches
+from blip2_train.models import masks
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
+from blip2_train.objectives.contrastive import image_text_similarity
+from blip2_train.types import ImageMemory
+
+TEXTS_AT_ONCE, PAIRS_AT_ONCE = 256, 128
+
+
+class MatchScores(NamedTuple):
+    """How well N pictures and M texts belong together."""
+
+    itc: Tensor
+    """`(N, M)`, float32, in [-1, 1]: cosine of the text and the best query, not divided by the temperature."""
+    itm: Tensor
+    """`(N, M)`, float32, in [0, 1]: probability that picture and text match."""
+
+
+class EncodedTexts(NamedTuple):
+    """M texts, ready to be compared with pictures."""
+
+    input_ids: Tensor
+    """`(M, T)`, int64."""
+    attention_mask: Tensor
+    """`(M, T)`, bool, True = real token."""
+    features: Tensor
+    """`(M, E)`, float32, unit length."""
+
+
+def encode_texts(network: ImageTextModel, processor: Processor, texts: Sequence[str]) -> EncodedTexts:
+    """Tokenise and encode texts once, for any number of pictures.
+
+    Raises:
+        ConfigError: if a text is empty.
+    """
+    ids, mask = (part.to(network.query_tokens.device) for part in processor.texts(texts))
+    features = [network.encode_text(ids[rows], mask[rows]) for rows in batches(len(texts), TEXTS_AT_ONCE)]
+    return EncodedTexts(ids, mask, torch.cat(features))
+
+
+def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTexts) -> tuple[Tensor, Tensor]:
+    """Similarity and probability of a match of every picture with every text.
+
+    Args:
+        network: The stage-1 model.
+        pixel_values: `(B, 3, H, W)`.
+        texts: M of them.
+
+    Returns:
+        `(B, M)` cosine of the text and the best query, not divided by the temperature; `(B, M)` probability of a match.
+    """
+    images, size = network.encode_image(pixel_values), len(pixel_values)
+    with torch.autocast(pixel_values.device.type, enabled=False):
+        itc = image_text_similarity(images.image_features, texts.features)
+    itm = torch.empty_like(itc)
+    for rows in batches(len(texts.input_ids), max(1, PAIRS_AT_ONCE // size)):
+        ids, mask = texts.input_ids[rows], texts.attention_mask[rows]
+        pairs = (ids.repeat_interleave(size, dim=0), mask.repeat_interleave(size, dim=0))
+        logits = network.match([images.memory.repeat(len(ids))], *pairs)
+        itm[:, rows] = logits.softmax(dim=1)[:, 1].reshape(len(ids), size).T
+    return itc, itm
+
+
+def paired(pictures: Sequence[Picture] | None, texts: Sequence[str] | None) -> int:
+    """How many there are of what is given.
+
+    Raises:
+        ConfigError: if there is nothing, or both are given in different numbers.
+    """
+    counts = {len(part) for part in (pictures, texts) if part is not None}
+    if len(counts) != 1 or 0 in counts:
+        raise ConfigError(
+            f"{len(pictures or ())} pictures and {len(texts or ())} texts are no pairs; give a text for each picture, "
+            "one for all, or only pictures or only texts"
+        )
+    return counts.pop()
+
+
+def features(
+    network: ImageTextModel | GenerativeModel,
+    processor: Processor,
+    pixel_values: Tensor | None,
+    texts: Sequence[str] | None,
+) -> dict[str, Tensor]:
+    """Features of B pictures, B texts, or B pairs, on the CPU in float32 (see the table above).
+
+    Args:
+        network: Generative models read pictures only.
+        processor: Its tokenizer reads the texts.
+        pixel_values: `(B, 3, H, W)`, or None.
+        texts: B of them, or None.
+    """
+    found: dict[str, Tensor] = {}
+    memory: ImageMemory | None = None
+    if isinstance(network, GenerativeModel):
+        assert pixel_values is not None and texts is None
+        states = network.query_states(pixel_values)
+        found = {"query_states": states, "soft_prompt": network.language_projection(states)}
+    else:
+        if pixel_values is not None:
+            images = network.encode_image(pixel_values)
+            memory = images.memory
+            found |= {"image_states": images.query_states, "image_features": images.image_features}
+        if texts is not None:
+            found |= _text_features(network, processor, texts, memory)
+    return {name: (value if value.dtype == torch.bool else value.float()).cpu() for name, value in found.items()}
+
+
+def _text_features(
+    network: ImageTextModel, processor: Processor, texts: Sequence[str], memory: ImageMemory | None
+) -> dict[str, Tensor]:
+    device = network.query_tokens.device
+    ids, mask = (part.to(device) for part in processor.texts(texts))
+    embedded = network.embeddings(ids)
+    states = network.qformer(embedded, num_queries=0, mask=masks.unimodal(mask)).states
+    free = processor.max_text_length - ids.shape[1]
+    found = {
+        "text_states": F.pad(states.masked_fill(~mask[:, :, None], 0.0), (0, 0, 0, free)),
+        "text_mask": F.pad(mask, (0, free)),
+        "text_features": F.normalize(network.text_projection(states[:, 0]).float(), dim=-1),
+    }
+    if memory is not None:
+        queries = network.query_tokens.expand(len(texts), -1, -1)
+        both = masks.bidirectional(mask, queries.shape[1])
+        read = network.qformer(
+            torch.cat([queries, embedded], dim=1), num_queries=queries.shape[1], mask=both, memories=[memory]
+        )
+        found["multimodal_states"] = read.states[:, : queries.shape[1]]
+    return found

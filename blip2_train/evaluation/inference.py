@@ -1,0 +1,247 @@
+"""A trained model in use: captions, answers, conversations, matching scores and features of pictures.
+
+Shape letters: N pictures, M texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2_train.data.processor import Picture, Pictures, Processor, listed
+from blip2_train.data.text import clean_question
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation import prompts
+from blip2_train.evaluation.embedding import MatchScores, encode_texts, features, match_pairs, paired
+from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.writing import (
+    ANSWERING,
+    CAPTIONING,
+    batches,
+    generation_options,
+    random_state,
+    write_texts,
+)
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
+
+AT_ONCE = 16
+
+
+class Blip2:
+    """A model with everything around it: pictures and texts in; texts, scores or features out.
+
+    `caption`, `answer` and `chat` need a generative model (stage 2 and what follows it), `match` and the features of
+    texts a model of pictures and texts (stage 1, retrieval). Pictures are files, PIL images, or the pixel values that
+    `Processor.image` gives; a single one counts as a list of one. How pictures are put into batches changes nothing but
+    what is sampled. Options of generation are the fields of `GenerationOptions`; `seed` is that of sampling, None =
+    torch's own state.
+
+    Args:
+        network: The model with its weights, on the device where it is to run.
+        processor: What belongs to it.
+        source: Where it came from, for messages.
+    """
+
+    def __init__(self, network: ImageTextModel | GenerativeModel, processor: Processor, source: str = "it") -> None:
+        self.network, self.processor, self.source = network.eval(), processor, source
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.network.query_tokens.device
+
+    def caption(
+        self,
+        images: Pictures,
+        *,
+        prompt: str | None = None,
+        batch_size: int = AT_ONCE,
+        seed: int | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Describe N pictures.
+
+        Args:
+            images: The pictures.
+            prompt: What the captions go on from; None = what the model was trained with, "" = nothing.
+            batch_size: Pictures at once.
+            seed: Of sampling.
+            **generation: 5 beams and up to 30 new tokens unless told.
+
+        Returns:
+            N captions, without the prompt.
+
+        Raises:
+            ConfigError: if an option or the prompt cannot be used, or this is no generative model.
+            ShardError: naming a file that is no readable picture.
+        """
+        start = self.processor.prompt if prompt is None else prompts.caption_start(prompt)
+        pictures = listed(images)
+        return self._write("caption", pictures, [start] * len(pictures), CAPTIONING, generation, batch_size, seed)
+
+    def answer(
+        self,
+        images: Pictures,
+        questions: str | Sequence[str],
+        *,
+        prompt: str | None = None,
+        clean: bool = True,
+        batch_size: int = AT_ONCE,
+        seed: int | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Answer a question about each of N pictures.
+
+        Args:
+            images: The pictures.
+            questions: One for each, or one for all.
+            prompt: The form of a question, with `{}` for it; None = as the paper: "Question: {} Answer:" for
+                decoder-only, "Question: {} Short answer:" for encoder-decoder language models.
+            clean: Bring questions to the form in which data sets give them: lower case, without `.!"()*#:;~`.
+            batch_size: Pictures at once.
+            seed: Of sampling.
+            **generation: 5 beams, up to 10 new tokens and length penalty -1 unless told.
+
+        Returns:
+            N answers.
+
+        Raises:
+            ConfigError: if an option, the prompt or a question cannot be used, or this is no generative model.
+            ShardError: naming a file that is no readable picture.
+
+        Source: BLIP-2, section 4.1; the cleaning is that of its released data sets.
+        """
+        template = prompts.question_template(prompt, self._is_encoder_decoder)
+        pictures = listed(images)
+        asked = [questions] * len(pictures) if isinstance(questions, str) else list(questions)
+        if len(asked) != len(pictures):
+            raise ConfigError(f"{len(pictures)} pictures, but {len(asked)} questions; give one for each, or one in all")
+        said = [prompts.put_question(template, clean_question(text) if clean else text) for text in asked]
+        return self._write("answer", pictures, said, ANSWERING, generation, batch_size, seed)
+
+    def chat(
+        self,
+        image: Picture,
+        turns: Sequence[tuple[str, str]],
+        message: str,
+        *,
+        prompt: str | None = None,
+        seed: int | None = None,
+        **generation: Any,
+    ) -> str:
+        """Answer a message about a picture, after earlier turns that the model reads again.
+
+        Args:
+            image: The picture.
+            turns: What was asked and answered so far, oldest first.
+            message: What is asked now; taken as it is.
+            prompt: The form of a question, with `{}` for it; None = "Question: {} Answer:".
+            seed: Of sampling.
+            **generation: As for `caption`.
+
+        Returns:
+            The answer, up to where the model would go on with a question of its own.
+
+        Raises:
+            PromptTooLong: if the conversation is longer than the model can read; leave out its first turns.
+            ConfigError: if an option or the message cannot be used, or this is no generative model.
+            ShardError: naming a file that is no readable picture.
+        """
+        template = prompts.question_template(prompts.CHAT if prompt is None else prompt, self._is_encoder_decoder)
+        said = prompts.conversation(template, turns, message)
+        return prompts.first_turn(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
+
+    def match(self, images: Pictures, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
+        """Score each of N pictures with each of M texts, by the formulas of training.
+
+        Args:
+            images: The pictures.
+            texts: Cleaned and cut as in training.
+            batch_size: Pictures at once.
+
+        Returns:
+            `itc` and `itm`, each `(N, M)`, on the CPU.
+
+        Raises:
+            ConfigError: if a text is empty, or the model reads no texts.
+            ShardError: naming a file that is no readable picture.
+
+        Source: BLIP-2, section 3.2.
+        """
+        network = self._image_text("match")
+        pictures, lines = listed(images), [texts] if isinstance(texts, str) else list(texts)
+        itc, itm = torch.empty(2, len(pictures), len(lines))
+        if lines:
+            with torch.inference_mode(), suitable_autocast(self.network):
+                encoded = encode_texts(network, self.processor, lines)
+                for rows in batches(len(pictures), batch_size):
+                    itc[rows], itm[rows] = match_pairs(network, self._pixels(pictures[rows]), encoded)
+        return MatchScores(itc, itm)
+
+    def embed(
+        self, images: Pictures | None = None, texts: str | Sequence[str] | None = None, *, batch_size: int = AT_ONCE
+    ) -> dict[str, Tensor]:
+        """Features of N pictures, N texts, or N pairs; their names and shapes stand in `evaluation.embedding`.
+
+        Args:
+            images: The pictures, or None.
+            texts: One for each picture, or one for all; or None.
+            batch_size: Pictures or texts at once.
+
+        Returns:
+            Tensors of N rows by name, on the CPU.
+
+        Raises:
+            ConfigError: if pictures and texts are no pairs, a text is empty, or the model reads no texts.
+            ShardError: naming a file that is no readable picture.
+
+        Source: `extract_features` of BLIP-2's released code.
+        """
+        pictures = None if images is None else listed(images)
+        lines = [texts] if isinstance(texts, str) else None if texts is None else list(texts)
+        if lines is not None:
+            self._image_text("embed of texts")
+        if pictures is not None and isinstance(texts, str):
+            lines = [texts] * len(pictures)
+        count = paired(pictures, lines)
+        found: list[dict[str, Tensor]] = []
+        with torch.inference_mode(), suitable_autocast(self.network):
+            for rows in batches(count, batch_size):
+                pixels = None if pictures is None else self._pixels(pictures[rows])
+                found.append(features(self.network, self.processor, pixels, None if lines is None else lines[rows]))
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+    def _write(
+        self,
+        what: str,
+        pictures: Sequence[Picture],
+        said: Sequence[str],
+        defaults: dict[str, Any],
+        given: dict[str, Any],
+        batch_size: int,
+        seed: int | None,
+    ) -> list[str]:
+        if not isinstance(self.network, GenerativeModel):
+            raise self._wrong_kind(what, "a generative model (stage 2)", "an image-text model (stage 1)")
+        options = generation_options(defaults, given)
+        with random_state(seed, self.device), suitable_autocast(self.network):
+            return write_texts(self.network, self.processor, pictures, said, options, batch_size)
+
+    def _image_text(self, what: str) -> ImageTextModel:
+        if not isinstance(self.network, ImageTextModel):
+            raise self._wrong_kind(what, "an image-text model (stage 1)", "a generative model (stage 2)")
+        return self.network
+
+    def _wrong_kind(self, what: str, needed: str, found: str) -> ConfigError:
+        return ConfigError(f"{what} needs {needed}, but {self.source} is {found}; give the export of such a run")
+
+    @property
+    def _is_encoder_decoder(self) -> bool:
+        return isinstance(self.network, GenerativeModel) and self.network.is_encoder_decoder
+
+    def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        return self.processor.images(pictures).to(self.device)

@@ -1,0 +1,75 @@
+"""The forms in which captions, questions and conversations are put to a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blip2_train.errors import ConfigError
+
+DECODER_ONLY, ENCODER_DECODER = "Question: {} Answer:", "Question: {} Short answer:"
+"""How a question is put; source: BLIP-2, section 4.1."""
+CHAT = DECODER_ONLY
+
+
+def question_template(given: str | None, encoder_decoder: bool) -> str:
+    """The form of a question: what was given, else the paper's for this kind of language model.
+
+    Raises:
+        ConfigError: if it has no place for the question.
+    """
+    if given is None:
+        return ENCODER_DECODER if encoder_decoder else DECODER_ONLY
+    if "{}" not in given:
+        raise ConfigError(f"prompt {given!r} has no {{}} for the question; write for instance {DECODER_ONLY!r}")
+    return given.strip()
+
+
+def caption_start(prompt: str) -> str:
+    """What a caption goes on from, without blanks around it: word pieces carry the blank in front of a word themselves.
+
+    Raises:
+        ConfigError: if it consists of blanks only.
+    """
+    if prompt and not prompt.strip():
+        raise ConfigError(f"prompt {prompt!r} is blank; write words, or leave it out for the model's own")
+    return prompt.strip()
+
+
+def put_question(template: str, question: str) -> str:
+    """The question in its form.
+
+    Raises:
+        ConfigError: if there is no question.
+
+    Example:
+        >>> put_question("Question: {} Answer:", " why? ")
+        'Question: why? Answer:'
+    """
+    if not question.strip():
+        raise ConfigError("a question is empty; write words, or leave it out")
+    return template.replace("{}", question.strip())
+
+
+def conversation(template: str, turns: Sequence[tuple[str, str]], message: str) -> str:
+    """What was asked and answered so far, and what is asked now, as one prompt.
+
+    Raises:
+        ConfigError: if a question is empty.
+
+    Example:
+        >>> conversation(CHAT, [("which city is this?", "singapore")], "why?")
+        'Question: which city is this? Answer: singapore Question: why? Answer:'
+    """
+    said = [part for asked, answer in turns for part in (put_question(template, asked), answer.strip())]
+    return " ".join(part for part in [*said, put_question(template, message)] if part)
+
+
+def first_turn(template: str, answer: str) -> str:
+    """An answer, up to where the model goes on with a question of its own.
+
+    Example:
+        >>> first_turn(CHAT, "a cat Question: what colour is it? Answer: black")
+        'a cat'
+    """
+    lead = template.split("{}")[0].strip()
+    return answer.split(lead)[0].strip() if lead else answer

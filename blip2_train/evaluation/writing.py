@@ -1,0 +1,143 @@
+"""Text from pictures and prompts, batch by batch, by a generative model.
+
+Shape letters: B pictures of a batch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from blip2_train.data.processor import Picture, Processor
+from blip2_train.errors import ConfigError
+from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.generative import GenerativeModel
+
+CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
+"""How captions are generated unless something else is asked for (paper: 5 beams; released code: 30 tokens)."""
+ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
+"""How answers are (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
+_ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature"), ("length_penalty",)
+
+
+class PromptTooLong(ConfigError):
+    """A prompt takes more tokens than the language model can read."""
+
+
+def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> GenerationOptions:
+    """Options of generation: what is given, the rest from `defaults`; sampling draws from one beam unless told.
+
+    Args:
+        defaults: Fields of `GenerationOptions`.
+        given: Fields as a user wrote them; None = not given.
+
+    Raises:
+        ConfigError: if a name is unknown, a value impossible, or an option would have no effect.
+    """
+    names = [field.name for field in fields(GenerationOptions)]
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+            raise ConfigError(f"generation option {name!r} is unknown; {hint}")
+    sampling = {"num_beams": 1} if given.get("do_sample") else {}
+    try:
+        options = GenerationOptions(**(dict(defaults) | sampling | given))
+    except TypeError as error:
+        raise ConfigError(f"a generation option is no number: {error}") from None
+    for needed, wanted, idle in (
+        (options.do_sample, "do_sample=True", _ONLY_FOR_SAMPLING),
+        (options.num_beams > 1, "num_beams of 2 or more", _ONLY_FOR_BEAMS),
+    ):
+        for name in idle:
+            if name in given and not needed:
+                raise ConfigError(f"{name} {given[name]} changes nothing without {wanted}; add that, or leave it out")
+    return options
+
+
+@torch.inference_mode()
+def write_texts(
+    network: GenerativeModel,
+    processor: Processor,
+    pictures: Sequence[Picture],
+    prompts: Sequence[str],
+    options: GenerationOptions,
+    batch_size: int,
+) -> list[str]:
+    """What the model says to each picture after its prompt: new text only.
+
+    Args:
+        network: The model, on its device.
+        processor: With the tokenizer of its language model.
+        pictures: Read batch by batch.
+        prompts: One per picture.
+        options: Search or sampling.
+        batch_size: B.
+
+    Raises:
+        PromptTooLong: before any picture is read.
+        ShardError: naming a file that is no readable picture.
+    """
+    tokenizer = processor.language_tokenizer
+    assert tokenizer is not None
+    for prompt in dict.fromkeys(prompts):
+        _check_length(network, prompt, len(tokenizer.prompt(prompt)), options.max_new_tokens)
+    device, texts = network.query_tokens.device, list[str]()
+    for rows in batches(len(pictures), batch_size):
+        ids, mask = processor.prompts(prompts[rows])
+        said = network.generate(
+            processor.images(pictures[rows]).to(device),
+            ids.to(device),
+            mask.to(device),
+            options,
+            eos_token_id=tokenizer.end_id,
+            pad_token_id=tokenizer.pad_id,
+        )
+        texts += tokenizer.decode(said)
+    return texts
+
+
+def batches(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices that cover `count` rows.
+
+    Raises:
+        ConfigError: if `batch_size` is not positive.
+
+    Example:
+        >>> list(batches(5, 3))
+        [slice(0, 3, None), slice(3, 5, None)]
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    return (slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+
+
+@contextmanager
+def random_state(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Random numbers from `seed` inside, torch's own state again afterwards; None = nothing changes."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check_length(network: GenerativeModel, prompt: str, tokens: int, max_new_tokens: int) -> None:
+    config, queries = network.language_model.config, network.qformer_config.num_queries
+    longest = getattr(config, "max_position_embeddings", None)  # T5 has no such limit
+    if longest is None:
+        return
+    room = longest - queries - (0 if network.is_encoder_decoder else max_new_tokens)
+    if tokens > room:
+        start = prompt if len(prompt) < 40 else prompt[:37] + "…"
+        raise PromptTooLong(
+            f"prompt {start!r} takes {tokens} tokens, but beside {queries} queries and max_new_tokens {max_new_tokens} "
+            f"language model {network.language_config.name} has room for {max(0, room)} of its {longest}; shorten it"
+        )

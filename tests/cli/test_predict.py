@@ -1,0 +1,364 @@
+"""The command that uses a trained model: lines of JSON as they come, features in a file, one line for a mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tiny import qformer_config
+
+from blip2_train.checkpoints.architecture import AnyModel, describe_model
+from blip2_train.checkpoints.export import Manifest, write_export
+from blip2_train.cli.predict import command, main
+from blip2_train.cli.predict_pictures import PictureList, read_batches
+from blip2_train.cli.pretrained import load_pretrained
+from blip2_train.cli.terminal import run_command
+from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.processor import Processor
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import ConfigError
+from blip2_train.models.configs import LanguageModelConfig, VisionConfig
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
+
+ASSETS = Path(__file__).parents[2] / "blip2_train/assets/demo"
+TOWER = {"patch_size": 12, "embed_dim": 128, "depth": 4, "num_heads": 4}
+SHORT = ["--max-new-tokens", "6"]
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Exports with an untrained Q-Former on the tower and the language models of the embedded world."""
+    torch.manual_seed(0)
+    vision = VisionConfig(
+        name="vit_tiny_patch16_224", weights=str(ASSETS / "vision/model.safetensors"), image_size=96, overrides=TOWER
+    )
+    bert = load_qformer_tokenizer(str(ASSETS / "bert"))
+    folder = tmp_path_factory.mktemp("exports")
+    stage1 = ImageTextModel(vision, qformer_config(vocab_size=len(bert)))
+    found = {"stage1": export(folder / "stage1", stage1, "stage1", Processor(image_size=96, max_text_length=16), bert)}
+    for kind, end in (("opt", "\n"), ("t5", None)):
+        model = GenerativeModel(vision, qformer_config(), LanguageModelConfig(name=str(ASSETS / kind), end_token=end))
+        processor = Processor(image_size=96, max_text_length=16, prompt="a photo of")
+        tokenizer = LanguageTokenizer(
+            str(ASSETS / kind), padding_side="left", encoder_decoder=kind == "t5", end_token=end
+        )
+        found[kind] = export(folder / kind / "export", model, "stage2", processor, tokenizer)
+    return found
+
+
+def export(folder: Path, model: AnyModel, stage: str, processor: Processor, tokenizer: Any) -> str:
+    frozen = ("vision_model.", "language_model.")
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(frozen)}
+    about: dict[str, Any] = {"architecture": describe_model(model), "processor": processor.describe()}
+    manifest = Manifest(
+        stage=stage, recipe="test", step=1, metrics={}, parent=None, frozen_fingerprint="", **about
+    )  # fmt: skip
+    return str(write_export(folder, state, "", tokenizer, manifest))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five pictures, the third of which is broken, at two depths, among files that are none."""
+    draw = np.random.default_rng(0)
+    (tmp_path / "pictures/below").mkdir(parents=True)
+    for name in ("a.png", "b.JPG", "d.webp", "below/e.png"):
+        Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / name)
+    (tmp_path / "pictures/c.jpg").write_text("no picture")
+    (tmp_path / "pictures/notes.txt").write_text("no picture, and not meant as one")
+    (tmp_path / "pictures/._a.png").write_text("hidden")
+    return tmp_path / "pictures"
+
+
+GOOD = ["a.png", "b.JPG", "d.webp", "below/e.png"]
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_captions_come_as_lines_of_json_and_a_broken_picture_stops_nothing(
+    exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["caption", "--model", exports["opt"], "--batch-size", "2", *SHORT, str(folder)]
+    assert run_command(main, arguments) == 2
+    out, err = capsys.readouterr()
+    found = lines(out)
+    assert [line["image"] for line in found] == [
+        str(folder / name) for name in ("a.png", "b.JPG", "c.jpg", "d.webp", "below/e.png")
+    ]
+    assert [set(line) - {"image"} for line in found] == [{"caption"}, {"caption"}, {"error"}, {"caption"}, {"caption"}]
+    assert "not a JPEG" in found[2]["error"]
+    *_, told, error = err.splitlines()
+    assert told.startswith("4 pictures in")
+    assert error.startswith("error: 1 of 5 pictures could not be read, the other 4 are done; the first: ")
+    model, _ = load_pretrained(exports["opt"])
+    alone = [model.caption(folder / name, max_new_tokens=6)[0] for name in GOOD]
+    assert [line["caption"] for line in found if "caption" in line] == alone
+
+
+def test_output_goes_to_a_file_that_is_never_replaced_unasked(
+    exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new/captions.jsonl"
+    arguments = ["caption", "--model", exports["t5"], *SHORT, "--output", str(output), str(folder / "a.png")]
+    main(arguments)
+    before = output.read_text()
+    assert len(lines(before)) == 1 and capsys.readouterr().out == ""
+    with pytest.raises(ConfigError, match=r"captions\.jsonl is there already; name another file, or say --overwrite"):
+        main(arguments)
+    with pytest.raises(ConfigError, match="changes nothing without"):
+        main([*arguments, "--overwrite", "--top-p", "0.5"])
+    with pytest.raises(ConfigError, match="has room for"):  # found out when the model is there
+        main(["caption", "--model", exports["opt"], *arguments[3:], "--overwrite", "--prompt", "red " * 300])
+    assert output.read_text() == before
+    main([*arguments, "--overwrite", "--prompt", "two red"])
+    assert len(lines(output.read_text())) == 1 and output.read_text() != before
+
+
+def test_every_question_is_asked_of_every_picture(
+    exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "questions.txt").write_text("Is it a cat?\n\nwhat is on the left?\n")
+    files = [str(folder / "a.png"), str(folder / "d.webp")]
+    questions = ["--question", "what is it?", "--questions", str(tmp_path / "questions.txt")]
+    main(["answer", "--model", exports["opt"], *questions, *files])
+    found = lines(capsys.readouterr().out)
+    asked = ["what is it?", "Is it a cat?", "what is on the left?"]
+    assert [(line["image"], line["question"]) for line in found] == [(file, q) for file in files for q in asked]
+    model, _ = load_pretrained(exports["opt"])
+    assert [line["answer"] for line in found] == [model.answer(file, q)[0] for file in files for q in asked]
+
+
+def test_sampling_gives_the_same_lines_for_the_same_seed(
+    exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(folder / name) for name in GOOD]
+    said = []
+    for seed in ("1", "1", "2"):
+        main(["caption", "--model", exports["opt"], "--sample", "--seed", seed, "--batch-size", "2", *SHORT, *files])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+
+
+def test_a_conversation_remembers_what_was_said(
+    exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what is it?\nis it red?\nexit\nnever read\n"))
+    main(["chat", "--model", exports["opt"], *SHORT, str(folder / "a.png")])
+    answers = capsys.readouterr().out.split("\n")[:-1]
+    model, _ = load_pretrained(exports["opt"])
+    first = model.chat(folder / "a.png", [], "what is it?", max_new_tokens=6)
+    second = model.chat(folder / "a.png", [("what is it?", first)], "is it red?", max_new_tokens=6)
+    assert answers == [first, second]
+
+
+def test_a_conversation_forgets_its_start_when_it_grows_too_long(
+    exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load_pretrained(exports["opt"])
+    tokenizer, longest = processor.language_tokenizer, model.network.language_model.config.max_position_embeddings
+    message = "red"
+    while len(tokenizer.prompt(f"Question: {message} red Answer:")) <= longest - 4 - 6:  # 4 queries, 6 new tokens
+        message += " red"
+    chat = ["chat", "--model", exports["opt"], *SHORT, str(folder / "a.png")]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{message}\nis it red?\n"))
+    main(chat)
+    out, err = capsys.readouterr()
+    alone = model.chat(folder / "a.png", [], "is it red?", max_new_tokens=6)
+    assert out.split("\n")[1:] == [alone, ""] and err.count("is forgotten)") == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{message} red\n"))
+    assert run_command(main, chat) == 2
+    assert "takes" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_picture_is_scored_with_every_text(
+    exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text("two dogs\n")
+    texts = ["--text", "a cat", "--texts", str(tmp_path / "texts.txt")]
+    assert run_command(main, ["match", "--model", exports["stage1"], *texts, "--batch-size", "3", str(folder)]) == 2
+    found = [line for line in lines(capsys.readouterr().out) if "error" not in line]
+    assert [(Path(line["image"]).name, line["text"]) for line in found[:3]] == [
+        ("a.png", "a cat"), ("a.png", "two dogs"), ("b.JPG", "a cat"),
+    ]  # fmt: skip
+    model, _ = load_pretrained(exports["stage1"])
+    itc, itm = model.match([folder / name for name in GOOD], ["a cat", "two dogs"])
+    assert [line["itc"] for line in found] == pytest.approx(itc.flatten().tolist(), abs=1e-5)
+    assert [line["itm"] for line in found] == pytest.approx(itm.flatten().tolist(), abs=1e-5)
+
+
+def test_features_of_good_pictures_go_to_npz(
+    exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "features.npz"
+    arguments = ["embed", "--model", exports["stage1"], "--text", "a cat", "--batch-size", "2", "--output", str(output)]
+    assert run_command(main, [*arguments, str(folder)]) == 2
+    assert "left out: " in capsys.readouterr().err
+    model, _ = load_pretrained(exports["stage1"])
+    expected = model.embed([folder / name for name in GOOD], "a cat")
+    with np.load(output) as found:
+        assert set(found) == {*expected, "image", "text"}
+        assert found["image"].tolist() == [str(folder / name) for name in GOOD]
+        assert found["text"].tolist() == ["a cat"] * 4
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-5, atol=1e-5)
+    assert not list(tmp_path.glob(".features-*"))
+
+
+def test_features_go_to_safetensors_and_texts_need_no_picture(
+    exports: dict[str, str], folder: Path, tmp_path: Path
+) -> None:
+    files = [str(folder / name) for name in GOOD]
+    main(["embed", "--model", exports["opt"], "--output", str(tmp_path / "a.safetensors"), *files])
+    (tmp_path / "texts.txt").write_text("a cat\ntwo dogs\na red apple\n")
+    texts = ["--texts", str(tmp_path / "texts.txt"), "--batch-size", "2"]
+    main(["embed", "--model", exports["stage1"], *texts, "--output", str(tmp_path / "b.safetensors")])
+    for name, kind, labels, values in (
+        ("a", "opt", {"image": files}, {"images": files}),
+        (
+            "b",
+            "stage1",
+            {"text": ["a cat", "two dogs", "a red apple"]},
+            {"texts": ["a cat", "two dogs", "a red apple"]},
+        ),
+    ):
+        expected = load_pretrained(exports[kind])[0].embed(**values)
+        with safe_open(tmp_path / f"{name}.safetensors", "pt") as found:
+            assert {k: json.loads(v) for k, v in found.metadata().items()} == labels
+            assert set(found.keys()) == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(found.get_tensor(key), value, rtol=1e-5, atol=1e-5)
+
+
+def test_no_more_pictures_than_two_batches_are_held(folder: Path) -> None:
+    paths, taken = [folder / "a.png"] * 50, []
+
+    def counted() -> Any:
+        for path in paths:
+            taken.append(path)
+            yield path
+
+    batches = read_batches(counted(), Processor(image_size=8, max_text_length=4), 4)
+    for number, batch in enumerate(batches):
+        assert len(batch) == (4 if number < 12 else 2)
+        assert len(taken) <= 4 * (number + 2)
+    assert len(taken) == 50
+
+
+def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
+    (folder / "a.png").rename(folder / "photo.of.me")
+    assert [path.name for path in PictureList([str(folder / "photo.of.me"), str(folder / "below")])] == [
+        "photo.of.me", "e.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["caption", "--model", "{opt}", "{gone}"], "there is no picture or folder .*gone"),
+        (["caption", "--model", "{opt}", "{empty}"], "no picture found in .*empty"),
+        (["caption", "--model", "{gone}", "{picture}"], "there is no .*gone; "),
+        (["caption", "--model", "{empty}", "{picture}"], "empty is not known here"),
+        (["caption", "--model", "{opt}", "{broken}"], "c.jpg is no picture that can be read"),
+        (["caption", "--model", "{stage1}", "{picture}"], r"caption needs a generative model \(stage 2\)"),
+        (["match", "--model", "{opt}", "--text", "a cat", "{picture}"], "match needs an image-text model"),
+        (["caption", "--model", "{opt}", "--prompt", "", "{picture}"], "--prompt is empty; write words"),
+        (["caption", "--model", "{opt}", "--prompt", "{long}", "{picture}"], "takes .* tokens, but beside 4 queries"),
+        (["answer", "--model", "{opt}", "{picture}"], "no question is given"),
+        (["answer", "--model", "{opt}", "--question", " ", "{picture}"], "--question is empty"),
+        (["answer", "--model", "{opt}", "--question", "!", "{picture}"], "a question is empty"),
+        (["answer", "--model", "{opt}", "--questions", "{gone}", "{picture}"], "gone cannot be read"),
+        (["answer", "--model", "{opt}", "--question", "what?", "--prompt", "Q:", "{picture}"], "has no {} for the"),
+        (["match", "--model", "{stage1}", "{picture}"], "no text is given"),
+        (["match", "--model", "{stage1}", "--text", "...", "{picture}"], "is empty once cleaned"),
+        (["match", "--model", "{stage1}", "--texts", "{broken}x", "{picture}"], "cannot be read"),
+        (["embed", "--model", "{stage1}", "--output", "{gone}.npz"], "nothing to embed"),
+        (["embed", "--model", "{stage1}", "--output", "{gone}.csv", "{picture}"], "is neither .npz nor .safetensors"),
+        (
+            ["embed", "--model", "{opt}", "--output", "{gone}.npz", "--text", "a", "{picture}"],
+            "embed of texts needs an",
+        ),
+        (["chat", "--model", "{opt}", "{pictures}"], "holds 5 pictures; a conversation is about one"),
+        (["caption", "--model", "{opt}", "--num-beams", "0", "{picture}"], "num_beams must be at least 1"),
+        (["caption", "--model", "{opt}", "--num-beams", "two", "{picture}"], "--num-beams: invalid int value: 'two'"),
+        (["caption", "--model", "{opt}", "--beams", "2", "{picture}"], "unrecognized arguments: --beams"),
+        (
+            ["caption", "--model", "{opt}", "--batch-size", "0", "{picture}"],
+            "--batch-size: '0' is no whole number above 0",
+        ),
+        (["caption", "--model", "{opt}", "--device", "cuda:7", "{picture}"], "device 'cuda:7' is not there"),
+        (["caption", "--model", "{opt}", "--device", "gpu", "{picture}"], "device 'gpu' is unknown"),
+        (["caption", "--model", "{t5}", "--dtype", "float16", "{picture}"], "t5 overflows in it"),
+        (["captoin", "--model", "{opt}", "{picture}"], "invalid choice: 'captoin'"),
+        ([], "the following arguments are required: task"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_one_clear_line(
+    exports: dict[str, str],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {
+        "gone": str(tmp_path / "gone"),
+        "empty": str(tmp_path / "empty"),
+        "picture": str(folder / "a.png"),
+        "broken": str(folder / "c.jpg"),
+        "pictures": str(folder),
+        "long": "a red apple " * 100,
+    }
+    filled = [argument.format(**exports, **places) for argument in arguments]
+    assert run_command(main, filled) == 2
+    out, err = capsys.readouterr()
+    errors = [line for line in err.splitlines() if not line.startswith(("model: ", "0 pictures in"))]
+    assert len(errors) == 1 and errors[0].startswith("error: "), err
+    assert re.search(words, errors[0]), errors[0]
+    assert all("error" in line for line in lines(out))
+    assert not list(tmp_path.glob("gone*"))
+
+
+def test_help_comes_at_once(root: Path) -> None:
+    script = [sys.executable, "-X", "importtime", "scripts/predict.py", "caption", "--help"]
+    shown = subprocess.run(script, cwd=root, capture_output=True, text=True, check=True)
+    assert "--num-beams" in shown.stdout and max(map(len, shown.stdout.splitlines())) <= 110
+    assert "argparse" in shown.stderr and " torch" not in shown.stderr
+
+
+@pytest.mark.parametrize("task", ["caption", "answer", "chat", "match", "embed"])
+def test_every_task_has_help(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([task, "--help"])
+    out = capsys.readouterr().out
+    assert left.value.code == 0 and out.startswith(f"usage: predict.py {task} --model SOURCE")
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_the_command_stops_quietly_when_no_one_reads_on(
+    exports: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(
+            sys, "argv", ["predict.py", "caption", "--model", exports["opt"], *SHORT, str(folder / "a.png")]
+        )
+        with pytest.raises(SystemExit) as left:
+            command()
+        assert left.value.code == 0

@@ -1,0 +1,352 @@
+"""What a model says, scores and embeds: new text only, the same alone and in a batch, by the formulas of training."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import image_text_model
+from tiny_generation import ARCHITECTURES, generative_model
+from torch.nn import functional as F
+from transformers import GenerationConfig
+
+from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.processor import Processor
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.writing import PromptTooLong
+from blip2_train.models.configs import GenerationOptions
+
+ASSETS = Path(__file__).parents[3] / "blip2_train/assets/demo"
+BART = {
+    "model_type": "bart", "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
+    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": 1,
+}  # fmt: skip
+GREEDY = GenerationOptions(num_beams=1, max_new_tokens=6)
+FAMILIES = ["opt", "t5", "gpt2", "llama", "bart"]
+QUESTIONS = [
+    "what?",
+    "how many red apples are there to the left of the cat?",
+    "is it a dog?",
+    "what is above the red fox?",
+]
+TEXTS = ["a cat", "a red apple to the left of a cat and a dog", "two dogs on a blue ground"]
+
+
+def pictures(count: int = 4) -> list[Image.Image]:
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (20 + n, 30, 3), dtype=np.uint8)) for n in range(count)]
+
+
+@functools.cache
+def tokenizer_of(kind: str) -> LanguageTokenizer:
+    end = {"opt": "\n", "t5": None}[kind]
+    return LanguageTokenizer(str(ASSETS / kind), padding_side="left", encoder_decoder=kind == "t5", end_token=end)
+
+
+def writer(family: str, prompt: str = "", **language: Any) -> Blip2:
+    """A random generative model with the tokenizer of the embedded world."""
+    kind = "t5" if family in ("t5", "bart") else "opt"
+    tokenizer = tokenizer_of(kind).padding_on("left")
+    architecture = {**(BART if family == "bart" else ARCHITECTURES[family]), "vocab_size": len(tokenizer)}
+    network = generative_model("t5" if family == "bart" else family, architecture=architecture, **language)
+    if family == "bart":  # or it would say the same whatever it reads
+        with torch.no_grad():
+            for layer in network.language_model.model.decoder.layers:
+                layer.encoder_attn.out_proj.weight.mul_(30.0)
+    return Blip2(network, Processor(image_size=32, max_text_length=16, language_tokenizer=tokenizer, prompt=prompt))
+
+
+def reader() -> Blip2:
+    """A random image-text model."""
+    tokenizer = load_qformer_tokenizer(str(ASSETS / "bert"))
+    network = image_text_model(vocab_size=len(tokenizer))
+    return Blip2(network, Processor(image_size=32, max_text_length=16, text_tokenizer=tokenizer), "tiny")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_batch_of_unequal_prompts_equals_one_by_one(family: str, beams: int) -> None:
+    model = writer(family)
+    options = {"num_beams": beams, "max_new_tokens": 6, "repetition_penalty": 1.3}
+    network, processor = model.network, model.processor
+    assert processor.language_tokenizer is not None
+    free = (
+        network.generate(  # a token that some row says early becomes the end token, so that rows end at their own time
+            processor.images(pictures()), *processor.prompts(QUESTIONS), GREEDY, eos_token_id=2, pad_token_id=0
+        )
+    )
+    processor.language_tokenizer.end_id = int(free[0, -3])
+    together = model.answer(pictures(), QUESTIONS, **options)
+    alone = [model.answer([p], [q], **options)[0] for p, q in zip(pictures(), QUESTIONS, strict=True)]
+    assert together == alone
+    assert model.answer(pictures(), QUESTIONS, batch_size=3, **options) == alone
+    assert len(set(alone)) > 1
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "llama"])
+def test_greedy_says_the_likeliest_token_after_queries_prompt_and_what_was_said(family: str) -> None:
+    model = writer(family, prompt="a photo of")
+    network, tokenizer = model.network, model.processor.language_tokenizer
+    assert tokenizer is not None and hasattr(network, "soft_prompt")
+    with torch.no_grad():
+        read = network.soft_prompt(model.processor.images(pictures()[:1]))
+        words = network.language_model.get_input_embeddings()
+        ids = tokenizer.prompt("a photo of")
+        said: list[int] = []
+        for step in range(5):
+            states = torch.cat([read, words(torch.tensor([ids + said]))], dim=1)
+            logits = network.language_model(inputs_embeds=states, use_cache=False).logits[0, -1]
+            if step == 0:
+                logits[tokenizer.end_id] = -torch.inf  # min_new_tokens is 1
+            said.append(int(logits.argmax()))
+    expected = tokenizer.decode(torch.tensor([said]))
+    assert model.caption(pictures()[:1], num_beams=1, max_new_tokens=5) == expected
+    assert not expected[0].startswith("a photo of")
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_a_language_model_brings_along_changes_nothing(family: str, beams: int) -> None:
+    model = writer(family)
+    expected = model.caption(pictures(), num_beams=beams, max_new_tokens=8)
+    language_model = model.network.language_model  # type: ignore[union-attr]
+    first = model.processor.language_tokenizer.words(expected[0])[0]  # type: ignore[union-attr]
+    own = GenerationConfig(
+        do_sample=True, temperature=3.0, no_repeat_ngram_size=1, forced_eos_token_id=7, suppress_tokens=[first],
+        early_stopping=True, length_penalty=9.0, max_length=3, num_return_sequences=2, decoder_start_token_id=5,
+    )  # fmt: skip
+    language_model.generation_config = own
+    assert model.caption(pictures(), num_beams=beams, max_new_tokens=8) == expected
+    assert language_model.generation_config is own
+
+
+def test_sampling_follows_its_seed_and_leaves_torchs_own_alone() -> None:
+    model = writer("opt")
+    sample = functools.partial(model.caption, pictures(), do_sample=True, max_new_tokens=8)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = sample(seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    assert sample(seed=1) == first != sample(seed=2)
+    narrow = sample(seed=1, top_p=1e-6, repetition_penalty=1.2)
+    assert narrow == model.caption(pictures(), num_beams=1, max_new_tokens=8, repetition_penalty=1.2)
+
+
+def test_options_reach_the_search() -> None:
+    model = writer("opt")
+    tokenizer = model.processor.language_tokenizer
+    assert tokenizer is not None
+
+    def said(**options: Any) -> list[list[int]]:
+        seen: list[torch.Tensor] = []
+        tokenizer.decode = lambda ids: seen.append(ids) or [""] * len(ids)  # type: ignore[func-returns-value, method-assign]
+        model.caption(pictures(), **options)
+        del tokenizer.decode
+        rows = [[*row, tokenizer.end_id] for row in seen[0].tolist()]
+        return [row[: row.index(tokenizer.end_id)] for row in rows]
+
+    greedy = functools.partial(said, num_beams=1, max_new_tokens=12)
+    plain = greedy()
+    assert [len(row) for row in plain] == [12] * 4 and any(len(set(row)) < 12 for row in plain)
+    assert all(len(set(row)) == 12 for row in greedy(repetition_penalty=1e4))
+    assert said(num_beams=1, max_new_tokens=3) == [row[:3] for row in plain]
+    tokenizer.end_id = plain[1][2]
+    first = plain[1].index(tokenizer.end_id)
+    assert greedy()[1] == plain[1][:first]
+    assert len(greedy(min_new_tokens=first + 2)[1]) >= first + 2
+    short, long = (sum(map(len, said(num_beams=5, max_new_tokens=12, length_penalty=x))) for x in (-5.0, 5.0))
+    assert short < long
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_tokens": 3}, "generation option 'max_tokens' is unknown; did you mean max_new_tokens"),
+        ({"temperature": 0.5}, "temperature 0.5 changes nothing without do_sample=True"),
+        ({"num_beams": 1, "length_penalty": 2.0}, "length_penalty 2.0 changes nothing without num_beams of 2 or more"),
+        ({"num_beams": 0}, "num_beams must be at least 1"),
+        ({"max_new_tokens": "many"}, "a generation option is no number"),
+        ({"do_sample": True, "top_p": 0.0}, "top_p must be in"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"prompt": "  "}, "prompt '  ' is blank"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
+        writer("opt").caption(pictures(), **options)
+
+
+def test_none_is_the_models_own_prompt_and_blanks_around_one_are_dropped() -> None:
+    model = writer("opt", prompt="a photo of")
+    own = model.caption(pictures(), max_new_tokens=4)
+    assert own == model.caption(pictures(), prompt=" a photo of ", max_new_tokens=4)
+    assert own != model.caption(pictures(), prompt="", max_new_tokens=4)
+
+
+def test_questions_are_put_as_in_the_paper() -> None:
+    for family, form in (("opt", "Question: {} Answer:"), ("t5", "Question: {} Short answer:")):
+        model = writer(family)
+        options = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
+        expected = model.caption(pictures(), prompt=form.replace("{}", "what is it?"), **options)
+        assert model.answer(pictures(), "What (is) it?") == expected
+        assert model.answer(pictures(), ["what is it?"] * 4, prompt=form, clean=False) == expected
+    assert model.answer(pictures(), "What is it?", clean=False) != expected
+    for questions, words in (
+        (["what?"], "4 pictures, but 1 questions"),
+        ("?!", None),
+        ("!", "is empty"),
+        (" ", "is empty"),
+    ):
+        if words is not None:
+            with pytest.raises(ConfigError, match=words):
+                model.answer(pictures(), questions)
+    with pytest.raises(ConfigError, match=r"has no {} for the question"):
+        model.answer(pictures(), "what?", prompt="Question:")
+
+
+def test_a_conversation_is_one_prompt() -> None:
+    model = writer("opt")
+    prompt = "Question: what is it? Answer: a cat Question: is it red? Answer:"
+    expected = model.caption(pictures()[0], prompt=prompt)[0].split("Question:")[0].strip()
+    assert model.chat(pictures()[0], [("what is it?", "a cat")], "is it red?") == expected
+    with pytest.raises(ConfigError, match="a question is empty"):
+        model.chat(pictures()[0], [], " ")
+    with pytest.raises(PromptTooLong, match=r"takes .* tokens, but beside 4 queries and max_new_tokens 30 .* its 64"):
+        model.chat(pictures()[0], [("what is it?", "a cat and a dog " * 6)], "is it red?")
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "bart"])
+def test_the_longest_prompt_is_read_and_the_next_refused_before_a_picture_is_opened(family: str) -> None:
+    model = writer(family)
+    network, tokenizer = model.network, model.processor.language_tokenizer
+    assert tokenizer is not None and hasattr(network, "is_encoder_decoder")
+    words = "a"
+    while 4 + len(tokenizer.prompt(f"{words} a")) + (0 if network.is_encoder_decoder else 5) <= 64:
+        words += " a"
+    assert len(model.caption(pictures(), prompt=words, max_new_tokens=5)) == 4
+    with pytest.raises(PromptTooLong):
+        model.caption(["there is no such file"], prompt=f"{words} a", max_new_tokens=5)
+    assert len(writer("t5").caption(pictures(), prompt=words * 3, max_new_tokens=5)) == 4  # T5 has no limit
+
+
+def test_each_task_says_which_model_it_needs() -> None:
+    stage1, stage2 = reader(), writer("opt")
+    for call in (
+        lambda: stage1.caption(pictures()),
+        lambda: stage1.answer(pictures(), "what?"),
+        lambda: stage1.chat(pictures()[0], [], "what?"),
+    ):
+        with pytest.raises(ConfigError, match=r"needs a generative model \(stage 2\), but tiny is an image-text model"):
+            call()
+    for call in (lambda: stage2.match(pictures(), TEXTS), lambda: stage2.embed(texts=TEXTS)):
+        with pytest.raises(ConfigError, match=r"needs an image-text model \(stage 1\), but it is a generative model"):
+            call()
+
+
+def test_scores_are_those_of_training_one_pair_at_a_time() -> None:
+    model = reader()
+    itc, itm = model.match(pictures(), TEXTS)
+    assert itc.shape == itm.shape == (4, 3) and itc.std() > 1e-3 and itm.std() > 1e-3
+    network, processor = model.network, model.processor
+    with torch.no_grad():
+        for n, picture in enumerate(pictures()):
+            images = network.encode_image(processor.images([picture]))  # type: ignore[operator]
+            for m, text in enumerate(TEXTS):
+                ids, mask = processor.texts([text])
+                cosine = (images.image_features[0] @ network.encode_text(ids, mask)[0]).max()  # type: ignore[operator]
+                logits = network.match([images.memory], ids, mask)[0]  # type: ignore[operator]
+                torch.testing.assert_close(itc[n, m], cosine, rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(itm[n, m], logits.softmax(0)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_scores_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = reader()
+    whole = model.match(pictures(), TEXTS)
+    monkeypatch.setattr("blip2_train.evaluation.embedding.PAIRS_AT_ONCE", 2)
+    monkeypatch.setattr("blip2_train.evaluation.embedding.TEXTS_AT_ONCE", 2)
+    for one, other in zip(whole, model.match(pictures(), TEXTS, batch_size=3), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert model.match(pictures(), []).itc.shape == (4, 0) and model.match([], TEXTS).itm.shape == (0, 3)
+    assert torch.equal(model.match(pictures()[0], "a cat").itc, model.match(pictures()[:1], ["a cat"]).itc)
+
+
+def test_features_have_their_shapes_and_feed_the_heads() -> None:
+    model = reader()
+    found = model.embed(pictures(3), TEXTS, batch_size=2)
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    assert shapes == {
+        "image_states": (3, 4, 16), "image_features": (3, 4, 8), "text_states": (3, 16, 16), "text_mask": (3, 16),
+        "text_features": (3, 8), "multimodal_states": (3, 4, 16),
+    }  # fmt: skip
+    network = model.network
+    assert found["text_mask"].dtype == torch.bool and not found["text_states"][~found["text_mask"]].any()
+    with torch.no_grad():
+        projected = F.normalize(network.text_projection(found["text_states"][:, 0]), dim=-1)  # type: ignore[operator]
+        torch.testing.assert_close(projected, found["text_features"])
+        projected = F.normalize(network.vision_projection(found["image_states"]), dim=-1)  # type: ignore[operator]
+        torch.testing.assert_close(projected, found["image_features"])
+        matched = network.itm_head(found["multimodal_states"]).mean(1).softmax(1)[:, 1]  # type: ignore[operator]
+    itc, itm = model.match(pictures(3), TEXTS)
+    torch.testing.assert_close(matched, itm.diagonal(), rtol=1e-5, atol=1e-6)
+    best = (found["image_features"] @ found["text_features"].T).amax(dim=1)
+    torch.testing.assert_close(best, itc, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_pictures_or_texts_alone_are_the_same() -> None:
+    model = reader()
+    both, images, texts = model.embed(pictures(3), TEXTS), model.embed(pictures(3)), model.embed(texts=TEXTS)
+    assert both.keys() == images.keys() | texts.keys() | {"multimodal_states"}
+    for name, value in (images | texts).items():
+        torch.testing.assert_close(value, both[name], rtol=1e-5, atol=1e-6)
+    one = model.embed(pictures(3), "a cat")
+    torch.testing.assert_close(one["multimodal_states"], model.embed(pictures(3), ["a cat"] * 3)["multimodal_states"])
+    (one["image_features"] * torch.ones(8, requires_grad=True)).sum().backward()  # they may be trained on
+
+
+def test_a_generative_model_embeds_pictures() -> None:
+    model = writer("opt")
+    found = model.embed(pictures(3), batch_size=2)
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "query_states": (3, 4, 16), "soft_prompt": (3, 4, 32),
+    }  # fmt: skip
+    with torch.no_grad():
+        prompt = model.network.soft_prompt(model.processor.images(pictures(3)))  # type: ignore[operator]
+    torch.testing.assert_close(found["soft_prompt"], prompt)
+
+
+@pytest.mark.parametrize(
+    ("images", "texts"), [(None, None), ([], None), (3, TEXTS[:2]), (1, TEXTS), (None, [])], ids=str
+)
+def test_what_are_no_pairs_is_refused(images: Any, texts: Any) -> None:
+    given = pictures(images) if isinstance(images, int) else images
+    with pytest.raises(ConfigError, match="are no pairs"):
+        reader().embed(given, texts)
+
+
+def test_broken_input_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    for model in (reader(), writer("opt")):
+        for call in (model.embed, model.caption if model.source == "it" else lambda p: reader().match(p, TEXTS)):
+            with pytest.raises(ShardError, match=r"a\.png is no picture"):
+                call([tmp_path / "a.png"])
+    with pytest.raises(Blip2TrainError, match="text '!!' is empty"):
+        reader().match(pictures(), ["a cat", "!!"])
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("opt", "float16"), ("opt", "bfloat16"), ("t5", "bfloat16")])
+def test_sixteen_bit_models_write_under_autocast_and_without(family: str, dtype: str) -> None:
+    model = writer(family, dtype=dtype, vision={"dtype": dtype})
+    options = {"num_beams": 1, "max_new_tokens": 4}
+    plain = model.caption(pictures(), **options)
+    with torch.autocast("cpu", getattr(torch, dtype)):
+        rounded = model.caption(pictures(), **options)
+    assert all(plain) and all(rounded)
