@@ -63,9 +63,7 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, unfinished / WEIGHTS
-    )
+    save_file(_separate(state), unfinished / WEIGHTS)
     (unfinished / CONFIG).write_text(config, encoding="utf-8")
     tokenizer.save_pretrained(unfinished / TOKENIZER)
     about = {**manifest.__dict__, "sha256": file_fingerprint(unfinished / WEIGHTS)}
@@ -79,6 +77,18 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     else:
         os.replace(unfinished, folder)
     return folder
+
+
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU; only those that share memory with another are copied."""
+    separate: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in state.items():
+        separate[name] = tensor.detach().cpu().contiguous()
+        if separate[name].data_ptr() in known:
+            separate[name] = separate[name].clone()
+        known.add(separate[name].data_ptr())
+    return separate
 
 
 def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:

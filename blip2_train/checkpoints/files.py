@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,33 +20,84 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors`, `.pt`, `.pth` or `.bin` file, or of a folder that holds `model.safetensors`.
+    """Tensors of a `.safetensors`, `.pt`, `.pth` or `.bin` file, or of a folder with `model.safetensors` or its shards.
+
+    They stay on disk until they are used, where the format allows it.
 
     Raises:
-        CheckpointMismatch: if there is no such file, it cannot be read, or it holds anything but tensors.
+        CheckpointMismatch: if there is no such file, a shard is missing, it cannot be read, or it holds anything but
+            tensors.
     """
     path = Path(path)
     if path.is_dir():
-        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
-        if not found:
-            raise CheckpointMismatch(
-                f"{path} holds none of {', '.join(WEIGHT_FILES)}; give the folder that has the weights"
-            )
-        path = found[0]
+        return _read_folder(path)
     if not path.is_file():
         raise CheckpointMismatch(f"there is no weight file {path}; check the path, or say weights: random")
+    state = read_file(path)
+    state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else state
+    return only_tensors(state, path)
+
+
+def read_file(path: Path) -> Any:
+    """What a weight file holds: tensors by name, or the plain values and tensors of a `torch.save`.
+
+    Raises:
+        CheckpointMismatch: if it cannot be read, or holds anything else.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0][:150]
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # the readers raise whatever a file of another kind leads them to
+        reason = " ".join(str(error).split())[:150]
         raise CheckpointMismatch(
-            f"{path} cannot be read as weights ({reason}); the file is damaged or of another kind"
+            f"{path} cannot be read as weights ({reason}); the file is damaged, cut short, or of another kind"
         ) from error
-    state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else state
+
+
+def only_tensors(state: Any, path: str | Path) -> dict[str, Tensor]:
+    """The same mapping, if it is one from names to tensors.
+
+    Raises:
+        CheckpointMismatch: if it is anything else.
+    """
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointMismatch(f"{path} does not hold a plain dictionary of tensors; export the weights again")
+    return state
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a weight file, or an index of shards, under a name that `read_weights` knows."""
+    return any((folder / name).is_file() or (folder / f"{name}.index.json").is_file() for name in WEIGHT_FILES)
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return read_weights(folder / name)
+        if (folder / f"{name}.index.json").is_file():
+            return _read_shards(folder / f"{name}.index.json")
+    raise CheckpointMismatch(f"{folder} holds none of {', '.join(WEIGHT_FILES)}; give the folder that has the weights")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        shard_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointMismatch(f"{index} is no readable index of shards; download it again") from error
+    shards = sorted(set(shard_of.values()))
+    absent = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if absent:
+        raise CheckpointMismatch(
+            f"{index.parent} lacks {absent[0]}, {len(absent)} of the {len(shards)} shards that {index.name} names; "
+            "the download is not complete"
+        )
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        state |= read_weights(index.parent / shard)
+    lost = [key for key in shard_of if key not in state]
+    if lost:
+        raise CheckpointMismatch(f"{index.parent / shard_of[lost[0]]} lacks {lost[0]}; download it again")
     return state
 
 

@@ -1,25 +1,34 @@
-"""What a stage-1 model starts from: tower, then an earlier export or BERT."""
+"""What a model starts from: its frozen parts, then an earlier export, BERT, or nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
 from blip2_train.checkpoints.convert.timm_towers import load_tower
-from blip2_train.checkpoints.export import read_export
+from blip2_train.checkpoints.export import Manifest, read_export
 from blip2_train.checkpoints.files import fingerprint, read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import DTYPES
+from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
+from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 
 RANDOM = "random"
+_TEXT_HALF = ("embeddings.*", "lm_head.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
+_STAGE_1_HEADS = ("vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
 
-def load_initial_weights(model: ImageTextModel, init_from: str | None) -> list[LoadReport]:
+def load_initial_weights(model: ImageTextModel | GenerativeModel, init_from: str | None) -> list[LoadReport]:
     """Load the weights that the model's configuration and `init_from` name.
 
     Args:
-        model: A freshly built stage-1 model.
-        init_from: Folder of a stage-1 export whose weights are taken, or None to start from BERT.
+        model: A freshly built model.
+        init_from: Folder of an export whose weights are taken, or None to start from BERT.
 
     Returns:
         One report per file that was read.
@@ -28,17 +37,65 @@ def load_initial_weights(model: ImageTextModel, init_from: str | None) -> list[L
         CheckpointMismatch: if a file is missing, damaged, or belongs to another model.
     """
     reports = []
+    export = None if init_from is None else read_export(Path(init_from))
     if model.vision_config.weights != RANDOM:
         reports.append(load_tower(model.vision_model, model.vision_config))
-    if init_from is not None:
-        state, _ = read_export(Path(init_from))
-        rule = HandoverRule(
-            what=f"export {init_from}", may_miss=("vision_model.*",) if model.vision_config.frozen else ()
-        )
-        reports.append(load_by_rule(model, state, rule))
+    if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
+        reports.append(load_language_model(model))
+    if export is not None:
+        state, manifest = export
+        reports.append(load_by_rule(model, state, handover_rule(model, manifest, f"export {init_from}")))
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
     return reports
+
+
+def handover_rule(model: ImageTextModel | GenerativeModel, manifest: Manifest, what: str) -> HandoverRule:
+    """What an export may lack and what of it is not needed, by the stage it comes from and the model it goes to.
+
+    Raises:
+        CheckpointMismatch: if no stage of the model continues such an export.
+    """
+    tower = ("vision_model.*",) if model.vision_config.frozen else ()
+    if isinstance(model, ImageTextModel):
+        if manifest.stage != "stage1":
+            raise CheckpointMismatch(f"{what} is of {manifest.stage}; a stage-1 model continues an export of stage1")
+        return HandoverRule(what=what, may_miss=tower)
+    if manifest.stage == "stage1":
+        fresh = (*tower, "language_model.*", "language_projection.*")
+        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*_TEXT_HALF, *_STAGE_1_HEADS))
+    return HandoverRule(what=what, may_miss=(*tower, "language_model.*"))
+
+
+def load_language_model(model: GenerativeModel) -> LoadReport:
+    """Put the pretrained language model in its place, in its final precision, without a second copy in memory.
+
+    Raises:
+        CheckpointMismatch: if it cannot be read or fetched, or its sizes are not those of the recipe.
+    """
+    config = model.language_config
+    architecture = language_model_architecture(config)
+    family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        both: Any = family.from_pretrained(
+            config.name, config=architecture, dtype=DTYPES[config.dtype], output_loading_info=True
+        )
+        loaded, found = both
+    except Exception as error:  # transformers raises whatever its readers raise
+        raise CheckpointMismatch(
+            f"language model {config.name!r} could not be loaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:150]}); give model.language.name=<folder>, or check the network"
+        ) from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found.get(problem):
+            first = str(sorted(map(str, found[problem]))[0])
+            kind = f"{len(found[problem])} {problem.replace('_', ' ')} (first: {first})"
+            raise CheckpointMismatch(
+                f"language model {config.name!r} has {kind}; the recipe's architecture is not that of the weights"
+            )
+    model.language_model = freeze_language_model(loaded, config)
+    names = tuple(f"language_model.{name}" for name in loaded.state_dict())
+    return LoadReport(what=f"language model {config.name} ({config.dtype})", loaded=names, fresh=(), ignored=())
 
 
 def parent_fingerprint(init_from: str | None, bert: str) -> str | None:

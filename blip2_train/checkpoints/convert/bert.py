@@ -10,6 +10,7 @@ import torch
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.qformer import copy_text_to_query_feed_forward
 
@@ -42,16 +43,27 @@ _IGNORED = (
     "cls.seq_relationship.*",
     "cls.predictions.decoder.*",
 )
+_FRESH_IN_STAGE_2 = (
+    "vision_model.*",
+    "ln_vision.*",
+    "query_tokens",
+    "language_model.*",
+    "language_projection.*",
+    "qformer.encoder.layer.*.crossattention.*",
+)
+_FEED_FORWARD = re.compile(r"(layer\.\d+\.)(intermediate|output)\.")
 
 
-def load_bert(model: ImageTextModel, weights: str) -> LoadReport:
+def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
     """Start the Q-Former from BERT: embeddings, self-attention, text feed-forward and prediction head.
+
+    A model without text half takes the text's feed-forward for its queries, and leaves embeddings and head unused.
 
     Cross-attention, queries, projections, matching head and temperature stay fresh; the queries' feed-forward is copied
     from the text's; the row of `[DEC]` is fresh.
 
     Args:
-        model: The stage-1 model.
+        model: A model with a Q-Former.
         weights: A folder with `model.safetensors`, a weight file, or a hub id such as `google-bert/bert-base-uncased`.
 
     Raises:
@@ -71,6 +83,11 @@ def load_bert(model: ImageTextModel, weights: str) -> LoadReport:
             f"BERT weights from {weights} have hidden size {words.shape[1]}, the recipe's shape is {size} "
             "(qformer.hidden_size); make them agree"
         )
+    if not isinstance(model, ImageTextModel):
+        state = {_FEED_FORWARD.sub(r"\1\2_query.", key): tensor for key, tensor in state.items()}
+        unused = (*_IGNORED, "embeddings.*", "lm_head.*")
+        rule = HandoverRule(what=f"BERT weights from {weights}", may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
+        return load_by_rule(model, state, rule)
     fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
     state["embeddings.word_embeddings.weight"] = torch.cat([words.float(), fresh_row])
     bias = state.get("lm_head.bias")

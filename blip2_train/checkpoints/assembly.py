@@ -1,0 +1,211 @@
+"""From a description and tensors by name to a model with its weights, none of them held twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
+from blip2_train.checkpoints.convert.huggingface_config import plain_architecture
+from blip2_train.checkpoints.convert.timm_towers import load_tower
+from blip2_train.checkpoints.export import Manifest
+from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.initial_weights import RANDOM, load_language_model
+from blip2_train.data.processor import Processor
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import DTYPES
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
+from blip2_train.models.language_model import freeze_language_model, language_model_architecture
+from blip2_train.models.qformer import LanguageModellingHead, initialise_like_bert
+from blip2_train.models.quantization import QuantizedLinear, quantize_language_model
+from blip2_train.models.quantized_loading import loading_options
+
+State = dict[str, Tensor]
+FROZEN_PARTS = ("vision_model", "language_model")
+
+
+@dataclass(kw_only=True)
+class FoundWeights:
+    """What a reader made of a file or folder."""
+
+    source: str
+    """What it is, for people: `Hugging Face Blip2ForConditionalGeneration`."""
+    place: str
+    """Path or hub id."""
+    description: dict[str, Any]
+    """The model, as `build_model` reads it."""
+    state: State
+    """Weights under this project's names."""
+    processor: dict[str, Any]
+    """As `Processor.describe`."""
+    manifest: Manifest
+    tokenizer: str = ""
+    """Folder with the tokenizer; empty = that of the language model, or of the BERT that the Q-Former started from."""
+    config: str = ""
+    """Configuration of the run, as YAML text."""
+    their_name: Callable[[str], str | None] = lambda name: name
+    """Name of a weight in the file, for messages."""
+    fit: Callable[[State, Mapping[str, Tensor]], State] = lambda state, wanted: state
+    """Changes the tensors of the file into those that the model (by name) wants."""
+    may_miss: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Keys of the file that are not needed, in its own names."""
+    held: frozenset[str] = field(init=False)
+    """Which of the parts that are frozen in training the file holds itself."""
+
+    def __post_init__(self) -> None:
+        self.held = frozenset(part for part in FROZEN_PARTS if any(name.startswith(f"{part}.") for name in self.state))
+
+    @property
+    def what(self) -> str:
+        """Its name in messages."""
+        return f"{self.source} {self.place}"
+
+
+def assemble(found: FoundWeights, quantization: str = "none") -> tuple[AnyModel, list[LoadReport]]:
+    """The model of a description with the weights that were found; frozen parts that lack come from where it says.
+
+    The model is built without memory, and tensors are put into it as they are: from a mapped file they stay on disk
+    until they are used.
+
+    Args:
+        found: Description and weights.
+        quantization: `none`, `int8` or `int4` for the language model, layer by layer while it is loaded.
+
+    Raises:
+        CheckpointMismatch: naming the first weight that is missing, not known, or of another shape.
+    """
+    with torch.device("meta"):
+        model = build_model(found.description)
+    model.eval()
+    wanted = model.state_dict()
+    state = _with_ties(model, found.fit(found.state, wanted))
+    elsewhere = tuple(f"{part}.*" for part in FROZEN_PARTS if part not in found.held and hasattr(model, part))
+    may_miss = (*elsewhere, *found.may_miss)
+    _account_for(found, state, wanted, may_miss)
+    report = load_by_rule(model, state, HandoverRule(what=found.what, may_miss=may_miss))
+    fresh = tuple(name for name in report.fresh if name.split(".")[0] not in FROZEN_PARTS)
+    reports = [LoadReport(what=report.what, loaded=report.loaded, fresh=fresh, ignored=found.ignored)]
+    if isinstance(model, GenerativeModel):
+        model.language_config = replace(model.language_config, quantization=quantization)
+    _put_in(model, state, wanted)
+    if "vision_model.*" in elsewhere:
+        reports.append(_tower_from_elsewhere(model, found.what))
+    if "language_model.*" in elsewhere and isinstance(model, GenerativeModel):
+        _refuse_random(model.language_config.weights, "language model", found.what)
+        reports.append(load_language_model(model))
+        _quantize(model)
+    _complete(model)
+    return model, reports
+
+
+def complete_manifest(manifest: Manifest, model: AnyModel, processor: Processor) -> Manifest:
+    """A manifest that describes model and processor, the sizes of the language model included."""
+    description = describe_model(model)
+    if isinstance(model, GenerativeModel):
+        sizes = plain_architecture(model.language_model.config)
+        description["language"] = {**description["language"], "architecture": sizes}
+    return replace(manifest, architecture=description, processor=processor.describe())
+
+
+def without_ties(state: Mapping[str, Tensor]) -> State:
+    """The same weights, each only under the first of its names."""
+    kept: dict[tuple[Any, ...], str] = {}
+    for name, tensor in state.items():
+        kept.setdefault((tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+    return {name: state[name] for name in kept.values()}
+
+
+def _with_ties(model: nn.Module, state: State) -> State:
+    """The state with every name of a tied weight of which it has one."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    filled = dict(state)
+    for tied in names.values():
+        present = next((name for name in tied if name in state), None)
+        if present is not None:
+            filled |= {name: state[present] for name in tied if name not in state}
+    return filled
+
+
+def _account_for(found: FoundWeights, state: State, wanted: Mapping[str, Tensor], may_miss: tuple[str, ...]) -> None:
+    missing = [name for name in wanted if name not in state and not any(fnmatchcase(name, p) for p in may_miss)]
+    unknown = [name for name in state if name not in wanted]
+    for verb, names in (("lacks", missing), ("holds unexpected", unknown)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointMismatch(
+                f"{found.what} {verb} {found.their_name(names[0]) or names[0]}{more}; the file is not complete, or it "
+                "belongs to another model"
+            )
+    for name in wanted:
+        if name in state and state[name].shape != wanted[name].shape:
+            raise CheckpointMismatch(
+                f"{found.what}: {found.their_name(name) or name} has shape {tuple(state[name].shape)}, the model needs "
+                f"{tuple(wanted[name].shape)}"
+            )
+
+
+def _put_in(model: AnyModel, state: State, wanted: Mapping[str, Tensor]) -> None:
+    prefix = "language_model."
+    text = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    if text and isinstance(model, GenerativeModel):
+        config = model.language_config
+        loaded = type(model.language_model).from_pretrained(
+            None,
+            config=language_model_architecture(config),
+            state_dict=text,
+            dtype=DTYPES[config.dtype],
+            **loading_options(config.quantization),
+        )
+        model.language_model = freeze_language_model(loaded, config)
+    rest = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items() if not name.startswith(prefix)}
+    model.load_state_dict(rest, strict=False, assign=True)
+
+
+def _quantize(model: GenerativeModel) -> None:
+    """Quantise a language model that was loaded whole."""
+    quantization = model.language_config.quantization
+    done = any(isinstance(module, QuantizedLinear) for module in model.language_model.modules())
+    if quantization != "none" and not done:
+        quantize_language_model(model.language_model, quantization)
+
+
+def _tower_from_elsewhere(model: AnyModel, what: str) -> LoadReport:
+    _refuse_random(model.vision_config.weights, "vision tower", what)
+    for buffer in model.vision_model.to_empty(device="cpu").buffers():
+        buffer.zero_()
+    return load_tower(model.vision_model, model.vision_config)
+
+
+def _refuse_random(weights: str, part: str, what: str) -> None:
+    if weights == RANDOM:
+        raise CheckpointMismatch(
+            f"{what} does not hold its {part}, whose weights were random: they cannot be had again; train with a "
+            "pretrained one"
+        )
+
+
+def _complete(model: AnyModel) -> None:
+    """Give memory and values to what no file holds: buffers that are computed, and heads that start fresh."""
+    if isinstance(model, ImageTextModel) and model.lm_head.bias.is_meta:
+        model.lm_head = LanguageModellingHead(model.qformer_config).eval()
+        initialise_like_bert(model.lm_head)
+    if isinstance(model, ImageTextModel) and model.temperature.is_meta:
+        model.temperature = nn.Parameter(torch.tensor(0.07))
+    for module in model.vision_model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.zeros_like(buffer, device="cpu"))
+        compute: Any = getattr(module, "init_non_persistent_buffers", None)  # timm's
+        if compute is not None:
+            compute()
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert not left, f"no weights were put into {left}"

@@ -1,0 +1,131 @@
+"""From transformers' BLIP-2: `Blip2ForConditionalGeneration` and `Blip2ForImageTextRetrieval`.
+
+The last layer norm of transformers' tower computes with the eps of all its others, 1e-6; here as in the original it is
+`ln_vision` with 1e-5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blip2_train.checkpoints.assembly import FoundWeights, State
+from blip2_train.checkpoints.convert.huggingface_config import (
+    describe_config,
+    describe_processor,
+    read_config,
+    special_tokens,
+)
+from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, KeyMap
+from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
+from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, Manifest, read_export
+from blip2_train.checkpoints.files import read_weights
+from blip2_train.errors import CheckpointMismatch
+
+SIDE = "blip2_train"
+"""Folder inside an exported one, with what transformers cannot hold."""
+GENERATION, RETRIEVAL = "Blip2ForConditionalGeneration", "Blip2ForImageTextRetrieval"
+_log = logging.getLogger(__name__)
+
+
+def read_huggingface(folder: Path, place: str) -> FoundWeights:
+    """What a folder of transformers' BLIP-2 holds.
+
+    Args:
+        folder: With `config.json`, weights (whole or in shards), tokenizer and image processor.
+        place: What the user called it.
+
+    Raises:
+        CheckpointMismatch: if something is missing, damaged, or not known here.
+    """
+    theirs = read_weights(folder)
+    kind = RETRIEVAL if "itm_head.weight" in theirs else GENERATION
+    source = f"Hugging Face {kind}"
+    state, ignored = rename(theirs, HUGGING_FACE, f"{source} {place}")
+    side = _read_side(folder, state)
+    if side is not None:
+        extra, manifest = side
+        return FoundWeights(
+            source=f"{source} made by blip2_train",
+            place=place,
+            description=manifest.architecture,
+            state=state | extra,
+            processor=manifest.processor,
+            tokenizer=str(folder / SIDE / TOKENIZER),
+            manifest=manifest,
+            config=(folder / SIDE / CONFIG).read_text(encoding="utf-8"),
+            their_name=HUGGING_FACE.to_theirs,
+            fit=_fit_own,
+            ignored=ignored,
+        )
+    config = read_config(folder)
+    description = describe_config(config, state, place)
+    if kind == GENERATION:
+        description["language"] |= special_tokens(folder, config.text_config)
+    return FoundWeights(
+        source=source,
+        place=place,
+        description=description,
+        state=state,
+        processor=describe_processor(folder, config.vision_config.image_size),
+        tokenizer=str(folder),
+        manifest=converted_manifest(kind == RETRIEVAL, f"{source} {place}"),
+        their_name=HUGGING_FACE.to_theirs,
+        fit=split_qkv_biases,
+        may_miss=("lm_head.*", "temperature") if kind == RETRIEVAL else (),
+        ignored=ignored,
+    )
+
+
+def rename(theirs: Mapping[str, Tensor], names: KeyMap, what: str) -> tuple[State, tuple[str, ...]]:
+    """Their weights under our names, and their keys that are not needed.
+
+    Raises:
+        CheckpointMismatch: naming a key that is not known.
+    """
+    ours = {key: names.to_ours(key) for key in theirs if not key.endswith("position_ids")}
+    unknown = [key for key, name in ours.items() if name is None]
+    if unknown:
+        raise CheckpointMismatch(
+            f"{what} holds {len(unknown)} keys that are not known here, first {unknown[0]}; it is another model"
+        )
+    ignored = tuple(key for key in theirs if key not in ours)  # a buffer of older versions: 0, 1, 2, …
+    return {str(name): theirs[key] for key, name in ours.items()}, ignored
+
+
+def converted_manifest(stage_1: bool, what: str) -> Manifest:
+    """The manifest of weights that were trained elsewhere."""
+    return Manifest(
+        stage="stage1" if stage_1 else "stage2",
+        recipe=f"converted from {what}",
+        step=0,
+        metrics={},
+        parent=None,
+        frozen_fingerprint="",
+    )
+
+
+def _fit_own(state: State, wanted: Mapping[str, Tensor]) -> State:
+    """Biases split, and the rows taken away that were added for the image token."""
+    fitted = split_qkv_biases(state, wanted)
+    for name, tensor in fitted.items():
+        rows = wanted[name].shape[:1] if name in wanted and name.startswith("language_model.") else ()
+        if rows and tensor.shape[1:] == wanted[name].shape[1:]:
+            fitted[name] = tensor[: rows[0]]
+    return fitted
+
+
+def _read_side(folder: Path, state: State) -> tuple[State, Manifest] | None:
+    """What was left beside the weights, if it belongs to them."""
+    if not (folder / SIDE / MANIFEST).is_file():
+        return None
+    extra, manifest = read_export(folder / SIDE)
+    queries = extra.pop("query_tokens", torch.empty(0))
+    if not torch.equal(queries, state.get("query_tokens", torch.empty(1))):
+        _log.warning("%s: these weights were changed after the export, so %s is not used", folder, folder / SIDE)
+        return None
+    return extra, manifest

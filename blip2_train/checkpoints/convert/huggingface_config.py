@@ -1,0 +1,179 @@
+"""The model that a configuration of transformers' BLIP-2 describes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Blip2Config, PretrainedConfig
+
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.errors import CheckpointMismatch
+
+MAX_TEXT_LENGTH = 32
+"""Tokens per text of the released code."""
+_VIT_G = {
+    "hidden_size": 1408,
+    "num_hidden_layers": 39,
+    "num_attention_heads": 16,
+    "intermediate_size": 6144,
+    "patch_size": 14,
+}
+_NOT_ARCHITECTURE = (
+    "_name_or_path",
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "quantization_config",
+)
+_DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def is_blip2_config(folder: Path) -> bool:
+    """Whether a folder holds a configuration of transformers' BLIP-2."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("model_type") == Blip2Config.model_type
+
+
+def read_config(folder: Path) -> Any:
+    """The `Blip2Config` of a folder.
+
+    Raises:
+        CheckpointMismatch: if transformers cannot read it.
+    """
+    try:
+        return Blip2Config.from_pretrained(str(folder))
+    except Exception as error:  # transformers raises whatever its readers raise
+        reason = " ".join(str(error).split())[:150]
+        raise CheckpointMismatch(
+            f"{folder / 'config.json'} cannot be read as a configuration of BLIP-2 ({reason})"
+        ) from error
+
+
+def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dict[str, Any]:
+    """The model of a configuration, as `build_model` reads it; precisions are those of the weights.
+
+    Args:
+        config: A `Blip2Config`.
+        state: The weights under our names; a matching head makes it a stage-1 model.
+        place: Where it comes from, for messages.
+
+    Raises:
+        CheckpointMismatch: if it is one that is not known here.
+    """
+    qformer = config.qformer_config
+    _only(qformer.hidden_act == "gelu", place, f"its Q-Former computes {qformer.hidden_act!r} instead of 'gelu'")
+    retrieval = "itm_head.weight" in state
+    description: dict[str, Any] = {
+        "kind": "ImageTextModel" if retrieval else "GenerativeModel",
+        "vision": _describe_tower(config.vision_config, _dtype(state, "vision_model."), place),
+        "qformer": {
+            "weights": "random",
+            "hidden_size": qformer.hidden_size,
+            "num_layers": qformer.num_hidden_layers,
+            "num_heads": qformer.num_attention_heads,
+            "intermediate_size": qformer.intermediate_size,
+            "num_queries": config.num_query_tokens,
+            "cross_attention_every": qformer.cross_attention_frequency,
+            "vocab_size": qformer.vocab_size,
+            "max_positions": qformer.max_position_embeddings,
+            "dropout": float(qformer.hidden_dropout_prob),
+            "attention_dropout": float(qformer.attention_probs_dropout_prob),
+            "layer_norm_eps": float(qformer.layer_norm_eps),
+            "feature_size": config.image_text_hidden_size,
+        },
+    }
+    if not retrieval:
+        architecture = plain_architecture(config.text_config)
+        description["language"] = {
+            "name": config.text_config._name_or_path or place,
+            "architecture": architecture,
+            "dtype": _dtype(state, "language_model."),
+        }
+    return description
+
+
+def plain_architecture(config: PretrainedConfig) -> dict[str, Any]:
+    """The configuration of a language model as plain values with `model_type`."""
+    values = {key: value for key, value in config.to_dict().items() if key not in _NOT_ARCHITECTURE}
+    return dict(json.loads(json.dumps(values)))
+
+
+def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
+    """End and padding of a language model, where they are not the tokenizer's own.
+
+    Raises:
+        CheckpointMismatch: if the folder has no tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except Exception as error:  # transformers raises whatever its readers raise
+        reason = " ".join(str(error).split())[:150]
+        raise CheckpointMismatch(
+            f"the tokenizer in {folder} cannot be read ({reason}); download the whole folder"
+        ) from error
+    end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+    chosen: dict[str, Any] = {}
+    if end is not None and end != tokenizer.eos_token_id:
+        text = tokenizer.decode([end])
+        again = tokenizer(text, add_special_tokens=False).input_ids
+        chosen["end_token"] = text if again == [end] else tokenizer.convert_ids_to_tokens(end)
+    if tokenizer.pad_token is None:
+        chosen["pad_token"] = tokenizer.eos_token
+    return chosen
+
+
+def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
+    """What is done to pictures, from the files of a folder, as `Processor.describe` says it."""
+    found: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            found |= content.get("image_processor", content)
+    return {
+        "image_size": image_size,
+        "max_text_length": MAX_TEXT_LENGTH,
+        "mean": list(found.get("image_mean", CLIP_MEAN)),
+        "std": list(found.get("image_std", CLIP_STD)),
+        "prompt": "",
+    }
+
+
+def _describe_tower(config: PretrainedConfig, dtype: str, place: str) -> dict[str, Any]:
+    """The released ViT-g as timm's, any other as a plain vision transformer of the same sizes."""
+    eps = config.layer_norm_eps
+    _only(config.hidden_act == "gelu", place, f"its tower computes {config.hidden_act!r} instead of 'gelu'")
+    _only(eps <= 1e-5, place, f"its tower's layer_norm_eps is {eps} instead of 1e-6")  # 1e-5: a slip in old copies
+    known = {"image_size": config.image_size, "dtype": dtype}
+    if config.qkv_bias and all(getattr(config, key) == value for key, value in _VIT_G.items()):
+        return {"name": "eva_giant_patch14_clip_224.laion400m", "weights": "timm", **known}
+    ratio = config.intermediate_size / config.hidden_size
+    if int(config.hidden_size * ratio) != config.intermediate_size:
+        ratio = (config.intermediate_size + 0.5) / config.hidden_size
+    overrides = {
+        "patch_size": config.patch_size,
+        "embed_dim": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "mlp_ratio": ratio,
+        "qkv_bias": config.qkv_bias,
+    }
+    return {"name": "vit_base_patch16_224", "weights": "random", "dropped_blocks": 0, "overrides": overrides, **known}
+
+
+def _dtype(state: Mapping[str, Tensor], part: str) -> str:
+    first = next((tensor for name, tensor in state.items() if name.startswith(part)), None)
+    return "float32" if first is None else _DTYPES.get(first.dtype, "float32")
+
+
+def _only(condition: bool, place: str, reason: str) -> None:
+    if not condition:
+        raise CheckpointMismatch(f"{place} cannot be held here: {reason}")

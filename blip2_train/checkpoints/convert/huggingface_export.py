@@ -1,0 +1,209 @@
+"""To a folder that transformers loads as its own BLIP-2: weights, configuration, processor, model card.
+
+What transformers cannot hold goes to a folder beside the weights, so that nothing is lost on the way back.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    Blip2Processor,
+    BlipImageProcessor,
+    GenerationConfig,
+)
+
+from blip2_train.checkpoints.architecture import AnyModel
+from blip2_train.checkpoints.assembly import State, complete_manifest, without_ties
+from blip2_train.checkpoints.convert.huggingface import SIDE
+from blip2_train.checkpoints.convert.huggingface_tower import describe_tower
+from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
+from blip2_train.checkpoints.convert.model_card import model_card
+from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
+from blip2_train.checkpoints.convert.text_tokenizer import IMAGE_TOKEN
+from blip2_train.checkpoints.export import Manifest, write_export
+from blip2_train.data.processor import Processor
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.generative import GenerativeModel, embedding_width
+from blip2_train.models.image_text import ImageTextModel
+
+SHARD_SIZE = "5GB"
+"""Largest file of weights."""
+
+
+def write_huggingface(
+    folder: Path, model: AnyModel, processor: Processor, manifest: Manifest, config: str = ""
+) -> Path:
+    """Write a model as transformers' `Blip2ForConditionalGeneration` or `Blip2ForImageTextRetrieval`.
+
+    Args:
+        folder: Where to; made if it does not exist.
+        model: With all its weights, unquantised.
+        processor: What the model reads.
+        manifest: Where the weights come from.
+        config: Configuration of the run, as YAML text.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointMismatch: if transformers' classes cannot hold the model, with the reason.
+    """
+    if isinstance(model, GenerativeModel) and model.language_config.quantization != "none":
+        raise CheckpointMismatch("a quantised language model cannot be exported; open the model without quantization")
+    reading = _processor(model, processor)
+    image_token = int(reading.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    theirs, extra = _weights(model, image_token)
+    settings = _config(model, processor, image_token, theirs)
+    _check(settings, theirs, model)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict(without_ties(theirs), folder, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
+    settings.save_pretrained(folder)
+    if isinstance(model, GenerativeModel):
+        GenerationConfig.from_model_config(settings.text_config).save_pretrained(folder)
+    reading.save_pretrained(folder)
+    beside = {"query_tokens": model.query_tokens.detach(), **extra}
+    write_export(folder / SIDE, beside, config, processor.tokenizer, complete_manifest(manifest, model, processor))
+    kept = sorted(extra)
+    (folder / "README.md").write_text(model_card(model, processor, manifest, config, kept), encoding="utf-8")
+    return folder
+
+
+def _weights(model: AnyModel, image_token: int) -> tuple[State, State]:
+    """Weights under their names, and those that they have none for."""
+    theirs: State = {}
+    extra: State = {}
+    for name, tensor in merge_qkv_biases(model.state_dict()).items():
+        key = HUGGING_FACE.to_theirs(name)
+        if key is None:
+            extra[name] = tensor
+        else:
+            theirs[key] = tensor
+    lost = [name for name in extra if not (name == "temperature" or name.startswith("lm_head."))]
+    if lost:
+        describe_tower(model.vision_model)  # gives the reason, if there is one
+        raise CheckpointMismatch(f"transformers' BLIP-2 has no weight like {lost[0]}; choose another format")
+    if isinstance(model, GenerativeModel):
+        for key in _vocabulary_names(model):
+            theirs[key] = _with_row_for(image_token, theirs[key])
+        theirs |= {key: theirs[first] for key, first in _ties(model).items()}
+    return theirs, extra
+
+
+def _vocabulary_names(model: GenerativeModel) -> list[str]:
+    """Names of the tensors with one row per token."""
+    rows = model.language_model.get_input_embeddings().weight, *model.output_layer()
+    wanted = {id(tensor) for tensor in rows if tensor is not None}
+    named = model.language_model.named_parameters()
+    return [f"language_model.{name}" for name, parameter in named if id(parameter) in wanted]
+
+
+def _ties(model: GenerativeModel) -> dict[str, str]:
+    """Second names of tied tensors, with the first."""
+    first: dict[int, str] = {}
+    ties = {}
+    for name, parameter in model.language_model.named_parameters(remove_duplicate=False):
+        if (known := first.setdefault(id(parameter), name)) != name:
+            ties[f"language_model.{name}"] = f"language_model.{known}"
+    return ties
+
+
+def _with_row_for(token: int, tensor: Tensor) -> Tensor:
+    """A tensor with at least `token + 1` rows; new ones are the mean of all, whose score is never the highest.
+
+    Its probability is at most that of an average token, so that it changes no other score by more than 1 / rows.
+    """
+    missing = token + 1 - len(tensor)
+    if missing <= 0:
+        return tensor
+    mean = tensor.float().mean(dim=0, keepdim=True).to(tensor.dtype)
+    return torch.cat([tensor, mean.expand(missing, *tensor.shape[1:])])
+
+
+def _config(model: AnyModel, processor: Processor, image_token: int, theirs: State) -> Any:
+    qformer = model.qformer_config
+    parts: dict[str, Any] = {}
+    if isinstance(model, GenerativeModel):
+        text = copy.deepcopy(model.language_model.config)
+        width = embedding_width(model.language_model)
+        if width != text.hidden_size:
+            raise CheckpointMismatch(
+                f"transformers' BLIP-2 projects to the hidden size of the language model, {text.hidden_size}, but the "
+                f"embeddings of {model.language_config.name} are {width} wide; choose another format"
+            )
+        assert processor.language_tokenizer is not None
+        speaking = processor.language_tokenizer
+        text.vocab_size = len(theirs[_vocabulary_names(model)[0]])
+        text.eos_token_id, text.pad_token_id = speaking.end_id, speaking.pad_id
+        starts = [speaking.end_id] if model.is_encoder_decoder else speaking.start_ids
+        text.bos_token_id = starts[0] if starts else text.bos_token_id  # what follows the pictures without a prompt
+        parts["text_config"] = text.to_dict()
+    config = Blip2Config(
+        vision_config=describe_tower(model.vision_model).to_dict(),
+        qformer_config={
+            "hidden_size": qformer.hidden_size,
+            "num_hidden_layers": qformer.num_layers,
+            "num_attention_heads": qformer.num_heads,
+            "intermediate_size": qformer.intermediate_size,
+            "cross_attention_frequency": qformer.cross_attention_every,
+            "vocab_size": qformer.vocab_size,
+            "max_position_embeddings": qformer.max_positions,
+            "hidden_dropout_prob": qformer.dropout,
+            "attention_probs_dropout_prob": qformer.attention_dropout,
+            "layer_norm_eps": qformer.layer_norm_eps,
+            "use_qformer_text_input": isinstance(model, ImageTextModel),
+        },
+        num_query_tokens=qformer.num_queries,
+        image_text_hidden_size=qformer.feature_size,
+        image_token_index=image_token,
+        **parts,
+    )
+    config.dtype = _precision(theirs)
+    config.architectures = [_class(model).__name__]
+    return config
+
+
+def _precision(theirs: State) -> torch.dtype:
+    """What from_pretrained is to load everything in: 16 bits if the tower and a language model have the same."""
+    parts = ("vision_model.encoder.", "language_model.")
+    kinds = [{tensor.dtype for key, tensor in theirs.items() if key.startswith(part)} for part in parts]
+    return kinds[0].pop() if kinds[0] == kinds[1] and len(kinds[0]) == 1 else torch.float32
+
+
+def _class(model: AnyModel) -> Any:
+    return Blip2ForConditionalGeneration if isinstance(model, GenerativeModel) else Blip2ForImageTextRetrieval
+
+
+def _check(config: Blip2Config, theirs: State, model: AnyModel) -> None:
+    with torch.device("meta"):
+        wanted = _class(model)(config).state_dict()
+    wrong = [key for key in {**wanted, **theirs} if key not in wanted or key not in theirs]
+    wrong += [key for key in wanted if key in theirs and wanted[key].shape != theirs[key].shape]
+    if wrong:
+        raise CheckpointMismatch(
+            f"transformers' BLIP-2 cannot hold {sorted(wrong)[0]} of this model; choose another format"
+        )
+
+
+def _processor(model: AnyModel, processor: Processor) -> Any:
+    """A `Blip2Processor`, whose tokenizer knows the image token."""
+    speaking = processor.language_tokenizer
+    tokenizer = copy.deepcopy(processor.text_tokenizer if speaking is None else speaking.tokenizer)
+    if speaking is not None:
+        tokenizer.padding_side = "right" if speaking.encoder_decoder else "left"
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(speaking.pad_id)
+    pictures = BlipImageProcessor(
+        size={"height": processor.image_size, "width": processor.image_size},
+        image_mean=list(processor.mean),
+        image_std=list(processor.std),
+    )
+    make: Any = Blip2Processor
+    return make(pictures, tokenizer, num_query_tokens=model.qformer_config.num_queries)

@@ -1,0 +1,164 @@
+"""The README of an exported model: what it is, how it was trained, how to use it, what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from blip2_train.checkpoints.architecture import AnyModel
+from blip2_train.checkpoints.export import Manifest
+from blip2_train.data.processor import Processor
+from blip2_train.models.generative import GenerativeModel
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: {pipeline}
+tags:
+- blip-2
+- vision-language
+---
+
+# BLIP-2: {recipe}
+
+{about} BLIP-2 is described in [Li et al., 2023](https://arxiv.org/abs/2301.12597).
+This folder was written by blip2_train {version}.
+
+## Use
+
+```python
+{example}
+```
+
+## Training
+
+| | |
+| --- | --- |
+{training}
+
+## Scores
+
+{scores}
+
+## Lineage
+
+{lineage}
+
+## Limitations
+
+{limitations}
+"""
+_GENERATION = """\
+from PIL import Image
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+processor = Blip2Processor.from_pretrained("<this folder>")
+model = Blip2ForConditionalGeneration.from_pretrained("<this folder>")
+inputs = processor(images=Image.open("picture.jpg"), text={prompt!r}, return_tensors="pt")
+ids = model.generate(**inputs, num_beams=5, max_new_tokens=30)
+print(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())"""
+_RETRIEVAL = """\
+from PIL import Image
+from transformers import Blip2ForImageTextRetrieval, Blip2Processor
+
+processor = Blip2Processor.from_pretrained("<this folder>")
+model = Blip2ForImageTextRetrieval.from_pretrained("<this folder>")
+texts = ["a first text", "another"]
+inputs = processor(images=Image.open("picture.jpg"), text=texts, padding=True, return_tensors="pt")
+print(model(**inputs).logits_per_image)  # similarity; with use_image_text_matching_head=True: (no match, match)"""
+
+
+def model_card(model: AnyModel, processor: Processor, manifest: Manifest, config: str, beside: Sequence[str]) -> str:
+    """The card as Markdown.
+
+    Args:
+        model: The model.
+        processor: What it reads.
+        manifest: Recipe, steps, scores and lineage.
+        config: Configuration of the run, as YAML text; may be empty.
+        beside: Names of weights that transformers does not load.
+    """
+    generative = isinstance(model, GenerativeModel)
+    scores = "\n".join(f"| `{name}` | {value:.4g} |" for name, value in sorted(manifest.metrics.items()))
+    example = _GENERATION.format(prompt=processor.prompt) if generative else _RETRIEVAL
+    return _CARD.format(
+        pipeline="image-text-to-text" if generative else "zero-shot-image-classification",
+        recipe=manifest.recipe,
+        about=_about(model),
+        version=manifest.version,
+        example=example,
+        training="\n".join(f"| {key} | {value} |" for key, value in _training(model, manifest, config).items()),
+        scores=f"| score | value |\n| --- | --- |\n{scores}" if scores else "None were measured.",
+        lineage=_lineage(manifest),
+        limitations="\n".join(f"* {line}" for line in _limitations(model, beside)),
+    )
+
+
+def _short(name: str) -> str:
+    """A hub id as it is, a path without the folders of this machine."""
+    return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
+
+
+def _about(model: AnyModel) -> str:
+    queries, size = model.qformer_config.num_queries, model.vision_config.image_size
+    reads = f"A Q-Former of {queries} queries reads the tower `{model.vision_config.name}` ({size} pixels)"
+    if isinstance(model, GenerativeModel):
+        language = _short(model.language_config.name)
+        return f"{reads} and speaks through the frozen language model `{language}` (stage 2)."
+    return f"{reads} and compares pictures with texts (stage 1)."
+
+
+def _training(model: AnyModel, manifest: Manifest, config: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "recipe": f"`{manifest.recipe}`",
+        "stage": manifest.stage,
+        "optimiser steps": manifest.step,
+    }
+    values = yaml.safe_load(config) if config else {}
+    if isinstance(values, dict):
+        named = {"global_batch_size": "pairs per step", "seed": "seed", "max_text_length": "tokens per text"}
+        facts |= {name: values[key] for key, name in named.items() if key in values}
+        optim = values.get("optim")
+        if isinstance(optim, Mapping) and "lr" in optim:
+            facts["learning rate"] = optim["lr"]
+        facts["data"] = _data(values.get("data"))
+    facts["trained parameters"] = f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}"
+    return {key: value for key, value in facts.items() if value not in (None, "")}
+
+
+def _data(values: Any) -> str:
+    sources = values.get("sources", []) if isinstance(values, Mapping) else []
+    return ", ".join(f"`{source['name']}`" for source in sources if isinstance(source, Mapping) and "name" in source)
+
+
+def _lineage(manifest: Manifest) -> str:
+    lines = []
+    if manifest.parent:
+        lines.append(f"Training started from weights with SHA-256 `{manifest.parent}`.")
+    if manifest.frozen_fingerprint:
+        lines.append(f"The frozen parts have SHA-256 `{manifest.frozen_fingerprint}`.")
+    if manifest.sha256:
+        lines.append(f"The export that this folder was made from has SHA-256 `{manifest.sha256}`.")
+    return "\n".join(lines) or "What the weights started from is not recorded."
+
+
+def _limitations(model: AnyModel, beside: Sequence[str]) -> list[str]:
+    lines = [
+        "It repeats the errors and biases of its training data and of its frozen parts, and may describe what is not "
+        "in the picture; do not use it where that does harm.",
+        f"Pictures are resized to a square of {model.vision_config.image_size} pixels; small print is lost.",
+        "transformers computes the last layer norm of the tower with the eps of all the others instead of 1e-5, and "
+        "resizes pictures with other rounding; scores differ in the last digits.",
+    ]
+    if isinstance(model, GenerativeModel):
+        language = _short(model.language_config.name)
+        lines.append(f"It writes no better than `{language}`, and in no other languages.")
+    if beside:
+        lines.append(
+            "transformers does not load the Q-Former's own prediction head and the temperature of the contrastive "
+            "loss; they lie in `blip2_train/`."
+        )
+    return lines

@@ -1,0 +1,219 @@
+"""One way in for weights of any format that is known: what a file or folder holds is found out from its content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from blip2_train.checkpoints.architecture import AnyModel
+from blip2_train.checkpoints.assembly import FoundWeights, assemble, complete_manifest
+from blip2_train.checkpoints.convert.huggingface import read_huggingface
+from blip2_train.checkpoints.convert.huggingface_config import is_blip2_config
+from blip2_train.checkpoints.convert.lavis import read_lavis
+from blip2_train.checkpoints.convert.paddle import locate_paddle, read_paddle
+from blip2_train.checkpoints.convert.text_tokenizer import load_text_tokenizer
+from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, Manifest, read_export
+from blip2_train.checkpoints.files import fingerprint, read_file
+from blip2_train.checkpoints.handover import LoadReport
+from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
+from blip2_train.checkpoints.initial_weights import RANDOM
+from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.processor import Processor
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.models.configs import DTYPES
+from blip2_train.models.generative import GenerativeModel
+
+UNDERSTOOD = (
+    "an export of blip2_train or a run folder with one, a Hugging Face folder or id of Blip2ForConditionalGeneration "
+    "or Blip2ForImageTextRetrieval, a LAVIS .pth file, a Paddle .pdparams file"
+)
+
+_WHOLE = {"quantization": "none", "gradient_checkpointing": False}
+BERT = "bert-base-uncased"
+"""The Q-Former's tokenizer in the released models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model that is ready for use, and how it came about."""
+
+    model: AnyModel
+    """On the CPU, in eval mode, with all its weights."""
+    processor: Processor
+    source: str
+    """What was found: `Hugging Face Blip2ForConditionalGeneration`, `LAVIS stage 2 (OPT)`, …"""
+    reports: tuple[LoadReport, ...]
+    manifest: Manifest
+    """Where it comes from; its architecture needs nothing from elsewhere."""
+    config: str
+    """Configuration of the run, as YAML text; empty for weights from elsewhere."""
+    held: frozenset[str]
+    """Which of `vision_model` and `language_model` the source holds itself."""
+
+
+def open_pretrained(
+    source: str | Path,
+    *,
+    dtype: str | None = None,
+    quantization: str = "none",
+    language_model: str | None = None,
+    vision_weights: str | None = None,
+    tokenizer: str | None = None,
+) -> Pretrained:
+    """Load a model of any format that is known.
+
+    Args:
+        source: Folder of an export or a run; folder or hub id of transformers' BLIP-2; LAVIS or Paddle file.
+        dtype: `float32`, `float16` or `bfloat16` for the language model and the tower; None = as stored or configured.
+        quantization: `none`, `int8` or `int4` for the language model.
+        language_model: Folder or hub id of the language model, for sources that do not hold it.
+        vision_weights: File of the tower's weights (or `timm`), for sources that do not hold them.
+        tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
+
+    Raises:
+        CheckpointMismatch: if the source is not known or damaged, or its parts do not fit.
+        ConfigError: if an option cannot be used.
+    """
+    found = find_weights(source, language_model)
+    _choose(found, dtype, quantization, language_model, vision_weights)
+    processor_values = dict(found.processor)
+    if not processor_values:
+        raise CheckpointMismatch(f"{found.what} does not say what it reads; export the run again with this version")
+    model, reports = assemble(found, quantization)
+    trained_with = (found.manifest.architecture.get("language") or {}).get("quantization", "none")
+    if dtype is None and quantization == trained_with:
+        _check_frozen(model, found)
+    name, tokens = _tokenizer(model, found, tokenizer)
+    processor = Processor(**processor_values, **{name: tokens})
+    manifest = complete_manifest(found.manifest, model, processor)
+    return Pretrained(
+        model=model,
+        processor=processor,
+        source=found.source,
+        reports=tuple(reports),
+        manifest=manifest if dtype is None else replace(manifest, frozen_fingerprint=""),
+        config=found.config,
+        held=found.held,
+    )
+
+
+def find_weights(source: str | Path, language_model: str | None = None) -> FoundWeights:
+    """Find out what a source is, and read it.
+
+    Raises:
+        CheckpointMismatch: if it is not known or damaged.
+    """
+    path, place = Path(source).expanduser(), str(source)
+    if not path.exists() and looks_like_hub_id(place):
+        path = fetch(place)
+    if (path / MANIFEST).is_file():
+        return _read_own(path, place)
+    if (path / "export" / MANIFEST).is_file():
+        return _read_own(path / "export", place)
+    if (paddle := locate_paddle(path)) is not None:
+        return read_paddle(paddle, place, language_model)
+    if is_blip2_config(path):
+        return read_huggingface(path, place)
+    if not path.exists():
+        raise CheckpointMismatch(f"there is no {place}; what can be read is {UNDERSTOOD}")
+    content = read_file(path) if path.is_file() else None
+    if isinstance(content, dict) and "state_dict" in content and "blip2_train" in content:
+        raise CheckpointMismatch(
+            f"{place} is a training checkpoint; share its weights first: scripts/export.py {place}"
+        )
+    found = read_lavis(content, place, language_model)
+    if found is None:
+        raise CheckpointMismatch(f"{place} is not known here; what can be read is {UNDERSTOOD}")
+    return found
+
+
+def _read_own(folder: Path, place: str) -> FoundWeights:
+    state, manifest = read_export(folder)
+    if not manifest.architecture:
+        raise CheckpointMismatch(
+            f"export {place} does not say what its model is; export the run again with this version"
+        )
+    return FoundWeights(
+        source=f"blip2_train export ({manifest.stage})",
+        place=place,
+        description=manifest.architecture,
+        state=state,
+        processor=manifest.processor,
+        tokenizer=str(folder / TOKENIZER),
+        manifest=manifest,
+        config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
+    )
+
+
+def _choose(
+    found: FoundWeights, dtype: str | None, quantization: str, language_model: str | None, vision_weights: str | None
+) -> None:
+    """Put the user's choices into the description."""
+    vision, language = dict(found.description["vision"]), dict(found.description.get("language") or {})
+    vision["gradient_checkpointing"] = False
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    if quantization != "none" and not language:
+        raise ConfigError(f"quantization={quantization} is for language models, but {found.what} has none")
+    for option, value, held in (
+        ("language_model", language_model, "language_model" in found.held and found.tokenizer),
+        ("vision_weights", vision_weights, "vision_model" in found.held),
+    ):
+        if value is not None and held:
+            raise ConfigError(f"{option}={value}: {found.what} holds these weights itself; leave the option out")
+    if vision_weights is not None:
+        vision["weights"] = vision_weights
+    if dtype is not None:
+        vision |= {"dtype": dtype, "frozen": True}
+    found.description = {**found.description, "vision": vision}
+    if language:
+        moved = {} if language_model is None else {"name": language_model, "weights": "pretrained"}
+        chosen = {} if dtype is None else {"dtype": dtype}
+        found.description["language"] = {**language, **moved, **chosen, **_WHOLE}
+
+
+def _check_frozen(model: AnyModel, found: FoundWeights) -> None:
+    """Refuse trained weights beside other frozen parts than their own, with which they would only babble."""
+    expected = found.manifest.frozen_fingerprint
+    elsewhere = {"vision_model": f"vision weights {model.vision_config.weights}"}
+    if isinstance(model, GenerativeModel):
+        elsewhere["language_model"] = f"language model {model.language_config.name}"
+    elsewhere = {part: place for part, place in elsewhere.items() if part not in found.held}
+    frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if elsewhere and expected and fingerprint(frozen) != expected:
+        raise CheckpointMismatch(
+            f"{found.what} was trained with other frozen parts than {' and '.join(elsewhere.values())} (their SHA-256 "
+            "differs); name the right ones, or train again"
+        )
+
+
+def _tokenizer(model: AnyModel, found: FoundWeights, chosen: str | None) -> tuple[str, Any]:
+    """The tokenizer of a model, and what a processor calls it.
+
+    Raises:
+        CheckpointMismatch: if it is not that of the model.
+    """
+    if isinstance(model, GenerativeModel):
+        config = model.language_config
+        place, known = found.tokenizer or config.name, len(model.output_layer()[0])
+        speaking = LanguageTokenizer(
+            place,
+            padding_side="left",
+            encoder_decoder=model.is_encoder_decoder,
+            start_token=config.start_token,
+            end_token=config.end_token,
+            pad_token=config.pad_token,
+        )
+        fits, name, tokens = len(speaking) <= known, "language_tokenizer", cast(Any, speaking)
+    else:
+        started_from, known = model.qformer_config.weights, model.qformer_config.vocab_size
+        place = chosen or found.tokenizer or (BERT if started_from == RANDOM else started_from)
+        tokens = load_text_tokenizer(place)
+        fits, name = len(tokens) == known, "text_tokenizer"
+    if not fits:
+        raise CheckpointMismatch(
+            f"the tokenizer {place} has {len(tokens)} tokens, {found.what} knows {known}; name the one that belongs to "
+            "it"
+        )
+    return name, tokens
