@@ -101,8 +101,8 @@ class GenerationBatch(Batch):
     attention_mask: Tensor
     """`(B, S)`, bool, True = real token."""
     labels: Tensor
-    """`(B, T)`, int64, -100 where nothing is to be learnt (prompt, padding). Decoder-only: the tokens of `input_ids`, so
-    T = S. Encoder-decoder: what its decoder is to say."""
+    """`(B, T)`, int64, -100 where nothing is to be learnt (prompt, padding). Decoder-only: the tokens of `input_ids`,
+    so T = S. Encoder-decoder: what its decoder is to say."""
     target_positions: Tensor
     """`(K,)`, int64: where `labels`, flattened, is not -100; made on the CPU, so that no one waits for the device."""
     references: tuple[tuple[str, ...], ...]
@@ -234,6 +234,9 @@ class TextTokenizer(Protocol):
 
 class Collator(Protocol):
     """What the data module asks of a collator."""
+
+    tokenizer: Any
+    """Its tokenizer, with transformers' `save_pretrained`."""
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> Batch:
         """Make a batch of B samples."""

@@ -1,30 +1,58 @@
-"""`python scripts/describe.py experiment=<recipe>`: the model part by part, without making a single weight."""
+"""`python scripts/describe.py experiment=<recipe> [--memory]`: the model part by part, without making one weight."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from rich.console import Console
 
 from blip2_train.cli.compose import instantiate
+from blip2_train.cli.memory import show_memory
 from blip2_train.cli.overview import parts_table
 from blip2_train.cli.terminal import config_from, run_command
-from blip2_train.models.freezing import describe_parameters
+from blip2_train.models.freezing import PartSize, describe_parameters
 
-ABOUT = "Show what a recipe's model consists of, what trains, and the memory it needs."
-USAGE = "python scripts/describe.py"
+ABOUT = "Show what a recipe's model consists of and what trains; with --memory also the memory it needs, by precision."
+USAGE = "python scripts/describe.py [--memory]"
+MEMORY = "--memory"
+
+PAPER = {
+    "stage2_vit_l_opt_2.7b": ("104M", "3.1B"),
+    "stage2_vit_g_opt_2.7b": ("107M", "3.8B"),
+    "stage2_vit_g_opt_6.7b": ("108M", "7.8B"),
+    "stage2_vit_l_flan_t5_xl": ("103M", "3.4B"),
+    "stage2_vit_g_flan_t5_xl": ("107M", "4.1B"),
+    "stage2_vit_g_flan_t5_xxl": ("108M", "12.1B"),
+}
+"""Trainable and all parameters as printed in Li et al., 2023, Table 2. Its totals of the FlanT5-XL rows are 0.16B above
+the sum of the parts, which the paper does not explain."""
 
 
 def main(arguments: list[str]) -> None:
-    """Build the model on the meta device and print its parts."""
-    config = config_from(arguments, ABOUT, USAGE)
+    """Build the model on the meta device and print its parts, and with `--memory` what they take."""
+    settings = [argument for argument in arguments if argument != MEMORY]
+    # what a model starts from changes nothing here; given first, so that a user's own init_from counts
+    config = config_from(["init_from=null", *settings], ABOUT, USAGE)
     if config is None:
         return
     with torch.device("meta"):
-        parts = describe_parameters(instantiate(config.model))
-    Console().print(parts_table(parts))
-    print(f"trainable parameters: {sum(part.trainable for part in parts):,}")
+        model = instantiate(config.model)
+    parts, console = describe_parameters(model), Console()
+    console.print(parts_table(parts))
+    print(parameter_line(parts, config.experiment))
+    if MEMORY in arguments:
+        show_memory(model, console)
+
+
+def parameter_line(parts: Sequence[PartSize], recipe: str) -> str:
+    """How many parameters train, and of how many; beside it what the paper says of this model."""
+    trainable, total = (sum(count) for count in zip(*((p.trainable, p.parameters) for p in parts), strict=True))
+    line = f"trainable parameters: {trainable:,} of {total:,}"
+    if recipe in PAPER:
+        line += " (Table 2 of the paper: {} of {})".format(*PAPER[recipe])
+    return line
 
 
 def command() -> None:

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import read_training_state
+from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import ConfigError
 
 USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to write, default <run folder>/export]"
@@ -41,7 +41,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
     about = state["blip2_train"]
     config = OmegaConf.create(about["config"])
     manifest = Manifest(
-        stage="stage1",
+        **about["about"],
         recipe=config.experiment,
         step=state["global_step"],
         metrics={},
@@ -49,7 +49,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
         frozen_fingerprint=about["frozen_fingerprint"],
     )
     weights = {name.removeprefix("model."): tensor for name, tensor in state["state_dict"].items()}
-    return write_export(folder, weights, about["config"], load_qformer_tokenizer(config.tokenizer), manifest)
+    return write_export(folder, weights, about["config"], instantiate(config.collator).tokenizer, manifest)
 
 
 def command() -> None:

@@ -14,7 +14,16 @@ from blip2_train.models.freezing import PartSize
 from blip2_train.optim.param_groups import ParameterGroup
 from blip2_train.training.lifecycle import first_process_only
 
-_LABELS = {"loss_itc": "ITC, contrast", "loss_itm": "ITM, matching", "loss_itg": "ITG, generation"}
+_LABELS = {
+    "loss_itc": "ITC, contrast",
+    "loss_itm": "ITM, matching",
+    "loss_itg": "ITG, generation",
+    "loss_lm": "language modelling",
+}
+_CAPTION_ROWS = (
+    ("cider", "CIDEr of captions (1.0 = the papers' 100)", 3),
+    ("names_right", "captions that name all pictures rightly (%)", 1),
+)
 
 
 @first_process_only
@@ -100,6 +109,9 @@ def report(results: dict[str, float], chance: dict[str, float], rejections: str,
     for name, label in (("match", "matches"), ("mismatch", "mismatches")):
         if (value := results.get(f"val/itm_accuracy_{name}")) is not None:
             table.add_row(f"ITM right on {label} (%)", "", f"{value:.1f}", "")
+    for key, label, digits in _CAPTION_ROWS:
+        if (value := results.get(f"val/{key}")) is not None:
+            table.add_row(label, _number(results.get(f"train/{key}"), digits), _number(value, digits), "")
     console.print(table)
     say(f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s")
     if results.get("rejected_samples"):

@@ -1,4 +1,4 @@
-"""One training run, from a checked configuration to results, curves and an export."""
+"""One training run of any stage, from a checked configuration to results, curves and an export."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
+from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import read_training_state
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
-from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.cli.run_folder import EXPORT, find_export
 from blip2_train.distributed import gather_objects
-from blip2_train.errors import CheckpointMismatch, ConfigError, TrainingError
-from blip2_train.models.configs import QFormerConfig
-from blip2_train.models.freezing import describe_parameters, trainable_names
+from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.models.freezing import describe_parameters
+from blip2_train.training.base import TrainingModule
+from blip2_train.training.caption_log import GRID, CaptionLog
 from blip2_train.training.data_module import ImageTextDataModule
+from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
-from blip2_train.training.representation import RepresentationModule
 from blip2_train.training.run_log import RESULTS, RunCSVLogger, draw_curves, write_results
-
-EXPORT = "export"
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Run:
 
     config: DictConfig
     folder: Path
-    module: RepresentationModule
+    module: TrainingModule
     data: ImageTextDataModule
     progress: LossProgress
     trainer: Trainer
@@ -67,8 +68,9 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
             raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")
     rejected: Counter[str] = sum(gather_objects(run.data.rejections.counts), Counter())
     results = _results(run, rejected, time.perf_counter() - started)
+    weights = run.module.trained_weights()  # by all processes: each may hold a share only
     if run.trainer.is_global_zero:
-        _finish(run, rejected, results)
+        _finish(run, weights, rejected, results)
     return results
 
 
@@ -78,15 +80,22 @@ def build(config: DictConfig, show: bool = False) -> Run:
     seed_everything(config.seed)
     data: ImageTextDataModule = instantiate(config.data)
     model = instantiate(config.model)
-    tokens = len(load_qformer_tokenizer(config.data.tokenizer))
-    _check_text(tokens, config.max_text_length, model.qformer_config)
-    reports = load_initial_weights(model, config.init_from)
-    objective = instantiate(config.objective)
-    module: RepresentationModule = instantiate(
-        config.module, model=model, objective=objective, optimizer=instantiate(config.optim)
+    module: TrainingModule = instantiate(
+        config.module,
+        model=model,
+        objective=instantiate(config.objective),
+        optimizer=instantiate(config.optim),
+        collator=data.collator,
     )
+    init_from = None if config.init_from is None else find_export(config.init_from, config.paths.output_dir)
+    reports = load_initial_weights(model, init_from)
     module.run_config = OmegaConf.to_yaml(config)
-    module.parent = parent_fingerprint(config.init_from, model.qformer_config.weights)
+    module.parent = parent_fingerprint(init_from, model.qformer_config.weights)
+    module.about = {
+        "stage": module.stage,
+        "architecture": describe_model(model),
+        "processor": {**data.processing(), "max_text_length": config.max_text_length, "prompt": module.prompt},
+    }
     contrasted = config.global_batch_size // config.accumulate
     progress = LossProgress(config.global_batch_size, module.chance_levels(contrasted))
     callbacks: list[Any] = [instantiate(part) for part in config.callbacks.values()]
@@ -115,13 +124,15 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         )
     if run.trainer.is_global_zero:
         run.folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(run.module, GenerationModule):
+            run.module.captions = CaptionLog(run.folder, run.data.mean, run.data.std)
         (run.folder / "config.yaml").write_text(run.module.run_config, encoding="utf-8")
         for logger in run.trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(run.config))  # type: ignore[arg-type]
             if isinstance(logger, RunCSVLogger) and checkpoint is not None:
                 logger.keep_until(run.data.first_step)
     overview.announce_plan(run.data.plan())
-    if run.config.accumulate > 1:
+    if run.config.accumulate > 1 and run.module.stage == "stage1":
         contrasted = run.config.global_batch_size // run.config.accumulate
         overview.say(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
     if checkpoint is not None:
@@ -135,19 +146,6 @@ def _finished(config: DictConfig, checkpoint: Path) -> dict[str, float] | None:
         return None
     overview.say(f"nothing to resume: the run is finished, see {results}")
     return dict(json.loads(results.read_text(encoding="utf-8")))
-
-
-def _check_text(tokens: int, max_text_length: int, sizes: QFormerConfig) -> None:
-    if tokens != sizes.vocab_size:
-        raise CheckpointMismatch(
-            f"the tokenizer knows {tokens} tokens with [DEC], the Q-Former has vocab_size {sizes.vocab_size}: "
-            "tokenizer and model.qformer do not belong together"
-        )
-    if max_text_length > sizes.max_positions:
-        raise ConfigError(
-            f"max_text_length is {max_text_length} tokens, but model.qformer.max_positions is {sizes.max_positions}; "
-            "lower the first or raise the second"
-        )
 
 
 def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, float]:
@@ -164,23 +162,22 @@ def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, floa
     return results
 
 
-def _finish(run: Run, rejected: Counter[str], results: dict[str, float]) -> None:
-    model, config = run.module.model, run.config
-    keep = trainable_names(model)
+def _finish(run: Run, weights: dict[str, Tensor], rejected: Counter[str], results: dict[str, float]) -> None:
+    config = run.config
     metrics = {name: value for name, value in results.items() if name.startswith("val/")}
     manifest = Manifest(
-        stage="stage1",
+        **run.module.about,
         recipe=config.experiment,
         step=run.trainer.global_step,
         metrics=metrics,
         parent=run.module.parent,
         frozen_fingerprint=run.module.frozen_fingerprint(),
     )
-    state = {name: tensor for name, tensor in model.state_dict().items() if name in keep}
-    export = write_export(run.folder / EXPORT, state, run.module.run_config, run.data.tokenizer, manifest)
+    export = write_export(run.folder / EXPORT, weights, run.module.run_config, run.data.collator.tokenizer, manifest)
     paths = {
         "results": write_results(run.folder, results),
         "curves": draw_curves(run.folder, run.progress.chance),
+        "captions": run.folder / GRID if (run.folder / GRID).is_file() else None,
         "export": export,
         "run folder": run.folder,
     }

@@ -50,7 +50,7 @@ class RunConfig:
     log_every: int
     """Optimiser steps between logged values."""
     init_from: str | None
-    """Export whose weights the run starts from; null = from scratch."""
+    """Export whose weights the run starts from, or `last:<recipe>` for the newest of a recipe; null = from scratch."""
     resume_from: str | None
     """`last`, a run folder or a checkpoint to go on from; null = a new run."""
     model: Part

@@ -1,4 +1,4 @@
-"""Run folders: which one a run writes to, and which checkpoint it goes on from."""
+"""Run folders: which checkpoint a run goes on from, and which export it starts from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from blip2_train.errors import ConfigError
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, EXPORT = "checkpoints", "export"
+_LAST = "last:"
 
 
 def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
@@ -36,6 +37,30 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
             "last, or the path that the run printed"
         )
     return found[-1]
+
+
+def find_export(init_from: str, output_dir: str) -> str:
+    """The export folder that `init_from` stands for.
+
+    Args:
+        init_from: An export folder, a run folder that has one, or `last:<recipe>` for the newest export of a recipe.
+        output_dir: Where the runs of all recipes lie.
+
+    Raises:
+        ConfigError: if `last:` finds none.
+    """
+    if not init_from.startswith(_LAST):
+        inside = Path(init_from).expanduser() / EXPORT
+        return str(inside if inside.is_dir() else Path(init_from).expanduser())
+    recipe = init_from.removeprefix(_LAST)
+    found = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        script = " (bash run_scripts/pretrain_stage1.sh)" if recipe == "demo_stage1" else ""
+        raise ConfigError(
+            f"init_from={init_from}: no run under {Path(output_dir) / recipe} has an export; run experiment={recipe} "
+            f"first{script}, or pass init_from=<export folder>"
+        )
+    return str(found[-1].parent)
 
 
 def run_folder_of(checkpoint: Path) -> Path:

@@ -8,7 +8,7 @@ import json
 import pkgutil
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -99,10 +99,9 @@ def walk_names(path: str, node: Any, annotation: Any, findings: Findings) -> Non
         return
     takes = _arguments_at(path, node, annotation)
     if takes is None:
-        inner = typing.get_args(annotation)
         for key, value in node.items():
             findings.known.add(_join(path, key))
-            walk_names(_join(path, key), value, inner[1] if len(inner) == 2 else Any, findings)
+            walk_names(_join(path, key), value, _of_values(annotation), findings)
         return
     findings.known.update(_join(path, name) for name in takes.annotations)
     for key, value in node.items():
@@ -128,9 +127,9 @@ def check_values(path: str, node: Any, annotation: Any) -> None:
             check_values(f"{path}[{number}]", item, Any)
     if not isinstance(node, dict):
         return
-    takes, inner = _arguments_at(path, node, annotation), typing.get_args(annotation)
+    takes, values = _arguments_at(path, node, annotation), _of_values(annotation)
     expected = {
-        key: takes.annotations.get(key, Any) if takes else inner[1] if len(inner) == 2 else Any
+        key: takes.annotations.get(key, Any) if takes else values
         for key in node
         if not ("_target_" in node and key in _BUILDING_KEYS)
     }
@@ -224,6 +223,13 @@ def _built(target: Callable[..., Any], node: dict[str, Any]) -> Any:
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             values[key] = _built(inner, value)
     return target(**values)
+
+
+def _of_values(annotation: Any) -> Any:
+    """Annotation of the values of a mapping, also of an optional one."""
+    arms = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    inner = next((typing.get_args(arm) for arm in arms if typing.get_origin(arm) in (dict, Mapping)), ())
+    return inner[1] if len(inner) == 2 else Any
 
 
 def _is_union(annotation: Any) -> bool:

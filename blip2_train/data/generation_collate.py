@@ -40,7 +40,7 @@ class DecoderOnlyCollator:
 
     def fingerprint(self) -> Fingerprint:
         """What has to stay the same for a run to continue."""
-        kind = {"prompt": self.prompt, "learn_start": self.learn_start}
+        kind: Fingerprint = {"prompt": self.prompt, "learn_start": self.learn_start}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
@@ -81,13 +81,14 @@ class EncoderDecoderCollator:
 
     def fingerprint(self) -> Fingerprint:
         """What has to stay the same for a run to continue."""
-        kind = {"prompt": self.prompt, "split_prefix": self.split_prefix}
+        kind: Fingerprint = {"prompt": self.prompt, "split_prefix": self.split_prefix}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
         """Make a batch of B samples, padded to the longest."""
         parts = [split_words(s.caption, s.uniform) if self.split_prefix else ("", s.caption) for s in samples]
-        read = [self.tokenizer.finished(" ".join(filter(None, (self.prompt, a))), self.max_text_length) for a, _ in parts]
+        fronts = [" ".join(filter(None, (self.prompt, prefix))) for prefix, _ in parts]
+        read = [self.tokenizer.finished(front, self.max_text_length) for front in fronts]
         said = [self.tokenizer.finished(rest, self.max_text_length) for _, rest in parts]
         return _batch(self.tokenizer, samples, read, said)
 

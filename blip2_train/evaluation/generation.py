@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -19,10 +21,21 @@ class WrittenCaption:
     references: tuple[str, ...]
 
 
+logger = logging.getLogger(__name__)
+
+CaptionScore = Callable[[str, Sequence[str]], float]
+"""From a caption and its references to a number."""
+
+
 @dataclass
 class GenerationEvaluation:
-    """Collects held-out batches, then scores them; the scores do not depend on the number of processes."""
+    """Collects held-out batches, then scores them; the scores do not depend on the number of processes.
 
+    Args:
+        more_scores: Scores of single captions, beside CIDEr, by name; their means are reported in percent.
+    """
+
+    more_scores: Mapping[str, CaptionScore] = field(default_factory=dict)
     written: dict[int, WrittenCaption] = field(default_factory=dict)
     """By image id: a picture that comes twice counts once."""
     loss_sum: float = 0.0
@@ -35,9 +48,7 @@ class GenerationEvaluation:
         self.right_sum += float(right)
         self.count += count
 
-    def add_captions(
-        self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]
-    ) -> None:
+    def add_captions(self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]) -> None:
         """Add the captions written for pictures `(B,)`."""
         for image_id, caption, others in zip(image_ids.tolist(), captions, references, strict=True):
             self.written[image_id] = WrittenCaption(image_id=image_id, caption=caption, references=others)
@@ -46,8 +57,9 @@ class GenerationEvaluation:
         """Scores over the pictures of all processes; every process must call it.
 
         Returns:
-            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures`, and `cider` (1.0 is 100 in the papers' scale;
-            it depends on the set, see `score_captions`) unless there is no Java to tokenise with.
+            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures`, the means of `more_scores` (percent), and
+            `cider` unless there is no Java to tokenise with (1.0 is 100 in the papers' scale; it depends on the set,
+            see `score_captions`).
         """
         parts = gather_objects((self.written, self.loss_sum, self.right_sum, self.count))
         written = {key: value for part in parts for key, value in part[0].items()}
@@ -63,6 +75,12 @@ class GenerationEvaluation:
                 {key: value.references for key, value in written.items()},
                 ("cider",),
             )
+            for name, score in self.more_scores.items():
+                values = [score(item.caption, item.references) for item in written.values()]
+                scores[name] = 100 * sum(values) / len(values)
             if (cider := result.scores["cider"]) is not None:
                 scores["cider"] = cider
-        return gather_objects(scores)[0]
+            else:
+                logger.warning("no CIDEr: %s", result.reasons["cider"])
+        shared: dict[str, float] = gather_objects(scores)[0]
+        return shared

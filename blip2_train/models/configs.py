@@ -67,6 +67,9 @@ class QFormerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    """Standard deviation of fresh weights. What a layer passes on grows with its square root of width, so a narrow
+    Q-Former needs more."""
     feature_size: int = 256
     """Size E of the shared space of the contrastive loss."""
 
@@ -97,8 +100,8 @@ class LanguageModelConfig:
     weights: str = "pretrained"
     """`pretrained` (those of `name`) or `random`."""
     architecture: dict[str, Any] | None = None
-    """transformers' configuration as a mapping with `model_type`; None = that of `name`. With it the model can be built,
-    counted and tested without any download."""
+    """transformers' configuration as a mapping with `model_type`; None = that of `name`. With it the model can be
+    built, counted and tested without any download."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Changes to that configuration, for instance `dense_act_fn: gelu`, which the released FlanT5 models need."""
     dtype: str = "float32"
@@ -120,7 +123,7 @@ class LanguageModelConfig:
         if self.dtype not in DTYPES:
             raise ConfigError(f"language dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         if self.weights not in ("pretrained", "random"):
-            raise ConfigError(f"language weights {self.weights!r} is unknown; use 'pretrained' (those of name) or 'random'")
+            raise ConfigError(f"language weights {self.weights!r} is unknown; use 'pretrained' or 'random'")
         if self.quantization not in ("none", "int8", "int4"):
             raise ConfigError(f"quantization {self.quantization!r} is unknown; use 'none', 'int8' or 'int4'")
         if self.architecture is not None and "model_type" not in self.architecture:

@@ -41,8 +41,8 @@ class ImageQueryModel(nn.Module):
     def initialise(self, *parts: nn.Module) -> None:
         """Draw fresh weights: `parts` as BERT's, then the queries."""
         for part in parts:
-            initialise_like_bert(part)
-        nn.init.normal_(self.query_tokens, std=0.02)
+            initialise_like_bert(part, self.qformer_config.initializer_range)
+        nn.init.normal_(self.query_tokens, std=self.qformer_config.initializer_range)
 
     def project_image(self, patch_features: Tensor) -> ImageMemory:
         """Cross-attention keys and values of pictures, with `ln_vision` folded in.

@@ -25,7 +25,7 @@ _DROPOUTS = (
 
 
 def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig:
-    """transformers' configuration of a language model, with the recipe's overrides.
+    """The configuration, in transformers' terms, of a language model, with the recipe's overrides.
 
     Raises:
         ConfigError: if transformers does not know it, `name` cannot be read, or an override changes nothing.
@@ -39,7 +39,8 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"language model {config.name!r} has no configuration that transformers can read "
-            f"({' '.join(str(error).split())[:150]}); give a folder with config.json, a hub id, or model.language.architecture"
+            f"({' '.join(str(error).split())[:150]}); give a folder with config.json, a hub id, or "
+            "model.language.architecture"
         ) from error
     for key, value in config.overrides.items():
         if not hasattr(architecture, key):
@@ -81,7 +82,10 @@ def freeze_language_model(model: PreTrainedModel, config: LanguageModelConfig) -
     model.requires_grad_(False)
     model.eval()
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(
+            model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
+        )  # renamed in 5.2x
+        enable({"use_reentrant": False})
     return model
 
 
@@ -105,7 +109,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """The same values; their gradient is multiplied by `factor`."""
-    scaled: Tensor = _ScaleGradient.apply(values, factor)  # type: ignore[no-untyped-call]
+    scaled: Tensor = _ScaleGradient.apply(values, factor)
     return scaled
 
 

@@ -74,7 +74,7 @@ def chunked_cross_entropy(
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         raise ValueError("the vocabulary head must be frozen: the chunked loss gives it no gradient")
     with torch.autocast(states.device.type, enabled=False):
-        total, right = _ChunkedCrossEntropy.apply(states, weight, bias, labels, chunk)  # type: ignore[no-untyped-call]
+        total, right = _ChunkedCrossEntropy.apply(states, weight, bias, labels, chunk)
     return total, right
 
 
@@ -86,8 +86,8 @@ class GenerationObjective:
         chunk: Labelled tokens whose logits exist at a time.
 
     Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.3; no label smoothing, as the released code.
-    Differences from it: the vocabulary head runs on labelled positions only, and the mean is over the labelled tokens of
-    all processes.
+    Differences from it: the vocabulary head runs on labelled positions only, and the mean is over the labelled tokens
+    of all processes.
     """
 
     chunk: int = 512

@@ -7,15 +7,17 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.data.order import stable_seed
-from blip2_train.distributed import mean_over_processes, rank
-from blip2_train.errors import CheckpointMismatch
+from blip2_train.distributed import gather_objects, mean_over_processes, rank
+from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.freezing import trainable_names
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
 from blip2_train.optim.schedule import learning_rate
+from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, divide, whole
 
 
 class TrainingModule(lightning.LightningModule):
@@ -31,6 +33,11 @@ class TrainingModule(lightning.LightningModule):
         seed: Of dropout and of whatever the objective draws.
         log_every: Optimiser steps between logged values.
     """
+
+    stage: str
+    """Name of the stage, for exports."""
+    prompt: str = ""
+    """What captions start from."""
 
     def __init__(self, model: nn.Module, optimizer: OptimizerConfig, seed: int, log_every: int = 10) -> None:
         super().__init__()
@@ -64,9 +71,28 @@ class TrainingModule(lightning.LightningModule):
         num_blocks = getattr(getattr(self.model, "vision_model", None), "num_blocks", 0)
         return parameter_groups(self.model.named_parameters(), num_blocks, self.optimizer_config)
 
+    def configure_model(self) -> None:
+        """Divide the model among the processes if the trainer asks for it; called before training and validating."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy) and not isinstance(self, FSDPModule):
+            divide(self, self.model, strategy.device_mesh["data_parallel"], self.frozen_fingerprint())
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; the schedule is applied step by step below."""
         return build_adamw(self.groups(), self.optimizer_config)
+
+    def on_train_start(self) -> None:
+        """Refuse a validation in which processes of a divided model would wait for each other for ever.
+
+        Raises:
+            ConfigError: naming the numbers of batches.
+        """
+        counts = gather_objects(sum(self.trainer.num_val_batches)) if isinstance(self, FSDPModule) else []
+        if len(set(counts)) > 1:
+            raise ConfigError(
+                f"the processes have {', '.join(map(str, counts))} validation batches, but must have equally many to "
+                "run a divided model together; change data.eval_batch_size"
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this micro-batch, and set the learning rate of this step."""
@@ -84,7 +110,7 @@ class TrainingModule(lightning.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip by norm if the recipe says so."""
         if self.optimizer_config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters(), self.optimizer_config.clip_norm)
+            clip_by_norm(self.parameters(), self.optimizer_config.clip_norm)
 
     def log_training(self, values: dict[str, torch.Tensor]) -> None:
         """Log scalars under `train/`, every `log_every` steps and at the last: means over micro-batches and processes.
@@ -119,8 +145,16 @@ class TrainingModule(lightning.LightningModule):
         for logger in self.loggers:
             logger.log_metrics({f"val/{name}": value for name, value in scores.items()}, step=self.global_step)
 
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """Trainable weights of the model on the CPU, by name, in the first process; nothing in the others.
+
+        Every process must call it: they may be divided.
+        """
+        keep = trainable_names(self.model)
+        return whole({name: tensor for name, tensor in self.model.state_dict().items() if name in keep})
+
     def frozen_fingerprint(self) -> str:
-        """SHA-256 of the frozen weights; an empty string if all train."""
+        """SHA-256 of the frozen weights, taken before they are divided; an empty string if all train."""
         if self._frozen_fingerprint is None:
             frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
             self._frozen_fingerprint = fingerprint(frozen)

@@ -6,9 +6,10 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from blip2_train.evaluation.generation import WrittenCaption
@@ -17,7 +18,7 @@ GRID, LINES = "captions.png", "captions.jsonl"
 
 
 class CaptionLog:
-    """Writes `captions.png` (the newest captions under their pictures) and `captions.jsonl` (those of every validation).
+    """Writes `captions.png` (pictures with the newest captions) and `captions.jsonl` (those of every validation).
 
     Args:
         folder: The run folder.
@@ -29,24 +30,25 @@ class CaptionLog:
         self.folder = folder
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
-    def write(self, step: int, pictures: Tensor, captions: Sequence[WrittenCaption], loggers: Sequence[Logger]) -> None:
+    def write(self, step: int, pictures: Tensor, captions: Sequence[WrittenCaption], loggers: Sequence[Any]) -> None:
         """Write the captions of pictures `(N, 3, H, W)`, normalised, after `step` optimiser steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LINES).open("a", encoding="utf-8") as file:
             for item in captions:
-                line = {"step": step, "image_id": item.image_id, "caption": item.caption, "reference": item.references[0]}
+                line = {
+                    "step": step,
+                    "image_id": item.image_id,
+                    "caption": item.caption,
+                    "reference": item.references[0],
+                }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         shown = (pictures.float().cpu() * self.std + self.mean).clamp(0, 1)
         self._draw(step, shown, captions)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                import wandb
-
-                rows = [
-                    [wandb.Image(picture.permute(1, 2, 0).numpy()), item.caption, item.references[0]]
-                    for picture, item in zip(shown, captions, strict=True)
-                ]
-                logger.log_table("val/captions", columns=["picture", "caption", "reference"], data=rows, step=step)
+                logger.log_image("val/pictures", list(shown), step=step, caption=[item.caption for item in captions])
+                rows = [[item.image_id, item.caption, item.references[0]] for item in captions]
+                logger.log_table("val/captions", columns=["image_id", "caption", "reference"], data=rows, step=step)
 
     def _draw(self, step: int, pictures: Tensor, captions: Sequence[WrittenCaption]) -> None:
         import matplotlib
@@ -56,7 +58,7 @@ class CaptionLog:
 
         columns = min(4, len(captions))
         rows = -(-len(captions) // columns)
-        figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 3.9 * rows), squeeze=False)
+        figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 4.4 * rows), squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
         for axis, picture, item in zip(axes.flat, pictures, captions, strict=False):
@@ -66,7 +68,7 @@ class CaptionLog:
             axis.set_title(f"{said}", fontsize=10)
             axis.text(0.5, -0.03, people, transform=axis.transAxes, ha="center", va="top", fontsize=7, color="grey")
         figure.suptitle(f"step {step}: what the model says (and what the data says)", fontsize=11)
-        figure.tight_layout()
+        figure.tight_layout(h_pad=3.0)
         unfinished = self.folder / f".{GRID}"
         figure.savefig(unfinished, dpi=110, format="png")
         unfinished.replace(self.folder / GRID)

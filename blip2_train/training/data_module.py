@@ -115,6 +115,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         }
         self._max_rejected_share = max_rejected_share
         self._rejected_list = Path(rejected_list) if rejected_list is not None else None
+        self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip)
         self._eval_transform = EvalTransform(image_size, mean, std)
         self._ready = False
@@ -192,6 +193,10 @@ class ImageTextDataModule(lightning.LightningDataModule):
         if self.trainer is None or self.trainer.training:
             self.rejections.record(batch.rejected, len(batch))
         return batch
+
+    def processing(self) -> dict[str, Any]:
+        """How pictures are made ready, as plain values for exports."""
+        return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
     def plan(self) -> DataPlan:
         """What the run reads; after `setup`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blip2_train.data.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.generation import GenerationEvaluation, WrittenCaption
+from blip2_train.evaluation.generation import CaptionScore, GenerationEvaluation, WrittenCaption
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
@@ -30,6 +30,7 @@ class GenerationModule(TrainingModule):
         seed: Of dropout.
         prompt: What generation in validation starts from.
         generation: How captions are generated in validation.
+        more_scores: Scores of single captions that validation reports beside CIDEr, by name.
         shown: Held-out pictures whose captions are shown.
         log_every: Optimiser steps between logged values.
 
@@ -50,12 +51,14 @@ class GenerationModule(TrainingModule):
         seed: int,
         prompt: str = "",
         generation: GenerationOptions | None = None,
+        more_scores: dict[str, CaptionScore] | None = None,
         shown: int = 8,
         log_every: int = 10,
     ) -> None:
         super().__init__(model, optimizer, seed, log_every)
         self.objective, self.collator, self.prompt, self.shown = objective, collator, prompt, shown
         self.generation = generation or GenerationOptions()
+        self.more_scores = more_scores or {}
         self.tokenizer = collator.tokenizer.padding_on("left")
         self.captions: CaptionLog | None = None
         """Where the captions of a few pictures are written; None = nowhere."""
@@ -79,7 +82,7 @@ class GenerationModule(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self._evaluation, self._pictures = GenerationEvaluation(), []
+        self._evaluation, self._pictures = GenerationEvaluation(self.more_scores), []
 
     def validation_step(self, batch: GenerationBatch, batch_idx: int) -> None:
         """The loss on one held-out batch, and captions for its pictures."""

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import lightning
+import transformers
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -27,6 +28,7 @@ _HARMLESS = (
     ".*smaller than the logging interval.*",  # training logs by itself
     ".*does not have many workers.*",
     ".*treespec.*",
+    ".*returned a view tensor.*",  # a divided block of OPT; nothing changes its output in place
 )
 
 
@@ -77,5 +79,6 @@ def quiet_libraries() -> None:
     logging.getLogger("blip2_train").setLevel(logging.INFO)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
     for harmless in _HARMLESS:
         warnings.filterwarnings("ignore", harmless)

@@ -119,12 +119,16 @@ class LossProgress(ProgressBar):
                 for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image"))
                 if f"{key}_r1" in scores
             )
+            cider = f"CIDEr {scores['cider']:.3f}  " if "cider" in scores else ""
             console = self._bar.console if self._bar is not None else self.console
             console.print(
-                f"[bold]held-out, step {trainer.global_step}[/bold]  {losses}  {recalls}",
+                f"[bold]held-out, step {trainer.global_step}[/bold]  {losses}  {cider}{recalls}",
                 highlight=False,
                 soft_wrap=True,
             )
+            for shown in getattr(pl_module, "shown_captions", [])[:3]:
+                said = Text(f"  says {shown.caption!r}, people: {shown.references[0]!r}", style="dim")
+                console.print(said, soft_wrap=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""

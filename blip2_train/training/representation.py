@@ -85,6 +85,6 @@ class RepresentationModule(TrainingModule):
             )
         if max_text_length > sizes.max_positions:
             raise ConfigError(
-                f"max_text_length is {max_text_length} tokens, but model.qformer.max_positions is {sizes.max_positions}; "
-                "lower the first or raise the second"
+                f"max_text_length is {max_text_length} tokens, but model.qformer.max_positions is "
+                f"{sizes.max_positions}; lower the first or raise the second"
             )

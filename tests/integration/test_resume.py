@@ -45,7 +45,7 @@ def start(folder: Path, *overrides: str, kill_at: int | None = None, code: int =
 
 def run_folder(folder: Path) -> Path:
     """The only run folder below an output folder."""
-    (found,) = (folder / "demo_stage1").iterdir()
+    (found,) = folder.glob("demo_*/*")
     return found
 
 
@@ -109,6 +109,23 @@ def test_killed_and_resumed_equals_uninterrupted(place: Path, uninterrupted: Pat
     printed = start(folder, f"data.num_workers={workers}", "resume_from=last")
     assert "going on from step 6" in printed
     assert_same_run(uninterrupted, folder)
+
+
+def test_stage_2_killed_and_resumed(place: Path) -> None:
+    stage_2 = (
+        "experiment=demo_stage2_t5",  # its prefixes are cut at random
+        "init_from=null",
+        "data.num_workers=0",
+        "module.generation.max_new_tokens=4",
+        "model.qformer.dropout=0.1",
+    )
+    start(place / "whole_stage_2", *stage_2)
+    folder = place / "killed_stage_2"
+    start(folder, *stage_2, kill_at=KILL, code=-signal.SIGKILL)
+    assert "going on from step 6" in start(folder, *stage_2, "resume_from=last")
+    assert_same_run(place / "whole_stage_2", folder)
+    shown = [(run_folder(place / name) / "captions.jsonl").read_text() for name in ("whole_stage_2", "killed_stage_2")]
+    assert shown[0] == shown[1] and len(shown[0].splitlines()) == 2
 
 
 def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> None:

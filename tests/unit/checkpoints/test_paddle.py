@@ -152,7 +152,7 @@ class Call:
         np.float32(1.0),
         Call(bytes, 10),
     ],
-    ids=lambda evil: repr(getattr(evil, "call", [type(evil)])[0])[:40],
+    ids=lambda evil: getattr(evil, "call", [type(evil)])[0].__name__,
 )
 def test_anything_but_arrays_is_refused_and_not_run(
     evil: Any, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

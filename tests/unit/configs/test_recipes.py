@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli.compose import compose, config_folder, recipes
 from blip2_train.cli.overrides import options
+from blip2_train.errors import ConfigError
 
 FOLDER = config_folder()
 TRAINERS = options("trainer", [FOLDER])
@@ -54,6 +55,64 @@ TABLES = {
     },
 }
 """Numbers of Li et al., 2023, section 3.4, and of the released pretrain_stage1.yaml."""
+STAGE_2 = {
+    key: value for key, value in PAPER.items() if not key.startswith(("objective.", "init_from", "model.temp"))
+} | {
+    "steps": 80_000,
+    "optim.min_lr": 5e-5,
+    "global_batch_size": 1920,
+    "model.vision.name": VIT_G,
+    "model.language.weights": "pretrained",
+    "model.language.dropout": False,
+}
+OPT = {
+    "collator.prompt": "",
+    "collator.learn_start": False,
+    "model.language.start_token": "</s>",
+    "model.language.end_token": "\n",
+    "model.language.dtype": "float16",
+    "model.language.architecture.vocab_size": 50272,
+    "model.language.architecture.num_hidden_layers": 32,
+}
+FLAN_T5 = {
+    "global_batch_size": 1520,
+    "collator.prompt": "",
+    "collator.split_prefix": True,
+    "model.language.dtype": "bfloat16",
+    "model.language.overrides.dense_act_fn": "gelu",
+    "model.language.architecture.num_layers": 24,
+    "model.language.architecture.vocab_size": 32128,
+}
+TABLES |= {
+    "stage2_vit_g_opt_2.7b": STAGE_2 | OPT | {"model.language.architecture.hidden_size": 2560},
+    "stage2_vit_g_opt_6.7b": STAGE_2 | OPT | {"model.language.architecture.hidden_size": 4096},
+    "stage2_vit_l_opt_2.7b": STAGE_2 | OPT | {"model.vision.name": VIT_L},
+    "stage2_vit_g_flan_t5_xl": STAGE_2 | FLAN_T5 | {"model.language.architecture.d_model": 2048},
+    "stage2_vit_g_flan_t5_xxl": STAGE_2 | FLAN_T5 | {"model.language.architecture.d_model": 4096},
+    "stage2_vit_l_flan_t5_xl": STAGE_2 | FLAN_T5 | {"model.vision.name": VIT_L},
+}
+"""Numbers of the same section, and what of the released code stage 2 keeps."""
+
+
+def started(recipe: str) -> list[str]:
+    """What recipes of later stages have to be told: where they start from."""
+    return ["init_from=null"] if recipe.startswith("stage2_") else []
+
+
+def below(recipe: str) -> dict[str, Any]:
+    """The numbers that a recipe inherits from the recipes it builds on."""
+    text = yaml.safe_load((FOLDER / "experiment" / f"{recipe}.yaml").read_text("utf-8"))
+    found: dict[str, Any] = {}
+    for entry in text.get("defaults", []):
+        if isinstance(entry, str) and entry not in ("_self_", "_stage2"):
+            found |= below(entry) | written(FOLDER / "experiment" / f"{entry}.yaml")
+    return found
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipes() if name.startswith("stage2_")])
+def test_recipes_of_stage_2_ask_where_to_start_from(recipe: str) -> None:
+    with pytest.raises(ConfigError, match="continues earlier weights: pass init_from"):
+        compose([f"experiment={recipe}"])
 
 
 def numbers(node: Any, path: str = "") -> dict[str, Any]:
@@ -85,7 +144,7 @@ def written(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize("recipe", recipes())
 def test_composes_with_every_trainer(recipe: str, trainer: str) -> None:
-    config = compose([f"experiment={recipe}", f"trainer={trainer}"])
+    config = compose([f"experiment={recipe}", f"trainer={trainer}", *started(recipe)])
     assert config.experiment == recipe
     assert config.trainer.max_steps == config.optim.steps == config.data.steps == config.steps
     assert config.data.global_batch_size == config.global_batch_size
@@ -112,7 +171,7 @@ def test_every_option_composes(group: str) -> None:
 
 @pytest.mark.parametrize(("recipe", "table"), TABLES.items(), ids=TABLES.keys())
 def test_numbers_are_the_papers(recipe: str, table: dict[str, Any]) -> None:
-    config = compose([f"experiment={recipe}"])
+    config = compose([f"experiment={recipe}", *started(recipe)])
     found = {key: OmegaConf.select(config, key) for key in table}
     assert {k: list(v) if not isinstance(v, (int, float, str, type(None))) else v for k, v in found.items()} == table
 
@@ -138,12 +197,8 @@ def test_a_number_is_written_in_one_file() -> None:
     ]
     recipe = {name: written(FOLDER / "experiment" / f"{name}.yaml") for name in recipes()}
     for name, own in recipe.items():
-        below = (
-            recipe["stage1_vit_g"]
-            if "- stage1_vit_g" in (FOLDER / f"experiment/{name}.yaml").read_text("utf-8")
-            else {}
-        )
-        assert not {key for key, value in own.items() if below.get(key) == value}, f"{name} repeats"
+        inherited = below(name)
+        assert not {key for key, value in own.items() if inherited.get(key) == value}, f"{name} repeats"
         for part in parts:
             assert not {key for key, value in own.items() if part.get(key) == value}, f"{name} repeats"
     alternatives: dict[str, set[str]] = {}

@@ -1,0 +1,105 @@
+"""Tables of the memory a model needs: as a model card counts it, and as this project trains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.memory import card_count, language_model_bytes, stored_bytes, training_state_bytes
+
+_HALF = ("float16", "bfloat16")
+_CARD = (("float32", 32), ("16 bits", 16), ("int8", 8), ("int4", 4))
+_CARD_NOTE = (
+    "MB and GB as on the cards: 2^20 and 2^30 bytes. A tied vocabulary head counts twice, and training keeps gradients "
+    "and two moments of frozen parts too."
+)
+_TRAINING_NOTE = (
+    "Every weight once. int8 and int4: linear layers, with their scales; embeddings, norms, biases and vocabulary head "
+    "stay as configured. Training adds gradients and AdamW's two moments of what trains; activations come on top."
+)
+
+
+def show_memory(model: nn.Module, console: Console) -> None:
+    """Print both tables, each with what it counts."""
+    for table, note in ((card_table(model), _CARD_NOTE), (training_table(model), _TRAINING_NOTE)):
+        console.print()
+        console.print(table)
+        console.print(note, style="dim", highlight=False)
+
+
+def card_table(model: nn.Module) -> Table:
+    """The memory table of published model cards: everything in one precision, everything trained."""
+    count = card_count(model)
+    table = _table(
+        "memory as model cards count it", "all numbers in", "largest layer", "total size", "training with Adam"
+    )
+    for name, bits in _CARD:
+        sizes = count.largest_layer_bytes(bits), count.total_bytes(bits), count.training_bytes(bits)
+        table.add_row(name, *(card_size(size) for size in sizes))
+    return table
+
+
+def training_table(model: nn.Module) -> Table:
+    """What the weights take and what training takes, for each precision of the language model."""
+    table = _table("memory of this recipe", "", "weights", "training adds", "together")
+    state = training_state_bytes(model)
+    rows = _by_precision(model) if isinstance(model, GenerativeModel) else [("as configured", stored_bytes(model))]
+    for name, weights in rows:
+        table.add_row(name, exact_size(weights), exact_size(state), exact_size(weights + state))
+    return table
+
+
+def card_size(size: float) -> str:
+    """Bytes as cards write them, two decimals at most.
+
+    Example:
+        >>> card_size(1.8037 * 2**30), card_size(490.9375 * 2**20)
+        ('1.8 GB', '490.94 MB')
+    """
+    value, power = _scaled(size)
+    return f"{round(value, 2):.10g} {'KMG'[power - 1]}B"
+
+
+def exact_size(size: float) -> str:
+    """Bytes in KiB, MiB or GiB, two decimals.
+
+    Example:
+        >>> exact_size(3 * 2**29)
+        '1.50 GiB'
+    """
+    value, power = _scaled(size)
+    return f"{value:.2f} {'KMG'[power - 1]}iB"
+
+
+def _by_precision(model: GenerativeModel) -> list[tuple[str, int]]:
+    config = model.language_config
+    others = stored_bytes(model) - stored_bytes(model.language_model)
+    half = config.dtype if config.dtype in _HALF else "bfloat16"
+    own = config.dtype if config.quantization == "none" else config.quantization
+    sizes = {
+        "float32": language_model_bytes(config, "float32"),
+        half: language_model_bytes(config, half),
+        "int8": language_model_bytes(config, config.dtype, "int8"),
+        "int4": language_model_bytes(config, config.dtype, "int4"),
+    }
+    return [
+        (f"language model in {name}" + (", as configured" if name == own else ""), others + size)
+        for name, size in sizes.items()
+    ]
+
+
+def _scaled(size: float) -> tuple[float, int]:
+    power = next((p for p in (3, 2) if size >= 1024**p), 1)
+    return size / 1024**power, power
+
+
+def _table(title: str, *columns: str) -> Table:
+    options: dict[str, Any] = {"title_justify": "left", "header_style": "dim"}
+    table = Table(title=title, box=None, pad_edge=False, **options)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    return table

@@ -1,0 +1,32 @@
+"""Which things a caption names, and whether they are those that people name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from blip2_train.data.emoji_scenes.concepts import load_concepts
+
+
+def named_things(caption: str) -> frozenset[str]:
+    """Names of the world's things in a caption, in the singular; of overlapping names the longest counts.
+
+    Example:
+        >>> sorted(named_things("two foxes above a fire engine on orange"))
+        ['fire engine', 'fox']
+    """
+    names, pattern = _names()
+    return frozenset(names[found] for found in pattern.findall(caption.lower()))
+
+
+def names_right(caption: str, references: Sequence[str]) -> float:
+    """1 if a caption names exactly the things that the references name, no more and no less; else 0."""
+    return float(named_things(caption) == frozenset().union(*map(named_things, references)))
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[dict[str, str], re.Pattern[str]]:
+    names = {word: concept.name for concept in load_concepts() for word in (concept.name, concept.plural)}
+    longest_first = sorted(names, key=len, reverse=True)
+    return names, re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")

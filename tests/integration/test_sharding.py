@@ -1,0 +1,211 @@
+"""A model divided among two processes trains, generates and is stored as a whole one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import run_processes
+from safetensors.torch import load_file
+from sharding_work import CASES, GENERATING, IN_16_BITS, RESUMED, STEPS, make_model, run, work
+from torch import Tensor
+
+from blip2_train.errors import ConfigError
+from blip2_train.training.sharding import blocks_to_divide
+
+ROOT = Path(__file__).parents[2]
+EXACT = [case for case in CASES if case not in IN_16_BITS]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where one process and two write their checkpoints."""
+    return {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
+
+
+@pytest.fixture(scope="module")
+def one(places: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """Each case in one process, with the whole batch."""
+    torch.set_num_threads(1)
+    return {case: run(case, places["one"]) for case in EXACT}
+
+
+@pytest.fixture(scope="module")
+def two(places: dict[str, Path], one: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Everything that is asked of each of two processes."""
+    folder, written = places["two"], places["one"] / f"{RESUMED}.ckpt"
+    return run_processes((2,), work, tmp_path_factory.mktemp("processes"), folder, written)[2]
+
+
+def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Largest difference between equally named tensors."""
+    assert found.keys() == expected.keys()
+    return max(float((found[name] - tensor).abs().max()) for name, tensor in expected.items())
+
+
+def relative_distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Norm of all differences, relative to that of what is expected."""
+    assert found.keys() == expected.keys()
+    differences = torch.cat([(found[name] - tensor).flatten() for name, tensor in expected.items()])
+    return float(differences.norm() / torch.cat([tensor.flatten() for tensor in expected.values()]).norm())
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_training_equals_that_of_one_process(one: Any, two: Any, case: str) -> None:
+    expected = one[case]
+    for found in (of_rank["runs"][case] for of_rank in two):
+        assert found["losses"] == pytest.approx(expected["losses"], rel=1e-9)
+        assert found["scores"] == pytest.approx(expected["scores"], rel=1e-9)
+        assert found["rates"] == expected["rates"]
+        assert found["moved"] == expected["moved"] == [], "a frozen tensor has changed"
+    found = two[0]["runs"][case]
+    assert relative_distance(found["gradients"], expected["gradients"]) < 1e-9
+    assert distance(found["weights"], expected["weights"]) < 1e-9  # a step moves them by up to 1e-3
+    assert found["divided"] and not expected["divided"]
+    if "vision" in CASES[case]:
+        assert len(set(expected["rates"])) > 1, "no rate by layer"
+        norm = torch.cat([gradient.flatten() for gradient in found["gradients"].values()]).norm()
+        assert float(norm) == pytest.approx(CASES[case]["optim"]["clip_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("case", IN_16_BITS)
+def test_a_16_bit_language_model_trains_as_without_dividing(two: Any, case: str) -> None:
+    """Against two undivided processes; sums in another order are rounded otherwise."""
+    found, expected = two[0]["runs"][case], two[0]["undivided"][case]
+    assert found["losses"][0] == expected["losses"][0]
+    assert found["losses"] == pytest.approx(expected["losses"], rel=5e-3)
+    assert relative_distance(found["gradients"], expected["gradients"]) < 0.02
+    assert found["moved"] == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_process_holds_half_of_the_blocks(two: Any, case: str) -> None:
+    for of_rank in two:
+        whole, held = of_rank["runs"][case]["block_bytes"]
+        assert held == whole / 2
+
+
+def test_memory_is_divided(two: Any) -> None:
+    """All tensors of a process are counted. While a block runs, it and at most two others are whole."""
+    for memory in (of_rank["memory"] for of_rank in two):
+        blocks, rest = memory["blocks"], memory["whole"] - memory["blocks"]
+        assert rest < 0.05 * blocks
+        assert memory["after"] < 0.5 * blocks + 3 * rest
+        assert memory["inside"] < (0.5 + 3 / 8) * blocks + 3 * rest
+
+
+@pytest.mark.parametrize("written_by", ["divided", "whole"])
+def test_a_checkpoint_resumes_divided(one: Any, two: Any, written_by: str) -> None:
+    found, expected = two[0]["resumed"][written_by], one[RESUMED]
+    assert found["losses"] == pytest.approx(expected["losses"][-len(found["losses"]) :], rel=1e-9)
+    assert 0 < len(found["losses"]) < STEPS
+    assert distance(found["weights"], expected["weights"]) < 1e-9
+
+
+def test_a_checkpoint_of_a_divided_run_resumes_whole(one: Any, two: Any, places: dict[str, Path]) -> None:
+    found, expected = run(RESUMED, places["one"], places["two"] / f"{RESUMED}.ckpt"), one[RESUMED]
+    assert found["losses"] == pytest.approx(expected["losses"][-len(found["losses"]) :], rel=1e-9)
+    assert distance(found["weights"], expected["weights"]) < 1e-9
+
+
+def test_checkpoints_are_alike(one: Any, two: Any, places: dict[str, Path]) -> None:
+    a, b = (torch.load(places[name] / f"{RESUMED}.ckpt", weights_only=True) for name in ("one", "two"))
+    assert a.keys() == b.keys()
+    assert a["blip2_train"] == b["blip2_train"]
+    assert list(a["state_dict"]) == list(b["state_dict"])
+    assert distance(b["state_dict"], a["state_dict"]) < 1e-9
+    (a,), (b,) = a["optimizer_states"], b["optimizer_states"]
+    assert a["param_groups"] == b["param_groups"]
+    assert list(a["state"]) == list(b["state"])
+    assert all(distance(b["state"][index], a["state"][index]) < 1e-9 for index in a["state"])
+
+
+@pytest.mark.parametrize("case", GENERATING)
+def test_generating_together_equals_generating_alone(two: Any, case: str) -> None:
+    lengths = []
+    for of_rank in two:
+        alone, together = (of_rank["generations"][case][how] for how in ("alone", "together"))
+        assert [ids.tolist() for ids in together] == [ids.tolist() for ids in alone]
+        lengths.append([ids.shape[1] for ids in alone])
+    assert all(first < second for first, second in zip(*lengths, strict=True)), "both ended at once"
+
+
+def test_refusals(two: Any) -> None:
+    for of_rank in two:
+        assert "process 1 starts from other weights than process 0" in of_rank["refusals"]["weights"]
+        assert "the processes have 1, 2 validation batches" in of_rank["refusals"]["batches"]
+
+
+@pytest.mark.parametrize(("case", "language", "tower"), [("opt", 2, 0), ("t5 in bfloat16 with tower", 4, 2)])
+def test_the_blocks(case: str, language: int, tower: int) -> None:
+    kinds = [type(block).__name__ for block in blocks_to_divide(make_model(case))]
+    assert kinds == [kinds[0]] * language + ["Block"] * tower
+    assert kinds[0] in ("OPTDecoderLayer", "T5Block")
+
+
+def test_what_cannot_be_divided_is_named() -> None:
+    model = make_model("opt")
+    model.language_config = dataclasses.replace(model.language_config, quantization="int8")
+    with pytest.raises(ConfigError, match="cannot divide a language model in int8"):
+        blocks_to_divide(model)
+    model = make_model("opt")
+    model.language_model._no_split_modules = set()
+    with pytest.raises(ConfigError, match="no blocks in language model 'opt'"):
+        blocks_to_divide(model)
+
+
+def train(folder: Path, *overrides: str) -> str:
+    """Run the training command; what it printed."""
+    small = (
+        "experiment=demo_stage2_opt steps=4 global_batch_size=16 validate_every=3 checkpoint_every=2 log_every=1 "
+        "optim.warmup_steps=1 data.num_workers=0 data.prepare.train_scenes=200 data.validation_samples=25 "
+        "data.eval_batch_size=16 init_from=null"
+    ).split()
+    paths = [f"paths.data_dir={folder.parent / 'data'}", f"paths.run_dir={folder}"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *small, *paths, *overrides],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT)]),
+            "XDG_CACHE_HOME": str(folder.parent / "cache"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_the_command(tmp_path: Path) -> None:
+    """A run of one process is taken up in its middle by two that divide the model, and ends alike."""
+    train(tmp_path / "one", "trainer=cpu")
+    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("export", "results.json"))
+    printed = train(tmp_path / "two", "trainer=fsdp_cpu", f"resume_from={tmp_path / 'two'}")
+    assert "going on from step 2" in printed and "2 processes" in printed
+    one, two = (tmp_path / name for name in ("one", "two"))
+    weights = [load_file(folder / "export" / "model.safetensors") for folder in (one, two)]
+    # Softmax does not see a bias of keys: its gradient is rounding, which AdamW makes as large as any other.
+    seen = [{n: t for n, t in of_run.items() if not n.endswith("key.bias")} for of_run in weights]
+    assert weights[0].keys() == weights[1].keys()
+    assert distance(seen[1], seen[0]) < 1e-5
+    manifests = [json.loads((folder / "export" / "manifest.json").read_text()) for folder in (one, two)]
+    for key in ("step", "frozen_fingerprint", "parent"):
+        assert manifests[0][key] == manifests[1][key]
+    results = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]
+    compared = [key for key in results[0] if key.startswith(("train/", "val/")) or key == "trainable_parameters"]
+    assert {key: results[1][key] for key in compared} == pytest.approx(
+        {key: results[0][key] for key in compared}, rel=1e-4
+    )
+    captions = [(folder / "captions.jsonl").read_text().splitlines() for folder in (one, two)]
+    assert len(captions[0]) == 16

@@ -1,0 +1,69 @@
+"""`describe.py`: parts, counts and memory of a recipe, from shapes alone."""
+
+import re
+
+import pytest
+from pytest import CaptureFixture
+
+from blip2_train.cli.describe import PAPER, main
+from blip2_train.cli.memory import exact_size
+from blip2_train.cli.terminal import run_command
+
+
+def described(capsys: CaptureFixture[str], *arguments: str) -> str:
+    assert run_command(main, arguments) == 0
+    return capsys.readouterr().out
+
+
+def rows(shown: str, title: str) -> dict[str, list[str]]:
+    """Cells of a printed table by its first column."""
+    lines = shown[shown.index(title) :].splitlines()[2:]
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    return {first: rest for first, *rest in cells if rest}
+
+
+@pytest.mark.parametrize("recipe", PAPER)
+def test_counts_beside_the_papers_and_needs_no_init_from(recipe: str, capsys: CaptureFixture[str]) -> None:
+    line = described(capsys, f"experiment={recipe}").splitlines()[-1]
+    match = re.fullmatch(
+        r"trainable parameters: ([\d,]+) of ([\d,]+) \(Table 2 of the paper: (\w+) of ([\d.]+)B\)", line
+    )
+    assert match
+    trainable, total = (int(match.group(index).replace(",", "")) for index in (1, 2))
+    assert f"{trainable / 1e6:.0f}M" == match.group(3)
+    assert total / 1e9 == pytest.approx(float(match.group(4)), rel=0.05)
+
+
+def test_the_published_card(capsys: CaptureFixture[str]) -> None:
+    shown = described(capsys, "experiment=stage2_vit_g_opt_2.7b", "--memory")
+    card = rows(shown, "memory as model cards count it")
+    assert card["float32"] == ["490.94 MB", "14.43 GB", "57.72 GB"]
+    assert card["16 bits"] == ["245.47 MB", "7.21 GB", "28.86 GB"]
+    assert card["int8"] == ["122.73 MB", "3.61 GB", "14.43 GB"]
+    assert card["int4"] == ["61.37 MB", "1.8 GB", "7.21 GB"]
+
+
+def test_memory_of_each_precision(capsys: CaptureFixture[str]) -> None:
+    shown = described(capsys, "experiment=stage2_vit_g_flan_t5_xxl", "--memory")
+    table = rows(shown, "memory of this recipe")
+    names = ("float32", "bfloat16, as configured", "int8", "int4")
+    weights = [float(table[f"language model in {name}"][0].split()[0]) for name in names]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] > 3 * weights[2]
+    assert {table[f"language model in {name}"][1] for name in names} == {exact_size(3 * 4 * 108_314_880)}
+
+
+def test_a_model_without_language_model(capsys: CaptureFixture[str]) -> None:
+    shown = described(capsys, "experiment=stage1_vit_g", "--memory")
+    assert "trainable parameters: 186,705,470 of 1,172,599,998\n" in shown
+    assert next(iter(rows(shown, "memory of this recipe"))) == "as configured"
+
+
+def test_settings_still_count(capsys: CaptureFixture[str]) -> None:
+    settings = ["experiment=stage2_vit_g_opt_2.7b", "model.language.dtype=float32", "init_from=somewhere"]
+    shown = described(capsys, *settings, "--memory")
+    assert "language model in float32, as configured" in shown
+
+
+def test_help_names_the_option(capsys: CaptureFixture[str]) -> None:
+    assert "--memory" in described(capsys, "--help")
