@@ -27,12 +27,15 @@ OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
 SPAN_SHARE = 0.3
 """Share of T5's examples that hide spans of the text; the others continue it from a random place."""
 HIDDEN_SHARE, SPAN_WORDS = 0.25, 2
+NOISE = 0.5
+"""Disturbance of token embeddings in training, in units of their standard deviation."""
 
 
 def causal_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batch]:
     """Endless batches of `</s>`, a sentence and a line end, right padded."""
     generator = np.random.default_rng([seed, 2])
-    for texts in batches_by_length(language_model_texts(seed), BATCH_SIZE, generator):
+    separator = str(tokenizer.eos_token)
+    for texts in batches_by_length(language_model_texts(seed, separator), BATCH_SIZE, generator):
         batch = tokenizer(
             [f"{text}\n" for text in texts],
             padding="longest",
@@ -88,7 +91,7 @@ def sequence_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[
         yield {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
 
 
-def make_opt(assets: Path, *, steps: int = 5000) -> dict[str, Any]:
+def make_opt(assets: Path, *, steps: int = 6000) -> dict[str, Any]:
     """Write `opt/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
     folder = assets / "opt"
     size = make_opt_tokenizer(folder)
@@ -109,7 +112,7 @@ def make_opt(assets: Path, *, steps: int = 5000) -> dict[str, Any]:
     )
     model = OPTForCausalLM(config)
     model.set_attn_implementation("eager")  # on a CPU in bfloat16 twice as fast as the fused kernel
-    fit(model, causal_batches(tokenizer, OPT_SEED), steps=steps, peak_rate=2e-3, bfloat16=True)
+    fit(model, causal_batches(tokenizer, OPT_SEED), steps=steps, peak_rate=2e-3, bfloat16=True, embedding_noise=NOISE)
     return _finish(model, tokenizer, folder, causal_batches(tokenizer, OPT_SEED + 100), OPT_SEED, steps, size)
 
 
@@ -135,7 +138,7 @@ def make_t5(assets: Path, *, steps: int = 5000) -> dict[str, Any]:
     config.decoder_start_token_id = tokenizer.pad_token_id
     model = T5ForConditionalGeneration(config)
     model.set_attn_implementation("eager")
-    fit(model, sequence_batches(tokenizer, T5_SEED), steps=steps, peak_rate=3e-3, bfloat16=True)
+    fit(model, sequence_batches(tokenizer, T5_SEED), steps=steps, peak_rate=3e-3, bfloat16=True, embedding_noise=NOISE)
     return _finish(model, tokenizer, folder, sequence_batches(tokenizer, T5_SEED + 100), T5_SEED, steps, size)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from blip2_train.data.emoji_scenes.concepts import load_concepts
+from blip2_train.data.emoji_scenes.concepts import NUMBER_WORDS, load_concepts
 from blip2_train.data.emoji_scenes.grammar import CaptionWriter
 from blip2_train.data.emoji_scenes.questions import Question, QuestionWriter
 from blip2_train.data.emoji_scenes.scenes import draw_concepts, draw_pattern, draw_scene
@@ -15,48 +15,70 @@ PROMPTS = ("Question: {} Answer:", "Question: {} Short answer:")
 """Forms in which the language models see questions: BLIP-2's prompts."""
 CONTEXT_SHARE = 0.75
 """Share of the questions that follow a caption of their scene."""
+KEYWORD_SHARE = 0.75
+"""Share of the captions with a context whose context is a list of words, not another caption."""
+REPEATS = 3
+"""Most times that a word stands in such a list; the list's order is random, so only what it holds can be learnt."""
+PACKED_SHARE = 0.7
+"""Share of the contexts that end with `separator` where there is one; the others end with a blank."""
 BATCHES_AT_ONCE = 16
 PROMPT_WORDS = ("Question", "Answer", "Short")
 
 
-def described_scenes(seed: int) -> Iterator[tuple[list[str], list[Question]]]:
-    """Captions and questions of endless scenes over all concepts, novel ones included."""
+def described_scenes(seed: int) -> Iterator[tuple[list[str], list[Question], list[str]]]:
+    """Captions, questions and key words of endless scenes over all concepts, novel ones included."""
     concepts = load_concepts()
     everything = range(len(concepts))
     captions, questions = CaptionWriter(concepts), QuestionWriter(concepts, everything)
     generator = np.random.default_rng(seed)
     while True:
         scene = draw_scene(draw_concepts(draw_pattern(generator), everything, generator), generator)
-        yield captions.captions(scene, generator, count=3), questions.questions(scene, generator)
+        counted = [(concepts[kind], count) for kind, count in scene.counts.items()]
+        words = [kind.name if count == 1 else f"{NUMBER_WORDS[count]} {kind.plural}" for kind, count in counted]
+        yield (
+            captions.captions(scene, generator, count=3),
+            questions.questions(scene, generator),
+            [*words, scene.ground],
+        )
 
 
 def sentences(seed: int) -> Iterator[str]:
     """Captions, and questions followed by their answer."""
-    for captions, questions in described_scenes(seed):
+    for captions, questions, _ in described_scenes(seed):
         yield from captions
         for question in questions:
             yield f"{question.text} {question.answer}"
 
 
-def language_model_texts(seed: int) -> Iterator[str]:
-    """What the language models read: captions alone, in pairs, after `a photo of`; questions alone and after captions.
+def language_model_texts(seed: int, separator: str = " ") -> Iterator[str]:
+    """What the language models read: captions and questions, alone and after a context that tells of the same scene.
 
-    Two captions of one scene say the same in other words, which teaches a model to look back at what it has read.
+    What follows a context says the same in other words, or can be answered from it, which teaches a model to look back
+    at what it has read; a question that stands alone can only be guessed.
 
-    A question that follows a caption of its scene can be answered from the text; the answer of a question that stands
-    alone can only be guessed from how often each is right.
+    Args:
+        seed: Of the scenes and of what is drawn.
+        separator: What ends most contexts. With OPT's end of text it is as in OPT's own training, where documents are
+            packed one after the other; and as in stage 2, where the queries stand in front of a text's start token.
     """
     generator = np.random.default_rng([seed, 1])
-    for captions, questions in described_scenes(seed):
+
+    def after(context: str) -> str:
+        return context + (separator if generator.random() < PACKED_SHARE else " ")
+
+    for captions, questions, words in described_scenes(seed):
         yield captions[0]
         yield f"a photo of {captions[1]}"
         yield f"{captions[2]}. {captions[0]}"
+        repeated = [word for word in words for _ in range(int(generator.integers(1, REPEATS + 1)))]
+        shuffled = [repeated[i] for i in generator.permutation(len(repeated))]
+        told = " ".join(shuffled) if generator.random() < KEYWORD_SHARE else captions[2]
+        yield after(told) + captions[1]
+        yield after(" ".join(reversed(shuffled))) + captions[0]
         for question in questions:
             prompt = PROMPTS[int(generator.integers(len(PROMPTS)))].format(question.text)
-            context = (
-                f"{captions[int(generator.integers(len(captions)))]} " if generator.random() < CONTEXT_SHARE else ""
-            )
-            yield f"{context}{prompt} {question.answer}"
+            told = captions[int(generator.integers(len(captions)))]
+            yield (after(told) if generator.random() < CONTEXT_SHARE else "") + f"{prompt} {question.answer}"
 
 
 def batches_by_length(texts: Iterator[str], batch_size: int, generator: np.random.Generator) -> Iterator[list[str]]:
@@ -73,7 +95,7 @@ def vocabulary(seed: int, scenes: int = 5000) -> list[str]:
     words = set()
     for concept in concepts:
         words.update(f"{concept.name} {concept.plural} {concept.group} {concept.synonym}".split())
-    for (captions, questions), _ in zip(described_scenes(seed), range(scenes), strict=False):
+    for (captions, questions, _), _ in zip(described_scenes(seed), range(scenes), strict=False):
         for caption in captions:
             words.update(caption.split())
         for question in questions:
