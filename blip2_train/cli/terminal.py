@@ -70,8 +70,10 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
         print(_HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed))
         return None
     if show == "list":
-        for name in recipes(folder):
-            print(f"{name:24}{_purpose(name, folder)}")
+        names = recipes(folder)
+        width = max(map(len, names)) + 2
+        for name in names:
+            print(f"{name:{width}}{_purpose(name, folder)}")
         return None
     config = compose(overrides, folder)
     if show == "cfg":

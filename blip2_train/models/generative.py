@@ -155,7 +155,8 @@ class GenerativeModel(ImageQueryModel):
         if training:
             prompt = scale_gradient(prompt, 1.0 / self._gradient_scale)
         mask = torch.cat([attention_mask.new_ones(prompt.shape[:2]), attention_mask], dim=1)
-        return torch.cat([prompt.to(text.dtype), text], dim=1), mask.long()
+        with own_precision(self.language_model, prompt.device):  # autocast knows no way to join float16 on a CPU
+            return torch.cat([prompt.to(text.dtype), text], dim=1), mask.long()
 
     def _encoder_decoder_states(self, embeddings: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         model, config = cast(Any, self.language_model), self.language_model.config

@@ -6,7 +6,7 @@ Shape letters: B batch, L tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,9 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
         raise ConfigError(
             f"language model {config.name!r} cannot be built: {' '.join(str(error).split())[:150]}"
         ) from error
+    if getattr(architecture, "scale_decoder_outputs", True) is False:  # T5 with a head of its own, which transformers ties
+        head = cast(nn.Linear, model.get_output_embeddings())
+        head.weight = nn.Parameter(head.weight.detach().clone())
     return freeze_language_model(model, config)
 
 

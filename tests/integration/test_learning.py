@@ -72,7 +72,8 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_stage_2_needs_its_pictures_and_stage_1(place: Path, stage_1: dict[str, dict[str, float]]) -> None:
-    """Bounds: with other pictures a tenth of the right CIDEr; without stage 1 at most 0.8 of it."""
+    """Bounds: at most half the CIDEr. A caption that fits no picture in particular scores about 0.1 in this world, and
+    the right run is too short here to score much more than 0.3 (the whole recipe: 1.6)."""
     common = ["experiment=demo_stage2_opt", f"steps={STAGE_2_STEPS}", "global_batch_size=16", "optim.warmup_steps=20"]
     common += [f"validate_every={STAGE_2_STEPS}", f"checkpoint_every={STAGE_2_STEPS}", "module.generation.num_beams=1"]
     start = f"init_from={place / 'right'}"
@@ -85,5 +86,5 @@ def test_stage_2_needs_its_pictures_and_stage_1(place: Path, stage_1: dict[str, 
         },
     )
     cider = {name: results["val/cider"] for name, results in found.items()}
-    assert cider["other pictures"] < 0.1 * cider["after stage 1"], cider
-    assert cider["no stage 1"] < 0.8 * cider["after stage 1"], cider
+    assert cider["other pictures"] < 0.5 * cider["after stage 1"], cider
+    assert cider["no stage 1"] < 0.5 * cider["after stage 1"], cider

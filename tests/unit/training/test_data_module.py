@@ -113,13 +113,16 @@ def test_a_different_order_is_refused_with_the_reason(shards: Path, tmp_path: Pa
     kept = json.loads(json.dumps(module.fingerprint()))
     module.resume(8, kept)
     more = write_shards(tmp_path / "more" / "shards", [17, 9, 14, 5])
+    words = write_tokenizer(tmp_path / "bert2", ["cat"])
+    other = load_image_text_collator(tokenizer=words, max_text_length=16)
     for changes, message in [
         ({"seed": 4}, "seed was 3, is 4"),
         ({"global_batch_size": 16}, "global_batch_size was 8, is 16"),
         ({"shuffle_window": 8}, "shuffle_window was 16, is 8"),
         ({"sources": [SourceConfig(path=str(more), name="set")]}, "data source set was 36 samples.* is 41 samples"),
         ({"sources": [SourceConfig(path=str(shards), name="other")]}, "data sources was set, is other"),
-        ({"tokenizer": write_tokenizer(tmp_path / "bert2", ["cat"])}, "tokenizer was"),
+        ({"collator": _collator(shards, 12)}, "max_text_length was 16, is 12"),
+        ({"collator": other}, "tokenizer was"),
     ]:
         with pytest.raises(CheckpointMismatch, match=message) as caught:
             _module(shards, **changes).resume(8, kept)
@@ -168,7 +171,7 @@ def test_too_many_broken_samples_stop_before_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"sources": []}, {"steps": 0}, {"num_workers": -1}, {"global_batch_size": 7, "accumulate": 2},
-     {"max_rejected_share": 2.0}, {"image_size": 0}, {"max_text_length": 1}, {"eval_batch_size": 0}],
+     {"max_rejected_share": 2.0}, {"image_size": 0}, {"eval_batch_size": 0}],
 )  # fmt: skip
 def test_impossible_options_are_refused(shards: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
