@@ -74,7 +74,7 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
         raise ConfigError(
             f"language model {config.name!r} cannot be built: {' '.join(str(error).split())[:150]}"
         ) from error
-    if getattr(architecture, "scale_decoder_outputs", True) is False:  # T5 with a head of its own, which transformers ties
+    if getattr(architecture, "scale_decoder_outputs", True) is False:  # T5 with its own head, which would be tied
         head = cast(nn.Linear, model.get_output_embeddings())
         head.weight = nn.Parameter(head.weight.detach().clone())
     return freeze_language_model(model, config)
