@@ -70,9 +70,9 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
         print(_HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed))
         return None
     if show == "list":
-        names = recipes(folder)
-        width = max(map(len, names)) + 2
-        for name in names:
+        every = recipes(folder)
+        width = max(map(len, every)) + 2
+        for name in every:
             print(f"{name:{width}}{_purpose(name, folder)}")
         return None
     config = compose(overrides, folder)
