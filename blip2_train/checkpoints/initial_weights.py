@@ -17,6 +17,7 @@ from blip2_train.models.configs import DTYPES
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
+from blip2_train.models.quantized_loading import loading_options
 
 RANDOM = "random"
 _TEXT_HALF = ("embeddings.*", "lm_head.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
@@ -78,7 +79,11 @@ def load_language_model(model: GenerativeModel) -> LoadReport:
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
     try:
         both: Any = family.from_pretrained(
-            config.name, config=architecture, dtype=DTYPES[config.dtype], output_loading_info=True
+            config.name,
+            config=architecture,
+            dtype=DTYPES[config.dtype],
+            output_loading_info=True,
+            **loading_options(config.quantization),
         )
         loaded, found = both
     except Exception as error:  # transformers raises whatever its readers raise

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from blip2_train.models.quantization import QuantizedLinear
+
 
 def freeze(module: nn.Module) -> None:
     """Take a module's parameters out of training; keeping it in eval mode is the module's own duty."""
@@ -24,7 +26,7 @@ class PartSize:
 
     name: str
     parameters: int
-    """Number of parameters; a tied parameter counts where it is first met."""
+    """Number of parameters, quantised or not; a tied parameter counts where it is first met."""
     trainable: int
     """Number of parameters that train."""
     weight_bytes: int
@@ -37,10 +39,14 @@ def describe_parameters(module: nn.Module) -> list[PartSize]:
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         groups.setdefault(name.split(".")[0], []).append(parameter)
+    unpacked = dict.fromkeys(groups, 0)
+    for name, part in module.named_modules():
+        if isinstance(part, QuantizedLinear):
+            unpacked[name.split(".")[0]] += part.surplus
     return [
         PartSize(
             name=name,
-            parameters=sum(p.numel() for p in parameters),
+            parameters=sum(p.numel() for p in parameters) + unpacked[name],
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
             weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
             training_bytes=sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad),

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
+from blip2_train.models.quantization import quantize_language_model
 
 FLOAT16_GRADIENT_SCALE = 1024.0
 """Factor on gradients inside a float16 language model: those of a mean over thousands of tokens would vanish there."""
@@ -63,7 +64,7 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
     """The language model of a configuration, frozen.
 
     With `weights: random` it has random weights; otherwise it lies on the meta device, without memory, until
-    `load_language_model` replaces it.
+    `load_language_model` replaces it. With `quantization` its linear layers are `QuantizedLinear`.
     """
     architecture = language_model_architecture(config)
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
@@ -77,6 +78,7 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
     if getattr(architecture, "scale_decoder_outputs", True) is False:  # T5 with its own head, which would be tied
         head = cast(nn.Linear, model.get_output_embeddings())
         head.weight = nn.Parameter(head.weight.detach().clone())
+    quantize_language_model(model, config.quantization)
     return freeze_language_model(model, config)
 
 
