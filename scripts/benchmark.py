@@ -1,4 +1,4 @@
-"""Time stage-1 steps by part: `python scripts/benchmark.py experiment=stage1_vit_g`."""
+"""Time training steps and generation by part: `python scripts/benchmark.py experiment=stage1_vit_g`."""
 
 from blip2_train.cli.benchmark.command import command
 

@@ -1,1 +1,1 @@
-"""Times and counts stage-1 steps, part by part, of several plans in one run."""
+"""Times and counts the steps of both stages, part by part, of several plans in one run."""

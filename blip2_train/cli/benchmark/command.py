@@ -7,12 +7,15 @@ import sys
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 
 from blip2_train.cli.benchmark.measure import measure
 from blip2_train.cli.benchmark.meters import matmul_ceiling
-from blip2_train.cli.benchmark.options import SYNTAX, BenchmarkOptions, split_options
-from blip2_train.cli.benchmark.table import as_record, as_table
+from blip2_train.cli.benchmark.options import PRECISIONS, SYNTAX, BenchmarkOptions, split_options
+from blip2_train.cli.benchmark.record import Record, as_record
+from blip2_train.cli.benchmark.stages import stage_of
+from blip2_train.cli.benchmark.table import as_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.errors import ConfigError
 
@@ -23,26 +26,45 @@ USAGE = "python scripts/benchmark.py"
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print a table, and write JSON if asked to."""
+    """Measure, print tables, and write JSON if asked to."""
     options, rest = split_options(arguments)
     settings = [argument for argument in rest if not argument.startswith("-")]
-    sizes = [f"global_batch_size={options.batch_size}", "accumulate=1"] if settings else []
-    config = config_from([*rest, *sizes], ABOUT, USAGE)
+    if settings:
+        rest = ["init_from=null", *rest, f"global_batch_size={options.batch_size}", "accumulate=1"]
+    config = config_from(rest, ABOUT, USAGE)
     if config is None:
         return
+    _check(config, options)
+    console = Console(width=None if sys.stdout.isatty() else 190)
+    records = [_run(config, one, console) for one in options.each_precision()]
+    if options.json is not None:
+        found = records[0] if len(records) == 1 else records
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _check(config: DictConfig, options: BenchmarkOptions) -> None:
     fewest, most = options.tokens
     if most > config.max_text_length:
         raise ConfigError(f"tokens={fewest}-{most}, but the recipe's max_text_length is {config.max_text_length}")
     if options.json is not None and not options.json.parent.is_dir():
         raise ConfigError(f"json={options.json}: there is no folder {options.json.parent}")
-    device = torch.device(options.device)
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    ceiling = matmul_ceiling(device, dtype)
-    figures = measure(config, options, lambda text: print(text, file=sys.stderr, flush=True))
-    record = as_record(figures, options.batch_size, ceiling, _about(config.experiment, options))
-    Console(width=None if sys.stdout.isatty() else 190).print(as_table(record))
-    if options.json is not None:
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    stage_of(config).plan_names(options)
+
+
+def _run(config: DictConfig, options: BenchmarkOptions, console: Console) -> Record:
+    """Measure in one precision and print what was found."""
+    ceiling = matmul_ceiling(torch.device(options.device), PRECISIONS[options.precision])
+    found = measure(config, options, lambda text: print(text, file=sys.stderr, flush=True))
+    about = _about(config.experiment, options)
+    record = as_record(found.training, ceiling, {**about, "what": "training step", "agreement": found.agreement})
+    for line in found.agreement:
+        console.print(f"the plans agree: {line}", highlight=False)
+    console.print(as_table(record))
+    if found.writing:
+        written = {**about, "what": "generation", "data": found.writing_note}
+        record["generation"] = as_record(found.writing, ceiling, written)
+        console.print(as_table(record["generation"]))
+    return record
 
 
 def _about(recipe: str, options: BenchmarkOptions) -> dict[str, Any]:
@@ -55,6 +77,7 @@ def _about(recipe: str, options: BenchmarkOptions) -> dict[str, Any]:
         "precision": options.precision,
         "torch": torch.__version__,
         "steps": options.steps,
+        "batch_size": options.batch_size,
         "data": "the recipe's loader" if options.loader else f"{pictures}, {captions}",
     }
 

@@ -1,131 +1,84 @@
-"""Runs the plans of a benchmark in turn, and counts their arithmetic."""
+"""Measures a recipe: shows that its plans agree, times them, counts their arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from omegaconf import DictConfig
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from blip2_train.cli.benchmark.meters import Clock, FlopMeter, Meter, median_parts, peak_memory
+from blip2_train.cli.benchmark.counting import count_flops, count_writing
 from blip2_train.cli.benchmark.options import BenchmarkOptions
-from blip2_train.cli.benchmark.plans import Plan, build_plans
-from blip2_train.cli.benchmark.workload import batches, build_model, synthetic_batch
+from blip2_train.cli.benchmark.stages import stage_of
+from blip2_train.cli.benchmark.turns import PlanFigures, Runner
+from blip2_train.cli.benchmark.workload import batch_source
 from blip2_train.cli.compose import instantiate
 from blip2_train.optim.param_groups import build_adamw, parameter_groups
-from blip2_train.types import ImageTextBatch
-
-WARM_UP = {"cpu": 0, "cuda": 2}
-"""Steps before the one that memory is measured on, after which time is."""
+from blip2_train.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanFigures:
-    """What one plan took."""
+class Measured:
+    """Everything that was found out about a recipe."""
 
-    name: str
-    seconds: dict[str, float]
-    """Median of each part."""
-    flops: dict[str, float]
-    """Counted operations of each part."""
-    peak_bytes: int
-    peak_kind: str
-    """What `peak_bytes` counts."""
+    agreement: list[str]
+    """How it was shown that the plans do the same."""
+    training: list[PlanFigures]
+    writing: list[PlanFigures]
+    """Of plans that generate text; empty where there are none."""
+    writing_note: str = ""
 
 
-def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], None]) -> list[PlanFigures]:
-    """Time every plan of a recipe, one step of each in turn, so that noise of the machine meets them alike.
+def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], None]) -> Measured:
+    """Measure every plan of a recipe.
 
     Args:
         config: From `compose`.
         options: What to measure.
         say: Told what happens next.
+
+    Raises:
+        TrainingError: if plans that should do the same do not.
     """
+    stage, device = stage_of(config), torch.device(options.device)
+    names, objective = stage.plan_names(options), instantiate(config.objective)
     say("making the model")
-    device = torch.device(options.device)
     torch.manual_seed(0)
     with device:
-        model = build_model(config, options)
+        model = stage.build_model(config, options)
+
+    def random_batch(generator: torch.Generator) -> Batch:
+        return stage.synthetic_batch(model, options, config.max_text_length, generator)
+
+    say("comparing what the plans compute")
+    agreement = stage.prove(names, model, objective, options)
+    stage.use_precision(model, options)
+    plans = stage.build_plans(names, model, objective)
     adam = instantiate(config.optim)
-    num_blocks = model.vision_model.num_blocks
-    optimizer = build_adamw(parameter_groups(model.named_parameters(), num_blocks, adam), adam)
-    plans = build_plans(options.plans, model, instantiate(config.objective))
-    source, clock = batches(config, model, options), Clock(device)
+    groups = parameter_groups(model.named_parameters(), model.vision_model.num_blocks, adam)
+    runner = Runner(model, build_adamw(groups, adam), device, options.precision, say)
+    with runner.autocast():
+        sample = random_batch(torch.Generator().manual_seed(2)).to(device)
+        agreement += stage.prove_timed(plans, model, sample, options.precision)
+    for line in agreement:
+        say(line)
 
-    def run(plan: Plan, meter: Meter) -> None:
-        _step(plan, source, device, options.precision == "bf16", optimizer, meter)
-
-    memory = {}
-    for plan in plans:
-        say(f"warming up {plan.name}")
-        for _ in range(WARM_UP[options.device]):
-            run(plan, clock)
-        memory[plan.name] = peak_memory(lambda plan=plan: run(plan, clock), device)  # type: ignore[misc]
-    seconds: dict[str, list[dict[str, float]]] = {plan.name: [] for plan in plans}
-    for step in range(options.steps):
-        say(f"step {step + 1} of {options.steps}, each plan in turn")
-        for plan in plans:
-            run(plan, clock)
-            seconds[plan.name].append(clock.parts())
+    source = batch_source(config, options, random_batch)
+    training = runner.time(plans, source, lambda batch: stage.amounts(model, batch), options.steps)
     say("counting the arithmetic")
-    flops = count_flops(config, options)
-    return [
-        PlanFigures(
-            name=plan.name,
-            seconds=median_parts(seconds[plan.name]),
-            flops=flops[plan.name],
-            peak_bytes=memory[plan.name][0],
-            peak_kind=memory[plan.name][1],
-        )
-        for plan in plans
-    ]
+    _add(count_flops(config, options), training)
+    writing = stage.writing(names, model, options)
+    if writing is None:
+        return Measured(agreement=agreement, training=training, writing=[])
+    written = runner.time(writing.plans, lambda: repeat(writing.batch), lambda _: writing.amounts, options.steps)
+    say("counting the arithmetic")
+    with runner.autocast():
+        _add(count_writing(writing.plans, writing.batch.to(device), model), written)
+    return Measured(agreement=agreement, training=training, writing=written, writing_note=writing.note)
 
 
-def _step(
-    plan: Plan,
-    source: Iterator[ImageTextBatch],
-    device: torch.device,
-    bfloat16: bool,
-    optimizer: torch.optim.Optimizer,
-    meter: Meter,
-) -> None:
-    meter.start()
-    batch = next(source).to(device)
-    meter.mark("data")
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        loss = plan.forward(batch, meter.mark)
-    if loss is not None:
-        loss.backward()
-        meter.mark("backward")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        meter.mark("optimiser")
-
-
-def count_flops(config: DictConfig, options: BenchmarkOptions) -> dict[str, dict[str, float]]:
-    """Operations of each part of each plan's step, counted on tensors without values.
-
-    All plans are counted with attention as plain matrix products, because torch does not count its fused kernels on a
-    CPU; what is counted is the same arithmetic.
-    """
-    with torch.device("meta"):
-        empty = build_model(config, options)
-    counts = {}
-    with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
-        model = empty.to_empty(device="cpu")
-        batch = synthetic_batch(model, options, config.max_text_length, None)
-        for plan in build_plans(options.plans, model, instantiate(config.objective), count_only=True):
-            with FlopCounterMode(display=False) as counter:
-                meter = FlopMeter(counter)
-                meter.start()
-                loss = plan.forward(batch, meter.mark)
-                if loss is not None:
-                    loss.backward()
-                    meter.mark("backward")
-            model.zero_grad(set_to_none=True)
-            counts[plan.name] = meter.parts()
-    return counts
+def _add(counts: Mapping[str, dict[str, float]], figures: Sequence[PlanFigures]) -> None:
+    for found in figures:
+        found.flops = counts[found.plan.name]

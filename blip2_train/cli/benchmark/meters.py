@@ -1,15 +1,11 @@
-"""Measures what the parts of a step take: time, counted arithmetic, memory; and what the device can do at best."""
+"""Measures what the parts of a step take, time or counted arithmetic, and what the device can do at best."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -35,12 +31,13 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._ends: list[tuple[str, Any]] = []
+        self._worked: list[float] = []
 
     def start(self) -> None:
         """Wait for the device, then begin."""
         if self._on_gpu:
             torch.cuda.synchronize()
-        self._ends = []
+        self._ends, self._worked = [], []
         self.mark("")
 
     def mark(self, part: str) -> None:
@@ -51,7 +48,15 @@ class Clock:
             now.record()
         else:
             now = time.perf_counter()
+            self._worked.append(time.process_time())
         self._ends.append((part, now))
+
+    def busy(self) -> float:
+        """Processor time from the first to the last mark, seconds, all threads together; on a GPU 0.
+
+        Unlike the time that passes, it does not grow when others use the processor too.
+        """
+        return 0.0 if self._on_gpu else self._worked[-1] - self._worked[0]
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part; waits for the device."""
@@ -84,30 +89,6 @@ class FlopMeter:
         return {part: float(end - before) for (_, before), (part, end) in zip(self._ends, self._ends[1:], strict=False)}
 
 
-def peak_memory(step: Callable[[], None], device: torch.device) -> tuple[int, str]:
-    """Bytes that a step needs, and what they are.
-
-    On a GPU the most that was allocated during the step, weights and optimiser included; on a CPU, where no such number
-    exists, the tensors that the forward pass keeps for the backward pass, each storage counted once.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated(), "most allocated"
-    storages: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        step()
-    return sum(storages.values()), "kept for backward"
-
-
 def matmul_ceiling(device: torch.device, dtype: torch.dtype, repeats: int = 7) -> float:
     """FLOP/s of square matrix products, the best of several: what a step can hope for."""
     size = 8192 if device.type == "cuda" else 1536
@@ -119,8 +100,3 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype, repeats: int = 7) -
         clock.mark("product")
         seconds.append(clock.parts()["product"])
     return 2 * size**3 / min(seconds)
-
-
-def median_parts(steps: list[dict[str, float]]) -> dict[str, float]:
-    """Median over steps of each part."""
-    return {part: statistics.median(step[part] for step in steps) for part in steps[0]}

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
 from blip2_train.errors import ConfigError
 
-CPU_PLANS = ("plain", "released", "released_sdpa", "padded", "shared")
-GPU_PLANS = (*CPU_PLANS, "compiled", "tower", "tower_compiled")
-TOWER_PLANS = ("tower", "tower_compiled")
+PRECISIONS = {"fp16": torch.float16, "32": torch.float32, "bf16": torch.bfloat16}
 SYNTAX = """\
   batch_size=<n>     samples per step (CPU 4, GPU 100)
   device=cpu|cuda    where to run (cuda if there is one)
-  plans=<a,b,…>      what to compare, step by step in turn: plain, released, released_sdpa, padded, shared, compiled,
-                     tower, tower_compiled
+  plans=<a,b,…>      what to compare, step by step in turn (most of them if not given)
+                     stage 1: plain, released, released_sdpa, padded, shared, compiled, tower, tower_compiled
+                     stage 2: huggingface, all_positions, labelled, compiled, tower, tower_compiled
   steps=<n>          timed steps per plan (CPU 5, GPU 10), after one or more to warm up
   vision=false       give random patch features to the Q-Former instead of pictures to the tower
   loader=true        read batches by the recipe's data instead of making random ones
-  precision=32|bf16  arithmetic of the Q-Former (CPU 32, GPU bf16)
+  precision=32|bf16|fp16
+                     arithmetic of the Q-Former, and in stage 2 of the frozen parts (CPU 32, GPU bf16); with several,
+                     32,bf16, one table each
   tokens=<a>-<b>     real tokens per caption (10-16)
+  generate=false     stage 2: only train, generate no text
+  new_tokens=<n>     stage 2: tokens generated for each picture (20)
+  beams=<n>          stage 2: beams of the search that is timed beside greedy generation (5)
   json=<file>        write all figures there too"""
 
 
@@ -33,15 +37,20 @@ class BenchmarkOptions:
     device: str
     batch_size: int
     """Samples per step."""
-    plans: tuple[str, ...]
+    plans: tuple[str, ...] = ()
+    """What to compare; empty = the stage's own choice."""
     steps: int
     """Timed steps per plan."""
     vision: bool = True
     loader: bool = False
     precision: str
-    """`32` or `bf16`."""
+    """Key of `PRECISIONS`, or several with commas between them."""
     tokens: tuple[int, int] = (10, 16)
     """Fewest and most real tokens of a caption, with `[CLS]` and `[SEP]`."""
+    generate: bool = True
+    new_tokens: int = 20
+    """Tokens generated for each picture."""
+    beams: int = 5
     json: Path | None = None
 
     def __post_init__(self) -> None:
@@ -49,22 +58,22 @@ class BenchmarkOptions:
             raise ConfigError(f"device={self.device} is unknown; use cpu or cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device=cuda, but torch sees no GPU; use device=cpu")
-        for name in ("batch_size", "steps"):
+        for name in ("batch_size", "steps", "new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch_size < 2 and set(self.plans) - set(TOWER_PLANS):
-            raise ConfigError("batch_size=1 has no negatives to match; use at least 2")
-        for plan in self.plans:
-            if plan not in GPU_PLANS:
-                raise ConfigError(f"plans has no plan {plan!r}; there are {', '.join(GPU_PLANS)}")
-            if plan in TOWER_PLANS and not self.vision:
-                raise ConfigError(f"plan {plan} times the tower, but vision=false leaves it out; drop one of the two")
-        if self.precision not in ("32", "bf16"):
-            raise ConfigError(f"precision={self.precision} is unknown; use 32 or bf16")
+        if self.beams < 2:
+            raise ConfigError(f"beams must be at least 2, got {self.beams}; one beam is greedy, which is timed anyway")
+        for precision in self.precision.split(","):
+            if precision not in PRECISIONS:
+                raise ConfigError(f"precision={precision} is unknown; use fp16, 32 or bf16")
         if not 2 <= self.tokens[0] <= self.tokens[1]:
             raise ConfigError(f"tokens={self.tokens[0]}-{self.tokens[1]}: write the fewest and the most, from 2 up")
         if self.loader and not self.vision:
             raise ConfigError("loader=true reads pictures, but vision=false leaves the tower out; drop one of the two")
+
+    def each_precision(self) -> list[BenchmarkOptions]:
+        """These options with one precision at a time."""
+        return [replace(self, precision=precision) for precision in self.precision.split(",")]
 
 
 def split_options(arguments: Sequence[str]) -> tuple[BenchmarkOptions, list[str]]:
@@ -83,17 +92,18 @@ def split_options(arguments: Sequence[str]) -> tuple[BenchmarkOptions, list[str]
             rest.append(argument)
     device = given.get("device", "cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device == "cuda"
-    vision = _truth("vision", given.get("vision", "true"))
-    plans = tuple(p for p in (GPU_PLANS if on_gpu else CPU_PLANS) if vision or p not in TOWER_PLANS)
     options = BenchmarkOptions(
         device=device,
         batch_size=_number("batch_size", given.get("batch_size", "100" if on_gpu else "4")),
-        plans=tuple(given["plans"].strip("[]").split(",")) if "plans" in given else plans,
+        plans=tuple(given["plans"].strip("[]").split(",")) if "plans" in given else (),
         steps=_number("steps", given.get("steps", "10" if on_gpu else "5")),
-        vision=vision,
+        vision=_truth("vision", given.get("vision", "true")),
         loader=_truth("loader", given.get("loader", "false")),
         precision=given.get("precision", "bf16" if on_gpu else "32"),
         tokens=_range("tokens", given.get("tokens", "10-16")),
+        generate=_truth("generate", given.get("generate", "true")),
+        new_tokens=_number("new_tokens", given.get("new_tokens", "20")),
+        beams=_number("beams", given.get("beams", "5")),
         json=Path(given["json"]).expanduser() if "json" in given else None,
     )
     return options, rest

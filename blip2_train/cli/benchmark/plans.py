@@ -1,135 +1,106 @@
-"""The ways to run a step that a benchmark compares, all on the same weights."""
+"""A way to run a step, and what plans of every stage have in common."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from blip2_train.cli.benchmark.plain import Mark, PlainReference, no_mark
-from blip2_train.models.image_text import ImageTextModel
-from blip2_train.objectives.representation import RepresentationObjective
-from blip2_train.types import ImageTextBatch
+from blip2_train.cli.benchmark.plain import Mark
 
-ABOUT = {
-    "plain": "separate passes, text padded, explicit attention, ITG over queries and text",
-    "released": "as plain, but ITG reuses the queries' keys and values (the released code's plan)",
-    "released_sdpa": "as released, with scaled_dot_product_attention",
-    "padded": "this project's step without trimming the text",
-    "shared": "this project's step",
-    "compiled": "this project's step, tower and Q-Former by torch.compile",
+Forward = Callable[[Any, Mark], Tensor | None]
+TOWER_PLANS = {
     "tower": "the vision tower alone",
     "tower_compiled": "the vision tower alone, by torch.compile",
 }
-Forward = Callable[[ImageTextBatch, Mark], Tensor | None]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """One way to run a step."""
 
     name: str
+    about: str
+    """What it is, in a few words."""
     forward: Forward
     """From a batch to the loss, or to None where nothing trains; tells the end of each part."""
+    group: str = "step"
+    """Plans of one group have the same result; each is compared with the first of its group."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MarkedObjective(RepresentationObjective):
-    """The objective, telling where its three parts end."""
-
-    mark: Mark = no_mark
-
-    def _contrast(self, *arguments: Any) -> Any:
-        result = super()._contrast(*arguments)
-        self.mark("itc")
-        return result
-
-    def _match(self, *arguments: Any) -> Any:
-        result = super()._match(*arguments)
-        self.mark("itm")
-        return result
-
-    def _generate(self, *arguments: Any) -> Any:
-        result = super()._generate(*arguments)
-        self.mark("itg")
-        return result
-
-
-def build_plans(
-    names: Sequence[str], model: ImageTextModel, objective: RepresentationObjective, count_only: bool = False
-) -> list[Plan]:
-    """The plans of these names, over the weights of `model`.
+@contextmanager
+def marked(mark: Mark, ends: Mapping[str, nn.Module], begins: Mapping[str, nn.Module] | None = None) -> Iterator[None]:
+    """Tell the ends of parts while something runs.
 
     Args:
-        names: Keys of `ABOUT`.
-        model: The model.
-        objective: Settings of the losses.
-        count_only: The tensors hold no values: negatives are not drawn, nothing is compiled.
+        mark: Is told.
+        ends: Parts that end where a module returns.
+        begins: Parts that end where a module is called.
     """
-    compiled: list[ImageTextModel] = []
-
-    def compile_once() -> ImageTextModel:
-        if count_only:
-            return model
-        if not compiled:
-            compiled.append(_compiled(model))
-        return compiled[0]
-
-    makers: dict[str, Callable[[], Forward]] = {
-        "plain": lambda: _plain(PlainReference(model, objective), count_only),
-        "released": lambda: _plain(PlainReference(model, objective, reuse_queries=True), count_only),
-        "released_sdpa": lambda: _plain(PlainReference(model, objective, reuse_queries=True, fused=True), count_only),
-        "padded": lambda: _ours(model, objective, trim=False),
-        "shared": lambda: _ours(model, objective),
-        "compiled": lambda: _ours(compile_once(), objective),
-        "tower": lambda: _tower(model),
-        "tower_compiled": lambda: _tower(compile_once()),
-    }
-    return [Plan(name, makers[name]()) for name in names]
-
-
-def _plain(reference: PlainReference, count_only: bool) -> Forward:
-    generator = torch.Generator().manual_seed(0)
-
-    def forward(batch: ImageTextBatch, mark: Mark) -> Tensor:
-        uniforms = None if count_only else torch.rand(2, len(batch), generator=generator, dtype=torch.float64)
-        return reference(batch, uniforms, mark)
-
-    return forward
-
-
-def _ours(model: ImageTextModel, objective: RepresentationObjective, trim: bool = True) -> Forward:
-    generator = torch.Generator().manual_seed(0)
-    settings = {name: getattr(objective, name) for name in RepresentationObjective.__dataclass_fields__}
-
-    def forward(batch: ImageTextBatch, mark: Mark) -> Tensor:
-        if not trim:
-            batch = replace(batch, longest_text=batch.input_ids.shape[1])
-        hook = model.vision_model.register_forward_hook(lambda *_: mark("vision"))
-        try:
-            return MarkedObjective(**settings, mark=mark)(model, batch, generator).total
-        finally:
+    hooks = [module.register_forward_hook(lambda *_, part=part: mark(part)) for part, module in ends.items()]
+    hooks += [
+        module.register_forward_pre_hook(lambda *_, part=part: mark(part)) for part, module in (begins or {}).items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
             hook.remove()
 
-    return forward
 
+def tower_plan(name: str, model: Any) -> Plan:
+    """The vision tower of a model alone."""
 
-def _tower(model: ImageTextModel) -> Forward:
-    def forward(batch: ImageTextBatch, mark: Mark) -> None:
+    def forward(batch: Any, mark: Mark) -> None:
         model.vision_model(batch.pixel_values)
         mark("vision")
 
-    return forward
+    return Plan(name=name, about=TOWER_PLANS[name], forward=forward, group="tower")
 
 
-def _compiled(model: ImageTextModel) -> ImageTextModel:
-    """The same weights, with tower and Q-Former compiled."""
-    view = copy.copy(model)
-    view._modules = dict(model._modules)
-    view.vision_model = torch.compile(model.vision_model)  # type: ignore[assignment]
-    view.qformer = torch.compile(model.qformer)  # type: ignore[assignment]
+class CompiledOnce:
+    """A model's twin with the same weights, compiled when it is asked for first.
+
+    Tower and Q-Former are compiled whole, a language model layer by layer, which takes a tenth of the time.
+
+    Args:
+        model: The model.
+        pretend: Give the model itself (for counting on tensors without values).
+    """
+
+    def __init__(self, model: Any, pretend: bool) -> None:
+        self._model, self._pretend, self._made = model, pretend, None
+
+    def __call__(self) -> Any:
+        """The compiled twin."""
+        if self._pretend:
+            return self._model
+        if self._made is None:
+            view = _view(self._model)
+            view.vision_model = torch.compile(self._model.vision_model)
+            view.qformer = torch.compile(self._model.qformer)
+            if "language_model" in view._modules:
+                view.language_model = _by_layer(self._model.language_model)
+            self._made = view
+        return self._made
+
+
+def _by_layer(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.ModuleList):
+        return nn.ModuleList(torch.compile(layer) for layer in module)  # type: ignore[misc]
+    view = _view(module)
+    view._modules = {name: child and _by_layer(child) for name, child in module._modules.items()}
+    return view
+
+
+def _view(module: _Model) -> _Model:
+    """Another module with the very same parameters, whose submodules can be replaced."""
+    view = copy.copy(module)
+    view._modules = dict(module._modules)
     return view

@@ -1,12 +1,13 @@
-"""The model and the batches that a benchmark runs on.
+"""Batches to measure on, and a model whose vision tower may be left out.
 
-Shape letters: B batch, P patches with the class token, Dv tower width, T text tokens.
+Shape letters: B batch, P patches with the class token, Dv tower width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -16,8 +17,12 @@ from torch import Tensor, nn
 from blip2_train.cli.benchmark.options import BenchmarkOptions
 from blip2_train.cli.compose import instantiate
 from blip2_train.models.configs import VisionConfig
-from blip2_train.models.image_text import ImageTextModel
-from blip2_train.types import ImageTextBatch
+from blip2_train.models.image_queries import ImageQueryModel
+from blip2_train.types import Batch
+
+POOL = 4
+"""Random batches, used in turn."""
+MakeBatch = Callable[[torch.Generator], Batch]
 
 
 class GivenPatches(nn.Module):
@@ -34,58 +39,57 @@ class GivenPatches(nn.Module):
         return patch_features
 
 
-def build_model(config: DictConfig, options: BenchmarkOptions) -> ImageTextModel:
-    """The recipe's model with random weights, on torch's default device, in training mode."""
-    vision: VisionConfig = instantiate(config.model.vision)
+def tower_config(config: DictConfig, options: BenchmarkOptions) -> VisionConfig:
+    """The recipe's tower, without all of its blocks but one if it is to be left out."""
+    vision: VisionConfig = replace(instantiate(config.model.vision), weights="random")
     if options.device == "cpu":
         vision = replace(vision, dtype="float32")
     if not options.vision:
         vision = replace(vision, overrides={**vision.overrides, "depth": vision.dropped_blocks + 1})
-    model = ImageTextModel(vision, instantiate(config.model.qformer), config.model.temperature)
-    if not options.vision:
-        tower = model.vision_model.tower
-        patches = tower.patch_embed.num_patches + tower.num_prefix_tokens
-        model.vision_model = GivenPatches(model.vision_model.width, patches)  # type: ignore[assignment]
-    return model.train()
+    return vision
 
 
-def picture_shape(model: ImageTextModel) -> tuple[int, ...]:
-    """Shape of one sample's `pixel_values`: a picture, or patch features where those are given."""
+def leave_tower_out(model: ImageQueryModel) -> None:
+    """Put `GivenPatches` in the place of the tower."""
+    tower = model.vision_model.tower
+    patches = tower.patch_embed.num_patches + tower.num_prefix_tokens
+    model.vision_model = GivenPatches(model.vision_model.width, patches)  # type: ignore[assignment]
+
+
+def random_pictures(model: ImageQueryModel, count: int, generator: torch.Generator) -> Tensor:
+    """`pixel_values` `(B, 3, H, W)`, or patch features `(B, P, Dv)` where those are given."""
     if isinstance(model.vision_model, GivenPatches):
-        return (model.vision_model.patches, model.vision_model.width)
+        patches, width = model.vision_model.patches, model.vision_model.width
+        own = torch.randn(count, 1, width, generator=generator)  # else the means of all pictures were nearly equal
+        return own + torch.randn(count, patches, width, generator=generator)
     size = model.vision_config.image_size
-    return (3, size, size)
+    return torch.randn(count, 3, size, size, generator=generator)
 
 
-def synthetic_batch(
-    model: ImageTextModel, options: BenchmarkOptions, max_text_length: int, generator: torch.Generator | None
-) -> ImageTextBatch:
-    """Random pictures and captions on the CPU; one caption has the most tokens that are allowed."""
+def random_lengths(options: BenchmarkOptions, generator: torch.Generator) -> Tensor:
+    """Real tokens `(B,)` of each caption; the first has the most."""
     fewest, most = options.tokens
-    size, vocabulary = options.batch_size, model.qformer_config.vocab_size
-    lengths = torch.randint(fewest, most + 1, (size,), generator=generator)
+    lengths = torch.randint(fewest, most + 1, (options.batch_size,), generator=generator)
     lengths[0] = most
-    mask = torch.arange(max_text_length)[None, :] < lengths[:, None]
-    ids = torch.randint(1, vocabulary - 1, (size, max_text_length), generator=generator) * mask
-    return ImageTextBatch(
-        pixel_values=torch.randn(size, *picture_shape(model), generator=generator),
-        input_ids=ids,
-        attention_mask=mask,
-        image_ids=torch.arange(size),
-        longest_text=most,
-        sample_ids=tuple(f"synthetic/{row}" for row in range(size)),
-        rejected=(),
-    )
+    return lengths
 
 
-def batches(config: DictConfig, model: ImageTextModel, options: BenchmarkOptions) -> Iterator[ImageTextBatch]:
-    """Batches on the CPU without end: random ones made anew each time, or those of the recipe's loader."""
+def batch_source(config: DictConfig, options: BenchmarkOptions, make: MakeBatch) -> Callable[[], Iterator[Batch]]:
+    """What gives a plan its batches on the CPU, without end.
+
+    Random batches are made beforehand, and every plan gets the same ones. The recipe's loader is one for all plans.
+    """
     if options.loader:
-        data: Any = instantiate(config.data)
-        data.prepare_data()
-        data.setup("fit")
-        while True:
-            yield from data.train_dataloader()
+        loaded = _loaded(config)
+        return lambda: loaded
     generator = torch.Generator().manual_seed(0)
+    pool = [make(generator) for _ in range(POOL)]
+    return lambda: cycle(pool)
+
+
+def _loaded(config: DictConfig) -> Iterator[Batch]:
+    data: Any = instantiate(config.data)
+    data.prepare_data()
+    data.setup("fit")
     while True:
-        yield synthetic_batch(model, options, config.max_text_length, generator)
+        yield from data.train_dataloader()
