@@ -1,4 +1,4 @@
-"""Pictures with a label for each patch, from which the tiny vision tower learns what things look like."""
+"""Pictures with labels for each patch, from which the tiny vision tower learns what things are, and where."""
 
 from __future__ import annotations
 
@@ -26,29 +26,44 @@ BACKGROUND = 0.08
 NO_LABEL = -100
 CROP_SHARE = 0.5
 """Share of training scenes that are cropped, resized and flipped as stage 1 does."""
+TWIN_SHARE = 0.2
+"""Share of the scenes of several pictures in which the last one is of the same concept as the first."""
 
 
 def label_map(scene: Scene) -> Image.Image:
-    """For each pixel the index of its concept, or 255 for the ground; mode `L`, 96 x 96."""
+    """For each pixel the number of its picture in the scene, or 255 for the ground; mode `L`, 96 x 96."""
     canvas = Image.new("L", (SCENE_SIZE, SCENE_SIZE), 255)
-    for item in scene.items:
+    for number, item in enumerate(scene.items):
         mask = sprite(STYLES[scene.style], item.concept, item.size).getchannel("A").point(lambda a: 255 * (a > 127))
-        canvas.paste(item.concept, (item.left, item.top), mask)
+        canvas.paste(number, (item.left, item.top), mask)
     return canvas
 
 
 def patch_labels(labels: np.ndarray, scene: Scene, patch_size: int, num_concepts: int) -> np.ndarray:
-    """One class per patch, `(patches,)` int64 in row order: a concept, `num_concepts` + ground, or -100."""
+    """What each patch shows, and where the middle of it is.
+
+    Args:
+        labels: Of each pixel, as `label_map` draws them.
+        scene: What is shown.
+        patch_size: Pixels per side of a patch.
+        num_concepts: Of the world.
+
+    Returns:
+        `(3, patches)`, int64, patches in row order. First the class: a concept, `num_concepts` + ground, or -100. Then
+        the column and the row of the patch in which the middle of the patch's picture lies, -100 for other patches.
+    """
     side = SCENE_SIZE // patch_size
-    kinds = np.array(sorted(scene.counts))
-    shares = (labels[None] == kinds[:, None, None]).reshape(len(kinds), side, patch_size, side, patch_size)
-    shares = shares.mean(axis=(2, 4)).reshape(len(kinds), -1)
-    covered = shares.sum(axis=0)
-    classes = np.full(side * side, NO_LABEL, dtype=np.int64)
-    classes[covered <= BACKGROUND] = num_concepts + GROUNDS.index(scene.ground)
-    named = shares.max(axis=0) >= FOREGROUND
-    classes[named] = kinds[shares.argmax(axis=0)][named]
-    return classes
+    pixels = labels[None] == np.arange(len(scene.items))[:, None, None]
+    shares = pixels.reshape(-1, side, patch_size, side, patch_size).mean(axis=(2, 4)).reshape(len(pixels), -1)
+    found = np.full((3, side * side), NO_LABEL, dtype=np.int64)
+    found[0, shares.sum(axis=0) <= BACKGROUND] = num_concepts + GROUNDS.index(scene.ground)
+    concepts = np.array([item.concept for item in scene.items])
+    seen = np.maximum(pixels.sum(axis=(1, 2)), 1)
+    middles = [(pixels.sum(axis=axis) @ np.arange(SCENE_SIZE) / seen).astype(np.int64) for axis in (1, 2)]
+    named, nearest = shares.max(axis=0) >= FOREGROUND, shares.argmax(axis=0)
+    for row, values in enumerate((concepts, *(middle // patch_size for middle in middles))):
+        found[row, named] = values[nearest][named]
+    return found
 
 
 def crop_and_flip(
@@ -69,7 +84,7 @@ def crop_and_flip(
 
 
 class PatchBatches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Endless batches of `(B, 3, 96, 96)` normalised pictures and `(B, patches)` classes, a function of the seed."""
+    """Endless batches of `(B, 3, 96, 96)` normalised pictures and `(B, 3, patches)` labels, a function of the seed."""
 
     def __init__(self, *, batch_size: int, patch_size: int, seed: int, augment: bool) -> None:
         self.batch_size, self.patch_size, self.seed, self.augment = batch_size, patch_size, seed, augment
@@ -83,11 +98,14 @@ class PatchBatches(IterableDataset[tuple[Tensor, Tensor]]):
             if self.augment:
                 pixels = self._disturb(pixels, generator)
             pixels = (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
-            yield pixels.contiguous(), torch.from_numpy(np.stack([classes for _, classes in samples]))
+            yield pixels.contiguous(), torch.from_numpy(np.stack([labels for _, labels in samples]))
 
     def _draw(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         number = int(generator.choice(len(SIZE_SHARES), p=SIZE_SHARES)) + 1
-        scene = draw_scene(draw_concepts((1,) * number, range(self.num_concepts), generator), generator)
+        concepts = draw_concepts((1,) * number, range(self.num_concepts), generator)
+        if generator.random() < TWIN_SHARE:
+            concepts[-1] = concepts[0]
+        scene = draw_scene(concepts, generator)
         image, labels = render(scene), label_map(scene)
         if self.augment and generator.random() < CROP_SHARE:
             image, labels = crop_and_flip(image, labels, generator)

@@ -154,15 +154,26 @@ def test_patch_labels_name_the_picture_that_covers_a_patch() -> None:
     concept = next(c for c in load_concepts() if c.name == "soccer ball").index
     scene = Scene((Item(concept, 0, 0, 48),), style=1, ground="green", ground_jitter=(0, 0, 0), shade=(0, 0))
     labels = patch_labels(np.asarray(label_map(scene)), scene, PATCH_SIZE, len(load_concepts()))
-    grid = labels.reshape(8, 8)
+    grid, columns, rows = labels.reshape(3, 8, 8)
     assert (grid[1:3, 1:3] == concept).all()
     assert (grid[4:, :] == len(load_concepts()) + GROUNDS.index("green")).all()
     assert set(grid[:4, :4].flatten().tolist()) <= {concept, NO_LABEL, len(load_concepts()) + GROUNDS.index("green")}
+    assert np.array_equal(columns >= 0, grid == concept) and np.array_equal(rows >= 0, grid == concept)
+
+
+def test_patch_labels_tell_two_pictures_of_one_thing_apart() -> None:
+    concept = next(c for c in load_concepts() if c.name == "soccer ball").index
+    items = (Item(concept, 0, 0, 36), Item(concept, 60, 24, 36))
+    scene = Scene(items, style=1, ground="green", ground_jitter=(0, 0, 0), shade=(0, 0))
+    labels = patch_labels(np.asarray(label_map(scene)), scene, PATCH_SIZE, len(load_concepts()))
+    _, columns, rows = labels[:, labels[0] == concept]
+    # Their middles lie at about (18, 18) and (78, 42) pixels; patches are 12 wide.
+    assert set(zip(columns.tolist(), rows.tolist(), strict=True)) <= {(1, 1), (6, 3)} and len(set(columns)) == 2
 
 
 def test_tower_batches_follow_the_seed() -> None:
     first, again = (next(iter(PatchBatches(batch_size=3, patch_size=12, seed=1, augment=True))) for _ in range(2))
-    assert first[0].shape == (3, 3, 96, 96) and first[1].shape == (3, 64)
+    assert first[0].shape == (3, 3, 96, 96) and first[1].shape == (3, 3, 64)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
 
 
