@@ -107,6 +107,12 @@ def test_wrong_options_end_in_one_line(argument: str, reason: str, capsys: pytes
     assert reason in error
 
 
+def test_quantised_models_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["experiment=demo_stage2_opt", "device=cpu", "plans=labelled", "model.language.quantization=int8"]
+    assert run_command(main, arguments) == 2
+    assert "leave it out" in capsys.readouterr().err
+
+
 def test_the_tower_cannot_be_timed_without_it() -> None:
     options, rest = split_options([RECIPE, "device=cpu", "vision=false", "optim.lr=1e-4"])
     assert set(stage_of(compose(rest)).plan_names(options)).isdisjoint(TOWER_PLANS)
