@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CHANCE_R10 = 100 * 10 / 256
-STAGE_1_STEPS, STAGE_2_STEPS = 150, 300
+STAGE_1_STEPS, STAGE_2_STEPS = 300, 150
 
 
 def train_together(folder: Path, runs: dict[str, list[str]]) -> dict[str, dict[str, float]]:
@@ -72,8 +72,11 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_stage_2_needs_its_pictures_and_stage_1(place: Path, stage_1: dict[str, dict[str, float]]) -> None:
-    """Bounds: at most half the CIDEr. A caption that fits no picture in particular scores about 0.1 in this world, and
-    the right run is too short here to score much more than 0.3 (the whole recipe: 1.6)."""
+    """Bounds: at most half the CIDEr. A caption that fits no picture in particular scores about 0.1 in this world.
+
+    The runs are short, as what stage 1 gives in this world is a start: after some 1,000 steps of the recipe a Q-Former
+    without it has caught up.
+    """
     common = ["experiment=demo_stage2_opt", f"steps={STAGE_2_STEPS}", "global_batch_size=16", "optim.warmup_steps=20"]
     common += [f"validate_every={STAGE_2_STEPS}", f"checkpoint_every={STAGE_2_STEPS}", "module.generation.num_beams=1"]
     start = f"init_from={place / 'right'}"

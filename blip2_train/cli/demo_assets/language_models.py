@@ -24,8 +24,8 @@ from blip2_train.cli.demo_assets.texts import batches_by_length, language_model_
 from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, SENTINELS, make_opt_tokenizer, make_t5_tokenizer
 
 OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
-SPAN_SHARE = 0.3
-"""Share of T5's examples that hide spans of the text; the others continue it from a random place."""
+SPAN_SHARE = 0.2
+"""Share of T5's examples that hide spans of the text; the others continue it from a random place of its first half."""
 HIDDEN_SHARE, SPAN_WORDS = 0.25, 2
 NOISE = 0.5
 """Disturbance of token embeddings in training, in units of their standard deviation."""
@@ -49,15 +49,21 @@ def causal_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Ba
 
 
 def split_example(text: str, generator: np.random.Generator) -> tuple[str, str]:
-    """What T5 reads and what it answers: a prompt and its answer, a beginning and the rest, or a text and its gaps."""
-    if text.startswith("Question:") or " Question:" in text:
+    """What T5 reads and what it answers: a prompt and its answer, a beginning and the rest, or a text and its gaps.
+
+    A context, which ends with a line end, is read as a whole.
+    """
+    if "Question:" in text:
         prompt, answer = text.rsplit("nswer: ", 1)
         return f"{prompt}nswer:", answer
-    words = text.split()
+    context, end, rest = text.rpartition("\n")
+    words = rest.split()
     if generator.random() >= SPAN_SHARE:
-        cut = int(generator.integers(0, len(words)))
-        return " ".join(words[:cut]), " ".join(words[cut:])
-    return hide_spans(words, generator)
+        cut = int(generator.integers(0, len(words) // 2 + 1))
+        read, answer = " ".join(words[:cut]), " ".join(words[cut:])
+    else:
+        read, answer = hide_spans(words, generator)
+    return context + end + read, answer
 
 
 def hide_spans(words: list[str], generator: np.random.Generator) -> tuple[str, str]:
@@ -83,7 +89,7 @@ def hide_spans(words: list[str], generator: np.random.Generator) -> tuple[str, s
 def sequence_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batch]:
     """Endless batches of what T5 reads and what it is to answer, right padded."""
     generator = np.random.default_rng([seed, 2])
-    for texts in batches_by_length(language_model_texts(seed), BATCH_SIZE, generator):
+    for texts in batches_by_length(language_model_texts(seed, "\n"), BATCH_SIZE, generator):
         read, answers = zip(*(split_example(text, generator) for text in texts), strict=True)
         options = {"padding": "longest", "truncation": True, "max_length": MAX_LENGTH, "return_tensors": "pt"}
         source, target = tokenizer(list(read), **options), tokenizer(list(answers), **options)
@@ -116,7 +122,7 @@ def make_opt(assets: Path, *, steps: int = 6000) -> dict[str, Any]:
     return _finish(model, tokenizer, folder, causal_batches(tokenizer, OPT_SEED + 100), OPT_SEED, steps, size)
 
 
-def make_t5(assets: Path, *, steps: int = 5000) -> dict[str, Any]:
+def make_t5(assets: Path, *, steps: int = 9000) -> dict[str, Any]:
     """Write `t5/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
     folder = assets / "t5"
     size = make_t5_tokenizer(folder)
@@ -138,7 +144,10 @@ def make_t5(assets: Path, *, steps: int = 5000) -> dict[str, Any]:
     config.decoder_start_token_id = tokenizer.pad_token_id
     model = T5ForConditionalGeneration(config)
     model.set_attn_implementation("eager")
-    fit(model, sequence_batches(tokenizer, T5_SEED), steps=steps, peak_rate=3e-3, bfloat16=True, embedding_noise=NOISE)
+    batches = sequence_batches(tokenizer, T5_SEED)
+    fit(model, batches, steps=steps - steps // 3, peak_rate=1e-3, bfloat16=True)
+    # It learns to copy from what it reads far sooner without noise.
+    fit(model, batches, steps=steps // 3, peak_rate=1e-3, bfloat16=True, embedding_noise=NOISE)
     return _finish(model, tokenizer, folder, sequence_batches(tokenizer, T5_SEED + 100), T5_SEED, steps, size)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 Batch = dict[str, Tensor]
@@ -32,10 +32,14 @@ def fit(
     2023, arXiv:2310.05914, does in fine-tuning): a tiny model then also reads what lies near a word, as a large one
     does.
     """
-    embeddings = model.get_input_embeddings()
-    disturb = embeddings.register_forward_hook(
-        lambda module, _, output: output + embedding_noise * module.weight.detach().std() * torch.randn_like(output)
-    )
+    shared = model.get_input_embeddings().weight  # T5's encoder and decoder have a module each around it
+    disturbed = [
+        module.register_forward_hook(
+            lambda module, _, output: output + embedding_noise * module.weight.detach().std() * torch.randn_like(output)
+        )
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.weight is shared
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     model.train()
     started, total = time.monotonic(), 0.0
@@ -54,7 +58,8 @@ def fit(
             name = type(model).__name__
             print(f"{name} {step + 1}/{steps} loss {total / 200:.3f} {time.monotonic() - started:.0f} s", flush=True)
             total = 0.0
-    disturb.remove()
+    for hook in disturbed:
+        hook.remove()
 
 
 @torch.no_grad()
