@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CHANCE_R10 = 100 * 10 / 256
-STAGE_1_STEPS, STAGE_2_STEPS = 300, 150
+STAGE_1_STEPS, STAGE_2_STEPS = 500, 150
 
 
 def train_together(folder: Path, runs: dict[str, list[str]]) -> dict[str, dict[str, float]]:
