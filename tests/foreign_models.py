@@ -30,7 +30,6 @@ from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
-from blip2_train.types import GenerationBatch
 
 DEMO = Path(blip2_train.__file__).parent / "assets" / "demo"
 WORDS = len(load_qformer_tokenizer(str(DEMO / "bert")))
@@ -123,26 +122,3 @@ def save_theirs(model: Any, kind: str, folder: Path, **options: Any) -> Path:
     pictures = BlipImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.4, 0.5, 0.6])
     Blip2Processor(pictures, tokenizer, num_query_tokens=4).save_pretrained(folder)
     return folder
-
-
-def batch_for(model: GenerativeModel, size: int = 3, length: int = 7, prompt: int = 2) -> GenerationBatch:
-    """Random pictures and texts of 4 … `length` tokens, the first `prompt` of which are not learnt."""
-    generator = torch.Generator().manual_seed(2)
-    image = model.vision_config.image_size
-    lengths = torch.randint(4, length + 1, (size,), generator=generator)
-    mask = torch.arange(length)[None] < lengths[:, None]
-    ids = torch.randint(5, 600, (size, length), generator=generator).masked_fill(~mask, 1)
-    labels = ids.masked_fill(~mask, -100)
-    if not model.is_encoder_decoder:
-        labels[:, :prompt] = -100
-    return GenerationBatch(
-        pixel_values=torch.randn(size, 3, image, image, generator=generator),
-        image_ids=torch.arange(size),
-        sample_ids=tuple(map(str, range(size))),
-        rejected=(),
-        input_ids=ids,
-        attention_mask=mask,
-        labels=labels,
-        target_positions=(labels.flatten() != -100).nonzero().flatten(),
-        references=(("a cat",),) * size,
-    )

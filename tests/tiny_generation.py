@@ -50,18 +50,19 @@ def generative_model(
 
 
 def generation_batch(
-    model: GenerativeModel, size: int = 4, seed: int = 0, length: int = 9, prompt: int = 2
+    model: GenerativeModel, size: int = 4, seed: int = 0, length: int = 9, prompt: int = 2, words: int = WORDS
 ) -> GenerationBatch:
     """Random pictures and texts of 4 … `length` tokens, the first `prompt` of which are not learnt."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(4, length + 1, (size,), generator=generator)
     mask = torch.arange(length)[None] < lengths[:, None]
-    ids = torch.randint(3, WORDS, (size, length), generator=generator).masked_fill(~mask, 0)
+    ids = torch.randint(3, words, (size, length), generator=generator).masked_fill(~mask, 0)
     labels = ids.masked_fill(~mask, -100)
     if not model.is_encoder_decoder:
         labels[:, :prompt] = -100
+    image = model.vision_config.image_size
     return GenerationBatch(
-        pixel_values=torch.randn(size, 3, 32, 32, generator=generator).to(model.query_tokens.dtype),
+        pixel_values=torch.randn(size, 3, image, image, generator=generator).to(model.query_tokens.dtype),
         image_ids=torch.arange(size) + 100 * seed,
         sample_ids=tuple(f"{seed}/{i}" for i in range(size)),
         rejected=(),

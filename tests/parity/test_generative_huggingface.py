@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_models import DEMO, EVA, batch_for, our_model, save_theirs, their_model
+from foreign_models import DEMO, EVA, our_model, save_theirs, their_model
 from PIL import Image
+from tiny_generation import generation_batch
 from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, Blip2Processor
 
@@ -104,7 +105,7 @@ def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype:
     ours, theirs = pair(direction, kind, tmp_path, tower)
     ours.to(dtype)
     theirs.to(dtype)
-    batch = batch_for(ours)
+    batch = generation_batch(ours, size=3, seed=2, length=7, words=600)
     batch.pixel_values = batch.pixel_values.to(dtype)
     tolerance, least = (TOLERANCE[kind], 1.0) if dtype == torch.float32 else (1e-9, 0.0)
 
@@ -140,7 +141,7 @@ def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype:
 @pytest.mark.parametrize(("direction", "kind", "tower"), CASES)
 def test_generated_ids(direction: str, kind: str, tower: str, tmp_path: Path) -> None:
     ours, theirs = pair(direction, kind, tmp_path, tower)
-    batch = batch_for(ours)
+    batch = generation_batch(ours, size=3, seed=2, length=7, words=600)
     batch.attention_mask[:] = True
     length = batch.input_ids.shape[1] + theirs.config.num_query_tokens
     tokens = {"eos_token_id": theirs.config.text_config.eos_token_id, "pad_token_id": 1}
@@ -164,7 +165,7 @@ def test_frozen_parts_in_16_bits(kind: str, dtype: str, tmp_path: Path) -> None:
     half = write_huggingface(tmp_path / "half", again.model, again.processor, again.manifest)
     theirs = as_theirs(half)
     assert theirs.language_model.dtype == theirs.vision_model.dtype == getattr(torch, dtype)
-    batch = batch_for(ours)
+    batch = generation_batch(ours, size=3, seed=2, length=7, words=600)
     with torch.no_grad():
         exact, found = logits(whole, batch), logits(ours, batch)
         output = theirs(**read_by_theirs(theirs, batch), labels=labels_of_theirs(ours, theirs, batch))
@@ -179,7 +180,7 @@ def test_the_eps_after_the_tower_changes_the_last_digits_only(tmp_path: Path) ->
     ours, processor, manifest = our_model("opt")
     theirs = Blip2ForConditionalGeneration.from_pretrained(write_huggingface(tmp_path / "x", ours, processor, manifest))
     assert theirs.vision_model.post_layernorm.eps == 1e-6 and ours.ln_vision.eps == 1e-5
-    batch = batch_for(ours)
+    batch = generation_batch(ours, size=3, seed=2, length=7, words=600)
     with torch.no_grad():
         expected = their_logits(ours, theirs, batch, theirs(**read_by_theirs(theirs, batch)))
         difference = (logits(ours, batch) - expected).abs().max()

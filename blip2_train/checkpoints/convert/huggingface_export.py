@@ -24,7 +24,7 @@ from transformers import (
 from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import State, complete_manifest, without_ties
 from blip2_train.checkpoints.convert.huggingface import SIDE
-from blip2_train.checkpoints.convert.huggingface_tower import describe_tower
+from blip2_train.checkpoints.convert.huggingface_tower import describe_qformer, describe_tower
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.model_card import model_card
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
@@ -148,19 +148,7 @@ def _config(model: AnyModel, processor: Processor, image_token: int, theirs: Sta
         parts["text_config"] = text.to_dict()
     config = Blip2Config(
         vision_config=describe_tower(model.vision_model).to_dict(),
-        qformer_config={
-            "hidden_size": qformer.hidden_size,
-            "num_hidden_layers": qformer.num_layers,
-            "num_attention_heads": qformer.num_heads,
-            "intermediate_size": qformer.intermediate_size,
-            "cross_attention_frequency": qformer.cross_attention_every,
-            "vocab_size": qformer.vocab_size,
-            "max_position_embeddings": qformer.max_positions,
-            "hidden_dropout_prob": qformer.dropout,
-            "attention_probs_dropout_prob": qformer.attention_dropout,
-            "layer_norm_eps": qformer.layer_norm_eps,
-            "use_qformer_text_input": isinstance(model, ImageTextModel),
-        },
+        qformer_config=describe_qformer(qformer, reads_text=isinstance(model, ImageTextModel)),
         num_query_tokens=qformer.num_queries,
         image_text_hidden_size=qformer.feature_size,
         image_token_index=image_token,

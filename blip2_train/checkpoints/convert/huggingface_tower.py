@@ -1,4 +1,4 @@
-"""Which vision towers transformers' BLIP-2 class can hold."""
+"""The parts of a model in the terms of transformers' BLIP-2 class, and which vision towers that class can hold."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 from transformers import Blip2VisionConfig
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.vision_tower import VisionTower
 
 _KNOWN = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
@@ -43,6 +44,23 @@ def describe_tower(tower: VisionTower) -> Blip2VisionConfig:
         layer_norm_eps=block.norm1.eps,
         qkv_bias=biased,
     )
+
+
+def describe_qformer(config: QFormerConfig, *, reads_text: bool) -> dict[str, Any]:
+    """A Q-Former in transformers' terms: the arguments of their `Blip2QFormerConfig`."""
+    return {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
+        "cross_attention_frequency": config.cross_attention_every,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "layer_norm_eps": config.layer_norm_eps,
+        "use_qformer_text_input": reads_text,
+    }
 
 
 def _first_problem(vit: Any, block: Any) -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2VisionConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from blip2_train.checkpoints.convert.huggingface_tower import describe_tower
+from blip2_train.checkpoints.convert.huggingface_tower import describe_qformer, describe_tower
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.errors import CheckpointMismatch
@@ -108,17 +108,7 @@ def _config(model: GenerativeModel, tower: Blip2VisionConfig | None) -> Blip2Con
     smallest = Blip2VisionConfig(hidden_size=model.vision_model.width, num_attention_heads=1, num_hidden_layers=1)
     return Blip2Config(
         vision_config=(tower or smallest).to_dict(),
-        qformer_config={
-            "hidden_size": qformer.hidden_size,
-            "num_hidden_layers": qformer.num_layers,
-            "num_attention_heads": qformer.num_heads,
-            "intermediate_size": qformer.intermediate_size,
-            "cross_attention_frequency": qformer.cross_attention_every,
-            "hidden_dropout_prob": qformer.dropout,
-            "attention_probs_dropout_prob": qformer.attention_dropout,
-            "layer_norm_eps": qformer.layer_norm_eps,
-            "use_qformer_text_input": False,
-        },
+        qformer_config=describe_qformer(qformer, reads_text=False),
         text_config=text.to_dict(),
         num_query_tokens=qformer.num_queries,
         image_token_index=image_token(model),

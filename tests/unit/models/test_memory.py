@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_generation import ARCHITECTURES
 from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
@@ -122,19 +123,7 @@ def test_a_tied_weight_is_stored_once_and_counted_twice_by_cards() -> None:
 
 
 def test_counts_what_is_really_stored() -> None:
-    language = LanguageModelConfig(
-        name="opt",
-        weights="random",
-        architecture={
-            "model_type": "opt",
-            "vocab_size": 60,
-            "hidden_size": 32,
-            "word_embed_proj_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "ffn_dim": 64,
-        },
-    )
+    language = LanguageModelConfig(name="opt", weights="random", architecture=ARCHITECTURES["opt"])
     real = build_language_model(language)
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in real.state_dict().values()}
     assert sum(storages.values()) == stored_bytes(real) == language_model_bytes(language, "float32")

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import tiny
+import tiny_generation
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
@@ -25,49 +26,10 @@ from blip2_train.models.quantization import (
 )
 from blip2_train.models.quantized_loading import loading_options
 
-OPT = {
-    "model_type": "opt",
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "word_embed_proj_dim": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "ffn_dim": 64,
-    "max_position_embeddings": 64,
+ARCHITECTURES = tiny_generation.ARCHITECTURES | {
+    "t5": tiny_generation.ARCHITECTURES["t5"] | {"tie_word_embeddings": True},
+    "llama": tiny_generation.ARCHITECTURES["llama"] | {"num_key_value_heads": 1},
 }
-T5 = {
-    "model_type": "t5",
-    "vocab_size": 60,
-    "d_model": 32,
-    "d_kv": 16,
-    "d_ff": 64,
-    "num_layers": 2,
-    "num_heads": 2,
-    "feed_forward_proj": "gated-gelu",
-    "decoder_start_token_id": 0,
-}
-LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GPT2 = {
-    "model_type": "gpt2",
-    "vocab_size": 60,
-    "n_embd": 32,
-    "n_layer": 2,
-    "n_head": 2,
-    "n_positions": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-ARCHITECTURES = {"opt": OPT, "t5": T5, "llama": LLAMA, "gpt2": GPT2}
 
 both = pytest.mark.parametrize("quantization", ["int8", "int4"])
 every_family = pytest.mark.parametrize("family", ARCHITECTURES)
@@ -295,7 +257,7 @@ def test_stage_2_trains_through_it(bnb: Any, quantization: str, family: str) -> 
     frozen = {name: tensor.clone() for name, tensor in model.language_model.state_dict().items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1)
-    ids = torch.randint(3, 60, (2, 6), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(3, tiny_generation.WORDS, (2, 6), generator=torch.Generator().manual_seed(0))
     mask, pixels = torch.ones_like(ids, dtype=torch.bool), torch.randn(2, 3, 32, 32)
     model.predicting_states(pixels, ids, mask, ids).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in trained)
