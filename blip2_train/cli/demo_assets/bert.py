@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-from blip2_train.cli.demo_assets.text_training import Batch, fit, held_out, save_half
+from blip2_train.cli.demo_assets.text_training import Batch, adamw, fit, held_out, save_half
 from blip2_train.cli.demo_assets.texts import sentences
 from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, make_bert_tokenizer
 
@@ -61,7 +61,7 @@ def make_bert(assets: Path, *, steps: int = 3000) -> dict[str, Any]:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    fit(model, masked_batches(tokenizer, SEED), steps=steps, peak_rate=2e-3)
+    fit(model, masked_batches(tokenizer, SEED), steps=steps, optimizer=adamw(model), peak_rate=2e-3)
     loss, accuracy = held_out(model, masked_batches(tokenizer, SEED + 1))
     save_half(model, folder)
     return {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,31 +17,45 @@ Batch = dict[str, Tensor]
 HELD_OUT_BATCHES = 20
 
 
+Disturbance = Callable[[Tensor, Tensor], Tensor]
+"""From embeddings `(B, T, D)` of tokens, and those of all tokens `(V, D)`, to other embeddings `(B, T, D)`.
+
+A tiny model that is trained so also reads what lies near a word, as a large one does by itself.
+"""
+
+
+def noise(strength: float) -> Disturbance:
+    """Noise of that many times the spread of the embeddings (NEFTune, Jain et al., 2023, arXiv:2310.05914)."""
+    return lambda embedded, table: embedded + strength * table.std() * torch.randn_like(embedded)
+
+
 def fit(
     model: PreTrainedModel,
     batches: Iterator[Batch],
     *,
     steps: int,
+    optimizer: torch.optim.Optimizer,
     peak_rate: float,
     warmup_steps: int = 200,
     bfloat16: bool = False,
-    embedding_noise: float = 0.0,
+    disturbance: Disturbance | None = None,
 ) -> None:
-    """Minimise the model's own loss: AdamW, linear warm-up, cosine to a thousandth of the peak.
+    """Minimise the model's own loss: linear warm-up, cosine to a thousandth of the peak.
 
-    With `embedding_noise`, token embeddings are disturbed by that many times their spread (as NEFTune, Jain et al.,
-    2023, arXiv:2310.05914, does in fine-tuning): a tiny model then also reads what lies near a word, as a large one
-    does.
+    Args:
+        model: What is trained.
+        batches: Its arguments, without end.
+        steps: Steps of the optimiser.
+        optimizer: Over the model's parameters; its rate is set here.
+        peak_rate: The largest rate.
+        warmup_steps: Steps until it is reached.
+        bfloat16: Compute in mixed precision.
+        disturbance: Of the token embeddings that the model reads.
     """
-    shared = model.get_input_embeddings().weight  # T5's encoder and decoder have a module each around it
-    disturbed = [
-        module.register_forward_hook(
-            lambda module, _, output: output + embedding_noise * module.weight.detach().std() * torch.randn_like(output)
-        )
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module.weight is shared
-    ]
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    reader = model.get_encoder() if model.config.is_encoder_decoder else model
+    embedding = cast(nn.Embedding, reader.get_input_embeddings())
+    if disturbance is not None:
+        hook = embedding.register_forward_hook(lambda part, _, output: disturbance(output, part.weight.detach()))
     model.train()
     started, total = time.monotonic(), 0.0
     for step in range(steps):
@@ -58,8 +73,13 @@ def fit(
             name = type(model).__name__
             print(f"{name} {step + 1}/{steps} loss {total / 200:.3f} {time.monotonic() - started:.0f} s", flush=True)
             total = 0.0
-    for hook in disturbed:
+    if disturbance is not None:
         hook.remove()
+
+
+def adamw(model: PreTrainedModel) -> torch.optim.Optimizer:
+    """AdamW as BERT and OPT are trained with."""
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def sentences(seed: int) -> Iterator[str]:
             yield f"{question.text} {question.answer}"
 
 
-def language_model_texts(seed: int, separator: str = " ") -> Iterator[str]:
+def language_model_texts(seed: int, separator: str = " ", lists: int = 0) -> Iterator[str]:
     """What the language models read: captions and questions, alone and after a context that tells of the same scene.
 
     What follows a context says the same in other words, or can be answered from it, which teaches a model to look back
@@ -60,18 +60,22 @@ def language_model_texts(seed: int, separator: str = " ") -> Iterator[str]:
         seed: Of the scenes and of what is drawn.
         separator: What ends most contexts. With OPT's end of text it is as in OPT's own training, where documents are
             packed one after the other; and as in stage 2, where the queries stand in front of a text's start token.
+        lists: More lists of key words for each scene, each with `separator` and a caption.
     """
     generator = np.random.default_rng([seed, 1])
 
     def after(context: str) -> str:
         return context + (separator if generator.random() < PACKED_SHARE else " ")
 
+    def listed(words: list[str]) -> list[str]:
+        repeated = [word for word in words for _ in range(int(generator.integers(1, REPEATS + 1)))]
+        return [repeated[i] for i in generator.permutation(len(repeated))]
+
     for captions, questions, words in described_scenes(seed):
         yield captions[0]
         yield f"a photo of {captions[1]}"
         yield f"{captions[2]}. {captions[0]}"
-        repeated = [word for word in words for _ in range(int(generator.integers(1, REPEATS + 1)))]
-        shuffled = [repeated[i] for i in generator.permutation(len(repeated))]
+        shuffled = listed(words)
         told = " ".join(shuffled) if generator.random() < KEYWORD_SHARE else captions[2]
         yield after(told) + captions[1]
         yield after(" ".join(reversed(shuffled))) + captions[0]
@@ -79,6 +83,8 @@ def language_model_texts(seed: int, separator: str = " ") -> Iterator[str]:
             prompt = PROMPTS[int(generator.integers(len(PROMPTS)))].format(question.text)
             told = captions[int(generator.integers(len(captions)))]
             yield (after(told) if generator.random() < CONTEXT_SHARE else "") + f"{prompt} {question.answer}"
+        for number in range(lists):
+            yield " ".join(listed(words)) + separator + captions[number % len(captions)]
 
 
 def batches_by_length(texts: Iterator[str], batch_size: int, generator: np.random.Generator) -> Iterator[list[str]]:
