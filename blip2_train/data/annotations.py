@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
+from blip2_train.data.official.karpathy import karpathy_entries, picture_path
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, Record
@@ -42,30 +41,12 @@ class AnnotationSource:
         self._paths: list[str] = []
         self._captions: list[tuple[str, ...]] = []
         self._image_ids: list[int] = []
-        for entry in self._entries(frozenset(split.split("+")), split):
-            relative = "/".join(part for part in (str(entry.get("filepath", "")), entry["filename"]) if part)
+        for entry in karpathy_entries(path, split):
+            relative = picture_path(entry)
             self._paths.append(relative)
             self._captions.append(tuple(sentence["raw"] for sentence in entry["sentences"]))
             self._image_ids.append(int(entry["cocoid"]) if "cocoid" in entry else stable_seed(name, relative))
         self.size = self._file.stat().st_size
-
-    def _entries(self, wanted: frozenset[str], split: str) -> list[dict[str, Any]]:
-        if not self._file.is_file():
-            raise ShardError(f"annotation file {self._file} does not exist")
-        try:
-            entries = json.loads(self._file.read_text(encoding="utf-8"))["images"]
-            chosen = [entry for entry in entries if entry["split"] in wanted]
-            for entry in chosen:
-                _ = entry["filename"], [sentence["raw"] for sentence in entry["sentences"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(
-                f"annotation file {self._file} is not a Karpathy JSON ({type(error).__name__}: {error}); expected "
-                '{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}]}]}'
-            ) from None
-        if not chosen:
-            found = sorted({str(entry["split"]) for entry in entries})
-            raise ShardError(f"{self._file} has no picture of split {split!r}; its splits are {', '.join(found)}")
-        return chosen
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -36,7 +36,7 @@ def check_identities(
         f"{len(keys)} {thing}s have {what} (first: {', '.join(map(repr, keys[:3]))})"
         for keys, what in (
             (missing, f"{reference} but no {prediction}"),
-            (extra, f"{article} {prediction} but no {reference}"),
+            (extra, f"{article} {prediction} but no {reference.removeprefix('a ')}"),
         )
         if keys
     ]

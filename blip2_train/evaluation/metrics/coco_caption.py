@@ -22,6 +22,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
+from blip2_train.data.official.identities import check_identities
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.java import JavaError, JavaProgram
 
@@ -161,15 +162,7 @@ def _check(predictions: Mapping[K, str], references: Mapping[K, Sequence[str]], 
         raise ConfigError(f"there is no caption metric {unknown[0]!r}; choose among {', '.join(METRICS)}")
     if not references:
         raise ConfigError("there are no references, so there is nothing to score")
-    missing = [key for key in references if key not in predictions]
-    extra = [key for key in predictions if key not in references]
-    if missing or extra:
-        faults = [
-            f"{len(keys)} pictures have {what} (first: {', '.join(map(repr, keys[:3]))})"
-            for keys, what in ((missing, "references but no caption"), (extra, "a caption but no references"))
-            if keys
-        ]
-        raise ConfigError(f"{' and '.join(faults)}; caption every picture of the annotation file, and no other")
+    check_identities(predictions, references)
     for key, texts in references.items():
         if isinstance(texts, str) or not texts:
             raise ConfigError(f"picture {key!r} has references {texts!r}; give a list of one or more captions")

@@ -50,7 +50,8 @@ def test_broken_files_are_one_clear_line(tmp_path: Path) -> None:
         ((path, str(tmp_path / "nowhere"), "val"), "picture folder .*nowhere does not exist"),
         ((path, images, "dev"), "no picture of split 'dev'; its splits are restval, test, train, val"),
         ((str(tmp_path / "list.json"), images, "val"), "is not a Karpathy JSON"),
-        ((str(tmp_path / "torn.json"), images, "val"), "is not a Karpathy JSON"),
+        ((str(tmp_path / "torn.json"), images, "val"), "torn.json is broken JSON"),
+        ((path, images, "train+rest"), "no picture of split 'rest'"),
         ((str(tmp_path / "bare.json"), images, "val"), "is not a Karpathy JSON.*filename"),
     ]:
         with pytest.raises(ShardError, match=message) as caught:

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from pycocoevalcap import eval as official
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+from blip2_train.data.emoji_scenes.split_scenes import split_scenes
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics import coco_caption
 from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions, tokenize_captions
@@ -95,19 +97,36 @@ def without_java(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
 
 
+def generated(count: int) -> tuple[dict[int, list[str]], dict[int, str]]:
+    """Scenes as five people describe them; of each prediction it depends on chance how much of it is right."""
+    draw = random.Random(0)
+    scenes = list(split_scenes("test", count, seed=3))
+    references = {scene.image_id: list(scene.captions[:4]) for scene in scenes}
+    predictions = {}
+    for scene in scenes:
+        words = draw.choice([scene, scene, draw.choice(scenes)]).captions[-1].split()
+        if draw.random() < 0.3:
+            draw.shuffle(words)
+        predictions[scene.image_id] = " ".join(words[: draw.randint(1, len(words))]) + draw.choice(["", ".", " !"])
+    return references, predictions
+
+
 @pytest.mark.slow
 def test_equals_the_official_evaluation(java_on_path: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official, "Spice", NoSpice)
-    expected = official.COCOEvalCap(Annotations(REFERENCES), Annotations(PREDICTIONS))
+    many = generated(520)
+    references, predictions = REFERENCES | many[0], PREDICTIONS | many[1]
+    expected = official.COCOEvalCap(Annotations(references), Annotations(predictions))
     expected.evaluate()
     monkeypatch.setenv(
         "JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE"
     )  # METEOR alone dies of decimal commas
-    found = score_captions(PREDICTIONS, REFERENCES, list(NAMES.values()))
+    found = score_captions(predictions, references, list(NAMES.values()))
     assert found.reasons == {}
     for theirs, ours in NAMES.items():
         assert found.scores[ours] == expected.eval[theirs], ours
-        assert found.per_image[ours] == {key: expected.imgToEval[key][theirs] for key in REFERENCES}, ours
+        assert found.per_image[ours] == {key: expected.imgToEval[key][theirs] for key in references}, ours
+    assert len(found.per_image["cider"]) > 500 and 0.2 < found.scores["bleu_1"] < 0.9
     assert 0.1 < found.scores["meteor"] < found.scores["rouge_l"] < 1
     assert found.per_image["meteor"][3] == 0.0  # the empty caption
 

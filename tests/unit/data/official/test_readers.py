@@ -1,0 +1,209 @@
+"""Readers of official caption files, on small files of each form and on those that the demo world's writer makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2_train.data.emoji_scenes.official_files import caption_json, karpathy_json
+from blip2_train.data.emoji_scenes.split_scenes import split_scenes
+from blip2_train.data.official.coco import read_coco_captions, read_nocaps_pictures
+from blip2_train.data.official.karpathy import read_karpathy
+from blip2_train.data.official.lavis import read_caption_list
+from blip2_train.data.official.pictures import CaptionedPicture, check_no_leak, check_split, missing_pictures
+from blip2_train.errors import ShardError
+
+Write = Callable[[str, Any], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def do(name: str, content: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return do
+
+
+def karpathy(number: int, split: str, **changes: Any) -> dict[str, Any]:
+    name = f"COCO_val2014_{number:012d}.jpg"
+    entry = {"filepath": "val2014", "filename": name, "split": split, "cocoid": number, "imgid": 7}
+    return entry | {"sentences": [{"raw": f"caption {number}"}, {"raw": "two"}]} | changes
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    images = [{"id": 5, "file_name": "5.jpg"}, {"id": 3, "file_name": "3.jpg"}]
+    captions = [
+        {"id": 1, "image_id": 3, "caption": "three"},
+        {"id": 2, "image_id": 5, "caption": "five"},
+        {"id": 3, "image_id": 3, "caption": "3"},
+    ]
+    return {"images": images, "annotations": captions} | changes
+
+
+def pictures(*numbers: int) -> list[CaptionedPicture]:
+    return [CaptionedPicture(image_id=number, path=f"val2014/{number}.jpg", captions=("x",)) for number in numbers]
+
+
+def test_karpathy_coco_and_flickr(write: Write) -> None:
+    path = write("dataset_coco.json", {"images": [karpathy(n, s) for n, s in ((9, "val"), (4, "restval"), (2, "val"))]})
+    found = read_karpathy(path, "val")
+    assert [picture.image_id for picture in found] == [9, 2]
+    assert found[0] == CaptionedPicture(
+        image_id=9, path="val2014/COCO_val2014_000000000009.jpg", captions=("caption 9", "two"), split="val"
+    )
+    assert [picture.split for picture in read_karpathy(path, "restval+val")] == ["val", "restval", "val"]
+    flickr = {"filename": "1000092795.jpg", "split": "train", "imgid": 0, "sentids": [0], "sentences": [{"raw": "a"}]}
+    (one,) = read_karpathy(write("dataset_flickr30k.json", {"images": [flickr]}), "train")
+    assert (one.image_id, one.path, one.captions) == (1000092795, "1000092795.jpg", ("a",))
+
+
+def test_lists_of_the_released_code(write: Write) -> None:
+    train = [
+        {"image": "val2014/COCO_val2014_000000522418.jpg", "caption": "one", "image_id": "coco_522418"},
+        {"image": "train2014/COCO_train2014_000000000002.jpg", "caption": "else", "image_id": "coco_2"},
+        {"image": "val2014/COCO_val2014_000000522418.jpg", "caption": "two", "image_id": "coco_522418"},
+    ]
+    path = write("coco_karpathy_train.json", train)
+    first, second = read_caption_list(path, "train")
+    assert first == CaptionedPicture(image_id=522418, path=train[0]["image"], captions=("one", "two"))
+    assert second.image_id == 2
+    test = write("flickr30k_test.json", [{"image": "flickr30k-images/1007.jpg", "caption": ["a", "b"]}])
+    assert read_caption_list(test, "test") == [
+        CaptionedPicture(image_id=1007, path="flickr30k-images/1007.jpg", captions=("a", "b"))
+    ]
+    with pytest.raises(ShardError, match="not the list of split 'train', which has one caption an entry"):
+        read_caption_list(test, "train")
+    with pytest.raises(ShardError, match="not the list of split 'test', which has a list of captions an entry"):
+        read_caption_list(path, "test")
+
+
+def test_coco_captions_of_pictures_in_the_order_of_images(write: Write) -> None:
+    assert read_coco_captions(write("captions.json", coco())) == [
+        CaptionedPicture(image_id=5, path="5.jpg", captions=("five",)),
+        CaptionedPicture(image_id=3, path="3.jpg", captions=("three", "3")),
+    ]
+    only_numbers = coco(images=[{"id": 5}, {"id": 3}])  # coco_karpathy_test_gt.json
+    assert [picture.path for picture in read_coco_captions(write("gt.json", only_numbers))] == ["", ""]
+
+
+def test_nocaps_has_domains_and_its_test_split_no_captions(write: Write) -> None:
+    images = [{"id": 0, "file_name": "0013ea2087020901.jpg", "open_images_id": "0013ea2087020901"}]
+    (one,) = read_nocaps_pictures(write("nocaps_test_image_info.json", {"images": images}))
+    assert one == CaptionedPicture(image_id=0, path="0013ea2087020901.jpg", captions=())
+    domains = ("out-domain", "in-domain")
+    told = coco(images=[image | {"domain": d} for image, d in zip(coco()["images"], domains, strict=True)])
+    assert [picture.domain for picture in read_coco_captions(write("nocaps.json", told))] == list(domains)
+
+
+def test_files_of_the_demo_world(write: Write) -> None:
+    """What the world's writer means, found again in what it writes."""
+    scenes = {split: list(split_scenes(split, 9, seed=1)) for split in ("val", "test", "nocaps")}
+    nocaps = read_coco_captions(write("nocaps.json", caption_json(scenes["nocaps"], domains=True)))
+    for written, scene in zip(nocaps, scenes["nocaps"], strict=True):
+        assert written.captions == scene.captions and written.domain == scene.domain
+        assert (written.image_id, written.path) == (scene.image_id, scene.file_name)
+    whole = write("dataset_emoji.json", karpathy_json(scenes["val"] + scenes["test"]))
+    val, test = read_karpathy(whole, "val"), read_karpathy(whole, "test")
+    assert [picture.captions for picture in test] == [scene.captions for scene in scenes["test"]]
+    again = read_coco_captions(write("captions_test.json", caption_json(scenes["test"])))
+    check_split(again, [picture.image_id for picture in test], file="captions_test.json", split="test")
+    check_no_leak(val, test, train_file="val", held_out_file="test")
+    with pytest.raises(ShardError, match="9 of its 9 pictures are not in val"):
+        check_split(again, [picture.image_id for picture in val], file="captions_test.json", split="val")
+
+
+TWICE = "picture 5 comes twice"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (coco(images=[*coco()["images"], {"id": 5, "file_name": "other.jpg"}]), TWICE + r" \(5\.jpg and other\.jpg\)"),
+        (coco(images=[*coco()["images"], {"id": 6}]), r"1 pictures have no caption \(first: 6\)"),
+        (coco(images=[{"id": 3}]), "caption 2 is of picture 5, which is not among its images"),
+        (coco(images=[{"id": "3"}]), "entry 0 is not of the form .*id '3' is no number"),
+        (coco(images=[{"id": 3, "domain": "in-domain"}, {"id": 5}]), r"1 of 2 pictures have no domain \(first: 5\)"),
+        (coco(images=[{"id": 3, "domain": "in"}, {"id": 5}]), "domain 'in' is none of in-domain, near-domain"),
+        (coco(annotations=[*coco()["annotations"], coco()["annotations"][0]]), "caption id 1 comes twice"),
+        (coco(annotations=[{"id": 1, "image_id": 3}]), "entry 0 is not of the form .*lacks 'caption'"),
+        (coco(annotations=[{"id": 1, "image_id": 3, "caption": ["x"]}]), r"\['x'\] is no text"),
+        (coco(annotations=[]), "has no annotations"),
+        ([{"image_id": 3, "caption": "a"}], "list of predictions, .* are predictions and annotations exchanged"),
+        ([{"image": "3.jpg"}], "is not of the form"),
+        ('{"images": [', r"is broken JSON \(Expecting value"),
+        ("[]", "holds nothing"),
+    ],
+)
+def test_broken_coco_files_are_one_clear_line(write: Write, content: Any, message: str) -> None:
+    path = write("captions.json", content)
+    with pytest.raises(ShardError, match=message) as caught:
+        read_coco_captions(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"image": "a/12.jpg"}], "entry 0 .*lacks 'caption'"),
+        ([{"image": "a/b.jpg", "caption": ["x"]}], "the name of 'a/b.jpg' ends with no number"),
+        ([{"image": "a/12.jpg", "caption": [3]}], r"\[3\] is no list of captions"),
+        ([{"image": "a/12.jpg", "caption": ["x"]}, {"image": "b/12.jpg", "caption": ["x"]}], "picture 12 comes twice"),
+        ([{"image": "12.jpg", "caption": ["x"]}, {"image": "12.jpg", "caption": ["y"]}], r"12 comes twice \(12.jpg\)"),
+        (["12.jpg"], "entry 0 is not of the form"),
+        ({"images": []}, "is not a list of the form"),
+    ],
+)
+def test_broken_lists_are_one_clear_line(write: Write, content: Any, message: str) -> None:
+    with pytest.raises(ShardError, match=message) as caught:
+        read_caption_list(write("coco_karpathy_test.json", content), "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_karpathy_files_are_one_clear_line(write: Write, tmp_path: Path) -> None:
+    twice = write("twice.json", {"images": [karpathy(1, "val"), karpathy(1, "test"), karpathy(2, "val")]})
+    assert len(read_karpathy(twice, "val")) == 2
+    with pytest.raises(ShardError, match=r"twice\.json: picture 1 comes twice"):
+        read_karpathy(twice, "val+test")
+    with pytest.raises(ShardError, match="no picture of split 'restval'; its splits are test, val"):
+        read_karpathy(twice, "val+restval")
+    nameless = karpathy(1, "val", filename="dog.jpg")
+    del nameless["cocoid"]
+    with pytest.raises(ShardError, match="ends with no number"):
+        read_karpathy(write("nameless.json", {"images": [nameless]}), "val")
+    with pytest.raises(ShardError, match="does not exist"):
+        read_karpathy(tmp_path / "none.json", "val")
+    with pytest.raises(ShardError, match="cannot be read"):
+        read_karpathy(tmp_path, "val")
+
+
+def test_a_leak_is_named() -> None:
+    check_no_leak(pictures(1, 2), pictures(3), train_file="train", held_out_file="test")
+    with pytest.raises(ShardError, match=r"2 of the 3 pictures of test are in train too \(first: 2 val2014/2.jpg, 1 "):
+        check_no_leak(pictures(1, 2), pictures(2, 3, 1), train_file="train", held_out_file="test")
+
+
+def test_a_wrong_split_is_named() -> None:
+    check_split(pictures(2, 1), {1, 2}, file="f", split="test")
+    with pytest.raises(ShardError, match=r"f is of another split: 1 of its 2 pictures are not in test \(first: 9 "):
+        check_split(pictures(1, 9), [1, 2], file="f", split="test")
+    with pytest.raises(ShardError, match=r"f lacks 2 of the 3 pictures of test \(first: 2, 3\)"):
+        check_split(pictures(1), [1, 3, 2], file="f", split="test")
+
+
+def test_missing_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "val2014").mkdir()
+    (tmp_path / "val2014" / "2.jpg").touch()
+    elsewhere = CaptionedPicture(image_id=5, path="train2014/5.jpg", captions=())
+    assert missing_pictures([*pictures(1, 2, 3), elsewhere], tmp_path) == [
+        "val2014/1.jpg",
+        "val2014/3.jpg",
+        "train2014/5.jpg",
+    ]
+    with pytest.raises(ShardError, match="nowhere does not exist"):
+        missing_pictures(pictures(1), tmp_path / "nowhere")

@@ -1,0 +1,84 @@
+"""Files of predictions: read and written in the formats of the evaluation servers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2_train.data.official.coco import read_nocaps_pictures
+from blip2_train.data.official.results import (
+    ANSWERS,
+    CAPTIONS,
+    GQA_ANSWERS,
+    read_results,
+    write_answer_results,
+    write_caption_results,
+)
+from blip2_train.errors import ConfigError, ShardError
+
+
+def test_captions_come_back_as_they_were(tmp_path: Path) -> None:
+    captions = {7: 'a "dog"\n\u2028', 3: "", 11: "café 😀"}
+    path = tmp_path / "new" / "captions_val2014_ours_results.json"
+    write_caption_results(path, captions, [3, 7, 11])
+    assert json.loads(path.read_text()) == [{"image_id": key, "caption": captions[key]} for key in (3, 7, 11)]
+    assert read_results(path, CAPTIONS) == captions and list(read_results(path, CAPTIONS)) == [3, 7, 11]
+
+
+def test_a_submission_to_nocaps_has_every_picture(tmp_path: Path) -> None:
+    info = tmp_path / "nocaps_val_image_info.json"
+    info.write_text(json.dumps({"images": [{"id": key, "file_name": f"{key}.jpg"} for key in (4, 0, 2)]}))
+    wanted = [picture.image_id for picture in read_nocaps_pictures(info)]
+    write_caption_results(tmp_path / "x.json", {0: "a", 2: "b", 4: "c"}, wanted)
+    assert [entry["image_id"] for entry in json.loads((tmp_path / "x.json").read_text())] == [4, 0, 2]
+    with pytest.raises(ConfigError, match=r"1 pictures have a place in the split but no caption \(first: 4\)"):
+        write_caption_results(tmp_path / "y.json", {0: "a", 2: "b"}, wanted)
+    with pytest.raises(ConfigError, match="1 pictures have a caption but no place in the split"):
+        write_caption_results(tmp_path / "y.json", {0: "a", 2: "b", 4: "c", 9: "d"}, wanted)
+    assert not (tmp_path / "y.json").exists()
+
+
+def test_answers_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "vqa_OpenEnded_mscoco_test2015_ours_results.json"
+    write_answer_results(path, {262144002: "yes", 1: "2"}, [1, 262144002])
+    before = path.read_text()
+    assert json.loads(before) == [{"question_id": 1, "answer": "2"}, {"question_id": 262144002, "answer": "yes"}]
+    with pytest.raises(ConfigError, match=r"1 questions have a place in the split but no answer \(first: 8\)"):
+        write_answer_results(path, {1: "2"}, [1, 8])
+    with pytest.raises(TypeError):  # an answer that JSON cannot hold, met half way
+        write_answer_results(path, {1: "yes", 2: b"no"}, [1, 2])  # type: ignore[dict-item]
+    assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}], "image_id 1 comes twice; keep one"),
+        ([{"image_id": 1}], "entry 0 is not of the form .*lacks 'caption'"),
+        ([{"image_id": 1, "caption": None}], "None is no text"),
+        ([{"image_id": True, "caption": "a"}], "id True is neither number nor text"),
+        ([{"image_id": 1.5, "caption": "a"}], "id 1.5 is neither"),
+        ([[1, "a"]], "entry 0 is not of the form"),
+        ({"images": [], "annotations": []}, "is an annotation or question file, .* exchanged"),
+        ({"1": "a"}, "is not a list of predictions"),
+    ],
+)
+def test_broken_predictions_are_one_clear_line(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ShardError, match=message) as caught:
+        read_results(path, CAPTIONS)
+    assert "\n" not in str(caught.value)
+
+
+def test_answers_of_vqa_and_gqa(tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text('[{"question_id": 5, "answer": "yes", "image_id": 3}]')
+    assert read_results(path, ANSWERS) == {5: "yes"}
+    path.write_text('[{"questionId": "0075", "prediction": "table"}]')
+    assert read_results(path, GQA_ANSWERS) == {"0075": "table"}
+    with pytest.raises(ShardError, match="lacks 'question_id'"):
+        read_results(path, ANSWERS)

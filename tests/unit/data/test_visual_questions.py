@@ -1,0 +1,155 @@
+"""Question files of every format give the same kind of record, and what is wrong in them is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_question_list, read_visual_genome, read_vqa
+from blip2_train.errors import ShardError
+
+QUESTIONS = {
+    "data_subtype": "train2014",
+    "questions": [
+        {"image_id": 458752, "question": "What is this photo taken looking through?", "question_id": 458752000},
+        {"image_id": 458752, "question": "What position is this man playing?", "question_id": 458752001},
+    ],
+}
+ANNOTATIONS = {
+    "data_subtype": "train2014",
+    "annotations": [
+        {
+            "question_type": "what",
+            "multiple_choice_answer": "pitcher",
+            "answers": [{"answer": a, "answer_id": i + 1} for i, a in enumerate(["pitcher"] * 9 + ["catcher"])],
+            "image_id": 458752,
+            "question_id": 458752001,
+            "answer_type": "other",
+        },
+        {
+            "question_type": "what is this",
+            "answers": [{"answer": "net"}],
+            "image_id": 458752,
+            "question_id": 458752000,
+            "answer_type": "other",
+        },
+    ],
+}
+
+
+def written(folder: Path, name: str, content: Any) -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def changed(content: dict[str, Any], key: str, place: int, **values: Any) -> dict[str, Any]:
+    """The same file with other values in one entry; None removes a key."""
+    entries = [dict(entry) for entry in content[key]]
+    entries[place] = {name: value for name, value in {**entries[place], **values}.items() if value is not None}
+    return {**content, key: entries}
+
+
+def test_vqa_joins_questions_and_annotations_in_the_order_of_the_questions(tmp_path: Path) -> None:
+    asked, told = written(tmp_path, "q.json", QUESTIONS), written(tmp_path, "a.json", ANNOTATIONS)
+    first, second = read_vqa(asked, told)
+    assert first.answers == ("net",)
+    assert second == VisualQuestion(
+        question_id=458752001,
+        image_id=458752,
+        picture="",
+        question="What position is this man playing?",
+        answers=("pitcher",) * 9 + ("catcher",),
+        question_type="what",
+        answer_type="other",
+    )
+    assert [question.answers for question in read_vqa(asked)] == [(), ()]
+
+
+def test_visual_genome_in_both_forms(tmp_path: Path) -> None:
+    official = [
+        {"id": 7, "qas": [{"qa_id": 99, "image_id": 7, "question": "Who?", "answer": "A man.", "a_objects": []}]}
+    ]
+    listed = [{"image": "VG_100K/7.jpg", "question": "Who?", "answer": "A man.", "dataset": "vg"}] * 2
+    found = read_visual_genome(written(tmp_path, "question_answers.json", official))
+    assert [(q.question_id, q.image_id, q.picture, q.question, q.answers) for q in found] == [
+        (99, 7, "", "Who?", ("A man.",))
+    ]
+    found = read_visual_genome(written(tmp_path, "vg_qa.json", listed))
+    assert [(q.question_id, q.image_id, q.picture) for q in found] == [
+        (0, "VG_100K/7.jpg", "VG_100K/7.jpg"),
+        (1, "VG_100K/7.jpg", "VG_100K/7.jpg"),
+    ]
+
+
+def test_gqa_keeps_ids_as_texts_and_types(tmp_path: Path) -> None:
+    types = {"structural": "query", "semantic": "rel", "detailed": "relS"}
+    official = {
+        "0733340": {"imageId": "n161313", "question": "Is it red?", "answer": "no", "types": types, "isBalanced": True},
+        "201": {"imageId": "25", "question": "Which one?", "isBalanced": True},
+    }
+    first, second = read_gqa(written(tmp_path, "testdev_balanced_questions.json", official))
+    assert (first.question_id, first.picture, first.answers) == ("0733340", "n161313.jpg", ("no",))
+    assert (first.question_type, first.answer_type) == ("query", "rel")
+    assert (second.answers, second.question_type) == ((), "")
+    listed = [{"image": "n161313.jpg", "question": "Is it red?", "answer": "no", "question_id": "0733340"}]
+    (third,) = read_gqa(written(tmp_path, "list.json", listed))
+    assert (third.question_id, third.picture, third.answers) == ("0733340", "n161313.jpg", ("no",))
+
+
+def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
+    entry = {"question_id": 1, "question": "why?", "answer": ["a"] * 10, "image": "val2014/x.jpg", "dataset": "vqa"}
+    path = written(tmp_path, "vqa_val.json", [entry])
+    assert read_question_list(path) == read_vqa(path)
+    assert read_vqa(path)[0].answers == ("a",) * 10
+    with pytest.raises(ShardError, match="holds its own answers"):
+        read_vqa(path, path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "message"),
+    [
+        (QUESTIONS, {**ANNOTATIONS, "data_subtype": "val2014"}, "q.json is of 'train2014', but .*a.json of 'val2014'"),
+        (
+            QUESTIONS,
+            {**ANNOTATIONS, "annotations": ANNOTATIONS["annotations"][:1]},
+            "question 458752000 has no annotat",
+        ),
+        ({**QUESTIONS, "questions": QUESTIONS["questions"][:1]}, ANNOTATIONS, "1 annotations without a question"),
+        (QUESTIONS, changed(ANNOTATIONS, "annotations", 0, image_id=9), "question 458752001 is about picture 458752"),
+        (
+            QUESTIONS,
+            changed(ANNOTATIONS, "annotations", 0, question_id=458752000),
+            "two annotations of question 458752",
+        ),
+        (QUESTIONS, changed(ANNOTATIONS, "annotations", 1, answers=None), "a.json: entry 1 is not of the form"),
+        (QUESTIONS, changed(ANNOTATIONS, "annotations", 1, answers=[]), "a.json: entry 1 is not of the form"),
+        (changed(QUESTIONS, "questions", 1, question=None), ANNOTATIONS, "q.json: entry 1 is not of the form"),
+        (changed(QUESTIONS, "questions", 1, question=3), ANNOTATIONS, "q.json: entry 1 .*3 is no text"),
+        (changed(QUESTIONS, "questions", 1, question_id=458752000), None, "question id 458752000 comes twice"),
+        ({"annotations": []}, None, "q.json is not of the form"),
+        ("{", None, "q.json cannot be read"),
+        ([], None, "q.json holds no question"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, asked: Any, told: Any, message: str) -> None:
+    path = written(tmp_path, "q.json", asked)
+    with pytest.raises(ShardError, match=message):
+        read_vqa(path, None if told is None else written(tmp_path, "a.json", told))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"none\.json does not exist"):
+        read_gqa(tmp_path / "none.json")
+
+
+def test_misshapen_entries_of_other_formats_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"entry 0 is not of the form .*qa_id"):
+        read_visual_genome(written(tmp_path, "vg.json", [{"id": 7, "qas": [{"question": "Who?"}]}]))
+    with pytest.raises(ShardError, match="entry 201 is not of the form"):
+        read_gqa(written(tmp_path, "gqa.json", {"201": {"question": "Which?"}}))
+    with pytest.raises(ShardError, match="entry 1 is not of the form"):
+        read_question_list(written(tmp_path, "l.json", [{"image": "a.jpg", "question": "?", "answer": "x"}, "b"]))
