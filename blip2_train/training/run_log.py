@@ -11,7 +11,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-METRICS, RESULTS, CURVES = "metrics.csv", "results.json", "curves.png"
+from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
+
+RESULTS, CURVES = "results.json", "curves.png"
 
 
 class RunCSVLogger(Logger):
@@ -66,21 +68,6 @@ class RunCSVLogger(Logger):
             writer.writeheader()
             writer.writerows(rows)
         unfinished.replace(self._path)
-
-
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of a `metrics.csv`; empty if there is none. A row cut short by a kill is left out."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if (row.get("step") or "").isdigit() and None not in (*row, *row.values())]
-
-
-def curve(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric."""
-    points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-    return [step for step, _ in points], [value for _, value in points]
 
 
 def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from blip2_train.training.run_log import RunCSVLogger, curve, draw_curves, read_metrics
+from blip2_train.evaluation.run_metrics import curve, read_metrics
+from blip2_train.training.run_log import RunCSVLogger, draw_curves
 
 
 def test_rows_survive_a_resume_and_new_columns(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""The gallery of a page: a card for each example, and the form that filters them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blip2_train.evaluation.report.content import Example, TaskReport
+from blip2_train.evaluation.report.markup import Markup, element, joined
+from blip2_train.evaluation.report.picture_data import embed_picture, heat_addresses
+from blip2_train.evaluation.report.score_table import metric
+from blip2_train.evaluation.report.selection import ChosenExample
+
+_PICKS = {"best": "best", "between": "in between", "worst": "worst", "unscored": "no score"}
+_PEOPLE = {"captioning": "people wrote", "vqa": "people answered", "retrieval": "its own texts"}
+_SHOWN_REFERENCES = 3
+
+
+def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
+    """One example.
+
+    Args:
+        task: That it belongs to.
+        chosen: The example.
+        number: Of the card on the page, from 0.
+    """
+    example, what = chosen.example, metric(task.example_metric)
+    facts = [element("span", _PICKS[chosen.pick], class_=f"pick {chosen.pick}")]
+    if example.score is not None:
+        papers = what.in_papers(example.score)
+        told = f"rank {chosen.rank:,} of {chosen.scored:,}" + (f"; in papers' scale {papers}" if papers else "")
+        facts.append(
+            element("span", f"{what.label} ", element("b", what.text(example.score)), class_="score", title=told)
+        )
+        facts.append(element("span", f"{chosen.rank:,} / {chosen.scored:,}", class_="rank", title=told))
+    if example.domain:
+        facts.append(element("span", example.domain, class_="domain data"))
+    body = [element("p", *facts, class_="facts")]
+    if example.question:
+        body.append(element("p", example.question, class_="question data"))
+    said = element("p", example.prediction, class_="said data")
+    body.append(said if example.prediction.strip() else element("p", "(nothing)", class_="said nothing"))
+    body.append(_references(task, example))
+    body.append(element("p", f"{task.title} · {example.id}", class_="origin data"))
+    shown = None if example.score is None else f"{example.score * what.factor:.6g}"
+    return element(
+        "article",
+        _picture(example, number),
+        element("div", *body, class_="told"),
+        class_="card",
+        data_task=task.name,
+        data_domain=example.domain,
+        data_pick=chosen.pick,
+        data_score=shown,
+        data_order=None if chosen.place is None else f"{(chosen.place - 0.5) / chosen.scored:.6f}",
+    )
+
+
+def _picture(example: Example, number: int) -> Markup:
+    picture = embed_picture(example.picture)
+    if picture is None:
+        return element("div", element("p", "This picture could not be read."), class_="frame broken")
+    image = element(
+        "img",
+        src=picture.address,
+        alt=f"picture {example.id}",
+        width=picture.width,
+        height=picture.height,
+        decoding="async",
+        class_="picture",
+    )
+    views = heat_addresses(example.attention)
+    layers = [
+        element("img", src=address, alt=f"where the queries look: {label}", class_="heat", hidden=True)
+        for label, address in views
+    ]
+    stage = element("div", image, *layers, class_="stage", style=f"--w:{picture.width};--h:{picture.height}")
+    if not views:
+        return element("div", stage, class_="frame")
+    options = [element("option", "attention off", value="")]
+    options += [element("option", label, value=index) for index, (label, _) in enumerate(views)]
+    label = element("label", "attention", for_=f"look-{number}")
+    select = element("select", *options, id=f"look-{number}", class_="look", autocomplete="off")
+    return element("div", stage, element("div", label, select, class_="looks"), class_="frame")
+
+
+def _references(task: TaskReport, example: Example) -> Markup:
+    if task.kind == "vqa":  # ten people, few different answers
+        counts = {text: list(example.references).count(text) for text in example.references}
+        texts = [f"{text} × {count}" if count > 1 else text for text, count in counts.items()]
+    else:
+        texts = list(example.references)
+    items = [element("li", text, class_="data") for text in texts]
+    who = element("p", _PEOPLE[task.kind], class_="who")
+    if len(items) > _SHOWN_REFERENCES + 1:
+        more = element("summary", f"{len(items) - _SHOWN_REFERENCES} more")
+        rest = element("details", more, element("ul", *items[_SHOWN_REFERENCES:]))
+        return element("div", who, element("ul", *items[:_SHOWN_REFERENCES]), rest, class_="references")
+    return element("div", who, element("ul", *items), class_="references")
+
+
+def filter_form(tasks: Sequence[TaskReport], domains: Sequence[str], attention: bool) -> Markup:
+    """What narrows the gallery: task, domain, pick, range of scores, words, order.
+
+    Args:
+        tasks: That have examples.
+        domains: Of all examples, in order.
+        attention: Whether any example has it.
+    """
+    labels = {task.name: metric(task.example_metric).heading for task in tasks}
+
+    def choice(name: str, label: str, options: list[Markup]) -> Markup:
+        return element("label", element("span", label), element("select", *options, name=name, autocomplete="off"))
+
+    every = [element("option", task.title, value=task.name, data_metric=labels[task.name]) for task in tasks]
+    parts = [choice("task", "Task", [element("option", "all tasks", value=""), *every])]
+    if domains:
+        options = [element("option", domain, value=domain) for domain in domains]
+        parts.append(choice("domain", "Domain", [element("option", "all", value=""), *options]))
+    picks = [element("option", text, value=pick) for pick, text in _PICKS.items()]
+    parts.append(choice("pick", "Choice", [element("option", "all", value=""), *picks]))
+
+    def bound(name: str, label: str) -> Markup:
+        return element("input", name=name, type="number", step="any", aria_label=label, placeholder=name)
+
+    scores = element("div", bound("min", "lowest score"), "–", bound("max", "highest score"), class_="range")
+    legend = element("legend", "Score", element("span", id="metric"))
+    parts.append(element("fieldset", legend, scores, id="scores"))
+    search = element("input", name="find", type="search", placeholder="words, or an id", autocomplete="off")
+    parts.append(element("label", element("span", "Search"), search, class_="find"))
+    orders = [element("option", "best first", value=""), element("option", "worst first", value="worst")]
+    parts.append(choice("sort", "Order", orders))
+    if attention:
+        box = element("input", name="attention", type="checkbox", autocomplete="off")
+        parts.append(element("label", box, element("span", "show attention"), class_="tick"))
+    count = element("output", "", id="count", aria_live="polite")
+    parts.append(element("div", count, element("button", "show all", type="reset"), class_="count"))
+    return element("form", joined(*parts), id="filters", aria_label="Filter the examples")

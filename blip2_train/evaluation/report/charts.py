@@ -1,0 +1,117 @@
+"""Curves of a run and the spread of scores, drawn as SVG inside the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from blip2_train.evaluation.report.markup import Markup, element, joined
+from blip2_train.evaluation.report.score_table import COUNTS, Metric, metric, parse
+from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 44, 10, 10, 24
+MOST_CHARTS, MOST_POINTS, BINS = 8, 300, 20
+_FAMILY = re.compile(r"(?P<family>.*_r)\d+")
+Series = tuple[str, list[int], list[float]]
+
+
+def run_charts(folder: Path) -> list[Markup]:
+    """A chart for each held-out metric of a run, losses beside those of training; empty without held-out rows.
+
+    Metrics of one family (R@1, R@5, R@10) share a chart; at most `MOST_CHARTS` are drawn, losses first.
+    """
+    rows = read_metrics(folder / METRICS)
+    held_out = sorted({key.removeprefix("val/") for row in rows for key in row if key.startswith("val/") and row[key]})
+    held_out = [name for name in held_out if name not in COUNTS]
+    families: dict[str, list[str]] = {}
+    for name in sorted(held_out, key=lambda name: (not name.startswith("loss"), name)):
+        match = _FAMILY.fullmatch(name)
+        families.setdefault(match["family"] if match else name, []).append(name)
+    charts = []
+    for names in families.values():
+        series: list[Series] = []
+        for name in sorted(names, key=lambda name: (len(name), name)):
+            part, short = parse(name)
+            alone = len(names) == 1
+            held = "held-out" if alone else metric(short).label
+            for label, key in (("train", f"train/{name}"), (held, f"val/{name}")):
+                steps, values = curve(rows, key)
+                points = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+                if len(points) > 1 and (name.startswith("loss") or key.startswith("val/")):
+                    thin = points[:: -(-len(points) // MOST_POINTS)]
+                    series.append((label, [s for s, _ in thin], [v for _, v in thin]))
+        if any(label != "train" for label, _, _ in series):
+            what = metric(short)
+            title = f"{part} recall (%)" if len(names) > 1 else ", ".join(filter(None, (part, what.heading)))
+            charts.append(line_chart(title, series, what))
+    return charts[:MOST_CHARTS]
+
+
+def line_chart(title: str, series: Sequence[Series], what: Metric) -> Markup:
+    """Lines over optimiser steps.
+
+    Args:
+        title: Stands above.
+        series: Label, steps, values on the scorer's scale.
+        what: How values are written.
+    """
+    steps = [step for _, xs, _ in series for step in xs]
+    values = [value for _, _, ys in series for value in ys]
+    first, last, low, high = min(steps), max(steps), min(values), max(values)
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / max(1, last - first)
+
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    drawn: list[Markup] = []
+    for share in (0.0, 0.5, 1.0):
+        value = low + share * (high - low)
+        drawn.append(
+            element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y(value):.1f}", y2=f"{y(value):.1f}")
+        )
+        drawn.append(element("text", _ticks(value, what), class_="tick end", x=LEFT - 6, y=f"{y(value) + 3.5:.1f}"))
+    for step, side in ((first, "start"), (last, "end")):
+        drawn.append(element("text", f"{step:,}", class_=f"tick {side}", x=f"{x(step):.1f}", y=HEIGHT - 6))
+    for index, (label, xs, ys) in enumerate(series):
+        points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
+        line = element("polyline", element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}"), points=points)
+        drawn.append(element("g", line, class_=f"line line-{index % 4}"))
+    spoken = "; ".join(f"{label} from {what.text(ys[0])} to {what.text(ys[-1])}" for label, _, ys in series)
+    keys = [element("span", label, class_=f"key line-{index % 4}") for index, (label, _, _) in enumerate(series)]
+    caption = element("figcaption", element("b", title), element("span", joined(*keys), class_="keys"))
+    svg = element("svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {spoken}")
+    return element("figure", caption, svg, class_="chart")
+
+
+def histogram(values: Sequence[float], what: Metric) -> Markup:
+    """How many examples have which score; nothing for fewer than two different ones."""
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    if low == high:
+        return Markup("")
+    counts = [0] * BINS
+    for value in values:
+        counts[min(BINS - 1, int((value - low) / (high - low) * BINS))] += 1
+    bars = []
+    for index, count in enumerate(counts):
+        start, end = (low + (high - low) * edge / BINS for edge in (index, index + 1))
+        size = 100 * count / max(counts)
+        told = element("title", f"{what.text(start)} to {what.text(end)}: {count:,} examples")
+        bars.append(
+            element("rect", told, x=index * 16 + 1, width=14, y=f"{100 - size:.1f}", height=f"{size:.1f}", rx=2)
+        )
+    spoken = f"{len(values):,} examples have {what.label} from {what.text(low)} to {what.text(high)}"
+    svg = element(
+        "svg", joined(*bars), viewBox=f"0 0 {BINS * 16} 100", preserveAspectRatio="none", role="img", aria_label=spoken
+    )
+    ends = element("div", element("span", what.text(low)), element("span", what.text(high)), class_="ends")
+    title = f"{what.heading} of single examples ({len(values):,})"
+    return element("figure", element("figcaption", element("b", title)), svg, ends, class_="chart spread")
+
+
+def _ticks(value: float, what: Metric) -> str:
+    return f"{value * what.factor:.3g}"

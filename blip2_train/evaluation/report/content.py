@@ -1,0 +1,103 @@
+"""What an evaluation leaves: scores, how they came about, and examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+KINDS = ("captioning", "vqa", "retrieval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionView:
+    """One way to see where the queries look, see `attention_views`."""
+
+    label: str
+    """`mean of queries`, `query 3`, …"""
+    heat: Tensor
+    """`(h, w)`, 0 or more: attention to each patch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A picture with what the model made of it."""
+
+    id: str
+    """Of the picture, or of the question."""
+    picture: bytes | Path
+    """A JPEG, PNG, WebP, GIF or BMP file, or where it lies; it is read only if the example is shown."""
+    prediction: str
+    """A caption or an answer; for retrieval the text that came first."""
+    references: Sequence[str]
+    """What people wrote."""
+    question: str = ""
+    score: float | None = None
+    """On the scale of the task's `example_metric`; None = the example has none of its own."""
+    domain: str = ""
+    """The part of the set it belongs to: `in-domain`, a type of question, …"""
+    attention: Sequence[AttentionView] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """How the scores of a task came about."""
+
+    checkpoint: str
+    """Where the weights came from."""
+    checkpoint_fingerprint: str
+    """SHA-256 of the weights, or the hash by which their source names them."""
+    data_fingerprints: Mapping[str, str]
+    """By file or source of the evaluated data."""
+    prompt: str = ""
+    """What the texts go on from, or the form of a question."""
+    decoding: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """Fields of `GenerationOptions`, or of the ranking."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the programs, see `program_versions`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReport:
+    """One evaluation task, scored."""
+
+    name: str
+    """As in the configuration: `coco_caption`."""
+    title: str
+    """As a person would say it: `COCO captions, Karpathy test`."""
+    kind: str
+    """One of `KINDS`."""
+    scores: Mapping[str, float | None]
+    """By `<metric>` or `<part>/<metric>` (`out-domain/cider`), on the scale of the scorers: caption metrics 1.0 = the
+    papers' 100; accuracy and recall in percent. None = could not be computed."""
+    settings: TaskSettings
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a score is None, by its name or by the metric's alone."""
+    examples: Sequence[Example] = ()
+    example_metric: str = ""
+    """Name of the metric that the examples' scores are of: `cider`, `accuracy`, `rank`."""
+    headline: str = ""
+    """The score to name first; empty = the first of `scores`."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: kind {self.kind!r} is unknown; use one of {', '.join(KINDS)}")
+        for name, value in self.scores.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{self.name}: {name} is {value}; give None, and the reason")
+            if value is None and not self.reason(name):
+                raise ValueError(f"{self.name}: {name} is None, but no reason is given")
+        if self.headline and self.headline not in self.scores:
+            raise ValueError(f"{self.name}: there is no score {self.headline} to name first")
+
+    def reason(self, name: str) -> str:
+        """Why a score is None; an empty string if nobody said."""
+        return self.reasons.get(name) or self.reasons.get(name.rpartition("/")[2], "")
+
+    @property
+    def first_score(self) -> str:
+        """Name of the score to name first; an empty string if there is none."""
+        return self.headline or next(iter(self.scores), "")

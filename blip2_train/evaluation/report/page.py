@@ -1,0 +1,211 @@
+"""One HTML file that shows an evaluation: scores, curves, and a gallery that can be filtered.
+
+Nothing is loaded from anywhere: pictures, style and script are inside the file, and its content security policy lets a
+browser run that one script only and fetch nothing, whatever the data say.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from blip2_train.evaluation.report.cards import card, filter_form
+from blip2_train.evaluation.report.charts import histogram, run_charts
+from blip2_train.evaluation.report.content import TaskReport, TaskSettings
+from blip2_train.evaluation.report.markup import Markup, element, joined
+from blip2_train.evaluation.report.results import write_whole
+from blip2_train.evaluation.report.score_table import metric, parse, score_table
+from blip2_train.evaluation.report.selection import ChosenExample, choose_examples
+
+_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
+_MANY_ROWS = 8
+
+
+def write_report(
+    path: Path,
+    tasks: Sequence[TaskReport],
+    *,
+    title: str = "Evaluation",
+    run_folder: Path | None = None,
+    examples_per_task: int = 60,
+    created: datetime | None = None,
+) -> Path:
+    """Write the page of an evaluation, all of it or nothing.
+
+    Args:
+        path: Of the HTML file; its folder is made.
+        tasks: What was evaluated, in the order in which it is shown; their names differ.
+        title: Of the page.
+        run_folder: Of the training, whose `metrics.csv` is drawn as curves; None = no curves.
+        examples_per_task: Most examples shown of each task, see `choose_examples`. Each takes 10 to 25 kB.
+        created: Time to print; None = now.
+    """
+    if len({task.name for task in tasks}) != len(tasks):
+        raise ValueError(f"two tasks have one name: {', '.join(task.name for task in tasks)}")
+    when = (created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
+    chosen = [(task, choose_examples(task, examples_per_task)) for task in tasks]
+    curves = run_charts(run_folder) if run_folder is not None else []
+    body = [_header(tasks, title, when), *(_task_section(task, len(shown)) for task, shown in chosen)]
+    if curves:
+        about = element("p", "Training curves of the run that these weights come from.", class_="note")
+        body.append(_section("curves", "Curves", about, element("div", *curves, class_="charts")))
+    if any(shown for _, shown in chosen):
+        body.append(_examples(chosen))
+    body.append(_provenance(tasks))
+    script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = joined(
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", Markup(_STYLE)),
+    )
+    page = joined(
+        Markup("<!doctype html>"),
+        element(
+            "html", element("head", head), element("body", joined(*body), element("script", Markup(_SCRIPT))), lang="en"
+        ),
+    )
+    return write_whole(path, page + "\n")
+
+
+def _header(tasks: Sequence[TaskReport], title: str, when: str) -> Markup:
+    tiles = [_tile(task) for task in tasks if task.first_score]
+    checkpoints = list(dict.fromkeys(task.settings.checkpoint for task in tasks))
+    origin = element("p", " · ".join([*checkpoints, when]), class_="note data")
+    return element("header", element("h1", title, class_="data"), origin, element("div", *tiles, class_="tiles"))
+
+
+def _tile(task: TaskReport) -> Markup:
+    part, name = parse(task.first_score)
+    what, value = metric(name), task.scores[task.first_score]
+    label = element("span", ", ".join(filter(None, (part, what.heading))), class_="of")
+    if value is None:
+        shown, note = element("b", "—"), element("span", task.reason(task.first_score), class_="papers data")
+    else:
+        papers = what.in_papers(value)
+        shown = element("b", what.text(value))
+        note = element("span", f"{papers} in papers", class_="papers") if papers else Markup("")
+    return element(
+        "a",
+        element("span", task.title, class_="name data"),
+        shown,
+        label,
+        note,
+        class_="tile",
+        href=f"#task={quote(task.name)}",
+    )
+
+
+def _section(name: str, title: str, *content: str) -> Markup:
+    return element(
+        "section",
+        element("h2", title, id=f"{name}-title", class_="data"),
+        *content,
+        id=name,
+        aria_labelledby=f"{name}-title",
+    )
+
+
+def _task_section(task: TaskReport, shown: int) -> Markup:
+    table = score_table(task)
+    heads = [element("th", "domain" if task.kind == "captioning" else "part", scope="col")]
+    for column in table.columns:
+        scale = element("small", "0–10 · papers’ ×100") if column.papers_factor else ""
+        heads.append(element("th", column.heading, scale, scope="col"))
+    rows, first = [], parse(task.first_score)[0] or "all"
+    for part, cells in table.rows:
+        values = [element("td", c.text, element("small", f" · {c.in_papers}") if c.in_papers else "") for c in cells]
+        name = element("th", part, scope="row", class_="data")
+        rows.append(element("tr", name, *values, class_="first" if part == first else None))
+    content = [_scores(task, heads, rows[:_MANY_ROWS])]
+    if more := rows[_MANY_ROWS:]:
+        summary = element("summary", f"{len(more)} more parts")
+        content.append(element("details", summary, _scores(task, heads, more), class_="more"))
+    content += [element("p", f"{name}: {why}", class_="missing data") for name, why in table.missing]
+    scores = [example.score for example in task.examples if example.score is not None]
+    spread = histogram(scores, metric(task.example_metric))
+    link = (
+        element("a", f"See {shown} of {len(task.examples):,} examples", href=f"#task={quote(task.name)}")
+        if shown
+        else ""
+    )
+    sides = element("div", *content), element("div", spread, element("p", link), class_="aside")
+    return _section(f"task-{task.name}", task.title, element("div", *sides, class_="task"))
+
+
+def _scores(task: TaskReport, heads: Sequence[Markup], rows: Sequence[Markup]) -> Markup:
+    title, head = f"Scores of {task.title}", element("thead", element("tr", *heads))
+    table = element("table", element("caption", title), head, element("tbody", *rows))
+    return element("div", table, class_="scrolls", tabindex=0, role="region", aria_label=title)
+
+
+def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Markup:
+    shown = [(task, picks) for task, picks in chosen if picks]
+    notes = [_bound(task, picks) for task, picks in shown]
+    attention = any(choice.example.attention for _, picks in shown for choice in picks)
+    if attention:
+        notes.append(
+            "Attention: dark = the queries do not look there, glowing = there they look most. Each map is scaled by "
+            "its own maximum: ≤ 3× says that this is three times an even look. The class token is left out."
+        )
+    domains = dict.fromkeys(choice.example.domain for _, picks in shown for choice in picks if choice.example.domain)
+    flat = [(task, choice) for task, picks in shown for choice in picks]
+    cards = [card(task, choice, number) for number, (task, choice) in enumerate(flat)]
+    return _section(
+        "examples",
+        "Examples",
+        *(element("p", note, class_="note data") for note in notes),
+        element("noscript", element("p", "The filters need JavaScript; all examples are shown.", class_="note")),
+        filter_form([task for task, _ in shown], list(domains), attention),
+        element("div", joined(*cards), id="gallery"),
+        element("p", "No example fits these filters.", id="none", hidden=True),
+    )
+
+
+def _bound(task: TaskReport, picks: Sequence[ChosenExample]) -> str:
+    """Which examples are shown, and of how many."""
+    total = len(task.examples)
+    if len(picks) == total:
+        return f"{task.title}: all {total:,} examples are shown."
+    counts = {pick: sum(choice.pick == pick for choice in picks) for pick in ("best", "worst", "between", "unscored")}
+    said = [
+        f"the {counts['best']} best",
+        f"the {counts['worst']} worst",
+        f"{counts['between']} evenly spread between them",
+    ]
+    if not picks[0].scored:
+        said = ["evenly spread; they have no scores"]
+    elif counts["unscored"]:
+        said.append(f"{counts['unscored']} without a score")
+    return f"{task.title}: {len(picks)} of {total:,} examples are shown: {', '.join(said)}."
+
+
+def _provenance(tasks: Sequence[TaskReport]) -> Markup:
+    groups = [
+        element(
+            "details", element("summary", task.title, class_="data"), _settings(task.settings), open=len(tasks) == 1
+        )
+        for task in tasks
+    ]
+    return _section("settings", "How these scores came about", *groups)
+
+
+def _settings(settings: TaskSettings) -> Markup:
+    rows = [("checkpoint", settings.checkpoint), ("its SHA-256", settings.checkpoint_fingerprint)]
+    rows += [(f"data: {name}", value) for name, value in settings.data_fingerprints.items()]
+    rows.append(("prompt", f"“{settings.prompt}”" if settings.prompt else "none"))
+    rows += [(name.replace("_", " "), str(value)) for name, value in settings.decoding.items()]
+    rows += list(settings.versions.items())
+    return element(
+        "dl", *(element("div", element("dt", k, class_="data"), element("dd", v, class_="data")) for k, v in rows)
+    )

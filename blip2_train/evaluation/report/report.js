@@ -1,0 +1,88 @@
+"use strict";
+// The filters live in the address (#task=…&min=…), so that a link can point at a filtered view.
+const form = document.getElementById("filters");
+const gallery = document.getElementById("gallery");
+if (form && gallery) {
+  const cards = [...gallery.querySelectorAll(".card")];
+  const words = new Map(cards.map((card) => [card, card.querySelector(".told").textContent.toLowerCase()]));
+  const fields = [...form.elements].filter((field) => field.name);
+
+  const look = (card, view) => {
+    card.querySelectorAll(".heat").forEach((layer, index) => { layer.hidden = view !== String(index); });
+    const choice = card.querySelector(".look");
+    if (choice) choice.value = view;
+  };
+
+  const unit = (task) => {  // scores of several tasks can be compared only if they are of one metric
+    const units = [...form.elements.task.options].slice(1).filter((o) => !task || o.value === task).map((o) => o.dataset.metric);
+    return units.every((one) => one === units[0]) ? units[0] || "" : "";
+  };
+
+  const apply = () => {
+    const value = (name) => (form.elements[name] ? form.elements[name].value : "");
+    const known = unit(value("task"));
+    document.getElementById("scores").disabled = !known;
+    document.getElementById("metric").textContent = known ? `: ${known}` : " (choose a task)";
+    const low = known && value("min") !== "" ? Number(value("min")) : -Infinity;
+    const high = known && value("max") !== "" ? Number(value("max")) : Infinity;
+    const find = value("find").toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = (card) => {
+      const { task, domain, pick, score } = card.dataset;
+      if (value("task") && task !== value("task")) return false;
+      if (value("domain") && domain !== value("domain")) return false;
+      if (value("pick") && pick !== value("pick")) return false;
+      if (score === undefined ? low > -Infinity || high < Infinity : Number(score) < low || Number(score) > high) return false;
+      return find.every((word) => words.get(card).includes(word));
+    };
+    const sign = value("sort") === "worst" ? -1 : 1;
+    const place = (card) => (card.dataset.order === undefined ? Infinity : sign * Number(card.dataset.order));
+    const shown = cards.filter((card) => { card.hidden = !matches(card); return !card.hidden; });
+    gallery.append(...[...cards].sort((a, b) => place(a) - place(b) || 0));
+    document.getElementById("count").textContent = `${shown.length} of ${cards.length} examples`;
+    document.getElementById("none").hidden = shown.length > 0;
+  };
+
+  const showAttention = () => {
+    const box = form.elements.attention;
+    if (box) cards.forEach((card) => look(card, box.checked ? "0" : ""));
+  };
+
+  const readAddress = () => {
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    for (const field of fields) {
+      if (field.type === "checkbox") field.checked = wanted.has(field.name);
+      else field.value = wanted.get(field.name) || "";
+      if (field.tagName === "SELECT" && field.selectedIndex < 0) field.value = "";
+    }
+    showAttention();
+    apply();
+  };
+
+  const writeAddress = () => {
+    const said = new URLSearchParams();
+    for (const field of fields) {
+      if (field.type === "checkbox" ? field.checked : field.value) said.set(field.name, field.type === "checkbox" ? "on" : field.value);
+    }
+    history.replaceState(null, "", `#${said}`);
+  };
+
+  form.addEventListener("input", (event) => {
+    if (event.target.name === "attention") showAttention();
+    writeAddress();
+    apply();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", (event) => {
+    event.preventDefault();
+    history.replaceState(null, "", "#");
+    readAddress();
+  });
+  gallery.addEventListener("change", (event) => {
+    if (event.target.matches(".look")) look(event.target.closest(".card"), event.target.value);
+  });
+  window.addEventListener("hashchange", () => {
+    readAddress();
+    document.getElementById("examples").scrollIntoView();
+  });
+  readAddress();
+}

@@ -1,0 +1,66 @@
+"""The results of an evaluation as JSON: scores, and all that is needed to get them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from blip2_train.evaluation.report.content import TaskReport
+
+_PROGRAMS = ("torch", "torchvision", "transformers", "timm", "pycocoevalcap", "blip2_train")
+
+
+def program_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is generated and how it is scored."""
+    found = {"python": platform.python_version()}
+    for name in _PROGRAMS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def write_results(path: Path, tasks: Sequence[TaskReport], *, created: datetime | None = None) -> Path:
+    """Write the scores of all tasks as JSON, all of them or nothing.
+
+    Args:
+        path: Of the file; its folder is made.
+        tasks: What was evaluated. Their examples are not written, only how many there are.
+        created: Time to write; None = now.
+
+    A score that could not be computed is `null`, and stands in `reasons`.
+    """
+    content = {
+        "created": (created or datetime.now(UTC)).isoformat(timespec="seconds"),
+        "tasks": {
+            task.name: {
+                "title": task.title,
+                "kind": task.kind,
+                "scores": dict(task.scores),
+                "reasons": {name: task.reason(name) for name, value in task.scores.items() if value is None},
+                "examples": len(task.examples),
+                **asdict(task.settings),
+            }
+            for task in tasks
+        },
+    }
+    return write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file so that whoever looks sees the old one or the new one, never a part; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    return path

@@ -1,0 +1,111 @@
+"""Where the queries look: the weights of one cross-attention, recomputed beside the model's normal pass.
+
+The normal pass (`Attention.read_images`) never holds these weights. Shape letters: B batch, Q queries, T text tokens,
+L = Q + T, D hidden size, H heads, P patches with the tower's other tokens (class, registers), h and w rows and columns
+of patches.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from blip2_train.models import masks
+from blip2_train.models.image_queries import ImageQueryModel, at_least_float32
+from blip2_train.models.qformer import QFormer
+from blip2_train.types import ImageMemory
+
+
+class CrossAttention(NamedTuple):
+    """One cross-attention, taken apart."""
+
+    states: Tensor
+    """`(B, Q, D)`: what goes into it."""
+    weights: Tensor
+    """`(B, H, Q, P)`, at least float32; sums to 1 over P."""
+
+
+def query_attention(
+    model: ImageQueryModel,
+    pixel_values: Tensor,
+    *,
+    layer: int = -1,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """How much each query looks at each patch, mean over the heads.
+
+    Args:
+        model: Of any stage; set it to `eval()` first, or its dropout takes part.
+        pixel_values: `(B, 3, H, W)`.
+        layer: Number of the cross-attention among those there are (BLIP-2 has one in every second layer); -1 = last.
+        input_ids: `(B, T)`, int64: what the Q-Former reads beside its queries, if anything: the text of a matching
+            pair, or a question.
+        attention_mask: `(B, T)`, bool, True = real token.
+
+    Returns:
+        `(B, Q, h, w)`, at least float32. What a query gives to the class token is left out, so that the weights of a
+        query sum to 1 only where the tower has none.
+
+    Raises:
+        IndexError: if there is no such cross-attention.
+        ValueError: if text is given to a model whose Q-Former reads none.
+    """
+    queries = model.query_tokens.expand(len(pixel_values), -1, -1)
+    embeddings, mask = queries, None
+    if input_ids is not None and attention_mask is not None:
+        if not hasattr(model, "embeddings"):
+            raise ValueError("the Q-Former of this model reads no text; leave out input_ids and attention_mask")
+        embeddings = torch.cat([queries, cast(Any, model).embeddings(input_ids)], dim=1)
+        mask = masks.bidirectional(attention_mask, queries.shape[1])
+    with torch.no_grad():
+        memory = model.project_image(model.vision_model(pixel_values))
+        found = cross_attention(model.qformer, embeddings, memory, num_queries=queries.shape[1], mask=mask, layer=layer)
+    tower = cast(Any, model.vision_model.tower)
+    patches = found.weights.mean(dim=1)[:, :, tower.num_prefix_tokens :]
+    return patches.unflatten(2, tuple(tower.patch_embed.grid_size))
+
+
+def cross_attention(
+    qformer: QFormer,
+    embeddings: Tensor,
+    memory: ImageMemory,
+    *,
+    num_queries: int,
+    mask: Tensor | None = None,
+    layer: int = -1,
+) -> CrossAttention:
+    """Run the Q-Former up to a cross-attention, and give its weights.
+
+    Args:
+        qformer: The Q-Former.
+        embeddings: `(B, L, D)`: queries first, then text, as for `QFormer.forward`.
+        memory: B pictures.
+        num_queries: Q.
+        mask: Of the self-attention, as for `QFormer.forward`.
+        layer: Number among the cross-attentions; -1 = last.
+
+    Raises:
+        IndexError: if there is no such cross-attention.
+    """
+    count = len(memory.keys)
+    if not -count <= layer < count:
+        raise IndexError(f"there is no cross-attention {layer}; the Q-Former has {count}: 0 … {count - 1}")
+    wanted, reading = layer % count, 0
+    states = qformer.dropout(qformer.layernorm(embeddings))
+    for block in qformer.layers:
+        if block.crossattention is None:
+            states, _ = block(states, num_queries, mask, None, None)
+            continue
+        if reading == wanted:
+            states, _ = block.attention.self_attention(states, mask)
+            queries = states[:, :num_queries]
+            query = block.crossattention.split_heads(block.crossattention.attention.query(queries))
+            query, key = at_least_float32(query), at_least_float32(memory.keys[reading])
+            scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+            return CrossAttention(queries, scores.softmax(dim=-1))
+        states, _ = block(states, num_queries, mask, [(memory.keys[reading], memory.values[reading], 1)], None)
+        reading += 1
+    raise AssertionError("the memory has more keys than the Q-Former has cross-attentions")
