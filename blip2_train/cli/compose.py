@@ -23,7 +23,7 @@ from blip2_train.cli.overrides import (
     options,
     read_overrides,
 )
-from blip2_train.cli.run_config import RunConfig
+from blip2_train.cli.run_config import EvaluationConfig, RunConfig
 from blip2_train.cli.strict_keys import Findings, check_values, unknown_key, walk_names
 from blip2_train.errors import Blip2TrainError, ConfigError
 
@@ -51,7 +51,7 @@ def recipes(extra_folder: Path | None = None) -> list[str]:
 
 
 def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> DictConfig:
-    """The configuration of a run: complete, without interpolations, every key read by something, read-only.
+    """The configuration of a training run: complete, without interpolations, every key read by something, read-only.
 
     Args:
         overrides: Settings as on the command line: `["experiment=demo_stage1", "optim.lr=1e-4"]`.
@@ -64,23 +64,38 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> DictC
     asked = read_overrides(overrides, folders)
     if asked.experiment is None:
         raise ConfigError(f"choose a recipe: experiment=<name>; there are {', '.join(options('experiment', folders))}")
+    return _checked("train", RunConfig, asked, extra_folder)
+
+
+def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = None) -> DictConfig:
+    """The configuration of an evaluation, checked like that of a run: `["evaluation=[nocaps]", "checkpoint=…"]`.
+
+    Raises:
+        ConfigError: naming the key, its value, and what to do.
+    """
+    return _checked("evaluate", EvaluationConfig, read_overrides(overrides, _folders(extra_folder)), extra_folder)
+
+
+def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Path | None) -> DictConfig:
+    folders = _folders(extra_folder)
     OmegaConf.register_new_resolver("asset", asset, replace=True)
-    as_chosen = _compose(asked.choices, folders, extra_folder)
-    config = _compose(asked.choices + asked.values, folders, extra_folder)
+    as_chosen = _compose(root, asked.choices, folders, extra_folder)
+    config = _compose(root, asked.choices + asked.values, folders, extra_folder)
     _refuse_derived(as_chosen, asked.keys)
-    if not OmegaConf.is_missing(config, "experiment"):
-        raise ConfigError(f"recipe {asked.experiment} lacks its first line '# @package _global_'")
-    with open_dict(config):
-        config.experiment = asked.experiment
+    if asked.experiment is not None:
+        if not OmegaConf.is_missing(config, "experiment"):
+            raise ConfigError(f"recipe {asked.experiment} lacks its first line '# @package _global_'")
+        with open_dict(config):
+            config.experiment = asked.experiment
     findings = Findings()
-    walk_names("", OmegaConf.to_container(config), RunConfig, findings)
+    walk_names("", OmegaConf.to_container(config), schema, findings)
     variables = findings.set_aside(_read_by_others(as_chosen), _read_by_others(config))
     _refuse_unknown(findings, asked, folders)
     _refuse_missing(findings, asked.experiment)
     _resolve(config)
     for path in variables:
         _drop(config, path)
-    check_values("", OmegaConf.to_container(config), RunConfig)
+    check_values("", OmegaConf.to_container(config), schema)
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -111,12 +126,12 @@ def _folders(extra_folder: Path | None) -> list[Path]:
     return [config_folder(), *([extra_folder] if extra_folder else [])]
 
 
-def _compose(arguments: Sequence[str], folders: Sequence[Path], extra_folder: Path | None) -> DictConfig:
+def _compose(root: str, arguments: Sequence[str], folders: Sequence[Path], extra_folder: Path | None) -> DictConfig:
     search = [f'hydra.searchpath=["file://{extra_folder.absolute()}"]'] if extra_folder else []
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(config_folder().absolute()), version_base="1.3"):
-            return hydra.compose("train", [*arguments, *search])
+            return hydra.compose(root, [*arguments, *search])
     except HydraException as error:
         raise _explain(str(error), folders) from error
     except OmegaConfBaseException as error:
@@ -191,10 +206,11 @@ def _refuse_unknown(findings: Findings, asked: CommandOverrides, folders: Sequen
         raise unknown_key(path, max([path, *given], key=len), findings.known, origin)
 
 
-def _refuse_missing(findings: Findings, experiment: str) -> None:
+def _refuse_missing(findings: Findings, experiment: str | None) -> None:
+    place = "the command line" if experiment is None else f"recipe {experiment}"
     for path in sorted(findings.absent, key=lambda path: path not in _WANTED):
-        text = _WANTED.get(path, "{path} has no value: pass {path}=<value>, or write it into recipe {experiment}")
-        raise ConfigError(text.format(path=path, experiment=experiment))
+        text = _WANTED.get(path, "{path} has no value: pass {path}=<value>, or write it into {place}")
+        raise ConfigError(text.format(path=path, experiment=experiment, place=place))
 
 
 def _file_with(path: str, asked: CommandOverrides, folders: Sequence[Path]) -> str:

@@ -127,6 +127,11 @@ def _option(override: Override, folders: Sequence[Path]) -> str | None:
     option = override.value()
     if option is None and group == "debug":
         return None
+    if group == "evaluation":
+        for name in option if isinstance(option, list) else [option]:
+            if name not in known:
+                raise no_such_option(group, str(name), known)
+        return str(option)
     if not isinstance(option, str) or option not in known:
         raise no_such_option(group, str(option), known)
     return option

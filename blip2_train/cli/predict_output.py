@@ -76,15 +76,16 @@ class Bar:
     Args:
         total: Number of pictures or texts.
         hidden: Whether the lines of the results, on the same terminal, show the progress already.
+        name: What is going on.
     """
 
-    def __init__(self, total: int, hidden: bool) -> None:
+    def __init__(self, total: int, hidden: bool, name: str = "predict") -> None:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         hidden = hidden or not console.is_terminal
         self.progress = Progress(*columns, *times, console=console, disable=hidden, redirect_stdout=False)
-        self.task = self.progress.add_task("predict", total=total)
+        self.task = self.progress.add_task(name, total=total)
 
     def __enter__(self) -> Bar:
         self.progress.start()
@@ -96,3 +97,7 @@ class Bar:
     def advance(self, count: int) -> None:
         """Move on by `count`."""
         self.progress.advance(self.task, count)
+
+    def at(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are finished."""
+        self.progress.update(self.task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""The known keys at the top of a training configuration."""
+"""The known keys at the top of a configuration, of a training run or an evaluation."""
 
 from __future__ import annotations
 
@@ -90,3 +90,33 @@ class RunConfig:
                 f"validate_every {self.validate_every} is more than steps {self.steps}: the run would end without a "
                 "validation; lower it, or validate_every=null for none"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """One evaluation: some tasks, and what they are asked of."""
+
+    checkpoint: str | None
+    """What is evaluated: export or run folder, Hugging Face folder or id, LAVIS or Paddle file, or `last:<recipe>`."""
+    checkpoints: dict[str, str | None]
+    """By kind of task (`captioning`, `vqa`, `retrieval`), where it is another; null = `checkpoint`."""
+    device: str
+    """`auto`, `cpu`, `cuda`, …"""
+    dtype: str | None
+    """Precision of the language model and a frozen tower; null = as configured."""
+    quantization: str
+    """Of the language model: `none`, `int8` or `int4`."""
+    language_model: str | None
+    """Folder or hub id, for models that do not hold it."""
+    vision_weights: str | None
+    """File, for models that do not hold them."""
+    tokenizer: str | None
+    """Folder or hub id of the Q-Former's, for models that do not hold it."""
+    examples: int
+    """Examples of each task on the page."""
+    tasks: dict[str, Part]
+    paths: PathsConfig
+
+    def __post_init__(self) -> None:
+        if self.examples < 0:
+            raise ConfigError(f"examples must be 0 or more, got {self.examples}")

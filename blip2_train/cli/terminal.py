@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from blip2_train.cli.compose import compose, config_folder, recipes
+from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
 from blip2_train.errors import Blip2TrainError, ConfigError
 
@@ -27,6 +27,20 @@ usage: {usage} experiment=<recipe> [group=option …] [key=value …]
 recipes: {recipes}
 {groups}
 Any key of the configuration can be set: optim.lr=2e-4 seed=1. A sweep is a loop of the shell over such commands."""
+_EVALUATION_HELP = """\
+Evaluate models on one or several sets, and write scores, predictions and a page to look at.
+
+usage: python scripts/evaluate.py evaluation=[<task>,…] checkpoint=<export, Hugging Face folder or id, LAVIS file>
+
+  --list             the tasks, with what each is
+  --cfg job          print the whole configuration and stop
+  --config-dir DIR   also look for tasks in DIR (laid out as {folder})
+  --help             this text
+
+tasks: {tasks}
+checkpoint=last:<recipe> is the newest export of a recipe here; checkpoints.captioning=, checkpoints.vqa= and
+checkpoints.retrieval= name one for a kind of task. An evaluation that was stopped goes on with
+paths.run_dir=<its folder>; several processes share the work: torchrun --nproc_per_node=8 scripts/evaluate.py …"""
 
 
 def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> int:
@@ -69,13 +83,28 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
         names = ", ".join(recipes(folder))
         print(_HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed))
         return None
+    return _shown("experiment", show, folder, lambda: compose(overrides, folder))
+
+
+def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
+    """The same for an evaluation."""
+    overrides, show, folder = _split(arguments)
+    if show == "help":
+        names = ", ".join(options("evaluation", _places(folder)))
+        print(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names))
+        return None
+    return _shown("evaluation", show, folder, lambda: compose_evaluation(overrides, folder))
+
+
+def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictConfig]) -> DictConfig | None:
+    """The configuration, unless the options of the group, or it, were asked for in print."""
     if show == "list":
-        every = recipes(folder)
+        every = options(group, _places(folder))
         width = max(map(len, every)) + 2
         for name in every:
-            print(f"{name:{width}}{_purpose(name, folder)}")
+            print(f"{name:{width}}{_purpose(group, name, folder)}")
         return None
-    config = compose(overrides, folder)
+    config = make()
     if show == "cfg":
         print(OmegaConf.to_yaml(config), end="")
         return None
@@ -111,10 +140,14 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str, Path | None]:
     return settings, show, folder
 
 
-def _purpose(name: str, folder: Path | None) -> str:
-    """The first comment of a recipe after its package line."""
-    for place in [config_folder(), *([folder] if folder else [])]:
-        file = place / "experiment" / f"{name}.yaml"
+def _places(folder: Path | None) -> list[Path]:
+    return [config_folder(), *([folder] if folder else [])]
+
+
+def _purpose(group: str, name: str, folder: Path | None) -> str:
+    """The first comment of an option after its package line."""
+    for place in _places(folder):
+        file = place / group / f"{name}.yaml"
         if file.is_file():
             comments = [line[1:].strip() for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
             return next((comment for comment in comments if not comment.startswith("@")), "")

@@ -5,6 +5,8 @@ Shape letters: M pictures, N texts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -46,8 +48,14 @@ def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, .
         # "Not below" instead of "at least": a score that is no number counts against the query, too.
         texts_ahead[rows] = (~(block < best[rows, None]) & wrong).sum(dim=1)
         images_ahead += (~(block < own)).sum(dim=0)
-    return {
-        f"{name}_r{k}": 100.0 * (ahead < k).double().mean().item()
-        for name, ahead in (("image_to_text", texts_ahead), ("text_to_image", images_ahead))
-        for k in ks
-    }
+    return recall_at({"image_to_text": texts_ahead, "text_to_image": images_ahead}, ks)
+
+
+def recall_at(ahead: Mapping[str, Tensor], ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
+    """Share of queries with fewer than k wrong answers ahead of the right one, in percent, as `<name>_r<k>`.
+
+    Example:
+        >>> recall_at({"image_to_text": torch.tensor([0, 3])}, ks=(1, 5))
+        {'image_to_text_r1': 50.0, 'image_to_text_r5': 100.0}
+    """
+    return {f"{name}_r{k}": 100.0 * (counts < k).double().mean().item() for name, counts in ahead.items() for k in ks}

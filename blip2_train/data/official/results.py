@@ -62,7 +62,7 @@ def write_caption_results(path: str | Path, captions: Mapping[int, str], picture
     _write(path, [{"image_id": key, "caption": captions[key]} for key in pictures])
 
 
-def write_answer_results(path: str | Path, answers: Mapping[int, str], questions: Collection[int]) -> None:
+def write_answer_results(path: str | Path, answers: Mapping[int | str, str], questions: Collection[int | str]) -> None:
     """Answers as the server of VQA takes them for test-dev and test-std; a file is there as a whole or not at all.
 
     Args:

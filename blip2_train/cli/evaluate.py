@@ -1,0 +1,155 @@
+"""`python scripts/evaluate.py evaluation=[<task>,…] checkpoint=<export, folder, id or file> [key=value …]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig
+
+from blip2_train.checkpoints.files import fingerprint
+from blip2_train.cli.compose import instantiate
+from blip2_train.cli.predict_output import Bar
+from blip2_train.cli.pretrained import load_pretrained
+from blip2_train.cli.run_folder import find_export
+from blip2_train.cli.score_overview import print_scores
+from blip2_train.cli.terminal import evaluation_from, run_command
+from blip2_train.distributed import rank
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.report.content import TaskReport, TaskSettings
+from blip2_train.evaluation.report.page import write_report
+from blip2_train.evaluation.report.results import program_versions, write_results
+from blip2_train.evaluation.run_task import run_task
+from blip2_train.evaluation.task import EvaluationTask
+from blip2_train.training.lifecycle import quiet_libraries
+
+RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
+
+
+def main(arguments: list[str]) -> None:
+    """Compose, and evaluate."""
+    config = evaluation_from(arguments)
+    if config is not None:
+        evaluate(config)
+
+
+def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
+    """Evaluate as the configuration says, on all processes that were started (torchrun); each sample exactly once.
+
+    Args:
+        config: From `compose_evaluation`.
+
+    Returns:
+        By task, its scores by name; None where one could not be computed.
+    """
+    quiet_libraries()
+    device = _join_processes(config.device)
+    tasks: list[EvaluationTask] = [instantiate(node) for node in config.tasks.values()]
+    sources = {task.name: _source(config, task) for task in tasks}
+    folder = Path(config.paths.run_dir)
+    model: Blip2 | None = None
+    loaded, reports = "", []
+    for task in sorted(tasks, key=lambda task: list(sources.values()).index(sources[task.name])):
+        if model is None or loaded != sources[task.name]:
+            model = None  # before the next is loaded: there may be no room for two
+            model, loaded = _load(config, sources[task.name], device), sources[task.name]
+        reports.append(_evaluate(model, task, folder, config.examples))
+    if rank() == 0:
+        _say(reports, folder)
+    return {report.name: dict(report.scores) for report in reports}
+
+
+def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, examples: int) -> TaskReport:
+    about = {"model": _weights_of(model), "precision": _precision(model)}
+    with Bar(len(task), hidden=rank() != 0, name=task.name) as bar:
+        rows, scored = run_task(model, task, folder / PREDICTIONS, about, lambda done, total: bar.at(done, total))
+    if rank() == 0:
+        task.write(rows, folder / PREDICTIONS / f"{task.name}.json")
+    settings = dict(task.settings())
+    return TaskReport(
+        name=task.name,
+        title=task.title,
+        kind=task.kind,
+        scores=scored.scores,
+        reasons=scored.reasons,
+        settings=TaskSettings(
+            checkpoint=model.source,
+            checkpoint_fingerprint=about["model"],
+            data_fingerprints={task.name: settings.pop("data")},
+            prompt=str(settings.pop("prompt", "") or model.processor.prompt),
+            decoding={**settings.pop("generation", {}), **settings, "precision": about["precision"]},
+            versions=program_versions(),
+        ),
+        examples=task.examples(rows, scored) if rank() == 0 and examples else (),
+        example_metric=task.example_metric,
+        headline=task.headline,
+    )
+
+
+def _say(reports: list[TaskReport], folder: Path) -> None:
+    """Write results and page, and print scores and paths."""
+    results = write_results(folder / RESULTS, reports)
+    page = write_report(folder / PAGE, reports)
+    print_scores(reports)
+    for name, path in {"results": results, "page": page, "predictions": folder / PREDICTIONS}.items():
+        print(f"{name + ':':12} {path}")
+
+
+def _join_processes(device: str) -> str:
+    """Form a group with the other processes of torchrun, if there are; returns the device of this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    local = int(os.environ["LOCAL_RANK"])
+    if on_gpu:
+        torch.cuda.set_device(local)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    return f"cuda:{local}" if on_gpu else "cpu"
+
+
+def _source(config: DictConfig, task: EvaluationTask) -> str:
+    """The model that a task is about.
+
+    Raises:
+        ConfigError: if none is named.
+    """
+    named = config.checkpoints[task.kind] or config.checkpoint
+    if named is None:
+        raise ConfigError(
+            f"task {task.name} has no checkpoint: pass checkpoint=<export, Hugging Face folder or id, LAVIS file>"
+        )
+    return find_export(named, config.paths.output_dir) if named.startswith("last:") else str(named)
+
+
+def _load(config: DictConfig, source: str, device: str) -> Blip2:
+    options: Mapping[str, Any] = {
+        name: config[name] for name in ("dtype", "quantization", "language_model", "vision_weights", "tokenizer")
+    }
+    return load_pretrained(source, device=device, **options)[0]
+
+
+def _weights_of(model: Blip2) -> str:
+    """SHA-256 of all weights but those of the language model, which its name tells."""
+    weights = {
+        name: parameter.detach().cpu()
+        for name, parameter in model.network.named_parameters()
+        if not name.startswith("language_model.")
+    }
+    return fingerprint(weights)
+
+
+def _precision(model: Blip2) -> str:
+    frozen = getattr(model.network, "language_model", model.network.vision_model)
+    return str(next(frozen.parameters()).dtype).removeprefix("torch.")
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

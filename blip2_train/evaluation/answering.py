@@ -1,0 +1,162 @@
+"""Visual question answering: one answer for each question, scored by the official rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from blip2_train.data.official.results import write_answer_results
+from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
+from blip2_train.evaluation.prompts import question_template
+from blip2_train.evaluation.report.content import Example
+from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.writing import ANSWERING, batches, generation_options
+from blip2_train.models.generative import GenerativeModel
+
+Metric = Literal["vqa", "exact"]
+
+
+class AnsweringTask:
+    """Answers to a set of questions, and their accuracy.
+
+    Args:
+        name: Of the task.
+        title: As a person would say it.
+        questions: With the answers that people gave; those about the same picture should follow each other.
+        folder: Of the pictures.
+        picture_name: Python format of a picture's path below `folder`, of its number: `COCO_val2014_{:012d}.jpg`; None
+            = the questions say it.
+        prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
+        generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
+        metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA).
+        shuffle_pictures: Negative control: ask about the picture of another question.
+        blank_questions: Negative control: ask nothing but what the form of a question says.
+        batch_size: Questions at once.
+
+    Source: BLIP-2, sections 4.1 and 4.3.
+    """
+
+    kind, example_metric, headline = "vqa", "accuracy", "accuracy"
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        questions: Sequence[VisualQuestion],
+        folder: Path,
+        *,
+        picture_name: str | None = None,
+        prompt: str | None = None,
+        generation: Mapping[str, Any] | None = None,
+        metric: Metric = "vqa",
+        shuffle_pictures: bool = False,
+        blank_questions: bool = False,
+        batch_size: int = 16,
+    ) -> None:
+        generation_options(ANSWERING, generation or {})
+        question_template(prompt, encoder_decoder=False)
+        self.name, self.title, self.questions, self.folder = name, title, list(questions), folder
+        self._name, self._prompt, self._generation = picture_name, prompt, dict(generation or {})
+        self._metric: Metric = metric
+        self._shuffled, self._blank, self._batch_size = shuffle_pictures, blank_questions, batch_size
+        self._batches = list(batches(len(self.questions), batch_size))
+        if picture_name is None and (nowhere := next((q for q in self.questions if not q.picture), None)):
+            raise ConfigError(
+                f"task {name}: the file does not say which picture question {nowhere.question_id} is about; give "
+                "picture_name, for instance COCO_val2014_{:012d}.jpg"
+            )
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the predictions."""
+        return {
+            "data": data_fingerprint(self.questions),
+            "prompt": self._prompt,
+            "generation": ANSWERING | self._generation,
+            "shuffle_pictures": self._shuffled,
+            "blank_questions": self._blank,
+            "batch_size": self._batch_size,
+        }
+
+    def start(self, model: Blip2) -> None:
+        """Refuse a model that writes no text."""
+        if not isinstance(model.network, GenerativeModel):
+            raise ConfigError(f"task {self.name} needs a generative model, but {model.source} is an image-text model")
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def paths(self, batch: int) -> list[Path]:
+        """The picture of each question of a batch."""
+        numbers = range(*self._batches[batch].indices(len(self.questions)))
+        return [self.folder / self.picture_of(self._asked_about(number)) for number in numbers]
+
+    def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
+        """An answer to each question of a batch."""
+        chosen = self.questions[self._batches[batch]]
+        said = model.answer(
+            pixel_values,
+            ["?" if self._blank else question.question for question in chosen],
+            prompt=self._prompt,
+            batch_size=len(pixel_values),
+            **self._generation,
+        )
+        return [
+            {"question_id": question.question_id, "answer": text} for question, text in zip(chosen, said, strict=True)
+        ]
+
+    def score(self, rows: Sequence[Row]) -> TaskScores:
+        """Accuracy in percent: overall, by type of answer and by type of question."""
+        said = {row["question_id"]: row["answer"] for row in rows}
+        measure = vqa_accuracy if self._metric == "vqa" else exact_match_accuracy
+        found: AnswerScores[Any] = measure(
+            said,
+            {question.question_id: question.answers for question in self.questions},
+            answer_types={question.question_id: question.answer_type for question in self.questions},
+            question_types={question.question_id: question.question_type for question in self.questions},
+        )
+        scores: dict[str, float | None] = {"accuracy": found.overall}
+        scores |= {f"answer type {kind}/accuracy": value for kind, value in found.per_answer_type.items()}
+        scores |= {f"question type {kind}/accuracy": value for kind, value in found.per_question_type.items()}
+        return TaskScores(scores=scores, per_sample={str(key): value for key, value in found.per_question.items()})
+
+    def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
+        """Every question with its answer."""
+        said = {row["question_id"]: row["answer"] for row in rows}
+        return [
+            Example(
+                id=str(question.question_id),
+                picture=self.folder / self.picture_of(self._asked_about(number)),
+                prediction=said[question.question_id],
+                references=question.answers,
+                question=question.question,
+                score=scored.per_sample.get(str(question.question_id)),
+                domain=question.question_type,
+            )
+            for number, question in enumerate(self.questions)
+        ]
+
+    def write(self, rows: Sequence[Row], path: Path) -> None:
+        """Write the answers as the server of VQA takes them."""
+        answers = {row["question_id"]: row["answer"] for row in rows}
+        write_answer_results(path, answers, [question.question_id for question in self.questions])
+
+    def _asked_about(self, number: int) -> VisualQuestion:
+        """Whose picture question `number` is asked about: its own, or one of another picture far away in the list."""
+        if not self._shuffled:
+            return self.questions[number]
+        count = len(self.questions)
+        image_id = self.questions[number].image_id
+        places = ((number + count // 2 + step) % count for step in range(count))
+        return next(
+            (q for place in places if (q := self.questions[place]).image_id != image_id), self.questions[number]
+        )
+
+    def picture_of(self, question: VisualQuestion) -> str:
+        """Path of a question's picture below the folder."""
+        return question.picture if self._name is None else self._name.format(int(question.image_id))

@@ -1,0 +1,130 @@
+"""Captioning: one caption for each picture, scored as COCO's and NoCaps' servers do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.official.results import write_caption_results
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.metrics.coco_caption import METRICS, score_captions
+from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
+from blip2_train.evaluation.report.content import Example
+from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.writing import CAPTIONING, batches, generation_options
+from blip2_train.models.generative import GenerativeModel
+
+
+class CaptioningTask:
+    """Captions of a set of pictures, and their scores.
+
+    Args:
+        name: Of the task.
+        title: As a person would say it.
+        pictures: With the captions that people wrote.
+        folder: Of the pictures.
+        prompt: What captions go on from; None = what the model was trained with.
+        generation: Fields of `GenerationOptions`; 5 beams and up to 30 new tokens unless told.
+        metrics: Any of `METRICS`; CIDEr is always among them.
+        batch_size: Pictures at once.
+
+    Source: BLIP-2, table 7 and section 4.2.
+    """
+
+    kind, example_metric, headline = "captioning", "cider", "cider"
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        pictures: Sequence[CaptionedPicture],
+        folder: Path,
+        *,
+        prompt: str | None = None,
+        generation: Mapping[str, Any] | None = None,
+        metrics: Sequence[str] = METRICS,
+        batch_size: int = 16,
+    ) -> None:
+        if unwritten := next((picture for picture in pictures if not picture.captions), None):
+            raise ConfigError(f"task {name}: picture {unwritten.image_id} has no captions to compare with")
+        generation_options(CAPTIONING, generation or {})
+        self.name, self.title, self.pictures, self.folder = name, title, list(pictures), folder
+        self._prompt, self._generation, self._metrics = (
+            prompt,
+            dict(generation or {}),
+            tuple(dict.fromkeys([*metrics, "cider"])),
+        )
+        self._batches = list(batches(len(self.pictures), batch_size))
+        self._batch_size = batch_size
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the predictions."""
+        return {
+            "data": data_fingerprint(self.pictures),
+            "prompt": self._prompt,
+            "generation": CAPTIONING | self._generation,
+            "batch_size": self._batch_size,
+        }
+
+    def start(self, model: Blip2) -> None:
+        """Refuse a model that writes no text."""
+        if not isinstance(model.network, GenerativeModel):
+            raise ConfigError(f"task {self.name} needs a generative model, but {model.source} is an image-text model")
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def paths(self, batch: int) -> list[Path]:
+        """Pictures of a batch."""
+        return [self.folder / picture.path for picture in self.pictures[self._batches[batch]]]
+
+    def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
+        """A caption for each picture of a batch."""
+        said = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._generation)
+        chosen = self.pictures[self._batches[batch]]
+        return [{"image_id": picture.image_id, "caption": text} for picture, text in zip(chosen, said, strict=True)]
+
+    def score(self, rows: Sequence[Row]) -> TaskScores:
+        """The metrics over all pictures, on the library's scale, and over each domain of NoCaps; see `score_domains`.
+
+        Single pictures are compared by CIDEr.
+        """
+        written = {row["image_id"]: row["caption"] for row in rows}
+        references = {picture.image_id: picture.captions for picture in self.pictures}
+        domains = {picture.image_id: picture.domain for picture in self.pictures if picture.domain}
+        if domains:
+            found = score_domains(written, references, domains, self._metrics)
+        else:
+            found = {ENTIRE: score_captions(written, references, self._metrics)}
+        scores, reasons = dict(found[ENTIRE].scores), dict(found[ENTIRE].reasons)
+        for domain, part in found.items():
+            if domain != ENTIRE:
+                scores |= {f"{domain}/{name}": value for name, value in part.scores.items()}
+                reasons |= {f"{domain}/{name}": reason for name, reason in part.reasons.items()}
+        single = found[ENTIRE].per_image.get("cider", {})
+        return TaskScores(scores=scores, reasons=reasons, per_sample={str(key): value for key, value in single.items()})
+
+    def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
+        """Every picture with its caption."""
+        written = {row["image_id"]: row["caption"] for row in rows}
+        return [
+            Example(
+                id=str(picture.image_id),
+                picture=self.folder / picture.path,
+                prediction=written[picture.image_id],
+                references=picture.captions,
+                score=scored.per_sample.get(str(picture.image_id)),
+                domain=picture.domain,
+            )
+            for picture in self.pictures
+        ]
+
+    def write(self, rows: Sequence[Row], path: Path) -> None:
+        """Write the captions as COCO's and NoCaps' servers take them."""
+        captions = {row["image_id"]: row["caption"] for row in rows}
+        write_caption_results(path, captions, [picture.image_id for picture in self.pictures])

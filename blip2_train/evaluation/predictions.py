@@ -1,0 +1,94 @@
+"""Predictions on disk, batch by batch as they come, so that an evaluation that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from blip2_train.distributed import gather_objects, rank
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.task import Row
+
+
+class PredictionLog:
+    """The finished batches of one task, in `<folder>/<task>.<process>.jsonl`: a line for each.
+
+    A line that was being written when the process died is no JSON, and counts as not written.
+
+    Args:
+        folder: Of the predictions.
+        task: Its name.
+        settings: What decides the predictions; kept beside them.
+
+    Raises:
+        ConfigError: if the folder holds predictions that were made with other settings.
+    """
+
+    def __init__(self, folder: Path, task: str, settings: Mapping[str, Any]) -> None:
+        self._folder, self._task = folder, task
+        problem = self._begin(settings) if rank() == 0 else None
+        if problem := gather_objects(problem)[0]:
+            raise ConfigError(problem)
+        self._own = folder / f"{task}.{rank()}.jsonl"
+        self.done = frozenset(number for number, _ in self._read())
+        """Numbers of the batches that are finished, by whichever process."""
+        gather_objects(None)  # nobody writes before everybody has read
+
+    def __enter__(self) -> Self:
+        _end_last_line(self._own)
+        self._file = self._own.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, batch: int, rows: Sequence[Row]) -> None:
+        """Keep the rows of a batch."""
+        self._file.write(json.dumps({"batch": batch, "rows": list(rows)}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def rows(self) -> list[Row]:
+        """The rows of all batches of all processes, in the order of batches, each batch once."""
+        finished = dict(self._read())
+        return [row for number in sorted(finished) for row in finished[number]]
+
+    def _begin(self, settings: Mapping[str, Any]) -> str | None:
+        """Write the settings, or compare them with those that are there."""
+        path, wanted = self._folder / f"{self._task}.settings.json", json.loads(json.dumps(settings))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            unfinished = path.with_suffix(".writing")
+            unfinished.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(unfinished, path)
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
+        if not changed:
+            return None
+        first = changed[0]
+        return (
+            f"{path} was made with {first} {found.get(first)!r}, this evaluation has {wanted.get(first)!r}; give it "
+            "another folder (paths.run_dir), or remove that one"
+        )
+
+    def _read(self) -> Iterator[tuple[int, list[Row]]]:
+        for path in sorted(self._folder.glob(f"{self._task}.*.jsonl")):
+            for line in path.read_bytes().split(b"\n"):
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                yield entry["batch"], entry["rows"]
+
+
+def _end_last_line(path: Path) -> None:
+    """Begin a new line after one that was cut off."""
+    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")

@@ -1,0 +1,242 @@
+"""Image-text retrieval: a shortlist by contrast, ranked again by matching (Li et al., 2023, section 4.4).
+
+Shape letters: M pictures, N texts, B pictures of a batch, Q queries, P patches, E feature size, K length of a list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.distributed import gather_objects, rank, world_size
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.reading import read_ahead
+from blip2_train.evaluation.recall import recall_at
+from blip2_train.evaluation.report.content import Example
+from blip2_train.evaluation.report.results import write_whole
+from blip2_train.evaluation.shortlist import Shortlists, join
+from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.writing import batches
+from blip2_train.models.image_text import ImageTextModel
+from blip2_train.objectives.contrastive import image_text_similarity
+
+
+class RetrievalTask:
+    """Recall@1/5/10 both ways, by contrast alone and after matching.
+
+    The final score of a pair on a shortlist is its matching logit, averaged over the queries, plus its contrastive
+    similarity; what is not on the shortlist follows in the order of contrast. Pictures are divided among the processes
+    by whole batches, and a pair is matched where its picture is, so features of patches never travel; they are kept
+    in 16 bits.
+
+    Args:
+        name: Of the task.
+        title: As a person would say it.
+        pictures: M, with the captions that are their texts.
+        folder: Of the pictures.
+        shortlist: K, 128 in the paper.
+        max_text_length: Tokens per text; 35 in the released code (32 in training).
+        batch_size: B.
+
+    Source: BLIP-2, section 4.4; `compute_sim_matrix` of the released code, which gives -100 to what is not on the list.
+    """
+
+    kind, example_metric, headline = "retrieval", "rank", "recall_mean"
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        pictures: Sequence[CaptionedPicture],
+        folder: Path,
+        *,
+        shortlist: int = 128,
+        max_text_length: int = 35,
+        batch_size: int = 16,
+    ) -> None:
+        if shortlist < 1:
+            raise ConfigError(f"task {name}: shortlist must be at least 1, got {shortlist}")
+        if wordless := next((picture for picture in pictures if not picture.captions), None):
+            raise ConfigError(f"task {name}: picture {wordless.image_id} has no captions to be found by")
+        self.name, self.title, self.pictures, self.folder = name, title, list(pictures), folder
+        self._k, self._length, self._size = shortlist, max_text_length, batch_size
+        self._batches = list(batches(len(self.pictures), batch_size))
+        self._texts = [text for picture in self.pictures for text in picture.captions]
+        counts = torch.tensor([len(picture.captions) for picture in self.pictures])
+        self._image_of_text = torch.arange(len(self.pictures)).repeat_interleave(counts)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the predictions."""
+        return {
+            "data": data_fingerprint(self.pictures),
+            "shortlist": self._k,
+            "max_text_length": self._length,
+            "batch_size": self._size,
+        }
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def start(self, model: Blip2) -> None:
+        """Features of all pictures and texts, and the shortlists."""
+        if not isinstance(model.network, ImageTextModel):
+            raise ConfigError(f"task {self.name} needs an image-text model, but {model.source} is a generative model")
+        self._network = model.network
+        processor = replace(model.processor, max_text_length=self._length)
+        self._ids, self._mask = processor.texts(self._texts)
+        self._patches: dict[int, Tensor] = {}
+        mine = range(rank(), len(self._batches), world_size())
+        with torch.inference_mode(), suitable_autocast(self._network):
+            pictures = read_ahead(model.processor, map(self._files, mine))
+            images = {number: self._encode(number, pixels) for number, pixels in zip(mine, pictures, strict=True)}
+            texts = list(batches(len(self._texts), TEXTS_AT_ONCE))[rank() :: world_size()]
+            own = {rows.start: self._encode_texts(model, rows) for rows in texts}
+            parts = {start: part for found in gather_objects(own) for start, part in found.items()}
+            features = torch.cat([parts[start] for start in sorted(parts)]).float()
+            self._rank_by_contrast(images, features)
+
+    def paths(self, batch: int) -> list[Path]:
+        """None: the features of the pictures are kept from `start`."""
+        return []
+
+    def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
+        """The matching scores of every pair that a shortlist asks for, picture by picture."""
+        with torch.inference_mode(), suitable_autocast(self._network):
+            return [
+                self._match(number, self._patches[batch][place : place + 1], model.device)
+                for place, number in enumerate(range(*self._batches[batch].indices(len(self.pictures))))
+            ]
+
+    def score(self, rows: Sequence[Row]) -> TaskScores:
+        """Recall in percent, before (`itc/…`) and after matching, and the mean of the six."""
+        ahead = {name: counts.clone() for name, counts in self._ahead.items()}
+        by_text: dict[int, list[tuple[int, float]]] = {}
+        for row in rows:
+            image = row["image"]
+            right = [score for text, score in row["image_to_text"] if self._image_of_text[text] == image]
+            if right:
+                best = max(right)
+                wrong = [score for text, score in row["image_to_text"] if self._image_of_text[text] != image]
+                ahead["image_to_text"][image] = sum(score >= best for score in wrong)
+            for text, score in row["text_to_image"]:
+                by_text.setdefault(text, []).append((image, score))
+        for text, found in by_text.items():
+            image = int(self._image_of_text[text])
+            own = [score for other, score in found if other == image]
+            if own:
+                ahead["text_to_image"][text] = sum(score >= own[0] for other, score in found if other != image)
+        scores = recall_at(ahead)
+        scores["recall_mean"] = sum(scores.values()) / len(scores)
+        before = {f"itc/{name}": value for name, value in recall_at(self._ahead).items()}
+        found_at = {
+            str(picture.image_id): 1.0 + count
+            for picture, count in zip(self.pictures, ahead["image_to_text"].tolist(), strict=True)
+        }
+        return TaskScores(scores={**scores, **before}, per_sample=found_at)
+
+    def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
+        """Every picture with the text that came first; its score is the rank of the first right one."""
+        first = {row["image"]: max(row["image_to_text"], key=lambda pair: pair[1])[0] for row in rows}
+        return [
+            Example(
+                id=str(picture.image_id),
+                picture=self.folder / picture.path,
+                prediction=self._texts[first[number]],
+                references=picture.captions,
+                score=scored.per_sample.get(str(picture.image_id)),
+            )
+            for number, picture in enumerate(self.pictures)
+        ]
+
+    def write(self, rows: Sequence[Row], path: Path) -> None:
+        """Write the texts of each picture's list, best first, and the other way round; no server asks for them."""
+        texts: dict[int, list[list[float]]] = {}
+        for row in rows:
+            for text, score in row["text_to_image"]:
+                texts.setdefault(text, []).append([row["image"], score])
+        by_picture = {self.pictures[row["image"]].image_id: _best_first(row["image_to_text"]) for row in rows}
+        by_text = {self._texts[text]: _best_first(found) for text, found in sorted(texts.items())}
+        write_whole(
+            path, json.dumps({"image_to_text": by_picture, "text_to_image": by_text}, ensure_ascii=False) + "\n"
+        )
+
+    def _files(self, number: int) -> list[Path]:
+        return [self.folder / picture.path for picture in self.pictures[self._batches[number]]]
+
+    def _encode(self, number: int, pixel_values: Tensor) -> Tensor:
+        """Features `(B, Q, E)` of one batch of pictures, float16; those of its patches are kept."""
+        images = self._network.encode_image(pixel_values.to(self._network.query_tokens.device))
+        self._patches[number] = images.patch_features.half().cpu()
+        return images.image_features.half().cpu()
+
+    def _encode_texts(self, model: Blip2, rows: slice) -> Tensor:
+        ids, mask = self._ids[rows].to(model.device), self._mask[rows].to(model.device)
+        return self._network.encode_text(ids, mask).half().cpu()
+
+    def _rank_by_contrast(self, images: dict[int, Tensor], texts: Tensor) -> None:
+        """Shortlists of all pictures and texts, and how many wrong ones contrast puts before the right ones."""
+        own, right_of_text, ahead_of_image = Shortlists(self._k), torch.full((len(texts),), torch.inf), {}
+        similarities = {
+            self._batches[number].start: image_text_similarity(features.float(), texts)
+            for number, features in sorted(images.items())
+        }
+        for first, block in similarities.items():
+            own.add(first, block)
+            right = self._is_right(first, block)
+            best = block.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+            ahead_of_image[first] = ((block >= best) & ~right).sum(dim=1)
+            row, column = right.nonzero().unbind(1)
+            right_of_text[column] = block[row, column]
+        everyone = gather_objects((own, right_of_text, ahead_of_image))
+        self._of_picture, of_text = join([part[0] for part in everyone])
+        self._asking = of_text.inverted(len(self.pictures))
+        best = torch.stack([part[1] for part in everyone]).amin(dim=0)
+        ahead_of_text = torch.zeros(len(texts), dtype=torch.int64)
+        for first, block in similarities.items():
+            ahead_of_text += ((block >= best) & ~self._is_right(first, block)).sum(dim=0)
+        counts = {first: ahead for part in everyone for first, ahead in part[2].items()}
+        self._ahead = {
+            "image_to_text": torch.cat([counts[first] for first in sorted(counts)]),
+            "text_to_image": torch.stack(gather_objects(ahead_of_text)).sum(dim=0),
+        }
+
+    def _is_right(self, first: int, block: Tensor) -> Tensor:
+        """Which pairs of a block `(B, N)` belong together, bool."""
+        return torch.arange(first, first + len(block))[:, None] == self._image_of_text[None, :]
+
+    def _match(self, number: int, patches: Tensor, device: torch.device) -> Row:
+        """Scores of all pairs of picture `number`, whose features are `(1, P, Dv)`, that a shortlist asks for."""
+        listed, listed_values = self._of_picture.numbers[number], self._of_picture.values[number]
+        asking, asking_values = self._asking[number]
+        wanted = torch.unique(torch.cat([listed, asking]))
+        memory = self._network.project_image(patches.float().to(device))
+        logits = []
+        for rows in batches(len(wanted), PAIRS_AT_ONCE):
+            ids, mask = self._ids[wanted[rows]].to(device), self._mask[wanted[rows]].to(device)
+            logits.append(self._network.match([memory.repeat(len(ids))], ids, mask)[:, 1].float().cpu())
+        scores = torch.cat(logits)
+
+        def told(texts: Tensor, values: Tensor) -> list[list[float]]:
+            final = scores[torch.searchsorted(wanted, texts)] + values
+            return [list(pair) for pair in zip(texts.tolist(), final.tolist(), strict=True)]
+
+        return {
+            "image_id": self.pictures[number].image_id,
+            "image": number,
+            "image_to_text": told(listed, listed_values),
+            "text_to_image": told(asking, asking_values),
+        }
+
+
+def _best_first(pairs: Sequence[Sequence[float]]) -> list[int]:
+    return [int(number) for number, _ in sorted(pairs, key=lambda pair: -pair[1])]

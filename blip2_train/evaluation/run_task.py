@@ -1,0 +1,45 @@
+"""Runs a task on any number of processes: each batch exactly once, whatever was done before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from blip2_train.distributed import gather_objects, rank, world_size
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.predictions import PredictionLog
+from blip2_train.evaluation.reading import read_ahead
+from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores
+
+Progress = Callable[[int, int], None]
+"""Told the number of finished batches and of all."""
+
+
+def run_task(
+    model: Blip2, task: EvaluationTask, folder: Path, settings: Mapping[str, Any], progress: Progress
+) -> tuple[list[Row], TaskScores]:
+    """Predict what is not predicted yet, then score everything; every process calls it and gets the same.
+
+    Args:
+        model: On this process's device.
+        task: What is evaluated.
+        folder: Where predictions are written, and looked for.
+        settings: What decides the predictions beside the task: the model's fingerprint, precision, batch size.
+        progress: Called after each batch of this process.
+
+    Raises:
+        ConfigError: if the model cannot do the task, or the folder holds predictions of other settings.
+    """
+    log = PredictionLog(folder, task.name, {**settings, **task.settings()})
+    mine = [batch for batch in range(rank(), len(task), world_size()) if batch not in log.done]
+    task.start(model)
+    pictures = read_ahead(model.processor, map(task.paths, mine))
+    with log:
+        for count, (batch, pixel_values) in enumerate(zip(mine, pictures, strict=True), 1):
+            log.write(batch, task.predict(model, batch, pixel_values))
+            progress(count, len(mine))
+    gather_objects(None)  # every process has written
+    rows = log.rows()
+    scored: TaskScores = gather_objects(task.score(rows) if rank() == 0 else None)[0]
+    return rows, scored

@@ -1,0 +1,72 @@
+"""The most similar texts of every picture and pictures of every text, found block by block.
+
+The order does not depend on how pictures are divided: of equal values the lower number comes first. Shape letters: M
+pictures, N texts, B pictures of a block, K length of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Lists(NamedTuple):
+    """For each of R rows its K nearest, nearest first."""
+
+    numbers: Tensor
+    """`(R, K)`, int64."""
+    values: Tensor
+    """`(R, K)`, float32."""
+
+    @classmethod
+    def of(cls, values: Tensor, numbers: Tensor, k: int) -> Self:
+        """The k largest of `values` `(R, C)`, which stand for `numbers` `(R, C)` that ascend along each row."""
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        return cls(numbers.gather(1, order), values.gather(1, order))
+
+    @classmethod
+    def merged(cls, parts: Sequence[Lists], k: int) -> Self:
+        """The k nearest of all parts, which have the same rows and no number twice."""
+        numbers, values = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        ascending = numbers.argsort(dim=1)
+        return cls.of(values.gather(1, ascending), numbers.gather(1, ascending), k)
+
+    def inverted(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """For each number below `count` the rows that list it, ascending, and the values they list it with."""
+        numbers = self.numbers.flatten()
+        order = numbers.argsort(stable=True)
+        rows = torch.arange(len(self.numbers)).repeat_interleave(self.numbers.shape[1])[order]
+        sizes = torch.bincount(numbers, minlength=count).tolist()
+        return list(zip(rows.split(sizes), self.values.flatten()[order].split(sizes), strict=True))
+
+
+class Shortlists:
+    """Collects the lists of the pictures of one process, and of all texts among these pictures.
+
+    Args:
+        k: K.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.of_pictures: dict[int, Lists] = {}
+        """By the number of a block's first picture."""
+        self.of_texts: Lists | None = None
+
+    def add(self, first: int, similarity: Tensor) -> None:
+        """Add pictures `first` … `first + B - 1`, given by `(B, N)` similarities."""
+        pictures, texts = similarity.shape
+        self.of_pictures[first] = Lists.of(similarity, torch.arange(texts).expand(pictures, -1), self.k)
+        block = Lists(torch.arange(first, first + pictures).expand(texts, -1), similarity.T)
+        self.of_texts = Lists.merged([block] if self.of_texts is None else [self.of_texts, block], self.k)
+
+
+def join(parts: Sequence[Shortlists]) -> tuple[Lists, Lists]:
+    """Lists of texts for all M pictures, in order, and of pictures for all N texts, from what the processes found."""
+    blocks = {first: lists for part in parts for first, lists in part.of_pictures.items()}
+    ordered = [blocks[first] for first in sorted(blocks)]
+    of_texts = [part.of_texts for part in parts if part.of_texts is not None]
+    return Lists(*(torch.cat(part) for part in zip(*ordered, strict=True))), Lists.merged(of_texts, parts[0].k)
