@@ -14,23 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from demo_exports import write_exports
 from PIL import Image
 from safetensors import safe_open
-from tiny import qformer_config
 
-from blip2_train.checkpoints.architecture import AnyModel, describe_model
-from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.cli.predict import command, main
 from blip2_train.cli.predict_pictures import PictureList, read_batches
 from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.processor import Processor
-from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import ConfigError
-from blip2_train.models.configs import LanguageModelConfig, VisionConfig
-from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_text import ImageTextModel
 
 ASSETS = Path(__file__).parents[2] / "blip2_train/assets/demo"
 TOWER = {"patch_size": 12, "embed_dim": 128, "depth": 4, "num_heads": 4}
@@ -39,33 +32,7 @@ SHORT = ["--max-new-tokens", "6"]
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Exports with an untrained Q-Former on the tower and the language models of the embedded world."""
-    torch.manual_seed(0)
-    vision = VisionConfig(
-        name="vit_tiny_patch16_224", weights=str(ASSETS / "vision/model.safetensors"), image_size=96, overrides=TOWER
-    )
-    bert = load_qformer_tokenizer(str(ASSETS / "bert"))
-    folder = tmp_path_factory.mktemp("exports")
-    stage1 = ImageTextModel(vision, qformer_config(vocab_size=len(bert)))
-    found = {"stage1": export(folder / "stage1", stage1, "stage1", Processor(image_size=96, max_text_length=16), bert)}
-    for kind, end in (("opt", "\n"), ("t5", None)):
-        model = GenerativeModel(vision, qformer_config(), LanguageModelConfig(name=str(ASSETS / kind), end_token=end))
-        processor = Processor(image_size=96, max_text_length=16, prompt="a photo of")
-        tokenizer = LanguageTokenizer(
-            str(ASSETS / kind), padding_side="left", encoder_decoder=kind == "t5", end_token=end
-        )
-        found[kind] = export(folder / kind / "export", model, "stage2", processor, tokenizer)
-    return found
-
-
-def export(folder: Path, model: AnyModel, stage: str, processor: Processor, tokenizer: Any) -> str:
-    frozen = ("vision_model.", "language_model.")
-    state = {name: value for name, value in model.state_dict().items() if not name.startswith(frozen)}
-    about: dict[str, Any] = {"architecture": describe_model(model), "processor": processor.describe()}
-    manifest = Manifest(
-        stage=stage, recipe="test", step=1, metrics={}, parent=None, frozen_fingerprint="", **about
-    )  # fmt: skip
-    return str(write_export(folder, state, "", tokenizer, manifest))
+    return write_exports(tmp_path_factory.mktemp("exports"))
 
 
 @pytest.fixture

@@ -1,0 +1,132 @@
+"""Retrieval by a shortlist that is ranked again, against loops over all pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import image_text_model
+from torch import Tensor
+
+from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.processor import Processor
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.retrieval import RetrievalTask
+from blip2_train.evaluation.run_task import run_task
+from blip2_train.evaluation.shortlist import Lists, Shortlists, join
+
+BERT = str(Path(__file__).parents[3] / "blip2_train/assets/demo/bert")
+WORDS = "a cat dog apple car on red blue green ground two three fish and with some".split()
+
+
+@pytest.fixture(scope="module")
+def model() -> Blip2:
+    tokenizer = load_qformer_tokenizer(BERT)
+    network = image_text_model(vocab_size=len(tokenizer))
+    return Blip2(network, Processor(image_size=32, max_text_length=12, text_tokenizer=tokenizer))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[CaptionedPicture], Path]:
+    """Eleven pictures with one to three texts each; two texts are the same."""
+    folder, generator = tmp_path_factory.mktemp("pictures"), torch.Generator().manual_seed(3)
+    found = []
+    for number in range(11):
+        pixels = torch.randint(0, 256, (40, 40, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+        texts = [
+            " ".join(WORDS[i] for i in torch.randint(len(WORDS), (5,), generator=generator))
+            for _ in range(1 + number % 3)
+        ]
+        found.append(CaptionedPicture(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
+    found[7] = CaptionedPicture(image_id=107, path="7.png", captions=found[2].captions[:1])
+    return found, folder
+
+
+def all_scores(model: Blip2, pictures: list[CaptionedPicture], folder: Path) -> tuple[Tensor, Tensor]:
+    """Contrast and matching of every pair, one pair at a time, features in 16 bits."""
+    texts = [text for picture in pictures for text in picture.captions]
+    itc, itm = torch.empty(2, len(pictures), len(texts))
+    with torch.inference_mode():
+        for i, picture in enumerate(pictures):
+            images = model.network.encode_image(model.processor.images([folder / picture.path]))
+            memory = model.network.project_image(images.patch_features.half().float())
+            for j, text in enumerate(texts):
+                ids, mask = model.processor.texts([text])
+                feature = model.network.encode_text(ids, mask).half().float()[0]
+                itc[i, j] = (images.image_features.half().float()[0] @ feature).max()
+                itm[i, j] = model.network.match([memory], ids, mask)[0, 1]
+    return itc, itm
+
+
+def recall(order: list[list[int]], right: list[set[int]], k: int) -> float:
+    return 100 * sum(bool(right[row] & set(found[:k])) for row, found in enumerate(order)) / len(order)
+
+
+def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: int, name: str) -> dict[str, float]:
+    """Recall when the k best by `first` are ranked again by `second`, the rest following; wrong ones first in ties."""
+    orders = []
+    for row in range(len(first)):
+        wrong_first = sorted(range(first.shape[1]), key=lambda c: c in texts_of[row])
+        by_first = sorted(wrong_first, key=lambda c: -first[row, c].item())
+        listed = sorted(range(first.shape[1]), key=lambda c: (-first[row, c].item(), c))[:k]
+        again = sorted(sorted(listed, key=lambda c: c in texts_of[row]), key=lambda c: -second[row, c].item())
+        orders.append(again + [c for c in by_first if c not in listed])
+    return {f"{name}_r{cut}": recall(orders, texts_of, cut) for cut in (1, 5, 10)}
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 50])
+def test_it_equals_a_loop_over_all_pairs(
+    model: Blip2, pictures: tuple[list[CaptionedPicture], Path], k: int, tmp_path: Path
+) -> None:
+    described, folder = pictures
+    task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4)
+    rows, found = run_task(model, task, tmp_path, {}, lambda done, total: None)
+    itc, itm = all_scores(model, described, folder)
+    counts = [len(picture.captions) for picture in described]
+    texts_of = [set(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
+    image_of = [{i} for i, count in enumerate(counts) for _ in range(count)]
+    final = itm + itc
+    expected = expected_scores(itc, final, texts_of, k, "image_to_text")
+    expected |= expected_scores(itc.T, final.T, image_of, k, "text_to_image")
+    before = expected_scores(itc, itc, texts_of, 1, "itc/image_to_text")
+    before |= expected_scores(itc.T, itc.T, image_of, 1, "itc/text_to_image")
+    assert {name: found.scores[name] for name in expected} == pytest.approx(expected)
+    assert {name: found.scores[name] for name in before} == pytest.approx(before)
+    assert found.scores["recall_mean"] == pytest.approx(sum(expected.values()) / 6)
+    for row in rows:
+        assert len(row["image_to_text"]) == min(k, len(image_of))
+        for text, score in row["image_to_text"] + row["text_to_image"]:
+            assert score == pytest.approx(final[row["image"], text].item(), abs=1e-4)
+
+
+def test_lists_do_not_depend_on_how_pictures_are_divided() -> None:
+    similarity = torch.randint(0, 4, (12, 9), generator=torch.Generator().manual_seed(0)).float()  # many ties
+    whole, first, second = Shortlists(5), Shortlists(5), Shortlists(5)
+    whole.add(0, similarity)
+    for part, start in ((second, 8), (first, 0), (second, 4)):
+        part.add(start, similarity[start : start + 4])
+    of_pictures, of_texts = join([whole])
+    for found, expected in zip(join([first, second]), (of_pictures, of_texts), strict=True):
+        assert torch.equal(found.numbers, expected.numbers) and torch.equal(found.values, expected.values)
+    for text in range(9):
+        best = sorted(range(12), key=lambda picture: (-similarity[picture, text].item(), picture))[:5]
+        assert of_texts.numbers[text].tolist() == best
+    asked = of_texts.inverted(12)
+    assert [texts.tolist() for texts, _ in asked] == [
+        [text for text in range(9) if picture in of_texts.numbers[text]] for picture in range(12)
+    ]
+    assert all(torch.equal(values, similarity[picture, texts]) for picture, (texts, values) in enumerate(asked))
+    assert isinstance(of_texts, Lists)
+
+
+def test_what_cannot_be_done(pictures: tuple[list[CaptionedPicture], Path]) -> None:
+    described, folder = pictures
+    with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
+        RetrievalTask("set", "Set", described, folder, shortlist=0)
+    with pytest.raises(ConfigError, match="picture 5 has no captions to be found by"):
+        RetrievalTask("set", "Set", [CaptionedPicture(image_id=5, path="", captions=())], folder)
