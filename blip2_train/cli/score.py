@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> None:
     console = Console(stderr=True, markup=False, highlight=False)
     if console.is_terminal:
         console.print(table)
+        for metric, reason in result.get("reasons", {}).items():
+            console.print(f"{metric}: {reason}", soft_wrap=True)
 
 
 def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
@@ -71,12 +73,10 @@ def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
         for name, found in by_domain.items()
     }
     result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **told.pop(ENTIRE)}
-    table = _table("captions (100 x the scores in the JSON, as papers print them)", ["metric", *by_domain])
+    table = _table("captions (x 100)", ["metric", *by_domain])
     for metric in metrics:
         values = [found.scores[metric] for found in by_domain.values()]
         table.add_row(metric, *("–" if value is None else f"{100 * value:.2f}" for value in values))
-    reasons = {f"{metric}: {reason}" for found in by_domain.values() for metric, reason in found.reasons.items()}
-    table.caption = "\n".join(sorted(reasons)) or None
     return result | ({"domains": told} if domains else {}), table
 
 
@@ -140,7 +140,6 @@ def _inputs(options: argparse.Namespace, *names: str) -> Result:
 
 def _table(title: str, columns: list[str]) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
-    table.caption_justify = "left"
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,26 @@ def test_answers_of_gqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "--questions",
         write(tmp_path / "l.json", [{"image": "a", "question": "?", "answer": ["b", "c"]}]),
     )
+
+
+def test_a_terminal_shows_a_table_as_well(
+    captions: list[str], answers: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_command(main, answers) == 0 and capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run_command(main, [*captions, "--metrics", "cider", "spice"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    if found["scores"]["spice"] is None:
+        assert re.search(r"spice +– +– +– +–", printed.err) and "spice: SPICE lacks" in printed.err
+    in_domain = 100 * found["domains"]["in-domain"]["scores"]["cider"]
+    assert "near-domain" in printed.err and re.search(
+        rf"cider +{in_domain:.2f} .*{100 * found['scores']['cider']:.2f}", printed.err
+    )
+    assert run_command(main, answers) == 0
+    printed = capsys.readouterr()
+    assert re.search(rf"all +{json.loads(printed.out)['accuracy']['overall']:.2f}", printed.err)
 
 
 def test_a_file_instead_of_standard_output(
