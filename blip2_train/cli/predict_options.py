@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import textwrap
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from blip2_train.cli.command_parser import CommandParser, add_output
 from blip2_train.errors import ConfigError
 
 ABOUT = """\
@@ -26,28 +25,10 @@ SAMPLING = ("top_p", "temperature")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **(options | {"allow_abbrev": False, "formatter_class": _Help}))
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the examples; single long lines are wrapped."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=min(110, shutil.get_terminal_size().columns - 2))
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else textwrap.fill(text, width)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's parser; a mistake raises `ConfigError`."""
-    whole = _Parser(prog="predict.py", description=ABOUT, epilog=EXAMPLES)
-    tasks = whole.add_subparsers(dest="task", required=True, metavar="task", parser_class=_Parser)
+    whole = CommandParser(prog="predict.py", description=ABOUT, epilog=EXAMPLES)
+    tasks = whole.add_subparsers(dest="task", required=True, metavar="task", parser_class=CommandParser)
     _caption(tasks)
     _answer(tasks)
     _chat(tasks)
@@ -94,7 +75,7 @@ def _caption(tasks: Any) -> None:
     prompt.add_argument("--no-prompt", action="store_true", help="let captions start from nothing")
     _model(task)
     _generation(task, beams=5, tokens=30, penalty=1)
-    _output(task)
+    add_output(task, "file of JSON lines")
 
 
 def _answer(tasks: Any) -> None:
@@ -112,7 +93,7 @@ def _answer(tasks: Any) -> None:
     task.add_argument("--as-typed", action="store_true", help='do not put questions in lower case without .!"()*#:;~')
     _model(task)
     _generation(task, beams=5, tokens=10, penalty=-1)
-    _output(task)
+    add_output(task, "file of JSON lines")
 
 
 def _chat(tasks: Any) -> None:
@@ -139,7 +120,7 @@ def _match(tasks: Any) -> None:
     task.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     task.add_argument("--texts", metavar="FILE", help="text file, one text a line")
     _model(task)
-    _output(task)
+    add_output(task, "file of JSON lines")
 
 
 def _embed(tasks: Any) -> None:
@@ -210,12 +191,6 @@ def _pictures(task: argparse.ArgumentParser, needed: bool = True) -> None:
         "pictures", nargs="+" if needed else "*", help="picture files, or folders with pictures at any depth"
     )
     task.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="pictures at once (default 16)")
-
-
-def _output(task: argparse.ArgumentParser) -> None:
-    group = task.add_argument_group("output")
-    group.add_argument("--output", metavar="FILE", help="file of JSON lines (default: standard output)")
-    group.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
 
 
 def _generation(task: argparse.ArgumentParser, beams: int, tokens: int, penalty: int) -> None:

@@ -1,11 +1,10 @@
-"""A picture of an official data set with its captions, and the checks that hold for all of their files."""
+"""A picture of an official data set with its captions, and what all readers of such files do alike."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -93,72 +92,3 @@ def unique(path: str | Path, pictures: Iterable[CaptionedPicture]) -> list[Capti
             names = " and ".join(dict.fromkeys(one.path or "no path" for one in (other, picture)))
             raise ShardError(f"{path}: picture {picture.image_id} comes twice ({names}); remove one of the two entries")
     return list(found.values())
-
-
-def check_no_leak(
-    train: Sequence[CaptionedPicture],
-    held_out: Sequence[CaptionedPicture],
-    *,
-    train_file: object,
-    held_out_file: object,
-) -> None:
-    """Refuse two sets of one numbering, COCO's for instance, that share pictures.
-
-    Raises:
-        ShardError: naming the first pictures that are in both.
-    """
-    seen = {picture.image_id for picture in train}
-    if both := [picture for picture in held_out if picture.image_id in seen]:
-        raise ShardError(
-            f"{len(both)} of the {len(held_out)} pictures of {held_out_file} are in {train_file} too (first: "
-            f"{_first(both)}); a model trained on the one must not be tested on the other"
-        )
-
-
-def check_split(pictures: Sequence[CaptionedPicture], wanted: Collection[int], *, file: object, split: str) -> None:
-    """Refuse pictures that are not exactly those of a split.
-
-    Args:
-        pictures: What the file holds.
-        wanted: Numbers of the split's pictures.
-        file: For messages.
-        split: For messages: `test of dataset_coco.json`.
-
-    Raises:
-        ShardError: naming the first pictures of another split, or the first that are missing.
-    """
-    wanted = set(wanted)
-    if foreign := [picture for picture in pictures if picture.image_id not in wanted]:
-        raise ShardError(
-            f"{file} is of another split: {len(foreign)} of its {len(pictures)} pictures are not in {split} (first: "
-            f"{_first(foreign)}); take the file of that split"
-        )
-    if lacking := sorted(wanted - {picture.image_id for picture in pictures}):
-        raise ShardError(
-            f"{file} lacks {len(lacking)} of the {len(wanted)} pictures of {split} (first: "
-            f"{', '.join(map(str, lacking[:3]))}); get the whole file"
-        )
-
-
-def missing_pictures(pictures: Iterable[CaptionedPicture], folder: str | Path) -> list[str]:
-    """Paths below `folder` of the pictures that are not there; each folder is listed once only.
-
-    Raises:
-        ShardError: if `folder` is none.
-    """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise ShardError(f"picture folder {folder} does not exist; put the pictures there")
-    there: dict[str, set[str]] = {}
-    missing = []
-    for picture in pictures:
-        parent, _, name = picture.path.rpartition("/")
-        if parent not in there:
-            there[parent] = set(os.listdir(root / parent)) if (root / parent).is_dir() else set()
-        if name not in there[parent]:
-            missing.append(picture.path)
-    return missing
-
-
-def _first(pictures: Sequence[CaptionedPicture]) -> str:
-    return ", ".join(f"{one.image_id} {one.path}".strip() for one in pictures[:3])

@@ -59,7 +59,7 @@ def write_caption_results(path: str | Path, captions: Mapping[int, str], picture
         ConfigError: if a picture has no caption, or a caption no picture.
     """
     check_identities(captions, dict.fromkeys(pictures), reference="a place in the split")
-    _write(path, [{"image_id": key, "caption": captions[key]} for key in pictures])
+    write_json(path, [{"image_id": key, "caption": captions[key]} for key in pictures])
 
 
 def write_answer_results(path: str | Path, answers: Mapping[int | str, str], questions: Collection[int | str]) -> None:
@@ -76,7 +76,19 @@ def write_answer_results(path: str | Path, answers: Mapping[int | str, str], que
     check_identities(
         answers, dict.fromkeys(questions), thing="question", prediction="answer", reference="a place in the split"
     )
-    _write(path, [{"question_id": key, "answer": answers[key]} for key in questions])
+    write_json(path, [{"question_id": key, "answer": answers[key]} for key in questions])
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file, with its folder; it is there as a whole or not at all."""
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _checked(key: Any, said: Any) -> tuple[int | str, str]:
@@ -85,14 +97,3 @@ def _checked(key: Any, said: Any) -> tuple[int | str, str]:
     if not isinstance(said, str):
         raise TypeError(f"{said!r} is no text")
     return key, said
-
-
-def _write(path: str | Path, entries: list[dict[str, int | str]]) -> None:
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(entries), encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -11,10 +11,11 @@ import pytest
 
 from blip2_train.data.emoji_scenes.official_files import caption_json, karpathy_json
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
+from blip2_train.data.official.checks import check_no_leak, check_split, missing_pictures, paths_by_id
 from blip2_train.data.official.coco import read_coco_captions, read_nocaps_pictures
 from blip2_train.data.official.karpathy import read_karpathy
 from blip2_train.data.official.lavis import read_caption_list
-from blip2_train.data.official.pictures import CaptionedPicture, check_no_leak, check_split, missing_pictures
+from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.errors import ShardError
 
 Write = Callable[[str, Any], Path]
@@ -46,8 +47,8 @@ def coco(**changes: Any) -> dict[str, Any]:
     return {"images": images, "annotations": captions} | changes
 
 
-def pictures(*numbers: int) -> list[CaptionedPicture]:
-    return [CaptionedPicture(image_id=number, path=f"val2014/{number}.jpg", captions=("x",)) for number in numbers]
+def pictures(*numbers: int) -> dict[int | str, str]:
+    return {number: f"val2014/{number}.jpg" for number in numbers}
 
 
 def test_karpathy_coco_and_flickr(write: Write) -> None:
@@ -112,10 +113,10 @@ def test_files_of_the_demo_world(write: Write) -> None:
     val, test = read_karpathy(whole, "val"), read_karpathy(whole, "test")
     assert [picture.captions for picture in test] == [scene.captions for scene in scenes["test"]]
     again = read_coco_captions(write("captions_test.json", caption_json(scenes["test"])))
-    check_split(again, [picture.image_id for picture in test], file="captions_test.json", split="test")
-    check_no_leak(val, test, train_file="val", held_out_file="test")
+    check_split(paths_by_id(again), paths_by_id(test), file="captions_test.json", split="test")
+    check_no_leak(paths_by_id(val), paths_by_id(test), train_file="val", held_out_file="test")
     with pytest.raises(ShardError, match="9 of its 9 pictures are not in val"):
-        check_split(again, [picture.image_id for picture in val], file="captions_test.json", split="val")
+        check_split(paths_by_id(again), paths_by_id(val), file="captions_test.json", split="val")
 
 
 TWICE = "picture 5 comes twice"
@@ -193,17 +194,16 @@ def test_a_wrong_split_is_named() -> None:
     with pytest.raises(ShardError, match=r"f is of another split: 1 of its 2 pictures are not in test \(first: 9 "):
         check_split(pictures(1, 9), [1, 2], file="f", split="test")
     with pytest.raises(ShardError, match=r"f lacks 2 of the 3 pictures of test \(first: 2, 3\)"):
-        check_split(pictures(1), [1, 3, 2], file="f", split="test")
+        check_split(pictures(1), [1, 2, 3], file="f", split="test")
 
 
 def test_missing_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "val2014").mkdir()
     (tmp_path / "val2014" / "2.jpg").touch()
-    elsewhere = CaptionedPicture(image_id=5, path="train2014/5.jpg", captions=())
-    assert missing_pictures([*pictures(1, 2, 3), elsewhere], tmp_path) == [
+    assert missing_pictures([*pictures(1, 2, 3).values(), "train2014/5.jpg"], tmp_path) == [
         "val2014/1.jpg",
         "val2014/3.jpg",
         "train2014/5.jpg",
     ]
     with pytest.raises(ShardError, match="nowhere does not exist"):
-        missing_pictures(pictures(1), tmp_path / "nowhere")
+        missing_pictures([], tmp_path / "nowhere")

@@ -1,0 +1,43 @@
+"""The parser of commands with options: a mistake is an error like any other, and help is laid out for reading."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from typing import Any, NoReturn
+
+from blip2_train.errors import ConfigError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Raises `ConfigError` for a mistake; options are written out in full."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **(options | {"allow_abbrev": False, "formatter_class": _Help}))
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where help is."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the examples; single long lines are wrapped."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(110, shutil.get_terminal_size().columns - 2))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else textwrap.fill(text, width)
+
+
+def add_output(task: argparse.ArgumentParser, what: str) -> None:
+    """Options for the file that results go to.
+
+    Args:
+        task: Parser of the command.
+        what: What the file is.
+    """
+    group = task.add_argument_group("output")
+    group.add_argument("--output", metavar="FILE", help=f"{what} (default: standard output)")
+    group.add_argument("--overwrite", action="store_true", help="replace the file if it is there")

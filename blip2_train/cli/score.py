@@ -1,0 +1,196 @@
+"""`python scripts/score.py {captions,vqa}`: score a file of predictions, from wherever it came, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blip2_train import __version__
+from blip2_train.checkpoints.files import file_fingerprint
+from blip2_train.cli.command_parser import CommandParser, add_output
+from blip2_train.cli.predict_output import new_file
+from blip2_train.cli.terminal import run_command
+from blip2_train.data.official.coco import read_coco_captions
+from blip2_train.data.official.results import ANSWERS, CAPTIONS, GQA_ANSWERS, read_results, write_json
+from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_vqa
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions
+from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
+from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
+
+ABOUT = """\
+Score a file of predictions against official annotations. The result is JSON, on standard output or in a file; a
+terminal shows it as a table, too. A metric that cannot be computed is null, with its reason."""
+EXAMPLES = """\
+examples:
+  python scripts/score.py captions --predictions results.json --annotations captions_val2014.json
+  python scripts/score.py captions --predictions results.json --annotations nocaps_val_4500_captions.json
+  python scripts/score.py vqa --predictions results.json --questions v2_OpenEnded_mscoco_val2014_questions.json \\
+                              --annotations v2_mscoco_val2014_annotations.json
+  python scripts/score.py vqa --metric gqa --predictions results.json --questions testdev_balanced_questions.json"""
+
+Result = dict[str, Any]
+
+
+def main(arguments: list[str]) -> None:
+    """Score, and give the result."""
+    options = _parser().parse_args(arguments)
+    output = new_file(options.output, options.overwrite) if options.output else None
+    result, table = options.score(options)
+    if output is None:
+        print(json.dumps(result, indent=2))
+    else:
+        write_json(output, result, indent=2)
+    console = Console(stderr=True, markup=False, highlight=False)
+    if console.is_terminal:
+        console.print(table)
+        for metric, reason in result.get("reasons", {}).items():
+            console.print(f"{metric}: {reason}", soft_wrap=True)
+
+
+def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
+    pictures = read_coco_captions(options.annotations)
+    predictions = read_results(options.predictions, CAPTIONS)
+    references: dict[int | str, tuple[str, ...]] = {picture.image_id: picture.captions for picture in pictures}
+    metrics, limit = options.metrics, options.time_limit
+    if pictures[0].domain:
+        domains: dict[int | str, str] = {picture.image_id: picture.domain for picture in pictures}
+        by_domain = score_domains(predictions, references, domains, metrics, time_limit=limit)
+    else:
+        domains = {}
+        by_domain = {ENTIRE: score_captions(predictions, references, metrics, time_limit=limit)}
+    counts = {name: sum(domain == name for domain in domains.values()) for name in by_domain}
+    told = {
+        name: {"pictures": counts[name] if name != ENTIRE else len(pictures), **_scores(found)}
+        for name, found in by_domain.items()
+    }
+    result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **told.pop(ENTIRE)}
+    table = _table("captions (x 100)", ["metric", *by_domain])
+    for metric in metrics:
+        values = [found.scores[metric] for found in by_domain.values()]
+        table.add_row(metric, *("–" if value is None else f"{100 * value:.2f}" for value in values))
+    return result | ({"domains": told} if domains else {}), table
+
+
+def _scores(found: CaptionScores[int | str]) -> Result:
+    return {"scores": found.scores, "reasons": found.reasons}
+
+
+def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
+    gqa = options.metric == "gqa"
+    if gqa and (options.annotations or options.rules):
+        raise ConfigError("--metric gqa takes neither --annotations (the answers are in the questions) nor --rules")
+    questions = read_gqa(options.questions) if gqa else read_vqa(options.questions, options.annotations)
+    if bare := [question.question_id for question in questions if not question.answers]:
+        raise ConfigError(
+            f"{len(bare)} questions of {options.questions} have no answers (first: {bare[0]}); give --annotations, or "
+            "submit the predictions where the answers are not published"
+        )
+    predictions = read_results(options.predictions, GQA_ANSWERS if gqa else ANSWERS)
+    rules = options.rules or "2016"
+    found = _gqa_scores(predictions, questions) if gqa else _vqa_scores(predictions, questions, rules)
+    parts = {"overall": found.overall, "per_answer_type": found.per_answer_type}
+    result = {
+        "task": "vqa",
+        "metric": options.metric,
+        **({} if gqa else {"rules": rules}),
+        **_inputs(options, "predictions", "questions", *(["annotations"] if options.annotations else [])),
+        "questions_scored": len(questions),
+        "accuracy": found.rounded(),
+        "accuracy_unrounded": parts | {"per_question_type": found.per_question_type},
+    }
+    table = _table("accuracy (%)", ["questions", "accuracy"])
+    rows = {"all": found.overall, **found.per_answer_type, **found.per_question_type}
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.2f}")
+    return result, table
+
+
+def _vqa_scores(predictions: dict[int | str, str], questions: list[VisualQuestion], rules: Any) -> AnswerScores[Any]:
+    return vqa_accuracy(predictions, rules=rules, **_by_question(questions))
+
+
+def _gqa_scores(predictions: dict[int | str, str], questions: list[VisualQuestion]) -> AnswerScores[Any]:
+    return exact_match_accuracy(predictions, **_by_question(questions))
+
+
+def _by_question(questions: list[VisualQuestion]) -> dict[str, dict[int | str, Any]]:
+    """Answers and types by question, as both metrics take them."""
+    return {
+        "answers": {question.question_id: question.answers for question in questions},
+        "answer_types": {question.question_id: question.answer_type for question in questions},
+        "question_types": {question.question_id: question.question_type for question in questions},
+    }
+
+
+def _inputs(options: argparse.Namespace, *names: str) -> Result:
+    """The files that were scored, with their hashes, and the versions of what scored them."""
+    files = {name: Path(getattr(options, name)).expanduser() for name in names}
+    told = {name: {"path": str(path), "sha256": file_fingerprint(path)} for name, path in files.items()}
+    return {**told, "versions": {"blip2_train": __version__, "pycocoevalcap": version("pycocoevalcap")}}
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    whole = CommandParser(prog="score.py", description=ABOUT, epilog=EXAMPLES)
+    tasks = whole.add_subparsers(dest="task", required=True, metavar="task", parser_class=CommandParser)
+    about = "Score captions; with NoCaps' annotations in-domain, near-domain, out-domain and entire."
+    task = _task(tasks, "captions", about, _captions)
+    task.add_argument("--predictions", required=True, metavar="FILE", help='[{"image_id": …, "caption": …}]')
+    task.add_argument("--annotations", required=True, metavar="FILE", help="captions in COCO's format, or NoCaps'")
+    task.add_argument(
+        "--metrics", nargs="+", choices=METRICS, default=METRICS, metavar="NAME", help=f"of {', '.join(METRICS)}"
+    )
+    task.add_argument(
+        "--time-limit", type=_seconds, default=3600.0, metavar="S", help="seconds for each Java program (default 3600)"
+    )
+    add_output(task, "JSON file")
+    about = "Score answers: VQAv2 and OK-VQA as people would agree, GQA by exact match."
+    task = _task(tasks, "vqa", about, _vqa)
+    form = '[{"question_id": …, "answer": …}]; of GQA [{"questionId": …, "prediction": …}]'
+    task.add_argument("--predictions", required=True, metavar="FILE", help=form)
+    task.add_argument("--questions", required=True, metavar="FILE", help="official questions, of GQA with answers")
+    task.add_argument("--annotations", metavar="FILE", help="official answers of the same split")
+    task.add_argument("--metric", choices=("vqa", "gqa"), default="vqa", help="default vqa")
+    task.add_argument(
+        "--rules", choices=("2016", "2021"), help="version of the official program (default 2016: published results)"
+    )
+    add_output(task, "JSON file")
+    return whole
+
+
+def _task(
+    tasks: Any, name: str, about: str, score: Callable[[argparse.Namespace], tuple[Result, Table]]
+) -> argparse.ArgumentParser:
+    task: argparse.ArgumentParser = tasks.add_parser(name, help=about, description=about)
+    task.set_defaults(score=score)
+    return task
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

@@ -1,0 +1,86 @@
+"""Checks of official files against each other and against the pictures on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from pathlib import Path
+
+from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.errors import ShardError
+
+
+def paths_by_id(pictures: Iterable[CaptionedPicture]) -> dict[int | str, str]:
+    """Paths of pictures by their numbers, as the checks take them."""
+    return {picture.image_id: picture.path for picture in pictures}
+
+
+def check_no_leak(
+    train: Collection[Hashable], held_out: Mapping[int | str, str], *, train_file: object, held_out_file: object
+) -> None:
+    """Refuse two sets of one numbering, COCO's for instance, that share pictures.
+
+    Args:
+        train: Ids of the pictures to train on.
+        held_out: Paths of the pictures to test on, by id.
+        train_file: For messages.
+        held_out_file: For messages.
+
+    Raises:
+        ShardError: naming the first pictures that are in both.
+    """
+    seen = set(train)
+    if both := [image_id for image_id in held_out if image_id in seen]:
+        raise ShardError(
+            f"{len(both)} of the {len(held_out)} pictures of {held_out_file} are in {train_file} too (first: "
+            f"{_first(both, held_out)}); a model trained on the one must not be tested on the other"
+        )
+
+
+def check_split(pictures: Mapping[int | str, str], wanted: Collection[int | str], *, file: object, split: str) -> None:
+    """Refuse pictures that are not exactly those of a split.
+
+    Args:
+        pictures: Paths of the pictures that the file holds, by id.
+        wanted: Ids of the split's pictures.
+        file: For messages.
+        split: For messages: `test of dataset_coco.json`.
+
+    Raises:
+        ShardError: naming the first pictures of another split, or the first that are missing.
+    """
+    known = set(wanted)
+    if foreign := [image_id for image_id in pictures if image_id not in known]:
+        raise ShardError(
+            f"{file} is of another split: {len(foreign)} of its {len(pictures)} pictures are not in {split} (first: "
+            f"{_first(foreign, pictures)}); take the file of that split"
+        )
+    if lacking := [image_id for image_id in wanted if image_id not in pictures]:
+        raise ShardError(
+            f"{file} lacks {len(lacking)} of the {len(known)} pictures of {split} (first: "
+            f"{', '.join(map(str, lacking[:3]))}); get the whole file"
+        )
+
+
+def missing_pictures(paths: Iterable[str], folder: str | Path) -> list[str]:
+    """Those of the paths below `folder` at which there is nothing; each folder is listed once only.
+
+    Raises:
+        ShardError: if `folder` is none.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ShardError(f"picture folder {folder} does not exist; put the pictures there")
+    there: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        if parent not in there:
+            there[parent] = set(os.listdir(root / parent)) if (root / parent).is_dir() else set()
+        if name not in there[parent]:
+            missing.append(path)
+    return missing
+
+
+def _first(ids: list[int | str], paths: Mapping[int | str, str]) -> str:
+    return ", ".join(f"{image_id} {paths[image_id]}".strip() for image_id in ids[:3])

@@ -1,0 +1,113 @@
+"""Whether the files of an official data set are there, whole, and apart from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Literal
+
+from blip2_train.data.official.checks import check_no_leak, check_split, missing_pictures
+from blip2_train.errors import ShardError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What was found in a file."""
+
+    counts: Mapping[str, int]
+    """Numbers of its entries, by a name for each kind: `{"val": 5000, "captions": 25010}`."""
+    pictures: Mapping[int | str, str]
+    """Paths below the folder of the pictures, by id."""
+    splits: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Ids by split, where a file holds several."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfficialFile:
+    """A file, or some that are read together, and what they should hold."""
+
+    paths: tuple[str, ...]
+    """Below the data folder."""
+    origin: str
+    """Where it can be had."""
+    read: Callable[[Sequence[Path]], Contents]
+    """Reads the files; raises `ShardError`."""
+    counts: Mapping[str, int]
+    """What `Contents.counts` should say; what is not named here is not checked."""
+    folders: tuple[str, ...]
+    """Folders of the pictures below the data folder; a picture may lie in any of them."""
+    optional: bool = False
+    """Whether the set is whole without it."""
+    apart_from: str = ""
+    """Path of another file of the set that must not have a picture in common."""
+    split_of: tuple[str, str] | None = None
+    """Path of another file of the set, and the split of it (or several, joined by +) whose pictures these must be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is to be said of a file."""
+
+    path: str
+    state: Literal["whole", "missing", "wrong", "not there"]
+    """`not there` is no fault: the file is optional."""
+    text: str
+    """One line."""
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.state in ("whole", "not there")
+
+
+def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[Verdict]:
+    """Look at the files of a data set, one after the other.
+
+    Args:
+        files: In an order in which those that others are compared with come first.
+        data_dir: The data folder.
+    """
+    root = Path(data_dir).expanduser()
+    seen: dict[str, Contents] = {}
+    for file in files:
+        name = " + ".join(file.paths)
+        if absent := [path for path in file.paths if not (root / path).is_file()]:
+            state: Literal["not there", "missing"] = "not there" if file.optional else "missing"
+            which = "put it" if absent == list(file.paths) else f"put {' and '.join(absent)}"
+            yield Verdict(path=name, state=state, text=f"{which} below {root}; from {file.origin}")
+            continue
+        try:
+            seen[file.paths[0]] = found = file.read([root / path for path in file.paths])
+            _check(file, found, seen, root)
+        except ShardError as error:
+            yield Verdict(path=name, state="wrong", text=str(error))
+        else:
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
+            yield Verdict(path=name, state="whole", text=f"{counts}; all {len(found.pictures):,} pictures are there")
+
+
+def _check(file: OfficialFile, found: Contents, seen: Mapping[str, Contents], root: Path) -> None:
+    name = file.paths[0]
+    for kind, wanted in file.counts.items():
+        if (count := found.counts.get(kind, 0)) != wanted:
+            raise ShardError(f"it holds {count:,} {kind} instead of {wanted:,}; get it again from {file.origin}")
+    if file.apart_from in seen:
+        other = seen[file.apart_from].pictures
+        check_no_leak(other, found.pictures, train_file=file.apart_from, held_out_file=name)
+    if file.split_of is not None and file.split_of[0] in seen:
+        whole, split = file.split_of
+        members: list[int | str] = [image_id for part in split.split("+") for image_id in seen[whole].splits[part]]
+        check_split(found.pictures, members, file=name, split=f"{split} of {whole}")
+    folders = [folder for folder in file.folders if (root / folder).is_dir()]
+    if not folders:
+        raise ShardError(
+            f"its pictures are not there; put them into {' or '.join(str(root / f) for f in file.folders)}"
+        )
+    paths = list(found.pictures.values())
+    if missing := reduce(lambda still, folder: missing_pictures(still, root / folder), folders, paths):
+        raise ShardError(
+            f"{len(missing):,} of its {len(paths):,} pictures are not in {' or '.join(str(root / f) for f in folders)} "
+            f"(first: {', '.join(missing[:3])}); put them there"
+        )

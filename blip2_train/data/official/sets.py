@@ -1,0 +1,160 @@
+"""The official data sets: which files they consist of, where these belong and come from, and what is in them.
+
+Source of the numbers: the papers and download pages of the sets, and Karpathy and Fei-Fei, arXiv:1412.2306 (splits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from blip2_train.data.official.checks import paths_by_id
+from blip2_train.data.official.coco import DOMAINS, read_coco_captions, read_nocaps_pictures
+from blip2_train.data.official.inventory import Contents, OfficialFile
+from blip2_train.data.official.karpathy import read_karpathy
+from blip2_train.data.official.lavis import read_caption_list
+from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
+from blip2_train.errors import ShardError
+
+_KARPATHY = "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+_COCO_PICTURES = "coco/images"
+
+
+def _karpathy(splits: str, paths: Sequence[Path]) -> Contents:
+    pictures = read_karpathy(paths[0], splits)
+    members = {part: [picture.image_id for picture in pictures if picture.split == part] for part in splits.split("+")}
+    counts = {split: len(ids) for split, ids in members.items()}
+    counts["captions"] = sum(len(picture.captions) for picture in pictures)
+    return Contents(counts=counts, pictures=paths_by_id(pictures), splits=members)
+
+
+def _caption_list(split: str, paths: Sequence[Path]) -> Contents:
+    pictures = read_caption_list(paths[0], split)
+    captions = sum(len(picture.captions) for picture in pictures)
+    return Contents(counts={"pictures": len(pictures), "captions": captions}, pictures=paths_by_id(pictures))
+
+
+def _nocaps(paths: Sequence[Path]) -> Contents:
+    pictures = read_coco_captions(paths[0])
+    counts = {domain: sum(picture.domain == domain for picture in pictures) for domain in DOMAINS}
+    counts["captions"] = sum(len(picture.captions) for picture in pictures)
+    return Contents(counts={"pictures": len(pictures), **counts}, pictures=paths_by_id(pictures))
+
+
+def _nocaps_test(paths: Sequence[Path]) -> Contents:
+    pictures = read_nocaps_pictures(paths[0])
+    return Contents(counts={"pictures": len(pictures)}, pictures=paths_by_id(pictures))
+
+
+def _questions(
+    read: Callable[..., list[VisualQuestion]], picture: Callable[[VisualQuestion], str], paths: Sequence[Path]
+) -> Contents:
+    asked = read(*paths)
+    return Contents(counts={"questions": len(asked)}, pictures={one.image_id: picture(one) for one in asked})
+
+
+def _coco_name(part: str, question: VisualQuestion) -> str:
+    if not isinstance(question.image_id, int):
+        raise ShardError(f"question {question.question_id} is about picture {question.image_id!r}, no number of COCO's")
+    return f"{part}/COCO_{part}_{question.image_id:012d}.jpg"
+
+
+def _coco_list(split: str, counts: Mapping[str, int]) -> OfficialFile:
+    return OfficialFile(
+        paths=(f"coco/coco_karpathy_{split}.json",),
+        origin="the released code (salesforce/LAVIS), which reads this instead of dataset_coco.json",
+        read=partial(_caption_list, split),
+        counts=counts,
+        folders=(_COCO_PICTURES,),
+        optional=True,
+        split_of=("coco/dataset_coco.json", "train+restval" if split == "train" else split),
+    )
+
+
+def _vqa(names: Iterable[str], origin: str, part: str, questions: int, apart_from: str = "") -> OfficialFile:
+    return OfficialFile(
+        paths=tuple(name.format(part) for name in names),
+        origin=origin,
+        read=partial(_questions, read_vqa, partial(_coco_name, part)),
+        counts={"questions": questions},
+        folders=(_COCO_PICTURES,),
+        apart_from=apart_from.format("train2014"),
+    )
+
+
+def _gqa(part: str, questions: int, apart_from: str = "") -> OfficialFile:
+    return OfficialFile(
+        paths=(f"gqa/{part}_balanced_questions.json",),
+        origin="cs.stanford.edu/people/dorarad/gqa/download.html (questions1.2.zip, images.zip)",
+        read=partial(_questions, read_gqa, lambda question: question.picture),
+        counts={"questions": questions},
+        folders=("gqa/images",),
+        apart_from=apart_from,
+    )
+
+
+_VQA_V2 = ("vqa_v2/v2_OpenEnded_mscoco_{}_questions.json", "vqa_v2/v2_mscoco_{}_annotations.json")
+_OKVQA = ("okvqa/OpenEnded_mscoco_{}_questions.json", "okvqa/mscoco_{}_annotations.json")
+_VQA_ORIGIN, _OKVQA_ORIGIN = "visualqa.org/download.html", "okvqa.allenai.org/download.html"
+
+SETS: dict[str, tuple[OfficialFile, ...]] = {
+    "coco_karpathy": (
+        OfficialFile(
+            paths=("coco/dataset_coco.json",),
+            origin=_KARPATHY + ", pictures from cocodataset.org (train2014.zip, val2014.zip)",
+            read=partial(_karpathy, "train+restval+val+test"),
+            counts={"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000, "captions": 616_767},
+            folders=(_COCO_PICTURES,),
+        ),
+        _coco_list("train", {"pictures": 113_287, "captions": 566_747}),
+        _coco_list("val", {"pictures": 5_000}),
+        _coco_list("test", {"pictures": 5_000, "captions": 25_010}),
+    ),
+    "nocaps": (
+        OfficialFile(
+            paths=("nocaps/nocaps_val_4500_captions.json",),
+            origin="nocaps.org/download, pictures from the URLs in the file",
+            read=_nocaps,
+            counts={"pictures": 4_500, "captions": 45_000}
+            | dict(zip(DOMAINS, (417, 2_670, 1_413), strict=True)),  # as in the file; the site's table says otherwise
+            folders=("nocaps/images",),
+        ),
+        OfficialFile(
+            paths=("nocaps/nocaps_test_image_info.json",),
+            origin="nocaps.org/download, pictures from the URLs in the file",
+            read=_nocaps_test,
+            counts={"pictures": 10_600},
+            folders=("nocaps/images",),
+            optional=True,
+        ),
+    ),
+    "vqav2": (
+        _vqa(_VQA_V2, _VQA_ORIGIN, "train2014", 443_757),
+        _vqa(_VQA_V2, _VQA_ORIGIN, "val2014", 214_354, apart_from=_VQA_V2[0]),
+    ),
+    "visual_genome": (
+        OfficialFile(
+            paths=("visual_genome/question_answers.json",),
+            origin="homes.cs.washington.edu/~ranjay/visualgenome (question answers, images part 1 and 2)",
+            read=partial(_questions, read_visual_genome, lambda question: f"{question.image_id}.jpg"),
+            counts={},  # differ between its versions
+            folders=("visual_genome/VG_100K", "visual_genome/VG_100K_2"),
+        ),
+    ),
+    "okvqa": (
+        _vqa(_OKVQA, _OKVQA_ORIGIN, "train2014", 9_009),
+        _vqa(_OKVQA, _OKVQA_ORIGIN, "val2014", 5_046, apart_from=_OKVQA[0]),
+    ),
+    "gqa": (_gqa("train", 943_000), _gqa("testdev", 12_578, apart_from="gqa/train_balanced_questions.json")),
+    "flickr30k": (
+        OfficialFile(
+            paths=("flickr30k/dataset_flickr30k.json",),
+            origin=_KARPATHY + ", pictures from shannon.cs.illinois.edu/DenotationGraph",
+            read=partial(_karpathy, "train+val+test"),
+            counts={"train": 29_000, "val": 1_014, "test": 1_000},
+            folders=("flickr30k/images",),
+        ),
+    ),
+}
+"""By name; in each, those that others are compared with come first."""
