@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,7 @@ def with_attention(
     model: ImageQueryModel,
     pixel_values: Callable[[Example], Tensor],
     *,
+    texts: Callable[[Sequence[Example]], tuple[Tensor, Tensor]] | None = None,
     examples_per_task: int = 60,
     layer: int = -1,
     batch_size: int = 16,
@@ -28,8 +29,10 @@ def with_attention(
 
     Args:
         task: With its examples and their scores.
-        model: In eval mode, on the device where it runs. What its Q-Former reads beside the queries is left out.
+        model: In eval mode, on the device where it runs.
         pixel_values: From an example to its picture `(3, H, W)`, normalised.
+        texts: From B examples to ids and mask `(B, T)` of what the Q-Former reads beside its queries, for models that
+            read questions; None = nothing.
         examples_per_task: As for `write_report`, so that the same examples are chosen.
         layer: Number of the cross-attention; -1 = last.
         batch_size: Pictures at once.
@@ -39,6 +42,7 @@ def with_attention(
     for start in range(0, len(shown), batch_size):
         some = shown[start : start + batch_size]
         pictures = torch.stack([pixel_values(example) for example in some]).to(device)
-        maps = query_attention(model, pictures, layer=layer)
+        ids, mask = (None, None) if texts is None else (part.to(device) for part in texts(some))
+        maps = query_attention(model, pictures, layer=layer, input_ids=ids, attention_mask=mask)
         views |= {id(example): attention_views(part) for example, part in zip(some, maps, strict=True)}
     return replace(task, examples=[replace(example, attention=views.get(id(example), ())) for example in task.examples])

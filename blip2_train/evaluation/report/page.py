@@ -202,7 +202,7 @@ def _provenance(tasks: Sequence[TaskReport]) -> Markup:
 
 
 def _settings(settings: TaskSettings) -> Markup:
-    rows = [("checkpoint", settings.checkpoint), ("its SHA-256", settings.checkpoint_fingerprint)]
+    rows = [("checkpoint", settings.checkpoint), ("its fingerprint", settings.checkpoint_fingerprint)]
     rows += [(f"data: {name}", value) for name, value in settings.data_fingerprints.items()]
     rows.append(("prompt", f"“{settings.prompt}”" if settings.prompt else "none"))
     rows += [(name.replace("_", " "), str(value)) for name, value in settings.decoding.items()]
