@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -12,22 +12,20 @@ from blip2_train.evaluation.report.content import TaskReport
 from blip2_train.evaluation.report.score_table import score_table
 
 
-def score_overview(task: TaskReport) -> Table:
+def score_overview(task: TaskReport) -> Group:
     """A row for each part of the set; CIDEr on the library's scale, with the papers' beside it."""
     scores = score_table(task)
     table = Table(title=Text(task.title), title_justify="left", box=None, header_style="dim", pad_edge=False)
     table.add_column("")
     for column in scores.columns:
-        table.add_column(Text(column.heading.replace(" ", "\n")), justify="right")
+        table.add_column(Text(f"{column.label}\n{column.unit}"), justify="right")
     for part, cells in scores.rows:
         shown = [f"{cell.text} ({cell.in_papers})" if cell.in_papers else cell.text for cell in cells]
         table.add_row(Text(part), *shown)
     notes = [f"{name}: {why}" for name, why in scores.missing]
     if any(column.papers_factor for column in scores.columns):
         notes.insert(0, "in brackets: times 100, as papers print it")
-    if notes:
-        table.caption, table.caption_justify = Text("\n".join(notes)), "left"
-    return table
+    return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def print_scores(tasks: Sequence[TaskReport]) -> None:

@@ -25,15 +25,15 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
     """
     example, what = chosen.example, metric(task.example_metric)
     facts = [element("span", _PICKS[chosen.pick], class_=f"pick {chosen.pick}")]
+    papers = what.in_papers(example.score) if example.score is not None else ""
+    told = f"rank {chosen.rank} of {chosen.scored:,}" + (f"; in papers' scale {papers}" if papers else "")
     if example.score is not None:
-        papers = what.in_papers(example.score)
-        told = f"rank {chosen.rank:,} of {chosen.scored:,}" + (f"; in papers' scale {papers}" if papers else "")
-        facts.append(
-            element("span", f"{what.label} ", element("b", what.text(example.score)), class_="score", title=told)
-        )
-        facts.append(element("span", f"{chosen.rank:,} / {chosen.scored:,}", class_="rank", title=told))
+        value = element("b", what.text(example.score))
+        facts.append(element("span", f"{what.label} ", value, class_="score", title=told))
     if example.domain:
         facts.append(element("span", example.domain, class_="domain data"))
+    if chosen.rank is not None:
+        facts.append(element("span", f"{chosen.rank:,} / {chosen.scored:,}", class_="rank", title=told))
     body = [element("p", *facts, class_="facts")]
     if example.question:
         body.append(element("p", example.question, class_="question data"))

@@ -50,7 +50,7 @@ def run_charts(folder: Path) -> list[Markup]:
 
 
 def line_chart(title: str, series: Sequence[Series], what: Metric) -> Markup:
-    """Lines over optimiser steps.
+    """Lines over optimiser steps; shares are drawn from 0 to 100 %.
 
     Args:
         title: Stands above.
@@ -60,7 +60,11 @@ def line_chart(title: str, series: Sequence[Series], what: Metric) -> Markup:
     steps = [step for _, xs, _ in series for step in xs]
     values = [value for _, _, ys in series for value in ys]
     first, last, low, high = min(steps), max(steps), min(values), max(values)
-    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    if what.unit == "%":
+        low, high = min(0.0, low), max(100 / what.factor, high)
+    elif low == high:
+        low, high = low - 0.5, high + 0.5
+    colours = [1 if label == "held-out" else index % 4 for index, (label, _, _) in enumerate(series)]
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / max(1, last - first)
@@ -77,12 +81,15 @@ def line_chart(title: str, series: Sequence[Series], what: Metric) -> Markup:
         drawn.append(element("text", _ticks(value, what), class_="tick end", x=LEFT - 6, y=f"{y(value) + 3.5:.1f}"))
     for step, side in ((first, "start"), (last, "end")):
         drawn.append(element("text", f"{step:,}", class_=f"tick {side}", x=f"{x(step):.1f}", y=HEIGHT - 6))
-    for index, (label, xs, ys) in enumerate(series):
+    for colour, (label, xs, ys) in zip(colours, series, strict=True):
         points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
         line = element("polyline", element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}"), points=points)
-        drawn.append(element("g", line, class_=f"line line-{index % 4}"))
+        drawn.append(element("g", line, class_=f"line line-{colour}"))
     spoken = "; ".join(f"{label} from {what.text(ys[0])} to {what.text(ys[-1])}" for label, _, ys in series)
-    keys = [element("span", label, class_=f"key line-{index % 4}") for index, (label, _, _) in enumerate(series)]
+    keys = [
+        element("span", label, class_=f"key line-{colour}")
+        for colour, (label, _, _) in zip(colours, series, strict=True)
+    ]
     caption = element("figcaption", element("b", title), element("span", joined(*keys), class_="keys"))
     svg = element("svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {spoken}")
     return element("figure", caption, svg, class_="chart")

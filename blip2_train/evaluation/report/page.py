@@ -88,7 +88,7 @@ def _header(tasks: Sequence[TaskReport], title: str, when: str) -> Markup:
 def _tile(task: TaskReport) -> Markup:
     part, name = parse(task.first_score)
     what, value = metric(name), task.scores[task.first_score]
-    label = element("span", ", ".join(filter(None, (part, what.heading))), class_="of")
+    label = element("span", " · ".join(filter(None, (what.heading, part))), class_="of")
     if value is None:
         shown, note = element("b", "—"), element("span", task.reason(task.first_score), class_="papers data")
     else:
@@ -102,8 +102,13 @@ def _tile(task: TaskReport) -> Markup:
         label,
         note,
         class_="tile",
-        href=f"#task={quote(task.name)}",
+        href=_link(task),
     )
+
+
+def _link(task: TaskReport) -> str:
+    """Address of the gallery with nothing but this task."""
+    return "#task=" + quote(task.name, errors="replace")
 
 
 def _section(name: str, title: str, *content: str) -> Markup:
@@ -134,11 +139,7 @@ def _task_section(task: TaskReport, shown: int) -> Markup:
     content += [element("p", f"{name}: {why}", class_="missing data") for name, why in table.missing]
     scores = [example.score for example in task.examples if example.score is not None]
     spread = histogram(scores, metric(task.example_metric))
-    link = (
-        element("a", f"See {shown} of {len(task.examples):,} examples", href=f"#task={quote(task.name)}")
-        if shown
-        else ""
-    )
+    link = element("a", f"See {shown} of {len(task.examples):,} examples", href=_link(task)) if shown else ""
     sides = element("div", *content), element("div", spread, element("p", link), class_="aside")
     return _section(f"task-{task.name}", task.title, element("div", *sides, class_="task"))
 
@@ -201,7 +202,7 @@ def _provenance(tasks: Sequence[TaskReport]) -> Markup:
 
 
 def _settings(settings: TaskSettings) -> Markup:
-    rows = [("checkpoint", settings.checkpoint), ("its SHA-256", settings.checkpoint_fingerprint)]
+    rows = [("checkpoint", settings.checkpoint), ("its fingerprint", settings.checkpoint_fingerprint)]
     rows += [(f"data: {name}", value) for name, value in settings.data_fingerprints.items()]
     rows.append(("prompt", f"“{settings.prompt}”" if settings.prompt else "none"))
     rows += [(name.replace("_", " "), str(value)) for name, value in settings.decoding.items()]

@@ -95,7 +95,7 @@ def heat_layer(heat: Tensor) -> bytes:
     image = Image.fromarray(levels.numpy())
     image.putpalette(colours.tobytes())
     file = io.BytesIO()
-    image.save(file, "PNG", transparency=alpha.tobytes(), optimize=True)
+    image.save(file, "PNG", transparency=alpha.tobytes())
     return file.getvalue()
 
 

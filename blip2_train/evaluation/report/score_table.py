@@ -16,6 +16,7 @@ _FRACTIONS = {
 _DIRECTIONS = {"image_to_text": "image→text", "text_to_image": "text→image"}
 _KEY = re.compile(rf"(?:(?P<part>.+)/)?(?:(?P<direction>{'|'.join(_DIRECTIONS)})_)?(?P<metric>.+)", re.DOTALL)
 _RECALL = re.compile(r"r(\d+)")
+_SHORT = ("itc", "itm", "itg", "lm")
 COUNTS = ("images", "pictures", "captions", "questions", "texts", "pairs")
 
 
@@ -62,14 +63,16 @@ def metric(name: str) -> Metric:
         return Metric(label=_FRACTIONS[name], unit="%", factor=100.0, digits=1)
     if recall := _RECALL.fullmatch(name):
         return Metric(label=f"R@{recall[1]}", unit="%", digits=1)
-    if "accuracy" in name:
-        return Metric(label=name.replace("_", " "), unit="%", digits=1)
+    words = " ".join(word.upper() if word in _SHORT else word for word in name.split("_"))
+    if "accuracy" in name or name == "names_right":
+        return Metric(label=words, unit="%", digits=1)
     if name.startswith("loss"):
-        kind = name.removeprefix("loss").removeprefix("_")
-        return Metric(label=f"{kind.upper()} loss".strip(), unit="nats", digits=3, lower_is_better=True)
+        return Metric(
+            label=f"{words.removeprefix('loss').strip()} loss".strip(), unit="nats", digits=3, lower_is_better=True
+        )
     if name == "rank":
         return Metric(label="rank", digits=0, lower_is_better=True)
-    return Metric(label=name.replace("_", " "), digits=0 if name in COUNTS else None)
+    return Metric(label=words, digits=0 if name in COUNTS else None)
 
 
 def parse(key: str) -> tuple[str, str]:

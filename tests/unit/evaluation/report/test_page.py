@@ -1,0 +1,202 @@
+"""What stands in the page, and that nothing in the data becomes part of it."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from report_cases import SETTINGS, captioning, example, picture, vqa
+from torch.nn import functional as F
+
+from blip2_train.evaluation.report.content import TaskReport
+from blip2_train.evaluation.report.page import write_report
+from blip2_train.evaluation.report.picture_data import attention_views
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    "</style><style>*{display:none}</style>",
+    '"><img src=x onerror=alert(3)>',
+    "' onmouseover='alert(4)",
+    "&lt;b&gt; &amp; <b>&</b>",
+    "line\u2028separator\u2029and\x00null\x85\x1b[31m",
+    "<!-- comment --> ]]> {{ x }} ${x}",
+    "javascript:alert(5)",
+    "lone \ud800 half and \u202e reversed",
+)
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text of each outside script and style."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.comments = 0
+        self._raw = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} comes twice"
+        self._raw = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw and data.strip():
+            self.text.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.comments += 1
+
+    def shape(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Tags and names of attributes: what stays the same whatever the data say."""
+        return [(tag, tuple(attributes)) for tag, attributes in self.tags]
+
+
+def page_of(tmp_path: Path, *tasks: TaskReport, **options: object) -> str:
+    return write_report(tmp_path / "report.html", tasks, **options).read_text("utf-8")  # type: ignore[arg-type]
+
+
+def hostile_task(text: str) -> TaskReport:
+    """The text wherever data can stand."""
+    said = example(1, prediction=text, references=[text, text], question=text, id=text, domain=text)
+    return captioning(
+        name=text, title=text, examples=[said], reasons={"spice": text},
+        scores={"cider": 1.2, "spice": None, f"{text}/cider": 1.0},
+        settings=replace(
+            SETTINGS, checkpoint=text, checkpoint_fingerprint=text, data_fingerprints={text: text}, prompt=text,
+            decoding={text: text}, versions={text: text},
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_data_never_become_markup(text: str, tmp_path: Path) -> None:
+    tame = Reader(page_of(tmp_path, hostile_task("tame"), title="tame"))
+    wild = Reader(page_of(tmp_path, hostile_task(text), title=text))
+    assert wild.shape() == tame.shape()
+    assert wild.comments == 0
+    seen = text.encode("utf-8", "replace").decode("utf-8")
+    seen = re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", seen)
+    shown = [part for part in wild.text if seen in part]
+    assert len(shown) >= 14, "every place shows the text as it is"
+    links = [attributes["href"] for tag, attributes in wild.tags if tag == "a"]
+    assert links and all(link and link.startswith("#task=") for link in links)
+
+
+def test_only_the_pages_own_script_may_run_and_nothing_is_fetched(tmp_path: Path) -> None:
+    page = page_of(tmp_path, captioning(), vqa())
+    reader = Reader(page)
+    assert [tag for tag, _ in reader.tags].count("script") == 1
+    policy = next(a["content"] for tag, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "unsafe-inline'; script" in policy
+    for tag, attributes in reader.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        assert not any(name.startswith("on") for name in attributes), tag
+        if "src" in attributes:
+            assert tag == "img" and str(attributes["src"]).startswith("data:image/")
+    assert not re.search(r"https?://", page)
+
+
+def test_numbers_are_written_in_the_fields_way_and_a_missing_one_says_why(tmp_path: Path) -> None:
+    reader = Reader(page_of(tmp_path, captioning(), vqa()))
+    text = reader.text
+    assert {"1.214", " · 121.4", "121.4 in papers", "38.2", "75.0", "91.0"} <= set(text)
+    assert "answer type yes/no" in text and "domain" in text
+    row, other = text.index("all"), text.index("out-domain")
+    assert text[row + 1 : row + 4] == ["1.214", " · 121.4", "—"], "a null is no 0"
+    assert text[other + 1 : other + 4] == ["0.800", " · 80.0", "38.2"]
+    assert "SPICE: SPICE lacks its models" in text
+
+
+def test_cards_say_what_the_model_and_people_said(tmp_path: Path) -> None:
+    reader = Reader(page_of(tmp_path, vqa()))
+    text = reader.text
+    cards = [attributes for tag, attributes in reader.tags if attributes.get("class") == "card"]
+    assert [card["data-score"] for card in cards] == ["75", "50", "25", "0"]
+    assert {card["data-domain"] for card in cards} == {"what is"}
+    first = text.index("what is number 3?")
+    assert text[first + 1 : first + 5] == ["a disc", "people answered", "a disc × 3", "ball × 7"]
+    assert "(nothing)" not in text
+    silent = Reader(page_of(tmp_path, captioning(examples=[example(1, prediction=" ")])))
+    assert "(nothing)" in silent.text
+
+
+def test_the_bound_on_examples_is_kept_and_said(tmp_path: Path) -> None:
+    reader = Reader(page_of(tmp_path, captioning(40), vqa(), examples_per_task=10))
+    cards = [attributes for tag, attributes in reader.tags if attributes.get("class") == "card"]
+    assert len(cards) == 14
+    said = "NoCaps val: 10 of 40 examples are shown: the 3 best, the 3 worst, 4 evenly spread between them."
+    assert said in reader.text
+    assert "VQAv2 val: all 4 examples are shown." in reader.text
+
+
+def test_a_picture_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(picture(3, kind="PNG"))
+    examples = [
+        example(0, picture=b"no picture"),
+        example(2, picture=tmp_path / "absent.jpg"),
+        example(4, picture=tmp_path / "there.png"),
+    ]
+    reader = Reader(page_of(tmp_path, captioning(examples=examples)))
+    assert reader.text.count("This picture could not be read.") == 2
+    assert [a.get("alt") for tag, a in reader.tags if tag == "img"] == ["picture 0004"]
+
+
+def test_every_control_has_a_name_and_every_picture_a_description(tmp_path: Path) -> None:
+    reader = Reader(page_of(tmp_path, captioning(), vqa()))
+    labelled = {attributes.get("for") for tag, attributes in reader.tags if tag == "label"}
+    inside = False
+    for tag, attributes in reader.tags:
+        inside = tag == "label" or (inside and tag in ("span", "select", "input"))
+        if tag in ("select", "input"):
+            assert inside or attributes.get("aria-label") or attributes.get("id") in labelled, attributes
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "svg":
+            assert attributes["role"] == "img" and attributes["aria-label"]
+    assert next(attributes for tag, attributes in reader.tags if tag == "html")["lang"] == "en"
+
+
+def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "step,train/loss_lm,val/loss_lm,val/pictures,val/text_to_image_r1,val/text_to_image_r5\n"
+        "1,3.0,,,,\n10,2.0,2.5,64,10.0,30.0\n20,1.0,1.5,64,20.0,40.0\n"
+    )
+    reader = Reader(page_of(tmp_path, captioning(), run_folder=tmp_path))
+    drawn = [str(attributes["aria-label"]) for tag, attributes in reader.tags if tag == "svg"]
+    assert "LM loss (nats): train from 3.000 to 1.000; held-out from 2.500 to 1.500" in drawn
+    assert "text→image recall (%): R@1 from 10.0 to 20.0; R@5 from 30.0 to 40.0" in drawn
+    assert len([tag for tag, _ in reader.tags if tag == "polyline"]) == 4
+    assert "Curves" not in Reader(page_of(tmp_path, captioning(), run_folder=tmp_path / "elsewhere")).text
+
+
+def test_two_hundred_photographs_take_a_few_megabytes(tmp_path: Path) -> None:
+    examples, grids = [], (2, 6, 18, 54, 160)
+    for number in range(50):  # 640 x 480 with detail on all scales, as photographs have it
+        scales = [F.interpolate(torch.randn(1, 3, 3 * n, 4 * n), (480, 640), mode="bilinear") / n**0.8 for n in grids]
+        pixels = (128 + 90 * torch.stack(scales).sum(0)[0]).clamp(0, 255).byte().permute(1, 2, 0)
+        file = io.BytesIO()
+        Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=90)
+        attention = attention_views(torch.rand(32, 26, 26)) if number % 2 else ()
+        examples += [example(number + 50 * turn, picture=file.getvalue(), attention=attention) for turn in range(4)]
+    page = write_report(tmp_path / "report.html", [captioning(examples=examples)], examples_per_task=200)
+    assert page.read_text("utf-8").count('class="card"') == 200
+    assert page.stat().st_size < 5_000_000, "25 kB each"
+
+
+def test_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one name"):
+        page_of(tmp_path, captioning(), captioning())
