@@ -22,6 +22,8 @@ from blip2_train.cli.terminal import evaluation_from, run_command
 from blip2_train.distributed import rank
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.report.attention import with_attention
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
@@ -59,20 +61,20 @@ def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
         if model is None or loaded != sources[task.name]:
             model = None  # before the next is loaded: there may be no room for two
             model, loaded = _load(config, sources[task.name], device), sources[task.name]
-        reports.append(_evaluate(model, task, folder, config.examples))
+        reports.append(_evaluate(model, task, folder, config))
     if rank() == 0:
-        _say(reports, folder)
+        _say(reports, folder, config.examples)
     return {report.name: dict(report.scores) for report in reports}
 
 
-def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, examples: int) -> TaskReport:
+def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConfig) -> TaskReport:
     about = {"model": _weights_of(model), "precision": _precision(model)}
     with Bar(len(task), hidden=rank() != 0, name=task.name) as bar:
         rows, scored = run_task(model, task, folder / PREDICTIONS, about, lambda done, total: bar.at(done, total))
     if rank() == 0:
         task.write(rows, folder / PREDICTIONS / f"{task.name}.json")
     settings = dict(task.settings())
-    return TaskReport(
+    report = TaskReport(
         name=task.name,
         title=task.title,
         kind=task.kind,
@@ -86,16 +88,25 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, examples: int) -
             decoding={**settings.pop("generation", {}), **settings, "precision": about["precision"]},
             versions=program_versions(),
         ),
-        examples=task.examples(rows, scored) if rank() == 0 and examples else (),
+        examples=task.examples(rows, scored) if rank() == 0 else (),
         example_metric=task.example_metric,
         headline=task.headline,
     )
+    if rank() != 0 or not config.attention:
+        return report
+    with torch.inference_mode(), suitable_autocast(model.network):
+        return with_attention(
+            report,
+            model.network,
+            lambda example: model.processor.image(Path(str(example.picture))),
+            examples_per_task=config.examples,
+        )
 
 
-def _say(reports: list[TaskReport], folder: Path) -> None:
+def _say(reports: list[TaskReport], folder: Path, examples: int) -> None:
     """Write results and page, and print scores and paths."""
     results = write_results(folder / RESULTS, reports)
-    page = write_report(folder / PAGE, reports)
+    page = write_report(folder / PAGE, reports, examples_per_task=examples)
     print_scores(reports)
     for name, path in {"results": results, "page": page, "predictions": folder / PREDICTIONS}.items():
         print(f"{name + ':':12} {path}")

@@ -114,6 +114,8 @@ class EvaluationConfig:
     """Folder or hub id of the Q-Former's, for models that do not hold it."""
     examples: int
     """Examples of each task on the page."""
+    attention: bool
+    """Whether the page shows where the queries look in them."""
     tasks: dict[str, Part]
     paths: PathsConfig
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from blip2_train.data.official.checks import missing_pictures
 from blip2_train.data.official.coco import read_coco_captions
 from blip2_train.data.official.karpathy import read_karpathy
 from blip2_train.data.official.lavis import read_caption_list
-from blip2_train.data.official.pictures import CaptionedPicture, missing_pictures
+from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.answering import AnsweringTask, Metric
@@ -172,7 +173,7 @@ def _pictures(
 
 
 def _check_there(name: str, paths: set[str], images: str) -> None:
-    missing = missing_pictures([CaptionedPicture(image_id=0, path=path, captions=()) for path in sorted(paths)], images)
+    missing = missing_pictures(sorted(paths), images)
     if missing:
         raise ShardError(
             f"task {name}: {len(missing)} of {len(paths)} pictures are not in {images} (first: {missing[0]}); put them "
