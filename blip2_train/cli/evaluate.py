@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from blip2_train.cli.compose import instantiate
 from blip2_train.cli.predict_output import Bar
 from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.run_folder import find_export
-from blip2_train.cli.score_overview import print_scores
+from blip2_train.cli.score_overview import print_closing, print_scores
 from blip2_train.cli.terminal import evaluation_from, run_command
 from blip2_train.distributed import rank
 from blip2_train.errors import ConfigError
@@ -63,7 +63,7 @@ def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
             model, loaded = _load(config, sources[task.name], device), sources[task.name]
         reports.append(_evaluate(model, task, folder, config))
     if rank() == 0:
-        _say(reports, folder, config.examples)
+        _say(reports, folder, config.examples, {task.name: task.closing for task in tasks})
     return {report.name: dict(report.scores) for report in reports}
 
 
@@ -103,11 +103,12 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         )
 
 
-def _say(reports: list[TaskReport], folder: Path, examples: int) -> None:
+def _say(reports: list[TaskReport], folder: Path, examples: int, closing: Mapping[str, Sequence[str]]) -> None:
     """Write results and page, and print scores and paths."""
     results = write_results(folder / RESULTS, reports)
     page = write_report(folder / PAGE, reports, examples_per_task=examples)
     print_scores(reports)
+    print_closing(reports, closing)
     for name, path in {"results": results, "page": page, "predictions": folder / PREDICTIONS}.items():
         print(f"{name + ':':12} {path}")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from blip2_train.evaluation.report.content import TaskReport
-from blip2_train.evaluation.report.score_table import score_table
+from blip2_train.evaluation.report.score_table import metric, parse, score_table
 
 
 def score_overview(task: TaskReport) -> Group:
@@ -34,3 +34,20 @@ def print_scores(tasks: Sequence[TaskReport]) -> None:
     for task in tasks:
         console.print(score_overview(task))
         console.print()
+
+
+def print_closing(tasks: Sequence[TaskReport], chosen: Mapping[str, Sequence[str]]) -> None:
+    """Print the chosen scores of all tasks, by name of the task, in one table."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("task", "score", ""):
+        table.add_column(heading, justify="left" if heading else "right")
+    for task in tasks:
+        for name in chosen[task.name]:
+            part, last = parse(name)
+            how, value = metric(last), task.scores.get(name)
+            table.add_row(
+                Text(task.title),
+                Text(", ".join(filter(None, (part, how.heading)))),
+                Text(how.text(value) if value is not None else task.reason(name)),
+            )
+    Console().print(table)

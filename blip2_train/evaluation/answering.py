@@ -43,6 +43,7 @@ class AnsweringTask:
     """
 
     kind, example_metric, headline = "vqa", "accuracy", "accuracy"
+    closing = ("accuracy",)
 
     def __init__(
         self,

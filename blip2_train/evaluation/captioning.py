@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from blip2_train.data.official.coco import DOMAINS
 from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.data.official.results import write_caption_results
 from blip2_train.errors import ConfigError
@@ -59,6 +60,8 @@ class CaptioningTask:
             dict(generation or {}),
             tuple(dict.fromkeys([*metrics, "cider"])),
         )
+        domains = [domain for domain in DOMAINS if any(picture.domain == domain for picture in self.pictures)]
+        self.closing = tuple(f"{domain}/cider" for domain in domains) or ("cider",)
         self._batches = list(batches(len(self.pictures), batch_size))
         self._batch_size = batch_size
 

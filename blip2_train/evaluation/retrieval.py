@@ -52,6 +52,7 @@ class RetrievalTask:
     """
 
     kind, example_metric, headline = "retrieval", "rank", "recall_mean"
+    closing = ("itc/image_to_text_r1", "image_to_text_r1", "itc/text_to_image_r1", "text_to_image_r1")
 
     def __init__(
         self,

@@ -45,6 +45,8 @@ class EvaluationTask(Protocol):
     """What the samples' scores are of."""
     headline: str
     """The score to name first."""
+    closing: tuple[str, ...]
+    """The scores to print last, where those of all tasks stand together."""
 
     def settings(self) -> Mapping[str, Any]:
         """Plain values that decide what is predicted: the data's fingerprint, prompt, decoding."""
