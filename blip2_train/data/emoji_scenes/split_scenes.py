@@ -11,10 +11,10 @@ from blip2_train.data.emoji_scenes.grammar import CaptionWriter
 from blip2_train.data.emoji_scenes.official_files import DescribedScene
 from blip2_train.data.emoji_scenes.questions import QuestionWriter
 from blip2_train.data.emoji_scenes.scenes import Scene, draw_concepts, draw_pattern, draw_scene, split_of, split_pool
+from blip2_train.data.official.coco import DOMAINS
 from blip2_train.errors import ConfigError
 
 SPLIT_NAMES = ("train", "val", "test", "nocaps")
-DOMAINS = ("in-domain", "near-domain", "out-domain")
 FIRST_IMAGE_ID = 1_000_000
 """Identities of the pictures of split number `i` start at `(i + 1)` times this."""
 MOST_TRIES = 20_000

@@ -18,6 +18,7 @@ def quirks() -> list[str]:
     for mark in MARKS:
         texts += [f"in{mark}side", f"be {mark}fore", f"af{mark} ter", f"{mark}start", f"end{mark}", f"x{mark}y {mark}z"]
         texts += [f"1,000{mark}b", f"1{mark}2", mark, f" {mark}", f"a{mark}\nb", f"a\t{mark}b"]
+        texts += [f"x{mark}y z{mark}\nw", f"x{mark}y\t{mark}w", f"x{mark}y{mark} ", f" {mark}x{mark}y"]
     texts += ["1,000", "1, 000", "1 ,000", "1,a", "a,b", "1,2,3", "٣,٤ a-b", "²,3 a-b", "1,000 a-b?c"]
     texts += ["." * n for n in (31, 32, 33, 40)] + ["a." * 40, "." * 40 + "5", "x" + " ." * 33]
     texts += [*SMALL, *(word.upper() for word in SMALL), "eleven", "twenty one", "one-two", "ten."]
