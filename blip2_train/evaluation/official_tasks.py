@@ -13,9 +13,9 @@ from blip2_train.data.official.lavis import read_caption_list
 from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
 from blip2_train.errors import ConfigError, ShardError
-from blip2_train.evaluation.answering import AnsweringTask, Metric
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.metrics.coco_caption import METRICS
+from blip2_train.evaluation.question_answering import AnsweringTask, Metric
 from blip2_train.evaluation.retrieval import RetrievalTask
 
 CaptionForm = Literal["coco", "karpathy", "list"]
