@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "compose": "blip2_train.cli.compose",
     "train": "blip2_train.cli.run",
+    "compose_evaluation": "blip2_train.cli.compose",
+    "evaluate": "blip2_train.cli.evaluate",
     "load_pretrained": "blip2_train.cli.pretrained",
     "Blip2": "blip2_train.evaluation.inference",
     "Processor": "blip2_train.data.processor",
@@ -25,6 +27,9 @@ _HOMES = {
     "RepresentationObjective": "blip2_train.objectives.representation",
     "GenerationObjective": "blip2_train.objectives.generation",
     "OptimizerConfig": "blip2_train.optim.config",
+    "CaptionMetric": "blip2_train.evaluation.metrics.objects",
+    "AnswerMetric": "blip2_train.evaluation.metrics.objects",
+    "RecallMetric": "blip2_train.evaluation.metrics.objects",
 }
 
 __all__ = ["__version__", *_HOMES]

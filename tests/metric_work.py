@@ -1,0 +1,52 @@
+"""What one and two processes do alike in `test_metric_objects`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blip2_train.distributed import is_distributed, rank
+from blip2_train.evaluation.metrics.objects import AnswerMetric, CaptionMetric, RecallMetric
+
+CAPTIONS = {
+    30: "a cat on a mat",
+    4: "two dogs run\nacross a field",
+    17: "",
+    9: "three red apples",
+    11: "a café – “open”",
+}
+REFERENCES = {key: [text or "a tree", f"there is {text or 'nothing'}"] for key, text in CAPTIONS.items()}
+REFERENCES[9] = ["some apples on a table"]
+QUESTIONS = {"7a": "yes", "1": "two", "02": "a dog", "x": "no"}
+TYPES = {"7a": "is it", "1": "how many", "02": "what", "x": "is it"}
+
+
+def feature_case() -> tuple[Tensor, Tensor, Tensor]:
+    """Features of 7 pictures `(7, 3, 5)` and of 2 texts for each, similar to their pictures, and whose each text is."""
+    generator = torch.Generator().manual_seed(2)
+    images = F.normalize(torch.randn(7, 3, 5, generator=generator), dim=-1)
+    image_of_text = torch.arange(7).repeat_interleave(2)
+    texts = images[image_of_text, 1] + 0.9 * torch.randn(14, 5, generator=generator)
+    return images, F.normalize(texts, dim=-1), image_of_text
+
+
+def metrics_of_share() -> dict[str, dict[str, float]]:
+    """Scores of all samples; of two processes, each adds its share, and the second one sample of the first too."""
+
+    def share(keys: list) -> list:
+        return keys if not is_distributed() else [keys[:2], [keys[1], *keys[2:]]][rank()]
+
+    captions, answers, recall = CaptionMetric(("bleu_4", "cider")), AnswerMetric(), RecallMetric()
+    for key in share(list(CAPTIONS)):
+        captions.update([key], [CAPTIONS[key]], [REFERENCES[key]])
+    keys = share(list(QUESTIONS))
+    answers.update(
+        keys, [QUESTIONS[k] for k in keys], [[QUESTIONS[k], "no", "two"] for k in keys], [TYPES[k] for k in keys]
+    )
+    images, texts, image_of_text = feature_case()
+    pictures = torch.tensor(share(list(range(7))))
+    own = torch.isin(image_of_text, pictures if rank() == 0 else pictures[1:])
+    recall.update(images[pictures], 100 + pictures, texts[own], 100 + image_of_text[own])
+    found = {"captions": captions.compute(), "answers": answers.compute(), "recall": recall.compute()}
+    return {kind: {name: float(value) for name, value in scores.items()} for kind, scores in found.items()}
