@@ -1,4 +1,4 @@
-"""The scores as torchmetrics objects, for training loops of any kind: update batch by batch, compute over all processes.
+"""The scores as torchmetrics objects, for any training loop: updated batch by batch, computed over all processes.
 
 Each sample counts once, also if a sampler gave it to two processes. Shape letters: B pictures, E feature size.
 """
