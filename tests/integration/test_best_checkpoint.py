@@ -13,7 +13,7 @@ import pytest
 import torch
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
-from training_runs import assert_same_run, run_folder, start
+from training_process import assert_same_run, run_folder, start
 
 from blip2_train.checkpoints.export import read_export
 from blip2_train.cli.export import main as export

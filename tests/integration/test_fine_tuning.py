@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from shard_files import picture, write_shards, write_tokenizer
 from tiny_run import arguments
-from training_runs import KILL, assert_same_run, run_folder, start
+from training_process import assert_same_run, run_folder, start
 
 import blip2_train as b2
 from blip2_train.checkpoints.export import read_export
@@ -20,6 +20,7 @@ from blip2_train.cli.run import build, train
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.vision_tower import create_timm_tower
 
+KILL = 7
 SHORT = ("data.num_workers=0", "module.generation.max_new_tokens=4", "module.generation.num_beams=2")
 LARGER = ("image_size=36", "validate_every=3")
 POSITIONS = "vision_model.tower.pos_embed"

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
-from training_runs import KILL, assert_same_run, run_folder, samples, start
+from training_process import assert_same_run, run_folder, samples, start
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
+
+KILL = 7
 
 
 @pytest.fixture(scope="module")

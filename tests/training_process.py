@@ -1,4 +1,4 @@
-"""Runs the training command in a process of its own that can be killed, and compares what two runs did, for tests."""
+"""Runs the training command in a process of its own, to be killed, and reads what such a run left."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from tiny_run import arguments
 
-HERE = Path(__file__).parent / "integration"
-KILL = 7
-"""Step at which a run is killed."""
+HERE = Path(__file__).parent
 
 
-def start(folder: Path, *overrides: str, kill_at: int | None = None, code: int = 0) -> str:
-    """Run the training command in a process of its own and wait for it; what it printed."""
+def start(
+    folder: Path, *overrides: str, base: Sequence[str] | None = None, kill_at: int | None = None, code: int = 0
+) -> str:
+    """Run the training command in a process of its own and wait for it; what it printed.
+
+    Args:
+        folder: Where its output goes.
+        *overrides: Settings beside those of `base`.
+        base: The command line of a small run; None = that of stage 1.
+        kill_at: Step after which it kills itself.
+        code: The exit status that is expected.
+    """
     folder.mkdir(exist_ok=True)
     record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}}}"
-    paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parents[1], HERE, HERE.parent))])
-    cache = str(folder.parent / "cache")
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parent, HERE, HERE / "integration"))])
+    cache, child = str(folder.parent / "cache"), HERE / "integration/training_child.py"
     done = subprocess.run(
-        [sys.executable, str(HERE / "training_child.py"), *arguments(folder), f"callbacks.record={record}", *overrides],
+        [sys.executable, str(child), *(base or arguments(folder)), f"callbacks.record={record}", *overrides],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache},
         capture_output=True,
         text=True,
