@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -55,7 +56,10 @@ def caption_lines(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]])
     counted = sorted(zip((length for tokens in lengths for length in tokens), texts, strict=True))
     ends = (("shortest", counted[:1]), ("longest", counted[-1:]))
     note = "tokens are counted with start, prompt and end, before what is beyond max_text_length is cut"
-    return [note, *(f"{name} caption, {length} tokens: {text}" for name, found in ends for length, text in found)]
+    return [
+        note,
+        *(f"{name} caption, {n} tokens: {textwrap.shorten(text, 100)}" for name, found in ends for n, text in found),
+    ]
 
 
 def broken_lines(broken: Sequence[RejectedSample]) -> list[str]:

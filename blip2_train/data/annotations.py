@@ -80,11 +80,11 @@ class AnnotationSource:
         """
         picture = self._pictures[number]
         if not picture.captions:
-            raise UnusableSample("missing text", "it has no caption; write one, or remove the row")
+            raise UnusableSample("missing text", "no caption")
         try:
             content = (self._folder / picture.path).read_bytes()
         except OSError as error:
-            raise UnusableSample("missing picture", f"{error}; put it there, or remove the row") from None
+            raise UnusableSample("missing picture", f"{self._folder / picture.path}: {error.strerror}") from None
         return Record(picture=content, captions=picture.captions, image_id=self._identity(number))
 
     def fingerprint(self) -> str:
