@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"name the run folder or checkpoint; {USAGE}")
     checkpoint = find_checkpoint(arguments[0], "", "")
     folder = Path(arguments[1]) if len(arguments) == 2 else run_folder_of(checkpoint) / "export"
-    print(f"export: {export_checkpoint(checkpoint, folder)}")
+    print(f"export: {export_checkpoint(checkpoint, folder)} (of {checkpoint.name})")
 
 
 def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
@@ -44,6 +44,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
         **about["about"],
         recipe=config.experiment,
         step=state["global_step"],
+        checkpoint=checkpoint.name,
         metrics={f"val/{name}": value for name, value in about.get("scores", {}).items() if name != "step"},
         parent=about["parent"],
         frozen_fingerprint=about["frozen_fingerprint"],

@@ -176,13 +176,15 @@ def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, floa
 def _finish(run: Run, weights: dict[str, Tensor], rejected: Counter[str], results: dict[str, float]) -> None:
     config = run.config
     metrics = {name: value for name, value in results.items() if name.startswith("val/")}
-    if run.best is not None and run.best.path is not None and results["exported_step"] != run.trainer.global_step:
-        weights = checkpoint_weights(read_training_state(run.best.path))
-        overview.say(f"exported are the weights with the best {run.best.monitor}, of {run.best.path.name}")
+    best = run.best.path if run.best and results["exported_step"] != run.trainer.global_step else None
+    if best is not None:
+        weights = checkpoint_weights(read_training_state(best))
+        overview.say(f"exported are the weights with the best {config.monitor}, of {best.name}")
     manifest = Manifest(
         **run.module.about,
         recipe=config.experiment,
         step=int(results["exported_step"]),
+        checkpoint=best.name if best else "",
         metrics=metrics,
         parent=run.module.parent,
         frozen_fingerprint=run.module.frozen_fingerprint(),

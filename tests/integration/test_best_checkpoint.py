@@ -56,6 +56,7 @@ def test_the_best_weights_are_exported_and_the_newest_kept(uninterrupted: Path, 
     assert len(state) == len(checkpoint)
     results = json.loads((folder / "results.json").read_text())
     assert results["exported_step"] == manifest.step == best and results["steps"] == 9
+    assert manifest.checkpoint == kept[0]
     assert results["val/loss_itg"] == manifest.metrics["val/loss_itg"] == scores[best]
     assert run_command(export, [str(folder / "checkpoints" / kept[0]), str(folder / "again")]) == 0
     again = read_export(folder / "again")[1]
