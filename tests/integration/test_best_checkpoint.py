@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,8 @@ def test_a_killed_run_keeps_its_best(place: Path, uninterrupted: Path, kill: int
     printed = start(folder, "data.num_workers=0", *RISING, "resume_from=last")
     assert "exported are the weights with the best val/loss_itg" in printed
     assert_same_run(uninterrupted, folder)
-    names = [sorted(os.listdir(run_folder(f) / "checkpoints")) for f in (uninterrupted, folder)]
-    assert names[0] == names[1]
+    kept = [[path.name for path in (run_folder(f) / "checkpoints").glob("best_*")] for f in (uninterrupted, folder)]
+    assert kept[0] == kept[1] and len(kept[0]) == 1
     results = [json.loads((run_folder(f) / "results.json").read_text()) for f in (uninterrupted, folder)]
     assert {k: v for k, v in results[0].items() if "second" not in k} == {
         k: v for k, v in results[1].items() if "second" not in k
