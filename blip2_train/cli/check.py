@@ -20,7 +20,7 @@ from blip2_train.data.source_config import open_source
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.lifecycle import quiet_libraries
-from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, ImageTextSample
+from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
 
 ABOUT = (
     "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated pictures, captions "
@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> None:
     console = Console(width=max(WIDTH, Console().width))
     show(console, data.plan().lines())
     parts = _inspect(config, data, most)
-    lengths = [_lengths(config, part) for part in parts]
+    uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))
+    lengths = [_lengths(uncut, part) for part in parts]
     console.print(contents_table(parts, lengths, config.max_text_length))
     show(console, broken_lines([broken for part in parts for broken in part.broken]))
     show(console, copy_lines(copies(parts)))
@@ -103,19 +104,11 @@ def _some(numbers: NDArray[np.int64], most: int | None) -> list[int]:
     return [int(number) for number in numbers[evenly_chosen(len(numbers), most)]]
 
 
-def _lengths(config: DictConfig, part: Inspection) -> list[int]:
+def _lengths(uncut: Collator, part: Inspection) -> list[int]:
     """Tokens of every caption before anything is cut, with all that the collator puts around it."""
-    uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))
-    texts = [caption for picture in part.pictures for caption in picture.captions]
-    lengths: list[int] = []
+    texts, lengths = part.texts, list[int]()
     for first in range(0, len(texts), 64):
-        batch = uncut(
-            [
-                ImageTextSample(pixel_values=torch.zeros(3, 1, 1), caption=text, image_id=0, sample_id="")
-                for text in texts[first : first + 64]
-            ]
-        )
-        lengths += _token_counts(batch)
+        lengths += _token_counts(uncut(texts[first : first + 64]))
     return lengths
 
 

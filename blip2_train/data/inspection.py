@@ -6,11 +6,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import CaptionSource
 from blip2_train.data.stream import rejection, usable_captions
-from blip2_train.types import RejectedSample
+from blip2_train.types import ImageTextSample, RejectedSample
+
+_EMPTY = torch.zeros(3, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +26,8 @@ class SeenPicture:
     image_id: int
     content: bytes
     """Hash of its file."""
-    captions: tuple[str, ...]
-    """Cleaned, those that are not empty."""
+    texts: tuple[ImageTextSample, ...]
+    """One per caption that is not empty, as a collator takes it, with an empty picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,11 @@ class Inspection:
     """Those looked at that can be used."""
     broken: tuple[RejectedSample, ...]
     """Those looked at that cannot."""
+
+    @property
+    def texts(self) -> list[ImageTextSample]:
+        """A sample for each caption of the pictures that can be used."""
+        return [text for picture in self.pictures for text in picture.texts]
 
     @property
     def looked_at(self) -> int:
@@ -60,7 +69,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
     for number in numbers:
         try:
             record = source.read(number)
-            captions = tuple(text for _, text in usable_captions(record.captions))
+            captions = usable_captions(record.captions)
             decode_picture(record.picture)
         except UnusableSample as problem:
             broken.append(rejection(source, number, problem))
@@ -68,7 +77,11 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
         place = source.locate(number)
         content = hashlib.blake2b(record.picture, digest_size=16).digest()
         where = f"{place.file}, {place.row or place.key}"
-        seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, captions=captions))
+        texts = tuple(
+            ImageTextSample(pixel_values=_EMPTY, caption=text, image_id=record.image_id, sample_id="")
+            for _, text in captions
+        )
+        seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, texts=texts))
     return Inspection(source=source.name, use=use, samples=samples, pictures=tuple(seen), broken=tuple(broken))
 
 
