@@ -34,6 +34,7 @@ class Manifest:
     step: int
     """Optimiser steps of training."""
     metrics: dict[str, float]
+    """Scores of the held-out samples with these weights."""
     parent: str | None
     """SHA-256 of the weights the run started from, or None."""
     frozen_fingerprint: str
@@ -42,6 +43,8 @@ class Manifest:
     """What the model is (`describe_model`)."""
     processor: dict[str, Any] = field(default_factory=dict)
     """What it reads (`Processor.describe`)."""
+    checkpoint: str = ""
+    """Name of the checkpoint that the weights come from; empty = the end of the run."""
     version: str = __version__
     sha256: str = ""
     """Of `model.safetensors`; filled in by `write_export`."""

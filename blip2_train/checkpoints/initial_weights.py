@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
@@ -12,14 +14,17 @@ from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.checkpoints.export import Manifest, read_export
 from blip2_train.checkpoints.files import fingerprint, read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.quantized_loading import loading_options
+from blip2_train.models.vision_tower import VisionTower
 
 RANDOM = "random"
+_POSITIONS = "vision_model.tower.pos_embed"
 _TEXT_HALF = ("embeddings.*", "lm_head.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
 _STAGE_1_HEADS = ("vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
@@ -39,25 +44,40 @@ def load_initial_weights(model: ImageTextModel | GenerativeModel, init_from: str
     """
     reports = []
     export = None if init_from is None else read_export(Path(init_from))
-    if model.vision_config.weights != RANDOM:
+    if model.vision_config.weights != RANDOM and not (export and _holds_tower(export[0])):
         reports.append(load_tower(model.vision_model, model.vision_config))
     if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
         reports.append(load_language_model(model))
     if export is not None:
         state, manifest = export
-        reports.append(load_by_rule(model, state, handover_rule(model, manifest, f"export {init_from}")))
+        rule = handover_rule(model, manifest, f"export {init_from}", _holds_tower(state))
+        reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
     return reports
 
 
-def handover_rule(model: ImageTextModel | GenerativeModel, manifest: Manifest, what: str) -> HandoverRule:
+def fit_positions(state: Mapping[str, Tensor], tower: VisionTower) -> dict[str, Tensor]:
+    """The same weights, the tower's position embeddings, if they are there, resized to the picture size of `tower`."""
+    fitted = dict(state)
+    if _POSITIONS in fitted:
+        tokens, prefix = tower.tower.pos_embed.shape[1], tower.tower.num_prefix_tokens
+        fitted[_POSITIONS] = resize_position_embeddings(fitted[_POSITIONS], tokens=tokens, prefix_tokens=prefix)
+    return fitted
+
+
+def handover_rule(
+    model: ImageTextModel | GenerativeModel, manifest: Manifest, what: str, holds_tower: bool
+) -> HandoverRule:
     """What an export may lack and what of it is not needed, by the stage it comes from and the model it goes to.
+
+    An export holds the tower whole, if it was trained, or nothing of it, if it was frozen; a frozen one comes from its
+    own file, whether it is now trained or not.
 
     Raises:
         CheckpointMismatch: if no stage of the model continues such an export.
     """
-    tower = ("vision_model.*",) if model.vision_config.frozen else ()
+    tower = () if holds_tower else ("vision_model.*",)
     if isinstance(model, ImageTextModel):
         if manifest.stage != "stage1":
             raise CheckpointMismatch(f"{what} is of {manifest.stage}; a stage-1 model continues an export of stage1")
@@ -66,6 +86,10 @@ def handover_rule(model: ImageTextModel | GenerativeModel, manifest: Manifest, w
         fresh = (*tower, "language_model.*", "language_projection.*")
         return HandoverRule(what=what, may_miss=fresh, may_ignore=(*_TEXT_HALF, *_STAGE_1_HEADS))
     return HandoverRule(what=what, may_miss=(*tower, "language_model.*"))
+
+
+def _holds_tower(state: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("vision_model.") for name in state)
 
 
 def load_language_model(model: GenerativeModel) -> LoadReport:

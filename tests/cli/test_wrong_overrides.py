@@ -14,7 +14,7 @@ DEMO = "experiment=demo_stage1"
 WRONG = {
     "no recipe": ([], ["experiment=<name>", "demo_stage1", "stage1_vit_g"]),
     "unknown recipe": (["experiment=stage1_vitg"], ["'stage1_vitg'", "did you mean stage1_vit_g?"]),
-    "two recipes": (["experiment=[demo_stage1,stage1_vit_l]"], ["experiment has no option", "available: demo_stage1"]),
+    "two recipes": (["experiment=[demo_stage1,stage1_vit_l]"], ["experiment has no option", "available: caption_coco"]),
     "unknown key": ([DEMO, "optim.warmup_step=5"], ["'optim.warmup_step'", "did you mean 'optim.warmup_steps'?"]),
     "unknown key with +": ([DEMO, "+optim.lrr=1e-3"], ["'optim.lrr'", "did you mean 'optim.lr'?"]),
     "unknown key with ++": ([DEMO, "++model.vision.freeze=false"], ["'model.vision.freeze'", "'model.vision.frozen'?"]),
@@ -64,7 +64,7 @@ WRONG = {
     "space instead of =": (["experiment", "demo_stage1"], ["'experiment'", "key=value"]),
     "braces": ([DEMO, "data=shards", "data.source={000..100}.tar"], ["data.source", "a folder or a glob"]),
     "= in a path": ([DEMO, "data=shards", "data.source=/data/name=x"], ["quote the value", "data.source"]),
-    "no data": ([DEMO, "data=shards"], ["data.source=<folder, glob or list of shards>", "demo_stage1"]),
+    "no data": ([DEMO, "data=shards"], ["data.source=<file of captions; folder, glob or list of", "demo_stage1"]),
     "source where none is asked": ([DEMO, "data.source=/data/shards"], ["'data.source'", "'data.sources'"]),
     "Hydra's own": ([DEMO, "hydra.run.dir=/elsewhere"], ["'hydra.run.dir'", "paths.output_dir"]),
     "folder of recipes": ([DEMO, "--config-dir", "/does/not/exist"], ["--config-dir", "/does/not/exist"]),
