@@ -49,6 +49,7 @@ def test_broken_files_are_one_clear_line(tmp_path: Path) -> None:
         ((str(tmp_path / "no.json"), images, "val"), "no.json does not exist"),
         ((path, str(tmp_path / "nowhere"), "val"), "picture folder .*nowhere does not exist"),
         ((path, images, "dev"), "no picture of split 'dev'; its splits are restval, test, train, val"),
+        ((path, images, "train+rest"), "no picture of split 'rest'"),
         ((path, images, None), "has the splits restval, test, train, val: choose with split"),
         ((path, str(tmp_path / "val2014"), "val"), "there is no picture .*val2014/val2014/2.jpg, nor any other of 2"),
         ((str(tmp_path / "list.json"), images, None), "has no column 'caption' or 'text'; its columns are 'image'"),
