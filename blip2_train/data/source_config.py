@@ -52,6 +52,10 @@ class SourceConfig:
         parts = [part for part in Path(first).with_suffix("").parts if not set(part) & set("*?[")]
         return parts[-1] if parts and parts[-1] != "/" else "shards"
 
+    def own_source(self) -> CaptionSource | None:
+        """The source, for kinds of sources that know how to open themselves."""
+        return None
+
 
 def open_source(config: SourceConfig) -> CaptionSource:
     """Open a source.
@@ -59,6 +63,8 @@ def open_source(config: SourceConfig) -> CaptionSource:
     Raises:
         ShardError: if it does not exist or holds no usable sample.
     """
+    if (own := config.own_source()) is not None:
+        return own
     if config.images is not None and config.split is not None:
         return AnnotationSource(str(config.path), config.images, config.split, config.title)
     path = config.path if isinstance(config.path, str) else [str(item) for item in config.path]
