@@ -1,0 +1,1 @@
+"""Readers and writers of the files that COCO, Karpathy, LAVIS, NoCaps and their evaluation servers use."""
