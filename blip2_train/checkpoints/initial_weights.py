@@ -20,16 +20,20 @@ from blip2_train.models.language_model import freeze_language_model, language_mo
 from blip2_train.models.quantized_loading import loading_options
 
 RANDOM = "random"
-_TEXT_HALF = ("embeddings.*", "lm_head.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
-_STAGE_1_HEADS = ("vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
+_TEXT_HALF = ("embeddings.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
+_STAGE_1_HEADS = ("lm_head.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
 
-def load_initial_weights(model: ImageTextModel | GenerativeModel, init_from: str | None) -> list[LoadReport]:
+def load_initial_weights(
+    model: ImageTextModel | GenerativeModel, init_from: str | None, init_text_from: str | None = None
+) -> list[LoadReport]:
     """Load the weights that the model's configuration and `init_from` name.
 
     Args:
         model: A freshly built model.
         init_from: Folder of an export whose weights are taken, or None to start from BERT.
+        init_text_from: Folder of the stage-1 export whose text half is taken, for a Q-Former that reads questions and
+            starts from stage 2, which has none; else None.
 
     Returns:
         One report per file that was read.
@@ -46,6 +50,7 @@ def load_initial_weights(model: ImageTextModel | GenerativeModel, init_from: str
     if export is not None:
         state, manifest = export
         reports.append(load_by_rule(model, state, handover_rule(model, manifest, f"export {init_from}")))
+        reports += load_text_half(model, manifest, init_text_from)
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
     return reports
@@ -64,8 +69,51 @@ def handover_rule(model: ImageTextModel | GenerativeModel, manifest: Manifest, w
         return HandoverRule(what=what, may_miss=tower)
     if manifest.stage == "stage1":
         fresh = (*tower, "language_model.*", "language_projection.*")
-        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*_TEXT_HALF, *_STAGE_1_HEADS))
-    return HandoverRule(what=what, may_miss=(*tower, "language_model.*"))
+        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*_unread_text(model), *_STAGE_1_HEADS))
+    text = _TEXT_HALF if needs_text_half(model, manifest) else ()
+    return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
+
+
+def needs_text_half(model: ImageTextModel | GenerativeModel, manifest: Manifest) -> bool:
+    """Whether the Q-Former reads questions, but the export that it starts from reads none."""
+    if not isinstance(model, GenerativeModel) or not model.question_to_qformer or manifest.stage == "stage1":
+        return False
+    return not manifest.architecture.get("question_to_qformer", False)
+
+
+def load_text_half(
+    model: ImageTextModel | GenerativeModel, manifest: Manifest, init_text_from: str | None
+) -> list[LoadReport]:
+    """Take the Q-Former's text half from a stage-1 export, if the export it started from (`manifest`) has none.
+
+    Raises:
+        CheckpointMismatch: if one is needed and none given, one given and none needed, or it is not of stage 1.
+    """
+    if not needs_text_half(model, manifest):
+        if init_text_from is not None:
+            raise CheckpointMismatch(
+                f"init_text_from={init_text_from}: the Q-Former reads no text, or init_from brings its text half; pass "
+                "init_text_from=null"
+            )
+        return []
+    if init_text_from is None:
+        raise CheckpointMismatch(
+            f"the Q-Former reads questions, but an export of {manifest.stage} has no text half; pass "
+            "init_text_from=<stage-1 export that it descends from>"
+        )
+    state, source = read_export(Path(init_text_from))
+    if source.stage != "stage1":
+        raise CheckpointMismatch(f"init_text_from={init_text_from} is an export of {source.stage}; give one of stage1")
+    what = f"text half of export {init_text_from}"
+    return [load_by_rule(model, state, HandoverRule(what=what, only=_TEXT_HALF, may_ignore=("*",)))]
+
+
+def _unread_text(model: GenerativeModel) -> tuple[str, ...]:
+    """What of a text half the model has no place for: everything, or the last layer's feed-forward."""
+    if not model.question_to_qformer:
+        return _TEXT_HALF
+    last = f"qformer.encoder.layer.{model.qformer_config.num_layers - 1}"
+    return (f"{last}.intermediate.*", f"{last}.output.*")
 
 
 def load_language_model(model: GenerativeModel) -> LoadReport:

@@ -8,6 +8,8 @@ from blip2_train.errors import ConfigError
 
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 _LAST = "last:"
+_SCRIPTS = {"demo_stage1": "pretrain_stage1.sh", "demo_stage2_opt": "pretrain_stage2.sh"}
+"""What makes the exports that other recipes start from."""
 
 
 def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
@@ -55,7 +57,7 @@ def find_export(init_from: str, output_dir: str) -> str:
     recipe = init_from.removeprefix(_LAST)
     found = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/manifest.json"), key=lambda path: path.stat().st_mtime)
     if not found:
-        script = " (bash run_scripts/pretrain_stage1.sh)" if recipe == "demo_stage1" else ""
+        script = f" (bash run_scripts/{_SCRIPTS[recipe]})" if recipe in _SCRIPTS else ""
         raise ConfigError(
             f"init_from={init_from}: no run under {Path(output_dir) / recipe} has an export; run experiment={recipe} "
             f"first{script}, or pass init_from=<export folder>"

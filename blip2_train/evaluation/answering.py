@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from blip2_train.evaluation.generation import GenerationEvaluation, WrittenCaption
+from blip2_train.evaluation.metrics.vqa_accuracy import vqa_accuracy
 from blip2_train.questions import AnswerBatch
 
 
@@ -35,18 +35,12 @@ class AnswerEvaluation(GenerationEvaluation):
             )
 
     def text_scores(self, written: Mapping[Any, WrittenCaption]) -> dict[str, float]:
-        """`accuracy`, and `accuracy <question type>` for each type, in percent."""
-        by_type: dict[str, list[float]] = defaultdict(list)
-        for item in written.values():
-            assert isinstance(item, WrittenAnswer)
-            by_type[item.question_type].append(answer_accuracy(item.answer, item.references))
-        scores = {f"accuracy {kind}": 100 * sum(values) / len(values) for kind, values in by_type.items() if kind}
-        everything = [value for values in by_type.values() for value in values]
-        return {"accuracy": 100 * sum(everything) / len(everything), **scores}
-
-
-def answer_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """Share of agreement: for each person, a third of the other people who gave this answer, at most 1; then the mean."""
-    same = [other == answer for other in answers]
-    total = sum(same)
-    return sum(min(1.0, (total - one) / 3) for one in same) / len(same)
+        """`vqa/accuracy`, and `vqa/accuracy <question type>` for each type: percent, by the official rules."""
+        answers = {key: item for key, item in written.items() if isinstance(item, WrittenAnswer)}
+        scores = vqa_accuracy(
+            {key: item.answer for key, item in answers.items()},
+            {key: item.references for key, item in answers.items()},
+            question_types={key: item.question_type for key, item in answers.items()},
+        )
+        by_type = {f"vqa/accuracy {kind}": value for kind, value in scores.per_question_type.items()}
+        return {"vqa/accuracy": scores.overall, **by_type}
