@@ -34,6 +34,7 @@ class Manifest:
     step: int
     """Optimiser steps of training."""
     metrics: dict[str, float]
+    """Scores of the held-out samples with these weights."""
     parent: str | None
     """SHA-256 of the weights the run started from, or None."""
     frozen_fingerprint: str

@@ -135,3 +135,8 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "blip2_train" not in state:
         raise CheckpointMismatch(f"{path} is no checkpoint of a blip2_train run; foreign weights go by init_from")
     return state
+
+
+def checkpoint_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The trained weights of a checkpoint, by their name in the model."""
+    return {name.removeprefix("model."): tensor for name, tensor in state["state_dict"].items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
@@ -12,15 +14,18 @@ from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.checkpoints.export import Manifest, read_export
 from blip2_train.checkpoints.files import fingerprint, read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
+from blip2_train.checkpoints.text_half import TEXT_HALF, load_text_half, needs_text_half, unread_text
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.quantized_loading import loading_options
+from blip2_train.models.vision_tower import VisionTower
 
 RANDOM = "random"
-_TEXT_HALF = ("embeddings.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
+_POSITIONS = "vision_model.tower.pos_embed"
 _STAGE_1_HEADS = ("lm_head.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
 
@@ -43,77 +48,54 @@ def load_initial_weights(
     """
     reports = []
     export = None if init_from is None else read_export(Path(init_from))
-    if model.vision_config.weights != RANDOM:
+    if model.vision_config.weights != RANDOM and not (export and _holds_tower(export[0])):
         reports.append(load_tower(model.vision_model, model.vision_config))
     if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
         reports.append(load_language_model(model))
     if export is not None:
         state, manifest = export
-        reports.append(load_by_rule(model, state, handover_rule(model, manifest, f"export {init_from}")))
+        rule = handover_rule(model, manifest, f"export {init_from}", _holds_tower(state))
+        reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
         reports += load_text_half(model, manifest, init_text_from)
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
     return reports
 
 
-def handover_rule(model: ImageTextModel | GenerativeModel, manifest: Manifest, what: str) -> HandoverRule:
+def fit_positions(state: Mapping[str, Tensor], tower: VisionTower) -> dict[str, Tensor]:
+    """The same weights, the tower's position embeddings, if they are there, resized to the picture size of `tower`."""
+    fitted = dict(state)
+    if _POSITIONS in fitted:
+        tokens, prefix = tower.tower.pos_embed.shape[1], tower.tower.num_prefix_tokens
+        fitted[_POSITIONS] = resize_position_embeddings(fitted[_POSITIONS], tokens=tokens, prefix_tokens=prefix)
+    return fitted
+
+
+def handover_rule(
+    model: ImageTextModel | GenerativeModel, manifest: Manifest, what: str, holds_tower: bool
+) -> HandoverRule:
     """What an export may lack and what of it is not needed, by the stage it comes from and the model it goes to.
+
+    An export holds the tower whole, if it was trained, or nothing of it, if it was frozen; a frozen one comes from its
+    own file, whether it is now trained or not.
 
     Raises:
         CheckpointMismatch: if no stage of the model continues such an export.
     """
-    tower = ("vision_model.*",) if model.vision_config.frozen else ()
+    tower = () if holds_tower else ("vision_model.*",)
     if isinstance(model, ImageTextModel):
         if manifest.stage != "stage1":
             raise CheckpointMismatch(f"{what} is of {manifest.stage}; a stage-1 model continues an export of stage1")
         return HandoverRule(what=what, may_miss=tower)
     if manifest.stage == "stage1":
         fresh = (*tower, "language_model.*", "language_projection.*")
-        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*_unread_text(model), *_STAGE_1_HEADS))
-    text = _TEXT_HALF if needs_text_half(model, manifest) else ()
+        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
+    text = TEXT_HALF if needs_text_half(model, manifest) else ()
     return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
 
 
-def needs_text_half(model: ImageTextModel | GenerativeModel, manifest: Manifest) -> bool:
-    """Whether the Q-Former reads questions, but the export that it starts from reads none."""
-    if not isinstance(model, GenerativeModel) or not model.question_to_qformer or manifest.stage == "stage1":
-        return False
-    return not manifest.architecture.get("question_to_qformer", False)
-
-
-def load_text_half(
-    model: ImageTextModel | GenerativeModel, manifest: Manifest, init_text_from: str | None
-) -> list[LoadReport]:
-    """Take the Q-Former's text half from a stage-1 export, if the export it started from (`manifest`) has none.
-
-    Raises:
-        CheckpointMismatch: if one is needed and none given, one given and none needed, or it is not of stage 1.
-    """
-    if not needs_text_half(model, manifest):
-        if init_text_from is not None:
-            raise CheckpointMismatch(
-                f"init_text_from={init_text_from}: the Q-Former reads no text, or init_from brings its text half; pass "
-                "init_text_from=null"
-            )
-        return []
-    if init_text_from is None:
-        raise CheckpointMismatch(
-            f"the Q-Former reads questions, but an export of {manifest.stage} has no text half; pass "
-            "init_text_from=<stage-1 export that it descends from>"
-        )
-    state, source = read_export(Path(init_text_from))
-    if source.stage != "stage1":
-        raise CheckpointMismatch(f"init_text_from={init_text_from} is an export of {source.stage}; give one of stage1")
-    what = f"text half of export {init_text_from}"
-    return [load_by_rule(model, state, HandoverRule(what=what, only=_TEXT_HALF, may_ignore=("*",)))]
-
-
-def _unread_text(model: GenerativeModel) -> tuple[str, ...]:
-    """What of a text half the model has no place for: everything, or the last layer's feed-forward."""
-    if not model.question_to_qformer:
-        return _TEXT_HALF
-    last = f"qformer.encoder.layer.{model.qformer_config.num_layers - 1}"
-    return (f"{last}.intermediate.*", f"{last}.output.*")
+def _holds_tower(state: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("vision_model.") for name in state)
 
 
 def load_language_model(model: GenerativeModel) -> LoadReport:

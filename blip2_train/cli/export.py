@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from blip2_train.checkpoints.export import Manifest, write_export
-from blip2_train.checkpoints.files import read_training_state
+from blip2_train.checkpoints.files import checkpoint_weights, read_training_state
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import run_command
@@ -44,12 +44,13 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
         **about["about"],
         recipe=config.experiment,
         step=state["global_step"],
-        metrics={},
+        metrics={f"val/{name}": value for name, value in about.get("scores", {}).items() if name != "step"},
         parent=about["parent"],
         frozen_fingerprint=about["frozen_fingerprint"],
     )
-    weights = {name.removeprefix("model."): tensor for name, tensor in state["state_dict"].items()}
-    return write_export(folder, weights, about["config"], instantiate(config.collator).tokenizer, manifest)
+    return write_export(
+        folder, checkpoint_weights(state), about["config"], instantiate(config.collator).tokenizer, manifest
+    )
 
 
 def command() -> None:

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
-from blip2_train.checkpoints.files import read_training_state
+from blip2_train.checkpoints.files import checkpoint_weights, read_training_state
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
-from blip2_train.cli.run_folder import EXPORT, find_export
+from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.training.base import TrainingModule
+from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.generation import GenerationModule
@@ -42,6 +43,14 @@ class Run:
     data: ImageTextDataModule
     progress: LossProgress
     trainer: Trainer
+    best: BestCheckpoint | None
+    """Keeps the best weights; None = the last ones count."""
+
+    @property
+    def exported(self) -> dict[str, float]:
+        """Scores, with their `step`, of the weights that are exported: the last, unless a checkpoint's are better."""
+        last = self.module.validations[-1] if self.module.validations else {"step": float(self.trainer.global_step)}
+        return last if self.best is None or self.best.beaten_by(last) else self.best.scores
 
 
 def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float]:
@@ -101,6 +110,8 @@ def build(config: DictConfig, show: bool = False) -> Run:
     progress = LossProgress(config.global_batch_size, module.chance_levels(contrasted))
     callbacks: list[Any] = [instantiate(part) for part in config.callbacks.values()]
     callbacks.append(progress)
+    best = None if config.monitor is None else BestCheckpoint(folder / CHECKPOINTS, config.monitor)
+    callbacks += [] if best is None else [best]
     interval = None if config.validate_every is None else config.validate_every * config.accumulate
     trainer: Trainer = instantiate(
         config.trainer,
@@ -110,7 +121,7 @@ def build(config: DictConfig, show: bool = False) -> Run:
         limit_val_batches=1.0 if interval else 0,
     )
     check_trainer(trainer, clips=config.optim.clip_norm is not None)
-    run = Run(config, folder, module, data, progress, trainer)
+    run = Run(config, folder, module, data, progress, trainer, best)
     if show:
         overview.announce(describe_parameters(model), module.groups(), reports, folder)
     return run
@@ -154,8 +165,8 @@ def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, floa
     results["samples_per_second"] = run.progress.samples_per_second
     results["trainable_parameters"] = float(sum(p.numel() for p in run.module.parameters() if p.requires_grad))
     results |= {f"train/{name}": value for name, value in run.module.latest.items()}
-    if run.module.validations:
-        results |= {f"val/{k}": v for k, v in run.module.validations[-1].items() if k != "step"}
+    results["exported_step"] = run.exported["step"]
+    results |= {f"val/{name}": value for name, value in run.exported.items() if name != "step"}
     results |= {f"chance/{name}": level for name, level in run.progress.chance.items()}
     if "val/pairs" in results:
         results["chance/val_loss_itc"] = math.log(results["val/pairs"])
@@ -166,10 +177,13 @@ def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, floa
 def _finish(run: Run, weights: dict[str, Tensor], rejected: Counter[str], results: dict[str, float]) -> None:
     config = run.config
     metrics = {name: value for name, value in results.items() if name.startswith("val/")}
+    if run.best is not None and run.best.path is not None and results["exported_step"] != run.trainer.global_step:
+        weights = checkpoint_weights(read_training_state(run.best.path))
+        overview.say(f"exported are the weights with the best {run.best.monitor}, of {run.best.path.name}")
     manifest = Manifest(
         **run.module.about,
         recipe=config.experiment,
-        step=run.trainer.global_step,
+        step=int(results["exported_step"]),
         metrics=metrics,
         parent=run.module.parent,
         frozen_fingerprint=run.module.frozen_fingerprint(),

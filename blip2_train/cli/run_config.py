@@ -45,6 +45,8 @@ class RunConfig:
     """Folder or hub id of the Q-Former's tokenizer."""
     validate_every: int | None
     """Optimiser steps between validations; null = none."""
+    monitor: str | None
+    """Score of validation whose best checkpoint is kept and exported: `val/cider`; null = the last weights."""
     checkpoint_every: int
     """Optimiser steps between checkpoints."""
     log_every: int
@@ -87,6 +89,8 @@ class RunConfig:
                 f"global_batch_size {self.global_batch_size} is not divisible by accumulate {self.accumulate}; the "
                 f"nearest that is: {self.global_batch_size // self.accumulate * self.accumulate or self.accumulate}"
             )
+        if self.monitor is not None and self.validate_every is None:
+            raise ConfigError(f"monitor {self.monitor} needs validation: give validate_every, or pass monitor=null")
         if self.validate_every is not None and self.validate_every > self.steps:
             raise ConfigError(
                 f"validate_every {self.validate_every} is more than steps {self.steps}: the run would end without a "

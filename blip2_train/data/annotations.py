@@ -1,78 +1,76 @@
-"""Pictures in a folder with captions in an annotation file of Karpathy's format."""
+"""Pictures in a folder with captions in an annotation file."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
+from blip2_train.data.annotation_files import read_annotations
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, Record
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
+_PROBES = 20
+"""Pictures looked for when a source is opened."""
+
 
 class AnnotationSource:
-    """One split of a Karpathy JSON (`dataset_coco.json`, `dataset_flickr30k.json`): each picture with all its captions.
+    """Pictures of one annotation file, of any layout that `read_annotations` knows; each with all its captions.
 
-    The file is `{"images": [{"filename", "split", "sentences": [{"raw"}], "filepath"?, "cocoid"?}]}`. A picture lies at
-    `<images>/<filepath>/<filename>`; its identity is `cocoid`, so it is the same in every annotation file of COCO.
+    The identity of a picture is its `image_id` (`cocoid`, COCO's `id`), so it is the same in every file of COCO;
+    without one it follows from the path.
 
     Args:
         path: annotation file.
-        images: folder of the pictures.
-        split: which pictures: `train`, `val`, `test`, or several joined by `+` (COCO's training set is
-            `train+restval`).
+        images: folder that the file's paths start from; None = the file's own.
+        split: which pictures, for files with splits: `train`, `val`, `test`, or several joined by `+` (COCO's training
+            set is `train+restval`).
         name: name of the source in plans and records.
+        picture_column: column or key of the picture's path, where it is not a usual one.
+        caption_column: column or key of the caption.
 
     Raises:
-        ShardError: if the file or the folder cannot be read, the format is another, or the split is empty.
+        ShardError: if the file or the folder cannot be read, the layout is another, the split is empty, or there are
+            no pictures where they are looked for.
     """
 
-    def __init__(self, path: str, images: str, split: str, name: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        images: str | None,
+        split: str | None,
+        name: str,
+        picture_column: str | None = None,
+        caption_column: str | None = None,
+    ) -> None:
         self.name = name
         self.rejected: tuple[RejectedSample, ...] = ()
         self.files = 1
         self._file = Path(path).expanduser()
-        self._folder = Path(images).expanduser()
+        self._folder = self._file.parent if images is None else Path(images).expanduser()
         if not self._folder.is_dir():
             raise ShardError(f"picture folder {images} does not exist; the pictures of {path} are looked for there")
-        self._paths: list[str] = []
-        self._captions: list[tuple[str, ...]] = []
-        self._image_ids: list[int] = []
-        for entry in self._entries(frozenset(split.split("+")), split):
-            relative = "/".join(part for part in (str(entry.get("filepath", "")), entry["filename"]) if part)
-            self._paths.append(relative)
-            self._captions.append(tuple(sentence["raw"] for sentence in entry["sentences"]))
-            self._image_ids.append(int(entry["cocoid"]) if "cocoid" in entry else stable_seed(name, relative))
+        self._pictures = read_annotations(self._file, split, picture_column, caption_column)
+        self._refuse_another_folder()
         self.size = self._file.stat().st_size
 
-    def _entries(self, wanted: frozenset[str], split: str) -> list[dict[str, Any]]:
-        if not self._file.is_file():
-            raise ShardError(f"annotation file {self._file} does not exist")
-        try:
-            entries = json.loads(self._file.read_text(encoding="utf-8"))["images"]
-            chosen = [entry for entry in entries if entry["split"] in wanted]
-            for entry in chosen:
-                _ = entry["filename"], [sentence["raw"] for sentence in entry["sentences"]]
-        except (ValueError, KeyError, TypeError) as error:
+    def _refuse_another_folder(self) -> None:
+        probes = self._pictures[:: max(1, len(self._pictures) // _PROBES)]
+        if not any((self._folder / picture.path).is_file() for picture in probes):
             raise ShardError(
-                f"annotation file {self._file} is not a Karpathy JSON ({type(error).__name__}: {error}); expected "
-                '{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}]}]}'
-            ) from None
-        if not chosen:
-            found = sorted({str(entry["split"]) for entry in entries})
-            raise ShardError(f"{self._file} has no picture of split {split!r}; its splits are {', '.join(found)}")
-        return chosen
+                f"{self._file}, {probes[0].row}: there is no picture {self._folder / probes[0].path}, nor any other of "
+                f"{len(probes)} looked for; pass the folder that the file's paths start from as images"
+            )
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._pictures)
 
     def locate(self, number: int) -> Place:
         """Where picture `number` lies."""
-        return Place(str(self._file), self._file.stem, self._paths[number])
+        picture = self._pictures[number]
+        return Place(str(self._file), self._file.stem, picture.path, picture.row)
 
     def read(self, number: int) -> Record:
         """Read picture `number` with all its captions.
@@ -80,15 +78,23 @@ class AnnotationSource:
         Raises:
             UnusableSample: if the picture is missing or has no caption.
         """
-        if not self._captions[number]:
-            raise UnusableSample("missing text", "no sentences")
+        picture = self._pictures[number]
+        if not picture.captions:
+            raise UnusableSample("missing text", "it has no caption; write one, or remove the row")
         try:
-            picture = (self._folder / self._paths[number]).read_bytes()
+            content = (self._folder / picture.path).read_bytes()
         except OSError as error:
-            raise UnusableSample("missing picture", str(error)) from None
-        return Record(picture=picture, captions=self._captions[number], image_id=self._image_ids[number])
+            raise UnusableSample("missing picture", f"{error}; put it there, or remove the row") from None
+        return Record(picture=content, captions=picture.captions, image_id=self._identity(number))
 
     def fingerprint(self) -> str:
         """Hash of the pictures' paths and of how many captions each has."""
-        parts = [f"{path}:{len(captions)}" for path, captions in zip(self._paths, self._captions, strict=True)]
+        parts = [f"{picture.path}:{len(picture.captions)}" for picture in self._pictures]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+    def _identity(self, number: int) -> int:
+        picture = self._pictures[number]
+        if picture.image_id is None or picture.image_id == "":
+            return stable_seed(self.name, picture.path)
+        known = str(picture.image_id)
+        return int(known) if known.isdecimal() and int(known) < 2**63 else stable_seed(self.name, known)

@@ -59,6 +59,8 @@ class Place(NamedTuple):
     """The same without what depends on the machine: path below the source's folder, without extension."""
     key: str
     """Key inside the shard, or path of the picture."""
+    row: str = ""
+    """Row of an annotation file, for people: `line 12`."""
 
 
 class CaptionSource(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2_train.data.annotation_rows import SUFFIXES
 from blip2_train.data.annotations import AnnotationSource
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.source import CaptionSource
@@ -17,31 +18,40 @@ class SourceConfig:
     """Where pictures with captions lie: tar shards, or an annotation file with a folder of pictures."""
 
     path: str | Sequence[str]
-    """Shards: a folder, a glob, a file, or a list of these. With `images`: an annotation file (Karpathy JSON)."""
+    """Shards: a folder, a glob, a file, or a list of these. Or an annotation file, see `read_annotations`."""
     name: str | None = None
     """Name in plans, logs and the mixture; from the path if None."""
     weight: float | None = None
     """Share in the mixture, in any unit; the number of samples if None (then it must be None for every source)."""
     images: str | None = None
-    """Folder of the pictures of an annotation file."""
+    """Folder that the paths of an annotation file start from; its own folder if None."""
     split: str | None = None
-    """Split of an annotation file, several joined by `+`."""
+    """Split of an annotation file that has splits, several joined by `+`."""
+    picture_column: str | None = None
+    """Column or key of the picture in an annotation file; `image`, `filepath` or `file_name` if None."""
+    caption_column: str | None = None
+    """Column or key of the caption in an annotation file; `caption` or `text` if None."""
     first_captions: int | None = None
     """Choose among the first captions of a sample only (CapFilt lists are sorted, BLIP-2 used two); all if None."""
 
     def __post_init__(self) -> None:
-        if (self.images is None) != (self.split is None):
-            raise ConfigError(f"source {self.path}: an annotation file needs both images (picture folder) and split")
-        if self.images is None and str(self.path).endswith(".json"):
-            raise ConfigError(f"source {self.path} is an annotation file: give images (picture folder) and split too")
-        if self.images is not None and not isinstance(self.path, str):
-            raise ConfigError(f"source {self.path}: with images and split, path is one annotation file")
+        for name in ("images", "split", "picture_column", "caption_column"):
+            if getattr(self, name) is not None and not self.is_annotation_file:
+                raise ConfigError(
+                    f"source {self.path}: {name} is for an annotation file ({', '.join(SUFFIXES)}); shards have none, "
+                    "leave it out"
+                )
         if self.weight is not None and not self.weight > 0:
             raise ConfigError(
                 f"source {self.path}: weight must be positive, got {self.weight}; leave an unwanted source out"
             )
         if self.first_captions is not None and self.first_captions < 1:
             raise ConfigError(f"source {self.path}: first_captions must be at least 1, got {self.first_captions}")
+
+    @property
+    def is_annotation_file(self) -> bool:
+        """Whether the path is an annotation file, by its extension; else it stands for shards."""
+        return isinstance(self.path, str) and self.path.lower().endswith(SUFFIXES)
 
     @property
     def title(self) -> str:
@@ -65,8 +75,9 @@ def open_source(config: SourceConfig) -> CaptionSource:
     """
     if (own := config.own_source()) is not None:
         return own
-    if config.images is not None and config.split is not None:
-        return AnnotationSource(str(config.path), config.images, config.split, config.title)
+    if config.is_annotation_file:
+        columns = config.picture_column, config.caption_column
+        return AnnotationSource(str(config.path), config.images, config.split, config.title, *columns)
     path = config.path if isinstance(config.path, str) else [str(item) for item in config.path]
     return ShardSource(path, config.title)
 

@@ -75,7 +75,7 @@ class TrainingStream(Dataset[ImageTextSample]):
             try:
                 record = source.source.read(number)
                 words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
-                captions = _usable(record, words[: source.first_captions])
+                captions = usable_captions(record, words[: source.first_captions])
                 caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
                 return record.sample(
                     pixel_values=self._transform(decode_picture(record.picture), generator),
@@ -87,7 +87,7 @@ class TrainingStream(Dataset[ImageTextSample]):
                     rejected=tuple(rejected),
                 )
             except UnusableSample as problem:
-                rejected.append(_rejection(source.source, number, problem))
+                rejected.append(rejection(source.source, number, problem))
         raise _given_up(source.source, rejected)
 
     def _words_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ class EvaluationItems(Dataset[ImageTextSample]):
             number = int(numbers[place - (int(self._ends[chosen]) - len(numbers))])
             try:
                 record = source.read(number)
-                captions = _usable(record, record.captions)
+                captions = usable_captions(record, record.captions)
                 place, text = captions[caption % len(captions)]
                 return record.sample(
                     pixel_values=self._transform(decode_picture(record.picture), torch.Generator()),
@@ -145,12 +145,16 @@ class EvaluationItems(Dataset[ImageTextSample]):
                     rejected=tuple(rejected),
                 )
             except UnusableSample as problem:
-                rejected.append(_rejection(source, number, problem))
+                rejected.append(rejection(source, number, problem))
         raise _given_up(self._samples[0][0], rejected)
 
 
-def _usable(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
-    """Number and cleaned text of each caption that is not empty after cleaning."""
+def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
+    """Number and cleaned text of each caption that is not empty after cleaning.
+
+    Raises:
+        UnusableSample: if there is none.
+    """
     usable = [(place, text) for place, raw in enumerate(captions) if (text := record.cleaned(raw))]
     if not usable:
         raise UnusableSample("empty caption", f"nothing is left of {captions[0][:80]!r} after cleaning")
@@ -162,9 +166,11 @@ def _sample_id(source: CaptionSource, number: int, caption: int) -> str:
     return f"{place.shard}/{place.key}#{caption}"
 
 
-def _rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
+def rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
+    """The record of a sample that could not be used."""
     place = source.locate(number)
-    return RejectedSample(source=place.file, key=place.key, reason=problem.reason, detail=problem.detail)
+    detail = f"{place.row}: {problem.detail}" if place.row else problem.detail
+    return RejectedSample(source=place.file, key=place.key, reason=problem.reason, detail=detail)
 
 
 def _given_up(source: CaptionSource, rejected: Sequence[RejectedSample]) -> ShardError:

@@ -78,7 +78,7 @@ class RepresentationEvaluation:
 
         Returns:
             `loss_itc`, `loss_itm`, `loss_itg` (nats), `itm_accuracy_match`, `itm_accuracy_mismatch` (percent),
-            `image_to_text_r1` … `text_to_image_r10` (percent), and `pairs`.
+            `image_to_text_r1` … `text_to_image_r10` and their mean `recall_mean` (percent), and `pairs`.
         """
         held = self.held
         own = {name: torch.cat(getattr(held, name)) if getattr(held, name) else None for name in _GATHERED}
@@ -104,7 +104,8 @@ class RepresentationEvaluation:
         pictures, rows = torch.unique(image_ids, return_inverse=True)
         first = torch.full_like(pictures, total).scatter_reduce_(0, rows, torch.arange(total), "amin")
         scores = {"loss_itc": contrastive_loss(logits, logits.T, targets).item()}
-        scores |= retrieval_recall(similarity[first], rows)
+        recall = retrieval_recall(similarity[first], rows)
+        scores |= recall | {"recall_mean": sum(recall.values()) / len(recall)}
         uniforms = torch.rand(2, total, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
         text, has_text = sample_hard_negatives(logits, same, uniforms[0])
         image, has_image = sample_hard_negatives(logits.T, same, uniforms[1])

@@ -172,6 +172,7 @@ class TrainingModule(lightning.LightningModule):
             "config": self.run_config,
             "parent": self.parent,
             "about": self.about,
+            "scores": self._scores_now(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -210,6 +211,11 @@ class TrainingModule(lightning.LightningModule):
                 "weights to the file that the run started with"
             )
         self._restate_position(checkpoint, about["accumulate"])
+
+    def _scores_now(self) -> dict[str, float]:
+        """Scores of the validation of this step; none if there was none."""
+        latest = self.validations[-1] if self.validations else {}
+        return latest if latest.get("step") == self.global_step else {}
 
     def _restate_position(self, checkpoint: dict[str, Any], accumulate: int) -> None:
         """Lightning counts micro-batches; state the same position in micro-batches of this run's accumulation."""

@@ -17,7 +17,7 @@ from blip2_train.data.plan import DataPlan, make_plan
 from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.data.stream import EvaluationItems, TrainingStream
-from blip2_train.data.training_source import open_training_sources
+from blip2_train.data.training_source import TrainingSource, open_training_sources
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform, TrainTransform
 from blip2_train.errors import ConfigError
 from blip2_train.types import Batch, Collator
@@ -182,6 +182,11 @@ class ImageTextDataModule(lightning.LightningDataModule):
     def first_step(self) -> int:
         """Optimiser steps that were done before this run went on; 0 for a new run."""
         return self._first_step
+
+    @property
+    def sources(self) -> list[TrainingSource]:
+        """What is trained on, without what is held out; after `setup`."""
+        return self._sources
 
     @property
     def validation_count(self) -> int:

@@ -1,0 +1,143 @@
+"""`python scripts/check.py experiment=<recipe> data=<set> [--all]`: what a run would read, before it costs anything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from blip2_train.cli.check_report import broken_lines, caption_lines, contents_table, copy_lines, sample_lines, show
+from blip2_train.cli.compose import instantiate
+from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.data.holdout import evenly_chosen
+from blip2_train.data.inspection import Inspection, copies, inspect_samples
+from blip2_train.data.source_config import open_source
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.training.data_module import ImageTextDataModule
+from blip2_train.training.lifecycle import quiet_libraries
+from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, ImageTextSample
+
+ABOUT = (
+    "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated pictures, captions "
+    "that are cut. Looks at 1,000 samples of each source; with --all at all of them. Exits with 2 if a run would stop."
+)
+USAGE = "python scripts/check.py [--all] [--samples N]"
+LOOKED_AT = 1000
+"""Samples of each source that are looked at unless all are."""
+WIDTH = 110
+"""Characters that the table may take at least."""
+UNCUT = 512
+"""Tokens at which counting ends."""
+TOLERATED = 0.05
+"""Share of broken samples that the data module tolerates unless told."""
+
+
+def main(arguments: list[str]) -> None:
+    """Print what the configured data are like.
+
+    Raises:
+        ShardError: if a run on them would stop.
+    """
+    settings, most, shown = _options(arguments)
+    config = config_from(["init_from=null", *settings], ABOUT, USAGE)
+    if config is None:
+        return
+    quiet_libraries()
+    data: ImageTextDataModule = instantiate(OmegaConf.merge(config.data, {"rejected_list": None}))
+    data.prepare_data()
+    data.setup()
+    console = Console(width=max(WIDTH, Console().width))
+    show(console, data.plan().lines())
+    parts = _inspect(config, data, most)
+    lengths = [_lengths(config, part) for part in parts]
+    console.print(contents_table(parts, lengths, config.max_text_length))
+    show(console, broken_lines([broken for part in parts for broken in part.broken]))
+    show(console, copy_lines(copies(parts)))
+    show(console, caption_lines(parts, lengths))
+    _refuse(parts, config.data.get("max_rejected_share", TOLERATED))
+    batch = next(iter(data.train_dataloader()))
+    show(console, sample_lines(batch, data.collator, shown))
+    show(console, ["the data can be trained on"])
+
+
+def _options(arguments: Sequence[str]) -> tuple[list[str], int | None, int]:
+    """Settings, most samples of each source to look at (None = all), and samples to show."""
+    settings: list[str] = []
+    most: int | None = LOOKED_AT
+    shown = 3
+    rest = iter(arguments)
+    for argument in rest:
+        option, _, value = argument.partition("=")
+        if option == "--all":
+            most = None
+        elif option == "--samples":
+            value = value or next(rest, "")
+            if not value.isdecimal():
+                raise ConfigError(f"--samples {value}: give the number of samples to show, 0 for none")
+            shown = int(value)
+        else:
+            settings.append(argument)
+    return settings, most, shown
+
+
+def _inspect(config: DictConfig, data: ImageTextDataModule, most: int | None) -> list[Inspection]:
+    parts = []
+    for part in data.sources:
+        chosen = [part.number(int(place)) for place in evenly_chosen(len(part), most)]
+        parts.append(inspect_samples(part.source, "training", len(part), chosen))
+        if len(part.held_out):
+            parts.append(inspect_samples(part.source, "held out", len(part.held_out), _some(part.held_out, most)))
+    if config.data.get("validation") is not None:
+        source = open_source(instantiate(config.data.validation))
+        numbers = evenly_chosen(len(source), config.data.get("validation_samples"))
+        parts.append(inspect_samples(source, "validation", len(numbers), _some(numbers, most)))
+    return parts
+
+
+def _some(numbers: NDArray[np.int64], most: int | None) -> list[int]:
+    return [int(number) for number in numbers[evenly_chosen(len(numbers), most)]]
+
+
+def _lengths(config: DictConfig, part: Inspection) -> list[int]:
+    """Tokens of every caption before anything is cut, with all that the collator puts around it."""
+    uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))
+    texts = [caption for picture in part.pictures for caption in picture.captions]
+    lengths: list[int] = []
+    for first in range(0, len(texts), 64):
+        batch = uncut(
+            [
+                ImageTextSample(pixel_values=torch.zeros(3, 1, 1), caption=text, image_id=0, sample_id="")
+                for text in texts[first : first + 64]
+            ]
+        )
+        lengths += _token_counts(batch)
+    return lengths
+
+
+def _token_counts(batch: Batch) -> list[int]:
+    assert isinstance(batch, ImageTextBatch | GenerationBatch)
+    counts = batch.attention_mask.sum(dim=1)
+    if isinstance(batch, GenerationBatch):  # of an encoder-decoder, the longer of its two texts
+        counts = torch.maximum(counts, (batch.labels >= 0).sum(dim=1))
+    return [int(count) for count in counts]
+
+
+def _refuse(parts: Sequence[Inspection], tolerated: float) -> None:
+    for part in parts:
+        if part.looked_at and len(part.broken) > tolerated * part.looked_at:
+            first = part.broken[0]
+            raise ShardError(
+                f"{len(part.broken)} of {part.looked_at} samples of {part.source} ({part.use}) cannot be used, the "
+                f"first being {first.source}, {first.detail} ({first.reason}); more than data.max_rejected_share "
+                f"{tolerated:g} stops a run: repair the data, or raise it"
+            )
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

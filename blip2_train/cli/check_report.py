@@ -1,0 +1,111 @@
+"""What `check` prints: a table of the data, what is wrong with them, and samples as the model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from blip2_train.data.inspection import Inspection, SeenPicture, leaks
+from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
+
+_COLUMNS = ("source", "use", "pictures", "looked at", "captions", "broken", "tokens", "cut")
+_LISTED = 10
+_FIXES = {
+    "missing picture": "put the picture there, or remove the row",
+    "unreadable picture": "save the picture again, or remove it",
+    "picture too large": "make the picture smaller",
+    "empty caption": "write words, or remove the row",
+    "missing text": "write a caption, or remove the row",
+}
+
+
+def contents_table(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]], longest: int) -> Table:
+    """A row per source and use.
+
+    Args:
+        parts: What was looked at.
+        lengths: Tokens of each caption of each part.
+        longest: Tokens that are kept.
+    """
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in _COLUMNS[:2] else "right")
+    for part, tokens in zip(parts, lengths, strict=True):
+        cut = sum(length > longest for length in tokens)
+        table.add_row(
+            part.source,
+            part.use,
+            f"{part.samples:,}",
+            f"{part.looked_at:,}",
+            f"{len(tokens):,}",
+            f"{len(part.broken):,}",
+            f"{min(tokens)} … {max(tokens)}" if tokens else "",
+            f"{cut:,} ({100 * cut / len(tokens):.1f} %)" if tokens else "",
+        )
+    return table
+
+
+def caption_lines(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]]) -> list[str]:
+    """The shortest and the longest caption over all parts."""
+    texts = [caption for part in parts for picture in part.pictures for caption in picture.captions]
+    counted = sorted(zip((length for tokens in lengths for length in tokens), texts, strict=True))
+    ends = (("shortest", counted[:1]), ("longest", counted[-1:]))
+    note = "tokens are counted with start, prompt and end, before what is beyond max_text_length is cut"
+    return [note, *(f"{name} caption, {length} tokens: {text}" for name, found in ends for length, text in found)]
+
+
+def broken_lines(broken: Sequence[RejectedSample]) -> list[str]:
+    """Where each broken sample lies, what is wrong with it, and what to do."""
+    lines = [
+        f"broken: {sample.source}, {sample.key}: {sample.reason} ({sample.detail}); "
+        + _FIXES.get(sample.reason, "mend it")
+        for sample in broken[:_LISTED]
+    ]
+    more = [f"broken: and {len(broken) - _LISTED} more"] if len(broken) > _LISTED else []
+    note = ["a run takes another sample in the place of a broken one, and lists it in rejected.jsonl"] if broken else []
+    return [*lines, *more, *note]
+
+
+def copy_lines(groups: Sequence[Sequence[tuple[Inspection, SeenPicture]]]) -> list[str]:
+    """Which pictures are the same file under several names."""
+    lines = []
+    for group in groups[:_LISTED]:
+        places = " = ".join(f"{picture.where} ({part.use})" for part, picture in group[:4])
+        more = f" = {len(group) - 4} more" if len(group) > 4 else ""
+        warning = "; validation shows what was trained on: remove one" if leaks(group) else ""
+        lines.append(f"same picture: {places}{more}{warning}")
+    leaking = sum(leaks(group) for group in groups)
+    total = [f"same picture: {len(groups)} times in all, {leaking} of them in training and in validation"]
+    return [*lines, *(total if groups else [])]
+
+
+def sample_lines(batch: Batch, collator: Collator, shown: int) -> list[str]:
+    """Samples as the model reads them: size and range of the picture, ids, and what ids and labels stand for."""
+    assert isinstance(batch, ImageTextBatch | GenerationBatch)
+    lines = []
+    for row in range(min(shown, len(batch))):
+        pixels, ids = batch.pixel_values[row], batch.input_ids[row][batch.attention_mask[row]]
+        size = " x ".join(map(str, pixels.shape))
+        lines.append(f"sample {batch.sample_ids[row]}: picture {size}, {pixels.min():.2f} … {pixels.max():.2f}")
+        lines.append(f"  ids    {' '.join(map(str, ids.tolist()))}")
+        lines.append(f"  reads  {_text(collator, ids)!r}")
+        if isinstance(batch, GenerationBatch):
+            labels = batch.labels[row]
+            lines.append(f"  says   {_text(collator, labels[labels >= 0])!r}")
+    return lines
+
+
+def _text(collator: Collator, ids: Tensor) -> str:
+    tokenizer = collator.tokenizer
+    plain = tokenizer.tokenizer if isinstance(tokenizer, LanguageTokenizer) else tokenizer
+    return str(plain.decode(ids.tolist()))
+
+
+def show(console: Console, lines: Sequence[str]) -> None:
+    """Print lines as they are, however wide the terminal is."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,92 @@
+"""Looks at samples as they lie in the data: which can be used, and which show the same picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from blip2_train.data.pictures import decode_picture
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.source import CaptionSource
+from blip2_train.data.stream import rejection, usable_captions
+from blip2_train.types import RejectedSample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPicture:
+    """A picture that can be used."""
+
+    where: str
+    """File and row or key, for people."""
+    image_id: int
+    content: bytes
+    """Hash of its file."""
+    captions: tuple[str, ...]
+    """Cleaned, those that are not empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What was found among the samples of one source that serve one purpose."""
+
+    source: str
+    use: str
+    """`training`, `held out` or `validation`."""
+    samples: int
+    """All there are."""
+    pictures: tuple[SeenPicture, ...]
+    """Those looked at that can be used."""
+    broken: tuple[RejectedSample, ...]
+    """Those looked at that cannot."""
+
+    @property
+    def looked_at(self) -> int:
+        """Samples that were read."""
+        return len(self.pictures) + len(self.broken)
+
+
+def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iterable[int]) -> Inspection:
+    """Read and decode samples.
+
+    Args:
+        source: Where they lie.
+        use: What they serve.
+        samples: How many of the source serve it.
+        numbers: Which of those to look at.
+    """
+    seen: list[SeenPicture] = []
+    broken: list[RejectedSample] = []
+    for number in numbers:
+        try:
+            record = source.read(number)
+            captions = tuple(text for _, text in usable_captions(record, record.captions))
+            decode_picture(record.picture)
+        except UnusableSample as problem:
+            broken.append(rejection(source, number, problem))
+            continue
+        place = source.locate(number)
+        content = hashlib.blake2b(record.picture, digest_size=16).digest()
+        where = f"{place.file}, {place.row or place.key}"
+        seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, captions=captions))
+    return Inspection(source=source.name, use=use, samples=samples, pictures=tuple(seen), broken=tuple(broken))
+
+
+def copies(parts: Sequence[Inspection]) -> list[tuple[tuple[Inspection, SeenPicture], ...]]:
+    """Pictures with the same content that count as different ones, or that are trained on and validated on.
+
+    Returns:
+        Each group of equal pictures, in the order they were seen.
+    """
+    groups: dict[bytes, list[tuple[Inspection, SeenPicture]]] = {}
+    for part in parts:
+        for picture in part.pictures:
+            groups.setdefault(picture.content, []).append((part, picture))
+    return [
+        tuple(group) for group in groups.values() if len({picture.image_id for _, picture in group}) > 1 or leaks(group)
+    ]
+
+
+def leaks(group: Sequence[tuple[Inspection, SeenPicture]]) -> bool:
+    """Whether one of a group of equal pictures is trained on, and another is not."""
+    return len({part.use == "training" for part, _ in group}) > 1
