@@ -8,7 +8,7 @@ from typing import Any
 
 from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.data.generation_collate import IGNORED, stack_texts
-from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.language_tokenizer import AnsweringTokenizer
 from blip2_train.data.text import put_question
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import ConfigError
@@ -23,8 +23,7 @@ class AnswerCollator:
     cut. An answer that is too long loses its last tokens before the end token.
 
     Args:
-        tokenizer: Of the language model, padding on the right.
-        question_tokenizer: Of the Q-Former.
+        tokenizer: Of language model and Q-Former, padding on the right.
         max_text_length: Tokens of the question in its form, with start (and end, if an encoder reads it); and of the
             question for the Q-Former.
         max_answer_length: Tokens of the answer with the end token.
@@ -36,8 +35,7 @@ class AnswerCollator:
 
     def __init__(
         self,
-        tokenizer: LanguageTokenizer,
-        question_tokenizer: Any,
+        tokenizer: AnsweringTokenizer,
         max_text_length: int = 64,
         max_answer_length: int = 16,
         prompt: str = "Question: {} Answer:",
@@ -46,7 +44,7 @@ class AnswerCollator:
             raise ConfigError(f"prompt {prompt!r} has no {{}} for the question; write 'Question: {{}} Answer:'")
         if max_answer_length < 2:
             raise ConfigError(f"max_answer_length must be at least 2 (a token and the end), got {max_answer_length}")
-        self.tokenizer, self.question_tokenizer = tokenizer, question_tokenizer
+        self.tokenizer = tokenizer
         self.max_text_length, self.max_answer_length, self.prompt = max_text_length, max_answer_length, prompt
         if (taken := len(tokenizer.prompt(put_question(prompt, "")))) >= max_text_length:
             raise ConfigError(
@@ -56,7 +54,7 @@ class AnswerCollator:
 
     def fingerprint(self) -> Fingerprint:
         """What has to stay the same for a run to continue."""
-        words = tokenizer_fingerprint(self.question_tokenizer)["tokenizer"]
+        words = tokenizer_fingerprint(self.tokenizer.question_tokenizer)["tokenizer"]
         kind: Fingerprint = {"prompt": self.prompt, "max_answer_length": self.max_answer_length, "questions": words}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
@@ -80,18 +78,12 @@ class AnswerCollator:
             texts = [self._continued(prompt, sample.caption) for prompt, sample in zip(prompts, asked, strict=True)]
             read = [ids for ids, _ in texts]
             said = [[IGNORED] * front + ids[front:] for ids, front in texts]
-        words = self.question_tokenizer(
-            [sample.question for sample in asked],
-            padding="longest",
-            truncation=True,
-            max_length=self.max_text_length,
-            return_tensors="pt",
-        )
+        words = self.tokenizer.questions([sample.question for sample in asked], self.max_text_length)
         batch = stack_texts(self.tokenizer, asked, read, said)
         return AnswerBatch(
             **{field.name: getattr(batch, field.name) for field in fields(GenerationBatch)},
-            qformer_input_ids=words["input_ids"],
-            qformer_attention_mask=words["attention_mask"].bool(),
+            qformer_input_ids=words.input_ids,
+            qformer_attention_mask=words.attention_mask,
             questions=tuple(sample.question for sample in asked),
             question_ids=tuple(sample.question_id for sample in asked),
             question_types=tuple(sample.question_type for sample in asked),
@@ -116,12 +108,13 @@ def load_answer_collator(
     pad_token: str | None = None,
 ) -> AnswerCollator:
     """An `AnswerCollator` for language model `name` and the Q-Former's `tokenizer`; tokens as `LanguageTokenizer`'s."""
-    speaking = LanguageTokenizer(
+    speaking = AnsweringTokenizer(
         name,
+        load_qformer_tokenizer(tokenizer),
         padding_side="right",
         encoder_decoder=encoder_decoder,
         start_token=start_token,
         end_token=end_token,
         pad_token=pad_token,
     )
-    return AnswerCollator(speaking, load_qformer_tokenizer(tokenizer), max_text_length, max_answer_length, prompt)
+    return AnswerCollator(speaking, max_text_length, max_answer_length, prompt)
