@@ -15,7 +15,7 @@ from blip2_train.checkpoints.export import Manifest, read_export
 from blip2_train.checkpoints.files import fingerprint, read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
-from blip2_train.checkpoints.text_half import TEXT_HALF, load_text_half, needs_text_half, unread_text
+from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.generative import GenerativeModel
@@ -90,7 +90,7 @@ def handover_rule(
     if manifest.stage == "stage1":
         fresh = (*tower, "language_model.*", "language_projection.*")
         return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
-    text = TEXT_HALF if needs_text_half(model, manifest) else ()
+    text = read_text(model) if needs_text_half(model, manifest) else ()
     return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from blip2_train.checkpoints.export import Manifest, read_export
@@ -10,7 +11,21 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 
-TEXT_HALF = ("embeddings.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
+
+def text_half(layers: Iterable[int]) -> tuple[str, ...]:
+    """Patterns for the text feed-forward of these layers (a `*` in place of the number would match attention too)."""
+    return tuple(f"qformer.encoder.layer.{number}.{part}.*" for number in layers for part in ("intermediate", "output"))
+
+
+def read_text(model: GenerativeModel) -> tuple[str, ...]:
+    """What a Q-Former that reads questions has of a text half: all but the last layer's feed-forward."""
+    return ("embeddings.*", *text_half(range(model.qformer_config.num_layers - 1)))
+
+
+def unread_text(model: GenerativeModel) -> tuple[str, ...]:
+    """What of a text half the model has no place for: everything, or the last layer's feed-forward."""
+    layers = model.qformer_config.num_layers
+    return text_half([layers - 1]) if model.question_to_qformer else ("embeddings.*", *text_half(range(layers)))
 
 
 def needs_text_half(model: ImageTextModel | GenerativeModel, manifest: Manifest) -> bool:
@@ -44,12 +59,5 @@ def load_text_half(
     if source.stage != "stage1":
         raise CheckpointMismatch(f"init_text_from={init_text_from} is an export of {source.stage}; give one of stage1")
     what = f"text half of export {init_text_from}"
-    return [load_by_rule(model, state, HandoverRule(what=what, only=TEXT_HALF, may_ignore=("*",)))]
-
-
-def unread_text(model: GenerativeModel) -> tuple[str, ...]:
-    """What of a text half the model has no place for: everything, or the last layer's feed-forward."""
-    if not model.question_to_qformer:
-        return TEXT_HALF
-    last = f"qformer.encoder.layer.{model.qformer_config.num_layers - 1}"
-    return (f"{last}.intermediate.*", f"{last}.output.*")
+    assert isinstance(model, GenerativeModel)
+    return [load_by_rule(model, state, HandoverRule(what=what, only=read_text(model), may_ignore=("*",)))]
