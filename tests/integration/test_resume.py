@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
+from training_process import assert_same_run, run_folder, samples, start
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
 
-HERE = Path(__file__).parent
 KILL = 7
-
-
-def start(folder: Path, *overrides: str, kill_at: int | None = None, code: int = 0) -> str:
-    """Run the training command in a process of its own and wait for it; what it printed."""
-    folder.mkdir(exist_ok=True)
-    record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}}}"
-    paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parents[1], HERE, HERE.parent))])
-    cache = str(folder.parent / "cache")
-    done = subprocess.run(
-        [sys.executable, str(HERE / "training_child.py"), *arguments(folder), f"callbacks.record={record}", *overrides],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def run_folder(folder: Path) -> Path:
-    """The only run folder below an output folder."""
-    (found,) = folder.glob("demo_*/*")
-    return found
-
-
-def losses(folder: Path) -> dict[str, dict[str, str]]:
-    """Rows of metrics.csv by step and kind, as text: equal text is equal bits."""
-    rows = list(csv.DictReader((run_folder(folder) / "metrics.csv").open()))
-    kinds = {row["step"] + (" train" if row["train/loss"] else " val"): row for row in rows}
-    assert len(kinds) == len(rows), "a step was logged twice"
-    return {kind: {key: value for key, value in row.items() if value} for kind, row in sorted(kinds.items())}
-
-
-def samples(folder: Path, ranks: int = 1) -> dict[int, list[str]]:
-    """Sample ids of each step, the last time it was run; micro-batches and ranks together."""
-    steps: dict[int, list[str]] = {}
-    for rank in range(ranks):
-        mine: dict[int, list[str]] = {}
-        for line in (folder / f"samples.{rank}.jsonl").read_text().splitlines():
-            step, ids = json.loads(line)
-            mine[step] = ids
-        for step, ids in mine.items():
-            steps.setdefault(step, []).extend(ids)
-    return steps
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +39,6 @@ def stopped(place: Path) -> Path:
     """Output folder of a run that was killed and not resumed."""
     start(place / "stopped", "data.num_workers=0", kill_at=KILL, code=-signal.SIGKILL)
     return place / "stopped"
-
-
-def assert_same_run(one: Path, other: Path, ranks: int = 1) -> None:
-    """Losses, scores, samples and exported weights are bitwise equal."""
-    assert samples(one, ranks) == samples(other, ranks)
-    assert losses(one) == losses(other)
-    a, b = (load_file(run_folder(folder) / "export" / "model.safetensors") for folder in (one, other))
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

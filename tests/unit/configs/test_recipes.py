@@ -94,9 +94,38 @@ TABLES |= {
 """Numbers of the same section, and what of the released code stage 2 keeps."""
 
 
+VQA = {
+    "steps": 82_165,
+    "global_batch_size": 128,
+    "image_size": 490,
+    "model.vision.name": VIT_G,
+    "model.vision.frozen": False,
+    "model.vision.dtype": "float32",
+    "model.vision.gradient_checkpointing": True,
+    "model.question_to_qformer": True,
+    "model.qformer.num_queries": 32,
+    "optim.lr": 1e-5,
+    "optim.warmup_steps": 1000,
+    "optim.betas": [0.9, 0.999],
+    "optim.weight_decay": 0.05,
+    "optim.layer_decay": 0.95,
+    "collator.prompt": "Question: {} Answer:",
+    "module.prompt": "Question: {} Answer:",
+    "module.generation.num_beams": 5,
+    "module.generation.length_penalty": -1.0,
+    "monitor": "val/vqa/accuracy",
+}
+TABLES |= {
+    "vqa_opt_2.7b": VQA | {"model.language.architecture.hidden_size": 2560, "collator.encoder_decoder": False},
+    "vqa_opt_6.7b": VQA | {"model.language.architecture.hidden_size": 4096, "optim.layer_decay": 0.9},
+    "vqa_flan_t5_xl": VQA | {"model.language.architecture.d_model": 2048, "collator.encoder_decoder": True},
+}
+"""Numbers of Li et al., 2023, table 8; beams and penalty: section 4.1."""
+
+
 def started(recipe: str) -> list[str]:
     """What recipes of later stages have to be told: where they start from."""
-    return ["init_from=null"] if recipe.startswith("stage2_") else []
+    return ["init_from=null"] if recipe.startswith(("stage2_", "vqa_")) else []
 
 
 def below(recipe: str) -> dict[str, Any]:
@@ -104,7 +133,7 @@ def below(recipe: str) -> dict[str, Any]:
     text = yaml.safe_load((FOLDER / "experiment" / f"{recipe}.yaml").read_text("utf-8"))
     found: dict[str, Any] = {}
     for entry in text.get("defaults", []):
-        if isinstance(entry, str) and entry not in ("_self_", "_stage2"):
+        if isinstance(entry, str) and not entry.startswith("_"):
             found |= below(entry) | written(FOLDER / "experiment" / f"{entry}.yaml")
     return found
 

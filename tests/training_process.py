@@ -1,0 +1,80 @@
+"""Runs the training command in a process of its own, to be killed, and reads what such a run left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tiny_run import arguments
+
+HERE = Path(__file__).parent
+
+
+def start(
+    folder: Path, *overrides: str, base: Sequence[str] | None = None, kill_at: int | None = None, code: int = 0
+) -> str:
+    """Run the training command in a process of its own and wait for it; what it printed.
+
+    Args:
+        folder: Where its output goes.
+        *overrides: Settings beside those of `base`.
+        base: The command line of a small run; None = that of stage 1.
+        kill_at: Step after which it kills itself.
+        code: The exit status that is expected.
+    """
+    folder.mkdir(exist_ok=True)
+    record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}}}"
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parent, HERE, HERE / "integration"))])
+    cache, child = str(folder.parent / "cache"), HERE / "integration/training_child.py"
+    done = subprocess.run(
+        [sys.executable, str(child), *(base or arguments(folder)), f"callbacks.record={record}", *overrides],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def run_folder(folder: Path) -> Path:
+    """The only run folder below an output folder."""
+    (found,) = folder.glob("demo_*/*")
+    return found
+
+
+def losses(folder: Path) -> dict[str, dict[str, str]]:
+    """Rows of metrics.csv by step and kind, as text: equal text is equal bits."""
+    rows = list(csv.DictReader((run_folder(folder) / "metrics.csv").open()))
+    kinds = {row["step"] + (" train" if row["train/loss"] else " val"): row for row in rows}
+    assert len(kinds) == len(rows), "a step was logged twice"
+    return {kind: {key: value for key, value in row.items() if value} for kind, row in sorted(kinds.items())}
+
+
+def samples(folder: Path, ranks: int = 1) -> dict[int, list[str]]:
+    """Sample ids of each step, the last time it was run; micro-batches and ranks together."""
+    steps: dict[int, list[str]] = {}
+    for rank in range(ranks):
+        mine: dict[int, list[str]] = {}
+        for line in (folder / f"samples.{rank}.jsonl").read_text().splitlines():
+            step, ids = json.loads(line)
+            mine[step] = ids
+        for step, ids in mine.items():
+            steps.setdefault(step, []).extend(ids)
+    return steps
+
+
+def assert_same_run(one: Path, other: Path, ranks: int = 1) -> None:
+    """Losses, scores, samples and exported weights are bitwise equal."""
+    assert samples(one, ranks) == samples(other, ranks)
+    assert losses(one) == losses(other)
+    a, b = (load_file(run_folder(folder) / "export" / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
