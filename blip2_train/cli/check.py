@@ -128,13 +128,17 @@ def _token_counts(batch: Batch) -> list[int]:
 
 
 def _refuse(parts: Sequence[Inspection], tolerated: float) -> None:
-    for part in parts:
-        if part.looked_at and len(part.broken) > tolerated * part.looked_at:
-            first = part.broken[0]
+    """Refuse as a run would: too many of the samples that are trained on are broken, or all of those that are not."""
+    training = [part for part in parts if part.use == "training"]
+    others = [part for part in parts if part.use != "training"]
+    for group, share in ((training, tolerated), *(([part], 1 - 1e-9) for part in others)):
+        broken = [sample for part in group for sample in part.broken]
+        looked_at = sum(part.looked_at for part in group)
+        if len(broken) > share * looked_at:
             raise ShardError(
-                f"{len(part.broken)} of {part.looked_at} samples of {part.source} ({part.use}) cannot be used, the "
-                f"first being {first.source}, {first.detail} ({first.reason}); more than data.max_rejected_share "
-                f"{tolerated:g} stops a run: repair the data, or raise it"
+                f"{len(broken)} of {looked_at} samples of {', '.join(part.source for part in group)} ({group[0].use}) "
+                f"cannot be used, the first being {broken[0].source}, {broken[0].key} ({broken[0].reason}); a run stops"
+                f" at more than data.max_rejected_share {tolerated:g}: repair the data, or raise it"
             )
 
 

@@ -9,7 +9,7 @@ from blip2_train.errors import ConfigError
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 _LAST = "last:"
 _SCRIPTS = {"demo_stage1": "pretrain_stage1.sh", "demo_stage2_opt": "pretrain_stage2.sh"}
-"""What makes the exports that other recipes start from."""
+"""Scripts that make the exports which demo recipes start from."""
 
 
 def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:

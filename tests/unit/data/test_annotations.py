@@ -29,7 +29,7 @@ def _write(folder: Path, **changes: Any) -> str:
 def test_splits_captions_and_identities(tmp_path: Path) -> None:
     path = _write(tmp_path)
     source = AnnotationSource(path, str(tmp_path), "val", "coco")
-    assert len(source) == 2 and source.locate(0) == (path, "dataset", "val2014/2.jpg")
+    assert len(source) == 2 and source.locate(0) == (path, "dataset", "val2014/2.jpg", "entry 3 of images")
     record = source.read(0)
     assert record.captions == tuple(f"caption 2 {sentence}" for sentence in range(5))
     assert record.image_id == 1002 and record.picture == picture()
@@ -49,8 +49,10 @@ def test_broken_files_are_one_clear_line(tmp_path: Path) -> None:
         ((str(tmp_path / "no.json"), images, "val"), "no.json does not exist"),
         ((path, str(tmp_path / "nowhere"), "val"), "picture folder .*nowhere does not exist"),
         ((path, images, "dev"), "no picture of split 'dev'; its splits are restval, test, train, val"),
-        ((str(tmp_path / "list.json"), images, "val"), "is not a Karpathy JSON"),
-        ((str(tmp_path / "torn.json"), images, "val"), "is not a Karpathy JSON"),
+        ((path, images, None), "has the splits restval, test, train, val: choose with split"),
+        ((path, str(tmp_path / "val2014"), "val"), "there is no picture .*val2014/val2014/2.jpg, nor any other of 2"),
+        ((str(tmp_path / "list.json"), images, None), "has no column 'caption' or 'text'; its columns are 'image'"),
+        ((str(tmp_path / "torn.json"), images, "val"), "is no valid JSON"),
         ((str(tmp_path / "bare.json"), images, "val"), "is not a Karpathy JSON.*filename"),
     ]:
         with pytest.raises(ShardError, match=message) as caught:
@@ -64,8 +66,12 @@ def test_source_descriptions(tmp_path: Path) -> None:
     assert SourceConfig(path="/data/cc3m/*.tar").title == "cc3m"
     assert SourceConfig(path="/data/cc3m").title == "cc3m"
     assert SourceConfig(path=["/a/0.tar", "/a/1.tar"], name="mine").title == "mine"
-    incomplete = [{"path": path}, {"path": path, "split": "val"}, {"path": [path], "split": "val", "images": "x"}]
-    for wrong in (*incomplete, {"path": "x", "weight": 0.0}, {"path": "x", "first_captions": 0}):
+    for_files = [
+        {"path": "shards", "split": "val"},
+        {"path": [path], "images": "x"},
+        {"path": "x", "caption_column": "a"},
+    ]
+    for wrong in (*for_files, {"path": "x", "weight": 0.0}, {"path": "x", "first_captions": 0}):
         with pytest.raises(ConfigError):
             SourceConfig(**wrong)
 

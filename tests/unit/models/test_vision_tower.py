@@ -37,6 +37,44 @@ def test_a_trained_tower_takes_gradient_and_follows_train() -> None:
     assert all(p.grad is not None for p in tower.parameters())
 
 
+PARTS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8}
+FAMILIES = {
+    "vit_tiny_patch16_224": PARTS,
+    "eva_giant_patch14_clip_224": PARTS,
+    "vit_large_patch14_clip_quickgelu_224": PARTS,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(name: str) -> None:
+    """Also with random drops: the second pass draws the same as the first."""
+    found = {}
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        overrides = FAMILIES[name] | {"proj_drop_rate": 0.3}
+        tower = VisionTower(
+            vision_config(name=name, frozen=False, gradient_checkpointing=checkpointing, overrides=overrides)
+        ).train()
+        pictures, kept = torch.randn(2, 3, 32, 32), 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            features = tower(pictures)
+        features.square().sum().backward()
+        found[checkpointing] = (kept, features.detach(), {n: p.grad for n, p in tower.named_parameters()})
+    (whole, features, gradients), (less, again, others) = found[False], found[True]
+    assert less < whole / 3
+    torch.testing.assert_close(again, features, rtol=0, atol=0)
+    assert len(gradients) == len(others) > 30
+    for parameter, gradient in gradients.items():
+        assert gradient is not None and gradient.abs().max() > 0, parameter
+        torch.testing.assert_close(others[parameter], gradient, rtol=0, atol=0)
+
+
 def test_sixteen_bit_weights_run_in_their_own_precision_under_autocast() -> None:
     tower = VisionTower(vision_config(dtype="float16"))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,7 +1,10 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from processes import run_processes
+from same_picture import ROWS, pairs_by_rule
 from tiny import image_text_batch, image_text_model
 
 from blip2_train.errors import ConfigError
@@ -39,6 +42,16 @@ def test_repeated_pictures_matter_only_behind_the_flag() -> None:
         objective = RepresentationObjective(mask_same_image=flag)
         a, b = (objective(model, x, torch.Generator()).terms["itc"] for x in (batch, repeated))
         assert torch.equal(a, b) == equal
+
+
+def test_pairs_of_one_picture_are_never_negatives(tmp_path: Path) -> None:
+    """Over 300 random batches on one process and on two, whose batches share pictures."""
+    two = run_processes((2,), pairs_by_rule, tmp_path)[2]
+    for found in (pairs_by_rule(), *two):
+        for rule in ("masked", "floor"):
+            same, other = found[rule]
+            assert same == 0 and other > 300 * ROWS
+        assert found["no mask"][0] > 0, "without the mask there would be such pairs"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Retrieval on the embedded world, from the newest stage-1 export (bash run_scripts/pretrain_stage1.sh makes one).
+# Settings are passed on, also a recipe of the paper: experiment=retrieval_coco_vit_g init_from=<stage-1 export> trainer=ddp
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
+exec "$PYTHON" "$ROOT/scripts/train.py" experiment=demo_retrieval "$@"

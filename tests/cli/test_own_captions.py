@@ -1,0 +1,186 @@
+"""Captions of one's own train from the command line alone, and `check` says what is wrong with them before."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from caption_files import LAYOUTS, Row, as_csv, rows, write_pictures
+from PIL import Image
+from shard_files import encode, write_shards, write_tokenizer
+from tiny_run import arguments
+
+from blip2_train.cli.check import main as check
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train import main
+
+TWO_STEPS = ("data=captions", "data.num_workers=0", "steps=2", "validate_every=2", "optim.warmup_steps=0")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with twenty pictures and a tokenizer."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_tokenizer(tmp_path / "tokenizer")
+    write_pictures(tmp_path / "pictures", 20)
+    return tmp_path
+
+
+def settings(place: Path, source: Path, *more: str) -> list[str]:
+    """Arguments of a tiny run on a file of captions."""
+    run = f"paths.run_dir={place / 'outputs' / 'run'}"
+    return [*arguments(place / "outputs"), *TWO_STEPS, f"data.source={source}", run, *more]
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_twenty_pictures_train(layout: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line only; beside the pictures, or elsewhere with the folder named."""
+    beside = layout in ("csv", "coco")
+    file = LAYOUTS[layout](place / ("pictures" if beside else ".") / "captions", rows(20, captions=2))
+    more = [] if beside else [f"data.images={place / 'pictures'}"]
+    more += ["data.split=train"] if layout == "karpathy" else []
+    assert run_command(main, settings(place, file, *more)) == 0, said(capsys)
+    assert "captions: 18 samples in 1 file" in said(capsys)
+    results = json.loads((place / "outputs" / "run" / "results.json").read_text())
+    assert results["steps"] == 2 and results["val/pairs"] == 2 and results["rejected_samples"] == 0
+    assert run_command(check, settings(place, file, *more)) == 0
+    assert "the data can be trained on" in said(capsys)
+
+
+def text_of(place: Path, change: Callable[[list[Row]], list[Row]]) -> Path:
+    return as_csv(place / "pictures" / "captions", change(rows(20)))
+
+
+def no_caption_column(place: Path) -> Path:
+    file = text_of(place, lambda content: content)
+    file.write_text(file.read_text().replace("caption,", "words,", 1))
+    return file
+
+
+def missing_picture(place: Path) -> Path:
+    (place / "pictures" / "p03.jpg").unlink()
+    return text_of(place, lambda content: content)
+
+
+def empty_caption(place: Path) -> Path:
+    return text_of(
+        place, lambda content: [(path, "" if n == 3 else text, n) for n, (path, text, _) in enumerate(content)]
+    )
+
+
+def truncated(place: Path) -> Path:
+    noise = Image.effect_noise((200, 200), 60).convert("RGB")
+    (place / "pictures" / "p03.jpg").write_bytes(encode(noise, "JPEG")[:2000])
+    return text_of(place, lambda content: content)
+
+
+def duplicate_id(place: Path) -> Path:
+    return text_of(
+        place, lambda content: [(path, text, 7 if n < 2 else n + 10) for n, (path, text, _) in enumerate(content)]
+    )
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Path], int, str]] = {
+    "missing column": (
+        no_caption_column,
+        2,
+        "captions.csv has no column 'caption' or 'text'.*'words'.*data.caption_column",
+    ),
+    "missing picture": (missing_picture, 0, "captions.csv, p03.jpg: missing picture .line 5:.*put the picture there"),
+    "empty caption": (empty_caption, 0, "captions.csv, p03.jpg: empty caption .line 5:.*write words"),
+    "truncated JPEG": (truncated, 0, "captions.csv, p03.jpg: unreadable picture .line 5:.*truncated.*save the picture"),
+    "duplicate id": (
+        duplicate_id,
+        2,
+        "captions.csv, line 3: image_id '7' of p01.jpg is that of p00.jpg .line 2.; give",
+    ),
+}
+"""How the file is broken, the exit code of `check`, and what it says: file, row and fix."""
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_named_with_row_and_fix(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One broken sample of twenty is passed over in training, and listed; what concerns the whole file stops it."""
+    breaking, code, words = BROKEN[name]
+    file = breaking(place)
+    trained = [*settings(place, file), "data.holdout=0", "validate_every=null", "steps=10"]
+    assert run_command(check, ["--all", *trained]) == code
+    assert re.search(words, said(capsys))
+    assert run_command(main, trained) == code
+    printed = said(capsys)
+    if code:
+        assert re.search(words, printed)
+    else:
+        (line,) = (place / "outputs" / "run" / "rejected.jsonl").read_text().splitlines()
+        rejected = json.loads(line)
+        assert rejected["source"] == str(file) and rejected["key"] == "p03.jpg" and "line 5" in rejected["detail"]
+        assert f"1 {rejected['reason']}" in printed
+
+
+def test_pictures_of_other_modes_are_turned_into_rgb(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, mode in enumerate(("L", "CMYK", "RGBA", "P", "1")):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 20), (9, 99, 199)).convert(mode).save(file, "PNG" if mode not in ("CMYK",) else "JPEG")
+        (place / "pictures" / f"p{number:02d}.jpg").write_bytes(file.getvalue())
+    source = text_of(place, lambda content: content)
+    assert run_command(check, ["--all", *settings(place, source)]) == 0
+    assert "broken" not in said(capsys).split("\n", 5)[5]
+    assert run_command(main, settings(place, source, "steps=10", "validate_every=10")) == 0
+    assert not (place / "outputs" / "run" / "rejected.jsonl").exists()
+
+
+def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "pictures" / "p19.jpg").write_bytes((place / "pictures" / "p18.jpg").read_bytes())
+    long = "a cat " * 12
+    source = text_of(
+        place, lambda content: [(path, long if n == 5 else text, n) for n, (path, text, _) in enumerate(content)]
+    )
+    assert (
+        run_command(
+            check, ["--all", "--samples", "2", *settings(place, source, "data.holdout=0", "validate_every=null")]
+        )
+        == 0
+    )
+    printed = said(capsys)
+    assert re.search(r"captions\s+training\s+20\s+20\s+20\s+0\s+7 … 26\s+1 \(5\.0 %\)", printed), printed
+    assert re.search(r"same picture: .*line 20 \(training\) = .*line 21 \(training\)", printed)
+    assert f"longest caption, 26 tokens: {long.strip()}" in printed
+    assert printed.count("picture 3 x 24 x 24") == 2
+    (ids, *_), (reads, *_) = re.findall(r"  ids    (.*)", printed), re.findall(r"  reads  '(.*)'", printed)
+    assert (
+        ids.startswith("2 ") and len(ids.split()) <= 14 and reads.startswith("[CLS] a cat") and reads.endswith("[SEP]")
+    )
+    assert not (place / "outputs").exists(), "a check leaves nothing behind"
+
+
+def test_check_refuses_what_a_run_would_stop_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(0, 20, 3):
+        (place / "pictures" / f"p{number:02d}.jpg").write_bytes(b"no picture")
+    source = text_of(place, lambda content: content)
+    assert run_command(check, settings(place, source)) == 2
+    assert "max_rejected_share" in said(capsys)
+
+
+def test_check_of_shards_and_of_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shards(place / "shards", [9, 13])
+    shards = ["data=shards", f"data.source={place / 'shards'}"]
+    common = [*arguments(place / "outputs"), "experiment=demo_caption_opt", "data.num_workers=0", "init_from=null"]
+    assert run_command(check, [*common, *shards, "collator.prompt=a photo of", "max_text_length=20"]) == 0
+    printed = said(capsys)
+    assert re.search(r"shards\s+training\s+20\s", printed) and re.search(r"shards\s+held out\s+2\s", printed)
+    says = re.findall(r"  says   '(.*)'", printed)
+    reads = re.findall(r"  reads  '(.*)'", printed)
+    assert len(says) == len(reads) == 3
+    for read, label in zip(reads, says, strict=True):
+        assert read.endswith(label) and " photo of" in read and " photo of" not in label and label.endswith(r"\n")

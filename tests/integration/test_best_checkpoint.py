@@ -1,0 +1,103 @@
+"""The best validation of a run decides what is exported, also of a run that was killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from shard_files import write_shards, write_tokenizer
+from tiny_run import arguments
+from training_process import assert_same_run, run_folder, start
+
+from blip2_train.checkpoints.export import read_export
+from blip2_train.cli.export import main as export
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train import main
+
+RISING = ("validate_every=3", "monitor=val/loss_itg", "optim.lr=0.5", "optim.min_lr=0.4", "optim.warmup_steps=6")
+"""A run whose loss falls first, then rises with a learning rate far too large."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("best")
+    write_shards(folder / "shards", [9, 4, 13])
+    write_tokenizer(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Path) -> Path:
+    start(place / "whole", "data.num_workers=0", *RISING)
+    return place / "whole"
+
+
+def validated(folder: Path) -> dict[int, float]:
+    """The monitored score by step."""
+    rows = csv.DictReader((run_folder(folder) / "metrics.csv").open())
+    return {int(row["step"]): float(row["val/loss_itg"]) for row in rows if row["val/loss_itg"]}
+
+
+def test_the_best_weights_are_exported_and_the_newest_kept(uninterrupted: Path, capsys: Any) -> None:
+    folder, scores = run_folder(uninterrupted), validated(uninterrupted)
+    best = min(scores, key=lambda step: scores[step])
+    assert list(scores) == [3, 6, 9] and best != 9, scores
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == [f"best_{best:07d}.ckpt", "step_0000009.ckpt"]
+    state, manifest = read_export(folder / "export")
+    checkpoint = torch.load(folder / "checkpoints" / kept[0], weights_only=True)["state_dict"]
+    assert all(torch.equal(checkpoint[f"model.{name}"], tensor) for name, tensor in state.items())
+    assert len(state) == len(checkpoint)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["exported_step"] == manifest.step == best and results["steps"] == 9
+    assert results["val/loss_itg"] == manifest.metrics["val/loss_itg"] == scores[best]
+    assert run_command(export, [str(folder / "checkpoints" / kept[0]), str(folder / "again")]) == 0
+    again = read_export(folder / "again")[1]
+    assert (again.sha256, again.step, again.metrics["val/loss_itg"]) == (manifest.sha256, best, scores[best])
+
+
+@pytest.mark.parametrize("kill", [4, 7, 8])
+def test_a_killed_run_keeps_its_best(place: Path, uninterrupted: Path, kill: int) -> None:
+    """Killed between a validation and the next checkpoint, which does not know of it."""
+    folder = place / f"killed_{kill}"
+    start(folder, "data.num_workers=0", *RISING, kill_at=kill, code=-signal.SIGKILL)
+    printed = start(folder, "data.num_workers=0", *RISING, "resume_from=last")
+    assert "exported are the weights with the best val/loss_itg" in printed
+    assert_same_run(uninterrupted, folder)
+    names = [sorted(os.listdir(run_folder(f) / "checkpoints")) for f in (uninterrupted, folder)]
+    assert names[0] == names[1]
+    results = [json.loads((run_folder(f) / "results.json").read_text()) for f in (uninterrupted, folder)]
+    assert {k: v for k, v in results[0].items() if "second" not in k} == {
+        k: v for k, v in results[1].items() if "second" not in k
+    }
+
+
+def test_two_processes_keep_one_best(place: Path) -> None:
+    two = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0", *RISING)
+    printed = start(place / "two", *two)
+    scores = validated(place / "two")
+    best = min(scores, key=lambda step: scores[step])
+    assert f"best_{best:07d}.ckpt" in printed and read_export(run_folder(place / "two") / "export")[1].step == best
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["monitor=val/cider"], "monitor=val/cider: validation has no such score, it has val/image_to_text_r1"),
+        (["monitor=val/cider", "validate_every=null"], "needs validation"),
+    ],
+)
+def test_a_score_that_is_not_there_is_one_line(
+    place: Path, overrides: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    run = f"paths.run_dir={place / 'refused'}"
+    assert run_command(main, [*arguments(place / "refused"), "data.num_workers=0", run, *overrides]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert words in line

@@ -1,0 +1,105 @@
+"""Annotation files of every layout say the same of the same pictures, and broken ones say where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, rows, write_pictures
+
+from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.source_config import SourceConfig, open_source
+from blip2_train.errors import ShardError
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_pictures(layout: str, tmp_path: Path) -> None:
+    write_pictures(tmp_path, 4)
+    file = LAYOUTS[layout](tmp_path / "captions", rows(4, captions=3))
+    split = "train" if layout == "karpathy" else None
+    source = open_source(SourceConfig(path=str(file), split=split))
+    assert len(source) == 4 and source.name == "captions"
+    for number in range(4):
+        record = source.read(number)
+        assert record.captions == tuple(text for _, text, other in rows(4, captions=3) if other == 100 + number)
+        assert record.picture == (tmp_path / f"p{number:02d}.jpg").read_bytes()
+        assert source.locate(number).key == f"p{number:02d}.jpg" and source.locate(number).row
+    ids = [source.read(number).image_id for number in range(4)]
+    assert len(set(ids)) == 4 and (layout == "list" or ids == [100, 101, 102, 103])
+
+
+def test_columns_folder_and_splits_can_be_named(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 2)
+    file = tmp_path / "mine.tsv"
+    file.write_text('datei\tworte\tsplit\np00.jpg\t"a, b"\ttrain\np01.jpg\tc\tval\n', encoding="utf-8")
+    columns = {"picture_column": "datei", "caption_column": "worte"}
+    source = open_source(SourceConfig(path=str(file), images=str(tmp_path / "pictures"), split="val", **columns))  # type: ignore[arg-type]
+    assert len(source) == 1 and source.read(0).captions == ("c",)
+    absolute = as_csv(tmp_path / "absolute", [(str(tmp_path / "pictures" / "p01.jpg"), "c", 1)])
+    assert open_source(SourceConfig(path=str(absolute))).read(0).picture
+
+
+def test_lines_in_a_json_file_semicolons_and_lists_of_captions(tmp_path: Path) -> None:
+    (tmp_path / "lines.json").write_text(
+        '{"image": "a.jpg", "caption": ["x", "y"]}\n{"image": "b.jpg", "caption": "z"}'
+    )
+    assert [p.captions for p in read_annotations(tmp_path / "lines.json", None)] == [("x", "y"), ("z",)]
+    (tmp_path / "excel.csv").write_text("\ufeffimage;caption\na.jpg;one, two\n", encoding="utf-8")
+    (found,) = read_annotations(tmp_path / "excel.csv", None)
+    assert (found.row, found.path, found.captions, found.image_id) == ("line 2", "a.jpg", ("one, two",), None)
+
+
+BROKEN = {
+    "no such column": (
+        "a.csv",
+        "file,caption\na.jpg,x\n",
+        "has no column 'image' or .*'file', 'caption'.*picture_column",
+    ),
+    "a comma in a caption": ("a.csv", "image,caption\na.jpg,x\nb.jpg,x, y\n", "line 3: not as many values.*quotes"),
+    "too few values": ("a.csv", "image,caption\na.jpg\n", "line 2: not as many values"),
+    "no path": ("a.csv", "image,caption\n,x\n", "line 2: image is ''"),
+    "no rows": ("a.csv", "image,caption\n", "has no rows"),
+    "no text": ("a.jsonl", '{"image": "a.jpg", "caption": 3}', "line 1: caption is .*3"),
+    "a torn line": ("a.jsonl", '{"image": "a.jpg", "caption": "x"}\n{"image"', "line 2: no valid JSON"),
+    "no object": ("a.json", '["a.jpg"]', "entry 1: 'a.jpg' is no object"),
+    "another object": ("a.json", '{"pictures": []}', "no known layout"),
+    "one id for two pictures": (
+        "a.csv",
+        "image,caption,image_id\na.jpg,x,7\nb.jpg,y,7\n",
+        r"line 3: image_id '7' of b.jpg is that of a.jpg \(line 2\); give each picture its own",
+    ),
+    "two ids for one picture": (
+        "a.csv",
+        "image,caption,image_id\na.jpg,x,7\na.jpg,y,8\n",
+        "line 3: a.jpg has image_id",
+    ),
+    "a split that is not there": ("a.csv", "image,caption\na.jpg,x\n", "has no splits"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_say_where_and_what_to_do(name: str, tmp_path: Path) -> None:
+    file, content, message = BROKEN[name]
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ShardError, match=message) as caught:
+        read_annotations(tmp_path / file, "val" if name.startswith("a split") else None)
+    assert str(tmp_path / file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_broken_coco_files_say_where(tmp_path: Path) -> None:
+    content = json.loads(as_coco(tmp_path / "whole", rows(3)).read_text())
+    changes = {
+        "id 100, as entry 1 of images has": {"images": [*content["images"], content["images"][0]]},
+        "entry 1 of annotations is for image_id 9, which is not": {"annotations": [{"image_id": 9, "caption": "x"}]},
+        "no COCO captions .*caption": {"annotations": [{"image_id": 100, "bbox": []}]},
+    }
+    for message, change in changes.items():
+        (tmp_path / "broken.json").write_text(json.dumps(content | change))
+        with pytest.raises(ShardError, match=message):
+            read_annotations(tmp_path / "broken.json", None)
+    twice = json.loads(as_karpathy(tmp_path / "karpathy", rows(2)).read_text())
+    twice["images"][1]["cocoid"] = 100
+    (tmp_path / "twice.json").write_text(json.dumps(twice))
+    with pytest.raises(ShardError, match="entry 2 of images: image_id 100"):
+        read_annotations(tmp_path / "twice.json", "train")
