@@ -20,7 +20,7 @@ from blip2_train.data.source_config import open_source
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.lifecycle import quiet_libraries
-from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, ImageTextSample
+from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
 
 ABOUT = (
     "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated pictures, captions "
@@ -106,16 +106,10 @@ def _some(numbers: NDArray[np.int64], most: int | None) -> list[int]:
 def _lengths(config: DictConfig, part: Inspection) -> list[int]:
     """Tokens of every caption before anything is cut, with all that the collator puts around it."""
     uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))
-    texts = [caption for picture in part.pictures for caption in picture.captions]
+    samples = [sample for picture in part.pictures for sample in picture.samples]
     lengths: list[int] = []
-    for first in range(0, len(texts), 64):
-        batch = uncut(
-            [
-                ImageTextSample(pixel_values=torch.zeros(3, 1, 1), caption=text, image_id=0, sample_id="")
-                for text in texts[first : first + 64]
-            ]
-        )
-        lengths += _token_counts(batch)
+    for first in range(0, len(samples), 64):
+        lengths += _token_counts(uncut(samples[first : first + 64]))
     return lengths
 
 

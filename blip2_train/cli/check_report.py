@@ -51,7 +51,7 @@ def contents_table(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]]
 
 def caption_lines(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]]) -> list[str]:
     """The shortest and the longest caption over all parts."""
-    texts = [caption for part in parts for picture in part.pictures for caption in picture.captions]
+    texts = [sample.caption for part in parts for picture in part.pictures for sample in picture.samples]
     counted = sorted(zip((length for tokens in lengths for length in tokens), texts, strict=True))
     ends = (("shortest", counted[:1]), ("longest", counted[-1:]))
     note = "tokens are counted with start, prompt and end, before what is beyond max_text_length is cut"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import CaptionSource
 from blip2_train.data.stream import rejection, usable_captions
-from blip2_train.types import RejectedSample
+from blip2_train.types import ImageTextSample, RejectedSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +25,8 @@ class SeenPicture:
     image_id: int
     content: bytes
     """Hash of its file."""
-    captions: tuple[str, ...]
-    """Cleaned, those that are not empty."""
+    samples: tuple[ImageTextSample, ...]
+    """One for each of its texts that is not empty after cleaning, with an empty picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
     for number in numbers:
         try:
             record = source.read(number)
-            captions = tuple(text for _, text in usable_captions(record, record.captions))
+            empty: dict[str, Any] = {"pixel_values": torch.zeros(3, 1, 1), "image_id": record.image_id, "sample_id": ""}
+            texts = tuple(record.sample(caption=text, **empty) for _, text in usable_captions(record, record.captions))
             decode_picture(record.picture)
         except UnusableSample as problem:
             broken.append(rejection(source, number, problem))
@@ -68,7 +72,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
         place = source.locate(number)
         content = hashlib.blake2b(record.picture, digest_size=16).digest()
         where = f"{place.file}, {place.row or place.key}"
-        seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, captions=captions))
+        seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, samples=texts))
     return Inspection(source=source.name, use=use, samples=samples, pictures=tuple(seen), broken=tuple(broken))
 
 
