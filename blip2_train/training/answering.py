@@ -48,4 +48,10 @@ class AnsweringModule(GenerationModule):
                 f"max_text_length {self.collator.max_text_length} is more than the {known} positions of the Q-Former; "
                 "lower it"
             )
+        if self.collator.tokenizer.encoder_decoder != self.model.is_encoder_decoder:
+            wanted = str(self.model.is_encoder_decoder).lower()
+            raise ConfigError(
+                f"collator does not fit language model {self.model.language_config.name}; pass "
+                f"collator.encoder_decoder={wanted}"
+            )
         super()._check()
