@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_refused() -> None:
         name=asset("demo/t5"), encoder_decoder=True, tokenizer=asset("demo/bert"), max_text_length=20,
         max_answer_length=8, prompt="Question: {} Answer:",
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="pass collator.encoder_decoder=false"):
+    with pytest.raises(ConfigError, match=r"pass collator\.encoder_decoder=false"):
         module(t5)
     with pytest.raises(ConfigError, match="needs questions; pass collator=answer"):
         module(load_decoder_only_collator(name=name, max_text_length=12, end_token="\n"))
