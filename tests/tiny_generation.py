@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
-from tiny import qformer_config, vision_config
+from tiny import VOCABULARY, qformer_config, vision_config
 
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.questions import AnswerBatch
 from blip2_train.types import GenerationBatch
 
 WORDS = 50
@@ -34,13 +36,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 def generative_model(
     family: str = "opt", seed: int = 0, vision: dict[str, Any] | None = None, qformer: dict[str, Any] | None = None,
-    **language: Any,
+    reads_questions: bool = False, **language: Any,
 ) -> GenerativeModel:  # fmt: skip
     """A stage-2 model with random weights, large enough that nothing vanishes."""
     torch.manual_seed(seed)
     options: dict[str, Any] = {"name": family, "weights": "random", "architecture": ARCHITECTURES[family]}
     model = GenerativeModel(
-        vision_config(**(vision or {})), qformer_config(**(qformer or {})), LanguageModelConfig(**(options | language))
+        vision_config(**(vision or {})),
+        qformer_config(**(qformer or {})),
+        LanguageModelConfig(**(options | language)),
+        question_to_qformer=reads_questions,
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -71,4 +76,20 @@ def generation_batch(
         labels=labels,
         target_positions=(labels.flatten() != -100).nonzero().flatten(),
         references=(("a cat",),) * size,
+    )
+
+
+def answer_batch(model: GenerativeModel, size: int = 4, length: int = 7) -> AnswerBatch:
+    """Random pictures and texts, and questions of 3 … `length` tokens for the Q-Former."""
+    batch = generation_batch(model, size)
+    generator = torch.Generator().manual_seed(9)
+    mask = torch.arange(length)[None] < torch.randint(3, length + 1, (size,), generator=generator)[:, None]
+    ids = torch.randint(5, VOCABULARY, (size, length), generator=generator).masked_fill(~mask, 0)
+    return AnswerBatch(
+        **{field.name: getattr(batch, field.name) for field in fields(batch)},
+        qformer_input_ids=ids,
+        qformer_attention_mask=mask,
+        questions=("why?",) * size,
+        question_ids=tuple(range(size)),
+        question_types=("why",) * size,
     )

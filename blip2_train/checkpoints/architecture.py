@@ -25,7 +25,8 @@ def describe_model(model: AnyModel) -> dict[str, Any]:
     parts: dict[str, Any] = {"vision": asdict(model.vision_config), "qformer": asdict(model.qformer_config)}
     if isinstance(model, GenerativeModel):
         parts["language"] = asdict(model.language_config)
-    return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}}
+    reads = {"question_to_qformer": True} if isinstance(model, GenerativeModel) and model.question_to_qformer else {}
+    return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}, **reads}
 
 
 def build_model(description: Mapping[str, Any]) -> AnyModel:
@@ -39,7 +40,8 @@ def build_model(description: Mapping[str, Any]) -> AnyModel:
         qformer = QFormerConfig(**_here(description["qformer"]))
         language = description.get("language")
         if description["kind"] == GenerativeModel.__name__ and language is not None:
-            return GenerativeModel(vision, qformer, LanguageModelConfig(**_here(language)))
+            reads = bool(description.get("question_to_qformer", False))
+            return GenerativeModel(vision, qformer, LanguageModelConfig(**_here(language)), question_to_qformer=reads)
         if description["kind"] == ImageTextModel.__name__:
             return ImageTextModel(vision, qformer)
     except (KeyError, TypeError) as error:

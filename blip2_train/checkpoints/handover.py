@@ -25,6 +25,8 @@ class HandoverRule:
     """Parameters of the module that keep their fresh values. A pattern that matches no parameter is an error."""
     may_ignore: tuple[str, ...] = ()
     """Keys of the file that are not used."""
+    only: tuple[str, ...] = ("*",)
+    """Parameters of the module that the file is for; the others stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: HandoverR
     """
     targets = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     persistent = set(module.state_dict().keys())
-    targets = {name: tensor for name, tensor in targets.items() if name in persistent}
+    targets = {name: tensor for name, tensor in targets.items() if name in persistent and _any(name, rule.only)}
     for pattern in rule.may_miss:
         if not any(fnmatchcase(name, pattern) for name in targets):
             raise CheckpointMismatch(

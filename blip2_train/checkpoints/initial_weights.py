@@ -15,6 +15,7 @@ from blip2_train.checkpoints.export import Manifest, read_export
 from blip2_train.checkpoints.files import fingerprint, read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
+from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.generative import GenerativeModel
@@ -25,16 +26,19 @@ from blip2_train.models.vision_tower import VisionTower
 
 RANDOM = "random"
 _POSITIONS = "vision_model.tower.pos_embed"
-_TEXT_HALF = ("embeddings.*", "lm_head.*", "qformer.encoder.layer.*.intermediate.*", "qformer.encoder.layer.*.output.*")
-_STAGE_1_HEADS = ("vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
+_STAGE_1_HEADS = ("lm_head.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
 
-def load_initial_weights(model: ImageTextModel | GenerativeModel, init_from: str | None) -> list[LoadReport]:
+def load_initial_weights(
+    model: ImageTextModel | GenerativeModel, init_from: str | None, init_text_from: str | None = None
+) -> list[LoadReport]:
     """Load the weights that the model's configuration and `init_from` name.
 
     Args:
         model: A freshly built model.
         init_from: Folder of an export whose weights are taken, or None to start from BERT.
+        init_text_from: Folder of the stage-1 export whose text half is taken, for a Q-Former that reads questions and
+            starts from stage 2, which has none; else None.
 
     Returns:
         One report per file that was read.
@@ -52,6 +56,7 @@ def load_initial_weights(model: ImageTextModel | GenerativeModel, init_from: str
         state, manifest = export
         rule = handover_rule(model, manifest, f"export {init_from}", _holds_tower(state))
         reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
+        reports += load_text_half(model, manifest, init_text_from)
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
     return reports
@@ -84,8 +89,9 @@ def handover_rule(
         return HandoverRule(what=what, may_miss=tower)
     if manifest.stage == "stage1":
         fresh = (*tower, "language_model.*", "language_projection.*")
-        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*_TEXT_HALF, *_STAGE_1_HEADS))
-    return HandoverRule(what=what, may_miss=(*tower, "language_model.*"))
+        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
+    text = read_text(model) if needs_text_half(model, manifest) else ()
+    return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
 
 
 def _holds_tower(state: Mapping[str, Tensor]) -> bool:

@@ -18,7 +18,7 @@ from blip2_train.checkpoints.files import fingerprint, read_file
 from blip2_train.checkpoints.handover import LoadReport
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
 from blip2_train.checkpoints.initial_weights import RANDOM
-from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.language_tokenizer import QUESTIONS, AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import DTYPES
@@ -197,14 +197,18 @@ def _tokenizer(model: AnyModel, found: FoundWeights, chosen: str | None) -> tupl
     if isinstance(model, GenerativeModel):
         config = model.language_config
         place, known = found.tokenizer or config.name, len(model.output_layer()[0])
-        speaking = LanguageTokenizer(
-            place,
-            padding_side="left",
-            encoder_decoder=model.is_encoder_decoder,
-            start_token=config.start_token,
-            end_token=config.end_token,
-            pad_token=config.pad_token,
-        )
+        options: dict[str, Any] = {
+            "padding_side": "left",
+            "encoder_decoder": model.is_encoder_decoder,
+            "start_token": config.start_token,
+            "end_token": config.end_token,
+            "pad_token": config.pad_token,
+        }
+        if model.question_to_qformer:
+            questions = _question_tokenizer(model, found, chosen)
+            speaking: LanguageTokenizer = AnsweringTokenizer(place, questions, **options)
+        else:
+            speaking = LanguageTokenizer(place, **options)
         fits, name, tokens = len(speaking) <= known, "language_tokenizer", cast(Any, speaking)
     else:
         started_from, known = model.qformer_config.weights, model.qformer_config.vocab_size
@@ -217,3 +221,19 @@ def _tokenizer(model: AnyModel, found: FoundWeights, chosen: str | None) -> tupl
             "it"
         )
     return name, tokens
+
+
+def _question_tokenizer(model: GenerativeModel, found: FoundWeights, chosen: str | None) -> Any:
+    """The tokenizer of a Q-Former beside a language model.
+
+    Raises:
+        CheckpointMismatch: if it is not that of the model.
+    """
+    place = chosen or str(Path(found.tokenizer) / QUESTIONS)
+    tokens, known = load_text_tokenizer(place), model.qformer_config.vocab_size
+    if len(tokens) != known:
+        raise CheckpointMismatch(
+            f"the tokenizer {place} has {len(tokens)} tokens, the Q-Former of {found.what} knows {known}; name the one "
+            "that belongs to it"
+        )
+    return tokens

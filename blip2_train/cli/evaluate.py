@@ -19,6 +19,7 @@ from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.score_overview import print_closing, print_scores
 from blip2_train.cli.terminal import evaluation_from, run_command
+from blip2_train.data.text import clean_question
 from blip2_train.distributed import rank
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -29,6 +30,7 @@ from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
+from blip2_train.models.generative import GenerativeModel
 from blip2_train.training.lifecycle import quiet_libraries
 
 RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
@@ -94,11 +96,15 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
     )
     if rank() != 0 or not config.attention:
         return report
+    asks = isinstance(model.network, GenerativeModel) and model.network.question_to_qformer
     with torch.inference_mode(), suitable_autocast(model.network):
         return with_attention(
             report,
             model.network,
             lambda example: model.processor.image(Path(str(example.picture))),
+            texts=(lambda some: model.processor.questions([clean_question(one.question) for one in some]))
+            if asks
+            else None,
             examples_per_task=config.examples,
         )
 

@@ -22,6 +22,7 @@ _LABELS = {
 }
 _CAPTION_ROWS = (
     ("cider", "CIDEr of captions (1.0 = the papers' 100)", 3),
+    ("vqa/accuracy", "VQA accuracy (%)", 1),
     ("names_right", "captions that name all pictures rightly (%)", 1),
 )
 

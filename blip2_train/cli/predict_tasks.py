@@ -83,7 +83,7 @@ def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     if not questions:
         raise ConfigError("no question is given; say --question TEXT, or --questions FILE")
     generation_options(ANSWERING, generation_of(options))
-    question_template(options.prompt, encoder_decoder=False)
+    question_template(options.prompt, "", encoder_decoder=False)
     generation = generation_of(options) | {"prompt": options.prompt, "clean": not options.as_typed}
 
     def make(model: Blip2) -> Work:
@@ -124,7 +124,7 @@ def _chat(options: argparse.Namespace) -> None:
         raise ConfigError(f"{options.picture} holds {len(pictures)} pictures; a conversation is about one")
     generation = generation_of(options)
     generation_options(CAPTIONING, generation)
-    question_template(options.prompt, encoder_decoder=False)
+    question_template(options.prompt, "", encoder_decoder=False)
     model = _load(options)
     pixels = model.processor.image(next(iter(pictures)))
     converse(

@@ -97,7 +97,8 @@ def build(config: DictConfig, show: bool = False) -> Run:
         collator=data.collator,
     )
     init_from = None if config.init_from is None else find_export(config.init_from, config.paths.output_dir)
-    reports = load_initial_weights(model, init_from)
+    text_from = None if config.init_text_from is None else find_export(config.init_text_from, config.paths.output_dir)
+    reports = load_initial_weights(model, init_from, text_from)
     module.run_config = OmegaConf.to_yaml(config)
     module.parent = parent_fingerprint(init_from, model.qformer_config.weights)
     module.about = {

@@ -53,6 +53,8 @@ class RunConfig:
     """Optimiser steps between logged values."""
     init_from: str | None
     """Export whose weights the run starts from, or `last:<recipe>` for the newest of a recipe; null = from scratch."""
+    init_text_from: str | None
+    """Stage-1 export whose text half a Q-Former takes that reads questions and starts from stage 2; null = none."""
     resume_from: str | None
     """`last`, a run folder or a checkpoint to go on from; null = a new run."""
     model: Part

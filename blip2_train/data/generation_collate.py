@@ -49,7 +49,7 @@ class DecoderOnlyCollator:
         read = [ids for ids, _ in texts]
         skipped = [0 if self.learn_start else front for _, front in texts]
         said = [[IGNORED] * n + ids[n:] for ids, n in zip(read, skipped, strict=True)]
-        return _batch(self.tokenizer, samples, read, said)
+        return stack_texts(self.tokenizer, samples, read, said)
 
 
 class EncoderDecoderCollator:
@@ -90,7 +90,7 @@ class EncoderDecoderCollator:
         fronts = [" ".join(filter(None, (self.prompt, prefix))) for prefix, _ in parts]
         read = [self.tokenizer.finished(front, self.max_text_length) for front in fronts]
         said = [self.tokenizer.finished(rest, self.max_text_length) for _, rest in parts]
-        return _batch(self.tokenizer, samples, read, said)
+        return stack_texts(self.tokenizer, samples, read, said)
 
 
 def split_words(text: str, uniform: float) -> tuple[str, str]:
@@ -106,9 +106,10 @@ def split_words(text: str, uniform: float) -> tuple[str, str]:
     return " ".join(words[:cut]), " ".join(words[cut:])
 
 
-def _batch(
+def stack_texts(
     tokenizer: LanguageTokenizer, samples: Sequence[ImageTextSample], read: list[list[int]], said: list[list[int]]
 ) -> GenerationBatch:
+    """A batch of samples with what is read and what is to be said (`IGNORED` where nothing is), padded on the right."""
     input_ids, attention_mask = tokenizer.padded(read)
     labels, _ = tokenizer.padded(said, fill=IGNORED)
     return GenerationBatch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -69,7 +70,8 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
     for number in numbers:
         try:
             record = source.read(number)
-            captions = usable_captions(record.captions)
+            about: dict[str, Any] = {"pixel_values": _EMPTY, "image_id": record.image_id, "sample_id": ""}
+            texts = tuple(record.sample(caption=text, **about) for _, text in usable_captions(record, record.captions))
             decode_picture(record.picture)
         except UnusableSample as problem:
             broken.append(rejection(source, number, problem))
@@ -77,10 +79,6 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
         place = source.locate(number)
         content = hashlib.blake2b(record.picture, digest_size=16).digest()
         where = f"{place.file}, {place.row or place.key}"
-        texts = tuple(
-            ImageTextSample(pixel_values=_EMPTY, caption=text, image_id=record.image_id, sample_id="")
-            for _, text in captions
-        )
         seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, texts=texts))
     return Inspection(source=source.name, use=use, samples=samples, pictures=tuple(seen), broken=tuple(broken))
 

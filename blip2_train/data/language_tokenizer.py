@@ -12,6 +12,10 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.questions import TextTokens
+
+QUESTIONS = "questions"
+"""Folder of the Q-Former's tokenizer inside that of the language model's."""
 
 
 class LanguageTokenizer:
@@ -138,6 +142,32 @@ class LanguageTokenizer:
                 "knows; choose a single token of its vocabulary"
             )
         return int(ids[0])
+
+
+class AnsweringTokenizer(LanguageTokenizer):
+    """The tokenizer of a language model beside a Q-Former that reads questions, whose own is kept with it.
+
+    Args:
+        name: Folder or hub id.
+        question_tokenizer: The Q-Former's.
+        **options: Of `LanguageTokenizer`.
+    """
+
+    def __init__(self, name: str, question_tokenizer: Any, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.question_tokenizer = question_tokenizer
+
+    def questions(self, questions: Sequence[str], max_length: int) -> TextTokens:
+        """Cleaned questions for the Q-Former, cut on the right to `max_length` tokens; `[SEP]` stays."""
+        read = self.question_tokenizer(
+            list(questions), padding="longest", truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        return TextTokens(read["input_ids"], read["attention_mask"].bool())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files of both, the Q-Former's in a folder inside."""
+        super().save_pretrained(folder)
+        self.question_tokenizer.save_pretrained(str(Path(folder) / QUESTIONS))
 
 
 def _load(name: str) -> Any:

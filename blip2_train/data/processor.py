@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.pictures import decode_picture, upright_rgb
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.text import clean_caption
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform
 from blip2_train.errors import ConfigError, ShardError
+from blip2_train.questions import TextTokens
 
 Picture = str | Path | Image.Image | Tensor
 """A file, a picture of any mode and size, or pixel values `(3, H, W)` that were processed before."""
@@ -38,11 +39,11 @@ class Processor:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     text_tokenizer: Any = None
-    """The Q-Former's, as `load_qformer_tokenizer` gives it."""
+    """The Q-Former's, as `load_qformer_tokenizer` gives it, of models that read texts without a language model."""
     language_tokenizer: LanguageTokenizer | None = None
-    """The language model's, padding on the left."""
+    """The language model's, padding on the left; an `AnsweringTokenizer` if the Q-Former reads questions."""
     prompt: str = ""
-    """What captions start from unless something else is asked for."""
+    """What captions start from, or the form of questions, unless something else is asked for."""
 
     def images(self, pictures: Sequence[Picture]) -> Tensor:
         """Pixel values `(B, 3, H, W)` of pictures.
@@ -89,6 +90,11 @@ class Processor:
         assert self.language_tokenizer is not None
         return self.language_tokenizer.padded([self.language_tokenizer.prompt(prompt) for prompt in prompts])
 
+    def questions(self, questions: Sequence[str]) -> TextTokens:
+        """Questions for a Q-Former that reads them, cut as in training."""
+        assert isinstance(self.language_tokenizer, AnsweringTokenizer)
+        return self.language_tokenizer.questions(questions, self.max_text_length)
+
     def describe(self) -> dict[str, Any]:
         """Plain values from which, with the tokenizer's files, the processor can be made again."""
         return {
@@ -102,7 +108,7 @@ class Processor:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer there is."""
-        return self.text_tokenizer if self.text_tokenizer is not None else self.language_tokenizer
+        return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer
 
 
 def listed(pictures: Pictures) -> list[Picture]:

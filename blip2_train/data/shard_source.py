@@ -83,6 +83,15 @@ class ShardSource:
         image_id = stable_seed(self.name, *identity)
         return Record(picture=_content(file, row, "picture"), captions=captions, image_id=image_id)
 
+    def numbers_by_image_id(self) -> dict[int, int]:
+        """Number of a sample of each picture, by the `"image_id"` of its `.json`."""
+        found = {}
+        for number in range(len(self)):
+            shard, row = self._row(number)
+            if row["json"] >= 0 and (own := image_id_of(_content(self._file(shard), row, "json"))) is not None:
+                found[own] = number
+        return found
+
     def fingerprint(self) -> str:
         """Hash of the shards' names and numbers of samples, in order."""
         parts = [f"{name}:{index.samples}" for name, index in zip(self._names, self._index, strict=True)]

@@ -1,16 +1,18 @@
-"""What a source of pictures with captions gives: one sample by its number."""
+"""What a source of pictures with texts gives: one sample by its number."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from blip2_train.types import RejectedSample
+from blip2_train.data.text import clean_answer, clean_caption, clean_question
+from blip2_train.questions import QuestionSample
+from blip2_train.types import ImageTextSample, RejectedSample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One sample as it lies in the data."""
+    """A picture with captions as it lies in the data."""
 
     picture: bytes
     """Content of the picture's file."""
@@ -18,6 +20,34 @@ class Record:
     """At least one, as written."""
     image_id: int
     """Equal for samples that show the same picture; fits int64."""
+
+    def cleaned(self, caption: str) -> str:
+        """A caption as it is trained on; may be empty."""
+        return clean_caption(caption).strip()
+
+    def sample(self, **values: Any) -> ImageTextSample:
+        """The sample with these fields of `ImageTextSample`."""
+        return ImageTextSample(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRecord(Record):
+    """A question about a picture as it lies in the data; its captions are the answers, one for each person."""
+
+    question: str
+    """As written."""
+    question_id: int | str
+    question_type: str
+
+    def cleaned(self, caption: str) -> str:
+        """An answer as it is trained on; may be empty."""
+        return clean_answer(caption)
+
+    def sample(self, **values: Any) -> QuestionSample:
+        """The sample with these fields of `ImageTextSample`."""
+        asked = clean_question(self.question).strip()
+        own = {"question": asked, "question_id": self.question_id, "question_type": self.question_type}
+        return QuestionSample(**values, **own)  # type: ignore[arg-type]
 
 
 class Place(NamedTuple):

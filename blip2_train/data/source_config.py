@@ -62,6 +62,10 @@ class SourceConfig:
         parts = [part for part in Path(first).with_suffix("").parts if not set(part) & set("*?[")]
         return parts[-1] if parts and parts[-1] != "/" else "shards"
 
+    def own_source(self) -> CaptionSource | None:
+        """The source, for kinds of sources that know how to open themselves."""
+        return None
+
 
 def open_source(config: SourceConfig) -> CaptionSource:
     """Open a source.
@@ -69,6 +73,8 @@ def open_source(config: SourceConfig) -> CaptionSource:
     Raises:
         ShardError: if it does not exist or holds no usable sample.
     """
+    if (own := config.own_source()) is not None:
+        return own
     if config.is_annotation_file:
         columns = config.picture_column, config.caption_column
         return AnnotationSource(str(config.path), config.images, config.split, config.title, *columns)

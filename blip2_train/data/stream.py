@@ -15,8 +15,7 @@ from blip2_train.data.mixture import Mixture
 from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import CaptionSource
-from blip2_train.data.text import clean_caption
+from blip2_train.data.source import CaptionSource, Record
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.errors import ShardError
 from blip2_train.types import ImageTextSample, RejectedSample
@@ -76,9 +75,9 @@ class TrainingStream(Dataset[ImageTextSample]):
             try:
                 record = source.source.read(number)
                 words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
-                captions = usable_captions(words[: source.first_captions])
+                captions = usable_captions(record, words[: source.first_captions])
                 caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
-                return ImageTextSample(
+                return record.sample(
                     pixel_values=self._transform(decode_picture(record.picture), generator),
                     caption=text,
                     image_id=record.image_id,
@@ -134,9 +133,9 @@ class EvaluationItems(Dataset[ImageTextSample]):
             number = int(numbers[place - (int(self._ends[chosen]) - len(numbers))])
             try:
                 record = source.read(number)
-                captions = usable_captions(record.captions)
+                captions = usable_captions(record, record.captions)
                 place, text = captions[caption % len(captions)]
-                return ImageTextSample(
+                return record.sample(
                     pixel_values=self._transform(decode_picture(record.picture), torch.Generator()),
                     caption=text,
                     image_id=record.image_id,
@@ -150,13 +149,13 @@ class EvaluationItems(Dataset[ImageTextSample]):
         raise _given_up(self._samples[0][0], rejected)
 
 
-def usable_captions(captions: Sequence[str]) -> list[tuple[int, str]]:
+def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
     """Number and cleaned text of each caption that is not empty after cleaning.
 
     Raises:
         UnusableSample: if there is none.
     """
-    usable = [(place, text) for place, raw in enumerate(captions) if (text := clean_caption(raw).strip())]
+    usable = [(place, text) for place, raw in enumerate(captions) if (text := record.cleaned(raw))]
     if not usable:
         raise UnusableSample("empty caption", f"nothing is left of {captions[0][:80]!r} after cleaning")
     return usable

@@ -1,4 +1,4 @@
-"""The cleaning of captions and questions before tokenisation."""
+"""The cleaning of captions, questions and answers before tokenisation."""
 
 from __future__ import annotations
 
@@ -38,3 +38,26 @@ def clean_question(question: str, max_words: int = 50) -> str:
     """
     text = _MARKS.sub("", question.lower()).rstrip(" ")
     return " ".join(text.split(" ")[:max_words])
+
+
+def clean_answer(answer: str) -> str:
+    """An answer as people of VQAv2 give it: lower case, without blanks around it or a full stop at its end.
+
+    Answers of Visual Genome are sentences (`"A man."`), those of VQAv2 words (`"man"`); marks inside stay (`"10:30"`).
+
+    Example:
+        >>> clean_answer(" On the left. "), clean_answer("10:30")
+        ('on the left', '10:30')
+    """
+    return answer.lower().strip().rstrip(".").rstrip()
+
+
+def put_question(template: str, question: str) -> str:
+    """A question in the form in which a language model reads it; `{}` in `template` is its place.
+
+    Example:
+        >>> put_question("Question: {} Answer:", " why? "), put_question("Question: {} Answer:", "")
+        ('Question: why? Answer:', 'Question: Answer:')
+    """
+    asked = question.strip()
+    return template.replace("{}", asked) if asked else template.replace("{} ", "").replace("{}", "")

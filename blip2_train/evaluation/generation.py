@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -36,8 +37,8 @@ class GenerationEvaluation:
     """
 
     more_scores: Mapping[str, CaptionScore] = field(default_factory=dict)
-    written: dict[int, WrittenCaption] = field(default_factory=dict)
-    """By image id: a picture that comes twice counts once."""
+    written: dict[Any, WrittenCaption] = field(default_factory=dict)
+    """By image id (questions by their own): a picture that comes twice counts once."""
     loss_sum: float = 0.0
     right_sum: float = 0.0
     count: int = 0
@@ -57,9 +58,7 @@ class GenerationEvaluation:
         """Scores over the pictures of all processes; every process must call it.
 
         Returns:
-            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures`, the means of `more_scores` (percent), and
-            `cider` unless there is no Java to tokenise with (1.0 is 100 in the papers' scale; it depends on the set,
-            see `score_captions`).
+            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures`, and what `text_scores` gives.
         """
         parts = gather_objects((self.written, self.loss_sum, self.right_sum, self.count))
         written = {key: value for part in parts for key, value in part[0].items()}
@@ -70,17 +69,26 @@ class GenerationEvaluation:
             "pictures": float(len(written)),
         }
         if written and rank() == 0:
-            result = score_captions(
-                {key: value.caption for key, value in written.items()},
-                {key: value.references for key, value in written.items()},
-                ("cider",),
-            )
-            for name, score in self.more_scores.items():
-                values = [score(item.caption, item.references) for item in written.values()]
-                scores[name] = 100 * sum(values) / len(values)
-            if (cider := result.scores["cider"]) is not None:
-                scores["cider"] = cider
-            else:
-                logger.warning("no CIDEr: %s", result.reasons["cider"])
+            scores |= self.text_scores(written)
         shared: dict[str, float] = gather_objects(scores)[0]
         return shared
+
+    def text_scores(self, written: Mapping[Any, WrittenCaption]) -> dict[str, float]:
+        """The means of `more_scores` (percent), and `cider` unless there is no Java to tokenise with.
+
+        (1.0 of CIDEr is 100 in the papers' scale; it depends on the set, see `score_captions`.)
+        """
+        result = score_captions(
+            {key: value.caption for key, value in written.items()},
+            {key: value.references for key, value in written.items()},
+            ("cider",),
+        )
+        scores = {}
+        for name, score in self.more_scores.items():
+            values = [score(item.caption, item.references) for item in written.values()]
+            scores[name] = 100 * sum(values) / len(values)
+        if (cider := result.scores["cider"]) is not None:
+            scores["cider"] = cider
+        else:
+            logger.warning("no CIDEr: %s", result.reasons["cider"])
+        return scores

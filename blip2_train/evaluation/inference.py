@@ -20,6 +20,7 @@ from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.writing import (
     ANSWERING,
     CAPTIONING,
+    Prompt,
     batches,
     generation_options,
     random_state,
@@ -79,9 +80,10 @@ class Blip2:
             ConfigError: if an option or the prompt cannot be used, or this is no generative model.
             ShardError: naming a file that is no readable picture.
         """
-        start = self.processor.prompt if prompt is None else prompts.caption_start(prompt)
+        start = prompts.caption_start(self.processor.prompt if prompt is None else prompt)
         pictures = listed(images)
-        return self._write("caption", pictures, [start] * len(pictures), CAPTIONING, generation, batch_size, seed)
+        said = [Prompt(start, "")] * len(pictures)
+        return self._write("caption", pictures, said, CAPTIONING, generation, batch_size, seed)
 
     def answer(
         self,
@@ -99,8 +101,8 @@ class Blip2:
         Args:
             images: The pictures.
             questions: One for each, or one for all.
-            prompt: The form of a question, with `{}` for it; None = as the paper: "Question: {} Answer:" for
-                decoder-only, "Question: {} Short answer:" for encoder-decoder language models.
+            prompt: The form of a question, with `{}` for it; None = what the model was trained with, else as the
+                paper: "Question: {} Answer:" for decoder-only, "… Short answer:" for encoder-decoder language models.
             clean: Bring questions to the form in which data sets give them: lower case, without `.!"()*#:;~`.
             batch_size: Pictures at once.
             seed: Of sampling.
@@ -115,12 +117,13 @@ class Blip2:
 
         Source: BLIP-2, section 4.1; the cleaning is that of its released data sets.
         """
-        template = prompts.question_template(prompt, self._is_encoder_decoder)
+        template = prompts.question_template(prompt, self.processor.prompt, self._is_encoder_decoder)
         pictures = listed(images)
         asked = [questions] * len(pictures) if isinstance(questions, str) else list(questions)
         if len(asked) != len(pictures):
             raise ConfigError(f"{len(pictures)} pictures, but {len(asked)} questions; give one for each, or one in all")
-        said = [prompts.put_question(template, clean_question(text) if clean else text) for text in asked]
+        asked = [clean_question(text) if clean else text for text in asked]
+        said = [Prompt(prompts.put_question(template, text), text.strip()) for text in asked]
         return self._write("answer", pictures, said, ANSWERING, generation, batch_size, seed)
 
     def chat(
@@ -151,8 +154,8 @@ class Blip2:
             ConfigError: if an option or the message cannot be used, or this is no generative model.
             ShardError: naming a file that is no readable picture.
         """
-        template = prompts.question_template(prompts.CHAT if prompt is None else prompt, self._is_encoder_decoder)
-        said = prompts.conversation(template, turns, message)
+        template = prompts.question_template(prompts.CHAT if prompt is None else prompt, "", self._is_encoder_decoder)
+        said = Prompt(prompts.conversation(template, turns, message), message.strip())
         return prompts.first_turn(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
 
     def match(self, images: Pictures, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
@@ -219,7 +222,7 @@ class Blip2:
         self,
         what: str,
         pictures: Sequence[Picture],
-        said: Sequence[str],
+        said: Sequence[Prompt],
         defaults: dict[str, Any],
         given: dict[str, Any],
         batch_size: int,

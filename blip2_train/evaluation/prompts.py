@@ -11,12 +11,19 @@ DECODER_ONLY, ENCODER_DECODER = "Question: {} Answer:", "Question: {} Short answ
 CHAT = DECODER_ONLY
 
 
-def question_template(given: str | None, encoder_decoder: bool) -> str:
-    """The form of a question: what was given, else the paper's for this kind of language model.
+def question_template(given: str | None, trained: str, encoder_decoder: bool) -> str:
+    """The form of a question: what was given, else what was trained, else the paper's for this kind of language model.
+
+    Args:
+        given: Form, or None.
+        trained: What the model was trained with; counts if it is the form of a question.
+        encoder_decoder: Whether the language model has an encoder.
 
     Raises:
         ConfigError: if it has no place for the question.
     """
+    if given is None and "{}" in trained:
+        return trained
     if given is None:
         return ENCODER_DECODER if encoder_decoder else DECODER_ONLY
     if "{}" not in given:
@@ -28,8 +35,13 @@ def caption_start(prompt: str) -> str:
     """What a caption goes on from, without blanks around it: word pieces carry the blank in front of a word themselves.
 
     Raises:
-        ConfigError: if it consists of blanks only.
+        ConfigError: if it consists of blanks only, or is the form of a question.
     """
+    if "{}" in prompt:
+        raise ConfigError(
+            f"this model was trained to answer questions ({prompt!r}), not to describe pictures; ask it one (answer), "
+            "or give another prompt"
+        )
     if prompt and not prompt.strip():
         raise ConfigError(f"prompt {prompt!r} is blank; write words, or leave it out for the model's own")
     return prompt.strip()

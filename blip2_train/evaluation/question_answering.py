@@ -61,7 +61,7 @@ class AnsweringTask:
         batch_size: int = 16,
     ) -> None:
         generation_options(ANSWERING, generation or {})
-        question_template(prompt, encoder_decoder=False)
+        question_template(prompt, encoder_decoder=False, trained="")
         self.name, self.title, self.questions, self.folder = name, title, list(questions), folder
         self._name, self._prompt, self._generation = picture_name, prompt, dict(generation or {})
         self._metric: Metric = metric

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,12 +17,22 @@ from blip2_train.data.processor import Picture, Processor
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.questions import TextTokens
 
 CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
 """How captions are generated unless something else is asked for (paper: 5 beams; released code: 30 tokens)."""
 ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
 """How answers are (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
 _ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature"), ("length_penalty",)
+
+
+class Prompt(NamedTuple):
+    """What is said to a model about a picture."""
+
+    text: str
+    """What the language model reads."""
+    question: str
+    """What a Q-Former reads that reads questions; empty = there is no question."""
 
 
 class PromptTooLong(ConfigError):
@@ -66,7 +76,7 @@ def write_texts(
     network: GenerativeModel,
     processor: Processor,
     pictures: Sequence[Picture],
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     options: GenerationOptions,
     batch_size: int,
 ) -> list[str]:
@@ -86,16 +96,19 @@ def write_texts(
     """
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
-    for prompt in dict.fromkeys(prompts):
+    for prompt in dict.fromkeys(prompt.text for prompt in prompts):
         _check_length(network, prompt, len(tokenizer.prompt(prompt)), options.max_new_tokens)
     device, texts = network.query_tokens.device, list[str]()
     for rows in batches(len(pictures), batch_size):
-        ids, mask = processor.prompts(prompts[rows])
+        ids, mask = processor.prompts([prompt.text for prompt in prompts[rows]])
+        asked = [prompt.question for prompt in prompts[rows]]
+        reads = network.question_to_qformer and any(asked)
         said = network.generate(
             processor.images(pictures[rows]).to(device),
             ids.to(device),
             mask.to(device),
             options,
+            TextTokens(*(part.to(device) for part in processor.questions(asked))) if reads else None,
             eos_token_id=tokenizer.end_id,
             pad_token_id=tokenizer.pad_id,
         )

@@ -21,21 +21,35 @@ from blip2_train.models.language_model import (
     own_precision,
     scale_gradient,
 )
+from blip2_train.models.qformer import TextEmbeddings
+from blip2_train.questions import TextTokens
 
 
 class GenerativeModel(ImageQueryModel):
-    """Tower, Q-Former without its text half, and a frozen language model that reads the projected queries.
+    """Tower, Q-Former, and a frozen language model that reads the projected queries.
 
     Args:
         vision: The tower.
-        qformer: The Q-Former; its text sizes are not used.
+        qformer: The Q-Former; its text sizes are used only with `question_to_qformer`.
         language: The language model, decoder-only or encoder-decoder.
+        question_to_qformer: Whether the Q-Former reads the question about a picture beside its queries (section 4.3,
+            figure 7 of the paper). It then has its text half, without the feed-forward of the last layer: only the
+            queries' outputs are used, so that no loss would reach it.
     """
 
-    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, language: LanguageModelConfig) -> None:
-        super().__init__(vision, qformer, text_branch=False)
-        self.language_config = language
+    def __init__(
+        self,
+        vision: VisionConfig,
+        qformer: QFormerConfig,
+        language: LanguageModelConfig,
+        question_to_qformer: bool = False,
+    ) -> None:
+        super().__init__(vision, qformer, text_layers=qformer.num_layers - 1 if question_to_qformer else 0)
+        self.language_config, self.question_to_qformer = language, question_to_qformer
         self.initialise(self.qformer)
+        if question_to_qformer:
+            self.embeddings = TextEmbeddings(qformer)
+            self.initialise(self.embeddings)
         language_model = build_language_model(language)
         self.language_projection = nn.Linear(qformer.hidden_size, embedding_width(language_model))
         self.language_model = language_model
@@ -52,17 +66,25 @@ class GenerativeModel(ImageQueryModel):
         self.language_model.train(mode and (config.dropout or config.gradient_checkpointing))
         return self
 
-    def query_states(self, pixel_values: Tensor) -> Tensor:
-        """Output `(B, Q, D)` of the Q-Former for pictures `(B, 3, H, W)`."""
-        return self.image_pass(self.project_image(self.vision_model(pixel_values))).states
+    def query_states(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
+        """Output `(B, Q, D)` of the Q-Former for pictures `(B, 3, H, W)`, and questions if it reads them."""
+        memory = self.project_image(self.vision_model(pixel_values))
+        if question is None or not self.question_to_qformer:
+            return self.image_pass(memory).states
+        return self.joint_pass([memory], question)
 
-    def soft_prompt(self, pixel_values: Tensor) -> Tensor:
+    def soft_prompt(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
         """What the language model reads of pictures `(B, 3, H, W)`: `(B, Q, Dl)`."""
-        prompt: Tensor = self.language_projection(self.query_states(pixel_values))
+        prompt: Tensor = self.language_projection(self.query_states(pixel_values, question))
         return prompt
 
     def predicting_states(
-        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        question: TextTokens | None = None,
     ) -> Tensor:
         """Last states of the language model, aligned with the labels.
 
@@ -71,11 +93,14 @@ class GenerativeModel(ImageQueryModel):
             input_ids: `(B, S)`, int64: read after the queries.
             attention_mask: `(B, S)`, bool, True = real token.
             labels: `(B, T)`, int64, -100 where there is none; decoder-only: T = S.
+            question: What the Q-Former reads, if it reads questions.
 
         Returns:
             `(B, T, Dl)`; the state at t has seen what stands before label t, and predicts it.
         """
-        embeddings, mask = self._read(self.soft_prompt(pixel_values), input_ids, attention_mask, training=True)
+        embeddings, mask = self._read(
+            self.soft_prompt(pixel_values, question), input_ids, attention_mask, training=True
+        )
         with own_precision(self.language_model, pixel_values.device):
             if self.is_encoder_decoder:
                 states = self._encoder_decoder_states(embeddings, mask, labels)
@@ -91,7 +116,13 @@ class GenerativeModel(ImageQueryModel):
 
     @torch.no_grad()
     def generate(
-        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, options: GenerationOptions, **tokens: int
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        options: GenerationOptions,
+        question: TextTokens | None = None,
+        **tokens: int,
     ) -> Tensor:
         """Generate text for pictures.
 
@@ -103,12 +134,13 @@ class GenerativeModel(ImageQueryModel):
             input_ids: `(B, S)`, int64: prompts, padded on either side; S may be 0.
             attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
             options: Search or sampling.
+            question: What the Q-Former reads, if it reads questions.
             tokens: `eos_token_id` and `pad_token_id`.
 
         Returns:
             `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front).
         """
-        embeddings, mask = self._read(self.soft_prompt(pixel_values), input_ids, attention_mask)
+        embeddings, mask = self._read(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
         if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
             embeddings, mask = (part.flip(1) for part in left_padded(embeddings.flip(1), mask.flip(1)))
         else:

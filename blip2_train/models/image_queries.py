@@ -1,17 +1,21 @@
 """What both stages share: a vision tower, and queries that read its picture through the Q-Former.
 
-Shape letters: B batch, M pictures, P patches, Dv tower width, Q queries, D hidden size.
+Shape letters: B batch, R rows of pairs, M pictures, P patches, Dv tower width, Q queries, T text tokens, D hidden size.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blip2_train.models import masks
 from blip2_train.models.configs import QFormerConfig, VisionConfig
-from blip2_train.models.qformer import QFormer, QFormerOutput, initialise_like_bert
+from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
+from blip2_train.questions import TextTokens
 from blip2_train.types import ImageMemory
 
 
@@ -26,17 +30,20 @@ class ImageQueryModel(nn.Module):
     Args:
         vision: The tower.
         qformer: The Q-Former.
-        text_branch: Whether the Q-Former has its text half. Stage 2 reads pictures only, and a parameter that no loss
-            reaches must not exist (plain data parallelism would fail).
+        text_layers: Layers of the Q-Former that have a text half. Stage 2 reads pictures only, and a parameter that no
+            loss reaches must not exist (plain data parallelism would fail).
     """
 
-    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, text_branch: bool) -> None:
+    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, text_layers: int) -> None:
         super().__init__()
         self.vision_config, self.qformer_config = vision, qformer
         self.vision_model = VisionTower(vision)
         self.ln_vision = nn.LayerNorm(self.vision_model.width, eps=1e-5)
         self.query_tokens = nn.Parameter(torch.empty(1, qformer.num_queries, qformer.hidden_size))
-        self.qformer = QFormer(qformer, self.vision_model.width, text_branch)
+        self.qformer = QFormer(qformer, self.vision_model.width, text_layers)
+
+    embeddings: TextEmbeddings
+    """Of texts that the Q-Former reads, in models that have them."""
 
     def initialise(self, *parts: nn.Module) -> None:
         """Draw fresh weights: `parts` as BERT's, then the queries."""
@@ -57,3 +64,20 @@ class ImageQueryModel(nn.Module):
         """The queries read each picture of a memory of B pictures: states `(B, Q, D)` and self-attention cache."""
         queries = self.query_tokens.expand(len(memory), -1, -1)
         return self.qformer(queries, num_queries=queries.shape[1], memories=[memory])
+
+    def joint_pass(self, memories: Sequence[ImageMemory], text: TextTokens) -> Tensor:
+        """The queries read pictures together with R texts, under the bidirectional mask.
+
+        Args:
+            memories: Pictures; their rows add up to R, in the order of the texts.
+            text: `(R, T)`.
+
+        Returns:
+            States of the queries, `(R, Q, D)`.
+        """
+        queries = self.query_tokens.expand(len(text.input_ids), -1, -1)
+        embedded = torch.cat([queries, self.embeddings(text.input_ids)], dim=1)
+        num_queries = queries.shape[1]
+        mask = masks.bidirectional(text.attention_mask, num_queries)
+        states = self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories).states
+        return states[:, :num_queries]

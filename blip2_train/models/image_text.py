@@ -20,6 +20,7 @@ from blip2_train.models.qformer import (
     TextEmbeddings,
     copy_text_to_query_feed_forward,
 )
+from blip2_train.questions import TextTokens
 from blip2_train.types import EncodedImages, ImageMemory
 
 
@@ -36,7 +37,7 @@ class ImageTextModel(ImageQueryModel):
     """
 
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, temperature: float = 0.07) -> None:
-        super().__init__(vision, qformer, text_branch=True)
+        super().__init__(vision, qformer, text_layers=qformer.num_layers)
         size = qformer.hidden_size
         self.embeddings = TextEmbeddings(qformer)
         self.lm_head = LanguageModellingHead(qformer)
@@ -97,12 +98,8 @@ class ImageTextModel(ImageQueryModel):
         Returns:
             `(R, 2)`, float; column 1 = match.
         """
-        queries = self.query_tokens.expand(input_ids.shape[0], -1, -1)
-        embedded = torch.cat([queries, self.embeddings(input_ids)], dim=1)
-        num_queries = queries.shape[1]
-        mask = masks.bidirectional(attention_mask, num_queries)
-        states = self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories).states
-        return at_least_float32(self.itm_head(states[:, :num_queries])).mean(dim=1)
+        states = self.joint_pass(memories, TextTokens(input_ids, attention_mask))
+        return at_least_float32(self.itm_head(states)).mean(dim=1)
 
     def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The generation pass: text reads the queries through the cache of the image pass.

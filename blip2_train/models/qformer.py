@@ -60,6 +60,7 @@ class QFormerLayer(nn.Module):
 
         self.attention = attention(size)
         self.crossattention = attention(image_width) if reads_images else None
+        self.has_text_branch = text_branch
         if text_branch:
             self.intermediate = Intermediate(size, inner)
             self.output = ResidualOutput(inner, size, config.dropout, eps)
@@ -74,7 +75,10 @@ class QFormerLayer(nn.Module):
         memories: list[tuple[Tensor, Tensor, int]] | None,
         cache: KeyValue | None,
     ) -> tuple[Tensor, KeyValue]:
-        """`(R, L, D)` to `(R, L, D)` and own keys and values; the first `num_queries` positions are queries."""
+        """`(R, L, D)` to `(R, L, D)` and own keys and values; the first `num_queries` positions are queries.
+
+        A layer without feed-forward for text gives the queries alone: `(R, Q, D)`.
+        """
         states, own = self.attention.self_attention(states, mask, cache)
         if num_queries == 0:
             return self.output(self.intermediate(states), states), own
@@ -82,7 +86,7 @@ class QFormerLayer(nn.Module):
         if self.crossattention is not None and memories is not None:
             queries = self.crossattention.read_images(queries, memories)
         queries = self.output_query(self.intermediate_query(queries), queries)
-        if text.shape[1] == 0:
+        if text.shape[1] == 0 or not self.has_text_branch:
             return queries, own
         text = self.output(self.intermediate(text), text)
         return torch.cat([queries, text], dim=1), own
@@ -91,10 +95,10 @@ class QFormerLayer(nn.Module):
 class QFormerEncoder(nn.Module):
     """The stack of layers; it exists to give the parameters their names."""
 
-    def __init__(self, config: QFormerConfig, image_width: int, text_branch: bool) -> None:
+    def __init__(self, config: QFormerConfig, image_width: int, text_layers: int) -> None:
         super().__init__()
         self.layer = nn.ModuleList(
-            QFormerLayer(config, image_width, index % config.cross_attention_every == 0, text_branch)
+            QFormerLayer(config, image_width, index % config.cross_attention_every == 0, index < text_layers)
             for index in range(config.num_layers)
         )
 
@@ -105,14 +109,15 @@ class QFormer(nn.Module):
     Args:
         config: Sizes.
         image_width: Width Dv of the pictures' features.
-        text_branch: Whether there are feed-forward blocks for text; without them only queries can go in.
+        text_layers: How many layers, from the first, have feed-forward blocks for text: all to use the text's outputs,
+            one less if only the queries' are used (then the last layer gives those alone), 0 if no text goes in.
     """
 
-    def __init__(self, config: QFormerConfig, image_width: int, text_branch: bool = True) -> None:
+    def __init__(self, config: QFormerConfig, image_width: int, text_layers: int) -> None:
         super().__init__()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = QFormerEncoder(config, image_width, text_branch)
+        self.encoder = QFormerEncoder(config, image_width, text_layers)
 
     @property
     def layers(self) -> list[QFormerLayer]:
@@ -138,7 +143,7 @@ class QFormer(nn.Module):
             cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
 
         Returns:
-            States `(R, L, D)` and each layer's keys and values.
+            States `(R, L, D)`, or `(R, Q, D)` if the last layer has no text branch, and each layer's keys and values.
         """
         states = self.dropout(self.layernorm(embeddings))
         kept: list[KeyValue] = []

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from blip2_train.distributed import mean_over_processes
 from blip2_train.errors import ConfigError
+from blip2_train.questions import AnswerBatch, AnsweringEncoder
 from blip2_train.types import GenerationBatch, GenerativeEncoder, ObjectiveOutput
 
 
@@ -106,12 +107,33 @@ class GenerationObjective:
 
     def sums(self, model: GenerativeEncoder, batch: GenerationBatch) -> tuple[Tensor, Tensor]:
         """Sum of the losses of the labelled tokens, and number of them guessed right."""
-        states = model.predicting_states(batch.pixel_values, batch.input_ids, batch.attention_mask, batch.labels)
+        states = self.states(model, batch)
         weight, bias = model.output_layer()
         chosen = states.flatten(0, 1).index_select(0, batch.target_positions)
         labels = batch.labels.flatten().index_select(0, batch.target_positions)
         return chunked_cross_entropy(chosen, weight, bias, labels, self.chunk)
 
+    def states(self, model: Any, batch: Any) -> Tensor:
+        """Last states `(B, T, D)` of the language model, aligned with the labels."""
+        states: Tensor = model.predicting_states(
+            batch.pixel_values, batch.input_ids, batch.attention_mask, batch.labels
+        )
+        return states
+
     def chance_levels(self, vocab_size: int) -> dict[str, float]:
         """Loss of a model that has learned nothing, in nats: ln V."""
         return {"lm": math.log(vocab_size)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerObjective(GenerationObjective):
+    """The same loss of answers to questions about pictures; the Q-Former may read the questions too.
+
+    Source: BLIP-2, section 4.3.
+    """
+
+    def states(self, model: AnsweringEncoder, batch: AnswerBatch) -> Tensor:
+        """Last states `(B, T, D)` of the language model, aligned with the labels."""
+        return model.predicting_states(
+            batch.pixel_values, batch.input_ids, batch.attention_mask, batch.labels, batch.question_tokens
+        )

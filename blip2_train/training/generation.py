@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blip2_train.data.answer_collate import AnswerCollator
 from blip2_train.data.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.generation import CaptionScore, GenerationEvaluation, WrittenCaption
@@ -14,6 +15,7 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.optim.config import OptimizerConfig
+from blip2_train.questions import TextTokens
 from blip2_train.training.base import TrainingModule
 from blip2_train.training.caption_log import CaptionLog
 from blip2_train.types import GenerationBatch
@@ -47,7 +49,7 @@ class GenerationModule(TrainingModule):
         model: GenerativeModel,
         objective: GenerationObjective,
         optimizer: OptimizerConfig,
-        collator: DecoderOnlyCollator | EncoderDecoderCollator,
+        collator: DecoderOnlyCollator | EncoderDecoderCollator | AnswerCollator,
         seed: int,
         prompt: str = "",
         generation: GenerationOptions | None = None,
@@ -82,25 +84,32 @@ class GenerationModule(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self._evaluation, self._pictures = GenerationEvaluation(self.more_scores), []
+        self._evaluation, self._pictures = self.new_evaluation(), []
+
+    def new_evaluation(self) -> GenerationEvaluation:
+        """An empty collection of what is written."""
+        return GenerationEvaluation(self.more_scores)
 
     def validation_step(self, batch: GenerationBatch, batch_idx: int) -> None:
         """The loss on one held-out batch, and captions for its pictures."""
         assert self._evaluation is not None
         self._evaluation.add_loss(*self.objective.sums(self.model, batch), len(batch.target_positions))
-        ids, mask = self.tokenizer.padded([self.tokenizer.prompt(self.prompt)] * len(batch))
-        said = self.model.generate(
-            batch.pixel_values,
-            ids.to(self.device),
-            mask.to(self.device),
-            self.generation,
-            eos_token_id=self.tokenizer.end_id,
-            pad_token_id=self.tokenizer.pad_id,
-        )
-        self._evaluation.add_captions(batch.image_ids, self.tokenizer.decode(said), batch.references)
+        self.write(batch, self._evaluation)
         missing = self.shown - sum(len(part) for part in self._pictures)
         if self.captions is not None and missing > 0:
             self._pictures.append(batch.pixel_values[:missing].cpu())
+
+    def write(self, batch: Any, evaluation: GenerationEvaluation) -> None:
+        """Describe the pictures of a held-out batch."""
+        said = self.said(batch.pixel_values, [self.prompt] * len(batch))
+        evaluation.add_captions(batch.image_ids, said, batch.references)
+
+    def said(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
+        """What the model says after the prompts of pictures `(B, 3, H, W)`."""
+        ids, mask = self.tokenizer.padded([self.tokenizer.prompt(prompt) for prompt in prompts])
+        tokens: Any = {"eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id}
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        return self.tokenizer.decode(self.model.generate(pixel_values, ids, mask, self.generation, question, **tokens))
 
     def on_validation_epoch_end(self) -> None:
         """Score all held-out pictures, log the scores under `val/`, and show some captions."""
@@ -113,6 +122,13 @@ class GenerationModule(TrainingModule):
             pictures = torch.cat(self._pictures)
             self.shown_captions = written[: len(pictures)]
             self.captions.write(self.global_step, pictures[: len(written)], self.shown_captions, self.loggers)
+
+    def needed_room(self) -> dict[str, int]:
+        """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
+        return {
+            f"max_text_length {self.collator.max_text_length}": self.collator.max_text_length,
+            "prompt and max_new_tokens": len(self.tokenizer.prompt(self.prompt)) + self.generation.max_new_tokens,
+        }
 
     def _check(self) -> None:
         if self.collator.tokenizer.encoder_decoder != self.model.is_encoder_decoder:
@@ -130,11 +146,7 @@ class GenerationModule(TrainingModule):
         if longest is None or self.model.is_encoder_decoder:
             return
         queries = self.model.qformer_config.num_queries
-        needed: dict[str, Any] = {
-            f"max_text_length {self.collator.max_text_length}": self.collator.max_text_length,
-            "prompt and max_new_tokens": len(self.tokenizer.prompt(self.prompt)) + self.generation.max_new_tokens,
-        }
-        for what, tokens in needed.items():
+        for what, tokens in self.needed_room().items():
             if queries + tokens > longest:
                 raise ConfigError(
                     f"{queries} queries and {what} make {queries + tokens} tokens, but language model "

@@ -83,13 +83,17 @@ def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
             f"BERT weights from {weights} have hidden size {words.shape[1]}, the recipe's shape is {size} "
             "(qformer.hidden_size); make them agree"
         )
+    reads_text = any(name.startswith("embeddings.") for name, _ in model.named_parameters())
+    if reads_text:
+        fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
+        state["embeddings.word_embeddings.weight"] = torch.cat([words.float(), fresh_row])
     if not isinstance(model, ImageTextModel):
-        state = {_FEED_FORWARD.sub(r"\1\2_query.", key): tensor for key, tensor in state.items()}
-        unused = (*_IGNORED, "embeddings.*", "lm_head.*")
+        queries = {_FEED_FORWARD.sub(r"\1\2_query.", key): tensor for key, tensor in state.items()}
+        own = {name for name, _ in model.named_parameters()}
+        text = {key: tensor for key, tensor in state.items() if reads_text and key in own}
+        unused = (*_IGNORED, *(() if reads_text else ("embeddings.*",)), "lm_head.*")
         rule = HandoverRule(what=f"BERT weights from {weights}", may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
-        return load_by_rule(model, state, rule)
-    fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
-    state["embeddings.word_embeddings.weight"] = torch.cat([words.float(), fresh_row])
+        return load_by_rule(model, queries | text, rule)
     bias = state.get("lm_head.bias")
     if bias is not None:
         state["lm_head.bias"] = torch.cat([bias.float(), bias.new_zeros(1).float()])

@@ -59,6 +59,11 @@ def write_huggingface(
     """
     if isinstance(model, GenerativeModel) and model.language_config.quantization != "none":
         raise CheckpointMismatch("a quantised language model cannot be exported; open the model without quantization")
+    if isinstance(model, GenerativeModel) and model.question_to_qformer:
+        raise CheckpointMismatch(
+            "transformers' Blip2ForConditionalGeneration gives its Q-Former pictures only, but that of this model "
+            "reads questions; share the export itself"
+        )
     reading = _processor(model, processor)
     image_token = int(reading.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     theirs, extra = _weights(model, image_token)

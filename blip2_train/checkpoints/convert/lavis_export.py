@@ -62,6 +62,11 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
 def _family(model: AnyModel) -> str:
     if not isinstance(model, GenerativeModel):
         return ""
+    if model.question_to_qformer:
+        raise CheckpointMismatch(
+            "LAVIS's BLIP-2 with a language model gives its Q-Former pictures only, but that of this model reads "
+            "questions; share the export itself"
+        )
     family = str(model.language_model.config.model_type)
     if family not in ("opt", "t5"):
         raise CheckpointMismatch(

@@ -37,7 +37,7 @@ class PromptBatch(Batch):
 def ours(model: GenerativeModel, options: GenerationOptions) -> Writer:
     """This project's `generate`."""
     ends = {"vision": model.vision_model, "qformer": model.language_projection}
-    special = _special_tokens(model)
+    special: Any = _special_tokens(model)
 
     def write(batch: PromptBatch, mark: Mark) -> Tensor:
         with marked(mark, ends), _first_call(model.language_model, mark):

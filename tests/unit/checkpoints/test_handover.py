@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import VOCABULARY, image_text_model, vision_config
+from tiny_generation import generative_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
@@ -76,6 +77,17 @@ def test_the_text_pass_of_a_q_former_started_from_bert_is_bert(tmp_path) -> None
         model.qformer.encoder.layer[1].output_query.dense.weight, source.bert.encoder.layer[1].output.dense.weight
     )
     assert any("crossattention" in name for name in report.fresh)
+
+
+def test_bert_gives_a_q_former_that_reads_questions_both_halves(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    source, model = bert(), generative_model(reads_questions=True)
+    source.save_pretrained(tmp_path)
+    load_bert(model, str(tmp_path))
+    words = source.bert.embeddings.word_embeddings.weight
+    assert torch.equal(model.embeddings.word_embeddings.weight[: VOCABULARY - 1], words)
+    layer, theirs = model.qformer.layers[1], source.bert.encoder.layer[1]
+    assert torch.equal(layer.output.dense.weight, theirs.output.dense.weight)
+    assert torch.equal(layer.output_query.dense.weight, theirs.output.dense.weight)
 
 
 def test_bert_of_another_vocabulary_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

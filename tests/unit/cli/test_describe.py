@@ -78,6 +78,13 @@ def test_a_model_without_language_model(capsys: CaptureFixture[str]) -> None:
     assert next(iter(rows(shown, "memory of this recipe"))) == "as configured"
 
 
+def test_vqa_trains_the_text_half_but_for_the_last_layers(capsys: CaptureFixture[str]) -> None:
+    """The paper's 1.2B: tower at 490 pixels, stage 2's set, embeddings, text feed-forward of 11 of 12 layers."""
+    shown = described(capsys, "experiment=vqa_opt_2.7b")
+    count = 987_258_880 + 107_133_696 + 23_834_880 + 11 * 4_723_968
+    assert count == 1_170_191_104 and f"trainable parameters: {count:,} of 3,821,787,904\n" in shown
+
+
 def test_settings_still_count(capsys: CaptureFixture[str]) -> None:
     settings = ["experiment=stage2_vit_g_opt_2.7b", "model.language.dtype=float32", "init_from=somewhere"]
     shown = described(capsys, *settings, "--memory")

@@ -141,7 +141,25 @@ TABLES |= {
     "retrieval_coco_vit_l": RETRIEVAL | VIT_L_RETRIEVAL,
 }
 """Numbers of the same paper's tables 7 and 9; lengths of captions as section 3.3 of the reference recommends."""
-CONTINUING = ("stage2_", "caption_", "retrieval_")
+VQA = TRAINED_TOWER | {
+    "steps": 82_165,
+    "global_batch_size": 128,
+    "image_size": 490,
+    "model.question_to_qformer": True,
+    "optim.layer_decay": 0.95,
+    "collator.prompt": "Question: {} Answer:",
+    "module.prompt": "Question: {} Answer:",
+    "module.generation.num_beams": 5,
+    "module.generation.length_penalty": -1.0,
+    "monitor": "val/vqa/accuracy",
+}
+TABLES |= {
+    "vqa_opt_2.7b": VQA | {"model.language.architecture.hidden_size": 2560, "collator.encoder_decoder": False},
+    "vqa_opt_6.7b": VQA | {"model.language.architecture.hidden_size": 4096, "optim.layer_decay": 0.9},
+    "vqa_flan_t5_xl": VQA | {"model.language.architecture.d_model": 2048, "collator.encoder_decoder": True},
+}
+"""Numbers of table 8; beams and penalty: section 4.1."""
+CONTINUING = ("stage2_", "caption_", "retrieval_", "vqa_")
 
 
 def started(recipe: str) -> list[str]:

@@ -1,0 +1,92 @@
+"""Finds the pictures that questions are about: in folders by file name, or in shards by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from glob import glob
+from pathlib import Path
+
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.errors import ShardError
+
+
+class FolderPictures:
+    """Pictures as files.
+
+    Args:
+        folders: a folder, or a glob of several that are looked through in turn (Visual Genome's `VG_100K*`).
+        name: file name, with `{image_id}` (or `{image_id:012d}`) in it; empty = as the question file says.
+
+    Raises:
+        ShardError: if there is no such folder.
+    """
+
+    def __init__(self, folders: str, name: str) -> None:
+        self._folders = [Path(found) for found in sorted(glob(str(Path(folders).expanduser()))) if Path(found).is_dir()]
+        self._name = name
+        if not self._folders:
+            raise ShardError(f"picture folder {folders} does not exist; give the folder of the pictures as images")
+
+    def check(self, questions: Sequence[VisualQuestion], path: str) -> None:
+        """Refuse questions whose pictures have no name.
+
+        Raises:
+            ShardError: naming the question file.
+        """
+        if not self._name and not questions[0].picture:
+            raise ShardError(
+                f"{path} does not say how its pictures are called: give picture_name, for instance "
+                "'COCO_val2014_{image_id:012d}.jpg'"
+            )
+
+    def read(self, question: VisualQuestion) -> bytes:
+        """Content of a question's picture.
+
+        Raises:
+            UnusableSample: if it is missing.
+        """
+        name = self._name.format(image_id=question.image_id) if self._name else question.picture
+        for folder in self._folders:
+            if (folder / name).is_file():
+                return (folder / name).read_bytes()
+        raise UnusableSample("missing picture", f"no {name} in {', '.join(map(str, self._folders))}")
+
+
+class ShardPictures:
+    """Pictures in tar shards, each with its `"image_id"` in its `.json`.
+
+    Args:
+        path: folder, glob or file.
+        name: name of the source in messages.
+
+    Raises:
+        ShardError: if there is no shard, or no sample with an image id in them.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path, self._source = path, ShardSource(path, name)
+        self._numbers = self._source.numbers_by_image_id()
+        if not self._numbers:
+            raise ShardError(f'no sample of shards {path} says its "image_id" in a .json: no question can find it')
+
+    def check(self, questions: Sequence[VisualQuestion], path: str) -> None:
+        """Refuse questions of which none is about a picture of these shards.
+
+        Raises:
+            ShardError: naming both.
+        """
+        if not any(question.image_id in self._numbers for question in questions):
+            raise ShardError(f"no question of {path} is about a picture of shards {self._path}; is it another split?")
+
+    def read(self, question: VisualQuestion) -> bytes:
+        """Content of a question's picture.
+
+        Raises:
+            UnusableSample: if it is missing.
+        """
+        number = self._numbers.get(question.image_id)  # type: ignore[arg-type]
+        if number is None:
+            raise UnusableSample("missing picture", f"no sample with image_id {question.image_id} in {self._path}")
+        return self._source.read(number).picture

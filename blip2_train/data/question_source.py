@@ -1,0 +1,155 @@
+"""Questions about pictures as a source to train on and to validate on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from blip2_train.data.order import stable_seed
+from blip2_train.data.question_pictures import FolderPictures, ShardPictures
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.source import Place, QuestionRecord
+from blip2_train.data.source_config import SourceConfig
+from blip2_train.data.visual_questions import (
+    VisualQuestion,
+    read_gqa,
+    read_question_list,
+    read_visual_genome,
+    read_vqa,
+)
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.types import RejectedSample
+
+READERS: dict[str, Callable[..., list[VisualQuestion]]] = {
+    "vqa": read_vqa,
+    "visual_genome": read_visual_genome,
+    "gqa": read_gqa,
+    "list": read_question_list,
+}
+SUBSETS, CONTROLS = ("all", "most", "rest"), ("none", "shuffled_pictures", "blank_questions")
+ONE_IN = 40
+"""One picture in this many belongs to the `rest`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionSourceConfig(SourceConfig):
+    """Where questions about pictures lie: a question file (`path`), and a folder or shards with the pictures."""
+
+    format: str = "vqa"
+    """`vqa` (VQAv2, OK-VQA), `visual_genome`, `gqa`, or `list` (entries with image, question and answer)."""
+    annotations: str | None = None
+    """Annotation file with the answers, of the format `vqa`."""
+    picture_name: str = ""
+    """How a picture in the folder `images` is called, from its `{image_id}`; empty = as the question file says."""
+    shards: str | None = None
+    """Tar shards with the pictures, found by the `"image_id"` of each `.json`."""
+    subset: str = "all"
+    """`all` questions; those of `most` pictures, one in 40 left out by its id; or those of the `rest` alone."""
+    control: str = "none"
+    """Negative controls, in which only guessing is left: `shuffled_pictures` or `blank_questions`."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("format", tuple(READERS)), ("subset", SUBSETS), ("control", CONTROLS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"source {self.path}: {name} is {getattr(self, name)!r}; use {', '.join(known)}")
+        if not isinstance(self.path, str) or self.split is not None or self.first_captions is not None:
+            raise ConfigError(f"source {self.path}: path is one question file, without split and first_captions")
+        if (self.images is None) == (self.shards is None):
+            raise ConfigError(f"source {self.path}: give either images (picture folder) or shards")
+        if self.annotations is not None and self.format != "vqa":
+            raise ConfigError(f"source {self.path}: annotations belong to format vqa; {self.format} holds its answers")
+        if self.weight is not None and not self.weight > 0:
+            raise ConfigError(f"source {self.path}: weight must be positive, got {self.weight}; leave it out instead")
+        try:
+            self.picture_name.format(image_id=1)
+        except (LookupError, ValueError) as error:
+            raise ConfigError(
+                f"source {self.path}: picture_name {self.picture_name!r} cannot be filled in ({error}); write "
+                "{image_id} or {image_id:012d}"
+            ) from None
+
+    def own_source(self) -> QuestionSource:
+        """Open the source."""
+        return QuestionSource(self)
+
+
+class QuestionSource:
+    """Questions about pictures, each with one answer per person who was asked.
+
+    A question without answers (of a test split) is no sample: it can be asked, but not be learnt from or scored.
+
+    Raises:
+        ShardError: if a file or folder cannot be read, or no question has an answer.
+    """
+
+    def __init__(self, config: QuestionSourceConfig) -> None:
+        self.name, self._path, self._control = config.title, str(config.path), config.control
+        options = () if config.annotations is None else (config.annotations,)
+        found = READERS[config.format](config.path, *options)
+        found = [question for question in found if _belongs(question, config.subset)]
+        self._questions = [question for question in found if question.answers]
+        if not self._questions:
+            raise ShardError(
+                f"no question of {config.path} has an answer; give the annotations of the split, and of a split whose "
+                "answers are published"
+            )
+        if config.shards is not None:
+            self._pictures: FolderPictures | ShardPictures = ShardPictures(config.shards, self.name)
+        else:
+            self._pictures = FolderPictures(str(config.images), config.picture_name)
+        self._pictures.check(self._questions, self._path)
+        unanswered = [question for question in found if not question.answers]
+        self.rejected = tuple(
+            RejectedSample(source=self._path, key=str(question.question_id), reason="missing answer", detail="")
+            for question in unanswered
+        )
+        files = [Path(part).expanduser() for part in (config.path, *options) if isinstance(part, str)]
+        self.size, self.files = sum(file.stat().st_size for file in files), len(files)
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def locate(self, number: int) -> Place:
+        """Where question `number` lies."""
+        return Place(self._path, Path(self._path).stem, str(self._questions[number].question_id))
+
+    def read(self, number: int) -> QuestionRecord:
+        """Read question `number` with its picture and all its answers.
+
+        Raises:
+            UnusableSample: if the picture is missing, or there is no question.
+        """
+        asked = self._questions[number]
+        if not asked.question.strip():
+            raise UnusableSample("missing text", "an empty question")
+        shown = self._another(number) if self._control == "shuffled_pictures" else asked
+        image_id = asked.image_id
+        return QuestionRecord(
+            picture=self._pictures.read(shown),
+            captions=asked.answers,
+            image_id=image_id if isinstance(image_id, int) else stable_seed("picture", image_id),
+            question="" if self._control == "blank_questions" else asked.question,
+            question_id=asked.question_id,
+            question_type=asked.question_type,
+        )
+
+    def _another(self, number: int) -> VisualQuestion:
+        """A question about another picture, always the same."""
+        asked, size = self._questions[number], len(self._questions)
+        first = stable_seed("another picture", number) % size
+        others = (self._questions[(first + step) % size] for step in range(size))
+        return next((other for other in others if other.image_id != asked.image_id), asked)
+
+    def fingerprint(self) -> str:
+        """Hash of the questions' ids, of how many answers each has, and of the control."""
+        parts = [f"{question.question_id}:{len(question.answers)}" for question in self._questions]
+        return hashlib.blake2b("\n".join([self._control, *parts]).encode(), digest_size=8).hexdigest()
+
+
+def _belongs(question: VisualQuestion, subset: str) -> bool:
+    if subset == "all":
+        return True
+    rest = stable_seed("held-out picture", question.image_id) % ONE_IN == 0
+    return rest is (subset == "rest")

@@ -1,0 +1,57 @@
+"""Visual question answering under Lightning: loss and VQA accuracy on held-out questions in validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blip2_train.data.answer_collate import AnswerCollator
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.answering import AnswerEvaluation
+from blip2_train.evaluation.generation import GenerationEvaluation
+from blip2_train.training.generation import GenerationModule
+
+
+class AnsweringModule(GenerationModule):
+    """Trains a `GenerativeModel` to answer a question about each picture (arguments as `GenerationModule`).
+
+    Raises:
+        ConfigError: if the collator makes no questions, or the Q-Former or the language model cannot read so long ones.
+    """
+
+    stage = "vqa"
+    collator: AnswerCollator
+
+    def new_evaluation(self) -> GenerationEvaluation:
+        """An empty collection of answers."""
+        return AnswerEvaluation()
+
+    def write(self, batch: Any, evaluation: GenerationEvaluation) -> None:
+        """Answer the questions of a held-out batch."""
+        assert isinstance(evaluation, AnswerEvaluation)
+        prompts = [self.collator.asked(question) for question in batch.questions]
+        evaluation.add_answers(batch, self.said(batch.pixel_values, prompts, batch.question_tokens))
+
+    def needed_room(self) -> dict[str, int]:
+        """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
+        longest = self.collator.max_text_length
+        said = max(self.collator.max_answer_length, self.generation.max_new_tokens)
+        return {f"max_text_length {longest} and an answer of {said} tokens": longest + said}
+
+    def _check(self) -> None:
+        if not isinstance(self.collator, AnswerCollator):
+            raise ConfigError(
+                "module=answering needs questions; pass collator=answer_decoder_only (or _encoder_decoder)"
+            )
+        known = self.model.qformer_config.max_positions
+        if self.model.question_to_qformer and self.collator.max_text_length > known:
+            raise ConfigError(
+                f"max_text_length {self.collator.max_text_length} is more than the {known} positions of the Q-Former; "
+                "lower it"
+            )
+        if self.collator.tokenizer.encoder_decoder != self.model.is_encoder_decoder:
+            wanted = str(self.model.is_encoder_decoder).lower()
+            raise ConfigError(
+                f"collator does not fit language model {self.model.language_config.name}; pass "
+                f"collator.encoder_decoder={wanted}"
+            )
+        super()._check()

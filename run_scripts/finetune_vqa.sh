@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Questions about the embedded world, from the newest exports of both stages (pretrain_stage1.sh, then pretrain_stage2.sh make them).
+# Settings are passed on, also a recipe of the paper: experiment=vqa_opt_2.7b init_from=<stage-2 export> init_text_from=<stage-1 export> trainer=ddp
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
+exec "$PYTHON" "$ROOT/scripts/train.py" experiment=demo_vqa "$@"
