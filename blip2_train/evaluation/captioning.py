@@ -16,9 +16,8 @@ from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.coco_caption import METRICS, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
 from blip2_train.evaluation.writing import CAPTIONING, batches, generation_options
-from blip2_train.models.generative import GenerativeModel
 
 
 class CaptioningTask:
@@ -76,8 +75,7 @@ class CaptioningTask:
 
     def start(self, model: Blip2) -> None:
         """Refuse a model that writes no text."""
-        if not isinstance(model.network, GenerativeModel):
-            raise ConfigError(f"task {self.name} needs a generative model, but {model.source} is an image-text model")
+        check_writes(self.name, model)
 
     def __len__(self) -> int:
         return len(self._batches)

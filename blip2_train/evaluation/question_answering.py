@@ -15,9 +15,8 @@ from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
 from blip2_train.evaluation.writing import ANSWERING, batches, generation_options
-from blip2_train.models.generative import GenerativeModel
 
 Metric = Literal["vqa", "exact"]
 
@@ -86,8 +85,7 @@ class AnsweringTask:
 
     def start(self, model: Blip2) -> None:
         """Refuse a model that writes no text."""
-        if not isinstance(model.network, GenerativeModel):
-            raise ConfigError(f"task {self.name} needs a generative model, but {model.source} is an image-text model")
+        check_writes(self.name, model)
 
     def __len__(self) -> int:
         return len(self._batches)
