@@ -29,7 +29,7 @@ class AnsweringTask:
         title: As a person would say it.
         questions: With the answers that people gave; those about the same picture should follow each other.
         folder: Of the pictures.
-        picture_name: Python format of a picture's path below `folder`, of its number: `COCO_val2014_{:012d}.jpg`; None
+        picture_name: A picture's path below `folder`, from its `{image_id}`: `COCO_val2014_{image_id:012d}.jpg`; None
             = the questions say it.
         prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
         generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
@@ -69,7 +69,7 @@ class AnsweringTask:
         if picture_name is None and (nowhere := next((q for q in self.questions if not q.picture), None)):
             raise ConfigError(
                 f"task {name}: the file does not say which picture question {nowhere.question_id} is about; give "
-                "picture_name, for instance COCO_val2014_{:012d}.jpg"
+                "picture_name, for instance COCO_val2014_{image_id:012d}.jpg"
             )
 
     def settings(self) -> Mapping[str, Any]:
@@ -158,4 +158,4 @@ class AnsweringTask:
 
     def picture_of(self, question: VisualQuestion) -> str:
         """Path of a question's picture below the folder."""
-        return question.picture if self._name is None else self._name.format(int(question.image_id))
+        return question.picture if self._name is None else self._name.format(image_id=int(question.image_id))
