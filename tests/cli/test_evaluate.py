@@ -160,6 +160,6 @@ def test_a_mistake_is_one_line(
         for argument in evaluated
         if not argument.startswith(("evaluation=", "tasks.")) or argument.startswith(f"tasks.{chosen}.")
     ]
-    assert run_command(main, [*kept, *changes, f"paths.run_dir={folder}", "paths.output_dir=/tmp/none"]) == 2
+    assert run_command(main, [*kept, *changes, f"paths.run_dir={folder}", f"paths.output_dir={tmp_path}"]) == 2
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: ") and words in printed and "\n" not in printed
