@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blip2_train.data.official.pictures import naming, read_json
 from blip2_train.errors import ShardError
 
 VQA_FORM = '{"questions": [{"question_id": …, "image_id": …, "question": …}]}'
@@ -49,7 +48,7 @@ def read_vqa(questions: str | Path, annotations: str | Path | None = None) -> li
         ShardError: naming the file and the entry, if a file cannot be read, has another format, the two belong to
             different splits, a question has no annotation, or an id comes twice.
     """
-    content = _load(questions, VQA_FORM)
+    content = read_json(questions, VQA_FORM)
     if isinstance(content, list):
         if annotations is not None:
             raise ShardError(f"{questions} holds its own answers; leave out the annotation file {annotations}")
@@ -57,7 +56,7 @@ def read_vqa(questions: str | Path, annotations: str | Path | None = None) -> li
     told = {} if annotations is None else _annotations(questions, content, annotations)
     found = []
     for number, entry in enumerate(_entries(questions, content, "questions", VQA_FORM)):
-        with _naming(questions, number, VQA_FORM):
+        with naming(questions, number, VQA_FORM):
             identity, image_id = entry["question_id"], entry["image_id"]
             answer = told.pop(identity, None)
             if annotations is not None and answer is None:
@@ -85,12 +84,12 @@ def read_visual_genome(path: str | Path) -> list[VisualQuestion]:
     Raises:
         ShardError: naming the file and the entry, if it cannot be read, has another format, or an id comes twice.
     """
-    content = _load(path, GENOME_FORM)
+    content = read_json(path, GENOME_FORM)
     if not (isinstance(content, list) and content and isinstance(content[0], Mapping) and "qas" in content[0]):
         return read_question_list(path)
     found = []
     for number, entry in enumerate(content):
-        with _naming(path, number, GENOME_FORM):
+        with naming(path, number, GENOME_FORM):
             image_id = entry.get("id", entry.get("image_id"))
             found += [
                 VisualQuestion(
@@ -113,12 +112,12 @@ def read_gqa(path: str | Path) -> list[VisualQuestion]:
     Raises:
         ShardError: naming the file and the entry, if it cannot be read, has another format, or an id comes twice.
     """
-    content = _load(path, GQA_FORM)
+    content = read_json(path, GQA_FORM)
     if isinstance(content, list):
         return read_question_list(path)
     found = []
     for identity, entry in content.items():
-        with _naming(path, identity, GQA_FORM):
+        with naming(path, identity, GQA_FORM):
             types = entry.get("types", {})
             found.append(
                 VisualQuestion(
@@ -141,8 +140,8 @@ def read_question_list(path: str | Path) -> list[VisualQuestion]:
         ShardError: naming the file and the entry, if it cannot be read, has another format, or an id comes twice.
     """
     found = []
-    for number, entry in enumerate(_entries(path, _load(path, LIST_FORM), None, LIST_FORM)):
-        with _naming(path, number, LIST_FORM):
+    for number, entry in enumerate(_entries(path, read_json(path, LIST_FORM), None, LIST_FORM)):
+        with naming(path, number, LIST_FORM):
             answers = entry.get("answer", ())
             found.append(
                 VisualQuestion(
@@ -158,30 +157,6 @@ def read_question_list(path: str | Path) -> list[VisualQuestion]:
     return _unique(path, found)
 
 
-@contextmanager
-def _naming(path: str | Path, entry: int | str, form: str) -> Iterator[None]:
-    """Turn whatever a misshapen entry raises into an error that names file and entry."""
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError) as problem:
-        raise ShardError(
-            f"{path}: entry {entry} is not of the form {form} ({type(problem).__name__}: {problem}); correct it, or "
-            "take the official file"
-        ) from None
-
-
-def _load(path: str | Path, form: str) -> Any:
-    try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ShardError(f"question file {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise ShardError(f"question file {path} cannot be read ({type(error).__name__}: {error})") from None
-    if not isinstance(content, list | dict) or not content:
-        raise ShardError(f"question file {path} holds no question; expected {form}")
-    return content
-
-
 def _entries(path: str | Path, content: Any, key: str | None, form: str) -> list[dict[str, Any]]:
     entries = content if key is None else content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -193,7 +168,7 @@ def _annotations(
     questions: str | Path, asked: Mapping[str, Any], annotations: str | Path
 ) -> dict[int | str, dict[str, Any]]:
     """The entries of an annotation file by question id."""
-    content = _load(annotations, ANNOTATION_FORM)
+    content = read_json(annotations, ANNOTATION_FORM)
     entries = _entries(annotations, content, "annotations", ANNOTATION_FORM)
     splits = asked.get("data_subtype"), content.get("data_subtype")
     if None not in splits and splits[0] != splits[1]:
@@ -202,7 +177,7 @@ def _annotations(
         )
     found: dict[int | str, dict[str, Any]] = {}
     for number, entry in enumerate(entries):
-        with _naming(annotations, number, ANNOTATION_FORM):
+        with naming(annotations, number, ANNOTATION_FORM):
             if entry["question_id"] in found:
                 raise ShardError(f"{annotations}: two annotations of question {entry['question_id']}; remove one")
             found[entry["question_id"]] = entry

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, rank
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.task import Row
@@ -61,11 +61,8 @@ class PredictionLog:
     def _begin(self, settings: Mapping[str, Any]) -> str | None:
         """Write the settings, or compare them with those that are there."""
         path, wanted = self._folder / f"{self._task}.settings.json", json.loads(json.dumps(settings))
-        self._folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            unfinished = path.with_suffix(".writing")
-            unfinished.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(unfinished, path)
+            write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
             return None
         found = json.loads(path.read_text(encoding="utf-8"))
         changed = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE
@@ -23,7 +24,6 @@ from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.reading import read_ahead
 from blip2_train.evaluation.recall import recall_at
 from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.report.results import write_whole
 from blip2_train.evaluation.shortlist import Shortlists, join
 from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
 from blip2_train.evaluation.writing import batches

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
-from training_process import assert_same_run, run_folder, start
+from training_process import assert_same_run, run_folder, start, write_data
 
 from blip2_train.checkpoints.export import read_export
 from blip2_train.cli.export import main as export
@@ -25,10 +24,7 @@ RISING = ("validate_every=3", "monitor=val/loss_itg", "optim.lr=0.5", "optim.min
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("best")
-    write_shards(folder / "shards", [9, 4, 13])
-    write_tokenizer(folder / "tokenizer")
-    return folder
+    return write_data(tmp_path_factory.mktemp("best"))
 
 
 @pytest.fixture(scope="module")

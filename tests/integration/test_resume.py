@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from shard_files import write_shards, write_tokenizer
+from shard_files import write_shards
 from tiny_run import arguments
-from training_process import assert_same_run, run_folder, samples, start
+from training_process import assert_same_run, run_folder, samples, start, write_data
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
@@ -20,11 +20,7 @@ KILL = 7
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with shards of unequal size (26 samples: step 7 is inside the second epoch) and a tokenizer."""
-    folder = tmp_path_factory.mktemp("resume")
-    write_shards(folder / "shards", [9, 4, 13])
-    write_tokenizer(folder / "tokenizer")
-    return folder
+    return write_data(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from blip2_train.data.official.pictures import CaptionedPicture, image_number, naming, read_json, unique
 from blip2_train.errors import ShardError
@@ -23,27 +22,6 @@ def read_karpathy(path: str | Path, split: str) -> list[CaptionedPicture]:
     Raises:
         ShardError: if the file cannot be read or has another format, a picture comes twice, or a split is empty.
     """
-    found = []
-    for number, entry in enumerate(karpathy_entries(path, split)):
-        with naming(path, number, FORM):
-            place = picture_path(entry)
-            found.append(
-                CaptionedPicture(
-                    image_id=int(entry["cocoid"]) if "cocoid" in entry else image_number(place),
-                    path=place,
-                    captions=tuple(sentence["raw"] for sentence in entry["sentences"]),
-                    split=entry["split"],
-                )
-            )
-    return unique(path, found)
-
-
-def karpathy_entries(path: str | Path, split: str) -> list[dict[str, Any]]:
-    """The entries of a split as they are in the file, each known to have a name, a split and sentences.
-
-    Raises:
-        ShardError: if the file cannot be read, has another format, or has no picture of one of the splits.
-    """
     content, wanted = read_json(path, FORM), frozenset(split.split("+"))
     try:
         entries = content["images"]
@@ -59,9 +37,16 @@ def karpathy_entries(path: str | Path, split: str) -> list[dict[str, Any]]:
         raise ShardError(
             f"{path} has no picture of split {'+'.join(lacking)!r}; its splits are {', '.join(sorted(found))}"
         )
-    return chosen
-
-
-def picture_path(entry: dict[str, Any]) -> str:
-    """Where an entry's picture lies below the folder of the pictures."""
-    return "/".join(part for part in (str(entry.get("filepath", "")), entry["filename"]) if part)
+    pictures = []
+    for number, entry in enumerate(chosen):
+        with naming(path, number, FORM):
+            place = "/".join(part for part in (str(entry.get("filepath", "")), entry["filename"]) if part)
+            pictures.append(
+                CaptionedPicture(
+                    image_id=int(entry["cocoid"]) if "cocoid" in entry else image_number(place),
+                    path=place,
+                    captions=tuple(sentence["raw"] for sentence in entry["sentences"]),
+                    split=entry["split"],
+                )
+            )
+    return unique(path, pictures)

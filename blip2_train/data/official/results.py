@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from blip2_train.data.official.identities import check_identities
 from blip2_train.data.official.pictures import naming, read_json
+from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ShardError
 
 CAPTIONS = ("image_id", "caption")
@@ -81,14 +81,7 @@ def write_answer_results(path: str | Path, answers: Mapping[int | str, str], que
 
 def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
     """Write a JSON file, with its folder; it is there as a whole or not at all."""
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(Path(path).expanduser(), json.dumps(content, indent=indent) + "\n")
 
 
 def _checked(key: Any, said: Any) -> tuple[int | str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from blip2_train.data.whole_file import write_whole
 from blip2_train.evaluation.report.content import TaskReport
 
 _PROGRAMS = ("torch", "torchvision", "transformers", "timm", "pycocoevalcap", "blip2_train")
@@ -52,15 +52,3 @@ def write_results(path: Path, tasks: Sequence[TaskReport], *, created: datetime 
         },
     }
     return write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file so that whoever looks sees the old one or the new one, never a part; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    return path

@@ -131,8 +131,8 @@ def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
         (changed(QUESTIONS, "questions", 1, question=3), ANNOTATIONS, "q.json: entry 1 .*3 is no text"),
         (changed(QUESTIONS, "questions", 1, question_id=458752000), None, "question id 458752000 comes twice"),
         ({"annotations": []}, None, "q.json is not of the form"),
-        ("{", None, "q.json cannot be read"),
-        ([], None, "q.json holds no question"),
+        ("{", None, "q.json is broken JSON"),
+        ([], None, "q.json holds nothing"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, asked: Any, told: Any, message: str) -> None:
