@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def _draw_recall(axis: Any, arms: Record) -> None:
         found = [arms[arm][score] for score in ITG.scores]
         places = [place + side * width for place in range(len(found))]
         bars = axis.bar(places, [one["mean"] for one in found], width, label=label, color=_COLORS[arm])
-        axis.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+        axis.bar_label(bars, fmt="%.1f", fontsize=8, label_type="center", color="white")
         for place, one in zip(places, found, strict=True):
             if len(one["values"]) > 1:
                 axis.plot([place] * len(one["values"]), list(one["values"].values()), ".", color="black", markersize=4)
@@ -52,11 +51,10 @@ def _draw_recall(axis: Any, arms: Record) -> None:
 
 def _draw_captions(axis: Any, curves: Record) -> None:
     for arm, label in ((WITH, "from stage 1"), (WITHOUT, "without stage 1")):
-        seeds = [found["val/cider"] for found in curves[arm].values()]
-        steps = seeds[0]["steps"]
-        means = [statistics.mean(values) for values in zip(*(one["values"] for one in seeds), strict=True)]
-        axis.plot(steps, means, marker="o", markersize=4, label=label, color=_COLORS[arm])
-        for one in seeds if len(seeds) > 1 else ():
-            axis.plot(one["steps"], one["values"], linewidth=0.8, alpha=0.5, color=_COLORS[arm])
+        found = curves[arm]["val/cider"]
+        axis.plot(found["steps"], found["mean"], marker="o", markersize=4, label=label, color=_COLORS[arm])
+        if len(found["values"]) > 1:
+            for values in found["values"].values():
+                axis.plot(found["steps"], values, linewidth=0.8, alpha=0.5, color=_COLORS[arm])
     axis.set_ylim(bottom=0)
     axis.set(title="Stage 2 with and without stage 1", xlabel="optimiser step", ylabel="CIDEr of held-out scenes")

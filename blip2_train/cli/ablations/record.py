@@ -46,7 +46,7 @@ def read_record(plan: Plan) -> Record:
     """Everything that the finished runs of a plan found.
 
     By ablation and arm (`with`, `without`) each score has its `mean` over the seeds and its `values` by seed; null
-    where it could not be computed. Stage 2 has `curves` too.
+    where it could not be computed. The `curves` of stage 2 have the same by step.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,7 +61,7 @@ def read_record(plan: Plan) -> Record:
         ITG.name: _arms(ITG, plan),
         STAGE_1.name: _arms(STAGE_1, plan),
         "curves": {
-            arm: {str(seed): _curves(runs[name]) for seed, runs in plan.by_seed.items()}
+            arm: _curves({str(seed): runs[name] for seed, runs in plan.by_seed.items()})
             for arm, name in STAGE_1.runs.items()
         },
     }
@@ -97,7 +97,15 @@ def _results(run: PlannedRun) -> Record:
     return found
 
 
-def _curves(run: PlannedRun) -> Record:
-    """By score, the steps and values of every validation."""
-    rows = read_metrics(run.folder / METRICS)
-    return {score: dict(zip(("steps", "values"), curve(rows, score), strict=True)) for score in STAGE_1.scores}
+def _curves(runs: dict[str, PlannedRun]) -> Record:
+    """By score the steps of the validations, the `values` by seed, and their `mean`."""
+    rows = {seed: read_metrics(run.folder / METRICS) for seed, run in runs.items()}
+    found: Record = {}
+    for score in STAGE_1.scores:
+        steps: list[int] = []
+        values: dict[str, list[float]] = {}
+        for seed in runs:
+            steps, values[seed] = curve(rows[seed], score)
+        means = [statistics.mean(points) for points in zip(*values.values(), strict=True)]
+        found[score] = {"steps": steps, "mean": means, "values": values}
+    return found
