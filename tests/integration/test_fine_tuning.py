@@ -49,7 +49,8 @@ def settings(outputs: Path, recipe: str, *more: str) -> list[str]:
     return [*arguments(outputs), f"experiment={recipe}", tower, "data.num_workers=0", *more]
 
 
-RECIPES = {"demo_retrieval": (), "demo_caption_opt": SHORT}
+TRAINED_TOWER = ("model.vision.frozen=false", "optim.layer_decay=0.7")
+RECIPES = {"demo_retrieval": TRAINED_TOWER, "demo_caption_opt": SHORT}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -98,7 +99,7 @@ def test_the_export_holds_the_tower_and_is_used_alone(
 def test_a_trained_tower_resumes_bitwise(outputs: Path) -> None:
     place = outputs.parent
     export = next((outputs / "demo_stage1").iterdir())
-    common = [*settings(outputs, "demo_retrieval", *LARGER)[len(arguments(outputs)) :], f"init_from={export}"]
+    common = [*settings(outputs, "demo_retrieval", *TRAINED_TOWER, *LARGER)[len(arguments(outputs)) :], f"init_from={export}"]
     start(place / "whole", *common)
     start(place / "killed", *common, kill_at=KILL, code=-signal.SIGKILL)
     assert "going on from step 6" in start(place / "killed", *common, "resume_from=last")
