@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import blip2_train
+from blip2_train.checkpoints.adapter_files import describe_adapters
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel
@@ -25,6 +26,9 @@ def describe_model(model: AnyModel) -> dict[str, Any]:
     parts: dict[str, Any] = {"vision": asdict(model.vision_config), "qformer": asdict(model.qformer_config)}
     if isinstance(model, GenerativeModel):
         parts["language"] = asdict(model.language_config)
+    if model.adapters is not None:
+        speaks = isinstance(model, GenerativeModel) and model.is_encoder_decoder
+        parts["adapters"] = describe_adapters(model.adapters, speaks)
     reads = {"question_to_qformer": True} if isinstance(model, GenerativeModel) and model.question_to_qformer else {}
     return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}, **reads}
 
