@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from tiny_generation import WORDS, generation_batch, generative_model
+from tiny_generation import generation_batch, generative_model
 from torch import nn
 
 from blip2_train.errors import ConfigError
@@ -175,7 +175,7 @@ def test_on_the_qformer_its_own_weights_are_frozen_and_pictures_are_read_through
     assert {"query_tokens", "itm_head.weight", "temperature", "ln_vision.weight"} < got
     values = [p for n, p in model.named_parameters() if is_adapter(n) and "crossattention.attention.value" in n]
     assert len(values) == 4 and all(p.grad.abs().max() > 0 for p in values)
-    assert {n for n in kept_names(model) - got} == {
+    assert kept_names(model) - got == {
         n for n, p in model.named_parameters() if n.startswith(("qformer.", "embeddings.")) and not p.requires_grad
     }
     before = model.eval().encode_image(batch.pixel_values).image_features
@@ -202,7 +202,7 @@ def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None
 
 
 def test_stage_1_has_no_language_model() -> None:
-    with pytest.raises(ConfigError, match="pass peft.target=qformer"):
+    with pytest.raises(ConfigError, match=r"pass peft\.target=qformer"):
         add_adapters(tiny.image_text_model(), AdapterConfig())
 
 
