@@ -63,13 +63,14 @@ def merged_qformer(state: Mapping[str, Tensor], config: AdapterConfig) -> State:
     return merged
 
 
-def write_adapter(folder: Path, state: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> str:
+def write_adapter(folder: Path, state: Mapping[str, Tensor], architecture: Mapping[str, Any], base: str) -> str:
     """Write a language model's adapters so that `PeftModel.from_pretrained(language_model, folder)` reads them.
 
     Args:
         folder: Where to; it is made.
         state: The adapters' weights by their names in a `GenerativeModel`.
         architecture: Description of that model.
+        base: Folder or hub id of the language model, for peft's `Auto…` classes.
 
     Returns:
         SHA-256 of the file of weights.
@@ -79,7 +80,7 @@ def write_adapter(folder: Path, state: Mapping[str, Tensor], architecture: Mappi
     lora_settings(
         config,
         task_type=architecture["adapters"][_TASK],
-        base_model_name_or_path=architecture["language"]["name"],
+        base_model_name_or_path=base,
         inference_mode=True,
     ).save_pretrained(folder)
     theirs = {

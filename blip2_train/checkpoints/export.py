@@ -19,6 +19,7 @@ from torch import Tensor
 
 from blip2_train import __version__
 from blip2_train.checkpoints import adapter_files
+from blip2_train.checkpoints.architecture import here
 from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.adapted_layers import is_adapter
@@ -80,7 +81,8 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     beside = {name: tensor for name, tensor in state.items() if is_adapter(name)}
     save_file(_separate({n: t for n, t in state.items() if n not in beside}), unfinished / WEIGHTS)
     place = unfinished / adapter_files.FOLDER
-    sha256 = adapter_files.write_adapter(place, beside, manifest.architecture) if beside else ""
+    language = here(manifest.architecture.get("language") or {})
+    sha256 = adapter_files.write_adapter(place, beside, manifest.architecture, language["name"]) if beside else ""
     manifest = replace(manifest, adapter_sha256=sha256)
     (unfinished / CONFIG).write_text(config, encoding="utf-8")
     tokenizer.save_pretrained(unfinished / TOKENIZER)

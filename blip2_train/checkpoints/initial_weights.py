@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -62,6 +63,8 @@ def load_initial_weights(
         reports.append(load_language_model(model))
     if export is not None:
         state, manifest = export
+        if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
+            _refuse_other_language_model(model, state, init_from)
         rule = handover_rule(model, manifest, f"export {init_from}", _holds_tower(state))
         reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
         reports += load_text_half(model, manifest, init_text_from)
@@ -103,6 +106,21 @@ def handover_rule(
         return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
     text = read_text(model) if needs_text_half(model, manifest) else ()
     return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
+
+
+def _refuse_other_language_model(model: GenerativeModel, state: Mapping[str, Tensor], init_from: str | None) -> None:
+    """Refuse an export that holds another language model, for instance a merged one, than the run will name.
+
+    What the run exports could not be opened again.
+    """
+    named = {f"language_model.{name}": tensor for name, tensor in model.language_model.state_dict().items()}
+    for name in named.keys() & state.keys():
+        held = state[name].to(named[name].dtype)
+        if held.shape == named[name].shape and not torch.equal(held, named[name]):
+            raise CheckpointMismatch(
+                f"export {init_from} holds a language model of its own, which is not {model.language_config.name}; "
+                "start from the export with adapters that it was merged from, or from one without adapters"
+            )
 
 
 def _holds_tower(state: Mapping[str, Tensor]) -> bool:

@@ -123,8 +123,8 @@ def peft() -> Any:
         return importlib.import_module("peft")
     except ImportError as error:
         raise ConfigError(
-            "adapters need the package peft, which is not installed: pip install 'blip2_train[peft]', or choose "
-            "peft=none"
+            "adapters need the package peft, which is not installed: pip install 'blip2_train[peft]', or train without "
+            "them (peft=none)"
         ) from error
     finally:
         logger.setLevel(level)

@@ -79,6 +79,7 @@ def test_peft_itself_reads_what_an_export_holds(kind: str, tmp_path: Path) -> No
     plain = factory.from_pretrained(DEMO / kind).eval()
     before = language_logits(plain)
     theirs = peft.PeftModel.from_pretrained(plain, folder / "adapter").eval()
+    assert theirs.peft_config["default"].base_model_name_or_path == str(DEMO / kind)
     assert type(theirs).__name__ == {"opt": "PeftModelForCausalLM", "t5": "PeftModelForSeq2SeqLM"}[kind]
     ours = language_logits(model.language_model)
     assert torch.equal(language_logits(theirs), ours) and (before - ours).abs().max() > 1e-2
@@ -106,7 +107,10 @@ def test_transformers_reads_the_merged_model(kind: str, tmp_path: Path, capsys: 
     expected = language_logits(model.language_model)
     torch.testing.assert_close(language_logits(theirs)[..., : expected.shape[-1]], expected, rtol=1e-3, atol=1e-3)
     merge_adapters(model)
-    again = open_pretrained(tmp_path / "merged").model
+    assert run_command(convert, [str(tmp_path / "merged"), "--to", str(tmp_path / "ours")]) == 0
+    with pytest.raises(CheckpointMismatch, match="start from the export with adapters that it was merged from"):
+        load_initial_weights(our_model(kind, TOWER, weights="pretrained")[0], str(tmp_path / "ours"))
+    again = open_pretrained(tmp_path / "ours").model
     assert again.adapters is None
     torch.testing.assert_close(dict(again.state_dict()), dict(model.state_dict()))
 
