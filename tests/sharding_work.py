@@ -22,7 +22,9 @@ from torch.distributed.tensor import DTensor
 from blip2_train.distributed import mean_over_processes, rank, world_size
 from blip2_train.errors import Blip2TrainError
 from blip2_train.evaluation.representation import RepresentationEvaluation
-from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.adapters import add_adapters
+from blip2_train.models.configs import AdapterConfig, GenerationOptions
 from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.optim.config import OptimizerConfig
@@ -36,6 +38,8 @@ _TOWER = {"vision": {"frozen": False}, "optim": {"layer_decay": 0.5, "clip_norm"
 CASES: dict[str, dict[str, Any]] = {
     "opt": {"family": "opt"},
     "opt in float16": {"family": "opt", "dtype": "float16"},
+    "opt in float16 with adapters": {"family": "opt", "dtype": "float16", "adapters": {"dropout": 0.0}},
+    "opt with adapters": {"family": "opt", "adapters": {"r": 3}, "accumulate": 2, "optim": {"clip_norm": 0.05}},
     "opt with tower": {"family": "opt", "gradient_checkpointing": True, **_TOWER},
     "t5": {"family": "t5"},
     "t5 in bfloat16 with tower": {"family": "t5", "dtype": "bfloat16", "precision": "bf16-mixed", **_TOWER},
@@ -57,8 +61,12 @@ _LARGE = {
 def make_model(case: str) -> Any:
     """The model of a case: in float64, so that the order of sums does not show, unless it runs in 16 bits."""
     options = {key: value for key, value in CASES[case].items() if key not in ("optim", "accumulate", "precision")}
-    family = options.pop("family")
+    family, adapters = options.pop("family"), options.pop("adapters", None)
     model = image_text_model(**options) if family is None else generative_model(family, **options)
+    if adapters is not None:
+        add_adapters(model, AdapterConfig(**adapters))
+        for name, parameter in model.named_parameters():
+            parameter.data += 0.05 if is_adapter(name) else 0.0
     if case not in IN_16_BITS:
         return model.double()
     with torch.no_grad():
@@ -247,8 +255,8 @@ def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _bytes(blocks: list[nn.Module], share: bool = False) -> int:
-    """Bytes of the parameters of blocks: whole, or this process's share."""
-    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    """Bytes of the parameters of blocks, without adapters: whole, or this process's share."""
+    parameters = [p for block in blocks for name, p in block.named_parameters() if not is_adapter(name)]
     held = [p.to_local() if share and isinstance(p, DTensor) else p for p in parameters]
     return sum(p.numel() * p.element_size() for p in held)
 

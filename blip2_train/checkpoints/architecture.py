@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import blip2_train
+from blip2_train.checkpoints.adapter_files import describe_adapters
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel
@@ -25,6 +26,9 @@ def describe_model(model: AnyModel) -> dict[str, Any]:
     parts: dict[str, Any] = {"vision": asdict(model.vision_config), "qformer": asdict(model.qformer_config)}
     if isinstance(model, GenerativeModel):
         parts["language"] = asdict(model.language_config)
+    if model.adapters is not None:
+        speaks = isinstance(model, GenerativeModel) and model.is_encoder_decoder
+        parts["adapters"] = describe_adapters(model.adapters, speaks)
     reads = {"question_to_qformer": True} if isinstance(model, GenerativeModel) and model.question_to_qformer else {}
     return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}, **reads}
 
@@ -36,12 +40,12 @@ def build_model(description: Mapping[str, Any]) -> AnyModel:
         CheckpointMismatch: if the description is not one of this version.
     """
     try:
-        vision = VisionConfig(**_here(description["vision"]))
-        qformer = QFormerConfig(**_here(description["qformer"]))
+        vision = VisionConfig(**here(description["vision"]))
+        qformer = QFormerConfig(**here(description["qformer"]))
         language = description.get("language")
         if description["kind"] == GenerativeModel.__name__ and language is not None:
             reads = bool(description.get("question_to_qformer", False))
-            return GenerativeModel(vision, qformer, LanguageModelConfig(**_here(language)), question_to_qformer=reads)
+            return GenerativeModel(vision, qformer, LanguageModelConfig(**here(language)), question_to_qformer=reads)
         if description["kind"] == ImageTextModel.__name__:
             return ImageTextModel(vision, qformer)
     except (KeyError, TypeError) as error:
@@ -55,5 +59,6 @@ def _portable(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v.replace(_PACKAGE, _PACKAGED) if isinstance(v, str) else v for k, v in values.items()}
 
 
-def _here(values: Mapping[str, Any]) -> dict[str, Any]:
+def here(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a description, with the paths that they have on this machine."""
     return {k: v.replace(_PACKAGED, _PACKAGE) if isinstance(v, str) else v for k, v in values.items()}

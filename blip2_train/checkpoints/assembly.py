@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blip2_train.checkpoints.adapter_files import described_adapters
+from blip2_train.checkpoints.adapters import attach_adapters
 from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface_config import plain_architecture
 from blip2_train.checkpoints.convert.timm_towers import load_tower
@@ -19,6 +21,7 @@ from blip2_train.checkpoints.initial_weights import RANDOM, load_language_model
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import DTYPES
+from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
@@ -27,7 +30,6 @@ from blip2_train.models.quantization import QuantizedLinear, quantize_language_m
 from blip2_train.models.quantized_loading import loading_options
 
 State = dict[str, Tensor]
-FROZEN_PARTS = ("vision_model", "language_model")
 
 
 @dataclass(kw_only=True)
@@ -45,6 +47,8 @@ class FoundWeights:
     processor: dict[str, Any]
     """As `Processor.describe`."""
     manifest: Manifest
+    adapters: State = field(default_factory=dict)
+    """Weights of the adapters of the language model, if the description names some."""
     tokenizer: str = ""
     """Folder with the tokenizer; empty = that of the language model, or of the BERT that the Q-Former started from."""
     config: str = ""
@@ -102,6 +106,9 @@ def assemble(found: FoundWeights, quantization: str = "none") -> tuple[AnyModel,
         reports.append(load_language_model(model))
         _quantize(model)
     _complete(model)
+    if (chosen := described_adapters(found.description)) is not None:
+        reports.append(attach_adapters(model, chosen, found.adapters, found.what))
+        model.eval()
     return model, reports
 
 

@@ -1,7 +1,7 @@
 """Exports: a folder with trained weights that others can load, and everything needed to understand it.
 
-`model.safetensors` (what was trained), `config.yaml` (the resolved configuration), the tokenizer, and `manifest.json`
-(stage, step, scores, what the run started from).
+`model.safetensors` (what was trained), `adapter/` (adapters of a language model, in peft's layout), `config.yaml` (the
+resolved configuration), the tokenizer, and `manifest.json` (stage, step, scores, what the run started from).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blip2_train import __version__
+from blip2_train.checkpoints import adapter_files
+from blip2_train.checkpoints.architecture import here
 from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.adapted_layers import is_adapter
 
 WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"
 
@@ -48,14 +51,18 @@ class Manifest:
     version: str = __version__
     sha256: str = ""
     """Of `model.safetensors`; filled in by `write_export`."""
+    adapter_sha256: str = ""
+    """Of the adapters' weights, or empty; filled in by `write_export`."""
 
 
 def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokenizer: Any, manifest: Manifest) -> Path:
     """Write an export; an older one of the same name is replaced only once the new one is complete.
 
+    A language model's adapters go to a folder of their own, a Q-Former's are merged into its weights.
+
     Args:
         folder: Where to.
-        state: Trained weights by name.
+        state: Trained weights by name, adapters among them.
         config: Resolved configuration as YAML text.
         tokenizer: Anything with transformers' `save_pretrained`.
         manifest: What the export is.
@@ -66,7 +73,17 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_file(_separate(state), unfinished / WEIGHTS)
+    chosen = adapter_files.described_adapters(manifest.architecture)
+    if chosen is not None and chosen.target == "qformer":
+        state = adapter_files.merged_qformer(state, chosen)
+        plain = {key: value for key, value in manifest.architecture.items() if key != "adapters"}
+        manifest = replace(manifest, architecture=plain)
+    beside = {name: tensor for name, tensor in state.items() if is_adapter(name)}
+    save_file(_separate({n: t for n, t in state.items() if n not in beside}), unfinished / WEIGHTS)
+    place = unfinished / adapter_files.FOLDER
+    language = here(manifest.architecture.get("language") or {})
+    sha256 = adapter_files.write_adapter(place, beside, manifest.architecture, language["name"]) if beside else ""
+    manifest = replace(manifest, adapter_sha256=sha256)
     (unfinished / CONFIG).write_text(config, encoding="utf-8")
     tokenizer.save_pretrained(unfinished / TOKENIZER)
     about = {**manifest.__dict__, "sha256": file_fingerprint(unfinished / WEIGHTS)}
@@ -95,7 +112,7 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
-    """Weights and manifest of an export.
+    """Weights and manifest of an export; adapters are left to `read_adapter`.
 
     Raises:
         CheckpointMismatch: if the folder is no export, or its weights are not those that were written.

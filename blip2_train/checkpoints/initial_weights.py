@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from blip2_train.checkpoints.adapter_files import read_adapter
+from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
 from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.checkpoints.export import Manifest, read_export
@@ -17,7 +20,7 @@ from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_r
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
 from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.models.configs import DTYPES
+from blip2_train.models.configs import DTYPES, AdapterConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
@@ -30,7 +33,10 @@ _STAGE_1_HEADS = ("lm_head.*", "vision_projection.*", "text_projection.*", "itm_
 
 
 def load_initial_weights(
-    model: ImageTextModel | GenerativeModel, init_from: str | None, init_text_from: str | None = None
+    model: ImageTextModel | GenerativeModel,
+    init_from: str | None,
+    init_text_from: str | None = None,
+    adapters: AdapterConfig | None = None,
 ) -> list[LoadReport]:
     """Load the weights that the model's configuration and `init_from` name.
 
@@ -39,26 +45,34 @@ def load_initial_weights(
         init_from: Folder of an export whose weights are taken, or None to start from BERT.
         init_text_from: Folder of the stage-1 export whose text half is taken, for a Q-Former that reads questions and
             starts from stage 2, which has none; else None.
+        adapters: What the model gets beside its weights: the export's, if it has some, or fresh ones; None = nothing.
 
     Returns:
-        One report per file that was read.
+        One report per file that was read, and one of the adapters.
 
     Raises:
         CheckpointMismatch: if a file is missing, damaged, or belongs to another model.
+        ConfigError: if the model cannot have such adapters.
     """
     reports = []
     export = None if init_from is None else read_export(Path(init_from))
+    chosen = check_adapters(model, adapters, export[1] if export else None, init_from)
     if model.vision_config.weights != RANDOM and not (export and _holds_tower(export[0])):
         reports.append(load_tower(model.vision_model, model.vision_config))
     if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
         reports.append(load_language_model(model))
     if export is not None:
         state, manifest = export
+        if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
+            _refuse_other_language_model(model, state, init_from)
         rule = handover_rule(model, manifest, f"export {init_from}", _holds_tower(state))
         reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
         reports += load_text_half(model, manifest, init_text_from)
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
+    if chosen is not None:
+        held = read_adapter(Path(init_from), export[1].adapter_sha256) if init_from and export else {}
+        reports.append(attach_adapters(model, chosen, held, f"export {init_from}"))
     return reports
 
 
@@ -92,6 +106,21 @@ def handover_rule(
         return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
     text = read_text(model) if needs_text_half(model, manifest) else ()
     return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
+
+
+def _refuse_other_language_model(model: GenerativeModel, state: Mapping[str, Tensor], init_from: str | None) -> None:
+    """Refuse an export that holds another language model, for instance a merged one, than the run will name.
+
+    What the run exports could not be opened again.
+    """
+    named = {f"language_model.{name}": tensor for name, tensor in model.language_model.state_dict().items()}
+    for name in named.keys() & state.keys():
+        held = state[name].to(named[name].dtype)
+        if held.shape == named[name].shape and not torch.equal(held, named[name]):
+            raise CheckpointMismatch(
+                f"export {init_from} holds a language model of its own, which is not {model.language_config.name}; "
+                "start from the export with adapters that it was merged from, or from one without adapters"
+            )
 
 
 def _holds_tower(state: Mapping[str, Tensor]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from blip2_train.checkpoints.adapter_files import read_adapter
 from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import FoundWeights, assemble, complete_manifest
 from blip2_train.checkpoints.convert.huggingface import read_huggingface
@@ -22,6 +23,7 @@ from blip2_train.data.language_tokenizer import QUESTIONS, AnsweringTokenizer, L
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import DTYPES
+from blip2_train.models.freezing import frozen_weights
 from blip2_train.models.generative import GenerativeModel
 
 UNDERSTOOD = (
@@ -140,6 +142,7 @@ def _read_own(folder: Path, place: str) -> FoundWeights:
         description=manifest.architecture,
         state=state,
         processor=manifest.processor,
+        adapters=read_adapter(folder, manifest.adapter_sha256),
         tokenizer=str(folder / TOKENIZER),
         manifest=manifest,
         config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
@@ -180,8 +183,7 @@ def _check_frozen(model: AnyModel, found: FoundWeights) -> None:
     if isinstance(model, GenerativeModel):
         elsewhere["language_model"] = f"language model {model.language_config.name}"
     elsewhere = {part: place for part, place in elsewhere.items() if part not in found.held}
-    frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    if elsewhere and expected and fingerprint(frozen) != expected:
+    if elsewhere and expected and fingerprint(frozen_weights(model)) != expected:
         raise CheckpointMismatch(
             f"{found.what} was trained with other frozen parts than {' and '.join(elsewhere.values())} (their SHA-256 "
             "differs); name the right ones, or train again"

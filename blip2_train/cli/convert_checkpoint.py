@@ -14,7 +14,7 @@ from pathlib import Path
 
 import transformers
 
-from blip2_train.checkpoints.assembly import FROZEN_PARTS, without_ties
+from blip2_train.checkpoints.assembly import without_ties
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.export import Manifest, write_export
@@ -22,7 +22,10 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.pretrained import UNDERSTOOD, Pretrained, open_pretrained
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
+from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.adapters import merge_adapters
 from blip2_train.models.configs import DTYPES
+from blip2_train.models.freezing import FROZEN_PARTS
 
 FORMATS = ("blip2_train", "huggingface", "lavis")
 _FILES = (".pth", ".pt")
@@ -50,7 +53,13 @@ def main(arguments: list[str]) -> None:
 
 def _write(found: Pretrained, place: Path, form: str) -> None:
     manifest = _with_parent(found)
+    adapted = found.model.adapters is not None
+    if adapted and form == "lavis":
+        raise ConfigError("--format lavis holds no language model, and so none of its adapters; choose huggingface")
     if form == "huggingface":
+        if adapted:
+            merge_adapters(found.model)
+            print("adapters: merged into the language model")
         write_huggingface(place, found.model, found.processor, manifest, found.config)
     elif form == "lavis":
         trained = not found.model.vision_config.frozen
@@ -58,7 +67,11 @@ def _write(found: Pretrained, place: Path, form: str) -> None:
         write_lavis(place, found.model, with_tower=with_tower, manifest=manifest, config=found.config)
     else:
         left_out = tuple(f"{part}." for part in FROZEN_PARTS if part not in found.held)
-        state = {name: tensor for name, tensor in found.model.state_dict().items() if not name.startswith(left_out)}
+        state = {
+            name: tensor
+            for name, tensor in found.model.state_dict().items()
+            if is_adapter(name) or not name.startswith(left_out)
+        }
         write_export(place, without_ties(state), found.config, found.processor.tokenizer, manifest)
 
 

@@ -12,6 +12,7 @@ from blip2_train.cli.compose import instantiate
 from blip2_train.cli.memory import show_memory
 from blip2_train.cli.overview import parts_table
 from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.models.adapters import add_adapters
 from blip2_train.models.freezing import PartSize, describe_parameters
 
 ABOUT = "Show what a recipe's model consists of and what trains; with --memory also the memory it needs, by precision."
@@ -44,9 +45,11 @@ def main(arguments: list[str]) -> None:
         return
     with torch.device("meta"):
         model = instantiate(config.model)
+        if config.peft is not None:
+            add_adapters(model, instantiate(config.peft))
     parts, console = describe_parameters(model), Console()
     console.print(parts_table(parts))
-    print(parameter_line(parts, config.experiment))
+    print(parameter_line(parts, config.experiment if config.peft is None else ""))
     if MEMORY in arguments:
         show_memory(model, console)
 

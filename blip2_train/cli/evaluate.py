@@ -30,6 +30,7 @@ from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
+from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.training.lifecycle import quiet_libraries
 
@@ -154,11 +155,11 @@ def _load(config: DictConfig, source: str, device: str) -> Blip2:
 
 
 def _weights_of(model: Blip2) -> str:
-    """SHA-256 of all weights but those of the language model, which its name tells."""
+    """SHA-256 of all weights but the language model's own, which its name tells."""
     weights = {
         name: parameter.detach().cpu()
         for name, parameter in model.network.named_parameters()
-        if not name.startswith("language_model.")
+        if not name.startswith("language_model.") or is_adapter(name)
     }
     return fingerprint(weights)
 

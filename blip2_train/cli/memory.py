@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.memory import card_count, language_model_bytes, stored_bytes, training_state_bytes
 
@@ -77,7 +78,9 @@ def exact_size(size: float) -> str:
 
 def _by_precision(model: GenerativeModel) -> list[tuple[str, int]]:
     config = model.language_config
+    adapters = [p for name, p in model.language_model.named_parameters() if is_adapter(name)]
     others = stored_bytes(model) - stored_bytes(model.language_model)
+    others += sum(parameter.numel() * parameter.element_size() for parameter in adapters)
     half = config.dtype if config.dtype in _HALF else "bfloat16"
     own = config.dtype if config.quantization == "none" else config.quantization
     sizes = {

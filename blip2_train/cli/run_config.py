@@ -63,6 +63,7 @@ class RunConfig:
     collator: Part
     data: Part
     optim: Part
+    peft: Part | None
     trainer: Part
     callbacks: dict[str, Part]
     logger: dict[str, Part]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blip2_train.models.adapted_layers import adapted_weight
 from blip2_train.types import ImageMemory
 
 
@@ -93,7 +94,8 @@ class Attention(nn.Module):
         """Keys and values of pictures, with the affine part of the layer norm folded into the projection.
 
         `W (g * x + b) + c` is computed as `(W * g) x + (W b + c)`: the same function, but as a frozen tower's features
-        then take no gradient, the backward pass needs no product for them.
+        then take no gradient, the backward pass needs no product for them. Adapters are folded in too, without their
+        dropout.
 
         Args:
             normalised: `(M, P, Dv)`, tower features after the layer norm without scale and shift.
@@ -103,7 +105,7 @@ class Attention(nn.Module):
         Returns:
             Keys and values, each `(M, H, P, D/H)`.
         """
-        weight = torch.cat([self.attention.key.weight, self.attention.value.weight])
+        weight = torch.cat([adapted_weight(self.attention.key), adapted_weight(self.attention.value)])
         bias = torch.cat([self.attention.key.bias, self.attention.value.bias])
         folded = F.linear(normalised, weight * scale, F.linear(shift, weight, bias))
         key, value = folded.chunk(2, dim=-1)

@@ -130,6 +130,38 @@ class LanguageModelConfig:
             raise ConfigError("language architecture lacks model_type ('opt', 't5', 'llama', …)")
 
 
+ADAPTER_TARGETS = ("language_model", "qformer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Low-rank adapters beside frozen linear layers: LoRA (Hu et al., 2022, arXiv:2106.09685)."""
+
+    target: str = "language_model"
+    """`language_model`, or `qformer`, whose own weights are frozen then."""
+    r: int = 8
+    """Rank of the change that an adapter can make to its layer."""
+    alpha: float = 16.0
+    """The change is multiplied by `alpha / r`."""
+    dropout: float = 0.0
+    """Of what an adapter reads."""
+    target_modules: list[str] | None = None
+    """Names, or ends of dotted names, of the linear layers that get an adapter; None = queries and values of attention
+    (`q_proj`, `v_proj` in OPT, `q`, `v` in T5, `query`, `value` in the Q-Former)."""
+
+    def __post_init__(self) -> None:
+        if self.target not in ADAPTER_TARGETS:
+            raise ConfigError(f"target {self.target!r} is unknown; use one of {', '.join(ADAPTER_TARGETS)}")
+        if self.r < 1:
+            raise ConfigError(f"r must be at least 1, got {self.r}")
+        if self.alpha <= 0:
+            raise ConfigError(f"alpha must be more than 0, got {self.alpha}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.target_modules is not None and not self.target_modules:
+            raise ConfigError("target_modules names no layer; give some, or null for queries and values")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
     """How text is generated; only new tokens count."""

@@ -1,4 +1,4 @@
-"""What is frozen, what trains, and what each part costs in memory."""
+"""What is frozen, what trains, what is kept, and what each part costs in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from blip2_train.models.adapted_layers import plain_name
 from blip2_train.models.quantization import QuantizedLinear
+
+FROZEN_PARTS = ("vision_model", "language_model")
+"""Parts whose frozen weights have a file of their own, which checkpoints and exports name instead of holding them."""
 
 
 def freeze(module: nn.Module) -> None:
@@ -18,6 +22,28 @@ def freeze(module: nn.Module) -> None:
 def trainable_names(module: nn.Module) -> set[str]:
     """Names of the parameters that train."""
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def kept_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that checkpoints hold: what trains, and what is frozen but has no other file.
+
+    The latter are the weights of a Q-Former with adapters.
+    """
+    elsewhere = set(_frozen_elsewhere(module))
+    return {name for name, _ in module.named_parameters() if name not in elsewhere}
+
+
+def frozen_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The frozen weights that checkpoints do not hold, by the names that they have without adapters."""
+    return {plain_name(name): parameter for name, parameter in _frozen_elsewhere(module).items()}
+
+
+def _frozen_elsewhere(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad and not set(FROZEN_PARTS).isdisjoint(name.split("."))
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

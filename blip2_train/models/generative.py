@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
+from blip2_train.models.adapted_layers import train_adapters
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.language_model import (
@@ -60,10 +61,14 @@ class GenerativeModel(ImageQueryModel):
         return bool(self.language_model.config.is_encoder_decoder)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; the language model follows only if the recipe wants its dropout or checkpointing."""
+        """Set training mode; the language model follows only if the recipe wants its dropout or checkpointing.
+
+        Its adapters always follow.
+        """
         super().train(mode)
         config = self.language_config
         self.language_model.train(mode and (config.dropout or config.gradient_checkpointing))
+        train_adapters(self.language_model, mode)
         return self
 
     def query_states(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:

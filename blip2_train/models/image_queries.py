@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models import masks
-from blip2_train.models.configs import QFormerConfig, VisionConfig
+from blip2_train.models.configs import AdapterConfig, QFormerConfig, VisionConfig
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.questions import TextTokens
@@ -37,6 +37,8 @@ class ImageQueryModel(nn.Module):
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, text_layers: int) -> None:
         super().__init__()
         self.vision_config, self.qformer_config = vision, qformer
+        self.adapters: AdapterConfig | None = None
+        """What `add_adapters` has added."""
         self.vision_model = VisionTower(vision)
         self.ln_vision = nn.LayerNorm(self.vision_model.width, eps=1e-5)
         self.query_tokens = nn.Parameter(torch.empty(1, qformer.num_queries, qformer.hidden_size))

@@ -13,6 +13,7 @@ from blip2_train.optim.config import OptimizerConfig
 
 _BLOCK = re.compile(r"(?:^|\.)vision_model\.(?:.*\.)?blocks\.(\d+)\.")
 _TOWER = re.compile(r"(?:^|\.)vision_model\.")
+_ADAPTER = re.compile(r"\.lora_[AB]\.")
 _EMBEDDINGS = ("query_tokens", "word_embeddings", "position_embeddings", "pos_embed", "cls_token")
 
 
@@ -62,22 +63,26 @@ def layer_scale(name: str, num_blocks: int, decay: float) -> float:
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], num_blocks: int, config: OptimizerConfig
 ) -> list[ParameterGroup]:
-    """Every trainable parameter in exactly one group.
+    """Every trainable parameter in exactly one group, adapters in others than the rest.
+
+    Where a model is divided among processes adapters are not, and one fused update takes tensors of one kind only.
 
     Args:
         parameters: Names and parameters, for instance `model.named_parameters()`.
         num_blocks: Blocks that the vision tower runs.
         config: Weight decay, layer decay and whether embeddings decay.
     """
-    groups: dict[tuple[float, float], ParameterGroup] = {}
+    groups: dict[tuple[float, float, bool], ParameterGroup] = {}
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
         decay = config.weight_decay if takes_weight_decay(name, parameter, config.decay_embeddings) else 0.0
         scale = layer_scale(name, num_blocks, config.layer_decay)
-        label = ("decay" if decay else "no decay") + (f", lr x {scale:.4g}" if scale != 1.0 else "")
+        adapter = _ADAPTER.search(name) is not None
+        label = ("adapters, " if adapter else "") + ("decay" if decay else "no decay")
+        label += f", lr x {scale:.4g}" if scale != 1.0 else ""
         group = groups.setdefault(
-            (decay, scale),
+            (decay, scale, adapter),
             ParameterGroup(name=label, parameters=[], parameter_names=[], weight_decay=decay, lr_scale=scale),
         )
         group.parameters.append(parameter)

@@ -13,7 +13,7 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.data.order import stable_seed
 from blip2_train.distributed import gather_objects, mean_over_processes, rank
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.models.freezing import trainable_names
+from blip2_train.models.freezing import frozen_weights, kept_names
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
 from blip2_train.optim.schedule import learning_rate
@@ -146,23 +146,22 @@ class TrainingModule(lightning.LightningModule):
             logger.log_metrics({f"val/{name}": value for name, value in scores.items()}, step=self.global_step)
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
-        """Trainable weights of the model on the CPU, by name, in the first process; nothing in the others.
+        """What checkpoints hold of the model, on the CPU, by name, in the first process; nothing in the others.
 
         Every process must call it: they may be divided.
         """
-        keep = trainable_names(self.model)
+        keep = kept_names(self.model)
         return whole({name: tensor for name, tensor in self.model.state_dict().items() if name in keep})
 
     def frozen_fingerprint(self) -> str:
-        """SHA-256 of the frozen weights, taken before they are divided; an empty string if all train."""
+        """SHA-256 of the frozen weights that checkpoints lack, taken before they are divided; empty if all train."""
         if self._frozen_fingerprint is None:
-            frozen = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
-            self._frozen_fingerprint = fingerprint(frozen)
+            self._frozen_fingerprint = fingerprint(frozen_weights(self.model))
         return self._frozen_fingerprint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable weights only, and say what they belong to."""
-        keep = trainable_names(self)
+        keep = kept_names(self)
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keep}
         checkpoint["blip2_train"] = {
             "seed": self.seed,
@@ -192,7 +191,7 @@ class TrainingModule(lightning.LightningModule):
                 f"the checkpoint belongs to a run of steps={about['steps']}, this one {self.optimizer_config.steps}: "
                 f"the learning rate would jump; pass steps={about['steps']}, or begin anew with init_from=<export>"
             )
-        keep, found = trainable_names(self), set(checkpoint["state_dict"])
+        keep, found = kept_names(self), set(checkpoint["state_dict"])
         if keep != found:
             difference = sorted(keep ^ found)
             raise CheckpointMismatch(

@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.models.freezing import trainable_names
+from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.freezing import kept_names
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_queries import ImageQueryModel
 
@@ -54,7 +55,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole trainable weights, in the first process only; the frozen ones are not gathered."""
         assert self.lightning_module is not None
-        keep, state = trainable_names(self.lightning_module), self.lightning_module.state_dict()
+        keep, state = kept_names(self.lightning_module), self.lightning_module.state_dict()
         return whole({name: tensor for name, tensor in state.items() if name in keep})
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -94,7 +95,7 @@ def divide(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_f
     dimension, gathered when the block runs and let go after it. All other trainable parameters form one more group,
     gathered for the whole step. What is frozen outside the blocks (a frozen tower; token embeddings, vocabulary head
     and norms of the language model, which are also read from outside it) stays whole in every process, and so do
-    trainable scalars, which cannot be split.
+    trainable scalars, which cannot be split, and adapters, which are small.
 
     Everything keeps its dtype: frozen 16-bit blocks are gathered in 16 bits, what trains in float32, and autocast
     (`trainer.precision=bf16-mixed`) decides in what is computed, as without dividing.
@@ -110,10 +111,11 @@ def divide(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_f
         CheckpointMismatch: if the processes hold different weights.
     """
     _refuse_different_weights(model, frozen_fingerprint)
+    adapters = {parameter for name, parameter in model.named_parameters() if is_adapter(name)}
     for block in blocks_to_divide(model):
-        fully_shard(block, mesh=mesh)
+        fully_shard(block, mesh=mesh, ignored_params=adapters)
     in_blocks = {parameter for parameter in model.parameters() if isinstance(parameter, DTensor)}
-    kept = {p for p in model.parameters() if p not in in_blocks and (not p.requires_grad or p.ndim == 0)}
+    kept = adapters | {p for p in model.parameters() if p not in in_blocks and (not p.requires_grad or p.ndim == 0)}
     fully_shard(module, mesh=mesh, ignored_params=kept)
     for parameter in kept:
         if parameter.requires_grad:

@@ -87,7 +87,7 @@ def model_card(model: AnyModel, processor: Processor, manifest: Manifest, config
     return _CARD.format(
         pipeline="image-text-to-text" if generative else "zero-shot-image-classification",
         recipe=manifest.recipe,
-        about=_about(model),
+        about=_about(model, manifest),
         version=manifest.version,
         example=example,
         training="\n".join(f"| {key} | {value} |" for key, value in _training(model, manifest, config).items()),
@@ -102,11 +102,13 @@ def _short(name: str) -> str:
     return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
 
 
-def _about(model: AnyModel) -> str:
+def _about(model: AnyModel, manifest: Manifest) -> str:
     queries, size = model.qformer_config.num_queries, model.vision_config.image_size
     reads = f"A Q-Former of {queries} queries reads the tower `{model.vision_config.name}` ({size} pixels)"
     if isinstance(model, GenerativeModel):
         language = _short(model.language_config.name)
+        if "adapters" in manifest.architecture:
+            return f"{reads} and speaks through the language model `{language}`, changed by LoRA adapters (stage 2)."
         return f"{reads} and speaks through the frozen language model `{language}` (stage 2)."
     return f"{reads} and compares pictures with texts (stage 1)."
 

@@ -48,6 +48,8 @@ def _check(config: DictConfig, options: BenchmarkOptions) -> None:
         raise ConfigError(f"tokens={fewest}-{most}, but the recipe's max_text_length is {config.max_text_length}")
     if options.json is not None and not options.json.parent.is_dir():
         raise ConfigError(f"json={options.json}: there is no folder {options.json.parent}")
+    if config.peft is not None:
+        raise ConfigError("adapters are not measured here; leave out peft=lora")
     stage_of(config).plan_names(options)
 
 

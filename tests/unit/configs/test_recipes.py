@@ -220,6 +220,12 @@ def test_composes_with_every_trainer(recipe: str, trainer: str) -> None:
     assert "${" not in OmegaConf.to_yaml(config)
 
 
+@pytest.mark.parametrize("recipe", [name for name in recipes() if name.startswith(("stage2_", "caption_", "vqa_"))])
+def test_composes_with_adapters(recipe: str) -> None:
+    config = compose([f"experiment={recipe}", "peft=lora", *started(recipe)])
+    assert config.peft.target == "language_model" and config.peft.r >= 1
+
+
 def test_hardware_changes_neither_steps_nor_batch() -> None:
     kept = []
     for trainer in TRAINERS:

@@ -107,10 +107,14 @@ def test_wrong_options_end_in_one_line(argument: str, reason: str, capsys: pytes
     assert reason in error
 
 
-def test_quantised_models_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["experiment=demo_stage2_opt", "device=cpu", "plans=labelled", "model.language.quantization=int8"]
-    assert run_command(main, arguments) == 2
-    assert "leave it out" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("model.language.quantization=int8", "leave it out"), ("peft=lora", "leave out peft=lora")]
+)
+def test_what_transformers_has_no_form_of_is_not_measured(
+    setting: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(main, ["experiment=demo_stage2_opt", "device=cpu", "plans=labelled", setting]) == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_the_tower_cannot_be_timed_without_it() -> None:
