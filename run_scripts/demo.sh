@@ -11,3 +11,4 @@ echo "== evaluate"
 TASKS=demo_caption,demo_nocaps,demo_vqa,demo_vqa_shuffled_pictures,demo_vqa_blank_questions,demo_retrieval
 bash "$ROOT/run_scripts/evaluate.sh" "evaluation=[$TASKS]" checkpoints.captioning=last:demo_caption_opt \
   checkpoints.vqa=last:demo_vqa checkpoints.retrieval=last:demo_retrieval "$@"
+echo "all of it in $((SECONDS / 60)) min $((SECONDS % 60)) s"
