@@ -14,6 +14,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
 from blip2_train.evaluation.prompts import question_template
+from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
 from blip2_train.evaluation.writing import ANSWERING, batches, generation_options
@@ -33,6 +34,8 @@ class AnsweringTask:
             = the questions say it.
         prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
         generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
+        candidates: Answer with the likeliest of these, and generate nothing; None = generate.
+        shortlist: How many of them, those with the likeliest first tokens, are read to the end.
         metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA).
         shuffle_pictures: Negative control: ask about the picture of another question.
         blank_questions: Negative control: ask nothing but what the form of a question says.
@@ -54,6 +57,8 @@ class AnsweringTask:
         picture_name: str | None = None,
         prompt: str | None = None,
         generation: Mapping[str, Any] | None = None,
+        candidates: Sequence[str] | None = None,
+        shortlist: int = SHORTLIST,
         metric: Metric = "vqa",
         shuffle_pictures: bool = False,
         blank_questions: bool = False,
@@ -62,7 +67,10 @@ class AnsweringTask:
         generation_options(ANSWERING, generation or {})
         question_template(prompt, encoder_decoder=False, trained="")
         self.name, self.title, self.questions, self.folder = name, title, list(questions), folder
-        self._name, self._prompt, self._generation = picture_name, prompt, dict(generation or {})
+        self._name, self._prompt = picture_name, prompt
+        self._decoding: dict[str, Any] = dict(generation or {})
+        if candidates is not None:
+            self._decoding = {"candidates": list(candidates), "shortlist": shortlist}
         self._metric: Metric = metric
         self._shuffled, self._blank, self._batch_size = shuffle_pictures, blank_questions, batch_size
         self._batches = list(batches(len(self.questions), batch_size))
@@ -74,10 +82,14 @@ class AnsweringTask:
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the predictions."""
+        if "candidates" in self._decoding:
+            decoding = self._decoding | {"candidates": data_fingerprint(self._decoding["candidates"])}
+        else:
+            decoding = ANSWERING | self._decoding
         return {
             "data": data_fingerprint(self.questions),
             "prompt": self._prompt,
-            "generation": ANSWERING | self._generation,
+            "generation": decoding,
             "shuffle_pictures": self._shuffled,
             "blank_questions": self._blank,
             "batch_size": self._batch_size,
@@ -103,7 +115,7 @@ class AnsweringTask:
             ["?" if self._blank else question.question for question in chosen],
             prompt=self._prompt,
             batch_size=len(pixel_values),
-            **self._generation,
+            **self._decoding,
         )
         return [
             {"question_id": question.question_id, "answer": text} for question, text in zip(chosen, said, strict=True)

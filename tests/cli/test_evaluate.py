@@ -141,6 +141,7 @@ def parsed(line: str) -> dict | None:
         (["evaluation=demo_caption", "tasks.demo_caption.metrics=[ciderr]"], "no caption metric 'ciderr'"),
         (["evaluation=demo_caption", "tasks.demo_caption.generation={num_beam: 3}"], "did you mean num_beams?"),
         (["evaluation=demo_vqa", "tasks.demo_vqa.picture_name=null"], "give picture_name"),
+        (["evaluation=demo_vqa", "tasks.demo_vqa.candidates=/none.txt"], "answer list /none.txt does not exist"),
         (["evaluation=demo_caption", "checkpoint=last:demo_stage2_opt"], "no run under"),
         (["evaluation=nocaps"], "nocaps_val_4500_captions.json does not exist"),
     ],
