@@ -12,6 +12,7 @@ from blip2_train.data.official.coco import read_coco_captions
 from blip2_train.data.official.karpathy import read_karpathy
 from blip2_train.data.official.lavis import read_caption_list
 from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.question_control import Control
 from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
@@ -112,8 +113,7 @@ def answering_task(
     candidates: str | None = None,
     shortlist: int = SHORTLIST,
     metric: Metric = "vqa",
-    shuffle_pictures: bool = False,
-    blank_questions: bool = False,
+    control: Control = "none",
     batch_size: int = 16,
     limit: int | None = None,
     prepare: Callable[[], Any] | None = None,
@@ -160,8 +160,7 @@ def answering_task(
         candidates=None if candidates is None else read_candidates(candidates),
         shortlist=shortlist,
         metric=metric,
-        shuffle_pictures=shuffle_pictures,
-        blank_questions=blank_questions,
+        control=control,
         batch_size=batch_size,
     )
     _check_there(name, {task.picture_of(question) for question in task.questions}, images)

@@ -134,7 +134,7 @@ def parsed(line: str) -> dict | None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["evaluation=demo_vqa", "tasks.demo_vqa.blank_questions=true"], "was made with blank_questions False"),
+        (["evaluation=demo_vqa", "tasks.demo_vqa.control=blank_questions"], "was made with control 'none'"),
         (["evaluation=demo_retrieval", "checkpoints.retrieval=null"], "demo_retrieval needs an image-text model"),
         (["evaluation=demo_caption", "checkpoint=null"], "task demo_caption has no checkpoint: pass checkpoint="),
         (["evaluation=demo_captions"], "did you mean demo_caption?"),
