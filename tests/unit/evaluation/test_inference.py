@@ -310,4 +310,5 @@ def test_sixteen_bit_models_write_under_autocast_and_without(family: str, dtype:
     plain = model.caption(pictures(), **options)
     with torch.autocast("cpu", getattr(torch, dtype)):
         rounded = model.caption(pictures(), **options)
+        assert set(model.answer(pictures(), "what?", candidates=["a cat", "two"])) <= {"a cat", "two"}
     assert all(plain) and all(rounded)
