@@ -19,7 +19,7 @@ from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.metrics.coco_caption import METRICS
 from blip2_train.evaluation.question_answering import AnsweringTask, Metric
 from blip2_train.evaluation.ranking import SHORTLIST
-from blip2_train.evaluation.retrieval import RetrievalTask
+from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
 
 CaptionForm = Literal["coco", "karpathy", "list"]
 QuestionForm = Literal["vqa", "visual_genome", "gqa"]
@@ -87,6 +87,7 @@ def retrieval_task(
     shortlist: int = 128,
     max_text_length: int = 35,
     batch_size: int = 16,
+    rerank: Rerank = "released",
     limit: int | None = None,
     prepare: Callable[[], Any] | None = None,
 ) -> RetrievalTask:
@@ -96,7 +97,7 @@ def retrieval_task(
     pictures = _pictures(name, annotations, images, form, split, limit)
     folder = Path(images).expanduser()
     sizes = {"shortlist": shortlist, "max_text_length": max_text_length, "batch_size": batch_size}
-    return RetrievalTask(name, title, pictures, folder, **sizes)
+    return RetrievalTask(name, title, pictures, folder, rerank=rerank, **sizes)
 
 
 def answering_task(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,14 +30,14 @@ from blip2_train.evaluation.writing import batches
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.contrastive import image_text_similarity
 
+Rerank = Literal["released", "log_odds"]
+
 
 class RetrievalTask:
     """Recall@1/5/10 both ways, by contrast alone and after matching.
 
-    The final score of a pair on a shortlist is its matching logit, averaged over the queries, plus its contrastive
-    similarity; what is not on the shortlist follows in the order of contrast. Pictures are divided among the processes
-    by whole batches, and a pair is matched where its picture is, so features of patches never travel; they are kept
-    in 16 bits.
+    What is not on a shortlist follows in the order of contrast. Pictures are divided among the processes by whole
+    batches, and a pair is matched where its picture is, so features of patches never travel; they are kept in 16 bits.
 
     Args:
         name: Of the task.
@@ -47,6 +47,9 @@ class RetrievalTask:
         shortlist: K, 128 in the paper.
         max_text_length: Tokens per text; 35 in the released code (32 in training).
         batch_size: B.
+        rerank: Score of a pair on a shortlist. `released` = matching logit, mean over the queries, plus similarity.
+            `log_odds` = log-odds of a match plus similarity divided by the temperature: optimal for a head whose
+            negatives were drawn by the softmax of just that, as it learns only what contrast does not know.
 
     Source: BLIP-2, section 4.4; `compute_sim_matrix` of the released code, which gives -100 to what is not on the list.
     """
@@ -64,13 +67,16 @@ class RetrievalTask:
         shortlist: int = 128,
         max_text_length: int = 35,
         batch_size: int = 16,
+        rerank: Rerank = "released",
     ) -> None:
+        if rerank not in ("released", "log_odds"):
+            raise ConfigError(f"task {name}: rerank is {rerank!r}; use released or log_odds")
         if shortlist < 1:
             raise ConfigError(f"task {name}: shortlist must be at least 1, got {shortlist}")
         if wordless := next((picture for picture in pictures if not picture.captions), None):
             raise ConfigError(f"task {name}: picture {wordless.image_id} has no captions to be found by")
         self.name, self.title, self.pictures, self.folder = name, title, list(pictures), folder
-        self._k, self._length, self._size = shortlist, max_text_length, batch_size
+        self._k, self._length, self._size, self._rerank = shortlist, max_text_length, batch_size, rerank
         self._batches = list(batches(len(self.pictures), batch_size))
         self._texts = [text for picture in self.pictures for text in picture.captions]
         counts = torch.tensor([len(picture.captions) for picture in self.pictures])
@@ -83,6 +89,7 @@ class RetrievalTask:
             "shortlist": self._k,
             "max_text_length": self._length,
             "batch_size": self._size,
+            "rerank": self._rerank,
         }
 
     def __len__(self) -> int:
@@ -139,15 +146,13 @@ class RetrievalTask:
         scores = recall_at(ahead)
         scores["recall_mean"] = sum(scores.values()) / len(scores)
         before = {f"itc/{name}": value for name, value in recall_at(self._ahead).items()}
-        found_at = {
-            str(picture.image_id): 1.0 + count
-            for picture, count in zip(self.pictures, ahead["image_to_text"].tolist(), strict=True)
-        }
+        counted = zip(self.pictures, ahead["image_to_text"].tolist(), strict=True)
+        found_at = {str(picture.image_id): 1.0 + count for picture, count in counted}
         return TaskScores(scores={**scores, **before}, per_sample=found_at)
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
         """Every picture with the text that came first; its score is the rank of the first right one."""
-        first = {row["image"]: max(row["image_to_text"], key=lambda pair: pair[1])[0] for row in rows}
+        first = {row["image"]: _best_first(row["image_to_text"])[0] for row in rows}
         return [
             Example(
                 id=str(picture.image_id),
@@ -167,9 +172,8 @@ class RetrievalTask:
                 texts.setdefault(text, []).append([row["image"], score])
         by_picture = {self.pictures[row["image"]].image_id: _best_first(row["image_to_text"]) for row in rows}
         by_text = {self._texts[text]: _best_first(found) for text, found in sorted(texts.items())}
-        write_whole(
-            path, json.dumps({"image_to_text": by_picture, "text_to_image": by_text}, ensure_ascii=False) + "\n"
-        )
+        found = {"image_to_text": by_picture, "text_to_image": by_text}
+        write_whole(path, json.dumps(found, ensure_ascii=False) + "\n")
 
     def _files(self, number: int) -> list[Path]:
         return [self.folder / picture.path for picture in self.pictures[self._batches[number]]]
@@ -224,11 +228,14 @@ class RetrievalTask:
         logits = []
         for rows in batches(len(wanted), PAIRS_AT_ONCE):
             ids, mask = self._ids[wanted[rows]].to(device), self._mask[wanted[rows]].to(device)
-            logits.append(self._network.match([memory.repeat(len(ids))], ids, mask)[:, 1].float().cpu())
-        scores = torch.cat(logits)
+            logits.append(self._network.match([memory.repeat(len(ids))], ids, mask).float().cpu())
+        mismatch, scores = torch.cat(logits).unbind(1)
+        scale = 1.0
+        if self._rerank == "log_odds":
+            scores, scale = scores - mismatch, 1.0 / self._network.temperature.item()
 
         def told(texts: Tensor, values: Tensor) -> list[list[float]]:
-            final = scores[torch.searchsorted(wanted, texts)] + values
+            final = scores[torch.searchsorted(wanted, texts)] + scale * values
             return [list(pair) for pair in zip(texts.tolist(), final.tolist(), strict=True)]
 
         return {

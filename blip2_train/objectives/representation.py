@@ -49,7 +49,7 @@ class RepresentationObjective:
     Args:
         itc_weight: Weight of the contrastive loss in the sum.
         itm_weight: Weight of the matching loss.
-        itg_weight: Weight of the generation loss.
+        itg_weight: Weight of the generation loss; at 0 (as with the others) it is still logged, and has no gradient.
         label_smoothing: Of ITC and ITG; ITM has none.
         gather: `detached`: features of the other side are constants, also one's own (the released code with several
             processes); `full`: the gradient flows to the process that owns a feature.

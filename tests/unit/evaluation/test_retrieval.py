@@ -15,7 +15,7 @@ from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.retrieval import RetrievalTask
+from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.shortlist import Lists, Shortlists, join
 
@@ -48,9 +48,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[CaptionedPi
 
 
 def all_scores(model: Blip2, pictures: list[CaptionedPicture], folder: Path) -> tuple[Tensor, Tensor]:
-    """Contrast and matching of every pair, one pair at a time, features in 16 bits."""
+    """Contrast of every pair, and both its matching logits, one pair at a time, features in 16 bits."""
     texts = [text for picture in pictures for text in picture.captions]
-    itc, itm = torch.empty(2, len(pictures), len(texts))
+    itc, itm = torch.empty(len(pictures), len(texts)), torch.empty(len(pictures), len(texts), 2)
     with torch.inference_mode():
         for i, picture in enumerate(pictures):
             images = model.network.encode_image(model.processor.images([folder / picture.path]))
@@ -59,7 +59,7 @@ def all_scores(model: Blip2, pictures: list[CaptionedPicture], folder: Path) -> 
                 ids, mask = model.processor.texts([text])
                 feature = model.network.encode_text(ids, mask).half().float()[0]
                 itc[i, j] = (images.image_features.half().float()[0] @ feature).max()
-                itm[i, j] = model.network.match([memory], ids, mask)[0, 1]
+                itm[i, j] = model.network.match([memory], ids, mask)[0]
     return itc, itm
 
 
@@ -79,18 +79,20 @@ def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: 
     return {f"{name}_r{cut}": recall(orders, texts_of, cut) for cut in (1, 5, 10)}
 
 
-@pytest.mark.parametrize("k", [1, 3, 10, 50])
+@pytest.mark.parametrize(("k", "rerank"), [(1, "released"), (3, "released"), (10, "log_odds"), (50, "released")])
 def test_it_equals_a_loop_over_all_pairs(
-    model: Blip2, pictures: tuple[list[CaptionedPicture], Path], k: int, tmp_path: Path
+    model: Blip2, pictures: tuple[list[CaptionedPicture], Path], k: int, rerank: Rerank, tmp_path: Path
 ) -> None:
     described, folder = pictures
-    task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4)
+    task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
     rows, found = run_task(model, task, tmp_path, {}, lambda done, total: None)
     itc, itm = all_scores(model, described, folder)
     counts = [len(picture.captions) for picture in described]
     texts_of = [set(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
     image_of = [{i} for i, count in enumerate(counts) for _ in range(count)]
-    final = itm + itc
+    final = itm[..., 1] + itc
+    if rerank == "log_odds":
+        final = itm[..., 1] - itm[..., 0] + itc / model.network.temperature.item()
     expected = expected_scores(itc, final, texts_of, k, "image_to_text")
     expected |= expected_scores(itc.T, final.T, image_of, k, "text_to_image")
     before = expected_scores(itc, itc, texts_of, 1, "itc/image_to_text")
@@ -128,5 +130,7 @@ def test_what_cannot_be_done(pictures: tuple[list[CaptionedPicture], Path]) -> N
     described, folder = pictures
     with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
         RetrievalTask("set", "Set", described, folder, shortlist=0)
+    with pytest.raises(ConfigError, match="task set: rerank is 'sum'; use released or log_odds"):
+        RetrievalTask("set", "Set", described, folder, rerank="sum")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="picture 5 has no captions to be found by"):
         RetrievalTask("set", "Set", [CaptionedPicture(image_id=5, path="", captions=())], folder)

@@ -76,3 +76,20 @@ GOLDEN = (1.4948042143699345, 1.4988039318830597, 4.37056201990365)
 
 def _double(batch):  # type: ignore[no-untyped-def]
     return dataclasses.replace(batch, pixel_values=batch.pixel_values.double())
+
+
+def test_a_term_of_weight_zero_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it had never been computed: the ablation without ITG is one."""
+
+    def gradients() -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = image_text_model().eval()
+        objective = RepresentationObjective(itg_weight=0.0)
+        objective(model, image_text_batch(), torch.Generator()).total.backward()
+        return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+
+    weighted = gradients()
+    monkeypatch.setattr(RepresentationObjective, "_generate", lambda *_: torch.zeros(()))
+    never = gradients()
+    assert any(gradient.any() for gradient in never.values())
+    assert all(torch.equal(weighted[name], never[name]) for name in never)
