@@ -16,7 +16,7 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.predict_output import Bar
 from blip2_train.cli.pretrained import load_pretrained
-from blip2_train.cli.run_folder import find_export
+from blip2_train.cli.run_folder import find_export, logged_run
 from blip2_train.cli.score_overview import print_closing, print_scores
 from blip2_train.cli.terminal import evaluation_from, run_command
 from blip2_train.data.text import clean_question
@@ -66,7 +66,8 @@ def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
             model, loaded = _load(config, sources[task.name], device), sources[task.name]
         reports.append(_evaluate(model, task, folder, config))
     if rank() == 0:
-        _say(reports, folder, config.examples, {task.name: task.closing for task in tasks})
+        runs = [run for source in dict.fromkeys(sources.values()) if (run := logged_run(source)) is not None]
+        _say(reports, folder, config.examples, {task.name: task.closing for task in tasks}, runs)
     return {report.name: dict(report.scores) for report in reports}
 
 
@@ -110,10 +111,12 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         )
 
 
-def _say(reports: list[TaskReport], folder: Path, examples: int, closing: Mapping[str, Sequence[str]]) -> None:
+def _say(
+    reports: list[TaskReport], folder: Path, examples: int, closing: Mapping[str, Sequence[str]], runs: Sequence[Path]
+) -> None:
     """Write results and page, and print scores and paths."""
     results = write_results(folder / RESULTS, reports)
-    page = write_report(folder / PAGE, reports, examples_per_task=examples)
+    page = write_report(folder / PAGE, reports, run_folders=runs, examples_per_task=examples)
     print_scores(reports)
     print_closing(reports, closing)
     for name, path in {"results": results, "page": page, "predictions": folder / PREDICTIONS}.items():

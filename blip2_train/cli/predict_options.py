@@ -90,6 +90,9 @@ def _answer(tasks: Any) -> None:
         help='form of a question, with {} for it (default "Question: {} Answer:", for encoder-decoder language models '
         '"Question: {} Short answer:")',
     )
+    task.add_argument(
+        "--candidates", metavar="FILE", help="answer with the likeliest of these: JSON list, or one answer a line"
+    )
     task.add_argument("--as-typed", action="store_true", help='do not put questions in lower case without .!"()*#:;~')
     _model(task)
     _generation(task, beams=5, tokens=10, penalty=-1)

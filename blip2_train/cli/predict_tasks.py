@@ -17,6 +17,7 @@ from blip2_train.cli.predict_options import generation_of, lines_of
 from blip2_train.cli.predict_output import Bar, Results, new_file
 from blip2_train.cli.predict_pictures import BrokenPictures, PictureList, read_batches
 from blip2_train.cli.pretrained import load_pretrained
+from blip2_train.data.official.candidates import read_candidates
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.prompts import question_template
@@ -85,6 +86,8 @@ def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     generation_options(ANSWERING, generation_of(options))
     question_template(options.prompt, "", encoder_decoder=False)
     generation = generation_of(options) | {"prompt": options.prompt, "clean": not options.as_typed}
+    if options.candidates is not None:
+        generation["candidates"] = read_candidates(options.candidates)
 
     def make(model: Blip2) -> Work:
         def work(pictures: list[Tensor], first: int) -> Records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.run_metrics import METRICS
 
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 _LAST = "last:"
@@ -63,6 +64,12 @@ def find_export(init_from: str, output_dir: str) -> str:
             f"first{script}, or pass init_from=<export folder>"
         )
     return str(found[-1].parent)
+
+
+def logged_run(source: str) -> Path | None:
+    """The run folder that `source` is or whose export it is, if metrics were logged there."""
+    path = Path(source).expanduser()
+    return next((folder for folder in (path, path.parent) if path.exists() and (folder / METRICS).is_file()), None)
 
 
 def run_folder_of(checkpoint: Path) -> Path:

@@ -36,7 +36,8 @@ def read_annotations(
     Rows of a CSV, JSON Lines or list file that name the same picture are put together.
 
     Args:
-        file: `.csv`, `.tsv`, `.jsonl`, or `.json` (lines, a list, COCO captions, or Karpathy's splits).
+        file: `.csv`, `.tsv`, `.jsonl`, or `.json` (lines, a list, COCO captions, Karpathy's splits, or the regions of
+            Visual Genome).
         split: Which pictures, several joined by `+`; None for files without splits.
         picture_column: Column or key of the picture's path in rows; None = `image`, `filepath` or `file_name`.
         caption_column: Column or key of the caption, or list of captions; None = `caption` or `text`.
@@ -47,6 +48,8 @@ def read_annotations(
     content = read_content(file)
     if isinstance(content, dict):
         pictures = _coco(file, content) if "annotations" in content else _karpathy(file, content)
+    elif content and "regions" in content[0][1]:
+        pictures = list(_regions(file, content))
     else:
         pictures = _together(file, _records(file, content, picture_column, caption_column))
     pictures = _of_split(file, pictures, split)
@@ -76,6 +79,8 @@ def _records(
 
 def _column(file: Path, columns: Sequence[str], named: str | None, usual: Sequence[str], option: str) -> str:
     found = next((name for name in ([named] if named else usual) if name in columns), None)
+    if found is None and "qas" in columns:
+        raise ShardError(f"{file} holds Visual Genome's questions; its captions are in region_descriptions.json")
     if found is None:
         wanted = repr(named) if named else " or ".join(map(repr, usual))
         raise ShardError(
@@ -152,6 +157,25 @@ def _coco(file: Path, content: Mapping[str, Any]) -> list[AnnotatedPicture]:
             f"{file} has no COCO captions ({type(error).__name__}: {error}); give a captions_*.json, not instances or "
             "questions"
         ) from None
+
+
+def _regions(file: Path, rows: Rows) -> Iterator[AnnotatedPicture]:
+    """Visual Genome's `region_descriptions.json`: every phrase about a part of a picture is a caption of the whole."""
+    for where, values in rows:
+        try:
+            number, phrases = values["id"], tuple(region["phrase"] for region in values["regions"])
+            about = next((region["image_id"] for region in values["regions"] if region["image_id"] != number), number)
+        except (KeyError, TypeError) as error:
+            raise ShardError(
+                f"{file}, {where}: no region descriptions of Visual Genome ({type(error).__name__}: {error}); take "
+                'the official file, [{"id": …, "regions": [{"image_id": …, "phrase": …}]}]'
+            ) from None
+        if about != number or not all(isinstance(phrase, str) for phrase in phrases):
+            told = f"a region of picture {about}" if about != number else "a phrase that is no text"
+            raise ShardError(f"{file}, {where}: picture {number} has {told}; get the official file again")
+        # Its numbers are not those of COCO: without a name in front, two pictures of a mixture would count as one.
+        known = f"visual_genome_{number}"
+        yield AnnotatedPicture(row=where, path=f"{number}.jpg", captions=phrases, image_id=known, split=None)
 
 
 def _of_split(file: Path, pictures: list[AnnotatedPicture], split: str | None) -> list[AnnotatedPicture]:

@@ -13,7 +13,8 @@ from blip2_train.errors import ShardError
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 EXPECTED = (
     'a list of {"image": …, "caption": …}, COCO captions {"images": [{"id", "file_name"}], "annotations": '
-    '[{"image_id", "caption"}]}, or Karpathy\'s {"images": [{"filename", "split", "sentences": [{"raw"}]}]}'
+    '[{"image_id", "caption"}]}, Karpathy\'s {"images": [{"filename", "split", "sentences": [{"raw"}]}]}, or '
+    'Visual Genome\'s [{"id", "regions": [{"image_id", "phrase"}]}]'
 )
 
 Rows = list[tuple[str, Mapping[str, Any]]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from blip2_train.data.annotation_files import read_annotations
 from blip2_train.data.order import stable_seed
+from blip2_train.data.picture_folders import PictureFolders
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, Record
 from blip2_train.errors import ShardError
@@ -24,7 +26,8 @@ class AnnotationSource:
 
     Args:
         path: annotation file.
-        images: folder that the file's paths start from; None = the file's own.
+        images: folder that the file's paths start from, or a glob of several that are looked through in turn (Visual
+            Genome's `VG_100K*`); None = the file's own.
         split: which pictures, for files with splits: `train`, `val`, `test`, or several joined by `+` (COCO's training
             set is `train+restval`).
         name: name of the source in plans and records.
@@ -46,23 +49,29 @@ class AnnotationSource:
         caption_column: str | None = None,
     ) -> None:
         self.name = name
-        self.rejected: tuple[RejectedSample, ...] = ()
         self.files = 1
         self._file = Path(path).expanduser()
-        self._folder = self._file.parent if images is None else Path(images).expanduser()
-        if not self._folder.is_dir():
-            raise ShardError(f"picture folder {images} does not exist; the pictures of {path} are looked for there")
+        self._folders = PictureFolders(str(self._file.parent) if images is None else images)
         self._pictures = read_annotations(self._file, split, picture_column, caption_column)
         self._refuse_another_folder()
+        self.rejected = tuple(self._blank_captions())
         self.size = self._file.stat().st_size
 
     def _refuse_another_folder(self) -> None:
         probes = self._pictures[:: max(1, len(self._pictures) // _PROBES)]
-        if not any((self._folder / picture.path).is_file() for picture in probes):
+        if not any(self._folders.find(picture.path) for picture in probes):
             raise ShardError(
-                f"{self._file}, {probes[0].row}: there is no picture {self._folder / probes[0].path}, nor any other of "
-                f"{len(probes)} looked for; pass the folder that the file's paths start from as images"
+                f"{self._file}, {probes[0].row}: there is no picture {self._folders}/{probes[0].path}, nor any other "
+                f"of {len(probes)} looked for; pass the folder that the file's paths start from as images"
             )
+
+    def _blank_captions(self) -> Iterator[RejectedSample]:
+        """Captions without a word beside others that can be used; a picture with no other is rejected when read."""
+        for picture in self._pictures:
+            blank = [str(place) for place, text in enumerate(picture.captions, 1) if not text.strip()]
+            if 0 < len(blank) < len(picture.captions):
+                detail = f"{picture.row}: caption {', '.join(blank)} of {len(picture.captions)} is blank"
+                yield RejectedSample(source=str(self._file), key=picture.path, reason="blank caption", detail=detail)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -81,10 +90,7 @@ class AnnotationSource:
         picture = self._pictures[number]
         if not picture.captions:
             raise UnusableSample("missing text", "no caption")
-        try:
-            content = (self._folder / picture.path).read_bytes()
-        except OSError as error:
-            raise UnusableSample("missing picture", f"{self._folder / picture.path}: {error.strerror}") from None
+        content = self._folders.read(picture.path)
         return Record(picture=content, captions=picture.captions, image_id=self._identity(number))
 
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -91,6 +92,13 @@ class LanguageTokenizer:
                 "room for text; shorten it, or raise max_text_length"
             )
         return [*self.start_ids, *ids[:room], self.end_id], len(self.start_ids) + shared
+
+    def continuations(self, prompt: str, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts, each with the end token, as they stand behind any prompt that ends as this one does."""
+        if self.encoder_decoder:
+            return [[*self.words(text), self.end_id] for text in texts]
+        whole = (self.training_text(prompt, text, sys.maxsize) for text in texts)
+        return [ids[front:] for ids, front in whole]
 
     def finished(self, text: str, max_length: int) -> list[int]:
         """A text and the end token, in at most `max_length` tokens."""

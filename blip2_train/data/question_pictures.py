@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from glob import glob
-from pathlib import Path
 
+from blip2_train.data.picture_folders import PictureFolders
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.visual_questions import VisualQuestion
@@ -24,10 +23,7 @@ class FolderPictures:
     """
 
     def __init__(self, folders: str, name: str) -> None:
-        self._folders = [Path(found) for found in sorted(glob(str(Path(folders).expanduser()))) if Path(found).is_dir()]
-        self._name = name
-        if not self._folders:
-            raise ShardError(f"picture folder {folders} does not exist; give the folder of the pictures as images")
+        self._folders, self._name = PictureFolders(folders), name
 
     def check(self, questions: Sequence[VisualQuestion], path: str) -> None:
         """Refuse questions whose pictures have no name.
@@ -47,11 +43,7 @@ class FolderPictures:
         Raises:
             UnusableSample: if it is missing.
         """
-        name = self._name.format(image_id=question.image_id) if self._name else question.picture
-        for folder in self._folders:
-            if (folder / name).is_file():
-                return (folder / name).read_bytes()
-        raise UnusableSample("missing picture", f"no {name} in {', '.join(map(str, self._folders))}")
+        return self._folders.read(self._name.format(image_id=question.image_id) if self._name else question.picture)
 
 
 class ShardPictures:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2_train.data.order import stable_seed
+from blip2_train.data.question_control import CONTROLS, controlled
 from blip2_train.data.question_pictures import FolderPictures, ShardPictures
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, QuestionRecord
@@ -28,7 +29,7 @@ READERS: dict[str, Callable[..., list[VisualQuestion]]] = {
     "gqa": read_gqa,
     "list": read_question_list,
 }
-SUBSETS, CONTROLS = ("all", "most", "rest"), ("none", "shuffled_pictures", "blank_questions")
+SUBSETS = ("all", "most", "rest")
 ONE_IN = 40
 """One picture in this many belongs to the `rest`."""
 
@@ -89,7 +90,7 @@ class QuestionSource:
         options = () if config.annotations is None else (config.annotations,)
         found = READERS[config.format](config.path, *options)
         found = [question for question in found if _belongs(question, config.subset)]
-        self._questions = [question for question in found if question.answers]
+        self._questions = controlled([question for question in found if question.answers], config.control)
         if not self._questions:
             raise ShardError(
                 f"no question of {config.path} has an answer; give the annotations of the split, and of a split whose "
@@ -124,23 +125,15 @@ class QuestionSource:
         asked = self._questions[number]
         if not asked.question.strip():
             raise UnusableSample("missing text", "an empty question")
-        shown = self._another(number) if self._control == "shuffled_pictures" else asked
         image_id = asked.image_id
         return QuestionRecord(
-            picture=self._pictures.read(shown),
+            picture=self._pictures.read(asked),
             captions=asked.answers,
             image_id=image_id if isinstance(image_id, int) else stable_seed("picture", image_id),
-            question="" if self._control == "blank_questions" else asked.question,
+            question=asked.question,
             question_id=asked.question_id,
             question_type=asked.question_type,
         )
-
-    def _another(self, number: int) -> VisualQuestion:
-        """A question about another picture, always the same."""
-        asked, size = self._questions[number], len(self._questions)
-        first = stable_seed("another picture", number) % size
-        others = (self._questions[(first + step) % size] for step in range(size))
-        return next((other for other in others if other.image_id != asked.image_id), asked)
 
     def fingerprint(self) -> str:
         """Hash of the questions' ids, of how many answers each has, and of the control."""

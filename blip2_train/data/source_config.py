@@ -24,7 +24,7 @@ class SourceConfig:
     weight: float | None = None
     """Share in the mixture, in any unit; the number of samples if None (then it must be None for every source)."""
     images: str | None = None
-    """Folder that the paths of an annotation file start from; its own folder if None."""
+    """Folder that the paths of an annotation file start from, or a glob of several; its own folder if None."""
     split: str | None = None
     """Split of an annotation file that has splits, several joined by `+`."""
     picture_column: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2_train.evaluation.generation import GenerationEvaluation, WrittenCaption
-from blip2_train.evaluation.metrics.vqa_accuracy import vqa_accuracy
+from blip2_train.evaluation.metrics.held_out_answers import held_out_accuracy
 from blip2_train.questions import AnswerBatch
 
 
@@ -35,12 +35,11 @@ class AnswerEvaluation(GenerationEvaluation):
             )
 
     def text_scores(self, written: Mapping[Any, WrittenCaption]) -> dict[str, float]:
-        """`vqa/accuracy`, and `vqa/accuracy <question type>` for each type: percent, by the official rules."""
+        """`vqa/accuracy`, and `vqa/accuracy <question type>` for each type, see `held_out_accuracy`."""
         answers = {key: item for key, item in written.items() if isinstance(item, WrittenAnswer)}
-        scores = vqa_accuracy(
+        scores = held_out_accuracy(
             {key: item.answer for key, item in answers.items()},
             {key: item.references for key, item in answers.items()},
-            question_types={key: item.question_type for key, item in answers.items()},
+            {key: item.question_type for key, item in answers.items()},
         )
-        by_type = {f"vqa/accuracy {kind}": value for kind, value in scores.per_question_type.items()}
-        return {"vqa/accuracy": scores.overall, **by_type}
+        return {f"vqa/{name}": value for name, value in scores.items()}

@@ -90,6 +90,19 @@ def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTex
     return itc, itm
 
 
+def match_all(
+    network: ImageTextModel, processor: Processor, pictures: Sequence[Picture], texts: Sequence[str], batch_size: int
+) -> MatchScores:
+    """Scores of N pictures, `batch_size` at once, with M texts, on the CPU; raises as `Blip2.match`."""
+    itc, itm = torch.empty(2, len(pictures), len(texts))
+    if texts:
+        encoded = encode_texts(network, processor, texts)
+        for rows in batches(len(pictures), batch_size):
+            pixels = processor.images(pictures[rows]).to(network.query_tokens.device)
+            itc[rows], itm[rows] = match_pairs(network, pixels, encoded)
+    return MatchScores(itc, itm)
+
+
 def paired(pictures: Sequence[Picture] | None, texts: Sequence[str] | None) -> int:
     """How many there are of what is given.
 

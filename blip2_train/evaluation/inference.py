@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from blip2_train.data.processor import Picture, Pictures, Processor, listed
-from blip2_train.data.text import clean_question
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
-from blip2_train.evaluation.embedding import MatchScores, encode_texts, features, match_pairs, paired
+from blip2_train.evaluation.embedding import MatchScores, features, match_all, paired
 from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
 from blip2_train.evaluation.writing import (
     ANSWERING,
     CAPTIONING,
@@ -92,6 +92,8 @@ class Blip2:
         *,
         prompt: str | None = None,
         clean: bool = True,
+        candidates: Sequence[str] | None = None,
+        shortlist: int = SHORTLIST,
         batch_size: int = AT_ONCE,
         seed: int | None = None,
         **generation: Any,
@@ -104,6 +106,8 @@ class Blip2:
             prompt: The form of a question, with `{}` for it; None = what the model was trained with, else as the
                 paper: "Question: {} Answer:" for decoder-only, "… Short answer:" for encoder-decoder language models.
             clean: Bring questions to the form in which data sets give them: lower case, without `.!"()*#:;~`.
+            candidates: Answer with the likeliest of these, and generate nothing.
+            shortlist: How many of them, those with the likeliest first tokens, are read to the end.
             batch_size: Pictures at once.
             seed: Of sampling.
             **generation: 5 beams, up to 10 new tokens and length penalty -1 unless told.
@@ -119,12 +123,14 @@ class Blip2:
         """
         template = prompts.question_template(prompt, self.processor.prompt, self._is_encoder_decoder)
         pictures = listed(images)
-        asked = [questions] * len(pictures) if isinstance(questions, str) else list(questions)
-        if len(asked) != len(pictures):
-            raise ConfigError(f"{len(pictures)} pictures, but {len(asked)} questions; give one for each, or one in all")
-        asked = [clean_question(text) if clean else text for text in asked]
+        asked = prompts.asked(questions, len(pictures), clean)
         said = [Prompt(prompts.put_question(template, text), text.strip()) for text in asked]
-        return self._write("answer", pictures, said, ANSWERING, generation, batch_size, seed)
+        if candidates is None:
+            return self._write("answer", pictures, said, ANSWERING, generation, batch_size, seed)
+        if generation:
+            raise ConfigError(f"{next(iter(generation))} changes nothing among candidates; leave out one of the two")
+        with suitable_autocast(network := self._generative("answer")):
+            return rank_texts(network, self.processor, pictures, said, candidates, shortlist, batch_size)
 
     def chat(
         self,
@@ -177,13 +183,8 @@ class Blip2:
         """
         network = self._image_text("match")
         pictures, lines = listed(images), [texts] if isinstance(texts, str) else list(texts)
-        itc, itm = torch.empty(2, len(pictures), len(lines))
-        if lines:
-            with torch.inference_mode(), suitable_autocast(self.network):
-                encoded = encode_texts(network, self.processor, lines)
-                for rows in batches(len(pictures), batch_size):
-                    itc[rows], itm[rows] = match_pairs(network, self._pixels(pictures[rows]), encoded)
-        return MatchScores(itc, itm)
+        with torch.inference_mode(), suitable_autocast(network):
+            return match_all(network, self.processor, pictures, lines, batch_size)
 
     def embed(
         self, images: Pictures | None = None, texts: str | Sequence[str] | None = None, *, batch_size: int = AT_ONCE
@@ -205,16 +206,15 @@ class Blip2:
         Source: `extract_features` of BLIP-2's released code.
         """
         pictures = None if images is None else listed(images)
-        lines = [texts] if isinstance(texts, str) else None if texts is None else list(texts)
+        times = 1 if pictures is None else len(pictures)
+        lines = [texts] * times if isinstance(texts, str) else None if texts is None else list(texts)
         if lines is not None:
             self._image_text("embed of texts")
-        if pictures is not None and isinstance(texts, str):
-            lines = [texts] * len(pictures)
         count = paired(pictures, lines)
         found: list[dict[str, Tensor]] = []
         with torch.inference_mode(), suitable_autocast(self.network):
             for rows in batches(count, batch_size):
-                pixels = None if pictures is None else self._pixels(pictures[rows])
+                pixels = None if pictures is None else self.processor.images(pictures[rows]).to(self.device)
                 found.append(features(self.network, self.processor, pixels, None if lines is None else lines[rows]))
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
@@ -228,11 +228,14 @@ class Blip2:
         batch_size: int,
         seed: int | None,
     ) -> list[str]:
+        network, options = self._generative(what), generation_options(defaults, given)
+        with random_state(seed, self.device), suitable_autocast(network):
+            return write_texts(network, self.processor, pictures, said, options, batch_size)
+
+    def _generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.network, GenerativeModel):
             raise self._wrong_kind(what, "a generative model (stage 2)", "an image-text model (stage 1)")
-        options = generation_options(defaults, given)
-        with random_state(seed, self.device), suitable_autocast(self.network):
-            return write_texts(self.network, self.processor, pictures, said, options, batch_size)
+        return self.network
 
     def _image_text(self, what: str) -> ImageTextModel:
         if not isinstance(self.network, ImageTextModel):
@@ -245,6 +248,3 @@ class Blip2:
     @property
     def _is_encoder_decoder(self) -> bool:
         return isinstance(self.network, GenerativeModel) and self.network.is_encoder_decoder
-
-    def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
-        return self.processor.images(pictures).to(self.device)

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from blip2_train.data.official.candidates import read_candidates
 from blip2_train.data.official.checks import missing_pictures
 from blip2_train.data.official.coco import read_coco_captions
 from blip2_train.data.official.karpathy import read_karpathy
 from blip2_train.data.official.lavis import read_caption_list
 from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.question_control import Control
 from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.metrics.coco_caption import METRICS
 from blip2_train.evaluation.question_answering import AnsweringTask, Metric
+from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
 
 CaptionForm = Literal["coco", "karpathy", "list"]
@@ -108,9 +111,10 @@ def answering_task(
     picture_name: str | None = None,
     prompt: str | None = None,
     generation: Mapping[str, Any] | None = None,
+    candidates: str | None = None,
+    shortlist: int = SHORTLIST,
     metric: Metric = "vqa",
-    shuffle_pictures: bool = False,
-    blank_questions: bool = False,
+    control: Control = "none",
     batch_size: int = 16,
     limit: int | None = None,
     prepare: Callable[[], Any] | None = None,
@@ -125,6 +129,8 @@ def answering_task(
         annotations: Annotation file of VQAv2 or OK-VQA; None where the answers are not published or in the same file.
         form: `vqa` = VQAv2 and OK-VQA, `visual_genome`, `gqa`; also the lists of the released code.
         picture_name: See `AnsweringTask`; likewise the others.
+        candidates: File of answers, see `read_candidates`: the likeliest of them is the answer, whatever `generation`
+            says.
         limit: The first questions only, for a try.
         prepare: Called before the files are read.
 
@@ -152,9 +158,10 @@ def answering_task(
         picture_name=picture_name,
         prompt=prompt,
         generation=generation,
+        candidates=None if candidates is None else read_candidates(candidates),
+        shortlist=shortlist,
         metric=metric,
-        shuffle_pictures=shuffle_pictures,
-        blank_questions=blank_questions,
+        control=control,
         batch_size=batch_size,
     )
     _check_there(name, {task.picture_of(question) for question in task.questions}, images)

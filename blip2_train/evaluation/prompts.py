@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from blip2_train.data.text import clean_question
 from blip2_train.errors import ConfigError
 
 DECODER_ONLY, ENCODER_DECODER = "Question: {} Answer:", "Question: {} Short answer:"
@@ -45,6 +46,18 @@ def caption_start(prompt: str) -> str:
     if prompt and not prompt.strip():
         raise ConfigError(f"prompt {prompt!r} is blank; write words, or leave it out for the model's own")
     return prompt.strip()
+
+
+def asked(questions: str | Sequence[str], count: int, clean: bool) -> list[str]:
+    """A question for each of `count` pictures, from one for each or one for all.
+
+    Raises:
+        ConfigError: if their number is another.
+    """
+    each = [questions] * count if isinstance(questions, str) else list(questions)
+    if len(each) != count:
+        raise ConfigError(f"{count} pictures, but {len(each)} questions; give one for each, or one in all")
+    return [clean_question(text) if clean else text for text in each]
 
 
 def put_question(template: str, question: str) -> str:

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from blip2_train.data.official.results import write_answer_results
+from blip2_train.data.question_control import Control, controlled
 from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
 from blip2_train.evaluation.prompts import question_template
+from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
 from blip2_train.evaluation.writing import ANSWERING, batches, generation_options
@@ -33,9 +35,10 @@ class AnsweringTask:
             = the questions say it.
         prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
         generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
+        candidates: Answer with the likeliest of these, and generate nothing; None = generate.
+        shortlist: How many of them, those with the likeliest first tokens, are read to the end.
         metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA).
-        shuffle_pictures: Negative control: ask about the picture of another question.
-        blank_questions: Negative control: ask nothing but what the form of a question says.
+        control: Negative control: ask about the picture of another question, or with no words in the question.
         batch_size: Questions at once.
 
     Source: BLIP-2, sections 4.1 and 4.3.
@@ -54,17 +57,21 @@ class AnsweringTask:
         picture_name: str | None = None,
         prompt: str | None = None,
         generation: Mapping[str, Any] | None = None,
+        candidates: Sequence[str] | None = None,
+        shortlist: int = SHORTLIST,
         metric: Metric = "vqa",
-        shuffle_pictures: bool = False,
-        blank_questions: bool = False,
+        control: Control = "none",
         batch_size: int = 16,
     ) -> None:
         generation_options(ANSWERING, generation or {})
         question_template(prompt, encoder_decoder=False, trained="")
-        self.name, self.title, self.questions, self.folder = name, title, list(questions), folder
-        self._name, self._prompt, self._generation = picture_name, prompt, dict(generation or {})
+        self.name, self.title, self.questions, self.folder = name, title, controlled(questions, control), folder
+        self._name, self._prompt = picture_name, prompt
+        self._decoding: dict[str, Any] = dict(generation or {})
+        if candidates is not None:
+            self._decoding = {"candidates": list(candidates), "shortlist": shortlist}
         self._metric: Metric = metric
-        self._shuffled, self._blank, self._batch_size = shuffle_pictures, blank_questions, batch_size
+        self._data, self._control, self._batch_size = data_fingerprint(questions), control, batch_size
         self._batches = list(batches(len(self.questions), batch_size))
         if picture_name is None and (nowhere := next((q for q in self.questions if not q.picture), None)):
             raise ConfigError(
@@ -74,12 +81,15 @@ class AnsweringTask:
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the predictions."""
+        if "candidates" in self._decoding:
+            decoding = self._decoding | {"candidates": data_fingerprint(self._decoding["candidates"])}
+        else:
+            decoding = ANSWERING | self._decoding
         return {
-            "data": data_fingerprint(self.questions),
+            "data": self._data,
             "prompt": self._prompt,
-            "generation": ANSWERING | self._generation,
-            "shuffle_pictures": self._shuffled,
-            "blank_questions": self._blank,
+            "generation": decoding,
+            "control": self._control,
             "batch_size": self._batch_size,
         }
 
@@ -92,18 +102,17 @@ class AnsweringTask:
 
     def paths(self, batch: int) -> list[Path]:
         """The picture of each question of a batch."""
-        numbers = range(*self._batches[batch].indices(len(self.questions)))
-        return [self.folder / self.picture_of(self._asked_about(number)) for number in numbers]
+        return [self.folder / self.picture_of(question) for question in self.questions[self._batches[batch]]]
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
         """An answer to each question of a batch."""
         chosen = self.questions[self._batches[batch]]
         said = model.answer(
             pixel_values,
-            ["?" if self._blank else question.question for question in chosen],
+            [question.question for question in chosen],
             prompt=self._prompt,
             batch_size=len(pixel_values),
-            **self._generation,
+            **self._decoding,
         )
         return [
             {"question_id": question.question_id, "answer": text} for question, text in zip(chosen, said, strict=True)
@@ -130,31 +139,20 @@ class AnsweringTask:
         return [
             Example(
                 id=str(question.question_id),
-                picture=self.folder / self.picture_of(self._asked_about(number)),
+                picture=self.folder / self.picture_of(question),
                 prediction=said[question.question_id],
                 references=question.answers,
                 question=question.question,
                 score=scored.per_sample.get(str(question.question_id)),
                 domain=question.question_type,
             )
-            for number, question in enumerate(self.questions)
+            for question in self.questions
         ]
 
     def write(self, rows: Sequence[Row], path: Path) -> None:
         """Write the answers as the server of VQA takes them."""
         answers = {row["question_id"]: row["answer"] for row in rows}
         write_answer_results(path, answers, [question.question_id for question in self.questions])
-
-    def _asked_about(self, number: int) -> VisualQuestion:
-        """Whose picture question `number` is asked about: its own, or one of another picture far away in the list."""
-        if not self._shuffled:
-            return self.questions[number]
-        count = len(self.questions)
-        image_id = self.questions[number].image_id
-        places = ((number + count // 2 + step) % count for step in range(count))
-        return next(
-            (q for place in places if (q := self.questions[place]).image_id != image_id), self.questions[number]
-        )
 
     def picture_of(self, question: VisualQuestion) -> str:
         """Path of a question's picture below the folder."""

@@ -96,24 +96,50 @@ def write_texts(
     """
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
+    texts: list[str] = []
+    for asked in read_batches(network, processor, pictures, prompts, options.max_new_tokens, batch_size):
+        said = network.generate(**asked, options=options, eos_token_id=tokenizer.end_id, pad_token_id=tokenizer.pad_id)
+        texts += tokenizer.decode(said)
+    return texts
+
+
+def read_batches(
+    network: GenerativeModel,
+    processor: Processor,
+    pictures: Sequence[Picture],
+    prompts: Sequence[Prompt],
+    new_tokens: int,
+    batch_size: int,
+) -> Iterator[dict[str, Any]]:
+    """What a model reads of pictures and prompts, on its device, by the names of `GenerativeModel.generate`.
+
+    Args:
+        network: The model.
+        processor: With the tokenizer of its language model.
+        pictures: Read batch by batch.
+        prompts: One per picture.
+        new_tokens: Most tokens that are to stand behind a prompt.
+        batch_size: B.
+
+    Raises:
+        PromptTooLong: before any picture is read.
+        ShardError: naming a file that is no readable picture.
+    """
+    tokenizer = processor.language_tokenizer
+    assert tokenizer is not None
     for prompt in dict.fromkeys(prompt.text for prompt in prompts):
-        _check_length(network, prompt, len(tokenizer.prompt(prompt)), options.max_new_tokens)
-    device, texts = network.query_tokens.device, list[str]()
+        _check_length(network, prompt, len(tokenizer.prompt(prompt)), new_tokens)
+    device = network.query_tokens.device
     for rows in batches(len(pictures), batch_size):
         ids, mask = processor.prompts([prompt.text for prompt in prompts[rows]])
         asked = [prompt.question for prompt in prompts[rows]]
         reads = network.question_to_qformer and any(asked)
-        said = network.generate(
-            processor.images(pictures[rows]).to(device),
-            ids.to(device),
-            mask.to(device),
-            options,
-            TextTokens(*(part.to(device) for part in processor.questions(asked))) if reads else None,
-            eos_token_id=tokenizer.end_id,
-            pad_token_id=tokenizer.pad_id,
-        )
-        texts += tokenizer.decode(said)
-    return texts
+        yield {
+            "pixel_values": processor.images(pictures[rows]).to(device),
+            "input_ids": ids.to(device),
+            "attention_mask": mask.to(device),
+            "question": TextTokens(*(part.to(device) for part in processor.questions(asked))) if reads else None,
+        }
 
 
 def batches(count: int, batch_size: int) -> Iterator[slice]:
@@ -142,15 +168,15 @@ def random_state(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_length(network: GenerativeModel, prompt: str, tokens: int, max_new_tokens: int) -> None:
+def _check_length(network: GenerativeModel, prompt: str, tokens: int, new_tokens: int) -> None:
     config, queries = network.language_model.config, network.qformer_config.num_queries
     longest = getattr(config, "max_position_embeddings", None)  # T5 has no such limit
     if longest is None:
         return
-    room = longest - queries - (0 if network.is_encoder_decoder else max_new_tokens)
+    room = longest - queries - (0 if network.is_encoder_decoder else new_tokens)
     if tokens > room:
         start = prompt if len(prompt) < 40 else prompt[:37] + "…"
         raise PromptTooLong(
-            f"prompt {start!r} takes {tokens} tokens, but beside {queries} queries and max_new_tokens {max_new_tokens} "
+            f"prompt {start!r} takes {tokens} tokens, but beside {queries} queries and {new_tokens} new tokens "
             f"language model {network.language_config.name} has room for {max(0, room)} of its {longest}; shorten it"
         )

@@ -103,7 +103,7 @@ class GenerativeModel(ImageQueryModel):
         Returns:
             `(B, T, Dl)`; the state at t has seen what stands before label t, and predicts it.
         """
-        embeddings, mask = self._read(
+        embeddings, mask = self.language_inputs(
             self.soft_prompt(pixel_values, question), input_ids, attention_mask, training=True
         )
         with own_precision(self.language_model, pixel_values.device):
@@ -145,7 +145,7 @@ class GenerativeModel(ImageQueryModel):
         Returns:
             `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front).
         """
-        embeddings, mask = self._read(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
+        embeddings, mask = self.language_inputs(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
         if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
             embeddings, mask = (part.flip(1) for part in left_padded(embeddings.flip(1), mask.flip(1)))
         else:
@@ -184,7 +184,7 @@ class GenerativeModel(ImageQueryModel):
     def _gradient_scale(self) -> float:
         return FLOAT16_GRADIENT_SCALE if next(self.language_model.parameters()).dtype == torch.float16 else 1.0
 
-    def _read(
+    def language_inputs(
         self, prompt: Tensor, input_ids: Tensor, attention_mask: Tensor, training: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Embeddings `(B, Q + S, Dl)` and mask (int64) of the queries and the text after them."""

@@ -26,6 +26,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("evaluated")
     write_world(folder / "data" / "emoji_scenes", train_scenes=0, val_scenes=0, test_scenes=9, nocaps_scenes=12, seed=5)
     exports = write_exports(folder / "exports")
+    (folder / "exports/opt/metrics.csv").write_text("step,train/loss_lm,val/cider\n1,3.0,\n2,2.0,0.5\n")
     sizes = [f"tasks.{task}.batch_size=4" for task in TASKS] + [f"tasks.{task}.prepare=null" for task in TASKS]
     return [
         f"evaluation=[{','.join(TASKS)}]",
@@ -84,6 +85,7 @@ def test_what_it_leaves(alone: tuple[dict[str, str], Path]) -> None:
     assert results["demo_vqa"]["decoding"]["length_penalty"] == -1.0
     assert len(json.loads(found["demo_retrieval"])["image_to_text"]) == 9
     page = (folder / "report.html").read_text()
+    assert page.count("Training curves") == 1 and 'aria-label="CIDEr: held-out from 0.500 to 0.500"' in page
     assert page.count("data:image/") >= 9 and "Questions about emoji scenes" in page
 
 
@@ -132,7 +134,7 @@ def parsed(line: str) -> dict | None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["evaluation=demo_vqa", "tasks.demo_vqa.blank_questions=true"], "was made with blank_questions False"),
+        (["evaluation=demo_vqa", "tasks.demo_vqa.control=blank_questions"], "was made with control 'none'"),
         (["evaluation=demo_retrieval", "checkpoints.retrieval=null"], "demo_retrieval needs an image-text model"),
         (["evaluation=demo_caption", "checkpoint=null"], "task demo_caption has no checkpoint: pass checkpoint="),
         (["evaluation=demo_captions"], "did you mean demo_caption?"),
@@ -141,6 +143,7 @@ def parsed(line: str) -> dict | None:
         (["evaluation=demo_caption", "tasks.demo_caption.metrics=[ciderr]"], "no caption metric 'ciderr'"),
         (["evaluation=demo_caption", "tasks.demo_caption.generation={num_beam: 3}"], "did you mean num_beams?"),
         (["evaluation=demo_vqa", "tasks.demo_vqa.picture_name=null"], "give picture_name"),
+        (["evaluation=demo_vqa", "tasks.demo_vqa.candidates=/none.txt"], "answer list /none.txt does not exist"),
         (["evaluation=demo_caption", "checkpoint=last:demo_stage2_opt"], "no run under"),
         (["evaluation=nocaps"], "nocaps_val_4500_captions.json does not exist"),
     ],

@@ -106,6 +106,10 @@ def test_every_question_is_asked_of_every_picture(
     assert [(line["image"], line["question"]) for line in found] == [(file, q) for file in files for q in asked]
     model, _ = load_pretrained(exports["opt"])
     assert [line["answer"] for line in found] == [model.answer(file, q)[0] for file in files for q in asked]
+    (tmp_path / "answers.txt").write_text("yes\nno\na cat\n2\n")
+    main(["answer", "--model", exports["opt"], *questions, "--candidates", str(tmp_path / "answers.txt"), *files])
+    ranked = [model.answer(file, q, candidates=["yes", "no", "a cat", "2"])[0] for file in files for q in asked]
+    assert [line["answer"] for line in lines(capsys.readouterr().out)] == ranked
 
 
 def test_sampling_gives_the_same_lines_for_the_same_seed(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from blip2_train.data.annotation_files import read_annotations
 from blip2_train.data.official.checks import paths_by_id
 from blip2_train.data.official.coco import DOMAINS, read_coco_captions, read_nocaps_pictures
 from blip2_train.data.official.inventory import Contents, OfficialFile
@@ -19,6 +20,7 @@ from blip2_train.errors import ShardError
 
 _KARPATHY = "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 _COCO_PICTURES = "coco/images"
+_GENOME_PICTURES = ("visual_genome/VG_100K", "visual_genome/VG_100K_2")
 
 
 def _karpathy(splits: str, paths: Sequence[Path]) -> Contents:
@@ -45,6 +47,12 @@ def _nocaps(paths: Sequence[Path]) -> Contents:
 def _nocaps_test(paths: Sequence[Path]) -> Contents:
     pictures = read_nocaps_pictures(paths[0])
     return Contents(counts={"pictures": len(pictures)}, pictures=paths_by_id(pictures))
+
+
+def _regions(paths: Sequence[Path]) -> Contents:
+    pictures = read_annotations(paths[0], None)
+    counts = {"pictures": len(pictures), "phrases": sum(len(picture.captions) for picture in pictures)}
+    return Contents(counts=counts, pictures={picture.path: picture.path for picture in pictures})
 
 
 def _questions(
@@ -139,7 +147,15 @@ SETS: dict[str, tuple[OfficialFile, ...]] = {
             origin="homes.cs.washington.edu/~ranjay/visualgenome (question answers, images part 1 and 2)",
             read=partial(_questions, read_visual_genome, lambda question: f"{question.image_id}.jpg"),
             counts={},  # differ between its versions
-            folders=("visual_genome/VG_100K", "visual_genome/VG_100K_2"),
+            folders=_GENOME_PICTURES,
+        ),
+        OfficialFile(
+            paths=("visual_genome/region_descriptions.json",),
+            origin="homes.cs.washington.edu/~ranjay/visualgenome (region descriptions, images part 1 and 2)",
+            read=_regions,
+            counts={},
+            folders=_GENOME_PICTURES,
+            optional=True,
         ),
     ),
     "okvqa": (

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from blip2_train.evaluation.metrics.coco_caption import score_captions
-from blip2_train.evaluation.metrics.vqa_accuracy import vqa_accuracy
+from blip2_train.evaluation.metrics.held_out_answers import held_out_accuracy
 from blip2_train.evaluation.recall import retrieval_recall
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class CaptionMetric(_TextMetric):
 
 
 class AnswerMetric(_TextMetric):
-    """VQA accuracy, see `vqa_accuracy`: `accuracy`, and `accuracy <type>` for each type of question."""
+    """Accuracy of answers, overall and for each type of question, see `held_out_accuracy`."""
 
     def update(
         self,
@@ -98,13 +98,12 @@ class AnswerMetric(_TextMetric):
     def compute(self) -> dict[str, Tensor]:
         """By name, in percent."""
         kept = self._kept()
-        found = vqa_accuracy(
+        found = held_out_accuracy(
             {key: answer for key, (answer, _, _) in kept.items()},
             {key: others for key, (_, others, _) in kept.items()},
-            question_types={key: kind for key, (_, _, kind) in kept.items()},
+            {key: kind for key, (_, _, kind) in kept.items()},
         )
-        by_type = {f"accuracy {kind}": value for kind, value in found.per_question_type.items()}
-        return self._numbers({"accuracy": found.overall, **by_type})
+        return self._numbers(found)
 
 
 class RecallMetric(Metric):

@@ -12,54 +12,58 @@ from blip2_train.evaluation.report.score_table import COUNTS, Metric, metric, pa
 from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 44, 10, 10, 24
-MOST_CHARTS, MOST_POINTS, BINS = 8, 300, 20
+MOST_CHARTS, MOST_POINTS, MOST_DOTS, BINS = 8, 300, 25, 20
 _FAMILY = re.compile(r"(?P<family>.*_r)\d+")
 Series = tuple[str, list[int], list[float]]
 
 
 def run_charts(folder: Path) -> list[Markup]:
-    """A chart for each held-out metric of a run, losses beside those of training; empty without held-out rows.
+    """A chart for each loss of a run, in training and held out, and for each held-out score; empty without rows.
 
     Metrics of one family (R@1, R@5, R@10) share a chart; at most `MOST_CHARTS` are drawn, losses first.
     """
     rows = read_metrics(folder / METRICS)
-    held_out = sorted({key.removeprefix("val/") for row in rows for key in row if key.startswith("val/") and row[key]})
-    held_out = [name for name in held_out if name not in COUNTS]
+    logged = {key for row in rows for key, value in row.items() if value}
+    names = {key.removeprefix("val/") for key in logged if key.startswith("val/")} - set(COUNTS)
+    names |= {key.removeprefix("train/") for key in logged if key.startswith("train/loss_")}
+    if not any(name.startswith("loss") for name in names) and "train/loss" in logged:
+        names.add("loss")
+    span = (int(rows[0]["step"]), int(rows[-1]["step"])) if rows else (0, 0)
     families: dict[str, list[str]] = {}
-    for name in sorted(held_out, key=lambda name: (not name.startswith("loss"), name)):
+    for name in sorted(names, key=lambda name: (not name.startswith("loss"), name)):
         match = _FAMILY.fullmatch(name)
         families.setdefault(match["family"] if match else name, []).append(name)
     charts = []
-    for names in families.values():
+    for family in families.values():
         series: list[Series] = []
-        for name in sorted(names, key=lambda name: (len(name), name)):
+        for name in sorted(family, key=lambda name: (len(name), name)):
             part, short = parse(name)
-            alone = len(names) == 1
+            alone = len(family) == 1
             held = "held-out" if alone else metric(short).label
             for label, key in (("train", f"train/{name}"), (held, f"val/{name}")):
                 steps, values = curve(rows, key)
                 points = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-                if len(points) > 1 and (name.startswith("loss") or key.startswith("val/")):
+                if points and (name.startswith("loss") or key.startswith("val/")):
                     thin = points[:: -(-len(points) // MOST_POINTS)]
                     series.append((label, [s for s, _ in thin], [v for _, v in thin]))
-        if any(label != "train" for label, _, _ in series):
+        if series:
             what = metric(short)
-            title = f"{part} recall (%)" if len(names) > 1 else ", ".join(filter(None, (part, what.heading)))
-            charts.append(line_chart(title, series, what))
+            title = f"{part} recall (%)" if len(family) > 1 else ", ".join(filter(None, (part, what.heading)))
+            charts.append(line_chart(title, series, what, span))
     return charts[:MOST_CHARTS]
 
 
-def line_chart(title: str, series: Sequence[Series], what: Metric) -> Markup:
-    """Lines over optimiser steps; shares are drawn from 0 to 100 %.
+def line_chart(title: str, series: Sequence[Series], what: Metric, span: tuple[int, int]) -> Markup:
+    """Lines over optimiser steps, dots where there are few; shares are drawn from 0 to 100 %.
 
     Args:
         title: Stands above.
         series: Label, steps, values on the scorer's scale.
         what: How values are written.
+        span: First and last step of the axis.
     """
-    steps = [step for _, xs, _ in series for step in xs]
     values = [value for _, _, ys in series for value in ys]
-    first, last, low, high = min(steps), max(steps), min(values), max(values)
+    (first, last), low, high = span, min(values), max(values)
     if what.unit == "%":
         low, high = min(0.0, low), max(100 / what.factor, high)
     elif low == high:
@@ -81,10 +85,13 @@ def line_chart(title: str, series: Sequence[Series], what: Metric) -> Markup:
         drawn.append(element("text", _ticks(value, what), class_="tick end", x=LEFT - 6, y=f"{y(value) + 3.5:.1f}"))
     for step, side in ((first, "start"), (last, "end")):
         drawn.append(element("text", f"{step:,}", class_=f"tick {side}", x=f"{x(step):.1f}", y=HEIGHT - 6))
+    drawn.append(element("text", "optimiser step", class_="middle", x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 6))
     for colour, (label, xs, ys) in zip(colours, series, strict=True):
-        points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
-        line = element("polyline", element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}"), points=points)
-        drawn.append(element("g", line, class_=f"line line-{colour}"))
+        places = [(f"{x(a):.1f}", f"{y(b):.1f}") for a, b in zip(xs, ys, strict=True)]
+        told = element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}")
+        line = element("polyline", told, points=" ".join(map(",".join, places)))
+        dots = [element("circle", cx=a, cy=b, r=2.5) for a, b in places if len(places) <= MOST_DOTS]
+        drawn.append(element("g", line, *dots, class_=f"line line-{colour}"))
     spoken = "; ".join(f"{label} from {what.text(ys[0])} to {what.text(ys[-1])}" for label, _, ys in series)
     keys = [
         element("span", label, class_=f"key line-{colour}")

@@ -30,7 +30,7 @@ def write_report(
     tasks: Sequence[TaskReport],
     *,
     title: str = "Evaluation",
-    run_folder: Path | None = None,
+    run_folders: Sequence[Path] = (),
     examples_per_task: int = 60,
     created: datetime | None = None,
 ) -> Path:
@@ -40,7 +40,7 @@ def write_report(
         path: Of the HTML file; its folder is made.
         tasks: What was evaluated, in the order in which it is shown; their names differ.
         title: Of the page.
-        run_folder: Of the training, whose `metrics.csv` is drawn as curves; None = no curves.
+        run_folders: Of the trainings that the weights come from, whose `metrics.csv` is drawn as curves.
         examples_per_task: Most examples shown of each task, see `choose_examples`. Each takes 10 to 25 kB.
         created: Time to print; None = now.
     """
@@ -48,11 +48,8 @@ def write_report(
         raise ValueError(f"two tasks have one name: {', '.join(task.name for task in tasks)}")
     when = (created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
     chosen = [(task, choose_examples(task, examples_per_task)) for task in tasks]
-    curves = run_charts(run_folder) if run_folder is not None else []
     body = [_header(tasks, title, when), *(_task_section(task, len(shown)) for task, shown in chosen)]
-    if curves:
-        about = element("p", "Training curves of the run that these weights come from.", class_="note")
-        body.append(_section("curves", "Curves", about, element("div", *curves, class_="charts")))
+    body += _curves(run_folders)
     if any(shown for _, shown in chosen):
         body.append(_examples(chosen))
     body.append(_provenance(tasks))
@@ -148,6 +145,16 @@ def _scores(task: TaskReport, heads: Sequence[Markup], rows: Sequence[Markup]) -
     title, head = f"Scores of {task.title}", element("thead", element("tr", *heads))
     table = element("table", element("caption", title), head, element("tbody", *rows))
     return element("div", table, class_="scrolls", tabindex=0, role="region", aria_label=title)
+
+
+def _curves(run_folders: Sequence[Path]) -> list[Markup]:
+    """A section with the charts of every run that has some; no section without."""
+    parts: list[Markup] = []
+    for folder in run_folders:
+        if charts := run_charts(folder):
+            about = f"Of the training run {folder}, which made these weights. Held-out: on data that it kept aside."
+            parts += [element("p", about, class_="note data"), element("div", *charts, class_="charts")]
+    return [_section("curves", "Training curves", *parts)] if parts else []
 
 
 def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Markup:

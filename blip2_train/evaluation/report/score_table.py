@@ -64,7 +64,7 @@ def metric(name: str) -> Metric:
     if recall := _RECALL.fullmatch(name):
         return Metric(label=f"R@{recall[1]}", unit="%", digits=1)
     words = " ".join(word.upper() if word in _SHORT else word for word in name.split("_"))
-    if "accuracy" in name or name == "names_right":
+    if "accuracy" in name or name in ("names_right", "recall_mean"):
         return Metric(label=words, unit="%", digits=1)
     if name.startswith("loss"):
         return Metric(

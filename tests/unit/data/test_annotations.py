@@ -10,6 +10,7 @@ from shard_files import picture
 from blip2_train.data.annotations import AnnotationSource
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source_config import SourceConfig, open_source, source_weights
+from blip2_train.data.stream import usable_captions
 from blip2_train.errors import ConfigError, ShardError
 
 
@@ -85,3 +86,49 @@ def test_weights_are_sizes_or_all_given() -> None:
         source_weights([plain, weighted], [10, 30])
     with pytest.raises(ConfigError, match="two data sources are named 'a'"):
         source_weights([plain, SourceConfig(path="other/a")], [1, 1])
+
+
+def _regions(*phrases: tuple[int, list[str]]) -> list[dict[str, Any]]:
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    return [
+        {
+            "id": number,
+            "regions": [{"region_id": n, "image_id": number, "phrase": p, **box} for n, p in enumerate(said)],
+        }
+        for number, said in phrases
+    ]
+
+
+def test_regions_of_visual_genome_lie_in_two_folders(tmp_path: Path) -> None:
+    for folder, number in (("VG_100K", 1), ("VG_100K_2", 2), ("VG_100K_2", 3), ("VG_100K_2", 4)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{number}.jpg").write_bytes(picture((50 * number, 0, 0)))
+    content = _regions((1, ["a red car", " ", "A man."]), (2, ["dog"]), (3, ["\n"]), (4, []), (5, ["cat"]))
+    file = tmp_path / "region_descriptions.json"
+    file.write_text(json.dumps(content))
+    source = open_source(SourceConfig(path=str(file), images=str(tmp_path / "VG_100K*"), name="vg"))
+    first, second = source.read(0), source.read(1)
+    assert first.captions == ("a red car", " ", "A man.") and first.picture == picture((50, 0, 0))
+    assert second.picture == picture((100, 0, 0)) and first.image_id not in (1, second.image_id)
+    (blank,) = source.rejected
+    assert (blank.key, blank.reason, blank.detail) == ("1.jpg", "blank caption", "entry 1: caption 2 of 3 is blank")
+    with pytest.raises(UnusableSample, match=r"no 5.jpg in .*VG_100K, .*VG_100K_2"):
+        source.read(4)
+    with pytest.raises(UnusableSample, match="no caption"):
+        source.read(3)
+    with pytest.raises(UnusableSample, match="nothing is left"):
+        usable_captions(source.read(2), source.read(2).captions)
+
+    wrong = {
+        "entry 1: picture 1 has a region of picture 7": _regions((1, ["x"])),
+        "entry 1: no region descriptions .*KeyError: 'phrase'": [{"id": 1, "regions": [{"image_id": 1}]}],
+        "entry 1: picture 1 has a phrase that is no text": _regions((1, [None])),  # type: ignore[list-item]
+        "entry 2: image_id 'visual_genome_1' of 1.jpg": _regions((1, ["x"]), (1, ["y"])),
+        "holds Visual Genome's questions; its captions are in region_desc": [{"id": 1, "qas": []}],
+    }
+    wrong["entry 1: picture 1 has a region of picture 7"][0]["regions"][0]["image_id"] = 7
+    for message, broken in wrong.items():
+        file.write_text(json.dumps(broken))
+        with pytest.raises(ShardError, match=message) as caught:
+            AnnotationSource(str(file), str(tmp_path / "VG_100K*"), None, "vg")
+        assert str(file) in str(caught.value) and "\n" not in str(caught.value)

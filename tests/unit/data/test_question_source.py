@@ -82,10 +82,11 @@ def test_controls_leave_only_guessing(folder: Path) -> None:
     for number in range(COUNT):
         asked, other, silent = right.read(number), shuffled.read(number), blank.read(number)
         assert other.question == asked.question and other.captions == asked.captions and other.picture != asked.picture
-        assert silent.question == "" and silent.picture == asked.picture and silent.captions == asked.captions
+        assert other.image_id != asked.image_id and silent.image_id == asked.image_id
+        assert silent.question == "?" and silent.picture == asked.picture and silent.captions == asked.captions
     assert len({source.fingerprint() for source in (right, shuffled, blank)}) == 3
     items = EvaluationItems([(blank, np.arange(3))], TrainTransform(8))
-    assert isinstance(items[0], QuestionSample) and items[0].question == ""
+    assert isinstance(items[0], QuestionSample) and items[0].question == "?"
 
 
 def test_pictures_are_found_in_shards_by_image_id(folder: Path, tmp_path: Path) -> None:

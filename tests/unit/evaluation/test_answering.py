@@ -46,6 +46,18 @@ def test_accuracy_by_type_a_question_counts_once() -> None:
     assert [item.caption for item in evaluation.written.values()][1] == "why? two"
 
 
+def test_single_answers_are_compared_as_gqa_does() -> None:
+    evaluation = AnswerEvaluation()
+    evaluation.add_answers(
+        batch_of([("2 dogs",), ("red",), ("a cat",)], ["how many", "what", "what"]), ["Two dogs.", "blue", "cat"]
+    )
+    scores = evaluation.compute()
+    assert scores["vqa/accuracy"] == pytest.approx(200 / 3) and scores["vqa/accuracy what"] == 50
+    evaluation.add_answers(batch_of([("2 dogs",), ("red",) * 10], ["how many", "what"]), ["2", "red"])
+    with pytest.raises(ConfigError, match=r"2 of 3 questions have one answer \(first: 0\), the others several .*: 1"):
+        evaluation.compute()
+
+
 def module(collator: object, **qformer: int) -> AnsweringModule:
     model = GenerativeModel(
         generative_model().vision_config,

@@ -6,16 +6,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tiny import image_text_model
-from tiny_generation import ARCHITECTURES, generative_model
+from tiny_writer import ASSETS, QUESTIONS, pictures, writer
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
-from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
@@ -23,45 +20,9 @@ from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.writing import PromptTooLong
 from blip2_train.models.configs import GenerationOptions
 
-ASSETS = Path(__file__).parents[3] / "blip2_train/assets/demo"
-BART = {
-    "model_type": "bart", "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
-    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": 1,
-}  # fmt: skip
 GREEDY = GenerationOptions(num_beams=1, max_new_tokens=6)
 FAMILIES = ["opt", "t5", "gpt2", "llama", "bart"]
-QUESTIONS = [
-    "what?",
-    "how many red apples are there to the left of the cat?",
-    "is it a dog?",
-    "what is above the red fox?",
-]
 TEXTS = ["a cat", "a red apple to the left of a cat and a dog", "two dogs on a blue ground"]
-
-
-def pictures(count: int = 4) -> list[Image.Image]:
-    draw = np.random.default_rng(0)
-    return [Image.fromarray(draw.integers(0, 256, (20 + n, 30, 3), dtype=np.uint8)) for n in range(count)]
-
-
-@functools.cache
-def tokenizer_of(kind: str) -> LanguageTokenizer:
-    end = {"opt": "\n", "t5": None}[kind]
-    return LanguageTokenizer(str(ASSETS / kind), padding_side="left", encoder_decoder=kind == "t5", end_token=end)
-
-
-def writer(family: str, prompt: str = "", **language: Any) -> Blip2:
-    """A random generative model with the tokenizer of the embedded world."""
-    kind = "t5" if family in ("t5", "bart") else "opt"
-    tokenizer = tokenizer_of(kind).padding_on("left")
-    architecture = {**(BART if family == "bart" else ARCHITECTURES[family]), "vocab_size": len(tokenizer)}
-    network = generative_model("t5" if family == "bart" else family, architecture=architecture, **language)
-    if family == "bart":  # or it would say the same whatever it reads
-        with torch.no_grad():
-            for layer in network.language_model.model.decoder.layers:
-                layer.encoder_attn.out_proj.weight.mul_(30.0)
-    return Blip2(network, Processor(image_size=32, max_text_length=16, language_tokenizer=tokenizer, prompt=prompt))
 
 
 def reader() -> Blip2:
@@ -220,7 +181,7 @@ def test_a_conversation_is_one_prompt() -> None:
     assert model.chat(pictures()[0], [("what is it?", "a cat")], "is it red?") == expected
     with pytest.raises(ConfigError, match="a question is empty"):
         model.chat(pictures()[0], [], " ")
-    with pytest.raises(PromptTooLong, match=r"takes .* tokens, but beside 4 queries and max_new_tokens 30 .* its 64"):
+    with pytest.raises(PromptTooLong, match=r"takes .* tokens, but beside 4 queries and 30 new tokens .* its 64"):
         model.chat(pictures()[0], [("what is it?", "a cat and a dog " * 6)], "is it red?")
 
 
@@ -349,4 +310,5 @@ def test_sixteen_bit_models_write_under_autocast_and_without(family: str, dtype:
     plain = model.caption(pictures(), **options)
     with torch.autocast("cpu", getattr(torch, dtype)):
         rounded = model.caption(pictures(), **options)
+        assert set(model.answer(pictures(), "what?", candidates=["a cat", "two"])) <= {"a cat", "two"}
     assert all(plain) and all(rounded)

@@ -175,12 +175,19 @@ def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
         "step,train/loss_lm,val/loss_lm,val/pictures,val/text_to_image_r1,val/text_to_image_r5\n"
         "1,3.0,,,,\n10,2.0,2.5,64,10.0,30.0\n20,1.0,1.5,64,20.0,40.0\n"
     )
-    reader = Reader(page_of(tmp_path, captioning(), run_folder=tmp_path))
+    reader = Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path]))
     drawn = [str(attributes["aria-label"]) for tag, attributes in reader.tags if tag == "svg"]
     assert "LM loss (nats): train from 3.000 to 1.000; held-out from 2.500 to 1.500" in drawn
+    assert reader.text.count("optimiser step") == 2
     assert "text→image recall (%): R@1 from 10.0 to 20.0; R@5 from 30.0 to 40.0" in drawn
     assert len([tag for tag, _ in reader.tags if tag == "polyline"]) == 4
-    assert "Curves" not in Reader(page_of(tmp_path, captioning(), run_folder=tmp_path / "elsewhere")).text
+    other = tmp_path / "<i>run"
+    other.mkdir()
+    (other / "metrics.csv").write_text("step,train/loss_lm\n1,3.0\n2,2.0\n")
+    both = Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path, other]))
+    assert any("<i>run, which" in text for text in both.text) and not [tag for tag, _ in both.tags if tag == "i"]
+    assert "LM loss (nats): train from 3.000 to 2.000" in [a.get("aria-label") for _, a in both.tags]
+    assert "Training curves" not in Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path / "elsewhere"])).text
 
 
 def test_two_hundred_photographs_take_a_few_megabytes(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Reads lists of answers that a question may have: `answer_list.json` of VQAv2, or one answer a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blip2_train.data.official.pictures import read_json
+from blip2_train.errors import ShardError
+
+FORM = '["yes", "no", …]'
+
+
+def read_candidates(path: str | Path) -> list[str]:
+    """The answers of a list without blanks around them, in its order, each once.
+
+    Args:
+        path: A JSON list, if its name ends so; else a text file with one answer a line, of which blank ones are left
+            aside.
+
+    Raises:
+        ShardError: if the file is missing, cannot be read, or holds no such list.
+    """
+    if Path(path).suffix == ".json":
+        answers = read_json(path, FORM)
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise ShardError(f"answer list {path} is not of the form {FORM}; give such a list, or one answer a line")
+    else:
+        try:
+            answers = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except FileNotFoundError:
+            raise ShardError(f"answer list {path} does not exist") from None
+        except OSError as error:
+            raise ShardError(f"answer list {path} cannot be read ({error.strerror}); give a text file") from None
+        except UnicodeDecodeError:
+            raise ShardError(f"answer list {path} is no UTF-8 text; save it as UTF-8, one answer a line") from None
+    found = list(dict.fromkeys(stripped for answer in answers if (stripped := answer.strip())))
+    if not found:
+        raise ShardError(f"answer list {path} holds no answer; write one a line")
+    return found

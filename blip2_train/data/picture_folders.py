@@ -1,0 +1,47 @@
+"""Folders in which pictures lie as files."""
+
+from __future__ import annotations
+
+from glob import glob
+from pathlib import Path
+
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.errors import ShardError
+
+
+class PictureFolders:
+    """A folder, or several that are looked through in turn.
+
+    Args:
+        folders: the folder, or a glob of several (Visual Genome's `VG_100K*`).
+
+    Raises:
+        ShardError: if there is no such folder.
+    """
+
+    def __init__(self, folders: str) -> None:
+        one = Path(folders).expanduser()
+        found = [one] if one.is_dir() else [Path(place) for place in sorted(glob(str(one)))]
+        self._folders = [folder for folder in found if folder.is_dir()]
+        if not self._folders:
+            raise ShardError(f"picture folder {folders} does not exist; give the folder of the pictures as images")
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._folders))
+
+    def find(self, path: str) -> Path | None:
+        """Where the picture of a path below the folders (or an absolute path) lies; None = nowhere."""
+        return next((folder / path for folder in self._folders if (folder / path).is_file()), None)
+
+    def read(self, path: str) -> bytes:
+        """Content of a picture.
+
+        Raises:
+            UnusableSample: if it is missing or cannot be read.
+        """
+        if (place := self.find(path)) is None:
+            raise UnusableSample("missing picture", f"no {path} in {self}")
+        try:
+            return place.read_bytes()
+        except OSError as error:
+            raise UnusableSample("missing picture", f"{place}: {error.strerror}") from None

@@ -1,0 +1,58 @@
+"""The likeliest of given answers, for each picture and prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from blip2_train.data.processor import Picture, Processor
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.writing import Prompt, read_batches
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.ranking import log_likelihoods
+
+SHORTLIST = 128
+"""Candidates that are read to the end, as in the released code of ALBEF and BLIP."""
+
+
+@torch.inference_mode()
+def rank_texts(
+    network: GenerativeModel,
+    processor: Processor,
+    pictures: Sequence[Picture],
+    prompts: Sequence[Prompt],
+    candidates: Sequence[str],
+    shortlist: int,
+    batch_size: int,
+) -> list[str]:
+    """The candidate that is the likeliest after each picture and its prompt; of equals the first.
+
+    Args:
+        network: The model, on its device.
+        processor: With the tokenizer of its language model.
+        pictures: Read batch by batch.
+        prompts: One per picture; all end alike.
+        candidates: What can be said.
+        shortlist: See `log_likelihoods`.
+        batch_size: Pictures at once.
+
+    Raises:
+        PromptTooLong: before any picture is read.
+        ConfigError: if there is no candidate, one is empty, or the shortlist is.
+        ShardError: naming a file that is no readable picture.
+    """
+    if not candidates or isinstance(candidates, str) or not all(text.strip() for text in candidates):
+        raise ConfigError("candidates must be a list of answers, none of them empty; leave them out to let it write")
+    if shortlist < 1:
+        raise ConfigError(f"shortlist must be at least 1, got {shortlist}")
+    if not prompts:
+        return []
+    assert processor.language_tokenizer is not None
+    texts = processor.language_tokenizer.continuations(prompts[0].text, [text.strip() for text in candidates])
+    longest = max(map(len, texts))
+    said: list[str] = []
+    for asked in read_batches(network, processor, pictures, prompts, longest, batch_size):
+        found = log_likelihoods(network, **asked, texts=texts, shortlist=shortlist)
+        said += [candidates[place] for place in found.argmax(dim=1).tolist()]
+    return said

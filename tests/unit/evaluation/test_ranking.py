@@ -1,0 +1,124 @@
+"""The likeliest candidate, against a loop that reads picture, question and candidate anew each time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_writer import QUESTIONS, pictures, writer
+
+from blip2_train.data.official.candidates import read_candidates
+from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.question_answering import AnsweringTask
+from blip2_train.evaluation.ranking import rank_texts
+from blip2_train.evaluation.writing import Prompt
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.ranking import log_likelihoods
+
+CANDIDATES = ["yes", "no", "2", "a red apple", "the red fox and the cat", "cat", "on the left of the green car", "red"]
+
+
+def naive(model: Blip2, picture: torch.Tensor, question: str, candidate: str) -> list[float]:
+    """Log-likelihoods of the candidate's tokens and of the end, from the loss of training, token by token."""
+    network, tokenizer = model.network, model.processor.language_tokenizer
+    assert isinstance(network, GenerativeModel) and tokenizer is not None
+    if network.is_encoder_decoder:
+        read, said = tokenizer.prompt(question), tokenizer.finished(candidate, 99)
+    else:
+        read, front = tokenizer.training_text(question, candidate, 99)
+        said = [-100] * front + read[front:]
+    labels = torch.tensor([said])
+    with torch.no_grad():
+        states = network.predicting_states(
+            picture[None], torch.tensor([read]), torch.ones(1, len(read), dtype=torch.bool), labels
+        )
+        weight, bias = network.output_layer()
+        chances = torch.nn.functional.linear(states, weight, bias).log_softmax(dim=-1)[0]
+    return [float(chances[place, token]) for place, token in enumerate(said) if token != -100]
+
+
+@pytest.mark.parametrize("family", ["opt", "t5", "gpt2", "llama", "bart"])
+def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2_train.models.ranking.AT_ONCE", 3)
+    model = writer(family)
+    prompts = [f"Question: {question} Answer:" for question in QUESTIONS]
+    pixels = model.processor.images(pictures())
+    parts = [
+        [naive(model, picture, asked, text) for text in CANDIDATES]
+        for picture, asked in zip(pixels, prompts, strict=True)
+    ]
+    wanted = torch.tensor([[sum(tokens) for tokens in row] for row in parts])
+    assert model.processor.language_tokenizer is not None and isinstance(model.network, GenerativeModel)
+    texts = model.processor.language_tokenizer.continuations(prompts[1], CANDIDATES)
+    read = (pixels, *model.processor.prompts(prompts), texts)
+    torch.testing.assert_close(log_likelihoods(model.network, *read, shortlist=99), wanted, rtol=1e-4, atol=1e-4)
+    best = [CANDIDATES[place] for place in wanted.argmax(dim=1)]
+    assert model.answer(pictures(), QUESTIONS, prompt="Question: {} Answer:", candidates=CANDIDATES) == best
+
+    some = log_likelihoods(model.network, *read, shortlist=3)
+    for row, tokens, whole in zip(some, parts, wanted, strict=True):
+        opening = torch.tensor([first for first, *_ in tokens])
+        kept = sorted(opening.argsort(descending=True, stable=True)[:3].tolist())
+        assert row.isfinite().nonzero().flatten().tolist() == kept
+        torch.testing.assert_close(row[kept], whole[kept], rtol=1e-4, atol=1e-4)
+
+
+def test_the_cases_tell_candidates_apart() -> None:
+    for family in ("opt", "t5"):
+        model = writer(family)
+        said = model.answer(pictures() * 2, QUESTIONS * 2, candidates=CANDIDATES, batch_size=3)
+        assert said[:4] == said[4:] and model.answer([], [], candidates=CANDIDATES) == []
+        alone = [model.answer(p, q, candidates=CANDIDATES)[0] for p, q in zip(pictures(), QUESTIONS, strict=True)]
+        assert alone == said[:4]
+
+
+def test_what_cannot_be_ranked_is_refused() -> None:
+    model = writer("opt")
+    for candidates in ([], ["yes", " "], "yes"):
+        with pytest.raises(ConfigError, match="candidates must be a list of answers"):
+            model.answer(pictures(), "what?", candidates=candidates)
+    with pytest.raises(ConfigError, match="num_beams changes nothing among candidates"):
+        model.answer(pictures(), "what?", candidates=["yes"], num_beams=3)
+    with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
+        model.answer(pictures(), "what?", candidates=["yes"], shortlist=0)
+    with pytest.raises(ConfigError, match=r"takes .* tokens, but beside 4 queries and 7. new tokens"):
+        rank_texts(model.network, model.processor, ["none"], [Prompt("what?", "")], ["a " * 70], 1, 1)  # type: ignore[arg-type]
+
+
+def test_a_task_ranks_and_says_so(tmp_path: Path) -> None:
+    picture, model = pictures(1)[0], writer("t5")
+    picture.save(tmp_path / "a.png")
+    asked = VisualQuestion(
+        question_id=7, image_id="a.png", picture="a.png", question="what?", answers=("cat",), question_type="",
+        answer_type="",
+    )  # fmt: skip
+    task = AnsweringTask("vqa", "VQA", [asked], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
+    rows = task.predict(model, 0, model.processor.images([picture]))
+    expected = model.answer(picture, "what?", candidates=CANDIDATES, shortlist=5)[0]
+    assert rows == [{"question_id": 7, "answer": expected}]
+    told = task.settings()["generation"]
+    assert told["shortlist"] == 5 and "num_beams" not in told
+    other = AnsweringTask("vqa", "VQA", [asked], tmp_path, candidates=CANDIDATES[1:], shortlist=5)
+    assert other.settings()["generation"]["candidates"] != told["candidates"]
+
+
+def test_answer_lists(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(" yes\n\nno \ntwo dogs\nyes\n2\n")
+    (tmp_path / "a.json").write_text(json.dumps(["yes", "no", "two dogs", "yes ", "2"]))
+    assert read_candidates(tmp_path / "a.txt") == read_candidates(tmp_path / "a.json") == ["yes", "no", "two dogs", "2"]
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "wrong.json").write_text('{"yes": 1}')
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    for name, words in {
+        "empty.txt": "holds no answer",
+        "wrong.json": r"is not of the form \[",
+        "latin.txt": "is no UTF-8 text",
+        "none.txt": "does not exist",
+        "none.json": "does not exist",
+    }.items():
+        with pytest.raises(ShardError, match=words):
+            read_candidates(tmp_path / name)
