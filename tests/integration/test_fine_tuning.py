@@ -99,7 +99,8 @@ def test_the_export_holds_the_tower_and_is_used_alone(
 def test_a_trained_tower_resumes_bitwise(outputs: Path) -> None:
     place = outputs.parent
     export = next((outputs / "demo_stage1").iterdir())
-    common = [*settings(outputs, "demo_retrieval", *TRAINED_TOWER, *LARGER)[len(arguments(outputs)) :], f"init_from={export}"]
+    chosen = settings(outputs, "demo_retrieval", *TRAINED_TOWER, *LARGER)
+    common = [*chosen[len(arguments(outputs)) :], f"init_from={export}"]
     start(place / "whole", *common)
     start(place / "killed", *common, kill_at=KILL, code=-signal.SIGKILL)
     assert "going on from step 6" in start(place / "killed", *common, "resume_from=last")
