@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from blip2_train.data.annotation_files import read_annotations
 from blip2_train.data.order import stable_seed
@@ -53,6 +54,8 @@ class AnnotationSource:
         self._file = Path(path).expanduser()
         self._folders = PictureFolders(str(self._file.parent) if images is None else images)
         self._pictures = read_annotations(self._file, split, picture_column, caption_column)
+        if not self._pictures:
+            raise ShardError(f"{self._file} names no picture; give a file with at least one")
         self._refuse_another_folder()
         self.rejected = tuple(self._blank_captions())
         self.size = self._file.stat().st_size
@@ -98,9 +101,18 @@ class AnnotationSource:
         parts = [f"{picture.path}:{len(picture.captions)}" for picture in self._pictures]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
+    def details(self, number: int) -> dict[str, Any]:
+        """What is known of picture `number` beside its captions: its identity."""
+        return {"image_id": self._identity(number)}
+
     def _identity(self, number: int) -> int:
         picture = self._pictures[number]
         if picture.image_id is None or picture.image_id == "":
             return stable_seed(self.name, picture.path)
-        known = str(picture.image_id)
-        return int(known) if known.isdecimal() and int(known) < 2**63 else stable_seed(self.name, known)
+        return identity_of(picture.image_id, self.name)
+
+
+def identity_of(image_id: int | str, name: str) -> int:
+    """A picture's identity from what a source called `name` says: itself if it is a number, as all of COCO's are."""
+    known = str(image_id)
+    return int(known) if known.isdecimal() and int(known) < 2**63 else stable_seed(name, known)

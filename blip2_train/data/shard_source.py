@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_index import index_folder, index_shards
+from blip2_train.data.shard_writer import RECORD_KEYS
 from blip2_train.data.shards import list_shards
 from blip2_train.data.source import Place, Record
 from blip2_train.errors import ShardError
@@ -82,6 +83,16 @@ class ShardSource:
         identity = (self._names[shard], row["key"].decode()) if own_id is None else (own_id,)
         image_id = stable_seed(self.name, *identity)
         return Record(picture=_content(file, row, "picture"), captions=captions, image_id=image_id)
+
+    def details(self, number: int) -> dict[str, Any]:
+        """Entries of sample `number`'s `.json` that say more than its captions and what img2dataset found out."""
+        shard, row = self._row(number)
+        try:
+            content = json.loads(_content(self._file(shard), row, "json")) if row["json"] >= 0 else None
+        except ValueError:
+            return {}
+        known = {*RECORD_KEYS, "captions"} - {"url"}
+        return {name: content[name] for name in content if name not in known} if isinstance(content, dict) else {}
 
     def numbers_by_image_id(self) -> dict[int, int]:
         """Number of a sample of each picture, by the `"image_id"` of its `.json`."""

@@ -15,6 +15,103 @@ from typing import Any, Self
 from blip2_train.errors import ShardError
 
 SHARD_DIGITS = 5
+RECORD_KEYS = (
+    "caption",
+    "url",
+    "key",
+    "status",
+    "error_message",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+    "sha256",
+)
+"""What img2dataset's record of a sample always holds."""
+
+
+class ShardFile:
+    """One shard while it is written; it is whole after `close`.
+
+    Args:
+        path: the tar file, replaced if it is there.
+        number: place among the shards, with which its keys begin.
+        samples_per_shard: samples in every shard but the last; decides how many digits a key has.
+    """
+
+    def __init__(self, path: Path, number: int, samples_per_shard: int) -> None:
+        self.samples = 0
+        """Samples written."""
+        self._stem = shard_stem(number)
+        self._digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed in close)
+
+    def write(
+        self,
+        picture: bytes,
+        caption: str,
+        *,
+        size: tuple[int, int],
+        url: str = "",
+        extra: Mapping[str, Any] | None = None,
+        original_size: tuple[int, int] | None = None,
+        extension: str = "jpg",
+    ) -> str:
+        """Append one sample and return its key.
+
+        Args:
+            picture: an encoded picture.
+            caption: text of the `.txt` file and of the record's `caption`.
+            size: width and height in pixels.
+            url: where the picture came from.
+            extra: further entries of the record (`captions`, `image_id`, …); may not replace img2dataset's own.
+            original_size: width and height in pixels before the picture was scaled; `size` if None.
+            extension: of the picture's file: `jpg`, `png` or `webp`.
+
+        Raises:
+            ValueError: if `extra` has a key that img2dataset uses.
+        """
+        key = f"{self._stem}{self.samples:0{self._digits}d}"
+        original = original_size or size
+        values = (caption, url, key, "success", None, *size, *original, "{}", hashlib.sha256(picture).hexdigest())
+        record: dict[str, Any] = dict(zip(RECORD_KEYS, values, strict=True))
+        if doubled := record.keys() & (extra or {}).keys():
+            raise ValueError(f"extra may not replace {', '.join(sorted(doubled))}")
+        record.update(extra or {})
+        self._add(f"{key}.{extension}", picture)
+        self._add(f"{key}.json", json.dumps(record, indent=4).encode())
+        self._add(f"{key}.txt", caption.encode())
+        self.samples += 1
+        return key
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()
+
+    def statistics(self) -> str:
+        """Content of the `_stats.json` beside the shard."""
+        stats = {
+            "count": self.samples,
+            "successes": self.samples,
+            "failed_to_download": 0,
+            "failed_to_resize": 0,
+            "duration": 0.0,
+            "start_time": 0.0,
+            "end_time": 0.0,
+            "status_dict": {"success": self.samples},
+        }
+        return json.dumps(stats, indent=4)
+
+    def _add(self, name: str, data: bytes) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = len(data), 0o444, 0
+        self._tar.addfile(entry, io.BytesIO(data))
+
+
+def shard_stem(number: int) -> str:
+    """Name of a shard without extension."""
+    return f"{number:0{SHARD_DIGITS}d}"
 
 
 class ShardWriter:
@@ -44,9 +141,7 @@ class ShardWriter:
         if any(self.folder.glob("*.tar")):
             raise ShardError(f"{self.folder} already holds shards; give an empty folder")
         self.samples_written = 0
-        self._sample_digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
-        self._tar: tarfile.TarFile | None = None
-        self._in_shard = 0
+        self._shard: ShardFile | None = None
 
     def write(
         self,
@@ -57,52 +152,25 @@ class ShardWriter:
         url: str = "",
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        """Append one sample and return its key.
-
-        Args:
-            picture: an encoded JPEG.
-            caption: text of the `.txt` file and of the record's `caption`.
-            size: width and height in pixels.
-            url: where the picture came from.
-            extra: further entries of the record (`captions`, `image_id`, …); may not replace img2dataset's own.
+        """Append one sample, an encoded JPEG, and return its key; arguments as `ShardFile.write`.
 
         Raises:
             ValueError: if `extra` has a key that img2dataset uses.
         """
-        if self._tar is None:
-            self._open()
-        assert self._tar is not None
-        shard = self.samples_written // self.samples_per_shard
-        key = f"{shard:0{SHARD_DIGITS}d}{self._in_shard:0{self._sample_digits}d}"
-        record: dict[str, Any] = {
-            "caption": caption,
-            "url": url,
-            "key": key,
-            "status": "success",
-            "error_message": None,
-            "width": size[0],
-            "height": size[1],
-            "original_width": size[0],
-            "original_height": size[1],
-            "exif": "{}",
-            "sha256": hashlib.sha256(picture).hexdigest(),
-        }
-        if doubled := record.keys() & (extra or {}).keys():
-            raise ValueError(f"extra may not replace {', '.join(sorted(doubled))}")
-        record.update(extra or {})
-        self._add(f"{key}.jpg", picture)
-        self._add(f"{key}.json", json.dumps(record, indent=4).encode())
-        self._add(f"{key}.txt", caption.encode())
-        self._in_shard += 1
+        if self._shard is None:
+            number = self.samples_written // self.samples_per_shard
+            place = self.folder / f"{shard_stem(number)}.tar.part"
+            self._shard = ShardFile(place, number, self.samples_per_shard)
+        key = self._shard.write(picture, caption, size=size, url=url, extra=extra)
         self.samples_written += 1
-        if self._in_shard == self.samples_per_shard:
-            self._finish()
+        if self._shard.samples == self.samples_per_shard:
+            self._finish(self._shard)
         return key
 
     def close(self) -> None:
         """Finish the last shard."""
-        if self._tar is not None:
-            self._finish()
+        if self._shard is not None:
+            self._finish(self._shard)
 
     def __enter__(self) -> Self:
         return self
@@ -112,35 +180,12 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._tar is not None:
-            self._tar.close()
+        elif self._shard is not None:
+            self._shard.close()
 
-    def _open(self) -> None:
-        stem = f"{self.samples_written // self.samples_per_shard:0{SHARD_DIGITS}d}"
-        self._stem, self._in_shard = stem, 0
-        self._tar = tarfile.open(  # noqa: SIM115 (closed in _finish)
-            self.folder / f"{stem}.tar.part", "w", format=tarfile.USTAR_FORMAT
-        )
-
-    def _add(self, name: str, data: bytes) -> None:
-        assert self._tar is not None
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode, entry.mtime = len(data), 0o444, 0
-        self._tar.addfile(entry, io.BytesIO(data))
-
-    def _finish(self) -> None:
-        assert self._tar is not None
-        self._tar.close()
-        self._tar = None
-        stats = {
-            "count": self._in_shard,
-            "successes": self._in_shard,
-            "failed_to_download": 0,
-            "failed_to_resize": 0,
-            "duration": 0.0,
-            "start_time": 0.0,
-            "end_time": 0.0,
-            "status_dict": {"success": self._in_shard},
-        }
-        (self.folder / f"{self._stem}_stats.json").write_text(json.dumps(stats, indent=4))
-        (self.folder / f"{self._stem}.tar.part").replace(self.folder / f"{self._stem}.tar")
+    def _finish(self, shard: ShardFile) -> None:
+        shard.close()
+        self._shard = None
+        stem = shard_stem((self.samples_written - 1) // self.samples_per_shard)
+        (self.folder / f"{stem}_stats.json").write_text(shard.statistics())
+        (self.folder / f"{stem}.tar.part").replace(self.folder / f"{stem}.tar")

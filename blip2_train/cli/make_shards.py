@@ -1,0 +1,181 @@
+"""`python scripts/make_shards.py source=… output=… [key=value …]`: tar shards from what people have."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from blip2_train.cli.predict_output import Bar
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.value_types import misfit, nearest
+from blip2_train.data.prepare.engine import LocalEngine
+from blip2_train.data.prepare.exclusion import read_exclusions
+from blip2_train.data.prepare.opening import open_pairs
+from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.prepare.preparation import INDEX, REJECTED, Preparation
+from blip2_train.errors import ConfigError
+
+ABOUT = """\
+Make tar shards in the layout of img2dataset, with index.json (samples, bytes and SHA-256 of every shard) and
+rejected.jsonl (every sample that is not in them, with the reason). Pictures are copied byte for byte. Repeated, the
+command goes on where it was stopped; the shards do not depend on that, nor on the number of processes.
+
+usage: python scripts/make_shards.py source=<what> output=<folder> [key=value …]
+
+  source=<what>           tar shards (folder, 'glob*.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json with captions (COCO,
+                          Karpathy, Visual Genome's regions, rows); .parquet with paths or pictures
+  output=<folder>         a new one, or that of the same command before
+  images=<folder>         where the paths of the source start, or a glob of several (the source's own folder)
+  split=<a+b>             which pictures, of a source with splits
+  picture_column=<name>   column or key of the picture, where it is not a usual one; likewise caption_column
+  samples_per_shard=<n>   samples in every shard but the last (10000)
+  min_side=<pixels>       reject pictures with a shorter side (0)
+  max_aspect_ratio=<x>    reject pictures whose sides have a greater ratio (null = none)
+  duplicates=<keep>       keep pictures whose file is that of an earlier sample (drop)
+  exclude=[a.json,b.txt]  reject the pictures of these annotation files, or those whose id, path or SHA-256 is a line of
+                          these text files: what you test on
+  exclude_split=<a+b>     which pictures of those annotation files
+  resize=<pixels>         scale larger pictures down to this shorter side, as JPEG (null = copy)
+  quality=<1 to 100>      of those JPEGs (95)
+  workers=<n>             processes (one per core)
+  --help                  this text"""
+_LISTS = ("source", "exclude")
+_LINE_EVERY = 20.0
+"""Seconds between lines of progress where there is no terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What shards are made from, and where they go."""
+
+    source: str | Sequence[str]
+    output: str
+    images: str | None = None
+    split: str | None = None
+    picture_column: str | None = None
+    caption_column: str | None = None
+    exclude: Sequence[str] = ()
+    exclude_split: str | None = None
+    workers: int | None = None
+    """Processes; None = one for each core that this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {self.workers}")
+        if self.exclude_split is not None and not self.exclude:
+            raise ConfigError("exclude_split chooses among the pictures of exclude=, which is not given")
+
+
+def main(arguments: list[str]) -> None:
+    """Make the shards, and say what was made."""
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(ABOUT)
+        return
+    request, options = read_request(arguments)
+    columns = request.picture_column, request.caption_column
+    source = open_pairs(request.source, request.images, request.split, *columns)
+    excluded = read_exclusions(request.exclude, request.exclude_split)
+    folder = Path(request.output).expanduser()
+    preparation = Preparation(source=source, folder=folder, options=options, excluded=excluded)
+    with _Shown() as shown:
+        index = preparation.run(LocalEngine(request.workers or _cores()), shown)
+    counts = dict(index["rejected"])
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
+    print(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
+    print(f"rejected:  {listed}; see {folder / REJECTED}")
+    print(f"index:     {folder / INDEX}")
+    if excluded and "excluded" not in counts:
+        print(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:
+    """What the arguments ask for.
+
+    Raises:
+        ConfigError: if a setting is unknown, missing, given twice, or has a value that cannot be used.
+    """
+    kinds: tuple[type[Request], type[ShardOptions]] = (Request, ShardOptions)
+    known = {field.name: get_type_hints(kind)[field.name] for kind in kinds for field in fields(kind)}
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if name not in known:
+            advice = f"did you mean {close!r}?" if (close := nearest(name, known)) else f"known: {', '.join(known)}"
+            raise ConfigError(f"there is no setting {name!r}; {advice}")
+        if not equals or not text:
+            raise ConfigError(f"{name} has no value; write {name}=<value>")
+        if name in given:
+            raise ConfigError(f"{name} is given twice; give it once")
+        given[name] = _value(name, text, known[name])
+    for field in fields(Request):
+        if field.default is MISSING and field.name not in given:
+            raise ConfigError(f"{field.name}= is missing; see python scripts/make_shards.py --help")
+    own = {field.name for field in fields(Request)}
+    request = Request(**{name: value for name, value in given.items() if name in own})
+    return request, ShardOptions(**{name: value for name, value in given.items() if name not in own})
+
+
+def _value(name: str, text: str, annotation: Any) -> Any:
+    if name in _LISTS:
+        bare = text.removeprefix("[").removesuffix("]")
+        return [item.strip() for item in bare.split(",")] if name == "exclude" or bare != text else text
+    if misfit(text, annotation) is None:
+        return None if text == "null" and misfit(None, annotation) is None else text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if (expected := misfit(value, annotation)) is not None:
+        raise ConfigError(f"{name}={text}: expected {expected}")
+    return value
+
+
+class _Shown:
+    """Shows how far a preparation is: a bar on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._bar: Bar | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show that `done` of `total` samples have passed a phase."""
+        if phase != self._phase:
+            self._close()
+            self._phase, self._bar = phase, Bar(total, hidden=False, name=phase)
+            self._bar.__enter__()
+        assert self._bar is not None
+        self._bar.at(done, total)
+        if self._bar.progress.disable and time.monotonic() - self._last_line >= _LINE_EVERY:
+            print(f"{phase}: {done:,} of {total:,} samples", file=sys.stderr, flush=True)
+            self._last_line = time.monotonic()
+        if done == total:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+            self._bar = None
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

@@ -1,0 +1,212 @@
+"""Pictures with captions in Parquet files, which hold the pictures' paths or the pictures themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2_train.data.annotation_files import CAPTION_COLUMNS, PICTURE_COLUMNS
+from blip2_train.data.annotations import identity_of
+from blip2_train.data.order import stable_seed
+from blip2_train.data.picture_folders import PictureFolders
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.source import Place, Record
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.types import RejectedSample
+
+_PICTURES, _CAPTIONS = (*PICTURE_COLUMNS, "jpg", "bytes"), CAPTION_COLUMNS
+_DETAILS = ("image_id", "url")
+_ROWS = 64
+"""Rows that a process holds at a time."""
+
+
+class ParquetSource:
+    """Rows of Parquet files, each a picture with its captions.
+
+    The picture is a path, the content of a file, or both as `{"bytes", "path"}` (the layout of Hugging Face's data
+    sets). The caption is a text or a list of texts; `image_id` and `url` are kept where there are such columns. Reading
+    is fast in the order of the rows only: a place is reached from the start of its row group.
+
+    Args:
+        files: Parquet files with the same columns.
+        images: folder that paths start from, or a glob of several; None = that of the first file.
+        name: name of the source in plans and records.
+        picture_column: column of the picture; None = `image`, `filepath`, `file_name`, `jpg` or `bytes`.
+        caption_column: column of the caption; None = `caption` or `text`.
+
+    Raises:
+        ConfigError: if pyarrow is not installed.
+        ShardError: if a file cannot be read or lacks a column, or there is no row.
+    """
+
+    rejected: tuple[RejectedSample, ...] = ()
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        images: str | None,
+        name: str,
+        picture_column: str | None = None,
+        caption_column: str | None = None,
+    ) -> None:
+        self.name, self.files = name, len(files)
+        self._paths = list(files)
+        self.size = sum(path.stat().st_size for path in self._paths)
+        self._folders = PictureFolders(str(self._paths[0].parent) if images is None else images)
+        opened = [_open(path) for path in self._paths]
+        columns = opened[0].schema_arrow.names
+        self._picture = _column(self._paths[0], columns, picture_column, _PICTURES, "picture_column")
+        self._caption = _column(self._paths[0], columns, caption_column, _CAPTIONS, "caption_column")
+        self._columns = [self._picture, self._caption, *(name for name in _DETAILS if name in columns)]
+        for path, file in zip(self._paths, opened, strict=True):
+            if lacking := set(self._columns) - set(file.schema_arrow.names):
+                raise ShardError(f"{path} has no column {min(lacking)!r}, but {self._paths[0]} has; give like files")
+        rows = [file.metadata.row_group(group).num_rows for file in opened for group in range(file.num_row_groups)]
+        self._groups = [(place, group) for place, file in enumerate(opened) for group in range(file.num_row_groups)]
+        self._group_ends = np.cumsum(rows, dtype=np.int64)
+        self._file_ends = np.cumsum([file.metadata.num_rows for file in opened], dtype=np.int64)
+        if not len(self):
+            raise ShardError(f"{self._paths[0]} has no rows; expected one for each picture")
+        self._cursor: _Cursor | None = None
+        self._damaged: dict[int, tuple[int, str]] = {}
+        """First row of a group that cannot be read, and why."""
+
+    def __len__(self) -> int:
+        return int(self._file_ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cursor": None}
+
+    def locate(self, number: int) -> Place:
+        """Where row `number` lies; its key is its number in its file, from 0."""
+        file = int(np.searchsorted(self._file_ends, number, side="right"))
+        row = number - (int(self._file_ends[file - 1]) if file else 0)
+        return Place(str(self._paths[file]), self._paths[file].stem, str(row), f"row {row}")
+
+    def read(self, number: int) -> Record:
+        """Read row `number`.
+
+        Raises:
+            UnusableSample: if the row cannot be read, its picture is missing, or it has no caption.
+        """
+        row = self._row(number)
+        captions = row[self._caption]
+        captions = [captions] if isinstance(captions, str) else captions
+        if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
+            raise UnusableSample("missing text", f"{self._caption} holds no text")
+        known = row.get("image_id")
+        place = self.locate(number)
+        identity = stable_seed(self.name, place.shard, place.key) if known is None else identity_of(known, self.name)
+        return Record(picture=self._content(row[self._picture]), captions=tuple(captions), image_id=identity)
+
+    def details(self, number: int) -> dict[str, Any]:
+        """The `image_id`, the `url` and the picture's `path` of row `number`, where it has them."""
+        row = self._row(number)
+        found = {name: row[name] for name in _DETAILS if row.get(name) is not None}
+        if "image_id" in found:
+            found["image_id"] = identity_of(found["image_id"], self.name)
+        picture = row[self._picture]
+        path = picture.get("path") if isinstance(picture, dict) else picture
+        return found | ({"path": path} if isinstance(path, str) else {})
+
+    def fingerprint(self) -> str:
+        """Hash of the files' names, sizes and numbers of rows, in order."""
+        parts = [
+            f"{path.name}:{path.stat().st_size}:{end}" for path, end in zip(self._paths, self._file_ends, strict=True)
+        ]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+    def _content(self, value: Any) -> bytes:
+        """The picture that a cell holds or names."""
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return value
+        if not isinstance(value, str):
+            raise UnusableSample("missing picture", f"{self._picture} holds neither a path nor a file's content")
+        return self._folders.read(value)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        """Values of a row by column."""
+        group = int(np.searchsorted(self._group_ends, number, side="right"))
+        damaged_from, reason = self._damaged.get(group, (number + 1, ""))
+        if number >= damaged_from:
+            raise UnusableSample("unreadable rows", reason)
+        if self._cursor is None or self._cursor.group != group or number < self._cursor.start:
+            file, inner = self._groups[group]
+            start = int(self._group_ends[group - 1]) if group else 0
+            self._cursor = _Cursor(self._paths[file], inner, self._columns, group, start)
+        try:
+            return self._cursor.row(number)
+        except (OSError, ValueError) as error:  # pyarrow's errors are of both kinds
+            self._damaged[group] = self._cursor.end, f"{type(error).__name__}: {error}"
+            self._cursor = None
+            raise UnusableSample("unreadable rows", str(error)) from None
+
+
+class _Cursor:
+    """Reads a row group forwards, a batch of rows at a time."""
+
+    def __init__(self, path: Path, inner: int, columns: Sequence[str], group: int, start: int) -> None:
+        self.group = group
+        """Number of the group among those of all files."""
+        self.start = self.end = start
+        """Numbers of the first row that is held, and of the first that comes after those."""
+        batches = _open(path).iter_batches(_ROWS, row_groups=[inner], columns=list(columns))
+        self._batches: Iterator[Any] = iter(batches)
+        self._columns: dict[str, Any] = {}
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Values of row `number`, which must not lie before those that are held."""
+        while number >= self.end:
+            batch = next(self._batches)
+            self._columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            self.start, self.end = self.end, self.end + batch.num_rows
+        return {name: column[number - self.start].as_py() for name, column in self._columns.items()}
+
+
+def parquet_files(path: str | Sequence[str]) -> list[Path]:
+    """The Parquet files that a file, a glob, or a folder without tar shards stands for; empty if it stands for none."""
+    if not isinstance(path, str):
+        return [file for item in path for file in parquet_files(item)]
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return [] if any(place.glob("*.tar")) else sorted(place.glob("*.parquet"))
+    if place.suffix.lower() != ".parquet":
+        return []
+    if place.is_file():
+        return [place]
+    if not (found := [Path(name) for name in sorted(glob(str(place), recursive=True))]):
+        raise ShardError(f"there is no file {path}; give a Parquet file, or a glob in quotes")
+    return found
+
+
+def _open(path: Path) -> Any:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise ConfigError(
+            f"{path}: Parquet files are read by pyarrow, which is not installed: pip install 'blip2_train[data]'"
+        ) from None
+    try:
+        return ParquetFile(path, buffer_size=1 << 20)
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path} is no readable Parquet file ({error}); get it again") from None
+
+
+def _column(file: Path, columns: Sequence[str], named: str | None, usual: Sequence[str], option: str) -> str:
+    found = next((name for name in ([named] if named else usual) if name in columns), None)
+    if found is None:
+        wanted = repr(named) if named else " or ".join(map(repr, usual))
+        beside_shards = not named and {"key", "status", "sha256"} <= set(columns)
+        told = "; it only tells about tar shards, give these" if beside_shards else ""
+        raise ShardError(
+            f"{file} has no column {wanted}{told}; its columns are {', '.join(map(repr, columns))}: pass "
+            f"{option}=<column>"
+        )
+    return found

@@ -1,0 +1,43 @@
+"""The pictures that must not get into the shards, because something is tested on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.annotation_rows import SUFFIXES
+from blip2_train.errors import ShardError
+
+
+def read_exclusions(files: Sequence[str], split: str | None = None) -> frozenset[str]:
+    """The names of excluded pictures: ids, paths, or SHA-256 of the files in lower-case hexadecimal.
+
+    Args:
+        files: annotation files, of which each picture's id, path and file name count (but for names that are a mere
+            number, as those of Visual Genome are); or text files with a name in each line.
+        split: of annotation files that have splits, which pictures to exclude; several joined by `+`.
+
+    Raises:
+        ShardError: naming the file and what to do.
+    """
+    return frozenset(name for file in files for name in _names(Path(file).expanduser(), split))
+
+
+def _names(file: Path, split: str | None) -> Iterator[str]:
+    if file.suffix.lower() in SUFFIXES:
+        for picture in read_annotations(file, split):
+            yield picture.path
+            if re.search(r"[^\W\d]", PurePosixPath(picture.path).stem):
+                yield PurePosixPath(picture.path).name
+            if picture.image_id not in (None, ""):
+                yield str(picture.image_id)
+        return
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ShardError(f"list of excluded pictures {file} cannot be read ({error}); give a UTF-8 text file") from None
+    if not any(lines):
+        raise ShardError(f"list of excluded pictures {file} is empty; write an id, a path or a SHA-256 in each line")
+    yield from (line.lower() if re.fullmatch(r"[0-9A-Fa-f]{64}", line) else line for line in lines if line)

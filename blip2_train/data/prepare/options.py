@@ -1,0 +1,34 @@
+"""What shards are to be like, and which samples may go into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from blip2_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """Everything but the samples themselves that decides what is in the shards."""
+
+    samples_per_shard: int = 10_000
+    """Samples in every shard but the last."""
+    min_side: int = 0
+    """Shortest side that a picture may have, pixels."""
+    max_aspect_ratio: float | None = None
+    """Longest side over shortest that a picture may have; None = any."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """What becomes of a picture whose file is, byte for byte, that of an earlier usable sample."""
+    resize: int | None = None
+    """Pictures with a longer shortest side are scaled down to it, pixels, and become JPEGs; None = bytes are copied."""
+    quality: int = 95
+    """Quality of those JPEGs."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples_per_shard", 1), ("min_side", 0), ("max_aspect_ratio", 1), ("resize", 1)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality must be 1 … 100, got {self.quality}")

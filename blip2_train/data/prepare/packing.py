@@ -1,0 +1,151 @@
+"""Writes one shard at a time, in whatever process it is given to; the same samples give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blip2_train.data.pictures import decode_picture
+from blip2_train.data.prepare.examination import short_digest, usable_texts
+from blip2_train.data.prepare.opening import PairSource
+from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.shard_writer import RECORD_KEYS, ShardFile, shard_stem
+from blip2_train.errors import ShardError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedShard:
+    """What the index says of a shard."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """A shard to be written, or to be looked at if it was finished before."""
+
+    number: int
+    samples: NDArray[np.int64]
+    """Numbers of its samples."""
+    verdicts: NDArray[np.void]
+    """Row of `VERDICT` of each."""
+    finished: PackedShard | None
+    """What the shard was when it was finished; None if it was not."""
+
+
+class Packing:
+    """Reads the samples of a shard again, one after the other, and writes them.
+
+    Args:
+        source: where the samples lie.
+        options: of which the sizes of shards and pictures count.
+        folder: where shards go.
+        unfinished: folder on the same disk for shards that are not whole.
+    """
+
+    def __init__(self, source: PairSource, options: ShardOptions, folder: Path, unfinished: Path) -> None:
+        self._source, self._options, self._folder, self._unfinished = source, options, folder, unfinished
+
+    def __call__(self, task: ShardTask) -> PackedShard:
+        """Write a shard with its statistics, unless it is there as it was when it was finished.
+
+        Raises:
+            ShardError: if a file of the source changed since it was examined, or the shard cannot be written.
+        """
+        path = self._folder / f"{shard_stem(task.number)}.tar"
+        if task.finished is not None and _is_whole(path, task.finished):
+            return task.finished
+        unfinished = self._unfinished / path.name
+        statistics = f"{path.stem}_stats.json"
+        try:
+            shard = ShardFile(unfinished, task.number, self._options.samples_per_shard)
+            for number, verdict in zip(task.samples.tolist(), task.verdicts, strict=True):
+                self._add(shard, number, verdict)
+            shard.close()
+            packed = PackedShard(
+                file=path.name, samples=shard.samples, bytes=unfinished.stat().st_size, sha256=_sha256(unfinished)
+            )
+            (self._unfinished / statistics).write_text(shard.statistics())
+            (self._unfinished / statistics).replace(self._folder / statistics)
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)  # it may have filled the disk
+            raise ShardError(f"{path} cannot be written: {error.strerror}; mend that and repeat the command") from None
+        return packed
+
+    def _add(self, shard: ShardFile, number: int, verdict: np.void) -> None:
+        try:
+            record = self._source.read(number)
+            texts = usable_texts(record)
+        except UnusableSample as problem:
+            raise self._changed(number, problem.detail or problem.reason) from None
+        if short_digest(hashlib.sha256(record.picture).digest()) != tuple(verdict["digest"].tolist()):
+            raise self._changed(number, "its picture is another")
+        size = int(verdict["width"]), int(verdict["height"])
+        picture, extension, new_size = self._fitted(record.picture, size)
+        extra = self._source.details(number)
+        url = extra.pop("url", None)
+        extra = {name: value for name, value in extra.items() if name not in RECORD_KEYS}
+        shard.write(
+            picture,
+            texts[0],
+            size=new_size,
+            url=url if isinstance(url, str) else "",
+            extra=extra | ({"captions": list(texts)} if len(texts) > 1 else {}),
+            original_size=size,
+            extension=extension,
+        )
+
+    def _changed(self, number: int, what: str) -> ShardError:
+        place = self._source.locate(number)
+        return ShardError(
+            f"{place.file}: {place.key} changed while shards were made of it ({what}); leave the source alone, and "
+            "start again in an empty folder"
+        )
+
+    def _fitted(self, data: bytes, size: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:
+        """The picture's file as the shard holds it, its extension, and its size."""
+        shortest = self._options.resize
+        if shortest is not None and min(size) > shortest:
+            width, height = (round(side * shortest / min(size)) for side in size)
+            scaled = decode_picture(data).resize((width, height), Image.Resampling.LANCZOS)
+            return _encoded(scaled, "JPEG", quality=self._options.quality), "jpg", (width, height)
+        if (extension := _extension(data)) is None:
+            return _encoded(decode_picture(data), "PNG"), "png", size
+        return data, extension, size
+
+
+def _extension(data: bytes) -> str | None:
+    """How files with this content are called in shards; None for GIF and BMP, which are not known there."""
+    if data[:4] == b"RIFF":
+        return "webp"
+    return {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(data[:2])
+
+
+def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+def _is_whole(path: Path, known: PackedShard) -> bool:
+    """Whether a shard is byte for byte what it was."""
+    try:
+        return path.stat().st_size == known.bytes and _sha256(path) == known.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,234 @@
+"""Makes shards of a source: examines every sample, decides which are used, writes these; goes on where it stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import heapq
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from blip2_train.data.prepare.engine import Engine
+from blip2_train.data.prepare.examination import Examination
+from blip2_train.data.prepare.journal import Journal, find_duplicates
+from blip2_train.data.prepare.opening import PairSource
+from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
+from blip2_train.data.whole_file import write_whole
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+INDEX, REJECTED = "index.json", "rejected.jsonl"
+_UNFINISHED, _PARTS = ".preparing", "parts-"
+_VERSION = 1
+"""Raised when the same settings give other bytes."""
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is going on, how many samples are done, and how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Shards of one source in one folder.
+
+    Each sample is read twice: to examine it, and to write it into its shard. So what is in a shard follows from the
+    source and the options alone, however many processes work and however often they were stopped; pictures are held
+    one at a time in each process, and of every sample 25 bytes are noted.
+
+    Attributes:
+        source: where the samples lie.
+        folder: where shards, `index.json` and `rejected.jsonl` go.
+        options: what they are like.
+        excluded: names of pictures that must not be used, see `read_exclusions`.
+    """
+
+    source: PairSource
+    folder: Path
+    options: ShardOptions
+    excluded: frozenset[str] = frozenset()
+
+    def run(self, engine: Engine, progress: Progress) -> dict[str, Any]:
+        """Make the shards, as far as they were not made before, and give the content of `index.json`.
+
+        Raises:
+            ShardError: if the folder holds something else, no sample can be used, or a file cannot be read or written.
+        """
+        settings = self._settings()
+        try:
+            return self._finished(settings) or self._make(settings, engine, progress)
+        except OSError as error:
+            raise ShardError(f"{error.filename or self.folder} cannot be written: {error.strerror}") from None
+
+    def _settings(self) -> dict[str, Any]:
+        """Plain values on which every byte of the result depends."""
+        excluded = hashlib.sha256("\n".join(sorted(self.excluded)).encode(errors="backslashreplace")).hexdigest()
+        return {
+            "version": _VERSION,
+            "source": self.source.name,
+            "source_samples": len(self.source),
+            "source_hash": self.source.fingerprint(),
+            "excluded_names": len(self.excluded),
+            "excluded_hash": excluded[:16],
+            **asdict(self.options),
+            "pillow": PIL.__version__,
+        }
+
+    def _finished(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The index, if the folder holds all that was asked for."""
+        if not (self.folder / INDEX).is_file():
+            return None
+        index: dict[str, Any] = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        self._compare(index["settings"], settings)
+        for shard in index["shards"]:
+            path = self.folder / shard["file"]
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise ShardError(f"{path} is not what {INDEX} says; remove {self.folder}, and make the shards again")
+        shutil.rmtree(self.folder / _UNFINISHED, ignore_errors=True)  # a kill may have left it
+        return index
+
+    def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                raise ShardError(
+                    f"{self.folder} holds shards made with {name} {found.get(name)!r}, now it is {value!r}; give "
+                    "another output, or remove it"
+                )
+
+    def _make(self, settings: Mapping[str, Any], engine: Engine, progress: Progress) -> dict[str, Any]:
+        work = self.folder / _UNFINISHED
+        if not work.is_dir() and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ShardError(f"{self.folder} is not empty; give another output")
+        work.mkdir(parents=True, exist_ok=True)
+        with _alone(work):
+            self._continue_with(work / "settings.json", settings)
+            for left_over in work.glob(f"{_PARTS}*"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            # One of its own: a worker that outlives its killed parent for a moment does no harm.
+            parts = Path(mkdtemp(prefix=_PARTS, dir=work))
+            journal = Journal(work, len(self.source))
+            self._examine(journal, engine, progress)
+            numbers, first_numbers = self._duplicates(journal)
+            rejected = self._write_rejected(journal, numbers, first_numbers)
+            verdicts = journal.verdicts()
+            usable = verdicts["good"].astype(bool)
+            usable[numbers] = False
+            shards = self._pack(np.flatnonzero(usable), verdicts, parts, engine, progress)
+            index = {
+                "settings": dict(settings),
+                "samples": sum(shard.samples for shard in shards),
+                "bytes": sum(shard.bytes for shard in shards),
+                "rejected": dict(sorted(rejected.items())),
+                "shards": [asdict(shard) for shard in shards],
+            }
+            write_whole(self.folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+        shutil.rmtree(work)
+        return index
+
+    def _continue_with(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Refuse to go on with what was begun with other settings."""
+        if path.is_file():
+            self._compare(json.loads(path.read_text(encoding="utf-8")), settings)
+        else:
+            write_whole(path, json.dumps(settings))
+
+    def _examine(self, journal: Journal, engine: Engine, progress: Progress) -> None:
+        examination = Examination(self.source, self.options, self.excluded)
+        for examined in engine(examination, journal.chunks()):
+            journal.append(examined)
+            progress("examine", journal.examined, len(self.source))
+
+    def _duplicates(self, journal: Journal) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self.options.duplicates == "keep":
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return find_duplicates(journal.verdicts())
+
+    def _write_rejected(
+        self, journal: Journal, numbers: NDArray[np.int64], first_numbers: NDArray[np.int64]
+    ) -> Counter[str]:
+        """List what is not used: first what was amiss when the source was opened, then samples in their order."""
+        counts: Counter[str] = Counter()
+        one_by_one = heapq.merge(journal.rejected(), self._repeated(numbers, first_numbers), key=lambda one: one[0])
+        unfinished = self.folder / _UNFINISHED / "all_rejected.jsonl"
+        with unfinished.open("w", encoding="utf-8") as file:
+            for sample in chain(self.source.rejected, (sample for _, sample in one_by_one)):
+                counts[sample.reason] += 1
+                file.write(json.dumps(asdict(sample)) + "\n")
+        unfinished.replace(self.folder / REJECTED)
+        return counts
+
+    def _repeated(
+        self, numbers: NDArray[np.int64], first_numbers: NDArray[np.int64]
+    ) -> Iterator[tuple[int, RejectedSample]]:
+        for number, first in zip(numbers.tolist(), first_numbers.tolist(), strict=True):
+            place, earlier = self.source.locate(number), self.source.locate(first)
+            detail = f"the same file as {earlier.file}: {earlier.key}"
+            yield number, RejectedSample(source=place.file, key=place.key, reason="duplicate", detail=detail)
+
+    def _pack(
+        self, used: NDArray[np.int64], verdicts: NDArray[np.void], parts: Path, engine: Engine, progress: Progress
+    ) -> list[PackedShard]:
+        """Write the shards that are not there yet, and make a note of each."""
+        if not len(used):
+            raise ShardError(
+                f"no sample of {self.source.name} can be used; the reasons are in {self.folder / REJECTED}"
+            )
+        notes = parts.with_name("shards.jsonl")
+        finished = _read_notes(notes)
+        size = self.options.samples_per_shard
+        tasks = (
+            ShardTask(
+                number=number,
+                samples=(numbers := used[number * size : (number + 1) * size]),
+                verdicts=verdicts[numbers],
+                finished=finished.get(number),
+            )
+            for number in range(-(-len(used) // size))
+        )
+        shards: list[PackedShard] = []
+        done = 0
+        for shard in engine(Packing(self.source, self.options, self.folder, parts), tasks):
+            if shard != finished.get(len(shards)):
+                with notes.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"number": len(shards), **asdict(shard)}) + "\n")
+            shards.append(shard)
+            done += shard.samples
+            progress("write", done, len(used))
+        return shards
+
+
+def _read_notes(path: Path) -> dict[int, PackedShard]:
+    """The shards that were finished, by number; a line that a kill cut off is passed over."""
+    finished = {}
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        number = entry.pop("number")
+        finished[number] = PackedShard(**entry)
+    return finished
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second preparation out of the folder; the lock ends with this process."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ShardError(
+                f"another process makes shards in {folder.parent} just now; wait for it, or end it"
+            ) from None
+        yield

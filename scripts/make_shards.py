@@ -1,0 +1,6 @@
+"""Turn captions with pictures into tar shards: `python scripts/make_shards.py source=captions.csv output=shards/`."""
+
+from blip2_train.cli.make_shards import command
+
+if __name__ == "__main__":
+    command()

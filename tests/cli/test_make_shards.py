@@ -1,0 +1,287 @@
+"""The command that makes shards: what goes in comes out, whatever is rejected is listed, and a kill changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from caption_files import LAYOUTS, as_csv, as_karpathy, as_list, rows, write_pictures
+from PIL import Image
+from shard_files import encode, picture, write_shards, write_tar
+
+from blip2_train.cli import make_shards
+from blip2_train.cli.make_shards import main
+from blip2_train.cli.terminal import run_command
+from blip2_train.data.pictures import decode_picture
+from blip2_train.data.prepare import journal
+from blip2_train.data.prepare.opening import PairSource, open_pairs
+from blip2_train.data.shard_source import ShardSource
+from blip2_train.errors import ShardError
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with twenty pictures."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "pictures", 20)
+    return tmp_path
+
+
+def make(place: Path, source: Path, *more: str, output: str = "shards", workers: int = 1) -> Path:
+    """Make shards of the pictures of `place`; the folder they are in."""
+    main([f"source={source}", f"output={place / output}", f"workers={workers}", *more])
+    return place / output
+
+
+def content(source: PairSource) -> list[tuple[bytes, tuple[str, ...], Any]]:
+    records = [(source.read(number), source.details(number)) for number in range(len(source))]
+    return [(record.picture, record.captions, details.get("image_id")) for record, details in records]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def rejected(folder: Path) -> list[tuple[str, str]]:
+    lines = (folder / "rejected.jsonl").read_text().splitlines()
+    return [(entry["key"], entry["reason"]) for entry in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_goes_in_comes_out(layout: str, place: Path) -> None:
+    file = LAYOUTS[layout](place / "captions", rows(20, captions=2))
+    where = [f"images={place / 'pictures'}"] + (["split=train"] if layout == "karpathy" else [])
+    folder = make(place, file, "samples_per_shard=8", *where)
+    given = open_pairs(str(file), str(place / "pictures"), "train" if layout == "karpathy" else None)
+    assert content(ShardSource(str(folder), "made")) == content(given)
+    index = json.loads((folder / "index.json").read_text())
+    assert [shard["samples"] for shard in index["shards"]] == [8, 8, 4] and index["samples"] == 20
+    assert {shard["file"]: shard["sha256"] for shard in index["shards"]}.items() <= digests(folder).items()
+    assert index["bytes"] == sum(path.stat().st_size for path in folder.glob("*.tar"))
+    assert index["rejected"] == {} and rejected(folder) == []
+    assert json.loads((folder / "00002_stats.json").read_text())["successes"] == 4
+    with tarfile.open(folder / "00001.tar") as tar:
+        assert tar.getnames()[:3] == ["000010.jpg", "000010.json", "000010.txt"]
+
+
+def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = place / "pictures"
+    (pictures / "broken.jpg").write_bytes(picture(size=(90, 80))[:300])
+    (pictures / "small.jpg").write_bytes(picture(size=(60, 9)))
+    (pictures / "long.jpg").write_bytes(picture(size=(61, 20)))
+    (pictures / "square.jpg").write_bytes(picture(size=(60, 20)))
+    (pictures / "again.jpg").write_bytes((pictures / "p01.jpg").read_bytes())
+    names = ["broken", "again", "small", "p01", "p02", "long", "p03", "p04", "square", "p05", "gone", "p06"]
+    spoken = {"p02": " .!", "p06": "a \ud800 cat"}
+    content = [{"image": f"{n}.jpg", "caption": spoken.get(n, "a cat"), "image_id": k} for k, n in enumerate(names)]
+    content[0]["caption"] = ["a cat"]
+    source = place / "captions.json"
+    source.write_text(json.dumps(content))
+    (place / "names.txt").write_text(f"{hashlib.sha256((pictures / 'p03.jpg').read_bytes()).hexdigest().upper()}\n9\n")
+    test = as_karpathy(place / "test", [("p04.jpg", "a cat", 700), ("again.jpg", "a cat", 701)])
+    test.write_text(test.read_text().replace('"train"', '"test"', 1))
+    exclude = [f"exclude=[{place / 'names.txt'},{test}]", "exclude_split=test"]
+    folder = make(place, source, f"images={pictures}", "min_side=10", "max_aspect_ratio=3", *exclude)
+    assert rejected(folder) == [
+        ("broken.jpg", "unreadable picture"),
+        ("small.jpg", "too small"),
+        ("p01.jpg", "duplicate"),
+        ("p02.jpg", "empty caption"),
+        ("long.jpg", "aspect ratio"),
+        ("p03.jpg", "excluded"),
+        ("p04.jpg", "excluded"),
+        ("p05.jpg", "excluded"),
+        ("gone.jpg", "missing picture"),
+        ("p06.jpg", "text is not UTF-8"),
+    ]
+    assert [number for *_, number in content_of(folder)] == [1, 8]
+    index = json.loads((folder / "index.json").read_text())
+    assert index["rejected"]["excluded"] == 3 and index["rejected"]["duplicate"] == 1 and len(index["rejected"]) == 8
+    assert "3 excluded" in capsys.readouterr().out
+    kept = make(
+        place,
+        source,
+        f"images={pictures}",
+        "duplicates=keep",
+        f"exclude={as_csv(place / 'no', [('x', '', 99)])}",
+        output="all",
+    )
+    assert [number for *_, number in content_of(kept)] == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert "none of the 2 excluded names was met" in capsys.readouterr().out
+
+
+def content_of(folder: Path) -> list[tuple[bytes, tuple[str, ...], Any]]:
+    return content(ShardSource(str(folder), "made"))
+
+
+def shards_with_faults(place: Path) -> Path:
+    """Three shards as img2dataset might leave them: repeated pictures, a member missing, the last one cut off."""
+    folder = write_shards(place / "source", (30, 31, 12))
+    extra = {"url": "https://example.org/1", "similarity": 0.31, "captions": ["a dog", " ", "a big dog"]}
+    members = [("a.jpg", picture((1, 2, 3))), ("a.json", json.dumps(extra)), ("b.jpg", picture()), ("c.txt", "a")]
+    write_tar(folder / "00003.tar", [*members, ("d.png", encode(Image.new("RGB", (9, 9)), "PNG")), ("d.txt", "a dot")])
+    tail = (folder / "00002.tar").read_bytes()
+    (folder / "00002.tar").write_bytes(tail[: len(tail) // 2])
+    return folder
+
+
+def test_the_number_of_processes_does_not_matter(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "CHUNK", 7)
+    source = shards_with_faults(place)
+    one = make(place, source, "samples_per_shard=9", output="one")
+    assert digests(make(place, source, "samples_per_shard=9", output="two", workers=3)) == digests(one)
+    reasons = {reason for _, reason in rejected(one)}
+    assert reasons == {"duplicate", "truncated shard", "missing text", "missing picture"}
+    made = ShardSource(str(one), "made")
+    last = len(made) - 1
+    assert made.read(last - 1).captions == ("a dog", "a big dog")
+    assert made.details(last - 1) == {"url": "https://example.org/1", "similarity": 0.31}
+    with tarfile.open(sorted(one.glob("*.tar"))[-1]) as tar:
+        assert tar.getnames()[-3].endswith(".png")
+        assert {(m.mtime, m.uid, m.gid, m.mode) for m in tar} == {(0, 0, 0, 0o444)}
+
+
+def killed_after(events: int, arguments: list[str]) -> int:
+    """The exit code of a process that makes shards and is killed when it has shown its progress so many times."""
+
+    def child() -> None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        left = [events]
+        shown = make_shards._Shown.__call__
+
+        def show(self: Any, *values: Any) -> None:
+            shown(self, *values)
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        make_shards._Shown.__call__ = show  # type: ignore[method-assign]
+        os._exit(run_command(main, arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_kills_change_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "CHUNK", 16)
+    source = shards_with_faults(place)
+    whole = digests(make(place, source, "samples_per_shard=9", "duplicates=keep", output="whole"))
+    folder = place / "killed"
+    arguments = [f"source={source}", f"output={folder}", "samples_per_shard=9", "duplicates=keep", "workers=2"]
+    kills, tampered = 0, False
+    while (code := killed_after(2 + kills, arguments)) != 0:
+        assert code == -signal.SIGKILL and not (folder / "index.json").exists()
+        kills += 1
+        assert kills < 20
+        verdicts, notes = folder / ".preparing" / "verdicts.bin", folder / ".preparing" / "shards.jsonl"
+        if not notes.exists():  # a row that was being written
+            verdicts.write_bytes(verdicts.read_bytes() + b"half")
+            with (folder / ".preparing" / "rejected.jsonl").open("a") as file:
+                file.write('{"number": 60, "sou')
+        elif not tampered:
+            tampered = True
+            (folder / "00000.tar").write_bytes((folder / "00000.tar").read_bytes().replace(b"cat", b"dog"))
+            (folder / "00001.tar").unlink()
+    assert kills >= 4 and tampered
+    assert digests(folder) == whole
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert killed_after(1, arguments) == 0  # nothing is left to do
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+
+def test_a_source_that_changes_meanwhile_is_refused(place: Path) -> None:
+    source = as_csv(place / "pictures" / "captions", rows(20))
+    folder = place / "shards"
+    arguments = [f"source={source}", f"output={folder}", "workers=1"]
+    assert killed_after(1, arguments) == -signal.SIGKILL
+    (place / "pictures" / "p07.jpg").write_bytes(picture((9, 9, 9)))
+    with pytest.raises(ShardError, match=r"p07.jpg changed while shards were made of it \(its picture is another"):
+        main(arguments)
+    with pytest.raises(ShardError, match="made with resize None, now it is 8; give another output"):
+        main([*arguments, "resize=8"])
+
+
+def test_only_what_is_larger_is_resized(place: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 81, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = {
+        "p00.jpg": encode(noise, "JPEG", exif=turned),
+        "p01.jpg": encode(noise.resize((40, 20)), "PNG"),
+        "p02.jpg": encode(noise.resize((24, 16)), "GIF"),
+        "p03.jpg": encode(noise.resize((30, 20)), "WEBP"),
+    }
+    for name, data in files.items():
+        (place / "pictures" / name).write_bytes(data)
+    folder = make(place, as_list(place / "pictures" / "captions", rows(4)), "resize=20", "quality=80")
+    with tarfile.open(folder / "00000.tar") as tar:
+        members = {m.name: tar.extractfile(m).read() for m in tar if not m.name.endswith("txt")}  # type: ignore[union-attr]
+    pictures = {name: data for name, data in members.items() if not name.endswith("json")}
+    assert [name.split(".")[1] for name in pictures] == ["jpg", "png", "png", "webp"]
+    first, second, third, fourth = pictures.values()
+    assert decode_picture(first).size == (20, 32) and len(first) < len(files["p00.jpg"])
+    assert (second, fourth) == (files["p01.jpg"], files["p03.jpg"])
+    assert np.array_equal(decode_picture(third), decode_picture(files["p02.jpg"]))
+    record = json.loads(next(data for name, data in members.items() if name.endswith("0.json")))
+    assert [record[k] for k in ("width", "height", "original_width", "original_height")] == [20, 32, 50, 81]
+    assert record["sha256"] == hashlib.sha256(first).hexdigest()
+
+
+def filled(place: Path) -> None:
+    (place / "shards").mkdir()
+    (place / "shards" / "mine.txt").touch()
+
+
+def all_empty(place: Path) -> None:
+    as_csv(place / "captions", [("p00.jpg", "...", 1)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "message"),
+    [
+        (None, ["source=gone.csv"], "annotation file gone.csv does not exist"),
+        (None, ["source=gone"], "there is no file or folder gone"),
+        (None, ["source=gone.parquet"], "there is no file gone.parquet"),
+        (None, ["images=gone"], "picture folder gone does not exist"),
+        (None, ["exclude=gone.txt"], "list of excluded pictures gone.txt cannot be read"),
+        (None, ["exclude_split=test"], "exclude_split chooses among the pictures of exclude="),
+        (None, ["sample_per_shard=9"], "no setting 'sample_per_shard'; did you mean 'samples_per_shard'?"),
+        (None, ["samples_per_shard=many"], "samples_per_shard=many: expected a whole number"),
+        (None, ["samples_per_shard=0"], "samples_per_shard must be at least 1, got 0"),
+        (None, ["duplicates=no"], "duplicates=no: expected one of drop, keep"),
+        (None, ["workers=0"], "workers must be at least 1"),
+        (None, ["resize="], "resize has no value"),
+        (filled, [], "shards is not empty; give another output"),
+        (all_empty, [], "no sample of captions can be used; the reasons are in"),
+    ],
+)
+def test_mistakes_are_one_line(
+    spoil: Callable[[Path], None] | None,
+    settings: list[str],
+    message: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = as_csv(place / "captions", rows(3))
+    if spoil is not None:
+        spoil(place)
+    given = dict(setting.split("=", 1) for setting in settings)
+    usual = {"source": str(file), "output": str(place / "shards"), "images": str(place / "pictures"), "workers": "1"}
+    if given.get("source", ".csv").endswith("gone"):
+        del usual["images"]
+    assert run_command(main, [f"{name}={value}" for name, value in (usual | given).items()]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
