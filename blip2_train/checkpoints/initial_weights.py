@@ -57,7 +57,7 @@ def load_initial_weights(
     reports = []
     export = None if init_from is None else read_export(Path(init_from))
     chosen = check_adapters(model, adapters, export[1] if export else None, init_from)
-    if model.vision_config.weights != RANDOM and not (export and _holds_tower(export[0])):
+    if model.vision_config.weights != RANDOM and not (export and holds_tower(export[0])):
         reports.append(load_tower(model.vision_model, model.vision_config))
     if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
         reports.append(load_language_model(model))
@@ -65,7 +65,7 @@ def load_initial_weights(
         state, manifest = export
         if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
             _refuse_other_language_model(model, state, init_from)
-        rule = handover_rule(model, manifest, f"export {init_from}", _holds_tower(state))
+        rule = handover_rule(model, manifest, f"export {init_from}", holds_tower(state))
         reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
         reports += load_text_half(model, manifest, init_text_from)
     elif model.qformer_config.weights != RANDOM:
@@ -123,7 +123,8 @@ def _refuse_other_language_model(model: GenerativeModel, state: Mapping[str, Ten
             )
 
 
-def _holds_tower(state: Mapping[str, Tensor]) -> bool:
+def holds_tower(state: Mapping[str, Tensor]) -> bool:
+    """Whether an export's weights have a tower's among them, which then was trained."""
     return any(name.startswith("vision_model.") for name in state)
 
 

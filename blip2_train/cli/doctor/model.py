@@ -1,0 +1,49 @@
+"""Whether model, objective, optimiser and tokenizer fit together, told without making one weight."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from blip2_train.cli.compose import instantiate
+from blip2_train.cli.doctor.findings import OK, Finding, attempt
+from blip2_train.models.adapters import add_adapters
+from blip2_train.models.freezing import describe_parameters
+from blip2_train.models.image_queries import ImageQueryModel
+from blip2_train.types import Collator
+
+
+def plan_model(config: DictConfig, collator: Collator | None) -> tuple[ImageQueryModel | None, list[Finding]]:
+    """The recipe's model with its adapters on the meta device; None if it cannot be built.
+
+    Args:
+        config: The run.
+        collator: Of its data; None = it cannot be built, and is not compared with the model.
+    """
+    findings: list[Finding] = []
+    model = attempt(findings, lambda: _build(config))
+    if model is None:
+        return None, findings
+    if collator is not None:
+        attempt(
+            findings,
+            lambda: instantiate(
+                config.module,
+                model=model,
+                objective=instantiate(config.objective),
+                optimizer=instantiate(config.optim),
+                collator=collator,
+            ),
+        )
+    parts = describe_parameters(model)
+    trainable, total = sum(part.trainable for part in parts), sum(part.parameters for part in parts)
+    findings.append(Finding(OK, f"trainable parameters: {trainable:,} of {total:,}"))
+    return model, findings
+
+
+def _build(config: DictConfig) -> ImageQueryModel:
+    with torch.device("meta"):
+        model: ImageQueryModel = instantiate(config.model)
+        if config.peft is not None:
+            add_adapters(model, instantiate(config.peft))
+    return model

@@ -1,0 +1,56 @@
+"""The doctor's own settings, taken out of a command line that otherwise holds a recipe's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blip2_train.errors import ConfigError
+
+SYNTAX = """\
+  measure=<n>          steps that are trained to see how long one takes (20), for ten seconds at most; 0 = none
+  device_memory=<GiB>  memory of one device, where the run's devices are not on this machine"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """How to examine."""
+
+    measure: int = 20
+    """Optimiser steps at most; 0 = none."""
+    device_memory: float | None = None
+    """GiB; None = that of the device found here."""
+
+    def __post_init__(self) -> None:
+        if self.measure < 0:
+            raise ConfigError(f"measure must be 0 or more steps, got {self.measure}")
+        if self.device_memory is not None and not self.device_memory > 0:
+            raise ConfigError(f"device_memory must be a positive number of GiB, got {self.device_memory:g}")
+
+
+def split_options(arguments: Sequence[str]) -> tuple[DoctorOptions, list[str]]:
+    """The doctor's options, and the arguments that belong to the recipe.
+
+    Raises:
+        ConfigError: if a value cannot be used.
+
+    Example:
+        >>> split_options(["experiment=demo_stage1", "measure=0"])[1]
+        ['experiment=demo_stage1']
+    """
+    options, rest = DoctorOptions(), []
+    measure, memory = options.measure, options.device_memory
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "measure":
+            if not value.isdecimal():
+                raise ConfigError(f"measure={value}: give a whole number of steps, 0 for none")
+            measure = int(value)
+        elif key == "device_memory":
+            try:
+                memory = float(value)
+            except ValueError as error:
+                raise ConfigError(f"device_memory={value}: give a number of GiB, for instance 80") from error
+        else:
+            rest.append(argument)
+    return DoctorOptions(measure=measure, device_memory=memory), rest

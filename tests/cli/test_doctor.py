@@ -1,0 +1,87 @@
+"""`doctor.py` on a small run: ready, and not ready with every problem in a line of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from shard_files import write_shards, write_tokenizer
+from tiny_run import arguments
+
+from blip2_train.cli.compose import compose
+from blip2_train.cli.doctor import speed
+from blip2_train.cli.doctor.command import main
+from blip2_train.cli.doctor.weights import examine_weights
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train import main as train
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with shards and a tokenizer, and empty ones for what a run writes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_shards(tmp_path / "shards", [9, 4, 13])
+    write_tokenizer(tmp_path / "tokenizer")
+    for name in ("here", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path
+
+
+def left_behind(place: Path) -> list[Path]:
+    """What lies there now, without the folders of reading processes, which go with this process."""
+    found = [path for name in ("here", "temporary", "out") for path in (place / name).rglob("*")]
+    return [path for path in found if "pymp-" not in str(path)]
+
+
+def test_a_good_set_up_is_ready_and_nothing_is_left(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*arguments(place / "out"), "data.num_workers=1", "optim.lr=1e-4", "measure=8"]
+    monkeypatch.setattr(speed, "LONGEST", 0.0)  # the measurement ends as soon as it can tell something
+    code = run_command(main, settings)
+    captured = capsys.readouterr()
+    assert code == 0, captured.out + captured.err
+    assert "\ndemo_stage1 is ready" in captured.out and captured.err == ""
+    for shown in ("reads  '[CLS] a cat", "s per step (4 steps measured)", "3 shards for 1 processes x 1 reader = 1"):
+        assert shown in captured.out, captured.out
+    assert left_behind(place) == []
+
+
+def test_every_problem_is_named_in_one_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [
+        f"data.source={place / 'absent'}",
+        f"model.vision.weights={place / 'tower.safetensors'}",
+        "model.qformer.weights=/absent/bert",
+        "trainer=ddp_cpu",
+        "trainer.devices=3",
+    ]
+    assert run_command(main, [*arguments(place / "out"), *broken, "device_memory=1e-5"]) == 2
+    captured = capsys.readouterr()
+    *problems, last = captured.err.splitlines()
+    named = ("devices: global_batch_size 4", "data: ", "weights: ", "weights: ", "memory: ")
+    assert [line.startswith(f"problem: {start}") for line, start in zip(problems, named, strict=True)] == [True] * 5
+    for line, words in zip(
+        problems, ("3 processes", "absent", "tower.safetensors", "/absent/bert", "more memory"), strict=True
+    ):
+        assert words in line
+    assert last == "error: 5 problems to mend before demo_stage1 runs"
+    assert "not measured" in captured.out
+    assert left_behind(place) == []
+
+
+def test_the_export_that_a_run_starts_from(place: Path) -> None:
+    """Of stage 1 for stage 2, and for a Q-Former of another size."""
+    stage_1 = ["steps=1", "validate_every=null", "optim.warmup_steps=0", "data.num_workers=0"]
+    assert run_command(train, [*arguments(place / "out"), *stage_1, f"paths.run_dir={place / 'run'}"]) == 0
+    stage_2 = [*arguments(place / "out"), "experiment=demo_stage2_opt", f"init_from={place / 'run'}"]
+    findings = examine_weights(compose(stage_2))
+    assert {finding.level for finding in findings} == {"ok"}, findings
+    assert f"export {place / 'run' / 'export'}" in findings[-1].text
+    findings = examine_weights(compose([*stage_2, "model.qformer.intermediate_size=48"]))
+    assert [finding.level for finding in findings] == ["ok", "problem"]
+    assert "export" in findings[1].text and "the model needs" in findings[1].text
+    (place / "run" / "export" / "model.safetensors").write_bytes(b"cut short")
+    assert "SHA-256 differs" in examine_weights(compose(stage_2))[0].text

@@ -1,0 +1,289 @@
+"""What each examination of a set-up finds, in good ones and in broken ones."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from shard_files import sample, write_shards, write_tar, write_tokenizer
+from tiny_run import arguments
+
+from blip2_train.cli.compose import compose
+from blip2_train.cli.doctor.data import open_data
+from blip2_train.cli.doctor.disk import checkpoint_bytes, examine_disk, weight_bytes
+from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Examination, Finding, attempt
+from blip2_train.cli.doctor.java import examine_java
+from blip2_train.cli.doctor.labels import examine_labels
+from blip2_train.cli.doctor.machine import Machine, examine_devices, find_machine, host_memory
+from blip2_train.cli.doctor.memory import examine_memory, part_memory
+from blip2_train.cli.doctor.model import plan_model
+from blip2_train.cli.doctor.options import split_options
+from blip2_train.cli.doctor.shards import examine_shards
+from blip2_train.cli.doctor.speed import alone, examine_speed
+from blip2_train.cli.doctor.weights import examine_weights
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.metrics import java
+from blip2_train.evaluation.metrics.java import JavaError
+from blip2_train.training.step_clock import StepClock
+
+GIB = 2**30
+
+
+def machine(**changes: object) -> Machine:
+    values = {"kind": "cuda", "found": 1, "devices": 1, "nodes": 1, "memory": 80 * GIB, "divided": False}
+    return Machine(**(values | changes))  # type: ignore[arg-type]
+
+
+def texts(findings: Sequence[Finding], level: str) -> str:
+    """Texts of that level, a line each."""
+    return "\n".join(finding.text for finding in findings if finding.level == level)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with three shards and a tokenizer."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_shards(tmp_path / "shards", [9, 4, 13])
+    write_tokenizer(tmp_path / "tokenizer")
+    return tmp_path
+
+
+def tiny(place: Path, *more: str) -> DictConfig:
+    return compose([*arguments(place / "out"), *more])
+
+
+@pytest.mark.parametrize(
+    ("devices", "found", "count"), [(8, 1, 8), ("auto", 4, 4), ("auto", 0, 1), (-1, 2, 2), ("0,1", 1, 2), ([3], 4, 1)]
+)
+def test_devices_are_counted(devices: object, found: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    trainer = {"accelerator": "cuda", "devices": devices, "num_nodes": 2, "strategy": "ddp"}
+    there = find_machine(OmegaConf.create(trainer), device_memory=40)
+    assert (there.devices, there.processes, there.memory, there.divided) == (count, 2 * count, 40 * GIB, False)
+
+
+def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(place: Path) -> None:
+    config = tiny(place, "trainer=fsdp", "trainer.devices=3")
+    there = find_machine(config.trainer, None) if not torch.cuda.is_available() else machine(found=0, devices=3)
+    findings = examine_devices(config, there)
+    assert "trainer.devices=3, but this machine has no cuda device" in texts(findings, WARNING)
+    assert "global_batch_size 4 cannot be divided among 3 processes" in texts(findings, PROBLEM)
+    assert find_machine(config.trainer, 1.0).divided
+
+
+def test_every_missing_source_is_named(place: Path) -> None:
+    given = [setting for setting in arguments(place / "out") if not setting.startswith("data.source=")]
+    opened, findings = open_data(compose([*given, "data=web_129m", f"paths.data_dir={place / 'absent'}"]))
+    assert opened.module is None and opened.collator is not None
+    problems = texts(findings, PROBLEM).splitlines()
+    assert len(problems) == 6
+    assert all(f"absent/{name}" in line for name, line in zip(("coco", "visual_genome", "sbu"), problems, strict=False))
+
+
+def test_pictures_that_cannot_be_read(place: Path) -> None:
+    broken = [member for n in range(9) for member in ((f"{n}.jpg", b"no picture"), (f"{n}.txt", "a cat"))]
+    write_tar(place / "shards" / "00003.tar", broken)
+    _, findings = open_data(tiny(place))
+    assert "9 of 35 samples looked at cannot be used" in texts(findings, PROBLEM)
+    tolerant = tiny(place, "data.max_rejected_share=0.5")
+    opened, findings = open_data(tolerant)
+    assert opened.module is not None and texts(findings, PROBLEM) == ""
+    assert texts(findings, WARNING).count("unreadable picture") == 9
+
+
+def test_a_tokenizer_that_is_missing_hides_no_other_problem(place: Path) -> None:
+    shutil.rmtree(place / "tokenizer")
+    opened, findings = open_data(tiny(place, f"data.source={place / 'absent'}"))
+    assert opened.module is None
+    first, second = texts(findings, PROBLEM).splitlines()
+    assert "tokenizer" in first and "absent" in second
+
+
+def test_shards_beside_processes_and_readers(place: Path) -> None:
+    config = tiny(place, "data.num_workers=2")
+    module = open_data(config)[0].module
+    assert "shards: 3 shards for 1 processes x 2 readers = 2" in texts(examine_shards(config, module, machine()), OK)
+    many = machine(devices=2)
+    assert "shards has 3 shards for 2 processes x 2 readers = 4" in texts(examine_shards(config, module, many), WARNING)
+    too_many = machine(devices=4, nodes=2)
+    assert "2 validation samples cannot be shared by 8 processes" in texts(
+        examine_shards(config, module, too_many), PROBLEM
+    )
+    none = tiny(place, "data.holdout=0")
+    found = examine_shards(none, open_data(none)[0].module, machine())
+    assert "nothing to validate on" in texts(found, PROBLEM)
+    assert examine_shards(config, None, machine())[0].level == SKIPPED
+
+
+def test_labels_are_shown_and_missed(place: Path) -> None:
+    stage_2 = ["experiment=demo_caption_opt", "init_from=null", "max_text_length=20", "collator.prompt=a photo of"]
+    module = open_data(tiny(place, *stage_2))[0].module
+    assert module is not None
+    findings = examine_labels(module)
+    says = [line for line in texts(findings, OK).splitlines() if line.startswith("  says")]
+    assert len(says) == 2 and all("cat" in line and "photo of" not in line for line in says)
+    assert {finding.level for finding in findings} == {OK}
+    batch = next(iter(module.train_dataloader()))
+    batch.labels[1] = -100
+    module.train_dataloader = lambda: [batch]  # type: ignore[method-assign, assignment, return-value]
+    assert f"sample {batch.sample_ids[1]} has no label" in texts(examine_labels(module), PROBLEM)
+
+
+def test_a_tokenizer_of_another_language(place: Path) -> None:
+    write_tar(place / "shards" / "00000.tar", [m for n in range(9) for m in sample(f"{n}", "кот на крыше дома")])
+    (place / "shards" / "00001.tar").unlink()
+    (place / "shards" / "00002.tar").unlink()
+    assert "unknown to the tokenizer" in texts(examine_labels(open_data(tiny(place))[0].module), WARNING)
+
+
+def test_every_weight_of_a_demo_fits() -> None:
+    """Tower, language model and BERT, all that ship with the package."""
+    config = compose(["experiment=demo_stage2_opt", "init_from=null"])
+    findings = examine_weights(config)
+    assert [finding.level for finding in findings] == [OK, OK, OK], findings
+    assert "vision weights" in findings[0].text and "language model" in findings[1].text and "BERT" in findings[2].text
+    findings = examine_weights(compose(["experiment=demo_stage1"]))
+    assert [finding.level for finding in findings] == [OK, OK], findings
+
+
+def test_every_file_of_weights_that_does_not_fit_is_named(place: Path) -> None:
+    torch.save({"pos_embed": torch.ones(1, 5, 16)}, place / "tower.pt")
+    tower = f"model.vision.weights={place / 'tower.pt'}"
+    config = tiny(place, tower, "model.qformer.weights=/absent/bert", "resume_from=last")
+    first, second, third = texts(examine_weights(config), PROBLEM).splitlines()
+    assert "tower.pt" in first and "lacks" in first
+    assert "/absent/bert" in second
+    assert "no run under" in third
+    findings = examine_weights(tiny(place, "model.vision.weights=/absent/tower.pt", "init_from=last:demo_vqa"))
+    assert "has an export" in texts(findings, PROBLEM) and "no weight file /absent/tower.pt" in texts(findings, PROBLEM)
+
+
+def test_weights_of_another_shape() -> None:
+    wide = ["model.vision.overrides.embed_dim=64", "model.qformer.intermediate_size=256"]
+    findings = examine_weights(compose(["experiment=demo_stage1", *wide]))
+    first, second = texts(findings, PROBLEM).splitlines()
+    assert "the model needs" in first and "vision" in first
+    assert "the model needs" in second and "BERT" in second
+
+
+def test_a_model_that_its_data_do_not_fit(place: Path) -> None:
+    config = tiny(place, "experiment=demo_stage2_opt", "init_from=null", "module.prompt=" + "long " * 400)
+    collator = open_data(config)[0].collator
+    model, findings = plan_model(config, collator)
+    assert model is not None and "reads at most" in texts(findings, PROBLEM)
+    model, findings = plan_model(tiny(place, "model.vision.name=vit_none"), None)
+    assert model is None and "vit_none" in texts(findings, PROBLEM)
+
+
+def test_memory_beside_the_device() -> None:
+    config = compose(["experiment=demo_stage1"])
+    model, _ = plan_model(config, None)
+    assert model is not None
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    needed = 4 * (sum(p.numel() for p in model.parameters()) + 3 * trained)
+    assert sum(part.weights + part.training for part in part_memory(model, machine())) == needed
+    for size, level in ((2 * needed, OK), (1.1 * needed, WARNING), (0.9 * needed, PROBLEM)):
+        assert examine_memory(config, model, machine(memory=int(size)))[0].level == level
+    two = examine_memory(config, model, machine(kind="cpu", devices=2, memory=int(1.5 * needed)))
+    assert two[0].level == PROBLEM, "both processes share the memory of the machine"
+    assert "device_memory=" in examine_memory(config, model, machine(memory=None))[0].text
+    parts = part_memory(model, machine(devices=2))
+    assert sum(part.weights + part.training for part in parts) == needed + 4 * trained, "buckets of gradients"
+
+
+def test_a_divided_model_takes_less() -> None:
+    config = compose(["experiment=stage2_vit_g_flan_t5_xxl", "trainer=fsdp", "init_from=null"])
+    model, _ = plan_model(config, None)
+    assert model is not None
+    whole = {part.name: part.weights for part in part_memory(model, machine())}
+    divided = {part.name: part.weights for part in part_memory(model, machine(devices=8, divided=True))}
+    assert divided["vision_model"] == whole["vision_model"], "a frozen tower stays whole"
+    assert whole["language_model"] / 8 < divided["language_model"] < whole["language_model"] / 6
+    assert texts(examine_memory(config, model, machine(memory=16 * GIB)), PROBLEM)
+    assert not texts(examine_memory(config, model, machine(memory=16 * GIB, devices=8, divided=True)), PROBLEM)
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_checkpoints_beside_the_free_space(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(place, "monitor=val/recall_mean", "callbacks.checkpoint.save_top_k=2")
+    model, _ = plan_model(config, None)
+    assert model is not None
+    needed = 4 * checkpoint_bytes(model) + weight_bytes(model)  # two newest, the best, one being written; an export
+    for free, level in ((2 * needed, OK), (1.1 * needed, WARNING), (0.9 * needed, PROBLEM)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(0, 0, free))
+        (finding,) = examine_disk(config, model)
+        assert finding.level == level and "2 newest, 1 best" in finding.text
+    assert not (place / "out").exists()
+    (place / "out").write_text("a file in the way")
+    (finding,) = examine_disk(config, model)
+    assert finding.level == PROBLEM and "cannot be written to" in finding.text
+
+
+def test_java_where_captions_are_scored(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = ["experiment=demo_caption_opt", "init_from=null", "validate_every=9", "monitor=val/cider"]
+    assert "starts" in texts(examine_java(tiny(place, *captions)), OK)
+
+    def no_java() -> str:
+        raise JavaError("there is no Java")
+
+    monkeypatch.setattr(java, "find_java", no_java)
+    assert "monitor=val/cider stops the run" in texts(examine_java(tiny(place, *captions)), PROBLEM)
+    assert "no CIDEr" in texts(examine_java(tiny(place, *captions, "monitor=null")), WARNING)
+    for unneeded in ([*captions, "monitor=null", "validate_every=null"], []):
+        assert "not needed" in texts(examine_java(tiny(place, *unneeded)), OK)
+
+
+def test_what_is_measured_is_one_process_of_the_run(place: Path) -> None:
+    config = tiny(place, "trainer=fsdp_cpu", "trainer.devices=2", "accumulate=2")
+    one = alone(config, machine(kind="cpu", devices=2), 5, place / "elsewhere")
+    assert one.trainer.max_steps == 5 and one.trainer.devices == 1 and one.trainer.strategy == "auto"
+    assert one.global_batch_size == one.data.global_batch_size == 2 and one.data.accumulate == 2
+    assert str(place / "out") not in OmegaConf.to_yaml(OmegaConf.masked_copy(one, ["data", "trainer", "logger"]))
+    assert config.trainer.devices == 2, "the run's own settings stay"
+    assert examine_speed(config, machine(), 0)[0].level == SKIPPED
+    assert "no cuda device" in examine_speed(config, machine(found=0), 5)[0].text
+
+
+def test_the_clock_leaves_out_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock, module = StepClock(), SimpleNamespace(device=torch.device("cpu"))
+    trainer = SimpleNamespace(global_step=0)
+    clock.on_train_start(trainer, module)  # type: ignore[arg-type]
+    for micro_batch in range(10):  # two to a step: half a second of waiting, half a second of work, the first slow
+        now[0] += 0.5
+        clock.on_train_batch_start(trainer, module, None, micro_batch)  # type: ignore[arg-type]
+        now[0] += 0.5 if micro_batch > 1 else 30.0
+        trainer.global_step += micro_batch % 2
+        clock.on_train_batch_end(trainer, module, None, None, micro_batch)  # type: ignore[arg-type]
+    assert clock.seconds_per_step() == pytest.approx(2.0)
+    assert clock.share_waiting() == pytest.approx(0.5)
+    assert StepClock().seconds_per_step() is None and StepClock().share_waiting() == 0.0
+
+
+def test_mistakes_of_ours_are_problems_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings: list[Finding] = []
+    assert attempt(findings, lambda: 1 / 0) is None
+    assert "ZeroDivisionError" in texts(findings, PROBLEM) and "BLIP2_TRACEBACK=1" in texts(findings, PROBLEM)
+    assert Examination("x", [Finding(OK, ""), *findings]).level == PROBLEM and Examination("x", []).level == OK
+    monkeypatch.setenv("BLIP2_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        attempt(findings, lambda: 1 / 0)
+
+
+def test_memory_is_found_here() -> None:
+    assert 2**28 < host_memory() < 2**45
+
+
+@pytest.mark.parametrize("wrong", ["measure=many", "measure=-1", "device_memory=much", "device_memory=0"])
+def test_options_that_make_no_sense(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong.split("=")[0]):
+        split_options([wrong])
