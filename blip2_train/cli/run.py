@@ -21,11 +21,12 @@ from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
 from blip2_train.distributed import gather_objects
-from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.errors import ConfigError, RunStopped, TrainingError
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.training.base import TrainingModule
 from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
+from blip2_train.training.checkpoint_files import CheckpointFiles
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
@@ -62,6 +63,9 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
 
     Returns:
         The numbers of `results.json`.
+
+    Raises:
+        RunStopped: after SIGTERM or SIGUSR1, with the run saved.
     """
     quiet_libraries()
     started = time.perf_counter()
@@ -69,7 +73,11 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
         return finished
     run = build(config, show=True)
     run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
-    run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    try:
+        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except RunStopped as stop:
+        overview.say(f"{stop} and saved in {run.folder}; the same command goes on from there with resume_from=last")
+        raise
     validations = run.module.validations
     if config.validate_every is not None and (not validations or validations[-1]["step"] != run.trainer.global_step):
         run.trainer.validate(run.module, datamodule=run.data, verbose=False)
@@ -109,14 +117,14 @@ def build(config: DictConfig, show: bool = False) -> Run:
     }
     contrasted = config.global_batch_size // config.accumulate
     progress = LossProgress(config.global_batch_size, module.chance_levels(contrasted))
-    callbacks: list[Any] = [instantiate(part) for part in config.callbacks.values()]
-    callbacks.append(progress)
     best = None if config.monitor is None else BestCheckpoint(folder / CHECKPOINTS, config.monitor)
-    callbacks += [] if best is None else [best]
+    callbacks: list[Any] = [] if best is None else [best]  # before the newest, after which the run may end
+    callbacks += [*(instantiate(part) for part in config.callbacks.values()), progress]
     interval = None if config.validate_every is None else config.validate_every * config.accumulate
     trainer: Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
+        plugins=[CheckpointFiles()],
         logger=[instantiate(part) for part in config.logger.values()],
         val_check_interval=interval or 1,
         limit_val_batches=1.0 if interval else 0,
