@@ -28,9 +28,11 @@ from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
 from blip2_train.training.checkpoint_files import CheckpointFiles
 from blip2_train.training.data_module import ImageTextDataModule
+from blip2_train.training.disk_space import check_space, checkpoint_bytes, weight_bytes
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
+from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.run_log import RESULTS, RunCSVLogger, draw_curves, write_results
 
 
@@ -143,6 +145,7 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
             "validation is asked for, but there is nothing to validate on: give data.validation or data.holdout, or "
             "pass validate_every=null"
         )
+    _check_disk(run)
     if run.trainer.is_global_zero:
         run.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(run.module, GenerationModule):
@@ -158,6 +161,22 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         overview.say(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
     if checkpoint is not None:
         overview.say(f"going on from step {run.data.first_step} of {checkpoint}")
+
+
+def _check_disk(run: Run) -> None:
+    """Refuse a run whose checkpoints will not fit; processes of other machines take the first one's word."""
+    newest = sum(part.keep for part in run.trainer.checkpoint_callbacks if isinstance(part, RunCheckpoints))
+    kept = newest + 2 * (run.best is not None)  # a new best is written before the one before is removed
+    problem = ""
+    if run.trainer.is_global_zero:
+        try:
+            note = check_space(run.folder, checkpoint_bytes(run.module.model), kept, weight_bytes(run.module.model))
+            if note:
+                overview.say(note)
+        except ConfigError as error:
+            problem = str(error)
+    if problem := gather_objects(problem)[0]:
+        raise ConfigError(problem)
 
 
 def _finished(config: DictConfig, checkpoint: Path) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         arguments: `sys.argv[1:]` if None.
 
     Returns:
-        0, or 2 after a `Blip2TrainError` (with BLIP2_TRACEBACK=1 the traceback is shown too), 130
+        0, or 2 after a `Blip2TrainError` or on a full disk (with BLIP2_TRACEBACK=1 the traceback is shown too), 130
         after Ctrl-C, 143 or 138 after SIGTERM or SIGUSR1 stopped a run that was saved (0 in all but its first process).
     """
     try:
@@ -60,6 +61,11 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         if os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("BLIP2_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}: make room there, or write to another disk (paths.output_dir=…)", file=sys.stderr)
         return 2
     except RunStopped as stop:
         return stop.status
