@@ -109,6 +109,15 @@ def test_several_in_a_row_end_the_run(refusal: Callable[..., str]) -> None:
     assert "2 steps in a row, until step 5" in line and "input pixel_values" in line and "non_finite.jsonl" in line
 
 
+@pytest.mark.parametrize(
+    ("gradient", "words"), [(False, "output of text_projection"), (True, "gradient at text_projection.weight")]
+)
+def test_the_first_bad_module_is_named(refusal: Callable[..., str], gradient: bool, words: str) -> None:
+    spoil = f"{{_target_: training_child.Spoil, parameter: text_projection.weight, gradient: {gradient}}}"
+    line = refusal(f"spoilt_{gradient}", f"callbacks.spoil={spoil}", "accumulate=2")
+    assert f"begins with {words}," in line and "5 steps in a row, until step 7" in line
+
+
 def test_a_disk_that_will_be_full_is_refused_before_anything_is_written(
     place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

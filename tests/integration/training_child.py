@@ -49,6 +49,20 @@ class Poison(Callback):
             batch.pixel_values[0, 0, 0, 0] = torch.nan
 
 
+class Spoil(Callback):
+    """Makes a parameter, or only its gradient, NaN from the third optimiser step on."""
+
+    def __init__(self, parameter: str, gradient: bool) -> None:
+        self.parameter, self.gradient = parameter, gradient
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        parameter = pl_module.model.get_parameter(self.parameter)
+        if trainer.global_step == 2 and self.gradient:
+            parameter.register_hook(lambda gradient: gradient * torch.nan)
+        elif trainer.global_step == 2:
+            parameter.data.fill_(torch.nan)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     sys.exit(run_command(main))
