@@ -1,5 +1,7 @@
 """Errors a reader can act on: each message names the thing, its value, and what to do."""
 
+from signal import Signals
+
 
 class Blip2TrainError(Exception):
     """Base of every error caused by a user's input. Commands print it as one line and exit with 2."""
@@ -19,3 +21,24 @@ class ShardError(Blip2TrainError):
 
 class TrainingError(Blip2TrainError):
     """A run cannot continue, or ended without what was asked of it."""
+
+
+class RunStopped(Exception):
+    """A signal asked a run to stop; its state is saved.
+
+    Args:
+        signal: Number of the signal.
+        step: Optimiser steps that are done and saved.
+        first: Whether this is the first process.
+    """
+
+    def __init__(self, signal: int, step: int, first: bool = True) -> None:
+        super().__init__(f"stopped at step {step} by {Signals(signal).name}")
+        self.signal, self.step = signal, step
+        self.status = 128 + signal if first else 0
+        """Exit status: 143 after SIGTERM, 138 after SIGUSR1, as the shell has it for a process that a signal ended.
+
+        Not 0, which would let a script take an unfinished run for a finished one; the two differ, so that a job script
+        starts anew what a scheduler interrupts and leaves what a person ends. Processes other than the first end with
+        0: a launcher would take anything else for a crash, and kill those that are still on their way out.
+        """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,12 @@ def write_data(folder: Path) -> Path:
 
 
 def start(
-    folder: Path, *overrides: str, base: Sequence[str] | None = None, kill_at: int | None = None, code: int = 0
+    folder: Path,
+    *overrides: str,
+    base: Sequence[str] | None = None,
+    kill_at: int | None = None,
+    kill_by: signal.Signals = signal.SIGKILL,
+    code: int = 0,
 ) -> str:
     """Run the training command in a process of its own and wait for it; what it printed.
 
@@ -35,10 +41,12 @@ def start(
         *overrides: Settings beside those of `base`.
         base: The command line of a small run; None = that of stage 1.
         kill_at: Step after which it kills itself.
+        kill_by: The signal by which it does.
         code: The exit status that is expected.
     """
     folder.mkdir(exist_ok=True)
-    record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}}}"
+    record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}, "
+    record += f"kill_by: {int(kill_by)}}}"
     paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parent, HERE, HERE / "integration"))])
     cache, child = str(folder.parent / "cache"), HERE / "integration/training_child.py"
     done = subprocess.run(
@@ -47,6 +55,7 @@ def start(
         capture_output=True,
         text=True,
         timeout=240,
+        start_new_session=True,
         check=False,
     )
     assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]

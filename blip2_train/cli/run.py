@@ -21,15 +21,18 @@ from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
 from blip2_train.distributed import gather_objects
-from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.errors import ConfigError, RunStopped, TrainingError
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.training.base import TrainingModule
 from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
+from blip2_train.training.checkpoint_files import CheckpointFiles
 from blip2_train.training.data_module import ImageTextDataModule
+from blip2_train.training.disk_space import check_space, checkpoint_bytes, weight_bytes
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
+from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.run_log import RESULTS, RunCSVLogger, draw_curves, write_results
 
 
@@ -62,6 +65,9 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
 
     Returns:
         The numbers of `results.json`.
+
+    Raises:
+        RunStopped: after SIGTERM or SIGUSR1, with the run saved.
     """
     quiet_libraries()
     started = time.perf_counter()
@@ -69,7 +75,11 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
         return finished
     run = build(config, show=True)
     run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
-    run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    try:
+        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except RunStopped as stop:
+        overview.say(f"{stop} and saved in {run.folder}; the same command goes on from there with resume_from=last")
+        raise
     validations = run.module.validations
     if config.validate_every is not None and (not validations or validations[-1]["step"] != run.trainer.global_step):
         run.trainer.validate(run.module, datamodule=run.data, verbose=False)
@@ -109,14 +119,14 @@ def build(config: DictConfig, show: bool = False) -> Run:
     }
     contrasted = config.global_batch_size // config.accumulate
     progress = LossProgress(config.global_batch_size, module.chance_levels(contrasted))
-    callbacks: list[Any] = [instantiate(part) for part in config.callbacks.values()]
-    callbacks.append(progress)
     best = None if config.monitor is None else BestCheckpoint(folder / CHECKPOINTS, config.monitor)
-    callbacks += [] if best is None else [best]
+    callbacks: list[Any] = [] if best is None else [best]  # before the newest, after which the run may end
+    callbacks += [*(instantiate(part) for part in config.callbacks.values()), progress]
     interval = None if config.validate_every is None else config.validate_every * config.accumulate
     trainer: Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
+        plugins=[CheckpointFiles()],
         logger=[instantiate(part) for part in config.logger.values()],
         val_check_interval=interval or 1,
         limit_val_batches=1.0 if interval else 0,
@@ -135,6 +145,7 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
             "validation is asked for, but there is nothing to validate on: give data.validation or data.holdout, or "
             "pass validate_every=null"
         )
+    _check_disk(run)
     if run.trainer.is_global_zero:
         run.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(run.module, GenerationModule):
@@ -150,6 +161,22 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         overview.say(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
     if checkpoint is not None:
         overview.say(f"going on from step {run.data.first_step} of {checkpoint}")
+
+
+def _check_disk(run: Run) -> None:
+    """Refuse a run whose checkpoints will not fit; processes of other machines take the first one's word."""
+    newest = sum(part.keep for part in run.trainer.checkpoint_callbacks if isinstance(part, RunCheckpoints))
+    kept = newest + 2 * (run.best is not None)  # a new best is written before the one before is removed
+    problem = ""
+    if run.trainer.is_global_zero:
+        try:
+            note = check_space(run.folder, checkpoint_bytes(run.module.model), kept, weight_bytes(run.module.model))
+            if note:
+                overview.say(note)
+        except ConfigError as error:
+            problem = str(error)
+    if problem := gather_objects(problem)[0]:
+        raise ConfigError(problem)
 
 
 def _finished(config: DictConfig, checkpoint: Path) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
-from blip2_train.errors import Blip2TrainError, ConfigError
+from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped
 
 _GROUPS = ("model/vision_model", "model/qformer", "data", "trainer", "logger", "debug")
 _HELP = """\
@@ -51,7 +52,8 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         arguments: `sys.argv[1:]` if None.
 
     Returns:
-        0, or 2 after a `Blip2TrainError` (with BLIP2_TRACEBACK=1 its traceback is shown too), 130 after Ctrl-C.
+        0, or 2 after a `Blip2TrainError` or on a full disk (with BLIP2_TRACEBACK=1 the traceback is shown too), 130
+        after Ctrl-C, 143 or 138 after SIGTERM or SIGUSR1 stopped a run that was saved (0 in all but its first process).
     """
     try:
         main(list(sys.argv[1:] if arguments is None else arguments))
@@ -60,6 +62,13 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
             raise
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("BLIP2_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}: make room there, or write to another disk (paths.output_dir=…)", file=sys.stderr)
+        return 2
+    except RunStopped as stop:
+        return stop.status
     except KeyboardInterrupt:
         print("stopped by the keyboard", file=sys.stderr)
         return 130

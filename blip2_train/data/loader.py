@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,16 +17,25 @@ from torch.utils.data import DataLoader
 from blip2_train.errors import ShardError
 from blip2_train.types import Batch
 
+_OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a whole run to stop."""
+
 
 def start_fork_server() -> None:
     """Start the process that readers are forked from; it loads in the background what this process has loaded.
 
     A reader then starts in a fraction of a second, and as the server has no threads, it inherits no lock that a thread
-    of the training process held (which forking the training process itself would risk).
+    of the training process held (which forking the training process itself would risk). Signals by which a scheduler
+    asks all processes of a run to stop end neither it nor the readers: they end with the training process.
     """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_THE_RUN}  # the server inherits this
     loaded = [name for name in sys.modules if name.partition(".")[0] in ("blip2_train", "lightning", "transformers")]
     multiprocessing.get_context("forkserver").set_forkserver_preload(loaded)
     forkserver.ensure_running()
+    for number, handler in before.items():
+        signal.signal(number, handler or signal.SIG_DFL)
 
 
 class BatchLoader(DataLoader[Any]):
@@ -62,7 +72,19 @@ class BatchLoader(DataLoader[Any]):
 def _start_reader(_: int) -> None:
     """Use one thread (the tokenizer's own would compete with the other readers), and end with the training process."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none, and no such schedulers
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by_parent, daemon=True).start()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_by_parent() -> None:
+    """End on SIGTERM from the training process; from a scheduler it is meant for that process, which still reads."""
+    parent = multiprocessing.parent_process()
+    while parent is None or signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 def _end_with_parent() -> None:

@@ -53,6 +53,8 @@ class TrainingModule(lightning.LightningModule):
         self.latest: dict[str, float] = {}
         self.validations: list[dict[str, float]] = []
         """Scores of each validation, with its `step`."""
+        self.repeats = False
+        """Whether a micro-batch runs again, to be looked at: nothing is logged then."""
         self._micro_batch = 0
         self._sums: torch.Tensor | None = None
         self._frozen_fingerprint: str | None = None
@@ -96,12 +98,15 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this micro-batch, and set the learning rate of this step."""
-        accumulate = self.trainer.accumulate_grad_batches
-        self._micro_batch = batch_idx % accumulate
-        torch.manual_seed(stable_seed(self.seed, "dropout", self.global_step, self._micro_batch, rank()))
+        self.seed_micro_batch(batch_idx % self.trainer.accumulate_grad_batches)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         set_learning_rate(optimizer, learning_rate(self.global_step, self.optimizer_config))
+
+    def seed_micro_batch(self, index: int) -> None:
+        """Make what follows micro-batch `index` of this step: the same random numbers each time."""
+        self._micro_batch = index
+        torch.manual_seed(stable_seed(self.seed, "dropout", self.global_step, index, rank()))
 
     def shared_generator(self) -> torch.Generator:
         """A CPU generator in the same state on every process, new for each micro-batch."""
@@ -115,9 +120,11 @@ class TrainingModule(lightning.LightningModule):
     def log_training(self, values: dict[str, torch.Tensor]) -> None:
         """Log scalars under `train/`, every `log_every` steps and at the last: means over micro-batches and processes.
 
-        The one place of a step that waits for the device.
+        This and the check for finite numbers are the places of a step that wait for the device.
         """
         step, accumulate = self.global_step + 1, self.trainer.accumulate_grad_batches
+        if self.repeats:
+            return
         if step != 1 and step % self.log_every and step != self.optimizer_config.steps:
             return
         stacked = torch.stack([v.detach().float() for v in values.values()])

@@ -12,6 +12,7 @@ from blip2_train.checkpoints.files import read_training_state
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError
 from blip2_train.training.base import TrainingModule
+from blip2_train.training.checkpoint_files import write_checkpoint
 
 PATTERN = "best_*.ckpt"
 
@@ -20,7 +21,7 @@ class BestCheckpoint(Checkpoint):
     """Writes `best_<step>.ckpt` after each validation that is better than all before it, and removes the one before.
 
     What is best lies on disk alone, so that a run that was stopped between a validation and its next checkpoint knows
-    it too. (Lightning's `ModelCheckpoint` keeps it in checkpoints, of which the newest was written before that
+    it too. (Lightning's `ModelCheckpoint` keeps it in checkpoints, of which the newest may be older than that
     validation.)
 
     Args:
@@ -62,7 +63,7 @@ class BestCheckpoint(Checkpoint):
             return
         before, self.path = self.path, self.folder / f"best_{trainer.global_step:07d}.ckpt"
         self.scores = dict(scores)
-        trainer.save_checkpoint(self.path, weights_only=False)
+        write_checkpoint(trainer, self.path)
         if before is not None and before != self.path and trainer.is_global_zero:
             before.unlink(missing_ok=True)
 

@@ -24,6 +24,7 @@ first_process_only = rank_zero_only
 
 _HARMLESS = (
     ".*Checkpoint directory.*exists and is not empty.*",  # a resumed run
+    ".*resuming from a checkpoint that ended before the epoch ended.*",  # our loader goes on where it stopped
     ".*in eval mode at the start of training.*",  # the frozen tower, on purpose
     ".*smaller than the logging interval.*",  # training logs by itself
     ".*does not have many workers.*",

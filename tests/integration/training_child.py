@@ -1,10 +1,11 @@
-"""A training run in its own process, to be killed: records each step's samples, can stop itself by SIGKILL."""
+"""A training run in its own process, to be killed: records each step's samples, can stop itself by a signal."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from blip2_train.cli.train import main
 
 
 class Recorder(Callback):
-    """Writes the sample ids of each optimiser step to `<folder>/samples.<rank>.jsonl`; kills the process at a step."""
+    """Writes the sample ids of each optimiser step to `<folder>/samples.<rank>.jsonl`; kills the process at a step.
 
-    def __init__(self, folder: str, kill_at: int | None = None) -> None:
-        self.folder, self.kill_at = Path(folder), kill_at
+    Any signal but SIGKILL goes to the whole process group, from outside, as of a scheduler: readers and ranks too.
+    """
+
+    def __init__(self, folder: str, kill_at: int | None = None, kill_by: int = signal.SIGKILL) -> None:
+        self.folder, self.kill_at, self.kill_by = Path(folder), kill_at, kill_by
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -29,7 +33,34 @@ class Recorder(Callback):
         with (self.folder / f"samples.{trainer.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps([trainer.global_step, list(batch.sample_ids)]) + "\n")
         if trainer.global_step == self.kill_at and trainer.is_global_zero:
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self.kill_by == signal.SIGKILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            subprocess.run(["bash", "-c", f"kill -{int(self.kill_by)} -- -{os.getpgrp()}"], check=False)
+
+
+class Poison(Callback):
+    """Puts a NaN into the last rank's pictures at some optimiser steps."""
+
+    def __init__(self, steps: list[int]) -> None:
+        self.steps = steps
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step + 1 in self.steps and trainer.global_rank == trainer.world_size - 1:
+            batch.pixel_values[0, 0, 0, 0] = torch.nan
+
+
+class Spoil(Callback):
+    """Makes a parameter, or only its gradient, NaN from the third optimiser step on."""
+
+    def __init__(self, parameter: str, gradient: bool) -> None:
+        self.parameter, self.gradient = parameter, gradient
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        parameter = pl_module.model.get_parameter(self.parameter)
+        if trainer.global_step == 2 and self.gradient:
+            parameter.register_hook(lambda gradient: gradient * torch.nan)
+        elif trainer.global_step == 2:
+            parameter.data.fill_(torch.nan)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""A run that is asked to stop is saved at that step; one that meets a number that is not finite leaves the step out."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import arguments
+from training_process import assert_same_run, losses, run_folder, start, write_data
+
+from blip2_train.checkpoints.files import read_training_state
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train import main
+
+POISON = "callbacks.poison={{_target_: training_child.Poison, steps: {}}}"
+RUN = ("validate_every=3", "checkpoint_every=4", "data.num_workers=0", POISON.format("[4, 8]"))
+"""Two steps are skipped, one before and one after the stop."""
+TWO = ("trainer=ddp_cpu", "trainer.devices=2", *RUN)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("stopping"))
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """A run that nobody stopped."""
+    start(place / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1")
+    return place / "whole"
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (run_folder(folder) / "checkpoints").iterdir())
+
+
+def skipped(folder: Path) -> dict[str, str]:
+    """Logged number of skipped steps, by step."""
+    rows = {kind.split()[0]: row for kind, row in losses(folder).items()}
+    return {step: row["train/skipped_steps"] for step, row in rows.items() if "train/skipped_steps" in row}
+
+
+def test_a_step_that_is_not_finite_is_skipped_counted_and_written_down(whole: Path) -> None:
+    found = [json.loads(line) for line in (run_folder(whole) / "non_finite.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["what"], line["where"]) for line in found] == [
+        (step, "input", "pixel_values") for step in (4, 8)
+    ]
+    trained = {int(step): ids for step, ids in map(json.loads, (whole / "samples.0.jsonl").read_text().splitlines())}
+    assert [line["sample_ids"] for line in found] == [trained[4], trained[8]]
+    assert skipped(whole) == {"4": "1", "8": "2"}
+    folder = run_folder(whole) / "checkpoints"
+    states = {n: read_training_state(folder / f"step_{n:07d}.ckpt") for n in (3, 4, 5)}
+    for part in ("state_dict", "optimizer_states"):
+        flat = {n: torch.utils._pytree.tree_leaves(state[part]) for n, state in states.items()}
+        tensors = {n: [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)] for n, leaves in flat.items()}
+        same = [[torch.equal(a, b) for a, b in zip(tensors[n], tensors[n + 1], strict=True)] for n in (3, 4)]
+        assert all(same[0]) and not all(same[1]), part
+
+
+def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -> None:
+    """First inside the run, then where a validation follows the step."""
+    folder = place / "stopped"
+    printed = start(folder, *RUN, "data.num_workers=2", kill_at=5, kill_by=signal.SIGUSR1, code=138)
+    assert "stopped at step 5" in printed and "resume_from=last" in printed and "Traceback" not in printed, printed
+    assert checkpoints(folder) == ["step_0000005.ckpt"]
+    again = start(folder, *RUN, "resume_from=last", kill_at=6, kill_by=signal.SIGTERM, code=143)
+    assert "going on from step 5" in again and checkpoints(folder) == ["step_0000006.ckpt"]
+    assert "going on from step 6" in start(folder, *RUN, "resume_from=last")
+    assert_same_run(whole, folder)
+    assert skipped(folder) == {"4": "1", "8": "2"}
+
+
+def test_two_processes_stop_at_the_same_step_and_skip_the_same(place: Path) -> None:
+    start(place / "whole_two", *TWO)
+    folder = place / "stopped_two"
+    start(folder, *TWO, kill_at=5, kill_by=signal.SIGUSR1, code=138)
+    assert checkpoints(folder) == ["step_0000005.ckpt"]
+    assert "going on from step 5" in start(folder, *TWO, "resume_from=last")
+    assert_same_run(place / "whole_two", folder, ranks=2)
+    assert skipped(folder) == skipped(place / "whole_two") == {"4": "1", "8": "2"}
+
+
+@pytest.fixture
+def refusal(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs in this process, below `place`, what must end with exit status 2; the line that says why."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+
+    def run(name: str, *overrides: str) -> str:
+        folder = place / name
+        run = f"paths.run_dir={folder}"
+        assert run_command(main, [*arguments(folder), run, "data.num_workers=0", *overrides]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line
+
+    return run
+
+
+def test_several_in_a_row_end_the_run(refusal: Callable[..., str]) -> None:
+    line = refusal("in_a_row", "callbacks.non_finite.stop_after=2", POISON.format("[2, 4, 5, 6]"))
+    assert "2 steps in a row, until step 5" in line and "input pixel_values" in line and "non_finite.jsonl" in line
+
+
+@pytest.mark.parametrize(
+    ("gradient", "words"), [(False, "output of text_projection"), (True, "gradient at text_projection.weight")]
+)
+def test_the_first_bad_module_is_named(refusal: Callable[..., str], gradient: bool, words: str) -> None:
+    spoil = f"{{_target_: training_child.Spoil, parameter: text_projection.weight, gradient: {gradient}}}"
+    line = refusal(f"spoilt_{gradient}", f"callbacks.spoil={spoil}", "accumulate=2")
+    assert f"begins with {words}," in line and "5 steps in a row, until step 7" in line
+
+
+def test_a_disk_that_will_be_full_is_refused_before_anything_is_written(
+    place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert "2 checkpoints" in refusal("refused") and not (place / "refused").exists()
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(
+    place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def until_full(value: Any, file: Any) -> None:
+        if value["global_step"] == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(value, file)
+
+    monkeypatch.setattr(torch, "save", until_full)
+    line = refusal("full")
+    assert "step_0000006.ckpt cannot be written: No space left on device" in line and "resume_from=" in line
+    (left,) = (place / "full" / "checkpoints").iterdir()
+    assert left.name == "step_0000003.ckpt" and read_training_state(left)["global_step"] == 3
