@@ -11,10 +11,7 @@ from torch import nn
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
 from blip2_train.cli.overview import size_text
-from blip2_train.models.freezing import kept_names
-
-COMFORTABLE = 0.8
-"""Share of the free space above which other things written there can fill it."""
+from blip2_train.training.disk_space import TIGHT, checkpoint_bytes, weight_bytes
 
 
 def examine_disk(config: DictConfig, model: nn.Module | None) -> list[Finding]:
@@ -42,29 +39,17 @@ def examine_disk(config: DictConfig, model: nn.Module | None) -> list[Finding]:
         f"{newest} newest, {best} best and one more checkpoint while it is written, {size_text(checkpoint)} each, and "
         f"an export of {size_text(weights)} take {size_text(needed)}; {size_text(free)} are free in {place}"
     )
-    fix = "free some, keep fewer (callbacks.checkpoint.save_top_k), or pass paths.output_dir=<folder>"
+    fix = "free some, keep fewer (callbacks.checkpoint.keep), or pass paths.output_dir=<folder>"
     if needed > free:
         return [Finding(PROBLEM, f"{text}: {fix}")]
-    return [Finding(WARNING, f"{text}, which is near: {fix}") if needed > COMFORTABLE * free else Finding(OK, text)]
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """Bytes of the weights that checkpoints and exports hold."""
-    kept = kept_names(model)
-    return sum(p.numel() * p.element_size() for name, p in model.named_parameters() if name in kept)
-
-
-def checkpoint_bytes(model: nn.Module) -> int:
-    """Bytes of a checkpoint: the weights, and AdamW's two moments of what trains."""
-    return weight_bytes(model) + sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return [Finding(WARNING, f"{text}, which is near: {fix}") if TIGHT * needed > free else Finding(OK, text)]
 
 
 def kept_checkpoints(config: DictConfig) -> int:
     """How many of the newest checkpoints a run keeps."""
     writer = config.callbacks.get("checkpoint")
-    asked = 0 if writer is None else int(writer.get("save_top_k", 1))
-    every = max(int(config.steps) // int(config.checkpoint_every), 1)
-    return every if asked < 0 else min(asked, every)
+    asked = 0 if writer is None else int(writer.get("keep", 1))
+    return min(asked, max(int(config.steps) // int(config.checkpoint_every), 1))
 
 
 def _existing(path: Path) -> Path:

@@ -16,7 +16,7 @@ from tiny_run import arguments
 
 from blip2_train.cli.compose import compose
 from blip2_train.cli.doctor.data import open_data
-from blip2_train.cli.doctor.disk import checkpoint_bytes, examine_disk, weight_bytes
+from blip2_train.cli.doctor.disk import examine_disk
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Examination, Finding, attempt
 from blip2_train.cli.doctor.java import examine_java
 from blip2_train.cli.doctor.labels import examine_labels
@@ -30,6 +30,7 @@ from blip2_train.cli.doctor.weights import examine_weights
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics import java
 from blip2_train.evaluation.metrics.java import JavaError
+from blip2_train.training.disk_space import checkpoint_bytes, weight_bytes
 from blip2_train.training.step_clock import StepClock
 
 GIB = 2**30
@@ -213,7 +214,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def test_checkpoints_beside_the_free_space(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(place, "monitor=val/recall_mean", "callbacks.checkpoint.save_top_k=2")
+    config = tiny(place, "monitor=val/recall_mean", "callbacks.checkpoint.keep=2")
     model, _ = plan_model(config, None)
     assert model is not None
     needed = 4 * checkpoint_bytes(model) + weight_bytes(model)  # two newest, the best, one being written; an export
