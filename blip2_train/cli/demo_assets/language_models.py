@@ -21,20 +21,18 @@ from transformers import (
 )
 from transformers.optimization import Adafactor
 
-from blip2_train.cli.demo_assets.exercises import ANSWERS, exercises
 from blip2_train.cli.demo_assets.text_training import (
     Batch,
+    adamw,
     fit,
     held_out,
-    muon,
+    noise,
     save_half,
 )
 from blip2_train.cli.demo_assets.texts import batches_by_length, language_model_texts
 from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, SENTINELS, make_opt_tokenizer, make_t5_tokenizer
 
 OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
-OPT_MAX_LENGTH = 128
-"""Tokens of a text with its questions."""
 SPAN_SHARE = 0.2
 """Share of T5's examples that hide spans of the text; the others continue it from a random place of its first half."""
 HIDDEN_SHARE, SPAN_WORDS = 0.25, 2
@@ -47,24 +45,19 @@ BLURRED_SHARE, WEAKEST, STRONGEST, LARGEST_MIXTURE = 0.7, 0.2, 1.5, 0.5
 
 
 def causal_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batch]:
-    """Endless batches of `</s>` and a text, right padded; texts with questions have labels at their answers only."""
+    """Endless batches of `</s>`, a sentence and a line end, right padded."""
     generator = np.random.default_rng([seed, 2])
-    for texts in batches_by_length(exercises(seed, str(tokenizer.eos_token)), BATCH_SIZE, generator):
+    separator = str(tokenizer.eos_token)
+    for texts in batches_by_length(language_model_texts(seed, separator), BATCH_SIZE, generator):
         batch = tokenizer(
-            texts,
+            [f"{text}\n" for text in texts],
             padding="longest",
             truncation=True,
-            max_length=OPT_MAX_LENGTH,
+            max_length=MAX_LENGTH,
             return_tensors="pt",
-            return_offsets_mapping=True,
         )
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         labels[:, 0] = -100
-        for text, row, (starts, ends) in zip(texts, labels, batch["offset_mapping"].transpose(1, 2), strict=True):
-            spans = [match.span(1) for match in ANSWERS.finditer(text)]
-            if spans:
-                answers = [(start <= starts) & (ends <= end) & (starts < ends) for start, end in spans]
-                row[~torch.stack(answers).any(0)] = -100
         yield {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
 
 
@@ -133,7 +126,7 @@ def blur_beginning(embedded: Tensor, table: Tensor) -> Tensor:
     return torch.where(unclear, factor * torch.lerp(embedded, others, mixture) + noisy, embedded)
 
 
-def make_opt(assets: Path, *, steps: int = 4000) -> dict[str, Any]:
+def make_opt(assets: Path, *, steps: int = 6000) -> dict[str, Any]:
     """Write `opt/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
     folder = assets / "opt"
     size = make_opt_tokenizer(folder)
@@ -155,9 +148,7 @@ def make_opt(assets: Path, *, steps: int = 4000) -> dict[str, Any]:
     model = OPTForCausalLM(config)
     model.set_attn_implementation("eager")  # on a CPU in bfloat16 twice as fast as the fused kernel
     batches = causal_batches(tokenizer, OPT_SEED)
-    for share, disturbance in ((0.75, None), (0.25, blur_beginning)):
-        optimizers = muon(model, rate=3e-3, other_rate=2e-3)
-        fit(model, batches, steps=round(share * steps), optimizers=optimizers, bfloat16=True, disturbance=disturbance)
+    fit(model, batches, steps=steps, optimizer=adamw(model), peak_rate=2e-3, bfloat16=True, disturbance=noise(NOISE))
     return _finish(model, tokenizer, folder, causal_batches(tokenizer, OPT_SEED + 100), OPT_SEED, steps, size)
 
 
@@ -189,7 +180,7 @@ def make_t5(assets: Path, *, steps: int = 4800) -> dict[str, Any]:
     for share, rate, disturbance in ((0.75, 2e-2, None), (0.25, 1e-2, blur_beginning)):
         optimizer: Any = Adafactor(model.parameters(), lr=rate, relative_step=False)  # type: ignore[no-untyped-call]
         part = round(share * steps)
-        fit(model, batches, steps=part, optimizers=[optimizer], bfloat16=True, disturbance=disturbance)
+        fit(model, batches, steps=part, optimizer=optimizer, peak_rate=rate, bfloat16=True, disturbance=disturbance)
     return _finish(model, tokenizer, folder, sequence_batches(tokenizer, T5_SEED + 100), T5_SEED, steps, size)
 
 

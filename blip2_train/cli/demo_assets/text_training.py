@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -24,24 +24,31 @@ A tiny model that is trained so also reads what lies near a word, as a large one
 """
 
 
+def noise(strength: float) -> Disturbance:
+    """Noise of that many times the spread of the embeddings (NEFTune, Jain et al., 2023, arXiv:2310.05914)."""
+    return lambda embedded, table: embedded + strength * table.std() * torch.randn_like(embedded)
+
+
 def fit(
     model: PreTrainedModel,
     batches: Iterator[Batch],
     *,
     steps: int,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
+    peak_rate: float,
     warmup_steps: int = 200,
     bfloat16: bool = False,
     disturbance: Disturbance | None = None,
 ) -> None:
-    """Minimise the model's own loss: linear warm-up to each group's own rate, cosine to a thousandth of it.
+    """Minimise the model's own loss: linear warm-up, cosine to a thousandth of the peak.
 
     Args:
         model: What is trained.
         batches: Its arguments, without end.
-        steps: Steps of the optimisers.
-        optimizers: Over the model's parameters, with their largest rates.
-        warmup_steps: Steps until those are reached.
+        steps: Steps of the optimiser.
+        optimizer: Over the model's parameters; its rate is set here.
+        peak_rate: The largest rate.
+        warmup_steps: Steps until it is reached.
         bfloat16: Compute in mixed precision.
         disturbance: Of the token embeddings that the model reads.
     """
@@ -49,21 +56,18 @@ def fit(
     embedding = cast(nn.Embedding, reader.get_input_embeddings())
     if disturbance is not None:
         hook = embedding.register_forward_hook(lambda part, _, output: disturbance(output, part.weight.detach()))
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    peaks = [float(group["lr"]) for group in groups]
     model.train()
     started, total = time.monotonic(), 0.0
     for step in range(steps):
-        factor = min(1.0, (step + 1) / warmup_steps) * 0.5 * (1.001 + math.cos(math.pi * step / steps))
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * factor
+        for group in optimizer.param_groups:
+            cosine = 0.5 * (1.001 + math.cos(math.pi * step / steps))
+            group["lr"] = peak_rate * min(1.0, (step + 1) / warmup_steps) * cosine
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             loss = model(**next(batches)).loss
-        model.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        optimizer.step()
         total += loss.item()
         if (step + 1) % 200 == 0:
             name = type(model).__name__
@@ -73,23 +77,9 @@ def fit(
         hook.remove()
 
 
-def adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+def adamw(model: PreTrainedModel) -> torch.optim.Optimizer:
     """AdamW as BERT and OPT are trained with."""
-    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-
-
-def muon(model: PreTrainedModel, rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between the embeddings and AdamW, at `other_rate`, for everything else.
-
-    The tiny OPT so learns in a third of the steps to copy what it has read. Muon's steps are scaled to AdamW's size.
-    """
-    matrices = {name for name, part in model.named_parameters() if part.ndim == 2 and "embed" not in name}
-    inner = [part for name, part in model.named_parameters() if name in matrices]
-    outer = [part for name, part in model.named_parameters() if name not in matrices]
-    return [
-        torch.optim.Muon(inner, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        adamw(outer, other_rate),
-    ]
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 @torch.no_grad()
