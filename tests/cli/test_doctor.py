@@ -18,22 +18,22 @@ from blip2_train.cli.train import main as train
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with shards and a tokenizer, and empty ones for what a run writes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_shards(tmp_path / "shards", [9, 4, 13])
     write_tokenizer(tmp_path / "tokenizer")
-    for name in ("here", "temporary"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    short = tmp_path_factory.mktemp("t")  # reading processes make sockets in it, whose paths may have 108 bytes
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
     return tmp_path
 
 
 def left_behind(place: Path) -> list[Path]:
     """What lies there now, without the folders of reading processes, which go with this process."""
-    found = [path for name in ("here", "temporary", "out") for path in (place / name).rglob("*")]
-    return [path for path in found if "pymp-" not in str(path)]
+    folders = (place / "here", place / "out", Path(tempfile.gettempdir()))
+    return [path for folder in folders for path in folder.rglob("*") if "pymp-" not in str(path)]
 
 
 def test_a_good_set_up_is_ready_and_nothing_is_left(
