@@ -3,12 +3,13 @@
 # Settings are passed to every step: paths.output_dir=<folder>
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-for step in pretrain_stage1 pretrain_stage2 finetune_caption finetune_vqa finetune_retrieval; do
-  echo "== $step"
-  bash "$ROOT/run_scripts/$step.sh" "$@"
-done
-echo "== evaluate"
+run() { echo "== $1"; bash "$ROOT/run_scripts/$1.sh" "${@:2}"; }
+run pretrain_stage1 "$@"
+run pretrain_stage2 experiment=demo_stage2_opt_instruct "$@"
+run finetune_caption "$@"
+run finetune_vqa "$@"
+run finetune_retrieval "$@"
 TASKS=demo_caption,demo_nocaps,demo_vqa,demo_vqa_shuffled_pictures,demo_vqa_blank_questions,demo_retrieval
-bash "$ROOT/run_scripts/evaluate.sh" "evaluation=[$TASKS]" checkpoints.captioning=last:demo_caption_opt \
+run evaluate "evaluation=[$TASKS]" checkpoints.captioning=last:demo_caption_opt \
   checkpoints.vqa=last:demo_vqa checkpoints.retrieval=last:demo_retrieval "$@"
 echo "all of it in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -9,7 +9,10 @@ from blip2_train.evaluation.run_metrics import METRICS
 
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 _LAST = "last:"
-_SCRIPTS = {"demo_stage1": "pretrain_stage1.sh", "demo_stage2_opt": "pretrain_stage2.sh"}
+_SCRIPTS = {
+    "demo_stage1": "pretrain_stage1.sh",
+    "demo_stage2_opt_instruct": "pretrain_stage2.sh experiment=demo_stage2_opt_instruct",
+}
 """Scripts that make the exports which demo recipes start from."""
 
 

@@ -39,7 +39,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_file(whole.state_dict(), folder / "tower.safetensors")
     train(compose([*settings(folder / "outputs", "demo_stage1"), "init_from=null"]))
-    train(compose([*settings(folder / "outputs", "demo_stage2_opt"), *SHORT, "init_from=last:demo_stage1"]))
+    train(compose([*settings(folder / "outputs", "demo_stage2_opt_instruct"), *SHORT, "init_from=last:demo_stage1"]))
     return folder / "outputs"
 
 

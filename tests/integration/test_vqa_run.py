@@ -46,9 +46,9 @@ def export(place: Path) -> Path:
     """Export of a tiny run of all three stages."""
     outputs = place / "outputs"
     train(compose([*stage_1(outputs), *TOWER, "data.num_workers=0"]))
-    second = ("experiment=demo_stage2_opt", "init_from=last:demo_stage1", "data.num_workers=0", *SHORT)
+    second = ("experiment=demo_stage2_opt_instruct", "init_from=last:demo_stage1", "data.num_workers=0", *SHORT)
     train(compose([*stage_1(outputs), *TOWER, *second]))
-    starts = ("init_from=last:demo_stage2_opt", "init_text_from=last:demo_stage1")
+    starts = ("init_from=last:demo_stage2_opt_instruct", "init_text_from=last:demo_stage1")
     results = train(compose([*arguments(outputs, place / "questions"), *TOWER, *starts]))
     assert 0 <= results["val/vqa/accuracy"] <= 100 and results["val/pictures"] == 6 and results["val/loss_lm"] > 0
     assert {"val/vqa/accuracy what color", "val/vqa/accuracy how many"} < results.keys()

@@ -61,7 +61,7 @@ def make_bert(assets: Path, *, steps: int = 3000) -> dict[str, Any]:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    fit(model, masked_batches(tokenizer, SEED), steps=steps, optimizer=adamw(model), peak_rate=2e-3)
+    fit(model, masked_batches(tokenizer, SEED), steps=steps, optimizers=[adamw(model.parameters(), 2e-3)])
     loss, accuracy = held_out(model, masked_batches(tokenizer, SEED + 1))
     save_half(model, folder)
     return {

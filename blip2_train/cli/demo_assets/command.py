@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from blip2_train.cli.demo_assets.bert import make_bert
-from blip2_train.cli.demo_assets.language_models import make_opt, make_t5
+from blip2_train.cli.demo_assets.language_models import make_opt, make_opt_instruct, make_t5
 from blip2_train.cli.demo_assets.sheets import make_sheets
 from blip2_train.cli.demo_assets.tower import make_tower
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
-TRAINED = {"vision": make_tower, "bert": make_bert, "opt": make_opt, "t5": make_t5}
+TRAINED = {"vision": make_tower, "bert": make_bert, "opt": make_opt, "opt_instruct": make_opt_instruct, "t5": make_t5}
 
 
 def record(assets: Path, name: str, figures: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Trains the tiny OPT and the tiny T5 on the world's sentences and questions, without any picture."""
+"""Trains the two tiny OPTs and the tiny T5 on the world's sentences and questions, without any picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import (
     AutoTokenizer,
     OPTConfig,
@@ -21,11 +20,14 @@ from transformers import (
 )
 from transformers.optimization import Adafactor
 
+from blip2_train.cli.demo_assets.exercises import ANSWERS, exercises
 from blip2_train.cli.demo_assets.text_training import (
     Batch,
     adamw,
+    blur_beginning,
     fit,
     held_out,
+    muon,
     noise,
     save_half,
 )
@@ -33,31 +35,43 @@ from blip2_train.cli.demo_assets.texts import batches_by_length, language_model_
 from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, SENTINELS, make_opt_tokenizer, make_t5_tokenizer
 
 OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
+ASKED_LENGTH = 128
+"""Tokens of a text with all its questions."""
 SPAN_SHARE = 0.2
 """Share of T5's examples that hide spans of the text; the others continue it from a random place of its first half."""
 HIDDEN_SHARE, SPAN_WORDS = 0.25, 2
-NOISE = 0.5
-"""Disturbance of token embeddings in training, in units of their standard deviation."""
 LISTS = 5
 """Lists of key words with a caption that T5 reads for every scene, beside what OPT reads."""
-BLURRED_SHARE, WEAKEST, STRONGEST, LARGEST_MIXTURE = 0.7, 0.2, 1.5, 0.5
-"""Share of T5's texts whose beginning is blurred; smallest and largest factor on a word, largest share of another."""
 
 
-def causal_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batch]:
-    """Endless batches of `</s>`, a sentence and a line end, right padded."""
+def causal_batches(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterator[str], seed: int, *, answers_only: bool
+) -> Iterator[Batch]:
+    """Endless batches of `</s>` and a text, right padded.
+
+    Args:
+        tokenizer: OPT's.
+        texts: Without end, each ending with a line end.
+        seed: Of the order of batches.
+        answers_only: Whether texts with questions have labels at their answers only.
+    """
     generator = np.random.default_rng([seed, 2])
-    separator = str(tokenizer.eos_token)
-    for texts in batches_by_length(language_model_texts(seed, separator), BATCH_SIZE, generator):
+    for chosen in batches_by_length(texts, BATCH_SIZE, generator):
         batch = tokenizer(
-            [f"{text}\n" for text in texts],
+            chosen,
             padding="longest",
             truncation=True,
-            max_length=MAX_LENGTH,
+            max_length=ASKED_LENGTH if answers_only else MAX_LENGTH,
             return_tensors="pt",
+            return_offsets_mapping=True,
         )
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         labels[:, 0] = -100
+        if answers_only:
+            for text, row, (starts, ends) in zip(chosen, labels, batch["offset_mapping"].transpose(1, 2), strict=True):
+                if spans := [match.span(1) for match in ANSWERS.finditer(text)]:
+                    answers = [(start <= starts) & (ends <= end) & (starts < ends) for start, end in spans]
+                    row[~torch.stack(answers).any(0)] = -100
         yield {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
 
 
@@ -110,25 +124,35 @@ def sequence_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[
         yield {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
 
 
-def blur_beginning(embedded: Tensor, table: Tensor) -> Tensor:
-    """Make a text unclear up to a random place: words weaker or stronger, mixed with any other word, and noisy.
-
-    So T5 learns to read what a Q-Former can say in the beginning, as a large language model can.
-    """
-    rows, length, size = embedded.shape
-    factor = torch.empty(rows, length, 1).uniform_(math.log(WEAKEST), math.log(STRONGEST)).exp()
-    others = table[torch.randint(len(table), (rows, length))]
-    mixture = LARGEST_MIXTURE * torch.rand(rows, 1, 1) * torch.rand(rows, length, 1)
-    noisy = NOISE * table.std() * torch.rand(rows, 1, 1) * torch.randn(rows, length, size)
-    unclear = (torch.rand(rows, 1, 1) < BLURRED_SHARE) & (
-        torch.arange(length)[:, None] < length * torch.rand(rows, 1, 1)
-    )
-    return torch.where(unclear, factor * torch.lerp(embedded, others, mixture) + noisy, embedded)
-
-
 def make_opt(assets: Path, *, steps: int = 6000) -> dict[str, Any]:
     """Write `opt/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
-    folder = assets / "opt"
+    model, tokenizer = _new_opt(assets / "opt")
+
+    def batches(seed: int) -> Iterator[Batch]:
+        texts = (f"{text}\n" for text in language_model_texts(seed, str(tokenizer.eos_token)))
+        return causal_batches(tokenizer, texts, seed, answers_only=False)
+
+    optimizers = [adamw(model.parameters(), 2e-3)]
+    fit(model, batches(OPT_SEED), steps=steps, optimizers=optimizers, bfloat16=True, disturbance=noise)
+    return _finish(model, tokenizer, assets / "opt", batches(OPT_SEED + 100), OPT_SEED, steps)
+
+
+def make_opt_instruct(assets: Path, *, steps: int = 4000) -> dict[str, Any]:
+    """Write `opt_instruct/`, an OPT that is taught to answer, as FlanT5 is beside T5; returns its figures."""
+    model, tokenizer = _new_opt(assets / "opt_instruct")
+
+    def batches(seed: int) -> Iterator[Batch]:
+        return causal_batches(tokenizer, exercises(seed, str(tokenizer.eos_token)), seed, answers_only=True)
+
+    seen = batches(OPT_SEED)
+    for share, disturbance in ((0.75, None), (0.25, blur_beginning)):
+        optimizers = muon(model, rate=3e-3, other_rate=2e-3)
+        fit(model, seen, steps=round(share * steps), optimizers=optimizers, bfloat16=True, disturbance=disturbance)
+    return _finish(model, tokenizer, assets / "opt_instruct", batches(OPT_SEED + 100), OPT_SEED, steps)
+
+
+def _new_opt(folder: Path) -> tuple[OPTForCausalLM, PreTrainedTokenizerBase]:
+    """An OPT with random weights, and its tokenizer, which is written to the folder."""
     size = make_opt_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(OPT_SEED)
@@ -147,9 +171,7 @@ def make_opt(assets: Path, *, steps: int = 6000) -> dict[str, Any]:
     )
     model = OPTForCausalLM(config)
     model.set_attn_implementation("eager")  # on a CPU in bfloat16 twice as fast as the fused kernel
-    batches = causal_batches(tokenizer, OPT_SEED)
-    fit(model, batches, steps=steps, optimizer=adamw(model), peak_rate=2e-3, bfloat16=True, disturbance=noise(NOISE))
-    return _finish(model, tokenizer, folder, causal_batches(tokenizer, OPT_SEED + 100), OPT_SEED, steps, size)
+    return model, tokenizer
 
 
 def make_t5(assets: Path, *, steps: int = 4800) -> dict[str, Any]:
@@ -179,9 +201,8 @@ def make_t5(assets: Path, *, steps: int = 4800) -> dict[str, Any]:
     # never learns to copy from what it reads. It learns that far sooner without disturbance.
     for share, rate, disturbance in ((0.75, 2e-2, None), (0.25, 1e-2, blur_beginning)):
         optimizer: Any = Adafactor(model.parameters(), lr=rate, relative_step=False)  # type: ignore[no-untyped-call]
-        part = round(share * steps)
-        fit(model, batches, steps=part, optimizer=optimizer, peak_rate=rate, bfloat16=True, disturbance=disturbance)
-    return _finish(model, tokenizer, folder, sequence_batches(tokenizer, T5_SEED + 100), T5_SEED, steps, size)
+        fit(model, batches, steps=round(share * steps), optimizers=[optimizer], bfloat16=True, disturbance=disturbance)
+    return _finish(model, tokenizer, folder, sequence_batches(tokenizer, T5_SEED + 100), T5_SEED, steps)
 
 
 @torch.no_grad()
@@ -213,19 +234,17 @@ def _finish(
     batches: Iterator[Batch],
     seed: int,
     steps: int,
-    size: int,
 ) -> dict[str, Any]:
     loss, accuracy = held_out(model, batches)
-    answered = answer_accuracy(model, tokenizer, seed + 200)
-    parameters = sum(p.numel() for p in model.parameters())
-    save_half(model, folder)
-    return {
+    figures = {
         "seed": seed,
         "steps": steps,
         "batch_size": BATCH_SIZE,
-        "vocabulary": size,
-        "parameters": parameters,
+        "vocabulary": model.config.vocab_size,
+        "parameters": model.num_parameters(),
         "perplexity": round(math.exp(loss), 3),
         "token_accuracy": round(accuracy, 4),
-        "answer_accuracy": round(answered, 4),
+        "answer_accuracy": round(answer_accuracy(model, tokenizer, seed + 200), 4),
     }
+    save_half(model, folder)
+    return figures

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from blip2_train.data.emoji_scenes.concepts import NUMBER_WORDS, load_concepts
 from blip2_train.data.emoji_scenes.grammar import CaptionWriter
 from blip2_train.data.emoji_scenes.questions import Question, QuestionWriter
-from blip2_train.data.emoji_scenes.scenes import draw_concepts, draw_pattern, draw_scene
+from blip2_train.data.emoji_scenes.scenes import Scene, draw_concepts, draw_pattern, draw_scene
 
 PROMPTS = ("Question: {} Answer:", "Question: {} Short answer:")
 """Forms in which the language models see questions: BLIP-2's prompts."""
@@ -25,8 +27,25 @@ BATCHES_AT_ONCE = 16
 PROMPT_WORDS = ("Question", "Answer", "Short")
 
 
-def described_scenes(seed: int) -> Iterator[tuple[list[str], list[Question], list[str]]]:
-    """Captions, questions and key words of endless scenes over all concepts, novel ones included."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedScene:
+    """A scene in words."""
+
+    scene: Scene
+    captions: list[str]
+    questions: list[Question]
+    words: list[str]
+    """What there is, with numbers, and the ground."""
+
+
+def described_scenes(seed: int, rounds: int = 0, more_yes_no: int = 0) -> Iterator[DescribedScene]:
+    """Endless scenes over all concepts, novel ones included.
+
+    Args:
+        seed: Of everything.
+        rounds: How often more questions are drawn, beside the three that every scene has.
+        more_yes_no: How many more questions are drawn that are answered by yes or no.
+    """
     concepts = load_concepts()
     everything = range(len(concepts))
     captions, questions = CaptionWriter(concepts), QuestionWriter(concepts, everything)
@@ -35,18 +54,31 @@ def described_scenes(seed: int) -> Iterator[tuple[list[str], list[Question], lis
         scene = draw_scene(draw_concepts(draw_pattern(generator), everything, generator), generator)
         counted = [(concepts[kind], count) for kind, count in scene.counts.items()]
         words = [kind.name if count == 1 else f"{NUMBER_WORDS[count]} {kind.plural}" for kind, count in counted]
-        yield (
-            captions.captions(scene, generator, count=3),
-            questions.questions(scene, generator),
-            [*words, scene.ground],
-        )
+        told = captions.captions(scene, generator, count=3)
+        asked = questions.questions(scene, generator)
+        for _ in range(rounds):
+            asked += questions.questions(scene, generator)
+        asked += [questions.yes_no(scene, generator) for _ in range(more_yes_no)]
+        different = list({question.text: question for question in asked}.values())
+        yield DescribedScene(scene=scene, captions=told, questions=different, words=[*words, scene.ground])
+
+
+def after(context: str, separator: str, generator: np.random.Generator) -> str:
+    """A context and what ends it: mostly `separator`, else a blank."""
+    return context + (separator if generator.random() < PACKED_SHARE else " ")
+
+
+def listed(words: list[str], generator: np.random.Generator) -> list[str]:
+    """Key words in random order, each up to `REPEATS` times."""
+    repeated = [word for word in words for _ in range(int(generator.integers(1, REPEATS + 1)))]
+    return [repeated[i] for i in generator.permutation(len(repeated))]
 
 
 def sentences(seed: int) -> Iterator[str]:
     """Captions, and questions followed by their answer."""
-    for captions, questions, _ in described_scenes(seed):
-        yield from captions
-        for question in questions:
+    for scene in described_scenes(seed):
+        yield from scene.captions
+        for question in scene.questions:
             yield f"{question.text} {question.answer}"
 
 
@@ -64,27 +96,23 @@ def language_model_texts(seed: int, separator: str = " ", lists: int = 0) -> Ite
     """
     generator = np.random.default_rng([seed, 1])
 
-    def after(context: str) -> str:
-        return context + (separator if generator.random() < PACKED_SHARE else " ")
-
-    def listed(words: list[str]) -> list[str]:
-        repeated = [word for word in words for _ in range(int(generator.integers(1, REPEATS + 1)))]
-        return [repeated[i] for i in generator.permutation(len(repeated))]
-
-    for captions, questions, words in described_scenes(seed):
+    for scene in described_scenes(seed):
+        captions, words = scene.captions, scene.words
         yield captions[0]
         yield f"a photo of {captions[1]}"
         yield f"{captions[2]}. {captions[0]}"
-        shuffled = listed(words)
+        shuffled = listed(words, generator)
         told = " ".join(shuffled) if generator.random() < KEYWORD_SHARE else captions[2]
-        yield after(told) + captions[1]
-        yield after(" ".join(reversed(shuffled))) + captions[0]
-        for question in questions:
+        yield after(told, separator, generator) + captions[1]
+        yield after(" ".join(reversed(shuffled)), separator, generator) + captions[0]
+        for question in scene.questions:
             prompt = PROMPTS[int(generator.integers(len(PROMPTS)))].format(question.text)
             told = captions[int(generator.integers(len(captions)))]
-            yield (after(told) if generator.random() < CONTEXT_SHARE else "") + f"{prompt} {question.answer}"
+            yield (
+                after(told, separator, generator) if generator.random() < CONTEXT_SHARE else ""
+            ) + f"{prompt} {question.answer}"
         for number in range(lists):
-            yield " ".join(listed(words)) + separator + captions[number % len(captions)]
+            yield " ".join(listed(words, generator)) + separator + captions[number % len(captions)]
 
 
 def batches_by_length(texts: Iterator[str], batch_size: int, generator: np.random.Generator) -> Iterator[list[str]]:
@@ -101,10 +129,10 @@ def vocabulary(seed: int, scenes: int = 5000) -> list[str]:
     words = set()
     for concept in concepts:
         words.update(f"{concept.name} {concept.plural} {concept.group} {concept.synonym}".split())
-    for (captions, questions, _), _ in zip(described_scenes(seed), range(scenes), strict=False):
-        for caption in captions:
+    for scene in islice(described_scenes(seed), scenes):
+        for caption in scene.captions:
             words.update(caption.split())
-        for question in questions:
+        for question in scene.questions:
             words.update(question.text.replace("?", "").split())
             for answer in question.answers:
                 words.update(answer.split())

@@ -50,7 +50,7 @@ class QuestionWriter:
 
     def questions(self, scene: Scene, generator: np.random.Generator) -> list[Question]:
         """Three different questions about the scene."""
-        drafts = [self._how_many(scene, generator), self._yes_no(scene, generator)]
+        drafts = [self._how_many(scene, generator), self.yes_no(scene, generator)]
         others = [self._ground(scene, generator), *self._what(scene, generator)]
         drafts += [others[i] for i in generator.permutation(len(others))]
         found: list[Question] = []
@@ -72,7 +72,8 @@ class QuestionWriter:
         text = f"how many {self.concepts[kind].plural} are there?"
         return Question(text=text, kind="how many", answer_type="number", answer=answer, answers=answers)
 
-    def _yes_no(self, scene: Scene, generator: np.random.Generator) -> Question:
+    def yes_no(self, scene: Scene, generator: np.random.Generator) -> Question:
+        """Whether there is a thing, or the ground has a colour: as often yes as no."""
         about_ground = generator.random() < 0.25
         pair = ("ground yes", "ground no") if about_ground else ("thing yes", "thing no")
         told = [self._told[answer] for answer in pair]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertTokenizer, OPTForCa
 
 from blip2_train.cli.demo_assets.command import ASSETS
 from blip2_train.cli.demo_assets.concept_list import PLURALS, SYNONYMS
-from blip2_train.cli.demo_assets.language_models import hide_spans, split_example
+from blip2_train.cli.demo_assets.exercises import exercises
+from blip2_train.cli.demo_assets.language_models import ASKED_LENGTH, causal_batches, hide_spans, split_example
 from blip2_train.cli.demo_assets.sheets import parse_pictures
 from blip2_train.cli.demo_assets.texts import vocabulary
 from blip2_train.cli.demo_assets.tower import ARCHITECTURE, PATCH_SIZE, TIMM_NAME
@@ -30,6 +33,7 @@ from blip2_train.data.emoji_scenes.concepts import SHEET_COLUMNS, SPRITE_SIZE, S
 from blip2_train.data.emoji_scenes.render import render
 from blip2_train.data.emoji_scenes.scenes import GROUNDS, SCENE_SIZE, Item, Scene
 
+NEWLINE = AutoTokenizer.from_pretrained(ASSETS / "opt")("\n", add_special_tokens=False).input_ids[-1]
 MANIFEST = json.loads((ASSETS / "manifest.json").read_text())
 
 
@@ -123,19 +127,63 @@ def test_every_word_of_the_world_is_one_piece() -> None:
     assert all(len(tokenizer.tokenize(word)) == 1 for word in words)
 
 
-def test_opt_behaves_like_opt() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "opt")
+@pytest.mark.parametrize("name", ["opt", "opt_instruct"])
+def test_opt_behaves_like_opt(name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / name)
     ids = tokenizer("a photo of two foxes\n").input_ids
     newline = tokenizer("\n", add_special_tokens=False).input_ids
     assert ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id == 2
     assert tokenizer.pad_token_id == 1
     assert newline == [ids[-1]]
-    model = OPTForCausalLM.from_pretrained(ASSETS / "opt").eval()
+    model = OPTForCausalLM.from_pretrained(ASSETS / name).eval()
     start = tokenizer("a photo of", return_tensors="pt").input_ids
     said = model.generate(start, max_new_tokens=20, do_sample=False, eos_token_id=newline[0], pad_token_id=1)
     assert said[0, -1] == newline[0], tokenizer.decode(said[0])
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 2e6
-    assert MANIFEST["opt"]["perplexity"] < 8
+    assert MANIFEST[name]["perplexity"] < 8
+
+
+def test_instructed_opt_answers_from_text() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "opt_instruct")
+    model = OPTForCausalLM.from_pretrained(ASSETS / "opt_instruct").eval()
+    told = "a fox and three guitars on a blue ground</s>"
+    assert MANIFEST["opt_instruct"]["answer_accuracy"] > 0.9
+    expected = {"is there a fox": "yes", "is there a dog": "no", "is there a guitar": "yes"}
+    expected |= {"is the ground blue": "yes", "is the ground red": "no", "what color is the ground": "blue"}
+    for question, answer in expected.items():
+        ids = tokenizer(f"{told}Question: {question}? Short answer:", return_tensors="pt").input_ids
+        said = model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=NEWLINE)
+        assert tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True).strip() == answer, question
+
+
+def test_instructed_opt_learns_answers_from_texts_with_questions() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "opt_instruct")
+    answered = whole = 0
+    for batch in islice(causal_batches(tokenizer, exercises(3, "</s>"), 3, answers_only=True), 16):
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            text, learned = tokenizer.decode(ids), tokenizer.decode(labels[labels >= 0])
+            if "?" in text:
+                lines = text.replace("<pad>", "").splitlines()
+                cut_off = len(ids) == ASKED_LENGTH and not text.endswith("\n")
+                lines = lines[: len(lines) - cut_off]
+                answers = [" " + re.split(r"\? (?:(?:Short a|A)nswer: )?", line)[1] for line in lines]
+                assert learned.splitlines()[: len(lines)] == answers
+                answered += len(lines)
+            else:
+                assert "</s>" + learned == text.replace("<pad>", "")
+                whole += 1
+    assert answered > 1000 and whole > 100
+
+
+def test_drills_are_told_rightly() -> None:
+    said = []
+    for text in islice((text for text in exercises(5, "</s>") if re.search(r"^a [a-z ]+\? ", text, re.M)), 200):
+        told, drill = text[: (start := text.rindex("a ", 0, text.index("?")))], text[start:]
+        for word, answer in re.findall(r"a ([a-z ]+)\? (yes|no)\n", drill):
+            names = {word, next((c.plural for c in load_concepts() if c.name == word), word)}
+            assert any(re.search(rf"\b{name}\b", told) for name in names) == (answer == "yes"), text
+            said.append(answer)
+    assert 0.3 < said.count("yes") / len(said) < 0.7
 
 
 def test_t5_answers_from_text() -> None:
