@@ -19,7 +19,7 @@ from blip2_train.checkpoints.files import checkpoint_weights, read_training_stat
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
-from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
+from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export, planned_space
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError, RunStopped, TrainingError
 from blip2_train.models.freezing import describe_parameters
@@ -28,11 +28,10 @@ from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
 from blip2_train.training.checkpoint_files import CheckpointFiles
 from blip2_train.training.data_module import ImageTextDataModule
-from blip2_train.training.disk_space import check_space, checkpoint_bytes, weight_bytes
+from blip2_train.training.disk_space import FIX
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
-from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.run_log import RESULTS, RunCSVLogger, draw_curves, write_results
 
 
@@ -165,16 +164,12 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
 
 def _check_disk(run: Run) -> None:
     """Refuse a run whose checkpoints will not fit; processes of other machines take the first one's word."""
-    newest = sum(part.keep for part in run.trainer.checkpoint_callbacks if isinstance(part, RunCheckpoints))
-    kept = newest + 2 * (run.best is not None)  # a new best is written before the one before is removed
     problem = ""
     if run.trainer.is_global_zero:
-        try:
-            note = check_space(run.folder, checkpoint_bytes(run.module.model), kept, weight_bytes(run.module.model))
-            if note:
-                overview.say(note)
-        except ConfigError as error:
-            problem = str(error)
+        space = planned_space(run.config, run.module.model)
+        if space.tight:
+            overview.say(f"warning: disk space is tight: {space.text}")
+        problem = "" if space.fits else f"disk: {space.text}; {FIX}"
     if problem := gather_objects(problem)[0]:
         raise ConfigError(problem)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ checkpoint=last:<recipe> is the newest export of a recipe here; checkpoints.capt
 checkpoints.retrieval= name one for a kind of task. An evaluation that was stopped goes on with
 paths.run_dir=<its folder>; several processes share the work: torchrun --nproc_per_node=8 scripts/evaluate.py …"""
 
+_ROOM = "make room there, or write to another disk (paths.output_dir=…)"
+_RIGHTS = "it needs other rights, or name another place (for what is written: paths.output_dir=…)"
+_FIXES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS}
+
 
 def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> int:
     """Run a command; what a user can mend becomes one line on stderr.
@@ -52,8 +57,9 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         arguments: `sys.argv[1:]` if None.
 
     Returns:
-        0, or 2 after a `Blip2TrainError` or on a full disk (with BLIP2_TRACEBACK=1 the traceback is shown too), 130
-        after Ctrl-C, 143 or 138 after SIGTERM or SIGUSR1 stopped a run that was saved (0 in all but its first process).
+        0, or 2 after a `Blip2TrainError` or where the disk is full or forbidden (with BLIP2_TRACEBACK=1 the traceback
+        is shown too), 130 after Ctrl-C, 141 if nobody reads the output, 143 or 138 after SIGTERM or SIGUSR1 stopped a
+        run that was saved (0 in all but its first process).
     """
     try:
         main(list(sys.argv[1:] if arguments is None else arguments))
@@ -62,10 +68,13 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
             raise
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output had seen enough: `… --list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("BLIP2_TRACEBACK") == "1":
+        if error.errno not in _FIXES or os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
-        print(f"error: {error}: make room there, or write to another disk (paths.output_dir=…)", file=sys.stderr)
+        print(f"error: {error}: {_FIXES[error.errno]}", file=sys.stderr)
         return 2
     except RunStopped as stop:
         return stop.status

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from blip2_train.errors import ConfigError
 from blip2_train.models.freezing import kept_names
 
 TIGHT = 1.25
 """Below this many times the need, a run is told that space is tight: other files grow too."""
+
+
+FIX = "make room, keep fewer (callbacks.checkpoint.keep), or give paths.output_dir on another disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a run will write and what is free, in bytes and in words."""
+
+    need: int
+    free: int
+    text: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be written."""
+        return self.need <= self.free
+
+    @property
+    def tight(self) -> bool:
+        """Whether it can hardly be written."""
+        return self.fits and TIGHT * self.need > self.free
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -25,31 +47,24 @@ def checkpoint_bytes(model: nn.Module) -> int:
     return weight_bytes(model) + sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
-def check_space(folder: Path, checkpoint: int, kept: int, export: int) -> str:
+def measure_space(folder: Path, checkpoint: int, export: int, *, newest: int, best: int) -> Space:
     """Compare what a run will write with what is free.
 
     Args:
         folder: The run folder, which need not exist; its checkpoints make room for new ones.
         checkpoint: Bytes of one.
-        kept: Checkpoints that are kept; each time one more is written before one is removed.
         export: Bytes of it.
-
-    Returns:
-        A warning if it is tight, else an empty string.
-
-    Raises:
-        ConfigError: if it does not fit.
+        newest: Newest checkpoints that are kept; each time one more is written before one is removed.
+        best: 1 if that of the best validation is kept beside them.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     present = sum(path.stat().st_size for path in folder.glob("checkpoints/*.ckpt"))
-    need, free = max(0, (kept + 1) * checkpoint - present) + export, shutil.disk_usage(place).free
-    what = (
-        f"the run will write {_size(need)} ({kept + 1} checkpoints of {_size(checkpoint)}, one of them for a moment, "
-        f"and an export of {_size(export)}), and {_size(free)} are free in {place}"
+    need, free = max(0, (newest + best + 1) * checkpoint - present) + export, shutil.disk_usage(place).free
+    text = (
+        f"the run will write {_size(need)} ({newest} newest, {best} best and one more checkpoint while it is written, "
+        f"{_size(checkpoint)} each, and an export of {_size(export)}), and {_size(free)} are free in {place}"
     )
-    if free < need:
-        raise ConfigError(f"disk: {what}; make room, or give paths.output_dir on another disk")
-    return f"warning: disk space is tight: {what}" if free < TIGHT * need else ""
+    return Space(need, free, text)
 
 
 def _size(count: int) -> str:

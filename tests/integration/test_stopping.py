@@ -122,7 +122,8 @@ def test_a_disk_that_will_be_full_is_refused_before_anything_is_written(
     place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert "2 checkpoints" in refusal("refused") and not (place / "refused").exists()
+    line = refusal("refused")
+    assert "1 newest, 0 best and one more" in line and "output_dir" in line and not (place / "refused").exists()
 
 
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(

@@ -1,5 +1,9 @@
+import errno
+import subprocess
+import sys
+
 import yaml
-from pytest import CaptureFixture, MonkeyPatch, raises
+from pytest import CaptureFixture, MonkeyPatch, mark, raises
 
 from blip2_train.cli.compose import compose, recipes
 from blip2_train.cli.terminal import config_from, run_command
@@ -55,3 +59,22 @@ def test_errors_become_one_line(capsys: CaptureFixture[str], monkeypatch: Monkey
 def test_mistakes_of_ours_keep_their_traceback() -> None:
     with raises(ZeroDivisionError):
         run_command(lambda _: print(1 / 0), [])
+
+
+@mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_place_that_cannot_be_written_to_is_one_line(capsys: CaptureFixture[str], number: int) -> None:
+    def write(_: list[str]) -> None:
+        raise OSError(number, "it does not go", "/some/place")
+
+    assert run_command(write, []) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'/some/place'" in line and "paths.output_dir=" in line
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    code = "import sys; from blip2_train.cli.terminal import run_command; "
+    code += "sys.exit(run_command(lambda _: [print('line', flush=True) for _ in range(10**5)]))"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", '"$0" -c "$1" | head -1', sys.executable, code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")

@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from blip2_train.cli.run_folder import find_checkpoint
-from blip2_train.errors import ConfigError
 from blip2_train.training import checkpoint_files
 from blip2_train.training.checkpoint_files import CheckpointFiles
-from blip2_train.training.disk_space import check_space, checkpoint_bytes, weight_bytes
+from blip2_train.training.disk_space import checkpoint_bytes, measure_space, weight_bytes
 from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.stop_signals import StopSignals
 
@@ -36,24 +35,21 @@ def test_what_a_checkpoint_takes() -> None:
     assert (weight_bytes(model), checkpoint_bytes(model)) == (60, 180)
 
 
-def test_a_disk_that_will_be_full_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "not" / "yet"
-    with_free(monkeypatch, 6 * GB - 1)
-    with pytest.raises(ConfigError, match=r"6\.0 GB \(2 checkpoints of 2\.5 GB.*export of 1\.0 GB.*output_dir"):
-        check_space(folder, 5 * GB // 2, 1, GB)
-    with_free(monkeypatch, 6 * GB)
-    assert "tight" in check_space(folder, 5 * GB // 2, 1, GB)
-    with_free(monkeypatch, 9 * GB)
-    assert check_space(folder, 5 * GB // 2, 1, GB) == ""
+    for free, fits, tight in ((6 * GB - 1, False, False), (6 * GB, True, True), (9 * GB, True, False)):
+        with_free(monkeypatch, free)
+        space = measure_space(folder, 5 * GB // 2, GB, newest=1, best=0)
+        assert (space.need, space.free, space.fits, space.tight) == (6 * GB, free, fits, tight)
+    assert "write 6.0 GB (1 newest, 0 best and one more" in space.text and "2.5 GB each" in space.text
 
 
 def test_checkpoints_that_are_there_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step_0000001.ckpt").write_bytes(bytes(1000))
-    with_free(monkeypatch, 1500)
-    check_space(tmp_path, 1000, 1, 500)
-    with pytest.raises(ConfigError):
-        check_space(tmp_path / "other", 1000, 1, 500)
+    with_free(monkeypatch, 2500)
+    assert measure_space(tmp_path, 1000, 500, newest=1, best=1).fits
+    assert not measure_space(tmp_path / "other", 1000, 500, newest=1, best=1).fits
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
