@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -68,17 +68,15 @@ def _asked(scene: DescribedScene, reads_list: bool, separator: str, generator: n
 
 def _drill(scene: DescribedScene, generator: np.random.Generator) -> str:
     """Words, half of them of the scene, each with yes or no and a line end."""
-    things = load_concepts()
-    present = [things[kind].name for kind in scene.scene.counts]
+    things = [concept.name for concept in load_concepts()]
+    present, ground = [things[kind] for kind in scene.scene.counts], scene.scene.ground
     lines = []
     for _ in range(int(generator.integers(DRILL_LENGTH[0], DRILL_LENGTH[1] + 1))):
-        yes = generator.random() < 0.5
+        of_scene = generator.random() < 0.5
         if generator.random() < GROUND_SHARE:
-            word = scene.scene.ground if yes else GROUNDS[int(generator.integers(len(GROUNDS)))]
+            choices: Sequence[str] = [ground] if of_scene else GROUNDS
         else:
-            word = (present if yes else [thing.name for thing in things])[
-                int(generator.integers(len(present if yes else things)))
-            ]
-        right = word == scene.scene.ground or word in present
-        lines.append(f"a {word}? {'yes' if right else 'no'}\n")
+            choices = present if of_scene else things
+        word = choices[int(generator.integers(len(choices)))]
+        lines.append(f"a {word}? {'yes' if word == ground or word in present else 'no'}\n")
     return "".join(lines)
