@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -103,6 +104,8 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return value
 
 
+patience: timedelta | None = None
+"""How long an exchange waits for the other processes; None = as long as torch does."""
 _cpu_group: Any = None
 
 
@@ -112,7 +115,7 @@ def _group_for_plain_numbers() -> Any:
     if dist.get_backend() == "gloo":
         return None
     if _cpu_group is None:
-        _cpu_group = dist.new_group(backend="gloo")
+        _cpu_group = dist.new_group(backend="gloo", timeout=patience)
     return _cpu_group
 
 

@@ -17,6 +17,7 @@ from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
 HERE = Path(__file__).parent
+TORCHRUN = ("-m", "torch.distributed.run", "--local-addr=127.0.0.1", "--shutdown-timeout=2")
 
 
 def write_data(folder: Path) -> Path:
@@ -33,6 +34,7 @@ def start(
     kill_at: int | None = None,
     kill_by: signal.Signals = signal.SIGKILL,
     code: int = 0,
+    launcher: Sequence[str] = (),
 ) -> str:
     """Run the training command in a process of its own and wait for it; what it printed.
 
@@ -43,23 +45,37 @@ def start(
         kill_at: Step after which it kills itself.
         kill_by: The signal by which it does.
         code: The exit status that is expected.
+        launcher: What starts it, as options of Python: `TORCHRUN` and its own.
     """
+    process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, launcher=launcher)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == code, output[-3000:] + errors[-3000:]
+    return output + errors
+
+
+def begin(
+    folder: Path,
+    *overrides: str,
+    base: Sequence[str] | None = None,
+    kill_at: int | None = None,
+    kill_by: signal.Signals = signal.SIGKILL,
+    launcher: Sequence[str] = (),
+) -> subprocess.Popen[str]:
+    """The same without waiting."""
     folder.mkdir(exist_ok=True)
     record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}, "
     record += f"kill_by: {int(kill_by)}}}"
     paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parent, HERE, HERE / "integration"))])
-    cache, child = str(folder.parent / "cache"), HERE / "integration/training_child.py"
-    done = subprocess.run(
-        [sys.executable, str(child), *(base or arguments(folder)), f"callbacks.record={record}", *overrides],
+    cache, child = str(folder.parent / "cache"), str(HERE / "integration/training_child.py")
+    settings = [*(base or arguments(folder)), f"callbacks.record={record}", *overrides]
+    return subprocess.Popen(
+        [sys.executable, *launcher, child, *settings],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
         start_new_session=True,
-        check=False,
     )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 def run_folder(folder: Path) -> Path:

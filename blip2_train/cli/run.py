@@ -152,7 +152,7 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         (run.folder / "config.yaml").write_text(run.module.run_config, encoding="utf-8")
         for logger in run.trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(run.config))  # type: ignore[arg-type]
-            if isinstance(logger, RunCSVLogger) and checkpoint is not None:
+            if isinstance(logger, RunCSVLogger):
                 logger.keep_until(run.data.first_step)
     overview.announce_plan(run.data.plan())
     if run.config.accumulate > 1 and run.module.stage == "stage1":

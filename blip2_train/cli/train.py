@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import config_from, run_command
@@ -17,14 +18,15 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     from blip2_train.cli.run import train  # loads Lightning: not for a list of recipes
+    from blip2_train.training.lost_contact import lost_contact_in_one_line
 
-    if config.resume_from is None:
-        train(config)
-        return
-    checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
-    config = config_from([*arguments, f"paths.run_dir='{run_folder_of(checkpoint)}'"], ABOUT, USAGE)
-    assert config is not None
-    train(config, checkpoint)
+    checkpoint = None
+    if config.resume_from is not None:
+        checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
+        config = config_from([*arguments, f"paths.run_dir='{run_folder_of(checkpoint)}'"], ABOUT, USAGE)
+        assert config is not None
+    with lost_contact_in_one_line(Path(config.paths.run_dir)):
+        train(config, checkpoint)
 
 
 def command() -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, largest_over_processes
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.training.base import TrainingModule
@@ -41,6 +42,13 @@ class SkipNonFinite(Callback):
         self.skipped, self.in_a_row = 0, 0
         self._batches: list[Batch] = []
         self._losses: list[Tensor] = []
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Drop what an interrupted run wrote of steps that are repeated now."""
+        if trainer.is_global_zero and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # what a kill cut short has no end
+            kept = [line for line in lines if json.loads(line)["step"] <= trainer.global_step]
+            write_whole(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int

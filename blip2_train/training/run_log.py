@@ -54,11 +54,16 @@ class RunCSVLogger(Logger):
             csv.DictWriter(file, self._columns).writerow(row)
 
     def keep_until(self, step: int) -> None:
-        """Go on with the rows that an interrupted run wrote up to `step`; later ones will be written again."""
+        """Go on with the rows that an interrupted run wrote up to `step`; later ones will be written again.
+
+        With step 0 none stays: a run that was killed before its first checkpoint begins anew in the same folder.
+        """
         rows = [row for row in read_metrics(self._path) if int(row["step"]) <= step]
         self._columns = list(rows[0]) if rows else []
         if self._columns:
             self._rewrite(rows)
+        else:
+            self._path.unlink(missing_ok=True)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.freezing import kept_names
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_queries import ImageQueryModel
+from blip2_train.training.lost_contact import PATIENCE, wait_at_most
 
 _USES_THE_MODEL = ("training_step", "validation_step", "on_validation_epoch_end")
 
@@ -32,10 +33,13 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Lightning's own checkpoints of divided models number the optimiser's state otherwise than those of whole ones; here
     both are the same, so that a run goes on with or without this strategy, on any number of processes.
+
+    Args:
+        patience: Seconds that a process waits for the others, see `DataParallelStrategy`.
     """
 
-    def __init__(self) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(self, patience: float = PATIENCE) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=wait_at_most(patience))
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:

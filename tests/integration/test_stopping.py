@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -124,6 +125,21 @@ def test_a_disk_that_will_be_full_is_refused_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     line = refusal("refused")
     assert "1 newest, 0 best and one more" in line and "output_dir" in line and not (place / "refused").exists()
+
+
+def test_output_that_is_read_only_is_one_line(
+    place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def read_only(path: Any, *arguments: Any, **options: Any) -> None:
+        if str(path).startswith(str(place / "read_only")):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", read_only)
+    line = refusal("read_only")
+    assert "Read-only file system" in line and str(place / "read_only") in line and "paths.output_dir=" in line
 
 
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(

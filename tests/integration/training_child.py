@@ -38,6 +38,19 @@ class Recorder(Callback):
             subprocess.run(["bash", "-c", f"kill -{int(self.kill_by)} -- -{os.getpgrp()}"], check=False)
 
 
+class Fall(Callback):
+    """The last process sends itself a signal after an optimiser step: by SIGKILL it dies, by SIGSTOP it hangs."""
+
+    def __init__(self, step: int, by: int) -> None:
+        self.step, self.by = step, by
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == trainer.world_size - 1:
+            os.kill(os.getpid(), self.by)
+
+
 class Poison(Callback):
     """Puts a NaN into the last rank's pictures at some optimiser steps."""
 

@@ -1,0 +1,108 @@
+"""The settings of a kill test, taken out of a command line that otherwise holds those of its runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from blip2_train.cli.value_types import nearest
+from blip2_train.errors import ConfigError
+
+SYNTAX = """\
+  kills=<n>                  SIGKILLs of each part (20)
+  processes=<n>              of the run that has to end the same bit for bit (2)
+  other_processes=<a,b,…>    of the second part, another number at each continuation; none = leave it out (1,2)
+  workers=<n>                reading processes of each process (2)
+  kill_seed=<n>              decides the moments (0)
+  output=<folder>            new or empty (outputs/kill_test/<date and time>)
+  --help                     this text
+
+Any other setting goes to the runs (steps=200, experiment=demo_stage2_opt, checkpoint_every=10). They are, if nothing is
+said, stage 1 of the demo on a small embedded world, in 120 steps with a checkpoint every 5."""
+SMALL = (
+    "experiment=demo_stage1",
+    "steps=120",
+    "global_batch_size=8",
+    "validate_every=40",
+    "checkpoint_every=5",
+    "log_every=1",
+    "optim.warmup_steps=10",
+)
+SMALL_WORLD = (
+    "data.prepare.train_scenes=90",  # an epoch ends inside a batch of 8
+    "data.prepare.val_scenes=16",
+    "data.prepare.test_scenes=8",
+    "data.prepare.nocaps_scenes=8",
+    "data.prepare.samples_per_shard=20",
+)
+_SET_HERE = {
+    "resume_from": "the test decides it",
+    "trainer.devices": "pass processes=",
+    "data.num_workers": "pass workers=",
+    "paths.run_dir": "pass output=",
+    "paths.output_dir": "pass output=",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KillOptions:
+    """What to kill, and how often."""
+
+    kills: int = 20
+    processes: int = 2
+    other_processes: tuple[int, ...] = (1, 2)
+    workers: int = 2
+    kill_seed: int = 0
+    output: Path = field(default_factory=lambda: Path("outputs/kill_test") / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    settings: tuple[str, ...] = ()
+    """Of every run."""
+
+    def __post_init__(self) -> None:
+        for name in ("kills", "processes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.workers < 0:
+            raise ConfigError(f"workers must be 0 or more, got {self.workers}")
+        if self.other_processes and min(self.other_processes) < 1:
+            raise ConfigError(f"other_processes must be 1 or more each, got {min(self.other_processes)}")
+        if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
+            raise ConfigError(f"output={self.output} is not empty; name a new folder, or remove it")
+
+
+_OWN = tuple(part.name for part in fields(KillOptions) if part.name != "settings")
+
+
+def read_options(arguments: Sequence[str]) -> KillOptions:
+    """The test's options, with the settings that belong to its runs.
+
+    Raises:
+        ConfigError: if a value cannot be used, or a setting is what the test decides.
+    """
+    given: dict[str, Any] = {}
+    settings = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key == "output":
+            given[key] = Path(value).expanduser()
+        elif equals and key == "other_processes":
+            given[key] = () if value == "none" else tuple(_number(key, part) for part in value.strip("[]").split(","))
+        elif equals and key in _OWN:
+            given[key] = _number(key, value)
+        elif key.lstrip("+~") in _SET_HERE:
+            raise ConfigError(f"{key} cannot be set in a kill test: {_SET_HERE[key.lstrip('+~')]}")
+        elif "." not in key and (close := nearest(key, _OWN, 0.8)):
+            raise ConfigError(f"there is no setting {key!r}; did you mean {close!r}?")
+        else:
+            settings.append(argument)
+    world = () if any(setting.startswith(("experiment=", "data=")) for setting in settings) else SMALL_WORLD
+    return KillOptions(settings=(*SMALL, *world, *settings), **given)
+
+
+def _number(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}={value}: {value!r} is no whole number") from error

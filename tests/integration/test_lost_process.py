@@ -1,0 +1,32 @@
+"""A process that dies or hangs ends the whole run in time, with one line that says what happened."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from training_process import TORCHRUN, run_folder, start, write_data
+
+TWO = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=2", "trainer.strategy.patience=15")
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (signal.SIGKILL, "one of them died"),
+        (signal.SIGSTOP, "silent for more than the 15 s of trainer.strategy.patience"),
+    ],
+)
+def test_a_lost_process_ends_the_run(tmp_path: Path, by: signal.Signals, words: str) -> None:
+    folder = write_data(tmp_path) / by.name
+    fall = f"callbacks.fall={{_target_: training_child.Fall, step: 5, by: {int(by)}}}"
+    began = time.monotonic()
+    printed = start(folder, *TWO, fall, launcher=(*TORCHRUN, "--standalone", "--nproc-per-node=2"), code=1)
+    (line,) = [line for line in printed.splitlines() if "error: " in line and "lost contact" in line]
+    assert words in line and "process 0 of 2" in line, line
+    run = run_folder(folder)
+    assert f"resume_from={run}" in line and [p.name for p in run.glob("checkpoints/*")] == ["step_0000003.ckpt"]
+    assert "Traceback" not in printed.partition("lost contact")[0], printed
+    assert time.monotonic() - began < 120, "it ended by a limit of the test, not by its own"
