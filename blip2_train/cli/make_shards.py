@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
@@ -15,11 +14,13 @@ import yaml
 from blip2_train.cli.predict_output import Bar
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.value_types import misfit, nearest
+from blip2_train.data.prepare.destination import open_destination
 from blip2_train.data.prepare.engine import LocalEngine
 from blip2_train.data.prepare.exclusion import read_exclusions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.preparation import INDEX, REJECTED, Preparation
+from blip2_train.data.prepare.preparation import REJECTED, Preparation
+from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
 
 ABOUT = """\
@@ -31,7 +32,7 @@ usage: python scripts/make_shards.py source=<what> output=<folder> [key=value â€
 
   source=<what>           tar shards (folder, 'glob*.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json with captions (COCO,
                           Karpathy, Visual Genome's regions, rows); .parquet with paths or pictures
-  output=<folder>         a new one, or that of the same command before
+  output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
   images=<folder>         where the paths of the source start, or a glob of several (the source's own folder)
   split=<a+b>             which pictures, of a source with splits
   picture_column=<name>   column or key of the picture, where it is not a usual one; likewise caption_column
@@ -82,15 +83,17 @@ def main(arguments: list[str]) -> None:
     columns = request.picture_column, request.caption_column
     source = open_pairs(request.source, request.images, request.split, *columns)
     excluded = read_exclusions(request.exclude, request.exclude_split)
-    folder = Path(request.output).expanduser()
-    preparation = Preparation(source=source, folder=folder, options=options, excluded=excluded)
+    folder = open_destination(request.output)
+    preparation = Preparation(
+        source=source, folder=folder.folder, options=options, excluded=excluded, destination=folder
+    )
     with _Shown() as shown:
         index = preparation.run(LocalEngine(request.workers or _cores()), shown)
     counts = dict(index["rejected"])
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
     print(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
-    print(f"rejected:  {listed}; see {folder / REJECTED}")
-    print(f"index:     {folder / INDEX}")
+    print(f"rejected:  {listed}; see {folder}/{REJECTED}")
+    print(f"index:     {folder}/{INDEX}")
     if excluded and "excluded" not in counts:
         print(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
 

@@ -75,7 +75,8 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
     run = build(config, show=True)
     run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
     try:
-        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        resume = None if checkpoint is None else str(checkpoint)
+        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
     except RunStopped as stop:
         overview.say(f"{stop} and saved in {run.folder}; the same command goes on from there with resume_from=last")
         raise

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.local_copy import local_copy
 from blip2_train.data.order import stable_seed
-from blip2_train.data.picture_folders import PictureFolders
+from blip2_train.data.picture_folders import open_pictures
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, Record
+from blip2_train.data.storage import Storage, is_remote
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
@@ -34,6 +35,7 @@ class AnnotationSource:
         name: name of the source in plans and records.
         picture_column: column or key of the picture's path, where it is not a usual one.
         caption_column: column or key of the caption.
+        storage: how a file or folder on remote storage is reached.
 
     Raises:
         ShardError: if the file or the folder cannot be read, the layout is another, the split is empty, or there are
@@ -48,11 +50,13 @@ class AnnotationSource:
         name: str,
         picture_column: str | None = None,
         caption_column: str | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self.name = name
         self.files = 1
-        self._file = Path(path).expanduser()
-        self._folders = PictureFolders(str(self._file.parent) if images is None else images)
+        self._file = local_copy(path, storage)
+        beside = path.rpartition("/")[0] if is_remote(path) else str(self._file.parent)
+        self._folders = open_pictures(beside if images is None else images, storage)
         self._pictures = read_annotations(self._file, split, picture_column, caption_column)
         if not self._pictures:
             raise ShardError(f"{self._file} names no picture; give a file with at least one")

@@ -13,9 +13,10 @@ import numpy as np
 from blip2_train.data.annotation_files import CAPTION_COLUMNS, PICTURE_COLUMNS
 from blip2_train.data.annotations import identity_of
 from blip2_train.data.order import stable_seed
-from blip2_train.data.picture_folders import PictureFolders
+from blip2_train.data.picture_folders import open_pictures
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, Record
+from blip2_train.data.storage import AnyFile, RemoteFile, Storage, is_remote
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
 
@@ -48,7 +49,7 @@ class ParquetSource:
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[AnyFile],
         images: str | None,
         name: str,
         picture_column: str | None = None,
@@ -56,8 +57,9 @@ class ParquetSource:
     ) -> None:
         self.name, self.files = name, len(files)
         self._paths = list(files)
-        self.size = sum(path.stat().st_size for path in self._paths)
-        self._folders = PictureFolders(str(self._paths[0].parent) if images is None else images)
+        self._sizes = [path.size if isinstance(path, RemoteFile) else path.stat().st_size for path in self._paths]
+        self.size = sum(self._sizes)
+        self._folders = open_pictures(str(self._paths[0].parent) if images is None else images)
         opened = [_open(path) for path in self._paths]
         columns = opened[0].schema_arrow.names
         self._picture = _column(self._paths[0], columns, picture_column, _PICTURES, "picture_column")
@@ -116,9 +118,8 @@ class ParquetSource:
 
     def fingerprint(self) -> str:
         """Hash of the files' names, sizes and numbers of rows, in order."""
-        parts = [
-            f"{path.name}:{path.stat().st_size}:{end}" for path, end in zip(self._paths, self._file_ends, strict=True)
-        ]
+        files = zip(self._paths, self._sizes, self._file_ends, strict=True)
+        parts = [f"{path.name}:{size}:{end}" for path, size, end in files]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
     def _content(self, value: Any) -> bytes:
@@ -152,7 +153,7 @@ class ParquetSource:
 class _Cursor:
     """Reads a row group forwards, a batch of rows at a time."""
 
-    def __init__(self, path: Path, inner: int, columns: Sequence[str], group: int, start: int) -> None:
+    def __init__(self, path: AnyFile, inner: int, columns: Sequence[str], group: int, start: int) -> None:
         self.group = group
         """Number of the group among those of all files."""
         self.start = self.end = start
@@ -170,10 +171,12 @@ class _Cursor:
         return {name: column[number - self.start].as_py() for name, column in self._columns.items()}
 
 
-def parquet_files(path: str | Sequence[str]) -> list[Path]:
+def parquet_files(path: str | Sequence[str]) -> Sequence[AnyFile]:
     """The Parquet files that a file, a glob, or a folder without tar shards stands for; empty if it stands for none."""
     if not isinstance(path, str):
         return [file for item in path for file in parquet_files(item)]
+    if is_remote(path):
+        return _remote_parquet_files(path)
     place = Path(path).expanduser()
     if place.is_dir():
         return [] if any(place.glob("*.tar")) else sorted(place.glob("*.parquet"))
@@ -186,7 +189,16 @@ def parquet_files(path: str | Sequence[str]) -> list[Path]:
     return found
 
 
-def _open(path: Path) -> Any:
+def _remote_parquet_files(url: str) -> Sequence[AnyFile]:
+    try:
+        found = Storage().find(url)
+    except OSError as error:
+        raise ShardError(f"{url} cannot be listed: {error.strerror or error}") from None
+    shards = any(file.suffix == ".tar" for file in found)
+    return [] if shards else [file for file in found if file.suffix.lower() == ".parquet"]
+
+
+def _open(path: AnyFile) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
@@ -194,12 +206,12 @@ def _open(path: Path) -> Any:
             f"{path}: Parquet files are read by pyarrow, which is not installed: pip install 'blip2_train[data]'"
         ) from None
     try:
-        return ParquetFile(path, buffer_size=1 << 20)
+        return ParquetFile(Storage().open(path) if isinstance(path, RemoteFile) else path, buffer_size=1 << 20)
     except (OSError, ValueError) as error:
         raise ShardError(f"{path} is no readable Parquet file ({error}); get it again") from None
 
 
-def _column(file: Path, columns: Sequence[str], named: str | None, usual: Sequence[str], option: str) -> str:
+def _column(file: AnyFile, columns: Sequence[str], named: str | None, usual: Sequence[str], option: str) -> str:
     found = next((name for name in ([named] if named else usual) if name in columns), None)
     if found is None:
         wanted = repr(named) if named else " or ".join(map(repr, usual))

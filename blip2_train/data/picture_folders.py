@@ -6,6 +6,7 @@ from glob import glob
 from pathlib import Path
 
 from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.storage import RemoteFile, Storage, is_remote
 from blip2_train.errors import ShardError
 
 
@@ -45,3 +46,52 @@ class PictureFolders:
             return place.read_bytes()
         except OSError as error:
             raise UnusableSample("missing picture", f"{place}: {error.strerror}") from None
+
+
+class RemotePictures:
+    """A folder on remote storage.
+
+    Args:
+        folder: its address.
+        storage: how it is reached.
+    """
+
+    def __init__(self, folder: str, storage: Storage) -> None:
+        self._folder, self._storage = folder.rstrip("/"), storage
+
+    def __str__(self) -> str:
+        return self._folder
+
+    def find(self, path: str) -> RemoteFile | None:
+        """Where the picture of a path below the folder lies; None = nowhere.
+
+        Raises:
+            ShardError: if the storage does not answer.
+        """
+        try:
+            return self._storage.file(f"{self._folder}/{path}")
+        except OSError as error:
+            raise ShardError(f"{self}/{path} cannot be looked for: {error.strerror or error}") from None
+
+    def read(self, path: str) -> bytes:
+        """Content of a picture.
+
+        Raises:
+            UnusableSample: if it is missing or cannot be read.
+        """
+        address = f"{self._folder}/{path}"
+        try:
+            if (place := self._storage.file(address)) is None:
+                raise UnusableSample("missing picture", f"no {path} in {self}")
+            return self._storage.read(place)
+        except OSError as error:
+            raise UnusableSample("missing picture", f"{address}: {error.strerror or error}") from None
+
+
+def open_pictures(folders: str, storage: Storage | None = None) -> PictureFolders | RemotePictures:
+    """The pictures of a folder, here or on remote storage, or of a glob of several folders here.
+
+    Raises:
+        ShardError: if there is no such folder here.
+    """
+    return RemotePictures(folders, storage or Storage()) if is_remote(folders) else PictureFolders(folders)

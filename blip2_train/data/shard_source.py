@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.shard_index import index_folder, index_shards
+from blip2_train.data.shard_index import index_folder, index_shards, open_rows
+from blip2_train.data.shard_notes import read_notes
+from blip2_train.data.shard_reader import ShardReader
 from blip2_train.data.shard_writer import RECORD_KEYS
-from blip2_train.data.shards import list_shards
+from blip2_train.data.shards import Shard, list_shards
 from blip2_train.data.source import Place, Record
+from blip2_train.data.storage import RemoteFile, Storage
+from blip2_train.data.storage_options import StorageOptions
 from blip2_train.errors import ShardError
-
-_OPEN_SHARDS = 128
-"""Shards that a process keeps open."""
 
 
 class ShardSource:
@@ -35,22 +35,35 @@ class ShardSource:
         path: folder, glob, file, or list of these.
         name: name of the source in plans and records.
         folder: where the shard index is kept; the user's cache folder if None.
+        options: how remote storage is read, and what becomes of bad shards.
 
     Raises:
-        ShardError: if there is no shard, or no usable sample in them.
+        ShardError: if there is no shard, or no usable sample in them, or one is bad and that is to stop the run.
     """
 
-    def __init__(self, path: str | Sequence[str], name: str, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        name: str,
+        folder: Path | None = None,
+        options: StorageOptions | None = None,
+    ) -> None:
         self.name = name
-        shards = list_shards(path)
+        self._storage = Storage(options)
+        shards = list_shards(path, self._storage)
         self._names = _relative_names(shards)
-        self._index = index_shards(shards, folder or index_folder())
+        notes, missing = read_notes(shards, self._storage)
+        self._index = index_shards(shards, folder or index_folder(), self._storage, notes)
+        self._reader = ShardReader(shards, self._storage)
         self._ends = np.cumsum([index.samples for index in self._index])
-        self.rejected = tuple(sample for index in self._index for sample in index.rejected)
+        self.rejected = (*missing, *(sample for index in self._index for sample in index.rejected))
+        if self._storage.options.bad_shards == "stop":
+            for sample in self.rejected:
+                if not sample.key:  # a record of the shard itself
+                    self._reader.refuse(sample.reason, f"{sample.source}: {sample.detail}")
         self.size = sum(index.size for index in self._index)
         self.files = len(shards)
         self._rows: dict[int, NDArray[np.void]] = {}
-        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
         if len(self) == 0:
             reasons = "; ".join(f"{s.source}: {s.reason} {s.key}".strip() for s in self.rejected[:3]) or "no members"
             raise ShardError(
@@ -62,7 +75,7 @@ class ShardSource:
         return int(self._ends[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": {}, "_open": OrderedDict()}
+        return {**self.__dict__, "_rows": {}}
 
     def locate(self, number: int) -> Place:
         """Where sample `number` lies."""
@@ -76,19 +89,28 @@ class ShardSource:
             UnusableSample: if the shard no longer gives it, or its text holds no caption.
         """
         shard, row = self._row(number)
-        file = self._file(shard)
-        text, extra = (_content(file, row, kind) if row[kind] >= 0 else None for kind in ("text", "json"))
+        content = self._reader.members(shard, row)
+        text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
         captions = captions_of(text, extra)
         own_id = image_id_of(extra)
         identity = (self._names[shard], row["key"].decode()) if own_id is None else (own_id,)
         image_id = stable_seed(self.name, *identity)
-        return Record(picture=_content(file, row, "picture"), captions=captions, image_id=image_id)
+        return Record(picture=content("picture"), captions=captions, image_id=image_id)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether `read_ahead` is of use: samples lie on remote storage."""
+        return self._reader.remote
+
+    def read_ahead(self, numbers: Sequence[int]) -> None:
+        """Ask for samples that will be read next, all at once."""
+        self._reader.read_ahead([self._row(number) for number in numbers])
 
     def details(self, number: int) -> dict[str, Any]:
         """Entries of sample `number`'s `.json` that say more than its captions and what img2dataset found out."""
         shard, row = self._row(number)
         try:
-            content = json.loads(_content(self._file(shard), row, "json")) if row["json"] >= 0 else None
+            content = json.loads(self._reader.members(shard, row, ["json"])("json")) if row["json"] >= 0 else None
         except ValueError:
             return {}
         known = {*RECORD_KEYS, "captions"} - {"url"}
@@ -96,11 +118,12 @@ class ShardSource:
 
     def numbers_by_image_id(self) -> dict[int, int]:
         """Number of a sample of each picture, by the `"image_id"` of its `.json`."""
-        found = {}
+        found: dict[int, int] = {}
         for number in range(len(self)):
             shard, row = self._row(number)
-            if row["json"] >= 0 and (own := image_id_of(_content(self._file(shard), row, "json"))) is not None:
-                found[own] = number
+            if row["json"] >= 0:
+                own = image_id_of(self._reader.members(shard, row, ["json"])("json"))
+                found |= {} if own is None else {own: number}
         return found
 
     def fingerprint(self) -> str:
@@ -112,26 +135,16 @@ class ShardSource:
         """Shard of a sample, and its row of that shard's index."""
         shard = int(np.searchsorted(self._ends, number, side="right"))
         if shard not in self._rows:
+            index = self._index[shard]
             try:
-                self._rows[shard] = np.load(self._index[shard].rows, mmap_mode="r")
+                self._rows[shard] = open_rows(index, self._storage)
             except OSError as error:
+                missing = f"the index of shard {index.shard} is gone ({error}): start again, it is rebuilt"
                 raise ShardError(
-                    f"the index of shard {self._index[shard].shard} is gone ({error}): start again, it is rebuilt"
+                    missing if index.origin is None else f"{index.origin} cannot be read: {error}"
                 ) from None
         rows = self._rows[shard]
         return shard, rows[number - (int(self._ends[shard]) - len(rows))]
-
-    def _file(self, shard: int) -> BinaryIO:
-        """The open shard; the one that was not used for longest is closed when there are too many."""
-        if shard not in self._open:
-            try:
-                self._open[shard] = self._index[shard].shard.open("rb", 0)
-            except OSError as error:
-                raise UnusableSample("unreadable shard", str(error)) from None
-            if len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(shard)
-        return self._open[shard]
 
 
 def captions_of(text: bytes | None, extra: bytes | None) -> tuple[str, ...]:
@@ -171,19 +184,15 @@ def image_id_of(extra: bytes | None) -> int | None:
     return image_id if isinstance(image_id, int) else None
 
 
-def _content(file: BinaryIO, row: np.void, kind: str) -> bytes:
-    """Bytes of one member, read by offset (no shared file position, so forked processes do not disturb each other)."""
-    size = int(row[f"{kind}_size"])
-    try:
-        data = os.pread(file.fileno(), size, int(row[kind]))
-    except OSError as error:
-        raise UnusableSample("unreadable shard", str(error)) from None
-    if len(data) < size:
-        raise UnusableSample("truncated shard", f"{file.name} is shorter than when it was indexed")
-    return data
+def _relative_names(shards: Sequence[Shard]) -> list[str]:
+    """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
+    places = [_absolute(shard) for shard in shards]
+    common = os.path.commonpath([place.parent for place in places])
+    return [place.relative_to(common).with_suffix("").as_posix() for place in places]
 
 
-def _relative_names(shards: Sequence[Path]) -> list[str]:
-    """Each shard's path below the folder that all share, without the extension."""
-    common = os.path.commonpath([shard.absolute().parent for shard in shards])
-    return [shard.absolute().relative_to(common).with_suffix("").as_posix() for shard in shards]
+def _absolute(shard: Shard) -> PurePosixPath:
+    """A shard's path, of a remote one with the protocol and the bucket as folders."""
+    if isinstance(shard, RemoteFile):
+        return PurePosixPath("/" + shard.url.replace("://", "/"))
+    return PurePosixPath(shard.absolute())

@@ -5,32 +5,46 @@ from __future__ import annotations
 import glob
 import tarfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.storage import AnyFile, RemoteFile, Storage, is_remote
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+ROW_FIELDS = (*(part + what for part in ("picture", "text", "json") for what in ("", "_size")), "key")
+"""Names of what an index says of a sample."""
 _BLOCK = 512
+_REQUESTS = 16
+"""Parts of a list that are looked for at a time."""
 _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2", ".zip")
 _HINT = "give data.source as a folder with .tar files, a glob in quotes, or a list of .tar files"
 
+Shard = AnyFile
+"""A tar file."""
 _Member = tuple[str, int, int]
 """Extension (everything after the first dot), offset of the content in bytes, length in bytes."""
 
 
-def list_shards(path: str | Sequence[str]) -> list[Path]:
+def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[Shard]:
     """The shards that a folder, a glob, a file or a list of these stands for; those of one folder or glob sorted.
+
+    Args:
+        path: where they lie, on this machine or on remote storage (`s3://bucket/folder`).
+        storage: how remote storage is reached.
 
     Raises:
         ShardError: if nothing is found, a file is compressed, or a shard is named twice.
     """
-    shards: list[Path] = []
-    for item in [path] if isinstance(path, str) else list(path):
-        shards += _expand(str(item))
+    items = [path] if isinstance(path, str) else [str(item) for item in path]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        found = pool.map(lambda item: _expand(item, storage or Storage()), items)
+        shards = [shard for some in found for shard in some]
     if not shards:
         raise ShardError(f"the list of shards is empty: {_HINT}")
     for shard in shards:
@@ -42,7 +56,11 @@ def list_shards(path: str | Sequence[str]) -> list[Path]:
     return shards
 
 
-def _expand(item: str) -> list[Path]:
+def _expand(item: str, storage: Storage) -> list[Shard]:
+    return [*(_expand_remote(item, storage) if is_remote(item) else _expand_local(item))]
+
+
+def _expand_local(item: str) -> list[Path]:
     path = Path(item).expanduser()
     if path.is_file():
         return [path]
@@ -62,7 +80,23 @@ def _expand(item: str) -> list[Path]:
     raise ShardError(f"there is no file or folder {item}{braces}; {_HINT}")
 
 
-def scan_shard(path: Path) -> tuple[NDArray[np.void], list[RejectedSample]]:
+def _expand_remote(item: str, storage: Storage) -> list[RemoteFile]:
+    try:
+        found = storage.find(item)
+    except OSError as error:
+        raise ShardError(
+            f"{item} cannot be listed: {error.strerror or error}; see whether it is right, and the access to it"
+        ) from None
+    if [file.url for file in found] == [item] or glob.has_magic(item):
+        shards = found
+    else:
+        shards = [file for file in found if file.suffix == ".tar"]
+    if not shards:
+        raise ShardError(f"there is no {'.tar file in' if found else 'file or folder'} {item}; {_HINT}")
+    return shards
+
+
+def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.void], list[RejectedSample]]:
     """Find the samples of a shard without reading their contents.
 
     Members belong together when their names agree up to the first dot of the last path part (webdataset's rule); what
@@ -71,14 +105,18 @@ def scan_shard(path: Path) -> tuple[NDArray[np.void], list[RejectedSample]]:
 
     Args:
         path: tar file.
+        storage: how remote storage is reached; a remote shard is read once through.
 
     Returns:
         One row per usable sample, in order, with the fields `picture`, `text`, `json` (offsets in bytes, -1 = absent),
         `picture_size`, `text_size`, `json_size` (bytes) and `key` (UTF-8); and what was rejected.
     """
-    members, twice, damage = _read_headers(path)
+    size, file = _open(path, storage or Storage())
+    with file:
+        members, refused, damage = _read_headers(file, size)
     rejected = [
-        RejectedSample(source=str(path), key=key, reason="duplicate key", detail=detail) for key, detail in twice
+        RejectedSample(source=str(path), key=key, reason=reason, detail=detail)
+        for (key, reason), detail in refused.items()
     ]
     rows: list[tuple[int | bytes, ...]] = []
     last = next(reversed(members)) if members and damage else None
@@ -94,7 +132,7 @@ def scan_shard(path: Path) -> tuple[NDArray[np.void], list[RejectedSample]]:
         detail = f"{damage[1]}; {len(rows)} samples usable"
         rejected.append(RejectedSample(source=str(path), key="", reason=damage[0], detail=detail))
     width = max((len(row[-1]) for row in rows if isinstance(row[-1], bytes)), default=1)
-    fields = [(part + what, np.int64) for part in ("picture", "text", "json") for what in ("", "_size")]
+    fields = [(name, np.int64) for name in ROW_FIELDS[:-1]]
     return np.array(rows, dtype=[*fields, ("key", f"S{width}")]), rejected
 
 
@@ -102,41 +140,55 @@ class _Incomplete(Exception):
     """The members of a key do not make a sample."""
 
 
-def _read_headers(path: Path) -> tuple[dict[str, list[_Member]], list[tuple[str, str]], tuple[str, str] | None]:
-    """Members by key, names that come twice, and the damage (reason, detail) that ends the shard early."""
+def _open(shard: Shard, storage: Storage) -> tuple[int, BinaryIO]:
+    """The bytes that a shard has, and the shard for reading."""
+    if isinstance(shard, RemoteFile):
+        return shard.size, storage.open(shard)
+    return shard.stat().st_size, shard.open("rb")
+
+
+def _read_headers(
+    file: BinaryIO, size: int
+) -> tuple[dict[str, list[_Member]], dict[tuple[str, str], str], tuple[str, str] | None]:
+    """Members by key, details of what is refused by (key, reason), and the damage (reason, detail) that ends it early.
+
+    A name that would lead out of a folder into which someone unpacks the shard is refused, though nothing is unpacked
+    here: whoever wrote it meant no good.
+    """
     members: dict[str, list[_Member]] = {}
-    twice: dict[str, str] = {}
-    size = path.stat().st_size
+    refused: dict[tuple[str, str], str] = {}
     if size == 0:
-        return members, [], ("empty file", "the file has no bytes")
+        return members, refused, ("empty file", "the file has no bytes")
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a record of every member
                 end = member.offset_data + member.size
                 if end > size:
-                    return members, list(twice.items()), ("truncated shard", f"{member.name} ends after the file")
+                    return members, refused, ("truncated shard", f"{member.name} ends after the file")
                 folder, (key, _, extension) = PurePosixPath(member.name).parent, Path(member.name).name.partition(".")
                 if not member.isreg() or not key or not extension:
                     continue
                 key = key if str(folder) == "." else f"{folder}/{key}"
+                if folder.is_absolute() or ".." in folder.parts:
+                    refused.setdefault((key, "unsafe name"), f"{member.name} leads out of the shard")
+                    continue
                 found = members.setdefault(key, [])
                 if any(extension == other for other, _, _ in found):
-                    twice.setdefault(key, f"{member.name} comes again; the first is used")
+                    refused.setdefault((key, "duplicate key"), f"{member.name} comes again; the first is used")
                 else:
                     found.append((extension, member.offset_data, member.size))
             end_of_members = tar.offset
     except (tarfile.TarError, EOFError, ValueError) as error:
         reason = "truncated shard" if members else "not a tar file"
-        return members, list(twice.items()), (reason, str(error))
-    return members, list(twice.items()), _damage_at(path, end_of_members)
+        return members, refused, (reason, str(error))
+    return members, refused, _damage_at(file, end_of_members)
 
 
-def _damage_at(path: Path, offset: int) -> tuple[str, str] | None:
+def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
     """What is wrong where the headers end: a whole archive has a block of zeros there."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        block = file.read(_BLOCK)
+    file.seek(offset)
+    block = file.read(_BLOCK)
     if len(block) < _BLOCK:
         return "truncated shard", f"the file stops at byte {offset + len(block)} without an end mark"
     return ("damaged shard", f"no member header at byte {offset}") if block.strip(b"\0") else None

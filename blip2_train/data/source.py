@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from blip2_train.data.text import clean_answer, clean_caption, clean_question
 from blip2_train.questions import QuestionSample
@@ -87,3 +88,20 @@ class CaptionSource(Protocol):
     def fingerprint(self) -> str:
         """A short text that changes when a number would stand for another sample."""
         ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source that can be told what will be read next."""
+
+    reads_ahead: bool
+    """Whether that is of use: its samples lie on remote storage."""
+
+    def read_ahead(self, numbers: Sequence[int]) -> None:
+        """Ask for the samples with these numbers, all at once."""
+        ...
+
+
+def wants_to_read_ahead(source: CaptionSource) -> TypeGuard[ReadsAhead]:
+    """Whether a source is faster when it is told what will be read next."""
+    return isinstance(source, ReadsAhead) and source.reads_ahead

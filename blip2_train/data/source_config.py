@@ -10,6 +10,8 @@ from blip2_train.data.annotation_rows import SUFFIXES
 from blip2_train.data.annotations import AnnotationSource
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.source import CaptionSource
+from blip2_train.data.storage import Storage
+from blip2_train.data.storage_options import StorageOptions
 from blip2_train.errors import ConfigError
 
 
@@ -33,6 +35,9 @@ class SourceConfig:
     """Column or key of the caption in an annotation file; `caption` or `text` if None."""
     first_captions: int | None = None
     """Choose among the first captions of a sample only (CapFilt lists are sorted, BLIP-2 used two); all if None."""
+
+    storage: StorageOptions | None = None
+    """How shards on remote storage are read, and what becomes of bad shards anywhere; the defaults if None."""
 
     def __post_init__(self) -> None:
         for name in ("images", "split", "picture_column", "caption_column"):
@@ -77,9 +82,10 @@ def open_source(config: SourceConfig) -> CaptionSource:
         return own
     if config.is_annotation_file:
         columns = config.picture_column, config.caption_column
-        return AnnotationSource(str(config.path), config.images, config.split, config.title, *columns)
+        storage = Storage(config.storage)
+        return AnnotationSource(str(config.path), config.images, config.split, config.title, *columns, storage)
     path = config.path if isinstance(config.path, str) else [str(item) for item in config.path]
-    return ShardSource(path, config.title)
+    return ShardSource(path, config.title, options=config.storage)
 
 
 def source_weights(configs: Sequence[SourceConfig], sizes: Sequence[int]) -> list[float]:

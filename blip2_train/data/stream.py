@@ -15,7 +15,7 @@ from blip2_train.data.mixture import Mixture
 from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import CaptionSource, Record
+from blip2_train.data.source import CaptionSource, Record, wants_to_read_ahead
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.errors import ShardError
 from blip2_train.types import ImageTextSample, RejectedSample
@@ -94,6 +94,15 @@ class TrainingStream(Dataset[ImageTextSample]):
         """The captions of any sample but the one at `place`."""
         step = 1 + int(torch.randint(max(len(source) - 1, 1), (), generator=generator))
         return source.source.read(source.number((place + step) % len(source))).captions
+
+    def __getitems__(self, positions: Sequence[int]) -> list[ImageTextSample]:
+        """The samples at several positions; those on remote storage are asked for all at once."""
+        located = [self.mixture.locate(position) for position in positions]
+        for chosen, (source, order) in enumerate(zip(self._sources, self._orders, strict=True)):
+            if wants_to_read_ahead(source.source):
+                places = [order.sample_at(*divmod(index, len(source))) for one, index in located if one == chosen]
+                source.source.read_ahead([source.number(place) for place in places])
+        return [self[position] for position in positions]
 
 
 class EvaluationItems(Dataset[ImageTextSample]):

@@ -12,7 +12,7 @@ from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import Record
+from blip2_train.data.source import Record, wants_to_read_ahead
 from blip2_train.data.stream import rejection, usable_captions
 from blip2_train.types import RejectedSample
 
@@ -43,9 +43,11 @@ class Examination:
         self._source, self._options, self._excluded = source, options, excluded
 
     def __call__(self, numbers: range) -> Examined:
-        """Examine the samples with these numbers; one picture is held at a time."""
+        """Examine the samples with these numbers; one picture is held at a time, of remote sources a chunk of files."""
         verdicts = np.zeros(len(numbers), VERDICT)
         rejected = []
+        if wants_to_read_ahead(self._source):
+            self._source.read_ahead(numbers)
         for place, number in enumerate(numbers):
             try:
                 verdicts[place] = self._verdict(number)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from blip2_train.data.annotation_files import read_annotations
 from blip2_train.data.annotation_rows import SUFFIXES
+from blip2_train.data.local_copy import local_copy
 from blip2_train.errors import ShardError
 
 
@@ -22,7 +23,7 @@ def read_exclusions(files: Sequence[str], split: str | None = None) -> frozenset
     Raises:
         ShardError: naming the file and what to do.
     """
-    return frozenset(name for file in files for name in _names(Path(file).expanduser(), split))
+    return frozenset(name for file in files for name in _names(local_copy(file), split))
 
 
 def _names(file: Path, split: str | None) -> Iterator[str]:

@@ -12,12 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blip2_train.data.pictures import decode_picture
+from blip2_train.data.prepare.destination import Destination, sha256_of
 from blip2_train.data.prepare.examination import short_digest, usable_texts
 from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.shard_notes import PLACES
 from blip2_train.data.shard_writer import RECORD_KEYS, ShardFile, shard_stem
+from blip2_train.data.shards import scan_shard
+from blip2_train.data.source import wants_to_read_ahead
 from blip2_train.errors import ShardError
+
+_AHEAD = 64
+"""Samples on remote storage that are asked for at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,38 +56,47 @@ class Packing:
     Args:
         source: where the samples lie.
         options: of which the sizes of shards and pictures count.
-        folder: where shards go.
-        unfinished: folder on the same disk for shards that are not whole.
+        destination: where shards go.
+        unfinished: folder on the disk of the destination's folder for shards that are not whole.
     """
 
-    def __init__(self, source: PairSource, options: ShardOptions, folder: Path, unfinished: Path) -> None:
-        self._source, self._options, self._folder, self._unfinished = source, options, folder, unfinished
+    def __init__(self, source: PairSource, options: ShardOptions, destination: Destination, unfinished: Path) -> None:
+        self._source, self._options, self._destination, self._unfinished = source, options, destination, unfinished
 
     def __call__(self, task: ShardTask) -> PackedShard:
-        """Write a shard with its statistics, unless it is there as it was when it was finished.
+        """Write a shard with its statistics and the places of its samples, unless it is there as it was finished.
 
         Raises:
             ShardError: if a file of the source changed since it was examined, or the shard cannot be written.
         """
-        path = self._folder / f"{shard_stem(task.number)}.tar"
-        if task.finished is not None and _is_whole(path, task.finished):
-            return task.finished
-        unfinished = self._unfinished / path.name
-        statistics = f"{path.stem}_stats.json"
+        known, stem = task.finished, shard_stem(task.number)
+        if known is not None and self._destination.holds(known.file, known.bytes, known.sha256):
+            return known
+        unfinished, places = self._unfinished / f"{stem}.tar", self._unfinished / f"{stem}{PLACES}"
+        statistics = self._unfinished / f"{stem}_stats.json"
         try:
             shard = ShardFile(unfinished, task.number, self._options.samples_per_shard)
-            for number, verdict in zip(task.samples.tolist(), task.verdicts, strict=True):
+            for place, (number, verdict) in enumerate(zip(task.samples.tolist(), task.verdicts, strict=True)):
+                if place % _AHEAD == 0 and wants_to_read_ahead(self._source):
+                    self._source.read_ahead(task.samples[place : place + _AHEAD].tolist())
                 self._add(shard, number, verdict)
             shard.close()
             packed = PackedShard(
-                file=path.name, samples=shard.samples, bytes=unfinished.stat().st_size, sha256=_sha256(unfinished)
+                file=unfinished.name,
+                samples=shard.samples,
+                bytes=unfinished.stat().st_size,
+                sha256=sha256_of(unfinished),
             )
-            (self._unfinished / statistics).write_text(shard.statistics())
-            (self._unfinished / statistics).replace(self._folder / statistics)
-            unfinished.replace(path)
+            statistics.write_text(shard.statistics())
+            np.save(places, scan_shard(unfinished)[0])
+            for file in (statistics, places, unfinished):
+                self._destination.put(file)
         except OSError as error:
             unfinished.unlink(missing_ok=True)  # it may have filled the disk
-            raise ShardError(f"{path} cannot be written: {error.strerror}; mend that and repeat the command") from None
+            raise ShardError(
+                f"{self._destination}/{unfinished.name} cannot be written: {error.strerror or error}; mend that and "
+                "repeat the command"
+            ) from None
         return packed
 
     def _add(self, shard: ShardFile, number: int, verdict: np.void) -> None:
@@ -136,16 +152,3 @@ def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
     file = io.BytesIO()
     picture.save(file, form, **options)
     return file.getvalue()
-
-
-def _is_whole(path: Path, known: PackedShard) -> bool:
-    """Whether a shard is byte for byte what it was."""
-    try:
-        return path.stat().st_size == known.bytes and _sha256(path) == known.sha256
-    except FileNotFoundError:
-        return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import heapq
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,17 +18,19 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from blip2_train.data.prepare.destination import Destination
 from blip2_train.data.prepare.engine import Engine
 from blip2_train.data.prepare.examination import Examination
 from blip2_train.data.prepare.journal import Journal, find_duplicates
 from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
+from blip2_train.data.shard_notes import INDEX
 from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
-INDEX, REJECTED = "index.json", "rejected.jsonl"
+REJECTED = "rejected.jsonl"
 _UNFINISHED, _PARTS = ".preparing", "parts-"
 _VERSION = 1
 """Raised when the same settings give other bytes."""
@@ -49,15 +49,17 @@ class Preparation:
 
     Attributes:
         source: where the samples lie.
-        folder: where shards, `index.json` and `rejected.jsonl` go.
+        folder: where shards, `index.json` and `rejected.jsonl` go; of a remote destination, its folder here.
         options: what they are like.
         excluded: names of pictures that must not be used, see `read_exclusions`.
+        destination: where what is finished goes; None = `folder`.
     """
 
     source: PairSource
     folder: Path
     options: ShardOptions
     excluded: frozenset[str] = frozenset()
+    destination: Destination | None = None
 
     def run(self, engine: Engine, progress: Progress) -> dict[str, Any]:
         """Make the shards, as far as they were not made before, and give the content of `index.json`.
@@ -69,7 +71,11 @@ class Preparation:
         try:
             return self._finished(settings) or self._make(settings, engine, progress)
         except OSError as error:
-            raise ShardError(f"{error.filename or self.folder} cannot be written: {error.strerror}") from None
+            raise ShardError(f"{error.filename or self._to} cannot be written: {error.strerror or error}") from None
+
+    @property
+    def _to(self) -> Destination:
+        return self.destination or Destination(self.folder)
 
     def _settings(self) -> dict[str, Any]:
         """Plain values on which every byte of the result depends."""
@@ -87,14 +93,15 @@ class Preparation:
 
     def _finished(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The index, if the folder holds all that was asked for."""
-        if not (self.folder / INDEX).is_file():
+        if (content := self._to.text(INDEX)) is None:
             return None
-        index: dict[str, Any] = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads(content)
         self._compare(index["settings"], settings)
+        sizes = self._to.sizes()
         for shard in index["shards"]:
-            path = self.folder / shard["file"]
-            if not path.is_file() or path.stat().st_size != shard["bytes"]:
-                raise ShardError(f"{path} is not what {INDEX} says; remove {self.folder}, and make the shards again")
+            if sizes.get(shard["file"]) != shard["bytes"]:
+                path = f"{self._to}/{shard['file']}"
+                raise ShardError(f"{path} is not what {INDEX} says; remove {self._to}, and make the shards again")
         shutil.rmtree(self.folder / _UNFINISHED, ignore_errors=True)  # a kill may have left it
         return index
 
@@ -102,16 +109,16 @@ class Preparation:
         for name, value in wanted.items():
             if found.get(name) != value:
                 raise ShardError(
-                    f"{self.folder} holds shards made with {name} {found.get(name)!r}, now it is {value!r}; give "
+                    f"{self._to} holds shards made with {name} {found.get(name)!r}, now it is {value!r}; give "
                     "another output, or remove it"
                 )
 
     def _make(self, settings: Mapping[str, Any], engine: Engine, progress: Progress) -> dict[str, Any]:
         work = self.folder / _UNFINISHED
-        if not work.is_dir() and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise ShardError(f"{self.folder} is not empty; give another output")
+        if not work.is_dir() and (self._to.sizes() or (self.folder.is_dir() and any(self.folder.iterdir()))):
+            raise ShardError(f"{self._to} is not empty; give another output")
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(work):
+        with self._to.alone(work):
             self._continue_with(work / "settings.json", settings)
             for left_over in work.glob(f"{_PARTS}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
@@ -133,6 +140,8 @@ class Preparation:
                 "shards": [asdict(shard) for shard in shards],
             }
             write_whole(self.folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+            for name in (REJECTED, INDEX):  # which, being last, tells that all is there
+                self._to.put(self.folder / name)
         shutil.rmtree(work)
         return index
 
@@ -198,7 +207,7 @@ class Preparation:
         )
         shards: list[PackedShard] = []
         done = 0
-        for shard in engine(Packing(self.source, self.options, self.folder, parts), tasks):
+        for shard in engine(Packing(self.source, self.options, self._to, parts), tasks):
             if shard != finished.get(len(shards)):
                 with notes.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"number": len(shards), **asdict(shard)}) + "\n")
@@ -219,16 +228,3 @@ def _read_notes(path: Path) -> dict[int, PackedShard]:
         number = entry.pop("number")
         finished[number] = PackedShard(**entry)
     return finished
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second preparation out of the folder; the lock ends with this process."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ShardError(
-                f"another process makes shards in {folder.parent} just now; wait for it, or end it"
-            ) from None
-        yield

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from shard_files import picture, sample, write_shards, write_tar
 
+from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_index import index_folder
 from blip2_train.data.shard_source import ShardSource, captions_of
 from blip2_train.data.shards import list_shards, scan_shard
+from blip2_train.data.storage_options import StorageOptions
 from blip2_train.errors import ShardError
 
 
@@ -64,6 +66,32 @@ def test_a_duplicate_key_counts_once_and_the_first_is_used(tmp_path: Path) -> No
     shard = write_tar(tmp_path / "0.tar", [*sample("a", "first"), *sample("b"), *sample("a", "second")])
     assert _scan(shard) == (["a", "b"], {"duplicate key": 1})
     assert ShardSource(str(shard), "s", tmp_path).read(0).captions == ("first",)
+
+
+@pytest.mark.parametrize("name", ["/etc/b", "../b", "deep/../../b"])
+def test_names_that_lead_out_of_the_shard_are_refused(tmp_path: Path, name: str) -> None:
+    shard = write_tar(tmp_path / "0.tar", [*sample("a"), *sample(name), *sample("c..d/e")])
+    assert _scan(shard) == (["a", "c..d/e"], {"unsafe name": 1})
+
+
+def test_the_content_of_a_picture_counts_not_its_extension(tmp_path: Path) -> None:
+    members = [("a.jpg", picture(form="PNG")), ("a.txt", "one"), ("b.png", "<html>"), ("b.txt", "two")]
+    source = ShardSource(str(write_tar(tmp_path / "0.tar", members)), "s", tmp_path / "index")
+    assert decode_picture(source.read(0).picture).size == (24, 16)
+    with pytest.raises(UnusableSample, match="unreadable picture"):
+        decode_picture(source.read(1).picture)
+
+
+def test_a_bad_shard_ends_the_run_if_asked(tmp_path: Path) -> None:
+    write_shards(tmp_path / "data", [2, 2])
+    stop = StorageOptions(bad_shards="stop")
+    source = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index", stop)
+    with (tmp_path / "data" / "00001.tar").open("rb+") as file:
+        file.truncate(700)
+    with pytest.raises(ShardError, match=r"truncated shard: .*00001.tar.*bad_shards=skip"):
+        source.read(3)
+    with pytest.raises(ShardError, match=r"truncated shard: .*00001.tar"):
+        ShardSource(str(tmp_path / "data"), "s", tmp_path / "index", stop)
 
 
 def test_every_cut_through_a_shard(tmp_path: Path) -> None:
@@ -146,7 +174,7 @@ def test_the_index_is_kept_and_follows_changes(tmp_path: Path, monkeypatch: pyte
     first = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
     calls: list[Path] = []
     monkeypatch.setattr(
-        "blip2_train.data.shard_index.scan_shard", lambda path: (calls.append(path), scan_shard(path))[1]
+        "blip2_train.data.shard_index.scan_shard", lambda path, _: (calls.append(path), scan_shard(path))[1]
     )
     again = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
     assert calls == [] and again.fingerprint() == first.fingerprint() and len(again) == 5

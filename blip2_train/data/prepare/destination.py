@@ -1,0 +1,118 @@
+"""Where finished shards go: a folder of this machine, or one on remote storage."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blip2_train.data.order import stable_seed
+from blip2_train.data.shard_index import index_folder
+from blip2_train.data.storage import Storage, is_remote
+from blip2_train.errors import ShardError
+
+
+class Destination:
+    """A folder of this machine.
+
+    Args:
+        folder: the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        """Where what is not finished lies."""
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def put(self, path: Path) -> None:
+        """Bring a finished file of the same disk there; it is there as a whole or not at all."""
+        path.replace(self.folder / path.name)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each finished file."""
+        if not self.folder.is_dir():
+            return {}
+        return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
+
+    def holds(self, name: str, size: int, sha256: str) -> bool:
+        """Whether a file is there as it was finished."""
+        path = self.folder / name
+        return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
+
+    def text(self, name: str) -> str | None:
+        """The content of a finished file; None if there is none."""
+        path = self.folder / name
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    @contextmanager
+    def alone(self, work: Path) -> Iterator[None]:
+        """Keep a second preparation on this machine out, by a lock in `work` that ends with this process."""
+        with (work / "lock").open("w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ShardError(f"another process makes shards in {self} just now; wait for it, or end it") from None
+            yield
+
+
+class RemoteDestination(Destination):
+    """A folder on remote storage; what is not finished lies in the user's cache folder, one shard per process at most.
+
+    Args:
+        url: its address.
+        storage: how it is reached.
+    """
+
+    def __init__(self, url: str, storage: Storage) -> None:
+        super().__init__(index_folder().parent / "preparing" / f"{stable_seed(url.rstrip('/')):016x}")
+        self._url, self._storage = url.rstrip("/"), storage
+
+    def __str__(self) -> str:
+        return self._url
+
+    def put(self, path: Path) -> None:
+        """Upload a finished file, and remove it here."""
+        self._storage.put(path, f"{self._url}/{path.name}")
+        path.unlink()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each finished file."""
+        return {file.name: file.size for file in self._storage.find(self._url)}
+
+    def holds(self, name: str, size: int, sha256: str) -> bool:
+        """Whether a file is there with the size that it had; it is not read again."""
+        found = self._storage.file(f"{self._url}/{name}")
+        return found is not None and found.size == size
+
+    def text(self, name: str) -> str | None:
+        """The content of a finished file; None if there is none."""
+        found = self._storage.file(f"{self._url}/{name}")
+        return self._storage.read(found).decode() if found else None
+
+
+def open_destination(output: str) -> Destination:
+    """The destination that a path or an address stands for.
+
+    Raises:
+        ShardError: if remote storage does not answer.
+    """
+    if not is_remote(output):
+        return Destination(Path(output).expanduser())
+    destination = RemoteDestination(output, Storage())
+    try:
+        destination.sizes()
+    except OSError as error:
+        raise ShardError(
+            f"{output} cannot be reached: {error}; see whether it is right, and the access to it"
+        ) from None
+    return destination
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,68 @@
+"""What `make_shards` noted about the shards it wrote: how many samples each has, and where they lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2_train.data.shards import Shard
+from blip2_train.data.storage import RemoteFile, Storage
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+INDEX, PLACES = "index.json", ".index.npy"
+"""Name of the list of a folder's shards; what stands in place of `.tar` in the name of the file of a shard's rows."""
+
+
+@dataclass(frozen=True)
+class ShardNote:
+    """What is known of a remote shard without reading it."""
+
+    samples: int
+    rows: RemoteFile
+    """`.npy` file of the rows that `scan_shard` gives."""
+
+
+def read_notes(shards: Sequence[Shard], storage: Storage) -> tuple[dict[Shard, ShardNote], list[RejectedSample]]:
+    """What the `index.json` beside shards says of them.
+
+    Returns:
+        A note of each remote shard that has the size it was written with, and a record of each shard (remote or not)
+        that is listed but not there.
+
+    Raises:
+        ShardError: if remote storage does not answer.
+    """
+    notes: dict[Shard, ShardNote] = {}
+    missing: list[RejectedSample] = []
+    try:
+        for folder in dict.fromkeys(shard.parent for shard in shards if isinstance(shard, Path)):
+            listed = _listed((folder / INDEX).read_bytes()) if (folder / INDEX).is_file() else {}
+            missing += [_missing(str(folder), name) for name in listed if not (folder / name).is_file()]
+        for address in dict.fromkeys(shard.parent for shard in shards if isinstance(shard, RemoteFile)):
+            there = {file.name: file for file in storage.find(address)}
+            listed = _listed(storage.read(there[INDEX])) if INDEX in there else {}
+            missing += [_missing(address, name) for name in listed if name not in there]
+            for name, (samples, size) in listed.items():
+                rows = there.get(name.removesuffix(".tar") + PLACES)
+                if name in there and there[name].size == size and rows is not None:
+                    notes[there[name]] = ShardNote(samples, rows)
+    except OSError as error:
+        raise ShardError(f"{error.filename} cannot be read: {error.strerror or error}") from None
+    return notes, missing
+
+
+def _listed(content: bytes) -> dict[str, tuple[int, int]]:
+    """Samples and bytes of each shard that an index lists; nothing if it is another program's."""
+    try:
+        index: Any = json.loads(content)
+        return {str(entry["file"]): (int(entry["samples"]), int(entry["bytes"])) for entry in index["shards"]}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _missing(folder: str, name: str) -> RejectedSample:
+    return RejectedSample(source=f"{folder}/{name}", key="", reason="missing shard", detail=f"{INDEX} lists it")
