@@ -22,20 +22,23 @@ def measure_resuming(source: SourceConfig, options: LoaderOptions) -> list[Recor
     Each time has its own seed, so that nothing the order keeps in memory serves twice, as in a new process.
 
     Returns:
-        For each position: seconds, their ratio to those of position 0, and samples read for the first batch.
+        For each position: seconds, how many times longer it takes than at position 0, and samples read for the first
+        batch.
     """
     repeated = RepeatedConfig(path=source.path, name=source.name, samples=options.samples)
     steps = [int(position * options.samples) // options.batch_size for position in POSITIONS]
     seconds: list[list[float]] = [[] for _ in steps]
+    busy: list[list[float]] = [[] for _ in steps]
     readings = [0] * len(steps)
     for turn in range(options.turns + 1):  # the first warms up
         for place in range(len(steps)) if turn % 2 else reversed(range(len(steps))):
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             data = open_data(repeated, options, steps[place] + 1, seed=1 + turn * len(steps) + place)
             data.resume(steps[place] * options.batch_size, data.fingerprint())
             next(iter(data.train_dataloader()))
             if turn:
                 seconds[place].append(time.perf_counter() - began)
+                busy[place].append(time.process_time() - worked)
             readings[place] = cast(RepeatedSource, data.sources[0].source).readings
     return [
         {
@@ -43,7 +46,8 @@ def measure_resuming(source: SourceConfig, options: LoaderOptions) -> list[Recor
             "samples_before": step * options.batch_size,
             "seconds": statistics.median(taken),
             "times_longer": ratios(taken, seconds[0]),
+            "times_longer_by_processor_time": ratios(worked, busy[0]),
             "samples_read": read,
         }
-        for position, step, taken, read in zip(POSITIONS, steps, seconds, readings, strict=True)
+        for position, step, taken, worked, read in zip(POSITIONS, steps, seconds, busy, readings, strict=True)
     ]

@@ -62,7 +62,14 @@ def resuming_table(resuming: list[Record], samples: int, per_second: float) -> T
         caption=f"by reading on: what reading all samples before would take at {per_second:.0f} a second (reckoned)",
         caption_justify="left",
     )
-    for heading in ("epochs\nbefore", "samples\nbefore", "first batch\nms", "beside\nthe start", "samples\nread"):
+    for heading in (
+        "epochs\nbefore",
+        "samples\nbefore",
+        "first batch\nms",
+        "beside the\nstart",
+        "by CPU\ntime",
+        "samples\nread",
+    ):
         table.add_column(heading, justify="right")
     table.add_column("by reading on\nhours", justify="right")
     for record in resuming:
@@ -71,6 +78,7 @@ def resuming_table(resuming: list[Record], samples: int, per_second: float) -> T
             f"{record['samples_before']:,}",
             f"{1e3 * record['seconds']:.0f}",
             f"{record['times_longer']['median']:.2f}x",
+            f"{record['times_longer_by_processor_time']['median']:.2f}x",
             f"{record['samples_read']:,}",
             f"{record['samples_before'] / per_second / 3600:.1f}",
         )
