@@ -155,7 +155,9 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
             logger.log_hyperparams(OmegaConf.to_container(run.config))  # type: ignore[arg-type]
             if isinstance(logger, RunCSVLogger):
                 logger.keep_until(run.data.first_step)
-    overview.announce_plan(run.data.plan())
+    plan = run.data.plan()
+    overview.announce_plan(plan)
+    run.module.consumed = plan.epochs_at
     if run.config.accumulate > 1 and run.module.stage == "stage1":
         contrasted = run.config.global_batch_size // run.config.accumulate
         overview.say(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
@@ -195,6 +197,7 @@ def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, floa
     if "val/pairs" in results:
         results["chance/val_loss_itc"] = math.log(results["val/pairs"])
     results["rejected_samples"] = float(sum(rejected.values()))
+    results |= run.data.plan().epochs_at(run.trainer.global_step)
     return results
 
 
@@ -224,3 +227,5 @@ def _finish(run: Run, weights: dict[str, Tensor], rejected: Counter[str], result
     }
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
     overview.report(results, run.progress.chance, reasons, paths)
+    for line in run.data.plan().account(run.trainer.global_step):
+        overview.say(line)

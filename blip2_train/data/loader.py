@@ -19,6 +19,8 @@ from blip2_train.types import Batch
 
 _OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1)
 """Signals that ask a whole run to stop."""
+PREFETCHED = 2
+"""Batches that a reader makes ahead; more never wait, however slow the training is."""
 
 
 def start_fork_server() -> None:
@@ -53,7 +55,7 @@ class BatchLoader(DataLoader[Any]):
     def __init__(self, dataset: Any, *, num_workers: int, **options: Any) -> None:
         if num_workers > 0:
             options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_reader}
-            options["persistent_workers"] = True
+            options |= {"persistent_workers": True, "prefetch_factor": PREFETCHED}
         super().__init__(dataset, num_workers=num_workers, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

@@ -40,6 +40,8 @@ class Mixture:
         total = math.fsum(weights)
         self._weights = tuple(max(1, round(weight / total * _RESOLUTION)) for weight in weights)
         self._seed = seed
+        self.shares = tuple(weight / total for weight in weights)
+        """Share of the positions that each source was asked to serve."""
 
     def locate(self, position: int) -> tuple[int, int]:
         """The source that serves `position`, counted from 0, and how many samples it served before."""
@@ -50,8 +52,12 @@ class Mixture:
         return int(sources[inside]), int(indices[inside])
 
     def served(self, positions: int) -> list[int]:
-        """How many of the first `positions` each source serves (exact at multiples of `BLOCK`, else to a few)."""
-        return list(_served(self._weights, positions))
+        """How many of the first `positions` each source serves, exactly; equally fast at any position."""
+        if len(self._weights) == 1:
+            return [positions]
+        block, inside = divmod(positions, BLOCK)
+        begun = np.bincount(_block(self._weights, self._seed, block)[0][:inside], minlength=len(self._weights))
+        return [before + int(now) for before, now in zip(_served(self._weights, block * BLOCK), begun, strict=True)]
 
 
 def _served(weights: tuple[int, ...], positions: int) -> list[int]:

@@ -21,6 +21,7 @@ from blip2_train.errors import ShardError
 from blip2_train.types import ImageTextSample, RejectedSample
 
 Transform = Callable[[Image.Image, torch.Generator], Tensor]
+ReadPicture = Callable[[bytes, torch.Generator], Tensor]
 
 _ATTEMPTS = 50
 """Samples tried for one position before the source is given up."""
@@ -39,6 +40,8 @@ class TrainingStream(Dataset[ImageTextSample]):
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
         shuffle_captions: give each picture a caption of another sample (negative control: nothing can be learnt).
+        read_picture: from the content of a picture's file and a generator to pixel values, where that is not decoding
+            it as a whole and `transform`.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class TrainingStream(Dataset[ImageTextSample]):
         shuffle_block: int = 256,
         shuffle_window: int = 16384,
         shuffle_captions: bool = False,
+        read_picture: ReadPicture | None = None,
     ) -> None:
         self._sources = list(sources)
         self._transform = transform
+        self._read_picture = read_picture or self._whole_picture
         self._seed = seed
         self._shuffle_captions = shuffle_captions
         self.mixture = Mixture([source.weight for source in sources], seed)
@@ -78,7 +83,7 @@ class TrainingStream(Dataset[ImageTextSample]):
                 captions = usable_captions(record, words[: source.first_captions])
                 caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
                 return record.sample(
-                    pixel_values=self._transform(decode_picture(record.picture), generator),
+                    pixel_values=self._read_picture(record.picture, generator),
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source.source, number, caption),
@@ -89,6 +94,9 @@ class TrainingStream(Dataset[ImageTextSample]):
             except UnusableSample as problem:
                 rejected.append(rejection(source.source, number, problem))
         raise _given_up(source.source, rejected)
+
+    def _whole_picture(self, content: bytes, generator: torch.Generator) -> Tensor:
+        return self._transform(decode_picture(content), generator)
 
     def _words_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
         """The captions of any sample but the one at `place`."""

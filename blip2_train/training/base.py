@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -55,6 +56,8 @@ class TrainingModule(lightning.LightningModule):
         """Scores of each validation, with its `step`."""
         self.repeats = False
         """Whether a micro-batch runs again, to be looked at: nothing is logged then."""
+        self.consumed: Callable[[int], dict[str, float]] = lambda step: {}
+        """What of the data was trained on after so many steps, to be logged with the losses."""
         self._micro_batch = 0
         self._sums: torch.Tensor | None = None
         self._frozen_fingerprint: str | None = None
@@ -135,6 +138,7 @@ class TrainingModule(lightning.LightningModule):
         self.latest = dict(zip(values, mean, strict=True))
         record = {f"train/{name}": value for name, value in self.latest.items()}
         record["train/lr"] = learning_rate(self.global_step, self.optimizer_config)
+        record |= self.consumed(step)
         for logger in self.loggers:
             logger.log_metrics(record, step=step)
 

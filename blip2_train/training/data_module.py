@@ -48,6 +48,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         crop_scale: smallest and largest share of the area that a training crop covers.
         crop_ratio: smallest and largest width / height of a training crop.
         flip: probability of a horizontal flip in training.
+        draft: decode JPEGs no larger than training crops need (see `TrainTransform.from_file`).
         num_workers: reading processes per training process.
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
@@ -80,6 +81,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         crop_scale: Sequence[float] = (0.5, 1.0),
         crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
+        draft: bool = False,
         num_workers: int = 2,
         shuffle_block: int = 256,
         shuffle_window: int = 16384,
@@ -116,7 +118,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self._max_rejected_share = max_rejected_share
         self._rejected_list = Path(rejected_list) if rejected_list is not None else None
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip)
+        self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip, draft)
         self._eval_transform = EvalTransform(image_size, mean, std)
         self._ready = False
 
@@ -134,7 +136,10 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self._rejected_list = distributed.gather_objects(self._rejected_list)[0]
         self._shape = BatchShape(world_size=distributed.world_size(), **self._batch)
         self._sources = open_training_sources(self._configs, self._holdout)
-        self._stream = TrainingStream(self._sources, self._train_transform, self._seed, **self._shuffle)
+        transform = self._train_transform
+        self._stream = TrainingStream(
+            self._sources, transform, self._seed, read_picture=transform.from_file, **self._shuffle
+        )
         opened = [part.source for part in self._sources]
         chosen = [(part.source, part.held_out) for part in self._sources]
         if self._validation is not None:
@@ -205,15 +210,9 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     def plan(self) -> DataPlan:
         """What the run reads; after `setup`."""
-        return make_plan(
-            self._sources,
-            self._stream.mixture,
-            self._shape,
-            steps=self._steps,
-            first_step=self._first_step,
-            validation_samples=self.validation_count,
-            workers=self._num_workers,
-        )
+        run = {"steps": self._steps, "first_step": self._first_step, "workers": self._num_workers}
+        sizes = {"validation_samples": self.validation_count, "image_size": self.image_size}
+        return make_plan(self._sources, self._stream.mixture, self._shape, **run, **sizes)
 
     def fingerprint(self) -> Fingerprint:
         """What has to be the same for a run to continue in the same order of samples; after `setup`."""

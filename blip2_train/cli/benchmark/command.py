@@ -10,6 +10,8 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from blip2_train.cli.benchmark.loader.command import measure_loader
+from blip2_train.cli.benchmark.loader.options import SYNTAX as LOADER_SYNTAX
 from blip2_train.cli.benchmark.measure import measure
 from blip2_train.cli.benchmark.meters import matmul_ceiling
 from blip2_train.cli.benchmark.options import PRECISIONS, SYNTAX, BenchmarkOptions, split_options
@@ -21,12 +23,21 @@ from blip2_train.errors import ConfigError
 
 ABOUT = f"""Time a recipe's steps by part, and compare ways to run them; weights are random, nothing is downloaded.
 
-{SYNTAX}"""
+{SYNTAX}
+
+part=loader times reading instead, without a recipe: pictures a second and core, waiting, resuming; it takes
+{LOADER_SYNTAX}"""
 USAGE = "python scripts/benchmark.py"
 
 
 def main(arguments: list[str]) -> None:
     """Measure, print tables, and write JSON if asked to."""
+    parts = [argument for argument in arguments if argument.startswith("part=")]
+    if parts:
+        if parts != ["part=loader"]:
+            raise ConfigError(f"{' '.join(parts)}: write part=loader, or leave it out to time a recipe's steps")
+        measure_loader([argument for argument in arguments if argument not in parts])
+        return
     options, rest = split_options(arguments)
     settings = [argument for argument in rest if not argument.startswith("-")]
     if settings:

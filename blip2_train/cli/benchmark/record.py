@@ -39,8 +39,8 @@ def _plan_record(plan: PlanFigures, first: PlanFigures, ceiling: float) -> Recor
         "amounts": amounts,
         "part_seconds": parts,
         "compared_with": first.plan.name,
-        "speed": _ratios([sum(step.values()) for step in first.seconds], [sum(step.values()) for step in plan.seconds]),
-        "speed_by_processor_time": _ratios(first.busy, plan.busy),
+        "speed": ratios([sum(step.values()) for step in first.seconds], [sum(step.values()) for step in plan.seconds]),
+        "speed_by_processor_time": ratios(first.busy, plan.busy),
         "flops_per_step": flops,
         "share_of_flops": flops / sum(first.flops.values()),
         "part_flops": plan.flops,
@@ -50,7 +50,7 @@ def _plan_record(plan: PlanFigures, first: PlanFigures, ceiling: float) -> Recor
     }
 
 
-def _ratios(first: Sequence[float], other: Sequence[float]) -> Record | None:
+def ratios(first: Sequence[float], other: Sequence[float]) -> Record | None:
     """How much faster the second is, turn by turn: median and quartiles; None where there is nothing to compare."""
     if not all(other):
         return None

@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 
+from blip2_train.cli.compose import compose
 from blip2_train.data.mixture import BLOCK, Mixture
 from blip2_train.errors import ConfigError
 
@@ -26,6 +27,25 @@ def test_ten_thousand_draws_lie_within_three_sigma() -> None:
     counts = Counter(mixture.locate(position)[0] for position in range(123_456, 133_456))
     for source, weight in enumerate(weights):
         assert abs(counts[source] - 10_000 * weight) < 3 * (10_000 * weight * (1 - weight)) ** 0.5
+
+
+def test_the_papers_sets_are_mixed_by_their_sizes() -> None:
+    sizes = {"coco": 113e3, "visual_genome": 100e3, "sbu": 860e3, "cc3m": 3e6, "cc12m": 10e6, "laion": 115e6}
+    sources = compose(["experiment=stage1_vit_g"]).data.sources
+    assert [source.path.rpartition("/")[2] for source in sources] == list(sizes)
+    mixture, first, draws = Mixture([source.weight for source in sources], seed=4), 200_000_321, 100_000
+    counts = Counter(mixture.locate(position)[0] for position in range(first, first + draws))
+    for source, size in enumerate(sizes.values()):
+        share = size / sum(sizes.values())
+        assert mixture.shares[source] == pytest.approx(share)
+        assert abs(counts[source] - draws * share) < 3 * (draws * share * (1 - share)) ** 0.5
+
+
+@pytest.mark.parametrize("positions", [0, 1, 700, BLOCK, 3 * BLOCK + 123])
+def test_what_was_served_is_counted_exactly(positions: int) -> None:
+    mixture = Mixture([3, 1, 2], seed=7)
+    counts = Counter(mixture.locate(position)[0] for position in range(positions))
+    assert mixture.served(positions) == [counts[source] for source in range(3)]
 
 
 def test_sources_are_mixed_inside_a_block() -> None:

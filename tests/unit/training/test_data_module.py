@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,40 @@ def test_the_plan_says_what_will_be_read(shards: Path) -> None:
     assert plan.sources[0].bytes == sum(shard.stat().st_size for shard in shards.iterdir())
     text = "\n".join(plan.lines())
     assert "set: 40 samples in 3 files" in text and "2.00 epochs" in text and "8 samples a step = 1 processes" in text
+    assert "each 2 times" in text and "none dropped" in text and "readers: none" in text
     assert "4 held out" in "\n".join(_module(shards).plan().lines())
+    alone = _module(shards, steps=4, num_workers=3, global_batch_size=2).plan()
+    assert "each at most once, 28 never" in alone.lines()[0] and "readers: 1 x 3 = 3, each makes 2" in alone.lines()[-1]
+    assert alone.waiting_bytes == (1 + 2 * 3) * 2 * 3 * 16 * 16 * 4
+
+
+def test_the_account_of_the_sources_is_what_the_batches_held(tmp_path: Path) -> None:
+    for name, size in (("left", 10), ("right", 30)):
+        write_tar(tmp_path / f"{name}.tar", [member for n in range(size) for member in sample(f"{name}{n}")])
+    sources = [
+        SourceConfig(path=str(tmp_path / f"{name}.tar"), weight=weight) for name, weight in (("left", 3), ("right", 1))
+    ]
+    module = _module(tmp_path, sources=sources, holdout=0)
+    held = Counter(name.split("/")[1][0] for batch in list(module.train_dataloader())[:6] for name in batch.sample_ids)
+    plan = module.plan()
+    assert plan.epochs_at(6) == {"data/epochs_left": held["l"] / 10, "data/epochs_right": held["r"] / 30}
+    assert plan.account(6)[0].startswith(f"left: {held['l']} samples = {held['l'] / 10:.2f} epochs")
+    assert "(asked: 25 %)" in plan.account(6)[1]
+    module.resume(8 * 6, module.fingerprint())
+    assert f"left at {held['l'] / 10:.2f} epochs" in module.plan().lines()[-1]
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 10**7])
+def test_resuming_reads_no_more_than_the_first_batch(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, first_step: int
+) -> None:
+    module = _module(shards, steps=first_step + 5)
+    module.resume(8 * first_step, module.fingerprint())
+    source, numbers = module.sources[0].source, []
+    read = source.read
+    monkeypatch.setattr(source, "read", lambda number: numbers.append(number) or read(number))
+    next(iter(module.train_dataloader()))
+    assert len(numbers) == 8
 
 
 def test_validation_can_be_limited_or_missing(shards: Path) -> None:

@@ -1,0 +1,1 @@
+"""The benchmark of reading: pictures per second, waiting, and resuming."""
