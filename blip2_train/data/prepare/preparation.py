@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from blip2_train.data.prepare.engine import Engine
 from blip2_train.data.prepare.examination import Examination
 from blip2_train.data.prepare.journal import Journal, find_duplicates
+from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
@@ -51,12 +52,14 @@ class Preparation:
         source: where the samples lie.
         folder: where shards, `index.json` and `rejected.jsonl` go.
         options: what they are like.
+        new_captions: what gives the samples other captions; None = they keep theirs.
         excluded: names of pictures that must not be used, see `read_exclusions`.
     """
 
     source: PairSource
     folder: Path
     options: ShardOptions
+    new_captions: NewCaptions | None = None
     excluded: frozenset[str] = frozenset()
 
     def run(self, engine: Engine, progress: Progress) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class Preparation:
             "excluded_hash": excluded[:16],
             **asdict(self.options),
             "pillow": PIL.__version__,
+            **(self.new_captions.settings if self.new_captions else {}),
         }
 
     def _finished(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -124,7 +128,10 @@ class Preparation:
             verdicts = journal.verdicts()
             usable = verdicts["good"].astype(bool)
             usable[numbers] = False
-            shards = self._pack(np.flatnonzero(usable), verdicts, parts, engine, progress)
+            used = np.flatnonzero(usable)
+            source = self.new_captions.run(self.source, used, work, progress) if self.new_captions else self.source
+            packed = Preparation(**vars(self) | {"source": source})
+            shards = packed._pack(used, verdicts, parts, engine, progress)
             index = {
                 "settings": dict(settings),
                 "samples": sum(shard.samples for shard in shards),
