@@ -154,7 +154,7 @@ def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: P
         ("scorer={opt}", "scores need an image-text model (stage 1), but"),
         ("scorer=clip:gone", "scorer clip:gone: there is no folder gone; give clip:<folder or hub id"),
         ("scorer=clip:{stage1}", "is no CLIP model"),
-        ("captioner=last:demo_gone", "no run under outputs/demo_gone has an export"),
+        ("captioner=last:demo_gone", "captioner=last:demo_gone: no run under outputs/demo_gone has an export"),
         ("source=gone", "there is no file or folder gone"),
         ("keep=0", "keep must be at least 1, got 0"),
         ("top_p=2", "top_p must be in (0, 1], got 2"),

@@ -45,3 +45,5 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert trained == ["train", "train"] and (tmp_path / "out/capfilt/index.json").stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match=r"was made with wrong 0.3, now it is 0.5; give another output"):
         main([*given, "wrong=0.5"])
+    with pytest.raises(ConfigError, match="there is no setting 'scense'; did you mean 'scenes'"):
+        main([*given, "scense=3"])

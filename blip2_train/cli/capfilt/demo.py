@@ -13,10 +13,11 @@ from rich.table import Table
 
 from blip2_train.cli.ablations.plan import PlannedRun
 from blip2_train.cli.ablations.running import is_finished, launch_child, make
-from blip2_train.cli.capfilt.filtering import filter_captions
+from blip2_train.cli.capfilt.filtering import filter_captions, find_model
 from blip2_train.cli.compose import compose
 from blip2_train.cli.key_values import read_settings
-from blip2_train.cli.run_folder import find_export
+from blip2_train.cli.run_config import RunConfig
+from blip2_train.cli.value_types import nearest
 from blip2_train.data.emoji_scenes.world import WorldPaths, ensure_world
 from blip2_train.data.emoji_scenes.wrong_captions import CaptionFaults, find_faults, write_noisy_shards
 from blip2_train.data.shard_source import ShardSource
@@ -81,12 +82,15 @@ def demonstrate(arguments: Sequence[str]) -> None:
     names = {field.name for field in fields(DemoRequest)}
     own = [argument for argument in arguments if argument.partition("=")[0] in names]
     (request,) = read_settings(own, (DemoRequest,), "capfilt.py demo")
+    more = [argument for argument in arguments if argument not in own]
+    for name in {argument.partition("=")[0] for argument in more} - {field.name for field in fields(RunConfig)}:
+        if close := nearest(name, names, 0.8):
+            raise ConfigError(f"there is no setting {name!r}; did you mean {close!r}?")
     folder = Path(request.output).expanduser().absolute()
     sets = {name: folder / name for name in (NOISY, FILTERED)}
     world = WorldPaths(root=folder / "world")
-    more = [argument for argument in arguments if argument not in own]
     runs = {name: _planned(folder / f"stage1_{name}", sets[name], world, request.steps, more) for name in sets}
-    models = [f"{name}={find_export(getattr(request, name), 'outputs')}" for name in ("captioner", "scorer")]
+    models = [f"{name}={find_model(name, getattr(request, name))}" for name in ("captioner", "scorer")]
     _continue(folder / "settings.json", request)
     _write_world(world, request)
     if not sets[NOISY].is_dir():

@@ -57,8 +57,8 @@ def filter_captions(arguments: Sequence[str]) -> None:
     """
     request, options, shard_options = read_settings(arguments, (Request, CapFiltOptions, ShardOptions), "capfilt.py")
     models = CapFiltModels(
-        captioner=find_export(request.captioner, "outputs"),
-        scorer=find_export(request.scorer, "outputs"),
+        captioner=find_model("captioner", request.captioner),
+        scorer=find_model("scorer", request.scorer),
         options=options,
         device=request.device,
         dtype=request.dtype,
@@ -81,6 +81,18 @@ def filter_captions(arguments: Sequence[str]) -> None:
     print(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
     print(f"rejected:  {listed}; see {folder / REJECTED}")
     print(f"index:     {folder / INDEX}")
+
+
+def find_model(setting: str, given: str) -> str:
+    """What a setting names; of `last:<recipe>` the newest export of that recipe in the folder `outputs`.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    try:
+        return find_export(given, "outputs")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("init_from=", f"{setting}=")) from None
 
 
 def _models_at_once(device: str | None) -> int:
