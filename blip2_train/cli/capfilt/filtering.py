@@ -65,9 +65,10 @@ def filter_captions(arguments: Sequence[str]) -> None:
     )
     source = open_pairs(request.source, request.images, request.split)
     engine = LocalEngine(request.workers or _models_at_once(request.device))
+    (settings,) = engine(partial(describe, models), [None])
     new_captions = NewCaptions(
         work=CapFiltWork(source=source, models=models),
-        settings=next(iter(engine(partial(describe, models), [None]))),
+        settings=settings,
         batch_size=request.batch_size,
         engine=engine,
     )
