@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 
 from blip2_train.models.adapted_layers import train_adapters
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.drawing import GivenDraws
 from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.language_model import (
     FLOAT16_GRADIENT_SCALE,
@@ -127,6 +128,7 @@ class GenerativeModel(ImageQueryModel):
         attention_mask: Tensor,
         options: GenerationOptions,
         question: TextTokens | None = None,
+        draws: Tensor | None = None,
         **tokens: int,
     ) -> Tensor:
         """Generate text for pictures.
@@ -140,10 +142,13 @@ class GenerativeModel(ImageQueryModel):
             attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
             options: Search or sampling.
             question: What the Q-Former reads, if it reads questions.
+            draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each picture are drawn by these
+                numbers; None = one text, by torch's random state.
             tokens: `eos_token_id` and `pad_token_id`.
 
         Returns:
-            `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front).
+            `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front);
+            with `draws` `(B * N, …)`, picture by picture.
         """
         embeddings, mask = self.language_inputs(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
         if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
@@ -160,13 +165,15 @@ class GenerativeModel(ImageQueryModel):
             chosen["length_penalty"] = options.length_penalty
         if options.do_sample:
             chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": 0}
+        # as an option, it would leave out as many new tokens of a row as the row has padding (transformers 5.23)
+        penalty = options.repetition_penalty
+        processors: list[Any] = [] if penalty == 1 else [RepetitionPenaltyLogitsProcessor(penalty)]
+        if draws is not None:
+            chosen |= {"num_return_sequences": draws.shape[1], "top_p": 1.0, "temperature": 1.0}
+            processors.append(GivenDraws(draws.flatten(0, 1), options.top_p, options.temperature))
         model = cast(Any, self.language_model)
         start = model.config.decoder_start_token_id if self.is_encoder_decoder else None
         settings = GenerationConfig(**chosen, **tokens, decoder_start_token_id=start)
-        # as an option, it would leave out as many new tokens of a row as the row has padding (transformers 5.23)
-        penalty = (
-            [RepetitionPenaltyLogitsProcessor(options.repetition_penalty)] if options.repetition_penalty != 1 else []
-        )
         own, model.generation_config = model.generation_config, settings  # what is unset is filled up from here
         try:
             with own_precision(self.language_model, pixel_values.device):
@@ -174,7 +181,7 @@ class GenerativeModel(ImageQueryModel):
                     inputs_embeds=embeddings,
                     attention_mask=mask,
                     generation_config=settings,
-                    logits_processor=LogitsProcessorList(penalty),
+                    logits_processor=LogitsProcessorList(processors),
                 )
         finally:
             model.generation_config = own

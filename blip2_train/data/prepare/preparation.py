@@ -22,6 +22,7 @@ from blip2_train.data.prepare.destination import Destination
 from blip2_train.data.prepare.engine import Engine
 from blip2_train.data.prepare.examination import Examination
 from blip2_train.data.prepare.journal import Journal, find_duplicates
+from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
@@ -51,6 +52,7 @@ class Preparation:
         source: where the samples lie.
         folder: where shards, `index.json` and `rejected.jsonl` go; of a remote destination, its folder here.
         options: what they are like.
+        new_captions: what gives the samples other captions; None = they keep theirs.
         excluded: names of pictures that must not be used, see `read_exclusions`.
         destination: where what is finished goes; None = `folder`.
     """
@@ -58,6 +60,7 @@ class Preparation:
     source: PairSource
     folder: Path
     options: ShardOptions
+    new_captions: NewCaptions | None = None
     excluded: frozenset[str] = frozenset()
     destination: Destination | None = None
 
@@ -89,6 +92,7 @@ class Preparation:
             "excluded_hash": excluded[:16],
             **asdict(self.options),
             "pillow": PIL.__version__,
+            **(self.new_captions.settings if self.new_captions else {}),
         }
 
     def _finished(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -131,7 +135,10 @@ class Preparation:
             verdicts = journal.verdicts()
             usable = verdicts["good"].astype(bool)
             usable[numbers] = False
-            shards = self._pack(np.flatnonzero(usable), verdicts, parts, engine, progress)
+            used = np.flatnonzero(usable)
+            source = self.new_captions.run(self.source, used, work, progress) if self.new_captions else self.source
+            packed = Preparation(**vars(self) | {"source": source})
+            shards = packed._pack(used, verdicts, parts, engine, progress)
             index = {
                 "settings": dict(settings),
                 "samples": sum(shard.samples for shard in shards),

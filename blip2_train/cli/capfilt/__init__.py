@@ -1,0 +1,1 @@
+"""CapFilt as a command, and what it is worth on the embedded world."""

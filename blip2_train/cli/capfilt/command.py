@@ -1,0 +1,51 @@
+"""`python scripts/capfilt.py source=… output=… captioner=… scorer=… [key=value …]`: shards with better captions."""
+
+from __future__ import annotations
+
+import sys
+
+from blip2_train.cli.capfilt.demo import demonstrate
+from blip2_train.cli.capfilt.filtering import filter_captions
+from blip2_train.cli.terminal import run_command
+
+ABOUT = """\
+Write captions for pictures, rank them together with the pictures' own by how well they fit, and keep the best: CapFilt
+as BLIP-2 cleaned web data. Makes tar shards as make_shards.py does; the .json of a sample holds the list "captions",
+best first, with "caption_scores" and "caption_origins" (original or synthetic), of which training draws one in each
+step. Repeated, the command goes on where it was stopped; the shards do not depend on that, nor on the number of
+processes.
+
+usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model> scorer=<model> [key=value …]
+       python scripts/capfilt.py demo [key=value …]    what it is worth, on the embedded world; demo --help
+
+  source=<what>           tar shards, or whatever make_shards.py takes, with images= and split= as there
+  output=<folder>         a new one, or that of the same command before
+  captioner=<model>       writes: an export or run folder, last:<recipe>, Hugging Face folder or id, LAVIS file
+  scorer=<model>          ranks: a stage-1 model of these, or clip:<folder or id of transformers' CLIP>, which the paper
+                          took (clip:openai/clip-vit-large-patch14)
+  captions=<n>            synthetic captions of each picture (10)
+  keep=<n>                captions kept of each, the picture's own among those that compete (2)
+  score=<itc or itm>      what a stage-1 scorer ranks by: cosine, or log-odds of a match (itc)
+  top_p= temperature= max_new_tokens=   of nucleus sampling (0.9, 1.0, 20)
+  prompt=<text>           what captions go on from (as the captioner was trained)
+  seed=<n>                of sampling; each sample has its own from it (42)
+  batch_size=<n>          pictures at once (16); changes nothing but rounding
+  device=<name> dtype=<name>   cpu, cuda, …; float16 or bfloat16 (a GPU if there is one; as configured)
+  workers=<n>             processes (one per GPU, without GPU one per core), each with both models
+  samples_per_shard= duplicates= min_side= max_aspect_ratio= resize= quality=   as for make_shards.py
+  --help                  this text"""
+
+
+def main(arguments: list[str]) -> None:
+    """Give captions, or show what that is worth."""
+    if arguments[:1] == ["demo"]:
+        demonstrate(arguments[1:])
+    elif not arguments or {"--help", "-h"} & set(arguments):
+        print(ABOUT)
+    else:
+        filter_captions(arguments)
+
+
+def command() -> None:
+    """Entry of the console script."""
+    sys.exit(run_command(main))

@@ -1,0 +1,101 @@
+"""A noisy set, as the web has them: scenes with one caption each, some of which tell of another scene."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from blip2_train.data.emoji_scenes.naming import names_right
+from blip2_train.data.emoji_scenes.scenes import SCENE_SIZE
+from blip2_train.data.order import permutation, stable_seed
+from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.shard_writer import ShardWriter
+
+_SAMPLES_PER_SHARD = 1000
+
+
+def write_noisy_shards(scenes: ShardSource, folder: Path, share: float, seed: int) -> Path:
+    """Copy scenes with one of their captions, or with one of another scene; all of it or nothing.
+
+    The record of each says what is true: `wrong`, and `right_captions`, all that the scene had.
+
+    Args:
+        scenes: shards of the embedded world.
+        folder: must not exist.
+        share: of the scenes that get a wrong caption.
+        seed: chooses scenes and captions.
+    """
+    unfinished = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    givers = _givers(scenes, share, seed)
+    with ShardWriter(unfinished, samples_per_shard=_SAMPLES_PER_SHARD) as writer:
+        for number in range(len(scenes)):
+            record, details = scenes.read(number), scenes.details(number)
+            extra = {
+                "image_id": details["image_id"],
+                "wrong": number in givers,
+                "right_captions": list(record.captions),
+            }
+            caption = _caption(scenes, givers.get(number, number), seed)
+            writer.write(record.picture, caption, size=(SCENE_SIZE, SCENE_SIZE), url=details["url"], extra=extra)
+    unfinished.rename(folder)
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionFaults:
+    """How right the captions of a set are, and what became of those it was given."""
+
+    captions: int
+    wrong: int
+    """Captions that do not name exactly the things of their scene."""
+    scenes: int
+    scenes_without_right: int
+    """Scenes none of whose captions names exactly its things."""
+    injected: int
+    """Scenes that were given a caption of another scene."""
+    injected_left: int
+    """Of them, those that still have it."""
+    right_left: int
+    """Of the other scenes, those that still have the caption that they were given."""
+
+
+def find_faults(shards: ShardSource) -> CaptionFaults:
+    """Compare the captions of a noisy set, or of what CapFilt made of it, with what its records say is true."""
+    captions = wrong = without = injected = injected_left = right_left = 0
+    for number in range(len(shards)):
+        said, details = shards.read(number).captions, shards.details(number)
+        right = sum(names_right(caption, details["right_captions"]) for caption in said)
+        captions, wrong, without = captions + len(said), wrong + len(said) - int(right), without + (right == 0)
+        left = "original" in details.get("caption_origins", ["original"])
+        injected += details["wrong"]
+        injected_left += details["wrong"] and left
+        right_left += not details["wrong"] and left
+    return CaptionFaults(
+        captions=captions,
+        wrong=wrong,
+        scenes=len(shards),
+        scenes_without_right=without,
+        injected=injected,
+        injected_left=injected_left,
+        right_left=right_left,
+    )
+
+
+def _givers(scenes: ShardSource, share: float, seed: int) -> dict[int, int]:
+    """By scene that gets a wrong caption, the scene from which it gets it: another one that shows other things."""
+    order = permutation(len(scenes), "wrong captions", seed).tolist()
+    givers = {}
+    for place in range(round(share * len(order))):
+        own = scenes.read(order[place]).captions
+        others = (order[(place + step) % len(order)] for step in range(1, len(order)))
+        givers[order[place]] = next(other for other in others if not names_right(_caption(scenes, other, seed), own))
+    return givers
+
+
+def _caption(scenes: ShardSource, number: int, seed: int) -> str:
+    """One of the captions of a scene, always the same."""
+    captions = scenes.read(number).captions
+    return captions[stable_seed("caption", seed, number) % len(captions)]

@@ -1,0 +1,141 @@
+"""Gives the samples of a source other captions, batch by batch, and keeps what was written across interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.prepare.engine import Engine
+from blip2_train.data.prepare.opening import PairSource
+from blip2_train.data.source import Place, Record
+
+Entry = dict[str, Any]
+"""Of one sample: its `captions`, best first, and whatever else its record is to say of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCaptions:
+    """New captions for samples that can be used.
+
+    Attributes:
+        work: from numbers of samples to an entry for each; picklable, and a pure function of the numbers.
+        settings: plain values on which the entries depend.
+        batch_size: samples at a time; entries may depend on it by rounding only.
+        engine: where the work is done.
+    """
+
+    work: Callable[[NDArray[np.int64]], Sequence[Entry]]
+    settings: Mapping[str, Any]
+    batch_size: int
+    engine: Engine
+
+    def run(
+        self, source: PairSource, used: NDArray[np.int64], folder: Path, progress: Callable[[str, int, int], None]
+    ) -> RecaptionedSource:
+        """Write the entries that are not there yet.
+
+        Args:
+            source: where the samples lie.
+            used: numbers of the samples that can be used, ascending.
+            folder: where entries are kept until the shards are whole.
+            progress: takes what is going on, how many samples are done, and how many there are.
+        """
+        entries = EntryFile(folder / "captions.jsonl", len(used), self.batch_size)
+        left = (used[first : first + self.batch_size] for first in range(entries.written, len(used), self.batch_size))
+        progress("caption", entries.written, len(used))
+        for some in self.engine(self.work, left):
+            entries.append(some)
+            progress("caption", entries.written, len(used))
+        return RecaptionedSource(source, used, entries)
+
+
+class EntryFile:
+    """A line of JSON for each entry, and beside it where each line ends, for reading any of them.
+
+    What a kill left half written is cut off when the file is opened.
+
+    Args:
+        path: of the lines; their ends are in a file with the suffix `.ends`.
+        entries: how many there will be.
+        step: entries that are appended at a time; only whole steps are kept.
+    """
+
+    def __init__(self, path: Path, entries: int, step: int) -> None:
+        self._lines, self._ends = path, path.with_suffix(".ends")
+        for file in (self._lines, self._ends):
+            file.touch()
+        there = self._ends.stat().st_size // 8
+        self.written = entries if there >= entries else there // step * step
+        """Entries that are there, always the first ones."""
+        os.truncate(self._ends, self.written * 8)
+        os.truncate(self._lines, self._end(self.written))
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add entries. Their ends come last: where they are, the lines are too."""
+        lines = [json.dumps(entry).encode() + b"\n" for entry in entries]
+        ends = self._end(self.written) + np.cumsum([len(line) for line in lines], dtype="<u8")
+        for path, content in ((self._lines, b"".join(lines)), (self._ends, ends.astype("<u8").tobytes())):
+            with path.open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        self.written += len(lines)
+
+    def read(self, number: int) -> Entry:
+        """Entry `number`."""
+        start, end = self._end(number), self._end(number + 1)
+        with self._lines.open("rb") as file:
+            file.seek(start)
+            entry: Entry = json.loads(file.read(end - start))
+        return entry
+
+    def _end(self, count: int) -> int:
+        """Bytes of the first `count` lines."""
+        if count == 0:
+            return 0
+        with self._ends.open("rb") as file:
+            file.seek(8 * (count - 1))
+            return int.from_bytes(file.read(8), "little")
+
+
+class RecaptionedSource:
+    """A source whose samples have other captions.
+
+    Args:
+        source: where everything else comes from.
+        used: numbers of the samples that have entries, ascending.
+        entries: one for each of them.
+    """
+
+    def __init__(self, source: PairSource, used: NDArray[np.int64], entries: EntryFile) -> None:
+        self._source, self._used, self._entries = source, used, entries
+        self.name, self.rejected, self.size, self.files = source.name, source.rejected, source.size, source.files
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def locate(self, number: int) -> Place:
+        """Where sample `number` lies."""
+        return self._source.locate(number)
+
+    def read(self, number: int) -> Record:
+        """Sample `number` with its new captions; raises `UnusableSample`."""
+        return replace(self._source.read(number), captions=tuple(self._entry(number)["captions"]))
+
+    def details(self, number: int) -> dict[str, Any]:
+        """What was known of sample `number`, and what its entry says beside the captions."""
+        return self._source.details(number) | {k: v for k, v in self._entry(number).items() if k != "captions"}
+
+    def fingerprint(self) -> str:
+        """That of the source: the new captions follow from it and from the settings."""
+        return self._source.fingerprint()
+
+    def _entry(self, number: int) -> Entry:
+        return self._entries.read(int(np.searchsorted(self._used, number)))

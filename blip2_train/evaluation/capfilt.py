@@ -1,0 +1,121 @@
+"""CapFilt: synthetic captions beside a picture's own, all ranked by how well they fit, the best kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from blip2_train.data.text import clean_caption
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.caption_sampling import sample_captions
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.pair_scoring import PairScorer, Score
+from blip2_train.models.configs import GenerationOptions
+
+ORIGINAL, SYNTHETIC = "original", "synthetic"
+_DIGITS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapFiltOptions:
+    """What is written, and what is kept of it.
+
+    Source: BLIP-2, section 3.4; how it sampled is not said there, BLIP drew from a nucleus of 0.9, up to 20 tokens.
+    """
+
+    captions: int = 10
+    """Synthetic captions of each picture."""
+    keep: int = 2
+    """Captions that are kept of each."""
+    score: Score = "itc"
+    """By which score a stage-1 scorer ranks."""
+    top_p: float = 0.9
+    """Share of the mass that nucleus sampling keeps."""
+    temperature: float = 1.0
+    max_new_tokens: int = 20
+    prompt: str | None = None
+    """What captions go on from; None = what the captioner was trained with."""
+    seed: int = 42
+    """Of sampling."""
+
+    def __post_init__(self) -> None:
+        for name in ("captions", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _ = self.generation
+
+    @property
+    def generation(self) -> GenerationOptions:
+        """How captions are sampled."""
+        return GenerationOptions(
+            num_beams=1,
+            do_sample=True,
+            top_p=self.top_p,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptCaptions:
+    """The captions of one picture that fit it best, best first."""
+
+    captions: list[str]
+    scores: list[float]
+    """Rounded; of the scorer's own scale."""
+    origins: list[str]
+    """`original` or `synthetic`."""
+
+
+class CapFilt:
+    """Writes and ranks captions.
+
+    Args:
+        captioner: A generative model.
+        scorer: What ranks.
+        options: How many of each, and how.
+    """
+
+    def __init__(self, captioner: Blip2, scorer: PairScorer, options: CapFiltOptions) -> None:
+        self._captioner, self._scorer, self._options = captioner, scorer, options
+
+    def __call__(
+        self, pictures: Sequence[Image.Image], originals: Sequence[Sequence[str]], seeds: Sequence[int]
+    ) -> list[KeptCaptions]:
+        """The best captions of each picture; of equal ones the first, and the picture's own come first.
+
+        Args:
+            pictures: One batch.
+            originals: Captions that each has, none of them empty once cleaned.
+            seeds: Of each picture's synthetic captions.
+        """
+        options = self._options
+        written = sample_captions(
+            self._captioner, pictures, seeds, options.captions, options.generation, options.prompt
+        )
+        candidates = [
+            list(_different([(text, ORIGINAL) for text in own] + [(text, SYNTHETIC) for text in new]).values())
+            for own, new in zip(originals, written, strict=True)
+        ]
+        scores = self._scorer(pictures, [[text for text, _ in some] for some in candidates])
+        return [self._best(some, values) for some, values in zip(candidates, scores, strict=True)]
+
+    def _best(self, candidates: Sequence[tuple[str, str]], scores: Sequence[float]) -> KeptCaptions:
+        rounded = [round(score, _DIGITS) for score in scores]
+        best = sorted(range(len(rounded)), key=lambda place: -rounded[place])[: self._options.keep]
+        return KeptCaptions(
+            captions=[candidates[place][0] for place in best],
+            scores=[rounded[place] for place in best],
+            origins=[candidates[place][1] for place in best],
+        )
+
+
+def _different(candidates: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """The candidates by their cleaned text, the first of each; none that is empty."""
+    found: dict[str, tuple[str, str]] = {}
+    for text, origin in candidates:
+        if cleaned := clean_caption(text).strip():
+            found.setdefault(cleaned, (text, origin))
+    return found

@@ -1,0 +1,133 @@
+"""How well each of a picture's own texts fits it, by this project's models or by CLIP.
+
+Shape letters: B pictures, K texts of all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.writing import batches
+from blip2_train.models.image_text import ImageTextModel
+
+Score = Literal["itc", "itm"]
+"""`itc`: cosine of the text and the best query; `itm`: log-odds of a match, nats."""
+
+
+class PairScorer(Protocol):
+    """Scores pictures with texts; higher fits better."""
+
+    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each picture's own texts; B lists."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Everything that decides the scores."""
+        ...
+
+
+class MatchScorer:
+    """Scores by a stage-1 model, by the formulas of training.
+
+    Args:
+        model: An image-text model.
+        score: Which of its scores.
+
+    Raises:
+        ConfigError: if the model reads no texts.
+    """
+
+    def __init__(self, model: Blip2, score: Score = "itc") -> None:
+        if not isinstance(model.network, ImageTextModel):
+            raise ConfigError(
+                f"scores need an image-text model (stage 1), but {model.source} is a generative model (stage 2); give "
+                "the export of such a run as scorer, or clip:<folder or id>"
+            )
+        self._network, self._processor, self._score = model.network, model.processor, score
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each picture's own texts."""
+        device = self._network.query_tokens.device
+        with suitable_autocast(self._network):
+            encoded = encode_texts(self._network, self._processor, [text for some in texts for text in some])
+            images = self._network.encode_image(self._processor.images(pictures).to(device))
+            own = _picture_of_each(texts).to(device)
+            if self._score == "itc":
+                with torch.autocast(device.type, enabled=False):
+                    queries = images.image_features[own]
+                    return _divided((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
+            logits = [
+                self._network.match(
+                    [images.memory.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
+                )
+                for rows in batches(len(own), PAIRS_AT_ONCE)
+            ]
+        mismatch, match = torch.cat(logits).unbind(dim=1)
+        return _divided(match - mismatch, texts)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the model."""
+        return dict(self._network.state_dict())
+
+
+class ClipScorer:
+    """Cosine of picture and text by a CLIP model of transformers, as BLIP-2 ranked captions (section 3.4: ViT-L/14).
+
+    Args:
+        folder: With the model's and the processor's files.
+        device: Where it runs.
+
+    Raises:
+        CheckpointMismatch: if the folder holds no whole CLIP model.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        from transformers import CLIPModel, CLIPProcessor
+
+        remedy = "give clip:<folder or hub id of transformers' CLIPModel>, as openai/clip-vit-large-patch14"
+        try:
+            load: Any = CLIPModel.from_pretrained
+            model, found = load(folder, local_files_only=True, output_loading_info=True)
+            self._processor: Any = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise CheckpointMismatch(f"scorer {folder} is no CLIP model ({str(error)[:120]}…); {remedy}") from None
+        if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+            raise CheckpointMismatch(f"scorer {folder} lacks {missing[0]}, {len(missing)} weights in all; {remedy}")
+        self._model: Any = model.to(device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each picture's own texts, which are cut to what CLIP reads."""
+        lines = [text for some in texts for text in some]
+        read = self._processor(
+            text=lines, images=list(pictures), return_tensors="pt", padding=True, truncation=True
+        ).to(self._model.device)
+        seen = self._model(**read)
+        own = _picture_of_each(texts).to(self._model.device)
+        return _divided((seen.image_embeds[own] * seen.text_embeds).sum(dim=1), texts)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the model."""
+        return dict(self._model.state_dict())
+
+
+def _picture_of_each(texts: Sequence[Sequence[str]]) -> Tensor:
+    """Number of the picture `(K,)` of each text."""
+    return torch.arange(len(texts)).repeat_interleave(torch.tensor([len(some) for some in texts]))
+
+
+def _divided(scores: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Scores `(K,)`, a list for each picture."""
+    left: Iterator[float] = iter(scores.float().tolist())
+    return [[next(left) for _ in some] for some in texts]

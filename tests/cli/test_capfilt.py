@@ -1,0 +1,189 @@
+"""The command that gives pictures better captions: the same shards, whoever works on them and whatever is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from demo_exports import write_exports
+from shard_files import picture, write_shards, write_tar
+
+from blip2_train.cli.capfilt.command import main
+from blip2_train.cli.shown_progress import ShownProgress
+from blip2_train.cli.terminal import run_command
+from blip2_train.data.prepare import journal
+from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.stream import TrainingStream
+from blip2_train.data.training_source import TrainingSource
+from blip2_train.data.transforms import TrainTransform
+
+QUICK = ["captions=3", "max_new_tokens=5", "batch_size=4", "samples_per_shard=5", "duplicates=keep", "device=cpu"]
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return write_exports(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two shards of 13 samples, and one with two captions, no picture, and a caption without a word."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(journal, "CHUNK", 6)
+    folder = write_shards(tmp_path / "source", (8, 5))
+    extra = json.dumps({"captions": ["a dog", "a big dog", "A DOG."], "url": "https://example.org/1", "licence": "CC0"})
+    members = [("a.jpg", picture((1, 2, 3))), ("a.json", extra), ("b.jpg", b"none"), ("b.txt", "a cat")]
+    write_tar(folder / "00002.tar", [*members, ("c.jpg", picture((9, 9, 9))), ("c.txt", " . ")])
+    return folder
+
+
+def arguments(source: Path, exports: dict[str, str], output: Path, *more: str) -> list[str]:
+    given = [f"source={source}", f"output={output}", f"captioner={exports['opt']}", f"scorer={exports['stage1']}"]
+    return [*given, *QUICK, *(more or ("workers=1",))]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            found += [json.loads(tar.extractfile(m).read()) for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
+    return found
+
+
+def test_the_best_captions_come_first_and_training_draws_one(
+    source: Path, exports: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    main(arguments(source, exports, folder))
+    said = capsys.readouterr().out
+    assert "captions:  the best 2 of 3 and a picture's own, " in said and "pictures a second" in said
+    index = json.loads((folder / "index.json").read_text())
+    assert [shard["samples"] for shard in index["shards"]] == [5, 5, 4]
+    assert index["rejected"] == {"empty caption": 1, "unreadable picture": 1}
+    assert {name: index["settings"][name] for name in ("captions", "keep", "score", "seed")} == {
+        "captions": 3, "keep": 2, "score": "itc", "seed": 42,
+    }  # fmt: skip
+    made = records(folder)
+    for record in made:
+        assert record["captions"][0] == record["caption"] and 1 <= len(record["captions"]) <= 2
+        assert record["caption_scores"] == sorted(record["caption_scores"], reverse=True)
+        assert len(record["caption_origins"]) == len(record["caption_scores"]) == len(record["captions"])
+    assert {origin for record in made for origin in record["caption_origins"]} == {"original", "synthetic"}
+    assert made[-1]["licence"] == "CC0"
+    all_of_them = tmp_path / "all"
+    main([*arguments(source, exports, all_of_them), "keep=9"])
+    for kept, every in zip(made, records(all_of_them), strict=True):
+        assert every["captions"][: len(kept["captions"])] == kept["captions"]
+    assert {"a dog", "a big dog"} <= set(every["captions"]) and "A DOG." not in every["captions"]
+    shards = ShardSource(str(folder), "made")
+    part = TrainingSource(source=shards, weight=1, held_out=np.zeros(0, np.int64))
+    stream = TrainingStream([part], TrainTransform(12), 0)
+    drawn = {item.sample_id for item in map(stream.__getitem__, range(140))}
+    pairs = sum(len(record["captions"]) for record in made)
+    assert len(drawn) > 0.9 * pairs > 20
+
+
+def test_the_number_of_processes_does_not_matter(source: Path, exports: dict[str, str], tmp_path: Path) -> None:
+    main(arguments(source, exports, tmp_path / "one"))
+    main(arguments(source, exports, tmp_path / "two", "workers=2"))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    main([*arguments(source, exports, tmp_path / "other"), "seed=1"])
+    assert digests(tmp_path / "one") != digests(tmp_path / "other")
+
+
+def killed_after(events: int, given: list[str]) -> int:
+    """The exit code of a process that is killed when it has shown its progress so many times."""
+
+    def child() -> None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        left = [events]
+        shown = ShownProgress.__call__
+
+        def show(self: ShownProgress, *values: Any) -> None:
+            shown(self, *values)
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        ShownProgress.__call__ = show  # type: ignore[method-assign]
+        os._exit(run_command(main, given))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: Path) -> None:
+    main(arguments(source, exports, tmp_path / "whole"))
+    given = arguments(source, exports, tmp_path / "killed")
+    written = []
+    for events in (4, 2, 3, 3):  # examining, then at the second batch, the fourth, and the second shard
+        assert killed_after(events, given) == -signal.SIGKILL
+        work = tmp_path / "killed" / ".preparing"
+        ends = work / "captions.ends"
+        written.append(ends.stat().st_size // 8 if ends.exists() else 0)
+        with (work / "captions.jsonl").open("a") as lines:  # a batch that was being written
+            lines.write('{"captions": ["a c')
+        with ends.open("ab") as file:
+            file.write(b"half")
+    assert written[0] == 0 and 0 < written[1] < written[2] <= 14
+    assert killed_after(99, given) == 0
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("captioner={stage1}", "captions need a generative model (stage 2), but"),
+        ("captioner=gone", "there is no gone; what can be read is"),
+        ("scorer={opt}", "scores need an image-text model (stage 1), but"),
+        ("scorer=clip:gone", "scorer clip:gone: there is no folder gone; give clip:<folder or hub id"),
+        ("scorer=clip:{stage1}", "is no CLIP model"),
+        ("captioner=last:demo_gone", "captioner=last:demo_gone: no run under outputs/demo_gone has an export"),
+        ("source=gone", "there is no file or folder gone"),
+        ("keep=0", "keep must be at least 1, got 0"),
+        ("top_p=2", "top_p must be in (0, 1], got 2"),
+        ("score=clip", "score=clip: expected one of itc, itm"),
+        ("caption=3", "no setting 'caption'; did you mean 'captions'?"),
+        ("batch_size=0", "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_mistakes_are_one_line(
+    setting: str,
+    message: str,
+    source: Path,
+    exports: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setting = setting.format(**exports)
+    name = setting.partition("=")[0]
+    given = [one for one in arguments(source, exports, tmp_path / "out") if not one.startswith(f"{name}=")]
+    assert run_command(main, [*given, setting]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_settings_are_refused_where_some_were_begun(
+    source: Path, exports: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(source, exports, tmp_path / "out")
+    assert killed_after(5, given) == -signal.SIGKILL
+    assert run_command(main, [one for one in given if not one.startswith("captions=")]) == 2
+    assert "made with captions 3, now it is 10; give another output" in capsys.readouterr().err

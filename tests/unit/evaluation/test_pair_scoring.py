@@ -1,0 +1,72 @@
+"""Scores of pictures with their own texts: those of all pairs, at the right places; CLIP's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demo_exports import write_exports
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from blip2_train.cli.pretrained import load_pretrained
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.pair_scoring import ClipScorer, MatchScorer
+
+TEXTS = [["a cat", "two dogs on red"], ["a fox"], ["a very long line of many words here", "a cat", "an owl"]]
+
+
+def pictures() -> list[Image.Image]:
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in TEXTS]
+
+
+def test_scores_of_own_texts_are_those_of_all_pairs(tmp_path: Path) -> None:
+    exports = write_exports(tmp_path)
+    model, _ = load_pretrained(exports["stage1"], device="cpu")
+    found = model.match(pictures(), [text for some in TEXTS for text in some])
+    own = [(0, 0), (0, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
+    itc = MatchScorer(model, "itc")(pictures(), TEXTS)
+    itm = MatchScorer(model, "itm")(pictures(), TEXTS)
+    assert [len(some) for some in itc] == [len(some) for some in itm] == [2, 1, 3]
+    assert [s for some in itc for s in some] == pytest.approx([found.itc[pair].item() for pair in own], abs=1e-5)
+    chances = torch.sigmoid(torch.tensor([s for some in itm for s in some])).tolist()
+    assert chances == pytest.approx([found.itm[pair].item() for pair in own], abs=1e-5)
+    with pytest.raises(ConfigError, match=r"scores need an image-text model \(stage 1\)"):
+        MatchScorer(load_pretrained(exports["opt"], device="cpu")[0])
+
+
+def tiny_clip(folder: Path) -> Path:
+    """A CLIP of transformers with random weights that reads letters."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    tokenizer = CLIPTokenizer(
+        vocab={token: place for place, token in enumerate(tokens)}, merges=[], model_max_length=20
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    text = sizes | ends | {"vocab_size": len(tokens), "max_position_embeddings": 20}
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=sizes | {"image_size": 32, "patch_size": 8}))
+    model.save_pretrained(folder)
+    shape = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessor(**shape), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_clip(tmp_path: Path) -> None:
+    scorer = ClipScorer(tiny_clip(tmp_path / "clip"), torch.device("cpu"))
+    found = scorer(pictures(), TEXTS)
+    model, processor = CLIPModel.from_pretrained(tmp_path / "clip"), CLIPProcessor.from_pretrained(tmp_path / "clip")
+    for picture, texts, scores in zip(pictures(), TEXTS, found, strict=True):
+        for text, score in zip(texts, scores, strict=True):
+            read = processor(text=[text[:18]], images=[picture], return_tensors="pt", truncation=True)
+            logit = model(**read).logits_per_image.item() / model.logit_scale.exp().item()
+            if len(text) <= 18:
+                assert score == pytest.approx(logit, abs=1e-5)
+            assert -1 <= score <= 1
+    assert len({score for some in found for score in some}) == 6
+    with pytest.raises(CheckpointMismatch, match="is no CLIP model"):
+        ClipScorer(tmp_path, torch.device("cpu"))
