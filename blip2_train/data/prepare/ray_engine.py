@@ -75,7 +75,10 @@ class RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._open.close()  # which ends the workers, unless the connection is older
+        if self._ray is not None and self._ray.is_initialized():
+            for worker in self._workers:
+                self._ray.kill(worker)
         self._ray, self._workers = None, []
 
     def __call__(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
@@ -148,7 +151,6 @@ class RayEngine:
         kind = ray.remote(max_restarts=-1, max_task_retries=1, **options)(_Worker)
         for _ in range(self._count or room):
             self._workers.append(kind.remote(*self._surroundings))
-            self._open.callback(ray.kill, self._workers[-1])
         self._ray = ray
 
 
