@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 _NO_NETWORK = str(Path(__file__).parent / "no_network")
@@ -22,6 +23,7 @@ os.environ.pop("BLIP2_TRACEBACK", None)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from local_ray import LocalRay, started  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +36,12 @@ def fixed_seed() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def root() -> Path:
     return Path(_ROOT)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[LocalRay]:
+    """One Ray with room for two workers, for all tests: it takes seconds to start."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    with started(workers=2) as ray:
+        yield ray

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from glob import iglob
 from typing import Any, get_type_hints
 
 import yaml
@@ -15,7 +16,7 @@ from blip2_train.cli.predict_output import Bar
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.value_types import misfit, nearest
 from blip2_train.data.prepare.destination import open_destination
-from blip2_train.data.prepare.engine import LocalEngine
+from blip2_train.data.prepare.engines import EngineName, open_engine
 from blip2_train.data.prepare.exclusion import read_exclusions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
@@ -46,6 +47,8 @@ usage: python scripts/make_shards.py source=<what> output=<folder> [key=value â€
   resize=<pixels>         scale larger pictures down to this shorter side, as JPEG (null = copy)
   quality=<1 to 100>      of those JPEGs (95)
   workers=<n>             processes (one per core)
+  engine=<local|ray>      processes of this machine, or workers of Ray: one started here, or a cluster with
+  ray_address=<address>   auto, <host>:<port> or ray://<host>:<port>, whose machines all see source and output
   --help                  this text"""
 _LISTS = ("source", "exclude")
 _LINE_EVERY = 20.0
@@ -65,7 +68,9 @@ class Request:
     exclude: Sequence[str] = ()
     exclude_split: str | None = None
     workers: int | None = None
-    """Processes; None = one for each core that this process may use."""
+    """Processes; None = one for each core that this process, or a Ray cluster, may use."""
+    engine: EngineName = "local"
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -87,8 +92,9 @@ def main(arguments: list[str]) -> None:
     preparation = Preparation(
         source=source, folder=folder.folder, options=options, excluded=excluded, destination=folder
     )
-    with _Shown() as shown:
-        index = preparation.run(LocalEngine(request.workers or _cores()), shown)
+    where = open_engine(request.engine, request.workers, ray_address=request.ray_address, shared=_read(request))
+    with where as engine, _Shown() as shown:
+        index = preparation.run(engine, shown)
     counts = dict(index["rejected"])
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
     print(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
@@ -98,9 +104,11 @@ def main(arguments: list[str]) -> None:
         print(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def _read(request: Request) -> list[str]:
+    """One file or folder for each path that is read."""
+    paths = [request.source] if isinstance(request.source, str) else request.source
+    named = [os.path.expanduser(path) for path in (*paths, request.images) if path and "://" not in path]
+    return [next(iglob(path, recursive=True), path) for path in named]
 
 
 def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:

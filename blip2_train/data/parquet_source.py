@@ -216,7 +216,9 @@ def _column(file: AnyFile, columns: Sequence[str], named: str | None, usual: Seq
     if found is None:
         wanted = repr(named) if named else " or ".join(map(repr, usual))
         beside_shards = not named and {"key", "status", "sha256"} <= set(columns)
-        told = "; it only tells about tar shards, give these" if beside_shards else ""
+        packing = "tar --sort=name -cf 00000.tar -C 00000 ."
+        told = f"; it only tells about tar shards, give these, or pack folders of files first: {packing}"
+        told = told if beside_shards else ""
         raise ShardError(
             f"{file} has no column {wanted}{told}; its columns are {', '.join(map(repr, columns))}: pass "
             f"{option}=<column>"

@@ -100,7 +100,7 @@ def test_damage_costs_the_rows_behind_it_only(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = write(tmp_path / "00000.parquet", {name: ["x"] for name in ("url", "caption", "key", "status", "sha256")})
-    with pytest.raises(ShardError, match=r"no column 'image' or .*; it only tells about tar shards, give these"):
+    with pytest.raises(ShardError, match=r"no column 'image' or .*; it only tells about tar shards, .* or pack"):
         ParquetSource([told], None, "rows")
     with pytest.raises(ShardError, match=r"has no column 'words'; its columns are 'url'.*pass caption_column=<column>"):
         ParquetSource([told], None, "rows", "url", "words")

@@ -1,0 +1,122 @@
+"""Reaches a Ray cluster, or starts a Ray on this machine that is quiet, private and gone afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import blip2_train
+from blip2_train.errors import ConfigError
+
+_LONGEST_BASE = 27
+"""Bytes of a folder in which Ray's sockets have paths that Unix allows (107 bytes)."""
+_SECONDS_TO_ANSWER = 10.0
+"""How long a cluster may take to accept a connection."""
+_PACKAGE = Path(blip2_train.__file__).parent
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no report to its makers
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+_PRIVATE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # there and here: listen to this machine only
+    "RAY_AUTH_MODE": "token",
+}
+
+
+@contextmanager
+def connected(address: str | None, cpus: float | None = None, *, gpus: bool = False) -> Iterator[Any]:
+    """The module `ray`, connected; as it was, if this process was connected before.
+
+    Args:
+        address: of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = one that is started here, and
+            ended with the context.
+        cpus: cores that the one started here may give away.
+        gpus: whether the one started here gives away this machine's GPUs.
+
+    Raises:
+        ConfigError: if Ray is not installed, cannot be started, or does not answer.
+    """
+    with ExitStack() as closing:
+        own = {} if address is not None else _PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        closing.enter_context(_environment(_QUIET | own))
+        ray = _module()
+        if ray.is_initialized():
+            yield ray
+            return
+        if threading.current_thread() is threading.main_thread():  # where Ray changes it
+            closing.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address is None:
+            folder = closing.enter_context(_short_folder())
+            settings |= {"address": "local", "num_cpus": cpus, "include_dashboard": False, "_temp_dir": folder}
+            settings |= {} if gpus else {"num_gpus": 0}
+            settings |= {"_node_ip_address": "127.0.0.1", "runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
+        else:
+            _knock(address)
+            settings |= {"address": address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
+        closing.callback(ray.shutdown)
+        try:
+            ray.init(**settings)
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            where = "Ray cannot be started here" if address is None else f"no Ray can be used at {address}"
+            raise ConfigError(f"{where}: {' '.join(str(error).split())[:400]}") from None
+        yield ray
+
+
+def _module() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("engine=ray needs Ray, which is not installed: pip install 'blip2_train[data]'") from None
+    return ray
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set those variables that are not set, for the time of the context."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """A new folder for Ray's files, with a path that is short enough for its sockets; removed at the end."""
+    usual = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="ray-", dir=usual if len(os.fsencode(usual)) <= _LONGEST_BASE else "/tmp")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _python_path() -> str:
+    """Where the workers find this package, before what they would find anyway."""
+    return os.pathsep.join([str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens, for which Ray itself takes long and says much."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"ray_address={address}: expected auto, <host>:<port> or ray://<host>:<port>")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise ConfigError(f"ray_address={address}: nobody answers there ({error}); see `ray status` there") from None

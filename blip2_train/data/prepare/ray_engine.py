@@ -1,0 +1,192 @@
+"""Does the work of a preparation in workers of Ray: on this machine, or on all machines of a cluster.
+
+The workers are Ray's actors; Ray Data, which is made of them too, does not fit the protocol of `Engine`. It wants all
+tasks before it begins, as rows in its object store (those of 129M samples hold gigabytes of verdicts), works ahead as
+far as that store reaches, and gives results in order only by holding blocks back. Here tasks are drawn one by one, a
+few ahead, the first result is taken first, and the journal knows after a kill what is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import PIL
+
+from blip2_train.data.prepare.ray_connection import connected
+from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
+
+logger = logging.getLogger(__name__)
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_AHEAD = 3
+"""Tasks per worker that are given out before the results of the first are taken."""
+_AT_ONCE = 2
+"""Tasks that one worker has at a time, so that it need not wait for the next."""
+_PATIENCE = 60.0
+"""Seconds without any worker after which that is said."""
+
+
+class RayEngine:
+    """Workers of Ray; a context that ends them, and a Ray that was started for it.
+
+    Ray is asked for at the first call. Each worker gets the work once: what that sets up at its first task (a model)
+    stays for the others. A worker that is lost is replaced and its tasks are given out once more, so they must bear
+    being done twice.
+
+    Args:
+        workers: how many; None = as many as the cluster has room for. Those for which there is no room yet join later.
+        address: of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = a Ray of this process's own.
+        cpus_per_worker: cores that Ray sets aside for each.
+        gpus_per_worker: GPUs that Ray sets aside for each, of which it sees no others; may be a part of one.
+        shared: files and folders that every machine must see; relative ones start from this process's folder.
+
+    Example:
+        with RayEngine(workers=2) as engine:
+            print(list(engine(abs, [-1, 2])))
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        address: str | None = None,
+        cpus_per_worker: float = 1,
+        gpus_per_worker: float = 0,
+        shared: Sequence[str] = (),
+    ) -> None:
+        if address is None and workers is None:
+            raise ConfigError("a Ray of its own needs the number of workers")
+        self._count, self._address = workers, address
+        self._needs = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+        self._surroundings = os.getcwd(), tuple(shared), PIL.__version__
+        self._open = ExitStack()
+        self._ray: Any = None
+        self._workers: list[Any] = []
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()  # which ends the workers, unless the connection is older
+        if self._ray is not None and self._ray.is_initialized():
+            for worker in self._workers:
+                self._ray.kill(worker)
+        self._ray, self._workers = None, []
+
+    def __call__(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """The results in the order of the tasks.
+
+        Raises:
+            ConfigError: while results are taken, if Ray is not installed or cannot be reached, or a machine of the
+                cluster does not see the files or has another Pillow.
+            ShardError: if a task was lost twice with its worker.
+        """
+        self._begin()
+        ray, left = self._ray, iter(tasks)
+        shared, name = ray.put(work), uuid.uuid4().hex
+        running = {worker.ready.remote(): place for place, worker in enumerate(self._workers)}
+        load: dict[int, int] = {}
+        waiting: deque[Any] = deque()
+        none_left = object()
+        while True:
+            while load and min(load.values()) < _AT_ONCE and len(waiting) < _AHEAD * len(self._workers):
+                if (task := next(left, none_left)) is none_left:
+                    break
+                place = min(load, key=load.__getitem__)
+                waiting.append(self._workers[place].do.remote(name, [shared], task))
+                running[waiting[-1]] = place
+                load[place] += 1
+            if waiting and waiting[0] not in running:
+                yield self._result(waiting.popleft())
+            elif load and not waiting:
+                return
+            else:
+                self._wait(running, load)
+
+    def _wait(self, running: dict[Any, int], load: dict[int, int]) -> None:
+        """Wait until a worker is done with something, or has begun."""
+        done, _ = self._ray.wait(list(running), timeout=_PATIENCE)
+        for reference in done:
+            place = running.pop(reference)
+            if place in load:
+                load[place] -= 1
+            else:
+                self._result(reference)
+                load[place] = 0
+        if not load:
+            logger.warning("Ray has no room for a worker yet; `ray status` on the cluster tells what it has")
+
+    def _result(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from (None if isinstance(error.cause, Blip2TrainError) else error)
+        except self._ray.exceptions.RayError:
+            raise ShardError(
+                "a worker of Ray was lost twice at the same task, perhaps for want of memory; repeat the command with "
+                "fewer workers, it goes on where it stopped"
+            ) from None
+
+    def _begin(self) -> None:
+        """Reach Ray and ask for the workers, unless that was done."""
+        if self._ray is not None:
+            return
+        cpus = None if self._count is None else self._count * self._needs["CPU"]
+        ray = self._open.enter_context(connected(self._address, cpus, gpus=self._needs["GPU"] > 0))
+        room = _room(ray.cluster_resources(), self._needs)
+        if room < 1 and (self._count is None or self._address is None):
+            needs = " and ".join(f"{count:g} {name}" for name, count in self._needs.items() if count)
+            raise ConfigError(
+                f"this Ray does not have what one worker needs ({needs}); ask for less, or for another Ray"
+            )
+        options = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
+        kind = ray.remote(max_restarts=-1, max_task_retries=1, **options)(_Worker)
+        for _ in range(self._count or room):
+            self._workers.append(kind.remote(*self._surroundings))
+        self._ray = ray
+
+
+def _room(resources: dict[str, float], needs: dict[str, float]) -> int:
+    """Workers for which there would be room if nobody else worked there."""
+    return min(int(resources.get(name, 0) // count) for name, count in needs.items() if count)
+
+
+class _Worker:
+    """In a process of Ray: keeps the work that it was given last, and does it task by task."""
+
+    def __init__(self, folder: str, shared: Sequence[str], pillow: str) -> None:
+        self._folder, self._shared, self._pillow = folder, shared, pillow
+        self._name = ""
+        self._work: Callable[[Any], Any]
+
+    def ready(self) -> None:
+        """Nothing; it is done when there is room for the worker."""
+
+    def do(self, name: str, work: list[Any], task: Any) -> Any:
+        """The result of a task; `work` holds a reference, so that it is fetched only when the name is a new one."""
+        if name != self._name:
+            import ray
+
+            self._look_around()
+            self._work, self._name = ray.get(work[0]), name
+        return self._work(task)
+
+    def _look_around(self) -> None:
+        """Be where the command was given, and refuse a machine that would do something else than that one."""
+        here = f"machine {socket.gethostname()} of the Ray cluster"
+        if os.path.isdir(self._folder):
+            os.chdir(self._folder)
+        if missing := [path for path in self._shared if not os.path.exists(path)]:
+            raise ConfigError(f"{here} has no {missing[0]}; source and output must lie where every machine sees them")
+        if PIL.__version__ != self._pillow:
+            raise ConfigError(
+                f"{here} has Pillow {PIL.__version__}, the machine of the command {self._pillow}; install the same"
+            )

@@ -1,0 +1,86 @@
+"""Shards made by workers of Ray are those of this machine's processes, also after kills."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_ray import LocalRay
+from shard_files import write_shards, write_tar
+
+from blip2_train.cli import make_shards
+from blip2_train.cli.make_shards import main
+from blip2_train.cli.terminal import run_command
+
+_KILLED = """
+import os, signal, sys
+from blip2_train.cli import make_shards
+from blip2_train.data.prepare import journal
+journal.CHUNK = 16
+shown = make_shards._Shown.__call__
+left = [3]
+def show(self, *values):
+    shown(self, *values)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+make_shards._Shown.__call__ = show
+make_shards.main(sys.argv[1:])
+"""
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_shards_whole_or_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: LocalRay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("blip2_train.data.prepare.journal.CHUNK", 16)
+    source = write_shards(tmp_path / "source", (30, 31, 12))
+    write_tar(source / "00003.tar", [("a.jpg", b"no picture"), ("a.txt", "a cat")])
+    settings = ["source=source", "samples_per_shard=9", "duplicates=keep"]
+    main([*settings, "output=local", "workers=1"])
+    on_ray = [*settings, "engine=ray", f"ray_address={local_ray.address}", "workers=2"]
+
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *on_ray, "output=killed"], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "index.json").exists()
+    journal = (tmp_path / "killed" / ".preparing" / "verdicts.bin").stat().st_size
+    assert journal > 0
+
+    shown = make_shards._Shown.__call__
+
+    def interrupt(self: Any, phase: str, done: int, total: int) -> None:
+        shown(self, phase, done, total)
+        if phase == "write" and done > 20:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_shards._Shown, "__call__", interrupt)
+        assert run_command(main, [*on_ray, "output=killed"]) == 130
+    assert not (tmp_path / "killed" / "index.json").exists() and len(list((tmp_path / "killed").glob("*.tar"))) >= 3
+    capfd.readouterr()
+    assert run_command(main, [*on_ray, "output=killed"]) == 0
+    said = capfd.readouterr()
+    assert said.err == "" and said.out.count("\n") == 3
+    assert digests(tmp_path / "killed") == digests(tmp_path / "local")
+    assert "unreadable picture" in (tmp_path / "local" / "rejected.jsonl").read_text()
+
+
+def test_an_unreachable_cluster_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray")
+    source = write_shards(tmp_path / "source", (2,))
+    more = ["engine=ray", "ray_address=127.0.0.1:1", f"output={tmp_path / 'shards'}"]
+    assert run_command(main, [f"source={source}", *more]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: ray_address=127.0.0.1:1: nobody answers there") and said.count("\n") == 1
+    assert run_command(main, [f"source={source}", *more[1:]]) == 2
+    assert "ray_address=127.0.0.1:1 is for engine=ray; add that" in capfd.readouterr().err
