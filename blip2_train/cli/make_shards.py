@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from glob import iglob
-from typing import Any, get_type_hints
 
-import yaml
-
-from blip2_train.cli.predict_output import Bar
+from blip2_train.cli.key_values import read_settings
+from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.value_types import misfit, nearest
 from blip2_train.data.prepare.destination import open_destination
 from blip2_train.data.prepare.engines import EngineName, open_engine
 from blip2_train.data.prepare.exclusion import read_exclusions
@@ -50,9 +46,6 @@ usage: python scripts/make_shards.py source=<what> output=<folder> [key=value â€
   engine=<local|ray>      processes of this machine, or workers of Ray: one started here, or a cluster with
   ray_address=<address>   auto, <host>:<port> or ray://<host>:<port>, whose machines all see source and output
   --help                  this text"""
-_LISTS = ("source", "exclude")
-_LINE_EVERY = 20.0
-"""Seconds between lines of progress where there is no terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +86,7 @@ def main(arguments: list[str]) -> None:
         source=source, folder=folder.folder, options=options, excluded=excluded, destination=folder
     )
     where = open_engine(request.engine, request.workers, ray_address=request.ray_address, shared=_read(request))
-    with where as engine, _Shown() as shown:
+    with where as engine, ShownProgress() as shown:
         index = preparation.run(engine, shown)
     counts = dict(index["rejected"])
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
@@ -117,74 +110,8 @@ def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:
     Raises:
         ConfigError: if a setting is unknown, missing, given twice, or has a value that cannot be used.
     """
-    kinds: tuple[type[Request], type[ShardOptions]] = (Request, ShardOptions)
-    known = {field.name: get_type_hints(kind)[field.name] for kind in kinds for field in fields(kind)}
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if name not in known:
-            advice = f"did you mean {close!r}?" if (close := nearest(name, known)) else f"known: {', '.join(known)}"
-            raise ConfigError(f"there is no setting {name!r}; {advice}")
-        if not equals or not text:
-            raise ConfigError(f"{name} has no value; write {name}=<value>")
-        if name in given:
-            raise ConfigError(f"{name} is given twice; give it once")
-        given[name] = _value(name, text, known[name])
-    for field in fields(Request):
-        if field.default is MISSING and field.name not in given:
-            raise ConfigError(f"{field.name}= is missing; see python scripts/make_shards.py --help")
-    own = {field.name for field in fields(Request)}
-    request = Request(**{name: value for name, value in given.items() if name in own})
-    return request, ShardOptions(**{name: value for name, value in given.items() if name not in own})
-
-
-def _value(name: str, text: str, annotation: Any) -> Any:
-    if name in _LISTS:
-        bare = text.removeprefix("[").removesuffix("]")
-        return [item.strip() for item in bare.split(",")] if name == "exclude" or bare != text else text
-    if misfit(text, annotation) is None:
-        return None if text == "null" and misfit(None, annotation) is None else text
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    if (expected := misfit(value, annotation)) is not None:
-        raise ConfigError(f"{name}={text}: expected {expected}")
-    return value
-
-
-class _Shown:
-    """Shows how far a preparation is: a bar on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._bar: Bar | None = None
-        self._last_line = time.monotonic()
-
-    def __enter__(self) -> _Shown:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        """Show that `done` of `total` samples have passed a phase."""
-        if phase != self._phase:
-            self._close()
-            self._phase, self._bar = phase, Bar(total, hidden=False, name=phase)
-            self._bar.__enter__()
-        assert self._bar is not None
-        self._bar.at(done, total)
-        if self._bar.progress.disable and time.monotonic() - self._last_line >= _LINE_EVERY:
-            print(f"{phase}: {done:,} of {total:,} samples", file=sys.stderr, flush=True)
-            self._last_line = time.monotonic()
-        if done == total:
-            self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__()
-            self._bar = None
+    request, options = read_settings(arguments, (Request, ShardOptions), "make_shards.py", lists=("exclude",))
+    return request, options
 
 
 def command() -> None:

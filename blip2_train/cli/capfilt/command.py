@@ -32,6 +32,8 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
   batch_size=<n>          pictures at once (16); changes nothing but rounding
   device=<name> dtype=<name>   cpu, cuda, …; float16 or bfloat16 (a GPU if there is one; as configured)
   workers=<n>             processes (one per GPU, without GPU one per core), each with both models
+  engine=<local|ray> ray_address=<address>   as for make_shards.py; all machines must see models, source and output
+  gpus_per_worker=<n>     of workers of Ray, may be a part of one (0)
   samples_per_shard= duplicates= min_side= max_aspect_ratio= resize= quality=   as for make_shards.py
   --help                  this text"""
 

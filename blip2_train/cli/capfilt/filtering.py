@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,8 @@ from blip2_train.cli.capfilt.work import CapFiltModels, CapFiltWork, describe
 from blip2_train.cli.key_values import read_settings
 from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.shown_progress import ShownProgress
-from blip2_train.data.prepare.engine import LocalEngine
+from blip2_train.data.prepare.engine import Engine, LocalEngine
+from blip2_train.data.prepare.engines import EngineName, cores, open_engine
 from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
@@ -38,7 +38,11 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     workers: int | None = None
-    """Processes; None = one for each GPU, else one for each core."""
+    """Processes; None = one for each GPU, else one for each core; of a cluster as many as it has room for."""
+    engine: EngineName = "local"
+    ray_address: str | None = None
+    gpus_per_worker: float = 0
+    """Of workers of Ray."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers"):
@@ -64,18 +68,18 @@ def filter_captions(arguments: Sequence[str]) -> None:
         dtype=request.dtype,
     )
     source = open_pairs(request.source, request.images, request.split)
-    engine = LocalEngine(request.workers or _models_at_once(request.device))
-    (settings,) = engine(partial(describe, models), [None])
-    new_captions = NewCaptions(
-        work=CapFiltWork(source=source, models=models),
-        settings=settings,
-        batch_size=request.batch_size,
-        engine=engine,
-    )
     folder = Path(request.output).expanduser()
-    preparation = Preparation(source=source, folder=folder, options=shard_options, new_captions=new_captions)
-    with ShownProgress() as shown:
-        index = preparation.run(LocalEngine(request.workers or _cores()), shown)
+    with _engines(request) as (engine, writing), ShownProgress() as shown:
+        (settings,) = writing(partial(describe, models), [None])
+        new_captions = NewCaptions(
+            work=CapFiltWork(source=source, models=models),
+            settings=settings,
+            batch_size=request.batch_size,
+            engine=writing,
+        )
+        index = Preparation(source=source, folder=folder, options=shard_options, new_captions=new_captions).run(
+            engine, shown
+        )
     listed = ", ".join(f"{count:,} {reason}" for reason, count in index["rejected"].items()) or "none"
     rate = f", {shown.rates['caption']:,.1f} pictures a second" if "caption" in shown.rates else ""
     print(f"captions:  the best {options.keep} of {options.captions} and a picture's own{rate}")
@@ -96,13 +100,17 @@ def find_model(setting: str, given: str) -> str:
         raise ConfigError(str(error).replace("init_from=", f"{setting}=")) from None
 
 
+@contextmanager
+def _engines(request: Request) -> Iterator[tuple[Engine, Engine]]:
+    """What examines and packs, and what holds the models; of Ray one for both."""
+    options = {"ray_address": request.ray_address, "gpus_per_worker": request.gpus_per_worker}
+    with open_engine(request.engine, request.workers, **options) as engine:  # type: ignore[arg-type]
+        local = request.engine == "local"
+        yield engine, LocalEngine(request.workers or _models_at_once(request.device)) if local else engine
+
+
 def _models_at_once(device: str | None) -> int:
     """Processes that hold models: one for each GPU, or for each core."""
     if device not in (None, "auto", "cuda"):
-        return _cores() if device == "cpu" else 1
-    return torch.cuda.device_count() or (1 if torch.backends.mps.is_available() else _cores())
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        return cores() if device == "cpu" else 1
+    return torch.cuda.device_count() or (1 if torch.backends.mps.is_available() else cores())
