@@ -44,7 +44,8 @@ class EvalTransform:
         return self._normalise(F.resize(image, self._size, InterpolationMode.BICUBIC))
 
     def _normalise(self, image: Image.Image) -> Tensor:
-        pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        planes = F.pil_to_tensor(image).contiguous()  # while it is small: all that follows is twice as fast on planes
+        pixels = F.to_dtype(planes, torch.float32, scale=True)
         return F.normalize(pixels, self._mean, self._std, inplace=True)
 
 
