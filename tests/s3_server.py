@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import forkserver
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -87,6 +88,7 @@ def running_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     storage_drivers._connected.cache_clear()
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one of an earlier test has that one's environment
     s3.client.create_bucket(Bucket="data")
     try:
         yield s3

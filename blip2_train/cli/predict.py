@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from blip2_train.cli.predict_options import parser
@@ -19,10 +18,4 @@ def main(arguments: list[str]) -> None:
 
 def command() -> None:
     """Entry of the console script."""
-    try:
-        code = run_command(main)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the lines has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+    sys.exit(run_command(main))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
+import select
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -57,20 +58,23 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         arguments: `sys.argv[1:]` if None.
 
     Returns:
-        0, or 2 after a `Blip2TrainError` or where the disk is full or forbidden (with BLIP2_TRACEBACK=1 the traceback
-        is shown too), 130 after Ctrl-C, 141 if nobody reads the output, 143 or 138 after SIGTERM or SIGUSR1 stopped a
-        run that was saved (0 in all but its first process).
+        0, also if the output is not read to its end, or 2 after a `Blip2TrainError` or where the disk is full or
+        forbidden (with BLIP2_TRACEBACK=1 the traceback is shown too), 130 after Ctrl-C, 143 or 138 after SIGTERM or
+        SIGUSR1 stopped a run that was saved (0 in all but its first process).
     """
     try:
         main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except Blip2TrainError as error:
         if os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output had seen enough: `… --list | head`
+    except BrokenPipeError:
+        if not _read_no_more(sys.stdout):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 0
     except OSError as error:
         if error.errno not in _FIXES or os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
@@ -82,6 +86,13 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         print("stopped by the keyboard", file=sys.stderr)
         return 130
     return 0
+
+
+def _read_no_more(stream: TextIO) -> bool:
+    """Whether the reader of a stream has seen enough, as `head` has after ten lines."""
+    ends = select.poll()
+    ends.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in ends.poll(0))
 
 
 def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig | None:

@@ -128,7 +128,7 @@ class ChangeWarnings(Callback):
         """Look at the loss, if it was logged, and at the clock."""
         assert isinstance(pl_module, TrainingModule)
         step, now = trainer.global_step, time.perf_counter()
-        if pl_module.latest is not self._seen:
+        if pl_module.latest and pl_module.latest is not self._seen:
             self._seen = pl_module.latest
             self._look_at_loss(trainer, self._seen["loss"], step)
         if self._mark is not None and step > self._mark[1]:

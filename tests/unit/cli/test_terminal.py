@@ -1,6 +1,7 @@
 import errno
 import subprocess
 import sys
+from tempfile import NamedTemporaryFile
 
 import yaml
 from pytest import CaptureFixture, MonkeyPatch, mark, raises
@@ -77,4 +78,13 @@ def test_a_reader_that_has_seen_enough() -> None:
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", '"$0" -c "$1" | head -1', sys.executable, code], capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "line\n", "")
+
+
+def test_other_broken_pipes_are_not_hidden() -> None:
+    def write(_: list[str]) -> None:
+        raise BrokenPipeError("a child of ours is gone")
+
+    with NamedTemporaryFile("w") as file, MonkeyPatch.context() as patch, raises(BrokenPipeError):
+        patch.setattr(sys, "stdout", file)
+        run_command(write, [])
