@@ -20,7 +20,7 @@ from blip2_train.cli.pretrained import find_device, load_pretrained
 from blip2_train.data.order import stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.examination import usable_texts
-from blip2_train.data.prepare.opening import PairSource
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.errors import CheckpointMismatch, ShardError
 from blip2_train.evaluation.capfilt import CapFilt, CapFiltOptions
