@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from blip2_train.data.embedded_pictures import is_embedded
 from blip2_train.errors import ShardError
 
+_ANY = "surrogatepass"
+"""JSON can hold halves of characters, too; they are refused where they are used."""
 _NOTE = np.dtype(
     [
         ("place", "<i8"),
@@ -60,22 +63,29 @@ class Entries(Protocol):
         ...
 
 
-class ListedPictures:
-    """Entries that are held in memory.
+class PackedPictures:
+    """Entries that are held in memory as one text, not as objects.
+
+    A process that was forked shares memory until it is written to, and looking at an object of Python writes its count
+    of references: readers and workers would each come to have their own copy of a list.
 
     Args:
         pictures: what they say.
     """
 
-    def __init__(self, pictures: list[AnnotatedPicture]) -> None:
-        self._pictures = pictures
+    def __init__(self, pictures: Iterable[AnnotatedPicture]) -> None:
+        packed = [json.dumps(astuple(picture), ensure_ascii=False).encode(errors=_ANY) for picture in pictures]
+        self._ends = np.cumsum([0, *map(len, packed)], dtype=np.int64)
+        self._text = b"".join(packed)
 
     def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
-        return ((place, place, picture) for place, picture in enumerate(self._pictures))
+        return ((place, place, self.read(place, place)) for place in range(len(self._ends) - 1))
 
     def read(self, place: int, number: int) -> AnnotatedPicture:
         """What entry `place` says."""
-        return self._pictures[place]
+        start, end = self._ends[place : place + 2].tolist()
+        row, path, captions, image_id, split = json.loads(self._text[start:end].decode(errors=_ANY))
+        return AnnotatedPicture(row=row, path=path, captions=tuple(captions), image_id=image_id, split=split)
 
 
 class AnnotatedPictures:
@@ -159,7 +169,7 @@ def _notes(entries: Entries, splits: dict[str | None, int], together: bool) -> I
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode(errors=_ANY), digest_size=16).digest()
 
 
 def _by_picture(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

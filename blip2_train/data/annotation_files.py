@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, ListedPictures
+from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, PackedPictures
 from blip2_train.data.annotation_rows import (
     DOWNLOAD,
     EXPECTED,
@@ -41,10 +41,10 @@ def read_annotations(
     content = read_content(file)
     if isinstance(content, dict):
         listed = _coco(file, content) if "annotations" in content else _karpathy(file, content)
-        return AnnotatedPictures(file, ListedPictures(listed), split, together=False)
+        return AnnotatedPictures(file, PackedPictures(listed), split, together=False)
     first = next(iter(content), None)
     if first is not None and "regions" in first[2]:
-        return AnnotatedPictures(file, ListedPictures(list(_regions(file, content))), split, together=False)
+        return AnnotatedPictures(file, PackedPictures(_regions(file, content)), split, together=False)
     columns = [] if first is None else list(first[2])
     rows = _RowEntries(file, content, columns, picture_column, caption_column)
     return AnnotatedPictures(file, rows, split, together=True)
