@@ -26,12 +26,12 @@ SLURM = {
     "sbatch": """cp "$1" batch.sh; setsid bash batch.sh >batch.log 2>&1 & echo $! >pid; echo Submitted batch job 7""",
     "srun": """mkdir -p "$(dirname "${3//%j/7}")"; out=${3//%j/7} err=${5//%j/7}; shift 5
                exec "$@" >>"${out//%t/0}" 2>>"${err//%t/0}\"""",
-    "scontrol": """echo "$@" >>scontrol.log; before=$(cat pid)
+    "scontrol": """[ ! -e scontrol.log ] || exit 1; echo "$@" >scontrol.log; before=$(cat pid)
                    (while kill -0 "$before"; do sleep 0.1; done; exec bash batch.sh) >batch.log 2>&1 & echo $! >pid""",
     "sacct": """kill -0 "$(cat pid)" && state=RUNNING || state=COMPLETED
                 printf 'JobID|State|NodeList\\n7|%s|here\\n' $state""",
 }  # fmt: skip
-"""A cluster of one node whose jobs start at once, and again when they are queued again."""
+"""A cluster of one node whose jobs start at once, and once more when they are queued again."""
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def sweep_command(arguments: Sequence[str]) -> None:
     path = _write(plan, failures)
     _show(json.loads(path.read_text(encoding="utf-8")))
     print(f"comparison: {path}", flush=True)
-    failed = [f"run {n} ({plan.jobs[n].chosen}): {why}" for n, why in enumerate(failures) if why]
+    failed = [f"run {n} ({plan.jobs[n].chosen or 'as given'}): {why}" for n, why in enumerate(failures) if why]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(failures)} runs failed: {'; '.join(failed)}")
 
