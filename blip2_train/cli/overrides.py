@@ -54,8 +54,18 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
     choices: dict[str, str] = {}
     values: list[str] = []
     for argument in arguments:
-        override = _parse(argument)
+        override = parse_setting(argument)
         key = override.key_or_group
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{argument!r} stands for several runs: train.py --multirun makes one of each value (a list is written "
+                f"'{key}=[a,b]')"
+            )
+        if key.replace("/", ".").partition(".")[0] == "hydra":
+            raise ConfigError(
+                f"{key!r} cannot be set: of Hydra's own settings a sweep alone has some (train.py --multirun "
+                "hydra/launcher=submitit_slurm); run folders lie in paths.output_dir"
+            )
         if options(key, folders):
             option = _option(override, folders)
             experiment = option if key == "experiment" else experiment
@@ -70,10 +80,6 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
             inner = next((group for group in groups if group.endswith(f"/{key}")), None)
             if "/" in key or inner:
                 raise no_such_group(key, groups if inner is None else [inner])
-            if key.partition(".")[0] == "hydra":
-                raise ConfigError(
-                    f"{key!r} cannot be set: Hydra's own settings are not used; run folders lie in paths.output_dir"
-                )
             keys.add(key)
             values.append(f"++{argument.lstrip('+')}")
     return CommandOverrides(experiment=experiment, choices=list(choices.values()), values=values, keys=frozenset(keys))
@@ -97,11 +103,16 @@ def groups_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if any(path.glob("*.yaml")))
 
 
-def _parse(argument: str) -> Override:
+def parse_setting(argument: str) -> Override:
+    """Read `key=value`, which may stand for several values.
+
+    Raises:
+        ConfigError: if it is none.
+    """
     if argument.startswith("-"):
         raise ConfigError(f"unknown option {argument!r}; settings are given as key=value, --help shows the options")
     try:
-        override = OverridesParser.create().parse_override(argument)
+        return OverridesParser.create().parse_override(argument)
     except HydraException as error:
         if "=" not in argument:
             raise ConfigError(f"cannot read {argument!r}: settings are given as key=value") from error
@@ -110,12 +121,6 @@ def _parse(argument: str) -> Override:
             f"cannot read {argument!r}: quote the value twice if it holds = {{ }} [ ] , or blanks: {key}='\"{value}\"'"
             + ("; shards are given as a folder or a glob" if ".." in value else "")
         ) from error
-    if override.is_sweep_override():
-        raise ConfigError(
-            f"{argument!r} stands for several runs: start one command for each value (a list is written "
-            f"'{override.key_or_group}=[a,b]')"
-        )
-    return override
 
 
 def _option(override: Override, folders: Sequence[Path]) -> str | None:

@@ -29,7 +29,8 @@ usage: {usage} experiment=<recipe> [group=option …] [key=value …]
 
 recipes: {recipes}
 {groups}
-Any key of the configuration can be set: optim.lr=2e-4 seed=1. A sweep is a loop of the shell over such commands."""
+Any key of the configuration can be set: optim.lr=2e-4 seed=1. train.py --multirun makes a run of each
+combination of values (optim.lr=1e-4,2e-4 seed=range(0,3)), here or with hydra/launcher=submitit_slurm on a cluster."""
 _EVALUATION_HELP = """\
 Evaluate models on one or several sets, and write scores, predictions and a page to look at.
 
@@ -106,7 +107,7 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
     Raises:
         ConfigError: if they cannot be used.
     """
-    overrides, show, folder = _split(arguments)
+    overrides, show, folder = split_arguments(arguments)
     if show == "help":
         listed = "".join(f"{group}: {', '.join(options(group, [config_folder()]))}\n" for group in _GROUPS)
         names = ", ".join(recipes(folder))
@@ -117,7 +118,7 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
 
 def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
     """The same for an evaluation."""
-    overrides, show, folder = _split(arguments)
+    overrides, show, folder = split_arguments(arguments)
     if show == "help":
         names = ", ".join(options("evaluation", _places(folder)))
         print(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names))
@@ -140,8 +141,12 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
     return config
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], str, Path | None]:
-    """Settings, what is to be shown instead of run, and the folder with more recipes."""
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str, Path | None]:
+    """Settings, what is to be shown instead of run ("" = nothing), and the folder with more recipes.
+
+    Raises:
+        ConfigError: if an option cannot be used.
+    """
     settings: list[str] = []
     show, folder = "", None
     rest = iter(arguments)
@@ -161,9 +166,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str, Path | None]:
             if not str(value or folder) or not folder.is_dir():
                 raise ConfigError(f"--config-dir {folder}: there is no such folder")
         elif option in ("--multirun", "-m"):
-            raise ConfigError(
-                "a sweep is a loop of the shell: for lr in 1e-4 2e-4; do <this command> optim.lr=$lr; done"
-            )
+            raise ConfigError(f"{option}: sweeps are made of trainings only: python scripts/train.py --multirun …")
         else:
             settings.append(argument)
     return settings, show, folder

@@ -1,4 +1,4 @@
-"""`python scripts/train.py experiment=<recipe> [key=value …]`."""
+"""`python scripts/train.py experiment=<recipe> [key=value …]`, or `--multirun … key=a,b` for a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ USAGE = "python scripts/train.py"
 
 def main(arguments: list[str]) -> None:
     """Compose, and train or go on training."""
-    config = config_from(arguments, ABOUT, USAGE)
+    single = [argument for argument in arguments if argument not in ("--multirun", "-m")]
+    if single != arguments and not {"--help", "-h", "--list"} & set(arguments):
+        from blip2_train.cli.sweep.command import sweep_command
+
+        sweep_command(single)
+        return
+    config = config_from(single, ABOUT, USAGE)
     if config is None:
         return
     from blip2_train.cli.run import train  # loads Lightning: not for a list of recipes
@@ -32,3 +38,7 @@ def main(arguments: list[str]) -> None:
 def command() -> None:
     """Entry of the console script."""
     sys.exit(run_command(main))
+
+
+if __name__ == "__main__":
+    command()

@@ -57,8 +57,8 @@ WRONG = {
     "unknown interpolation": ([DEMO, "optim.lr='${nothing}'"], ["optim.lr", "nothing"]),
     "required key deleted": ([DEMO, "~optim.lr"], ["optim.lr has no value", "optim.lr=<value>"]),
     "unknown key deleted": ([DEMO, "~optim.momentum"], ["~optim.momentum", "no such key"]),
-    "sweep": ([DEMO, "optim.lr=1e-3,1e-4"], ["optim.lr=1e-3,1e-4", "one command for each value"]),
-    "--multirun": ([DEMO, "-m", "seed=1,2"], ["for lr in"]),
+    "sweep": ([DEMO, "optim.lr=1e-3,1e-4"], ["optim.lr=1e-3,1e-4", "train.py --multirun", "[a,b]"]),
+    "--multirun": ([DEMO, "-m", "seed=1,2"], ["train.py --multirun"]),
     "option with dashes": ([DEMO, "--steps", "5"], ["'--steps'", "key=value"]),
     "word": ([DEMO, "steps"], ["'steps'", "key=value"]),
     "space instead of =": (["experiment", "demo_stage1"], ["'experiment'", "key=value"]),
@@ -66,6 +66,7 @@ WRONG = {
     "= in a path": ([DEMO, "data=shards", "data.source=/data/name=x"], ["quote the value", "data.source"]),
     "no data": ([DEMO, "data=shards"], ["data.source=<file of captions; folder, glob or list of", "demo_stage1"]),
     "source where none is asked": ([DEMO, "data.source=/data/shards"], ["'data.source'", "'data.sources'"]),
+    "Hydra's launcher": ([DEMO, "hydra/launcher=submitit_slurm"], ["'hydra/launcher'", "--multirun"]),
     "Hydra's own": ([DEMO, "hydra.run.dir=/elsewhere"], ["'hydra.run.dir'", "paths.output_dir"]),
     "folder of recipes": ([DEMO, "--config-dir", "/does/not/exist"], ["--config-dir", "/does/not/exist"]),
 }  # fmt: skip

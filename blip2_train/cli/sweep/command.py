@@ -1,0 +1,95 @@
+"""`python scripts/train.py --multirun experiment=<recipe> key=a,b …`: one run for each combination of values."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blip2_train.cli.sweep.launching import LOGS, read_launcher, run_here
+from blip2_train.cli.sweep.plan import Sweep, plan_sweep
+from blip2_train.cli.terminal import split_arguments
+from blip2_train.data.whole_file import write_whole
+from blip2_train.errors import ConfigError, TrainingError
+
+_SCORES = ("val/recall_mean", "val/cider", "val/loss_lm", "train/loss")
+"""By which runs are compared that name no `monitor`: the first that all have."""
+
+
+def sweep_command(arguments: Sequence[str]) -> None:
+    """Make every run of a sweep, and compare their results.
+
+    Args:
+        arguments: Of the command line, without `--multirun`.
+
+    Raises:
+        ConfigError: if any run's settings cannot be used, before anything is started or written.
+        TrainingError: naming the runs that failed, after all have ended.
+    """
+    settings, show, recipes = split_arguments(arguments)
+    if show:
+        raise ConfigError("--cfg shows one configuration: give each key one value, and leave --multirun out")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError(
+            "a sweep is not started by torchrun: its runs start their processes themselves (trainer=ddp "
+            "trainer.devices=8), or hydra/launcher=submitit_slurm does"
+        )
+    own = [setting for setting in settings if setting.lstrip("+~").replace("/", ".").startswith("hydra.")]
+    launcher = read_launcher(own)
+    plan = plan_sweep([s for s in settings if s not in own], recipes, launcher.processes if launcher else None)
+    print(f"runs: {len(plan.jobs)}, compared in {_write(plan, [])}")
+    for number, job in enumerate(plan.jobs):
+        print(f"run {number}: {job.chosen or 'as given'} → {job.folder}", flush=True)
+    if launcher:
+        print(f"what each prints: {plan.folder / LOGS}", flush=True)
+    failures = launcher.run(plan) if launcher else run_here(plan.jobs)
+    path = _write(plan, failures)
+    _show(json.loads(path.read_text(encoding="utf-8")))
+    print(f"comparison: {path}", flush=True)
+    failed = [f"run {n} ({plan.jobs[n].chosen or 'as given'}): {why}" for n, why in enumerate(failures) if why]
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(failures)} runs failed: {'; '.join(failed)}")
+
+
+def _write(plan: Sweep, failures: Sequence[str]) -> Path:
+    """Write which run had which settings, and what came of it so far."""
+    results = [_results(job.folder) for job in plan.jobs]
+    finished = [found for found in results if found]
+    named = [job.monitor for job in plan.jobs if job.monitor]
+    score = next((name for name in [*named, *_SCORES] if finished and all(name in found for found in finished)), None)
+    runs = [
+        {
+            "run": number,
+            "settings": job.chosen,
+            "folder": str(job.folder),
+            "failure": failures[number] if failures else None,
+            "score": found.get(score) if score else None,
+            "results": found,
+        }
+        for number, (job, found) in enumerate(zip(plan.jobs, results, strict=True))
+    ]
+    content = {"compared_by": score, "runs": runs}
+    return write_whole(plan.folder / "sweep.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    path = folder / "results.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _show(record: dict[str, Any]) -> None:
+    """The runs as a table, the best first."""
+    name = record["compared_by"]
+    sign = 1 if "loss" in (name or "") else -1
+    table = Table(title="sweep", title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for column, justify in (("run", "right"), ("settings", "left"), (name or "score", "right"), ("", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for run in sorted(record["runs"], key=lambda run: (run["score"] is None, sign * (run["score"] or 0))):
+        score = "" if run["score"] is None else f"{run['score']:.4g}"
+        table.add_row(str(run["run"]), run["settings"], score, "failed" if run["failure"] else "")
+    Console().print(table)
