@@ -151,8 +151,7 @@ class Submitit:
                         (returned,) = launcher.launch([[f"+job={number}"]], number)
                         failures[number] = _reason(*returned.return_value)
                     except Exception as error:
-                        lines = " ".join(str(error).splitlines()[:2])
-                        failures[number] = f"{lines or type(error).__name__}; see {sweep.folder / LOGS}"
+                        failures[number] = f"{_cause(error)}; see {sweep.folder / LOGS}"
 
             waiting = [threading.Thread(target=launch, args=(number,), daemon=True) for number in range(len(failures))]
             for thread in waiting:
@@ -180,6 +179,13 @@ def _hydra() -> Any:
     """Hydra with its own configuration only."""
     GlobalHydra.instance().clear()
     return hydra.initialize(config_path=None, job_name="blip2_train", version_base="1.3")
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong by submitit's message, which may show another process's traceback between two lines of dashes."""
+    message, *shown = str(error).split("\n-----")
+    lines = (shown[0] if shown else message).strip("- \n").splitlines()
+    return (lines[-1] if shown else " ".join(lines[:2])) if lines else type(error).__name__
 
 
 def _reason(status: int, log: str) -> str:
