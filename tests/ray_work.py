@@ -51,3 +51,10 @@ def refuse_three(task: int) -> int:
 
 def working_folder(task: int) -> str:
     return os.getcwd()
+
+
+class Unreadable:
+    """What no process can unpickle."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("no number",)

@@ -91,7 +91,7 @@ class PackedPictures:
 class AnnotatedPictures:
     """Pictures of one split of a file, in the order of their first entries, each with the captions of all of its own.
 
-    Of each entry 16 bytes are kept, and of each picture 8; while the file is gone through, some 150 of each entry.
+    Of each entry 16 bytes are kept, and of each picture 8; while the file is gone through, some 190 of each entry.
 
     Args:
         file: for messages.

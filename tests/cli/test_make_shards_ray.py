@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +80,54 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
     assert said.err == "" and said.out.count("\n") == 3
     assert digests(tmp_path / "killed") == digests(tmp_path / "local")
     assert "unreadable picture" in (tmp_path / "local" / "rejected.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_cluster_of_the_user_gets_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started without a path to this project, elsewhere."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # it listens to this machine only
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    source = write_shards(tmp_path / "source", (20,))
+    settings = [f"source={source}", "samples_per_shard=9"]
+    main([*settings, f"output={tmp_path / 'local'}", "workers=1"])
+    with _started_cluster() as address:
+        on_ray = [*settings, f"output={tmp_path / 'ray'}", "engine=ray", f"ray_address={address}"]
+        code = "from blip2_train.cli.make_shards import command; command()"
+        made = subprocess.run(
+            [sys.executable, "-c", code, *on_ray], capture_output=True, text=True, timeout=100, check=False
+        )
+    assert (made.returncode, made.stderr) == (0, ""), made.stderr
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+
+
+@contextmanager
+def _started_cluster() -> Iterator[str]:
+    """The address of a cluster as `ray start` makes it; nothing of it is left afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tempfile.mkdtemp(dir="/tmp")  # its sockets need a short path
+    options = [f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=1", f"--temp-dir={folder}"]
+    quiet = ["--include-dashboard=false", "--disable-usage-stats"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options, *quiet],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert any("Ray runtime started" in line for line in process.stdout)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+        shutil.rmtree(folder)
 
 
 def test_an_unreachable_cluster_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
@@ -18,7 +19,8 @@ from typing import Any
 import blip2_train
 from blip2_train.errors import ConfigError
 
-_LONGEST_BASE = 27
+_PREFIX = "blip2-ray-"
+_LONGEST_BASE = 21
 """Bytes of a folder in which Ray's sockets have paths that Unix allows (107 bytes)."""
 _SECONDS_TO_ANSWER = 10.0
 """How long a cluster may take to accept a connection."""
@@ -69,7 +71,8 @@ def connected(address: str | None, cpus: float | None = None, *, gpus: bool = Fa
             ray.init(**settings)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = "Ray cannot be started here" if address is None else f"no Ray can be used at {address}"
-            raise ConfigError(f"{where}: {' '.join(str(error).split())[:400]}") from None
+            advice = "" if address is None else "; one that wants a token needs RAY_AUTH_MODE=token here too"
+            raise ConfigError(f"{where}: {' '.join(str(error).split())[:400]}{advice}") from None
         yield ray
 
 
@@ -95,13 +98,40 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _short_folder() -> Iterator[str]:
-    """A new folder for Ray's files, with a path that is short enough for its sockets; removed at the end."""
+    """A new folder for Ray's files, with a path that is short enough for its sockets; removed at the end.
+
+    As long as this process lives it holds a lock on the folder; folders of killed processes are removed first.
+    """
     usual = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="ray-", dir=usual if len(os.fsencode(usual)) <= _LONGEST_BASE else "/tmp")
+    base = Path(usual if len(os.fsencode(usual)) <= _LONGEST_BASE else "/tmp")
+    for left_over in base.glob(f"{_PREFIX}*"):
+        with _locked(left_over) as nobody_has_it:
+            if nobody_has_it:
+                shutil.rmtree(left_over, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=".", dir=base))
+    with _locked(new):
+        folder = new.rename(base / f"{_PREFIX}{new.name[1:]}")  # only now others would look at it
+        try:
+            yield str(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder for this process; gives whether nobody else has."""
     try:
-        yield folder
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # somebody else's, or just removed
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def _python_path() -> str:

@@ -119,10 +119,17 @@ class RayEngine:
             if place in load:
                 load[place] -= 1
             else:
-                self._result(reference)
+                self._check_begun(reference)
                 load[place] = 0
         if not load:
             logger.warning("Ray has no room for a worker yet; `ray status` on the cluster tells what it has")
+
+    def _check_begun(self, reference: Any) -> None:
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            told = " ".join(str(error).split())[-300:]  # the cause comes last
+            raise ConfigError(f"no worker can begin on this Ray, see what it says: {told}") from None
 
     def _result(self, reference: Any) -> Any:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from local_ray import LocalRay
-from ray_work import Costly, Killed, refuse_three, working_folder
+from ray_work import Costly, Killed, Unreadable, refuse_three, working_folder
 
 from blip2_train.data.prepare import ray_connection
 from blip2_train.data.prepare.engines import open_engine
@@ -86,6 +86,15 @@ def test_workers_are_where_the_command_was_given_and_see_the_files(
     assert list(engine(abs, [-1])) == [1]
 
 
+def test_a_worker_that_cannot_begin_is_not_called_lost(engine: RayEngine) -> None:
+    assert list(engine(abs, [-1])) == [1]
+    with RayEngine(1, cpus_per_worker=0.1) as other:
+        other._surroundings = (Unreadable(), *other._surroundings[1:])  # type: ignore[assignment]
+        with pytest.raises(ConfigError, match=r"no worker can begin on this Ray, .*no number") as caught:
+            list(other(abs, [1]))
+    assert "\n" not in str(caught.value)
+
+
 def test_room_is_what_the_scarcest_resource_leaves() -> None:
     resources = {"CPU": 16.0, "GPU": 3.0, "memory": 1.0}
     assert _room(resources, {"CPU": 2, "GPU": 0}) == 8
@@ -139,3 +148,14 @@ def test_the_folder_of_its_sockets_is_short(tmp_path: Path, monkeypatch: pytest.
     with ray_connection._short_folder() as folder:
         assert len(folder) <= 40 and Path(folder).is_dir()
     assert not Path(folder).exists()
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(ray_connection, "_LONGEST_BASE", 1000)
+    with ray_connection._short_folder() as living:
+        left_over = tmp_path / "blip2-ray-killed"
+        (left_over / "session").mkdir(parents=True)
+        with ray_connection._short_folder():
+            assert Path(living).is_dir() and not left_over.exists()
+    assert list(tmp_path.iterdir()) == []
