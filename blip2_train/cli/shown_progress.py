@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 
 from blip2_train.cli.predict_output import Bar
 
@@ -36,12 +37,17 @@ class ShownProgress:
             self._bar.__enter__()
             self._began, self._first = time.monotonic(), done
         assert self._bar is not None
-        self._bar.at(done, total)
         if done > self._first:
             self.rates[phase] = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        rate = self.rates.get(phase)
+        self._bar.at(done, total, rate)
         if self._bar.progress.disable and time.monotonic() - self._last_line >= _LINE_EVERY:
-            rate = f", {self.rates[phase]:,.1f} a second" if phase in self.rates else ""
-            print(f"{phase}: {done:,} of {total:,} samples{rate}", file=sys.stderr, flush=True)
+            left = (
+                ""
+                if rate is None
+                else f", {rate:,.1f} a second, {timedelta(seconds=round((total - done) / rate))} left"
+            )
+            print(f"{phase}: {done:,} of {total:,} samples{left}", file=sys.stderr, flush=True)
             self._last_line = time.monotonic()
         if done == total:
             self._close()
