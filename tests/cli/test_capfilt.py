@@ -74,6 +74,7 @@ def test_the_best_captions_come_first_and_training_draws_one(
     folder = tmp_path / "out"
     main(arguments(source, exports, folder))
     said = capsys.readouterr().out
+    assert said.startswith(f"models:    {exports['opt']} writes, {exports['stage1']} ranks\n") and said.count("\n") == 5
     assert "captions:  the best 2 of 3 and a picture's own, " in said and "pictures a second" in said
     index = json.loads((folder / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [5, 5, 4]
@@ -199,14 +200,20 @@ def test_other_settings_are_refused_where_some_were_begun(
 
 
 def test_on_remote_storage_the_bytes_are_the_same(
-    source: Path, exports: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path,
+    exports: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     blip = write_blip(tmp_path / "blip", BlipForConditionalGeneration)
+    capsys.readouterr()
     with running_s3(monkeypatch) as s3:
         s3.upload(source, "source")
         for place in (str(tmp_path), "s3://data"):
             given = [f"source={place}/source", f"output={place}/out", f"captioner=blip:{blip}"]
             main([*given, f"scorer={exports['stage1']}", *QUICK, "workers=1"])
+        assert capsys.readouterr().err == ""
         here, there = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}, s3.content("out/")
     assert there.pop("rejected.jsonl").replace(b"s3://data", bytes(tmp_path)) == here.pop("rejected.jsonl")
     assert there == here

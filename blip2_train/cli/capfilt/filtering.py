@@ -87,6 +87,7 @@ def filter_captions(arguments: Sequence[str]) -> None:
     )
     source = open_pairs(request.source, request.images, request.split)
     output = open_destination(request.output)
+    print(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time
     try:
         index, rate = _run(request, models, source, output, shard_options)
     except torch.OutOfMemoryError:

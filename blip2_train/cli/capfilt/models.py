@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
@@ -67,6 +68,7 @@ def load(models: CapFiltModels) -> Loaded:
         CheckpointMismatch: if one is not known or damaged.
         ConfigError: if one cannot do what it is to do.
     """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = _own_device(models.device)
     if device.type == "cpu":
         torch.set_num_threads(1)  # in each process, however many there are: so their number does not touch rounding
