@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from blip2_train.checkpoints.files import has_weights
-from blip2_train.errors import CheckpointMismatch
+from blip2_train.hub import fetch_files
 
 _FILES = ["*.json", "*.txt", "*.model", "*.yaml", "*.safetensors"]
 
@@ -20,21 +19,10 @@ def looks_like_hub_id(name: str) -> bool:
 
 
 def fetch(name: str) -> Path:
-    """The local copy of a hub repository's model files; downloads what is missing, unless HF_HUB_OFFLINE=1.
+    """The local copy of a hub repository's model files; downloads what is missing.
 
     Raises:
         CheckpointMismatch: if it is neither in the cache nor can be fetched.
     """
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=_FILES))
-        if not has_weights(folder):
-            folder = Path(snapshot_download(name, allow_patterns=[*_FILES, "*.bin"]))
-    except Exception as error:  # the hub's client raises whatever its transport raises
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        raise CheckpointMismatch(
-            f"{name} is no local path, and as a hub id it could not be fetched ({type(error).__name__}"
-            f"{', HF_HUB_OFFLINE is set' if offline else ''}); check the name and the network, or give a local folder"
-        ) from error
-    return folder
+    folder = fetch_files(name, _FILES)
+    return folder if has_weights(folder) else fetch_files(name, [*_FILES, "*.bin"])

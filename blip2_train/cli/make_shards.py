@@ -26,7 +26,8 @@ command goes on where it was stopped; the shards do not depend on that, nor on t
 usage: python scripts/make_shards.py source=<what> output=<folder> [key=value …]
 
   source=<what>           tar shards (folder, 'glob*.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json with captions (COCO,
-                          Karpathy, Visual Genome's regions, rows); .parquet with paths or pictures
+                          Karpathy, Visual Genome's regions, rows); .parquet; where pictures are paths, or base64, or
+                          bytes; a folder of pictures with .txt or .json beside each; or a list of such things
   output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
   images=<folder>         where the paths of the source start, or a glob of several (the source's own folder)
   split=<a+b>             which pictures, of a source with splits

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.annotation_rows import EXPECTED, Rows, read_content
+from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, ListedPictures
+from blip2_train.data.annotation_rows import (
+    DOWNLOAD,
+    EXPECTED,
+    Rows,
+    Values,
+    is_address,
+    lists_addresses,
+    read_content,
+)
 from blip2_train.errors import ShardError
 
 PICTURE_COLUMNS, CAPTION_COLUMNS = ("image", "filepath", "file_name"), ("caption", "text")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnotatedPicture:
-    """One picture of an annotation file."""
-
-    row: str
-    """Where it stands in the file, for messages: `line 12`, `entry 3`."""
-    path: str
-    """As written: absolute, or below the folder of the pictures."""
-    captions: tuple[str, ...]
-    """As written; may be none."""
-    image_id: int | str | None
-    """As written."""
-    split: str | None
-
-
 def read_annotations(
     file: Path, split: str | None, picture_column: str | None = None, caption_column: str | None = None
-) -> list[AnnotatedPicture]:
+) -> AnnotatedPictures:
     """The pictures of one split of a file, each once, with all its captions.
 
     Rows of a CSV, JSON Lines or list file that name the same picture are put together.
@@ -47,40 +40,64 @@ def read_annotations(
     """
     content = read_content(file)
     if isinstance(content, dict):
-        pictures = _coco(file, content) if "annotations" in content else _karpathy(file, content)
-    elif content and "regions" in content[0][1]:
-        pictures = list(_regions(file, content))
-    else:
-        pictures = _together(file, _records(file, content, picture_column, caption_column))
-    pictures = _of_split(file, pictures, split)
-    _refuse_shared_ids(file, pictures)
-    return pictures
+        listed = _coco(file, content) if "annotations" in content else _karpathy(file, content)
+        return AnnotatedPictures(file, ListedPictures(listed), split, together=False)
+    first = next(iter(content), None)
+    if first is not None and "regions" in first[2]:
+        return AnnotatedPictures(file, ListedPictures(list(_regions(file, content))), split, together=False)
+    columns = [] if first is None else list(first[2])
+    rows = _RowEntries(file, content, columns, picture_column, caption_column)
+    return AnnotatedPictures(file, rows, split, together=True)
 
 
-def _records(
-    file: Path, rows: Rows, picture_column: str | None, caption_column: str | None
-) -> Iterator[AnnotatedPicture]:
-    if not rows:
-        raise ShardError(f"{file} has no rows; expected one per caption, with a picture and a caption")
-    columns = list(rows[0][1])
-    picture = _column(file, columns, picture_column, PICTURE_COLUMNS, "picture_column")
-    caption = _column(file, columns, caption_column, CAPTION_COLUMNS, "caption_column")
-    for where, values in rows:
-        path, words = values.get(picture), values.get(caption)
+class _RowEntries:
+    """Rows of a file as what they say of pictures."""
+
+    def __init__(
+        self, file: Path, rows: Rows, columns: Sequence[str], picture_column: str | None, caption_column: str | None
+    ) -> None:
+        if not columns:
+            raise ShardError(f"{file} has no rows; expected one per caption, with a picture and a caption")
+        self._file, self._rows = file, rows
+        self._picture = _column(file, columns, picture_column, PICTURE_COLUMNS, "picture_column")
+        self._caption = _column(file, columns, caption_column, CAPTION_COLUMNS, "caption_column")
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
+        return ((place, number, self._entry(number, values)) for place, number, values in self._rows)
+
+    def read(self, place: int, number: int) -> AnnotatedPicture:
+        """What the row says that stands there and has this number."""
+        return self._entry(number, self._rows.read(place))
+
+    def _entry(self, number: int, values: Values) -> AnnotatedPicture:
+        where = f"{self._rows.unit} {number}"
+        path, words = values.get(self._picture), values.get(self._caption)
         if not isinstance(path, str) or not path.strip():
-            raise ShardError(f"{file}, {where}: {picture} is {path!r}; write the picture's path, or remove the row")
+            raise ShardError(
+                f"{self._file}, {where}: {self._picture} is {path!r}; write the picture's path, or remove the row"
+            )
+        if is_address(path):
+            raise ShardError(f"{self._file}, {where}: {self._picture} is the address {path[:60]}: {DOWNLOAD}")
         captions = words if isinstance(words, list) else [] if words is None else [words]
         if not all(isinstance(text, str) for text in captions):
-            raise ShardError(f"{file}, {where}: {caption} is {str(words)[:60]}; write a text, or a list of texts")
-        split = values.get("split")
-        image_id = values.get("image_id")
-        yield AnnotatedPicture(row=where, path=path.strip(), captions=tuple(captions), image_id=image_id, split=split)
+            raise ShardError(
+                f"{self._file}, {where}: {self._caption} is {str(words)[:60]}; write a text, or a list of texts"
+            )
+        return AnnotatedPicture(
+            row=where,
+            path=path.strip(),
+            captions=tuple(captions),
+            image_id=values.get("image_id"),
+            split=values.get("split"),
+        )
 
 
 def _column(file: Path, columns: Sequence[str], named: str | None, usual: Sequence[str], option: str) -> str:
     found = next((name for name in ([named] if named else usual) if name in columns), None)
     if found is None and "qas" in columns:
         raise ShardError(f"{file} holds Visual Genome's questions; its captions are in region_descriptions.json")
+    if found is None and named is None and lists_addresses(columns):
+        raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
     if found is None:
         wanted = repr(named) if named else " or ".join(map(repr, usual))
         raise ShardError(
@@ -88,22 +105,6 @@ def _column(file: Path, columns: Sequence[str], named: str | None, usual: Sequen
             f"data.{option}=<column>"
         )
     return found
-
-
-def _together(file: Path, rows: Iterator[AnnotatedPicture]) -> list[AnnotatedPicture]:
-    """One entry per picture and split, with the captions of all its rows."""
-    pictures: dict[tuple[str, str | None], AnnotatedPicture] = {}
-    for row in rows:
-        first = pictures.setdefault((row.path, row.split), row)
-        if row is first:
-            continue
-        if row.image_id != first.image_id:
-            raise ShardError(
-                f"{file}, {row.row}: {row.path} has image_id {row.image_id!r}, but {first.image_id!r} on {first.row}; "
-                "give a picture one image_id"
-            )
-        pictures[row.path, row.split] = replace(first, captions=first.captions + row.captions)
-    return list(pictures.values())
 
 
 def _karpathy(file: Path, content: Mapping[str, Any]) -> list[AnnotatedPicture]:
@@ -161,7 +162,8 @@ def _coco(file: Path, content: Mapping[str, Any]) -> list[AnnotatedPicture]:
 
 def _regions(file: Path, rows: Rows) -> Iterator[AnnotatedPicture]:
     """Visual Genome's `region_descriptions.json`: every phrase about a part of a picture is a caption of the whole."""
-    for where, values in rows:
+    for _, entry, values in rows:
+        where = f"{rows.unit} {entry}"
         try:
             number, phrases = values["id"], tuple(region["phrase"] for region in values["regions"])
             about = next((region["image_id"] for region in values["regions"] if region["image_id"] != number), number)
@@ -176,30 +178,3 @@ def _regions(file: Path, rows: Rows) -> Iterator[AnnotatedPicture]:
         # Its numbers are not those of COCO: without a name in front, two pictures of a mixture would count as one.
         known = f"visual_genome_{number}"
         yield AnnotatedPicture(row=where, path=f"{number}.jpg", captions=phrases, image_id=known, split=None)
-
-
-def _of_split(file: Path, pictures: list[AnnotatedPicture], split: str | None) -> list[AnnotatedPicture]:
-    found = sorted({str(picture.split) for picture in pictures if picture.split is not None})
-    if split is None:
-        if found:
-            raise ShardError(f"{file} has the splits {', '.join(found)}: choose with split, several joined by +")
-        return pictures
-    if not found:
-        raise ShardError(f"{file} has no splits: leave split {split!r} out")
-    wanted = split.split("+")
-    if lacking := [part for part in wanted if part not in found]:
-        raise ShardError(f"{file} has no picture of split {'+'.join(lacking)!r}; its splits are {', '.join(found)}")
-    return [picture for picture in pictures if picture.split in wanted]
-
-
-def _refuse_shared_ids(file: Path, pictures: Sequence[AnnotatedPicture]) -> None:
-    known: dict[object, AnnotatedPicture] = {}
-    for picture in pictures:
-        if picture.image_id in (None, ""):
-            continue
-        first = known.setdefault(picture.image_id, picture)
-        if first is not picture:
-            raise ShardError(
-                f"{file}, {picture.row}: image_id {picture.image_id!r} of {picture.path} is that of {first.path} "
-                f"({first.row}); give each picture its own, or leave image_id out"
-            )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
 from blip2_train.data.local_copy import local_copy
 from blip2_train.data.order import stable_seed
 from blip2_train.data.picture_folders import open_pictures
@@ -22,6 +22,8 @@ _PROBES = 20
 
 class AnnotationSource:
     """Pictures of one annotation file, of any layout that `read_annotations` knows; each with all its captions.
+
+    A row may hold the picture itself as base64 in place of its path.
 
     The identity of a picture is its `image_id` (`cocoid`, COCO's `id`), so it is the same in every file of COCO;
     without one it follows from the path.
@@ -65,8 +67,9 @@ class AnnotationSource:
         self.size = self._file.stat().st_size
 
     def _refuse_another_folder(self) -> None:
-        probes = self._pictures[:: max(1, len(self._pictures) // _PROBES)]
-        if not any(self._folders.find(picture.path) for picture in probes):
+        count = len(self._pictures)
+        probes = [self._pictures[number] for number in range(0, count, max(1, count // _PROBES))]
+        if not any(is_embedded(picture.path) or self._folders.find(picture.path) for picture in probes):
             raise ShardError(
                 f"{self._file}, {probes[0].row}: there is no picture {self._folders}/{probes[0].path}, nor any other "
                 f"of {len(probes)} looked for; pass the folder that the file's paths start from as images"
@@ -74,11 +77,10 @@ class AnnotationSource:
 
     def _blank_captions(self) -> Iterator[RejectedSample]:
         """Captions without a word beside others that can be used; a picture with no other is rejected when read."""
-        for picture in self._pictures:
+        for picture in map(self._pictures.__getitem__, self._pictures.partly_blank):
             blank = [str(place) for place, text in enumerate(picture.captions, 1) if not text.strip()]
-            if 0 < len(blank) < len(picture.captions):
-                detail = f"{picture.row}: caption {', '.join(blank)} of {len(picture.captions)} is blank"
-                yield RejectedSample(source=str(self._file), key=picture.path, reason="blank caption", detail=detail)
+            detail = f"{picture.row}: caption {', '.join(blank)} of {len(picture.captions)} is blank"
+            yield RejectedSample(source=str(self._file), key=picture.key, reason="blank caption", detail=detail)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -86,7 +88,7 @@ class AnnotationSource:
     def locate(self, number: int) -> Place:
         """Where picture `number` lies."""
         picture = self._pictures[number]
-        return Place(str(self._file), self._file.stem, picture.path, picture.row)
+        return Place(str(self._file), self._file.stem, picture.key, picture.row)
 
     def read(self, number: int) -> Record:
         """Read picture `number` with all its captions.
@@ -97,13 +99,13 @@ class AnnotationSource:
         picture = self._pictures[number]
         if not picture.captions:
             raise UnusableSample("missing text", "no caption")
-        content = self._folders.read(picture.path)
+        path = picture.path
+        content = embedded_picture(path) if is_embedded(path) else self._folders.read(path)
         return Record(picture=content, captions=picture.captions, image_id=self._identity(number))
 
     def fingerprint(self) -> str:
         """Hash of the pictures' paths and of how many captions each has."""
-        parts = [f"{picture.path}:{len(picture.captions)}" for picture in self._pictures]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        return self._pictures.fingerprint
 
     def details(self, number: int) -> dict[str, Any]:
         """What is known of picture `number` beside its captions: its identity."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.hub import find_hub
 from blip2_train.questions import TextTokens
 
 QUESTIONS = "questions"
@@ -183,6 +184,7 @@ def _load(name: str) -> Any:
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2):
         raise CheckpointMismatch(f"there is no language model folder {name}: give a folder with its files, or a hub id")
     try:
+        find_hub(name)
         return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name)
     except Exception as error:  # transformers raises whatever its readers raise
         reason = " ".join(str(error).split())[:150] or type(error).__name__

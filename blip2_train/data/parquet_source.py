@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from blip2_train.data.annotation_files import CAPTION_COLUMNS, PICTURE_COLUMNS
+from blip2_train.data.annotation_rows import DOWNLOAD, lists_addresses
 from blip2_train.data.annotations import identity_of
+from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
 from blip2_train.data.order import stable_seed
 from blip2_train.data.picture_folders import open_pictures
 from blip2_train.data.rejections import UnusableSample
@@ -20,7 +22,7 @@ from blip2_train.data.storage import AnyFile, RemoteFile, Storage, is_remote
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
 
-_PICTURES, _CAPTIONS = (*PICTURE_COLUMNS, "jpg", "bytes"), CAPTION_COLUMNS
+_PICTURES, _CAPTIONS = (*PICTURE_COLUMNS, "jpg", "png", "webp", "bytes"), (*CAPTION_COLUMNS, "txt")
 _DETAILS = ("image_id", "url")
 _ROWS = 64
 """Rows that a process holds at a time."""
@@ -29,16 +31,16 @@ _ROWS = 64
 class ParquetSource:
     """Rows of Parquet files, each a picture with its captions.
 
-    The picture is a path, the content of a file, or both as `{"bytes", "path"}` (the layout of Hugging Face's data
-    sets). The caption is a text or a list of texts; `image_id` and `url` are kept where there are such columns. Reading
-    is fast in the order of the rows only: a place is reached from the start of its row group.
+    The picture is a path, the content of a file (as such or as base64), or both as `{"bytes", "path"}` (the layout of
+    Hugging Face's data sets). The caption is a text or a list of texts; `image_id` and `url` are kept where there are
+    such columns. Reading is fast in the order of the rows only: a place is reached from the start of its row group.
 
     Args:
         files: Parquet files with the same columns.
         images: folder that paths start from, or a glob of several; None = that of the first file.
         name: name of the source in plans and records.
-        picture_column: column of the picture; None = `image`, `filepath`, `file_name`, `jpg` or `bytes`.
-        caption_column: column of the caption; None = `caption` or `text`.
+        picture_column: column of the picture; None = `image`, `filepath`, `file_name`, `jpg`, `png`, `webp` or `bytes`.
+        caption_column: column of the caption; None = `caption`, `text` or `txt`.
 
     Raises:
         ConfigError: if pyarrow is not installed.
@@ -114,7 +116,7 @@ class ParquetSource:
             found["image_id"] = identity_of(found["image_id"], self.name)
         picture = row[self._picture]
         path = picture.get("path") if isinstance(picture, dict) else picture
-        return found | ({"path": path} if isinstance(path, str) else {})
+        return found | ({"path": path} if isinstance(path, str) and not is_embedded(path) else {})
 
     def fingerprint(self) -> str:
         """Hash of the files' names, sizes and numbers of rows, in order."""
@@ -130,7 +132,7 @@ class ParquetSource:
             return value
         if not isinstance(value, str):
             raise UnusableSample("missing picture", f"{self._picture} holds neither a path nor a file's content")
-        return self._folders.read(value)
+        return embedded_picture(value) if is_embedded(value) else self._folders.read(value)
 
     def _row(self, number: int) -> dict[str, Any]:
         """Values of a row by column."""
@@ -215,10 +217,10 @@ def _column(file: AnyFile, columns: Sequence[str], named: str | None, usual: Seq
     found = next((name for name in ([named] if named else usual) if name in columns), None)
     if found is None:
         wanted = repr(named) if named else " or ".join(map(repr, usual))
-        beside_shards = not named and {"key", "status", "sha256"} <= set(columns)
-        packing = "tar --sort=name -cf 00000.tar -C 00000 ."
-        told = f"; it only tells about tar shards, give these, or pack folders of files first: {packing}"
-        told = told if beside_shards else ""
+        beside_pictures = not named and {"key", "status", "sha256"} <= set(columns)
+        if not beside_pictures and not named and lists_addresses(columns):
+            raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
+        told = "; it only tells about pictures in tar shards or folders, give these" if beside_pictures else ""
         raise ShardError(
             f"{file} has no column {wanted}{told}; its columns are {', '.join(map(repr, columns))}: pass "
             f"{option}=<column>"

@@ -109,12 +109,7 @@ class ShardSource:
     def details(self, number: int) -> dict[str, Any]:
         """Entries of sample `number`'s `.json` that say more than its captions and what img2dataset found out."""
         shard, row = self._row(number)
-        try:
-            content = json.loads(self._reader.members(shard, row, ["json"])("json")) if row["json"] >= 0 else None
-        except ValueError:
-            return {}
-        known = {*RECORD_KEYS, "captions"} - {"url"}
-        return {name: content[name] for name in content if name not in known} if isinstance(content, dict) else {}
+        return details_of(self._reader.members(shard, row, ["json"])("json") if row["json"] >= 0 else None)
 
     def numbers_by_image_id(self) -> dict[int, int]:
         """Number of a sample of each picture, by the `"image_id"` of its `.json`."""
@@ -182,6 +177,16 @@ def image_id_of(extra: bytes | None) -> int | None:
         return None
     image_id = content.get("image_id") if isinstance(content, dict) else None
     return image_id if isinstance(image_id, int) else None
+
+
+def details_of(extra: bytes | None) -> dict[str, Any]:
+    """Entries of a sample's `.json` that say more than its captions and what img2dataset found out."""
+    try:
+        content = json.loads(extra) if extra is not None else None
+    except ValueError:
+        return {}
+    known = {*RECORD_KEYS, "captions"} - {"url"}
+    return {name: content[name] for name in content if name not in known} if isinstance(content, dict) else {}
 
 
 def _relative_names(shards: Sequence[Shard]) -> list[str]:

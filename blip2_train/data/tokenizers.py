@@ -9,8 +9,10 @@ from typing import Any
 from transformers import BertTokenizer
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.hub import fetch_files
 
 DECODER_START = "[DEC]"
+_FILES = ("vocab.txt", "tokenizer.json", "*_config.json", "special_tokens_map.json")
 _NEEDED = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 
 
@@ -30,22 +32,20 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
     Source: BLIP-2's released code, which adds `[DEC]` to bert-base-uncased (30,522 + 1 tokens).
     """
     folder = Path(folder_or_id).expanduser()
-    if folder.is_dir():
-        vocabulary = _vocabulary(folder)
-        missing = [token for token in _NEEDED if token not in vocabulary]
-        if missing:
+    if not folder.is_dir():
+        if folder.is_absolute() or folder_or_id.startswith((".", "~")) or len(folder.parts) > 2 or folder.exists():
             raise CheckpointMismatch(
-                f"tokenizer {folder} is not a BERT tokenizer: its vocabulary of {len(vocabulary)} lacks "
-                f"{', '.join(missing)}. Give a folder with BERT's vocab.txt"
+                f"there is no tokenizer folder {folder_or_id}: give a folder with vocab.txt, or a hub id"
             )
-    elif folder.is_absolute() or folder_or_id.startswith((".", "~")) or len(folder.parts) > 2 or folder.exists():
+        folder = _fetched(folder_or_id)
+    vocabulary = _vocabulary(folder)
+    if missing := [token for token in _NEEDED if token not in vocabulary]:
         raise CheckpointMismatch(
-            f"there is no tokenizer folder {folder_or_id}: give a folder with vocab.txt, or a hub id"
+            f"tokenizer {folder} is not a BERT tokenizer: its vocabulary of {len(vocabulary)} lacks "
+            f"{', '.join(missing)}. Give a folder with BERT's vocab.txt"
         )
     try:
-        tokenizer = BertTokenizer.from_pretrained(
-            str(folder) if folder.is_dir() else folder_or_id, truncation_side="right", padding_side="right"
-        )
+        tokenizer = BertTokenizer.from_pretrained(str(folder), truncation_side="right", padding_side="right")
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointMismatch(f"tokenizer {folder_or_id} cannot be loaded: {reason}") from None
@@ -56,6 +56,14 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
             f"{len(tokenizer)} tokens: give the tokenizer as BERT publishes it, without added tokens"
         )
     return tokenizer
+
+
+def _fetched(name: str) -> Path:
+    """The folder of a tokenizer of the hub; `from_pretrained` would make an empty one of an id that cannot be had."""
+    try:
+        return fetch_files(name, _FILES)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"tokenizer: {error} with vocab.txt") from error
 
 
 def _vocabulary(folder: Path) -> frozenset[str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 
 from blip2_train.errors import ConfigError
+from blip2_train.hub import find_hub
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
 
@@ -36,6 +37,7 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
             values = dict(config.architecture)
             architecture = AutoConfig.for_model(values.pop("model_type"), **values)
         else:
+            find_hub(config.name)
             architecture = AutoConfig.from_pretrained(config.name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

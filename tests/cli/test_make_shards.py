@@ -24,7 +24,8 @@ from blip2_train.cli.make_shards import main
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare import journal
-from blip2_train.data.prepare.opening import PairSource, open_pairs
+from blip2_train.data.prepare.opening import open_pairs
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.errors import ShardError
 

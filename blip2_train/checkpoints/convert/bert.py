@@ -10,6 +10,7 @@ import torch
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.hub import fetch_files
 from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.qformer import copy_text_to_query_feed_forward
@@ -118,12 +119,7 @@ def locate_bert(weights: str) -> Path:
     path = Path(weights)
     if path.exists() or path.suffix in (".safetensors", ".bin", ".pt", ".pth") or weights.startswith((".", "/", "~")):
         return path
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(weights, allow_patterns=["*.safetensors", "config.json"]))
-    except Exception as error:
-        raise CheckpointMismatch(
-            f"BERT weights {weights!r} are neither a local path nor could they be fetched from the hub "
-            f"({type(error).__name__}); give a local folder, or say weights: random"
-        ) from error
+        return fetch_files(weights, ["*.safetensors", "config.json"])
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"BERT weights: {error}, or say weights: random") from error

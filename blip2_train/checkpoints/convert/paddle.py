@@ -28,6 +28,7 @@ from blip2_train.checkpoints.convert.huggingface_config import (
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, PADDLE_OPT
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.hub import find_hub
 
 WEIGHTS = "model_state.pdparams"
 _NOTES = "StructuredToParameterName@@"
@@ -139,6 +140,7 @@ def _released_config(state: State, what: str, language_model: str | None) -> Any
         raise CheckpointMismatch(
             f"{what} has a language model {width} wide, which is none of the release; put its config.json beside it"
         )
+    find_hub(language_model)
     try:
         return Blip2Config(text_config=AutoConfig.from_pretrained(language_model).to_dict())
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.vision_tower import VisionTower
 
@@ -53,6 +54,7 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
 
 
 def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:
+    find_hub(config.name)
     try:
         model = timm.create_model(config.name, pretrained=True, num_classes=0, **config.overrides)
     except Exception as error:

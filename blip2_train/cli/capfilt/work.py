@@ -13,7 +13,7 @@ from blip2_train.cli.capfilt.models import CapFiltModels, load
 from blip2_train.data.order import stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.examination import usable_texts
-from blip2_train.data.prepare.opening import PairSource
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import wants_to_read_ahead
 from blip2_train.errors import ShardError

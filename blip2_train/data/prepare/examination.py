@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.pictures import decode_picture
-from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Record, wants_to_read_ahead
 from blip2_train.data.stream import rejection, usable_captions

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.prepare.engine import Engine
-from blip2_train.data.prepare.opening import PairSource
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.source import Place, Record
 
 Entry = dict[str, Any]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from glob import glob, has_magic
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
 
+from blip2_train.data.annotation_rows import SUFFIXES
 from blip2_train.data.annotations import AnnotationSource
 from blip2_train.data.parquet_source import ParquetSource, parquet_files
+from blip2_train.data.prepare.folder_source import FolderSource, holds_pictures_with_texts
+from blip2_train.data.prepare.joined_source import JoinedSource
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.source import CaptionSource
 from blip2_train.data.source_config import SourceConfig
-from blip2_train.errors import ConfigError
+from blip2_train.data.storage import is_remote
+from blip2_train.errors import ConfigError, ShardError
 
-
-class PairSource(CaptionSource, Protocol):
-    """Pictures with captions, and what else is known of them."""
-
-    def details(self, number: int) -> dict[str, Any]:
-        """Entries for the record of sample `number`, as JSON holds them; `image_id` and `url` among them if known."""
-        ...
+_Kind = Literal["annotation files", "Parquet files", "shards", "folders"]
 
 
 def open_pairs(
@@ -28,27 +30,81 @@ def open_pairs(
     picture_column: str | None = None,
     caption_column: str | None = None,
 ) -> PairSource:
-    """Open tar shards, an annotation file with a folder of pictures, or Parquet files.
+    """Open tar shards, annotation files with a folder of pictures, Parquet files, or folders of pictures with texts.
+
+    Several annotation files, or sources of several kinds, are one source, in the order in which they are given.
 
     Args:
         path: folder, glob, file, or list of these.
-        images: folder that paths start from, or a glob of several; the file's own if None.
-        split: split of an annotation file that has splits, several joined by `+`.
+        images: folder that paths start from, or a glob of several; each file's own if None.
+        split: split of annotation files that have splits, several joined by `+`.
         picture_column: column or key of the picture, where it is not a usual one.
         caption_column: column or key of the caption.
 
     Raises:
         ConfigError: if an option does not fit the kind of source, or pyarrow is needed and not installed.
-        ShardError: if the source cannot be read.
+        ShardError: if a source cannot be read, or an annotation file is named twice.
     """
-    if files := parquet_files(path):
-        if split is not None:
-            raise ConfigError(f"source {path}: split is for an annotation file; Parquet files have none, leave it out")
-        title = SourceConfig(path=path).title
-        return ParquetSource(files, images, title, picture_column, caption_column)
-    config = SourceConfig(
-        path=path, images=images, split=split, picture_column=picture_column, caption_column=caption_column
-    )
-    if config.is_annotation_file:
-        return AnnotationSource(str(path), images, split, config.title, picture_column, caption_column)
-    return ShardSource(path, config.title)
+    columns = picture_column, caption_column
+
+    def opened(kind: _Kind, items: Sequence[str], name: str) -> PairSource:
+        if kind == "annotation files":
+            return AnnotationSource(items[0], images, split, name, *columns)
+        if kind == "folders":
+            return FolderSource(Path(items[0]).expanduser(), name)
+        if kind == "Parquet files":
+            return ParquetSource(parquet_files(items), images, name, *columns)
+        return ShardSource(items[0] if len(items) == 1 else items, name)
+
+    parts = _parts(path)
+    kinds = {kind for kind, _ in parts}
+    _refuse_for_others("split", split, ["annotation files"], kinds)
+    for option, value in (("images", images), ("picture_column", picture_column), ("caption_column", caption_column)):
+        _refuse_for_others(option, value, ["annotation files", "Parquet files"], kinds)
+    whole = SourceConfig(path=path).title
+    if len(parts) == 1:
+        return opened(*parts[0], whole)
+    taken: Counter[str] = Counter()
+    sources = []
+    for kind, items in parts:
+        name = SourceConfig(path=items).title
+        taken[name] += 1
+        name = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        # Paths that start from one folder are the same picture's, whatever file they stand in.
+        sources.append(opened(kind, items, whole if kind == "annotation files" and images is not None else name))
+    return JoinedSource(sources, whole)
+
+
+def _parts(path: str | Sequence[str]) -> list[tuple[_Kind, list[str]]]:
+    """What is opened by itself: each annotation file, each folder of pictures, and neighbours of the other kinds."""
+    items = [item for given in ([path] if isinstance(path, str) else path) for item in _expanded(given)]
+    parts: list[tuple[_Kind, list[str]]] = []
+    for kind, neighbours in groupby(items, _kind):
+        group = list(neighbours)
+        parts += [(kind, [item]) for item in group] if kind in ("annotation files", "folders") else [(kind, group)]
+    for kind, (first, *_) in parts:
+        if kind == "annotation files" and items.count(first) > 1:
+            raise ShardError(f"annotation file {first} is listed twice; name it once")
+    return parts or [("shards", [])]
+
+
+def _expanded(item: str) -> Iterator[str]:
+    """The annotation files that a glob stands for; anything else as it is."""
+    found: list[str] = []
+    if item.lower().endswith(SUFFIXES) and has_magic(item) and not is_remote(item):
+        found = sorted(glob(str(Path(item).expanduser()), recursive=True))
+    yield from found or [item]
+
+
+def _kind(item: str) -> _Kind:
+    if item.lower().endswith(SUFFIXES):
+        return "annotation files"
+    if not is_remote(item) and holds_pictures_with_texts(Path(item).expanduser()):
+        return "folders"
+    return "Parquet files" if parquet_files(item) else "shards"
+
+
+def _refuse_for_others(option: str, value: str | None, wanted: Sequence[str], found: Collection[str]) -> None:
+    if value is not None and not set(wanted) & set(found):
+        kinds = " and ".join(sorted(found))
+        raise ConfigError(f"{option}={value} is for {' and '.join(wanted)}, not for {kinds}; leave it out")

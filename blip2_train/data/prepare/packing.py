@@ -14,8 +14,8 @@ from PIL import Image
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.destination import Destination, sha256_of
 from blip2_train.data.prepare.examination import short_digest, usable_texts
-from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_notes import PLACES
 from blip2_train.data.shard_writer import RECORD_KEYS, ShardFile, shard_stem

@@ -23,9 +23,9 @@ from blip2_train.data.prepare.engine import Engine
 from blip2_train.data.prepare.examination import Examination
 from blip2_train.data.prepare.journal import Journal, find_duplicates
 from blip2_train.data.prepare.new_captions import NewCaptions
-from blip2_train.data.prepare.opening import PairSource
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ShardError

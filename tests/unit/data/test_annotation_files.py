@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 from pathlib import Path
 
 import pytest
-from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, rows, write_pictures
+from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, as_lines, rows, write_pictures
+from shard_files import picture
 
 from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.errors import ShardError
 
@@ -50,6 +54,45 @@ def test_lines_in_a_json_file_semicolons_and_lists_of_captions(tmp_path: Path) -
     assert (found.row, found.path, found.captions, found.image_id) == ("line 2", "a.jpg", ("one, two",), None)
 
 
+def test_rows_are_read_again_where_they_stand(tmp_path: Path) -> None:
+    table = tmp_path / "odd.csv"
+    table.write_bytes(
+        '\ufeff"ima\nge",file_name,caption\r\n,a.jpg,"two\nlines, ""quoted"""\r\n\r\n,b.jpg,x\u2028y\n\n'
+        ",a.jpg,again\n,c.jpg,last".encode()
+    )
+    lines = tmp_path / "odd.jsonl"
+    said = [("a.jpg", 'two\nlines, "quoted"'), ("b.jpg", "x\u2028y"), ("a.jpg", "again"), ("c.jpg", "last")]
+    written = [json.dumps({"file_name": name, "caption": text}, ensure_ascii=False) for name, text in said]
+    lines.write_text("\ufeff" + "\r\n\n".join(written), encoding="utf-8")
+    wanted = [("a.jpg", ('two\nlines, "quoted"', "again")), ("b.jpg", ("x\u2028y",)), ("c.jpg", ("last",))]
+    for file, rows_of in ((table, ["line 4", "line 6", "line 9"]), (lines, ["line 1", "line 3", "line 7"])):
+        pictures = read_annotations(file, None)
+        assert [(one.path, one.captions) for one in pictures] == wanted
+        assert [pictures[number].row for number in (2, 1, 0)] == rows_of[::-1]
+
+
+@pytest.mark.parametrize("layout", ["csv", "lines"])
+def test_of_rows_their_places_are_kept(layout: str, tmp_path: Path) -> None:
+    pictures = read_annotations(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
+    assert len(pictures) == 2000 and len(pickle.dumps(pictures)) < 30 * 4000
+
+
+def test_a_row_may_hold_the_picture_itself(tmp_path: Path) -> None:
+    files = [picture((n, 0, 90), form=form) for n, form in enumerate(("JPEG", "PNG", "WEBP", "GIF"))]
+    files[0] += bytes(200_000)  # more than a cell may have by default
+    texts = [base64.b64encode(file).decode() for file in files]
+    texts[1] = f"data:image/png;base64,{texts[1]}"
+    content = [(text, f"a {letter}", 100 + n) for n, (text, letter) in enumerate(zip(texts, "bcde", strict=True))]
+    for file in (as_csv(tmp_path / "rows", [*content, content[0]]), as_lines(tmp_path / "rows", content)):
+        source = open_source(SourceConfig(path=str(file)))
+        assert [source.read(number).picture for number in range(len(source))] == files
+        assert source.read(0).captions == (("a b", "a b") if file.suffix == ".csv" else ("a b",))
+        assert source.locate(2).key == ("line 4" if file.suffix == ".csv" else "line 3")
+    as_csv(tmp_path / "cut", [(texts[0][:-1], "a", 1)])
+    with pytest.raises(UnusableSample, match="no base64"):
+        open_source(SourceConfig(path=str(tmp_path / "cut.csv"))).read(0)
+
+
 BROKEN = {
     "no such column": (
         "a.csv",
@@ -73,6 +116,17 @@ BROKEN = {
         "a.csv",
         "image,caption,image_id\na.jpg,x,7\na.jpg,y,8\n",
         "line 3: a.jpg has image_id",
+    ),
+    "addresses": ("cc.tsv", "a bus station\thttp://x.org/a.jpg\nb\thttp://x.org/b.jpg\n", "tsv lists addresses.*img2d"),
+    "an address": (
+        "a.csv",
+        "image,caption\nhttps://x.org/a.jpg,x\n",
+        "line 2: image is the address https.*img2",
+    ),
+    "addresses of SBU": (
+        "sbu-captions-all.json",
+        '{"image_urls": ["http://x.org/a.jpg"], "captions": ["x"], "user_names": ["y"]}',
+        r"sbu-captions-all.json lists addresses of pictures: download .* with img2dataset first, and give the tar",
     ),
     "a split that is not there": ("a.csv", "image,caption\na.jpg,x\n", "has no splits"),
 }

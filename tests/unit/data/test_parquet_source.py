@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import sys
 from pathlib import Path
@@ -34,6 +35,8 @@ def cells(kind: str, folder: Path, count: int) -> list[Any]:
     contents = [picture(colour(number)) for number in range(count)]
     if kind == "content":
         return contents
+    if kind == "base64":
+        return [base64.b64encode(content).decode() for content in contents]
     names = [f"p{number}.jpg" for number in range(count)]
     for name, content in zip(names, contents, strict=True):
         (folder / name).write_bytes(content)
@@ -44,7 +47,7 @@ def cells(kind: str, folder: Path, count: int) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["path", "content", "both"])
+@pytest.mark.parametrize("kind", ["path", "content", "base64", "both"])
 def test_rows_are_read_in_any_order(kind: str, tmp_path: Path) -> None:
     pictures = cells(kind, tmp_path, 160)
     ids = {"image_id": [7 * n for n in range(160)]} if kind == "content" else {}
@@ -61,7 +64,7 @@ def test_rows_are_read_in_any_order(kind: str, tmp_path: Path) -> None:
         assert record.captions == ((f"a {number}", f"b {number}") if kind == "both" else (f"a {number}",))
         details = source.details(number)
         assert details["url"] == f"u{number}" and details.get("path") == (
-            None if kind == "content" else f"p{number}.jpg"
+            None if kind in ("content", "base64") else f"p{number}.jpg"
         )
         if kind == "content":
             assert record.image_id == details["image_id"] == 7 * number
@@ -100,8 +103,13 @@ def test_damage_costs_the_rows_behind_it_only(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = write(tmp_path / "00000.parquet", {name: ["x"] for name in ("url", "caption", "key", "status", "sha256")})
-    with pytest.raises(ShardError, match=r"no column 'image' or .*; it only tells about tar shards, .* or pack"):
+    with pytest.raises(
+        ShardError, match=r"no column 'image' or .*; it only tells about pictures in tar shards or folders"
+    ):
         ParquetSource([told], None, "rows")
+    laion = write(tmp_path / "laion.parquet", {"URL": ["x"], "TEXT": ["y"]})
+    with pytest.raises(ShardError, match=r"laion.parquet lists addresses of pictures: download .* img2dataset first"):
+        ParquetSource([laion], None, "rows")
     with pytest.raises(ShardError, match=r"has no column 'words'; its columns are 'url'.*pass caption_column=<column>"):
         ParquetSource([told], None, "rows", "url", "words")
     (tmp_path / "text.parquet").write_text("no")

@@ -52,6 +52,12 @@ def test_wrong_tokenizers_are_named(tmp_path: Path) -> None:
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_hub_id_that_cannot_be_had_is_named() -> None:
+    """transformers alone gives a tokenizer without words."""
+    with pytest.raises(CheckpointMismatch, match=r"tokenizer: bert-base-uncased .*could not be fetched.*local folder"):
+        load_qformer_tokenizer("bert-base-uncased")
+
+
 def _sample(caption: str, number: int = 0) -> ImageTextSample:
     bad = RejectedSample(source="s", key=str(number), reason="r", detail="")
     return ImageTextSample(

@@ -1,0 +1,189 @@
+"""The pictures that an annotation file names, each put together from its rows when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.embedded_pictures import is_embedded
+from blip2_train.errors import ShardError
+
+_NOTE = np.dtype(
+    [
+        ("place", "<i8"),
+        ("number", "<u4"),
+        ("split", "<u4"),
+        ("captions", "<u4"),
+        ("blank", "<u4"),
+        ("picture", "S16"),
+        ("image_id", "S16"),
+    ]
+)
+"""Of one entry, while the file is gone through: where it stands, its number for messages, and what must be compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedPicture:
+    """One picture of an annotation file."""
+
+    row: str
+    """Where it stands in the file, for messages: `line 12`, `entry 3`."""
+    path: str
+    """As written: absolute, or below the folder of the pictures; or the picture itself, see `embedded_picture`."""
+    captions: tuple[str, ...]
+    """As written; may be none."""
+    image_id: int | str | None
+    """As written."""
+    split: str | None
+
+    @property
+    def key(self) -> str:
+        """What the picture is called in messages and lists: its path, or its row if it has none."""
+        return self.row if is_embedded(self.path) else self.path
+
+
+class Entries(Protocol):
+    """What a file says of pictures, entry by entry."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
+        """Where each entry stands, its number for messages, and what it says."""
+        ...
+
+    def read(self, place: int, number: int) -> AnnotatedPicture:
+        """What the entry says that stands there and has this number."""
+        ...
+
+
+class ListedPictures:
+    """Entries that are held in memory.
+
+    Args:
+        pictures: what they say.
+    """
+
+    def __init__(self, pictures: list[AnnotatedPicture]) -> None:
+        self._pictures = pictures
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
+        return ((place, place, picture) for place, picture in enumerate(self._pictures))
+
+    def read(self, place: int, number: int) -> AnnotatedPicture:
+        """What entry `place` says."""
+        return self._pictures[place]
+
+
+class AnnotatedPictures:
+    """Pictures of one split of a file, in the order of their first entries, each with the captions of all of its own.
+
+    Of each entry 16 bytes are kept, and of each picture 8; while the file is gone through, some 150 of each entry.
+
+    Args:
+        file: for messages.
+        entries: what it says.
+        split: which pictures, several joined by `+`; None for files without splits.
+        together: whether entries with the same path and split are one picture; else each is one of its own.
+
+    Raises:
+        ShardError: naming the file, the row and what to do, if the split is not there, or pictures share an `image_id`.
+    """
+
+    def __init__(self, file: Path, entries: Entries, split: str | None, *, together: bool) -> None:
+        self._file, self._entries = file, entries
+        splits: dict[str | None, int] = {}
+        notes = np.fromiter(_notes(entries, splits, together), _NOTE)
+        notes = notes[np.isin(notes["split"], _wanted(file, splits, split))]
+        order, starts = _by_picture(notes["picture"])
+        self._places = np.stack([notes["place"], notes["number"]], axis=1)[order]
+        self._starts = np.append(starts, len(order))
+        self._refuse_mixed_ids(notes["image_id"][order])
+        self._refuse_shared_ids(notes["image_id"][order[starts]])
+        captions, blank = (np.add.reduceat(notes[name][order], starts, dtype="<i8") for name in ("captions", "blank"))
+        self.partly_blank: list[int] = np.flatnonzero((blank > 0) & (blank < captions)).tolist()
+        """Numbers of the pictures of which some captions, but not all, are blank."""
+        known = notes["picture"][order[starts]].tobytes() + captions.tobytes()
+        self.fingerprint = hashlib.blake2b(known, digest_size=8).hexdigest()
+        """Hash of the pictures' paths and of how many captions each has."""
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __iter__(self) -> Iterator[AnnotatedPicture]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, number: int) -> AnnotatedPicture:
+        """Picture `number`, from 0."""
+        first, *more = (self._entry(row) for row in range(self._starts[number], self._starts[number + 1]))
+        return replace(first, captions=sum((row.captions for row in more), first.captions)) if more else first
+
+    def _entry(self, row: int) -> AnnotatedPicture:
+        place, number = self._places[row].tolist()
+        return self._entries.read(place, number)
+
+    def _refuse_mixed_ids(self, ids: NDArray[np.bytes_]) -> None:
+        """Refuse entries of one picture that give it several identities; `ids` has one for each entry, by pictures."""
+        lengths = np.diff(self._starts)
+        for row in np.flatnonzero(ids != np.repeat(ids[self._starts[:-1]], lengths)):
+            number = int(np.searchsorted(self._starts, row, side="right")) - 1
+            other, first = self._entry(int(row)), self._entry(int(self._starts[number]))
+            raise ShardError(
+                f"{self._file}, {other.row}: {other.key} has image_id {other.image_id!r}, but {first.image_id!r} on "
+                f"{first.row}; give a picture one image_id"
+            )
+
+    def _refuse_shared_ids(self, ids: NDArray[np.bytes_]) -> None:
+        """Refuse pictures with the same identity; `ids` has one for each picture."""
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        for place in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")):
+            first, picture = self[order[place]], self[order[place + 1]]
+            raise ShardError(
+                f"{self._file}, {picture.row}: image_id {picture.image_id!r} of {picture.key} is that of "
+                f"{first.key} ({first.row}); give each picture its own, or leave image_id out"
+            )
+
+
+def _notes(entries: Entries, splits: dict[str | None, int], together: bool) -> Iterator[tuple[int | bytes, ...]]:
+    """A `_NOTE` for each entry; splits are numbered as they come."""
+    for place, number, entry in entries:
+        split = splits.setdefault(None if entry.split is None else str(entry.split), len(splits))
+        blank = sum(not text.strip() for text in entry.captions)
+        picture = _digest(f"{entry.path}\0{entry.split}{'' if together else place}")
+        image_id = b"" if entry.image_id in (None, "") else _digest(str(entry.image_id))
+        yield place, number, split, len(entry.captions), blank, picture, image_id
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _by_picture(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the entries, those with one key together behind the first of them; and where each group starts."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    again = np.zeros(len(keys), dtype=bool)
+    again[1:] = ordered[1:] == ordered[:-1]
+    firsts = np.empty(len(keys), np.int64)
+    firsts[order] = order[np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))]
+    together = np.argsort(firsts, kind="stable")
+    return together, np.flatnonzero(firsts[together] == together)
+
+
+def _wanted(file: Path, splits: dict[str | None, int], split: str | None) -> list[int]:
+    """Numbers of the splits that are asked for."""
+    found = sorted(name for name in splits if name is not None)
+    if split is None:
+        if found:
+            raise ShardError(f"{file} has the splits {', '.join(found)}: choose with split, several joined by +")
+        return [*splits.values()]
+    if not found:
+        raise ShardError(f"{file} has no splits: leave split {split!r} out")
+    wanted = split.split("+")
+    if lacking := [part for part in wanted if part not in found]:
+        raise ShardError(f"{file} has no picture of split {'+'.join(lacking)!r}; its splits are {', '.join(found)}")
+    return [splits[part] for part in wanted]

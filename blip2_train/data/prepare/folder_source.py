@@ -1,0 +1,112 @@
+"""Pictures that lie as files in folders, each with its caption in a file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2_train.data.order import stable_seed
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.shard_source import captions_of, details_of, image_id_of
+from blip2_train.data.shards import PICTURES
+from blip2_train.data.source import Place, Record
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+_TEXTS = (".txt", ".json")
+_PROBES = 20
+"""Pictures beside which a text is looked for when the kind of a folder is found out."""
+
+
+class FolderSource:
+    """Pictures below a folder, each with a `.txt` or a `.json` of the same name, read as those of tar shards are.
+
+    So img2dataset writes them with `output_format=files`, and so people keep their own. They come in the order of
+    their paths; of each the path is kept.
+
+    Args:
+        folder: where they lie, at any depth.
+        name: name of the source in plans and records.
+
+    Raises:
+        ShardError: if there is none.
+    """
+
+    rejected: tuple[RejectedSample, ...] = ()
+    files = 1
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self._folder = name, folder
+        paths = [os.fsencode(path) for path in _pictures(folder)]
+        if not paths:
+            raise ShardError(f"folder {folder} holds no picture ({', '.join(PICTURES)})")
+        self._paths = np.sort(np.array(paths))  # of equal width, which takes less than objects
+        self.size = sum(path.stat().st_size for path in map(self._path, range(len(self))))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def locate(self, number: int) -> Place:
+        """Where picture `number` lies."""
+        path = self._relative(number)
+        return Place(str(self._folder), "", path, path)
+
+    def read(self, number: int) -> Record:
+        """Read picture `number` with its captions.
+
+        Raises:
+            UnusableSample: if it has no text, or its text holds no caption.
+        """
+        text, extra = (self._beside(number, suffix) for suffix in _TEXTS)
+        if text is None and extra is None:
+            raise UnusableSample("missing text", f"neither {' nor '.join(_TEXTS)} beside it")
+        captions, own_id = captions_of(text, extra), image_id_of(extra)
+        identity = (self._relative(number),) if own_id is None else (own_id,)
+        try:
+            picture = self._path(number).read_bytes()
+        except OSError as error:
+            raise UnusableSample("missing picture", error.strerror or str(error)) from None
+        return Record(picture=picture, captions=captions, image_id=stable_seed(self.name, *identity))
+
+    def details(self, number: int) -> dict[str, Any]:
+        """Entries of the `.json` that say more than the captions and what img2dataset found out."""
+        return details_of(self._beside(number, ".json"))
+
+    def fingerprint(self) -> str:
+        """Hash of the pictures' paths, in order."""
+        return hashlib.blake2b(b"\0".join(self._paths.tolist()), digest_size=8).hexdigest()
+
+    def _relative(self, number: int) -> str:
+        return os.fsdecode(self._paths[number])
+
+    def _path(self, number: int) -> Path:
+        return self._folder / self._relative(number)
+
+    def _beside(self, number: int, suffix: str) -> bytes | None:
+        try:
+            return self._path(number).with_suffix(suffix).read_bytes()
+        except OSError:
+            return None
+
+
+def holds_pictures_with_texts(folder: Path) -> bool:
+    """Whether a folder is for `FolderSource`: no tar shard lies in it, but a picture with a text beside it does."""
+    if not folder.is_dir() or any(folder.glob("*.tar")):
+        return False
+    probes = (folder / path for path in islice(_pictures(folder), _PROBES))
+    return any(path.with_suffix(suffix).is_file() for path in probes for suffix in _TEXTS)
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    """Paths of the pictures below a folder, relative to it."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in files:
+            if name.rpartition(".")[2].lower() in PICTURES:
+                yield os.path.relpath(os.path.join(place, name), folder)
