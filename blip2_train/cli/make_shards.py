@@ -14,7 +14,7 @@ from blip2_train.data.prepare.engines import EngineName, open_engine, paths_here
 from blip2_train.data.prepare.exclusion import read_exclusions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.preparation import REJECTED, Preparation
+from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
 
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
     preparation = Preparation(
         source=source, folder=folder.folder, options=options, excluded=excluded, destination=folder
     )
-    shared = paths_here(request.source, request.images)
+    shared = [*paths_here(request.source, request.images), str(folder.folder / UNFINISHED)]
     where = open_engine(request.engine, request.workers, ray_address=request.ray_address, shared=shared)
     with where as engine, ShownProgress() as shown:
         index = preparation.run(engine, shown)

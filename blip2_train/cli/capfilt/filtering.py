@@ -19,8 +19,9 @@ from blip2_train.data.prepare.destination import Destination, open_destination
 from blip2_train.data.prepare.engine import Engine, LocalEngine
 from blip2_train.data.prepare.engines import EngineName, cores, open_engine, paths_here
 from blip2_train.data.prepare.new_captions import NewCaptions
-from blip2_train.data.prepare.opening import PairSource, open_pairs
+from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
