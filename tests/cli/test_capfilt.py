@@ -156,7 +156,7 @@ def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: P
     ("setting", "message"),
     [
         ("captioner={stage1}", "captions need a generative model (stage 2), but"),
-        ("captioner=gone", "there is no gone; what can be read is"),
+        ("captioner=gone", ".pdparams file; or blip:<folder or hub id of transformers' BLIP>"),
         ("scorer={opt}", "scores need an image-text model (stage 1), but"),
         ("scorer=clip:gone", "scorer clip:gone: there is no folder gone; give clip:<folder or hub id"),
         ("scorer=clip:{stage1}", "is no CLIP model"),

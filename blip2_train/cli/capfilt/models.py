@@ -14,11 +14,13 @@ import transformers
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
+from blip2_train.checkpoints.pretrained import UNDERSTOOD
 from blip2_train.cli.pretrained import find_device, load_pretrained
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.blip_captioner import BlipCaptioner
 from blip2_train.evaluation.capfilt import CapFilt, CapFiltOptions
 from blip2_train.evaluation.caption_sampling import Blip2Captioner, Captioner
+from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.open_clip_scorer import OpenClipScorer
 from blip2_train.evaluation.pair_scoring import ClipScorer, MatchScorer, PairScorer
 
@@ -96,7 +98,7 @@ def _captioner(models: CapFiltModels, device: torch.device) -> Captioner:
     if models.captioner.startswith(BLIP):
         folder = _folder("captioner", models.captioner, BLIP)
         return BlipCaptioner(folder, device, models.options.prompt, models.dtype)
-    model, _ = load_pretrained(models.captioner, device=str(device), dtype=models.dtype)
+    model = _own(models.captioner, "blip:<folder or hub id of transformers' BLIP>", models, device)
     return Blip2Captioner(model, models.options.prompt)
 
 
@@ -105,8 +107,18 @@ def _scorer(models: CapFiltModels, device: torch.device) -> PairScorer:
         return ClipScorer(_folder("scorer", models.scorer, CLIP), device)
     if models.scorer.startswith(OPEN_CLIP):
         return OpenClipScorer(models.scorer.removeprefix(OPEN_CLIP), device)
-    model, _ = load_pretrained(models.scorer, device=str(device), dtype=models.dtype)
+    model = _own(models.scorer, "clip:<folder or hub id>, or open_clip:<model>/<tag or file>", models, device)
     return MatchScorer(model, models.options.score)
+
+
+def _own(name: str, others: str, models: CapFiltModels, device: torch.device) -> Blip2:
+    """A model in a format of this project."""
+    try:
+        return load_pretrained(name, device=str(device), dtype=models.dtype)[0]
+    except CheckpointMismatch as error:
+        if UNDERSTOOD in str(error):
+            raise CheckpointMismatch(f"{error}; or {others}") from None
+        raise
 
 
 def _folder(setting: str, given: str, kind: str) -> Path:
