@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import iglob
 
 from blip2_train.cli.key_values import read_settings
 from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.prepare.destination import open_destination
-from blip2_train.data.prepare.engines import EngineName, open_engine
+from blip2_train.data.prepare.engines import EngineName, open_engine, paths_here
 from blip2_train.data.prepare.exclusion import read_exclusions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.preparation import REJECTED, Preparation
+from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
 
@@ -86,7 +84,8 @@ def main(arguments: list[str]) -> None:
     preparation = Preparation(
         source=source, folder=folder.folder, options=options, excluded=excluded, destination=folder
     )
-    where = open_engine(request.engine, request.workers, ray_address=request.ray_address, shared=_read(request))
+    shared = [*paths_here(request.source, request.images), str(folder.folder / UNFINISHED)]
+    where = open_engine(request.engine, request.workers, ray_address=request.ray_address, shared=shared)
     with where as engine, ShownProgress() as shown:
         index = preparation.run(engine, shown)
     counts = dict(index["rejected"])
@@ -96,13 +95,6 @@ def main(arguments: list[str]) -> None:
     print(f"index:     {folder}/{INDEX}")
     if excluded and "excluded" not in counts:
         print(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
-
-
-def _read(request: Request) -> list[str]:
-    """One file or folder for each path that is read."""
-    paths = [request.source] if isinstance(request.source, str) else request.source
-    named = [os.path.expanduser(path) for path in (*paths, request.images) if path and "://" not in path]
-    return [next(iglob(path, recursive=True), path) for path in named]
 
 
 def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:

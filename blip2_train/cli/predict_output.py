@@ -86,6 +86,7 @@ class Bar:
         hidden = hidden or not console.is_terminal
         self.progress = Progress(*columns, *times, console=console, disable=hidden, redirect_stdout=False)
         self.task = self.progress.add_task(name, total=total)
+        self._name = name
 
     def __enter__(self) -> Bar:
         self.progress.start()
@@ -98,6 +99,7 @@ class Bar:
         """Move on by `count`."""
         self.progress.advance(self.task, count)
 
-    def at(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are finished."""
-        self.progress.update(self.task, completed=done, total=total)
+    def at(self, done: int, total: int, rate: float | None = None) -> None:
+        """Show that `done` of `total` are finished, and how many in a second."""
+        name = self._name if rate is None else f"{self._name}, {rate:,.1f} a second"
+        self.progress.update(self.task, completed=done, total=total, description=name)

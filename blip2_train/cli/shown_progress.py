@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 
 from blip2_train.cli.predict_output import Bar
 
 _LINE_EVERY = 20.0
 """Seconds between lines of progress where there is no terminal."""
+_SETTLED = 5.0
+"""Seconds after the first results from which on what came before them does not count: models were opened."""
 
 
 class ShownProgress:
@@ -16,11 +19,12 @@ class ShownProgress:
 
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}
-        """Samples a second of each phase, what was done before this start left out."""
+        """Samples a second of each phase; neither what was done before this start nor, in longer ones, setting up."""
         self._phase = ""
         self._bar: Bar | None = None
         self._last_line = time.monotonic()
-        self._began, self._first = 0.0, 0
+        self._began: list[tuple[float, int]] = []
+        """Time and samples done at the start of the phase, then at its first results."""
 
     def __enter__(self) -> ShownProgress:
         return self
@@ -34,17 +38,30 @@ class ShownProgress:
             self._close()
             self._phase, self._bar = phase, Bar(total, hidden=False, name=phase)
             self._bar.__enter__()
-            self._began, self._first = time.monotonic(), done
+            self._began = [(time.monotonic(), done)]
         assert self._bar is not None
-        self._bar.at(done, total)
-        if done > self._first:
-            self.rates[phase] = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        if done > self._began[0][1]:
+            self._count(phase, time.monotonic(), done)
+        rate = self.rates.get(phase)
+        self._bar.at(done, total, rate)
         if self._bar.progress.disable and time.monotonic() - self._last_line >= _LINE_EVERY:
-            rate = f", {self.rates[phase]:,.1f} a second" if phase in self.rates else ""
-            print(f"{phase}: {done:,} of {total:,} samples{rate}", file=sys.stderr, flush=True)
+            left = (
+                ""
+                if rate is None
+                else f", {rate:,.1f} a second, {timedelta(seconds=round((total - done) / rate))} left"
+            )
+            print(f"{phase}: {done:,} of {total:,} samples{left}", file=sys.stderr, flush=True)
             self._last_line = time.monotonic()
         if done == total:
             self._close()
+
+    def _count(self, phase: str, now: float, done: int) -> None:
+        if len(self._began) == 1:
+            self._began.append((now, done))
+        since, first = self._began[1]
+        if done == first or now - since < _SETTLED:
+            since, first = self._began[0]
+        self.rates[phase] = (done - first) / max(now - since, 1e-9)
 
     def _close(self) -> None:
         if self._bar is not None:

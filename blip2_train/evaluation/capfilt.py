@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from PIL import Image
 
 from blip2_train.data.text import clean_caption
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.caption_sampling import sample_captions
-from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.caption_sampling import Captioner
 from blip2_train.evaluation.pair_scoring import PairScorer, Score
 from blip2_train.models.configs import GenerationOptions
 
@@ -73,12 +73,12 @@ class CapFilt:
     """Writes and ranks captions.
 
     Args:
-        captioner: A generative model.
+        captioner: What writes.
         scorer: What ranks.
         options: How many of each, and how.
     """
 
-    def __init__(self, captioner: Blip2, scorer: PairScorer, options: CapFiltOptions) -> None:
+    def __init__(self, captioner: Captioner, scorer: PairScorer, options: CapFiltOptions) -> None:
         self._captioner, self._scorer, self._options = captioner, scorer, options
 
     def __call__(
@@ -90,16 +90,19 @@ class CapFilt:
             pictures: One batch.
             originals: Captions that each has, none of them empty once cleaned.
             seeds: Of each picture's synthetic captions.
+
+        Raises:
+            ConfigError: if a score is not finite.
         """
         options = self._options
-        written = sample_captions(
-            self._captioner, pictures, seeds, options.captions, options.generation, options.prompt
-        )
+        written = self._captioner(pictures, seeds, options.captions, options.generation)
         candidates = [
             list(_different([(text, ORIGINAL) for text in own] + [(text, SYNTHETIC) for text in new]).values())
             for own, new in zip(originals, written, strict=True)
         ]
         scores = self._scorer(pictures, [[text for text, _ in some] for some in candidates])
+        if not all(isfinite(score) for some in scores for score in some):
+            raise ConfigError("the scorer gave a score that is no number; give it another dtype=, or another scorer=")
         return [self._best(some, values) for some, values in zip(candidates, scores, strict=True)]
 
     def _best(self, candidates: Sequence[tuple[str, str]], scores: Sequence[float]) -> KeptCaptions:

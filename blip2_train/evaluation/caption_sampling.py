@@ -6,10 +6,12 @@ Shape letters: B pictures, N captions of each, T new tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
+from PIL import Image
+from torch import Tensor
 
-from blip2_train.data.processor import Picture
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
@@ -19,63 +21,84 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 
 
-@torch.inference_mode()
-def sample_captions(
-    model: Blip2,
-    pictures: Sequence[Picture],
-    seeds: Sequence[int],
-    count: int,
-    options: GenerationOptions,
-    prompt: str | None = None,
-) -> list[list[str]]:
-    """N captions of each of B pictures, which are encoded once, in one batch.
+class Captioner(Protocol):
+    """Samples captions. Those of a picture follow from it and its seed, but for rounding: not from its neighbours."""
 
-    What a picture's captions are follows from the picture and its seed, but for rounding: not from its neighbours.
+    def __call__(
+        self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
+    ) -> list[list[str]]:
+        """N captions of each of B pictures, which are encoded once, in one batch.
+
+        Args:
+            pictures: B of them.
+            seeds: One for each.
+            count: N.
+            options: With `do_sample` and one beam.
+
+        Raises:
+            ConfigError: if so many new tokens are more than the model can write.
+        """
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Everything that decides the captions."""
+        ...
+
+
+class Blip2Captioner:
+    """Captions by a generative model of this project.
 
     Args:
         model: A generative one.
-        pictures: B of them.
-        seeds: One for each.
-        count: N.
-        options: With `do_sample` and one beam.
         prompt: What captions go on from; None = what the model was trained with.
-
-    Raises:
-        ConfigError: if the model writes no text, or cannot describe pictures.
-    """
-    start = Prompt(caption_start_of(model, prompt), "")
-    network, tokenizer = model.network, model.processor.language_tokenizer
-    assert isinstance(network, GenerativeModel) and tokenizer is not None
-    with suitable_autocast(network):
-        asked = read_batches(
-            network, model.processor, pictures, [start] * len(pictures), options.max_new_tokens, len(pictures)
-        )
-        draws = torch.stack([_draws(seed, count, options.max_new_tokens) for seed in seeds]).to(model.device)
-        said = network.generate(
-            **next(asked),
-            options=options,
-            draws=draws,
-            eos_token_id=tokenizer.end_id,
-            pad_token_id=tokenizer.pad_id,
-        )
-    texts = tokenizer.decode(said)
-    return [texts[first : first + count] for first in range(0, len(texts), count)]
-
-
-def caption_start_of(model: Blip2, prompt: str | None) -> str:
-    """What captions of a model start from.
 
     Raises:
         ConfigError: if it writes no text, or was trained to answer and no prompt is given.
     """
-    if not isinstance(model.network, GenerativeModel):
-        raise ConfigError(
-            f"captions need a generative model (stage 2), but {model.source} is an image-text model (stage 1); give "
-            "the export of such a run as captioner"
-        )
-    return caption_start(model.processor.prompt if prompt is None else prompt)
+
+    def __init__(self, model: Blip2, prompt: str | None = None) -> None:
+        if not isinstance(model.network, GenerativeModel):
+            raise ConfigError(
+                f"captions need a generative model (stage 2), but {model.source} is an image-text model (stage 1); "
+                "give the export of such a run as captioner"
+            )
+        self._network, self._processor = model.network, model.processor
+        self._start = Prompt(caption_start(model.processor.prompt if prompt is None else prompt), "")
+
+    @torch.inference_mode()
+    def __call__(
+        self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
+    ) -> list[list[str]]:
+        """N captions of each of B pictures."""
+        network, tokenizer = self._network, self._processor.language_tokenizer
+        assert tokenizer is not None
+        prompts = [self._start] * len(pictures)
+        with suitable_autocast(network):
+            asked = read_batches(network, self._processor, pictures, prompts, options.max_new_tokens, len(pictures))
+            said = network.generate(
+                **next(asked),
+                options=options,
+                draws=draws(seeds, count, options.max_new_tokens).to(network.query_tokens.device),
+                eos_token_id=tokenizer.end_id,
+                pad_token_id=tokenizer.pad_id,
+            )
+        return by_picture(tokenizer.decode(said), count)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the model."""
+        return dict(self._network.state_dict())
 
 
-def _draws(seed: int, count: int, length: int) -> torch.Tensor:
-    """Random numbers `(N, T)` in [0, 1), the same on every device."""
-    return torch.rand(count, length, generator=torch.Generator().manual_seed(seed))
+def draws(seeds: Sequence[int], count: int, length: int) -> Tensor:
+    """Random numbers `(B, N, T)` in [0, 1) for pictures with these seeds, the same on every device."""
+    return torch.stack([torch.rand(count, length, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def by_picture(texts: Sequence[str], count: int) -> list[list[str]]:
+    """The texts of each picture, from those of all.
+
+    Example:
+        >>> by_picture(["a cat", "cats", "a dog", "dogs"], 2)
+        [['a cat', 'cats'], ['a dog', 'dogs']]
+    """
+    return [list(texts[first : first + count]) for first in range(0, len(texts), count)]

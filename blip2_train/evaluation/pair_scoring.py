@@ -20,6 +20,8 @@ from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.writing import batches
 from blip2_train.models.image_text import ImageTextModel
 
+_LONGEST = 8
+"""Longest side over shortest of what CLIP's preprocessing is given."""
 Score = Literal["itc", "itm"]
 """`itc`: cosine of the text and the best query; `itm`: log-odds of a match, nats."""
 
@@ -62,11 +64,11 @@ class MatchScorer:
         with suitable_autocast(self._network):
             encoded = encode_texts(self._network, self._processor, [text for some in texts for text in some])
             images = self._network.encode_image(self._processor.images(pictures).to(device))
-            own = _picture_of_each(texts).to(device)
+            own = picture_of_each(texts).to(device)
             if self._score == "itc":
                 with torch.autocast(device.type, enabled=False):
                     queries = images.image_features[own]
-                    return _divided((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
+                    return divided((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
             logits = [
                 self._network.match(
                     [images.memory.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
@@ -74,7 +76,7 @@ class MatchScorer:
                 for rows in batches(len(own), PAIRS_AT_ONCE)
             ]
         mismatch, match = torch.cat(logits).unbind(dim=1)
-        return _divided(match - mismatch, texts)
+        return divided(match - mismatch, texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""
@@ -111,23 +113,42 @@ class ClipScorer:
         """Scores of each picture's own texts, which are cut to what CLIP reads."""
         lines = [text for some in texts for text in some]
         read = self._processor(
-            text=lines, images=list(pictures), return_tensors="pt", padding=True, truncation=True
+            text=lines,
+            images=[middle(picture) for picture in pictures],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
         ).to(self._model.device)
         seen = self._model(**read)
-        own = _picture_of_each(texts).to(self._model.device)
-        return _divided((seen.image_embeds[own] * seen.text_embeds).sum(dim=1), texts)
+        own = picture_of_each(texts).to(self._model.device)
+        return divided((seen.image_embeds[own] * seen.text_embeds).sum(dim=1), texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""
         return dict(self._model.state_dict())
 
 
-def _picture_of_each(texts: Sequence[Sequence[str]]) -> Tensor:
+def middle(picture: Image.Image) -> Image.Image:
+    """The middle of a very long picture, any other as it is.
+
+    CLIP's preprocessing scales the shorter side to the model's size and cuts out the middle: a line of 1 x 65,535
+    pixels would take 10 GB before it is cut.
+
+    Example:
+        >>> [middle(Image.new("RGB", size)).size for size in ((40, 30), (60_001, 2))]
+        [(40, 30), (17, 2)]
+    """
+    width, height = picture.size
+    left, top = (max(0, (side - _LONGEST * min(picture.size)) // 2) for side in (width, height))
+    return picture.crop((left, top, width - left, height - top)) if left or top else picture
+
+
+def picture_of_each(texts: Sequence[Sequence[str]]) -> Tensor:
     """Number of the picture `(K,)` of each text."""
     return torch.arange(len(texts)).repeat_interleave(torch.tensor([len(some) for some in texts]))
 
 
-def _divided(scores: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+def divided(scores: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
     """Scores `(K,)`, a list for each picture."""
     left: Iterator[float] = iter(scores.float().tolist())
     return [[next(left) for _ in some] for some in texts]

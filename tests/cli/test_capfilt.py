@@ -15,8 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from demo_exports import write_exports
+from s3_server import running_s3
 from shard_files import picture, write_shards, write_tar
+from tiny_blip import write_blip
+from transformers import BlipForConditionalGeneration
 
+from blip2_train.cli.capfilt import filtering
 from blip2_train.cli.capfilt.command import main
 from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import run_command
@@ -25,6 +29,7 @@ from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.stream import TrainingStream
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.data.transforms import TrainTransform
+from blip2_train.errors import ConfigError
 
 QUICK = ["captions=3", "max_new_tokens=5", "batch_size=4", "samples_per_shard=5", "duplicates=keep", "device=cpu"]
 
@@ -69,6 +74,7 @@ def test_the_best_captions_come_first_and_training_draws_one(
     folder = tmp_path / "out"
     main(arguments(source, exports, folder))
     said = capsys.readouterr().out
+    assert said.startswith(f"models:    {exports['opt']} writes, {exports['stage1']} ranks\n") and said.count("\n") == 5
     assert "captions:  the best 2 of 3 and a picture's own, " in said and "pictures a second" in said
     index = json.loads((folder / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [5, 5, 4]
@@ -150,10 +156,12 @@ def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: P
     ("setting", "message"),
     [
         ("captioner={stage1}", "captions need a generative model (stage 2), but"),
-        ("captioner=gone", "there is no gone; what can be read is"),
+        ("captioner=gone", ".pdparams file; or blip:<folder or hub id of transformers' BLIP>"),
         ("scorer={opt}", "scores need an image-text model (stage 1), but"),
         ("scorer=clip:gone", "scorer clip:gone: there is no folder gone; give clip:<folder or hub id"),
         ("scorer=clip:{stage1}", "is no CLIP model"),
+        ("captioner=blip:gone", "captioner blip:gone: there is no folder gone; give blip:<folder or hub id of transf"),
+        ("captioner=blip:{opt}", "is no captioning BLIP"),
         ("captioner=last:demo_gone", "captioner=last:demo_gone: no run under outputs/demo_gone has an export"),
         ("source=gone", "there is no file or folder gone"),
         ("keep=0", "keep must be at least 1, got 0"),
@@ -161,6 +169,8 @@ def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: P
         ("score=clip", "score=clip: expected one of itc, itm"),
         ("caption=3", "no setting 'caption'; did you mean 'captions'?"),
         ("batch_size=0", "batch_size must be at least 1, got 0"),
+        ("gpus_per_worker=1.5", "gpus_per_worker must be 0, a part of 1, or a whole number, got 1.5"),
+        ("gpus_per_worker=0.5", "gpus_per_worker=0.5 is for engine=ray; processes of this machine divide"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -187,3 +197,51 @@ def test_other_settings_are_refused_where_some_were_begun(
     assert killed_after(5, given) == -signal.SIGKILL
     assert run_command(main, [one for one in given if not one.startswith("captions=")]) == 2
     assert "made with captions 3, now it is 10; give another output" in capsys.readouterr().err
+
+
+def test_on_remote_storage_the_bytes_are_the_same(
+    source: Path,
+    exports: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blip = write_blip(tmp_path / "blip", BlipForConditionalGeneration)
+    capsys.readouterr()
+    with running_s3(monkeypatch) as s3:
+        s3.upload(source, "source")
+        for place in (str(tmp_path), "s3://data"):
+            given = [f"source={place}/source", f"output={place}/out", f"captioner=blip:{blip}"]
+            main([*given, f"scorer={exports['stage1']}", *QUICK, "workers=1"])
+        assert capsys.readouterr().err == ""
+        here, there = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}, s3.content("out/")
+    assert there.pop("rejected.jsonl").replace(b"s3://data", bytes(tmp_path)) == here.pop("rejected.jsonl")
+    assert there == here
+    origins = [origin for record in records(tmp_path / "out") for origin in record["caption_origins"]]
+    assert "synthetic" in origins and json.loads(here["index.json"])["settings"]["captioner"] == f"blip:{blip}"
+
+
+def test_machines_of_a_cluster_must_see_models_source_and_output(
+    source: Path,
+    exports: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def refuse(*_: object, **options: Any) -> None:
+        asked.append(options)
+        raise ConfigError("no cluster")
+
+    monkeypatch.setattr(filtering, "open_engine", refuse)
+    more = ["engine=ray", "gpus_per_worker=0.5", "ray_address=auto"]
+    assert run_command(main, arguments(source, exports, tmp_path / "out", *more)) == 2
+    assert asked[0]["shared"] == [str(source), exports["opt"], exports["stage1"], str(tmp_path / "out/.preparing")]
+    assert asked[0]["gpus_per_worker"] == 0.5 and asked[0]["ray_address"] == "auto"
+    elsewhere = [one for one in arguments(source, exports, tmp_path / "out", "engine=ray") if one != "device=cpu"]
+    assert run_command(main, [*elsewhere, "device=cuda"]) == 2 and len(asked) == 1
+    assert "device=cuda needs gpus_per_worker=1" in capsys.readouterr().err
+    asking: dict[str, Any] = {"source": "a", "output": "b", "captioner": "c", "scorer": "d", "engine": "ray"}
+    assert filtering.Request(**asking).worker_device == "cpu"
+    assert filtering.Request(**asking, gpus_per_worker=0.5).worker_device is None

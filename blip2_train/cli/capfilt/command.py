@@ -19,21 +19,25 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
        python scripts/capfilt.py demo [key=value …]    what it is worth, on the embedded world; demo --help
 
   source=<what>           tar shards, or whatever make_shards.py takes, with images= and split= as there
-  output=<folder>         a new one, or that of the same command before
-  captioner=<model>       writes: an export or run folder, last:<recipe>, Hugging Face folder or id, LAVIS file
-  scorer=<model>          ranks: a stage-1 model of these, or clip:<folder or id of transformers' CLIP>, which the paper
-                          took (clip:openai/clip-vit-large-patch14)
+  output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
+  captioner=<model>       writes: an export or run folder, last:<recipe>, Hugging Face folder or id, LAVIS file; or
+                          blip:<folder or id of transformers' BLIP>, which the paper took
+                          (blip:Salesforce/blip-image-captioning-large)
+  scorer=<model>          ranks: a stage-1 model of these; clip:<folder or id of transformers' CLIP>, which the paper
+                          took (clip:openai/clip-vit-large-patch14); or of OpenCLIP, open_clip:<model>/<tag or file> or
+                          open_clip:<folder> (open_clip:ViT-L-14/openai; pip install open_clip_torch)
   captions=<n>            synthetic captions of each picture (10)
   keep=<n>                captions kept of each, the picture's own among those that compete (2)
   score=<itc or itm>      what a stage-1 scorer ranks by: cosine, or log-odds of a match (itc)
   top_p= temperature= max_new_tokens=   of nucleus sampling (0.9, 1.0, 20)
-  prompt=<text>           what captions go on from (as the captioner was trained)
+  prompt=<text>           what captions go on from (as the captioner was trained; BLIP: a picture of)
   seed=<n>                of sampling; each sample has its own from it (42)
   batch_size=<n>          pictures at once (16); changes nothing but rounding
   device=<name> dtype=<name>   cpu, cuda, …; float16 or bfloat16 (a GPU if there is one; as configured)
   workers=<n>             processes (one per GPU, without GPU one per core), each with both models
-  engine=<local|ray> ray_address=<address>   as for make_shards.py; all machines must see models, source and output
-  gpus_per_worker=<n>     of workers of Ray, may be a part of one (0)
+  engine=<local|ray> ray_address=<address>   as for make_shards.py; all machines must see models, source and output,
+                          which is begun below XDG_CACHE_HOME if it is remote
+  gpus_per_worker=<n>     of workers of Ray, may be a part of one (0 = they work on CPUs)
   samples_per_shard= duplicates= min_side= max_aspect_ratio= resize= quality=   as for make_shards.py
   --help                  this text"""
 

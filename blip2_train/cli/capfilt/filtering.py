@@ -6,20 +6,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from blip2_train.cli.capfilt.work import CapFiltModels, CapFiltWork, describe
+from blip2_train.cli.capfilt.models import KINDS, CapFiltModels, describe
+from blip2_train.cli.capfilt.work import CapFiltWork
 from blip2_train.cli.key_values import read_settings
 from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.shown_progress import ShownProgress
+from blip2_train.data.prepare.destination import Destination, open_destination
 from blip2_train.data.prepare.engine import Engine, LocalEngine
-from blip2_train.data.prepare.engines import EngineName, cores, open_engine
+from blip2_train.data.prepare.engines import EngineName, cores, open_engine, paths_here
 from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.preparation import INDEX, REJECTED, Preparation
+from blip2_train.data.prepare.pairs import PairSource
+from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
+from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.capfilt import CapFiltOptions
 
@@ -49,6 +53,21 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        gpus = self.gpus_per_worker
+        if gpus < 0 or (gpus > 1 and gpus % 1):
+            raise ConfigError(f"gpus_per_worker must be 0, a part of 1, or a whole number, got {gpus:g}")
+        if gpus and self.engine == "local":
+            raise ConfigError(
+                f"gpus_per_worker={gpus:g} is for engine=ray; processes of this machine divide its GPUs anyway"
+            )
+        if not gpus and self.engine == "ray" and (self.device or "").startswith("cuda"):
+            raise ConfigError(f"device={self.device} needs gpus_per_worker=1, or a part of 1: what Ray gives each")
+
+    @property
+    def worker_device(self) -> str | None:
+        """Where models run; Ray may show GPUs to workers that asked for none."""
+        unasked = self.engine == "ray" and not self.gpus_per_worker and self.device in (None, "auto")
+        return "cpu" if unasked else self.device
 
 
 def filter_captions(arguments: Sequence[str]) -> None:
@@ -64,28 +83,25 @@ def filter_captions(arguments: Sequence[str]) -> None:
         captioner=find_model("captioner", request.captioner),
         scorer=find_model("scorer", request.scorer),
         options=options,
-        device=request.device,
+        device=request.worker_device,
         dtype=request.dtype,
     )
     source = open_pairs(request.source, request.images, request.split)
-    folder = Path(request.output).expanduser()
-    with _engines(request) as (engine, writing), ShownProgress() as shown:
-        (settings,) = writing(partial(describe, models), [None])
-        new_captions = NewCaptions(
-            work=CapFiltWork(source=source, models=models),
-            settings=settings,
-            batch_size=request.batch_size,
-            engine=writing,
-        )
-        index = Preparation(source=source, folder=folder, options=shard_options, new_captions=new_captions).run(
-            engine, shown
-        )
+    output = open_destination(request.output)
+    print(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time
+    try:
+        index, rate = _run(request, models, source, output, shard_options)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"a GPU has too little memory for both models and {request.batch_size} pictures with {options.captions} "
+            "captions each; repeat the command with a smaller batch_size, or dtype=bfloat16 and another output"
+        ) from None
     listed = ", ".join(f"{count:,} {reason}" for reason, count in index["rejected"].items()) or "none"
-    rate = f", {shown.rates['caption']:,.1f} pictures a second" if "caption" in shown.rates else ""
-    print(f"captions:  the best {options.keep} of {options.captions} and a picture's own{rate}")
-    print(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
-    print(f"rejected:  {listed}; see {folder / REJECTED}")
-    print(f"index:     {folder / INDEX}")
+    speed = "" if rate is None else f", {rate:,.1f} pictures a second"
+    print(f"captions:  the best {options.keep} of {options.captions} and a picture's own{speed}")
+    print(f"shards:    {len(index['shards']):,} in {output}, {index['samples']:,} samples, {index['bytes']:,} bytes")
+    print(f"rejected:  {listed}; see {output}/{REJECTED}")
+    print(f"index:     {output}/{INDEX}")
 
 
 def find_model(setting: str, given: str) -> str:
@@ -94,19 +110,48 @@ def find_model(setting: str, given: str) -> str:
     Raises:
         ConfigError: if there is none.
     """
+    if given.startswith(KINDS):
+        return given
     try:
         return find_export(given, "outputs")
     except ConfigError as error:
         raise ConfigError(str(error).replace("init_from=", f"{setting}=")) from None
 
 
+def _run(
+    request: Request, models: CapFiltModels, source: PairSource, output: Destination, options: ShardOptions
+) -> tuple[dict[str, Any], float | None]:
+    """The index of what was made, and how many pictures were given captions in a second, if any were."""
+    shared = [*paths_here(request.source, request.images), *models.files(), str(output.folder / UNFINISHED)]
+    with _engines(request, shared) as (engine, writing), ShownProgress() as shown:
+        (settings,) = writing(partial(describe, models), [None])
+        new_captions = NewCaptions(
+            work=CapFiltWork(source=source, models=models),
+            settings=settings,
+            batch_size=request.batch_size,
+            engine=writing,
+        )
+        preparation = Preparation(
+            source=source,
+            folder=output.folder,
+            options=options,
+            new_captions=new_captions,
+            destination=output,
+        )
+        return preparation.run(engine, shown), shown.rates.get("caption")
+
+
 @contextmanager
-def _engines(request: Request) -> Iterator[tuple[Engine, Engine]]:
-    """What examines and packs, and what holds the models; of Ray one for both."""
-    options = {"ray_address": request.ray_address, "gpus_per_worker": request.gpus_per_worker}
-    with open_engine(request.engine, request.workers, **options) as engine:  # type: ignore[arg-type]
+def _engines(request: Request, shared: Sequence[str]) -> Iterator[tuple[Engine, Engine]]:
+    """What examines and packs, and what holds the models; of Ray one for both, whose machines must see `shared`."""
+    workers, gpus = request.workers, request.gpus_per_worker
+    if workers is None and gpus and request.ray_address is None:
+        workers = max(1, int(torch.cuda.device_count() / gpus + 1e-9))
+    with open_engine(
+        request.engine, workers, ray_address=request.ray_address, gpus_per_worker=gpus, shared=shared
+    ) as engine:
         local = request.engine == "local"
-        yield engine, LocalEngine(request.workers or _models_at_once(request.device)) if local else engine
+        yield engine, LocalEngine(workers or _models_at_once(request.device)) if local else engine
 
 
 def _models_at_once(device: str | None) -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import iglob
 from typing import Literal
 
 from blip2_train.data.prepare.engine import Engine, LocalEngine
@@ -45,6 +46,13 @@ def open_engine(
         workers = workers or cores()
     with RayEngine(workers, address=ray_address, gpus_per_worker=gpus_per_worker, shared=shared) as engine:
         yield engine
+
+
+def paths_here(source: str | Sequence[str], images: str | None = None) -> list[str]:
+    """One file or folder of this machine for each path or glob that is read."""
+    paths = [source] if isinstance(source, str) else source
+    named = [os.path.expanduser(path) for path in (*paths, images) if path and "://" not in path]
+    return [next(iglob(path, recursive=True), path) for path in named]
 
 
 def cores() -> int:

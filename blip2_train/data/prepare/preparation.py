@@ -32,7 +32,7 @@ from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 REJECTED = "rejected.jsonl"
-_UNFINISHED, _PARTS = ".preparing", "parts-"
+UNFINISHED, _PARTS = ".preparing", "parts-"
 _VERSION = 1
 """Raised when the same settings give other bytes."""
 
@@ -106,7 +106,7 @@ class Preparation:
             if sizes.get(shard["file"]) != shard["bytes"]:
                 path = f"{self._to}/{shard['file']}"
                 raise ShardError(f"{path} is not what {INDEX} says; remove {self._to}, and make the shards again")
-        shutil.rmtree(self.folder / _UNFINISHED, ignore_errors=True)  # a kill may have left it
+        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)  # a kill may have left it
         return index
 
     def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Preparation:
                 )
 
     def _make(self, settings: Mapping[str, Any], engine: Engine, progress: Progress) -> dict[str, Any]:
-        work = self.folder / _UNFINISHED
+        work = self.folder / UNFINISHED
         if not work.is_dir() and (self._to.sizes() or (self.folder.is_dir() and any(self.folder.iterdir()))):
             raise ShardError(f"{self._to} is not empty; give another output")
         work.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ class Preparation:
         """List what is not used: first what was amiss when the source was opened, then samples in their order."""
         counts: Counter[str] = Counter()
         one_by_one = heapq.merge(journal.rejected(), self._repeated(numbers, first_numbers), key=lambda one: one[0])
-        unfinished = self.folder / _UNFINISHED / "all_rejected.jsonl"
+        unfinished = self.folder / UNFINISHED / "all_rejected.jsonl"
         with unfinished.open("w", encoding="utf-8") as file:
             for sample in chain(self.source.rejected, (sample for _, sample in one_by_one)):
                 counts[sample.reason] += 1

@@ -15,6 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from os.path import exists
 from typing import Any, TypeVar
 
 import PIL
@@ -46,7 +47,8 @@ class RayEngine:
         address: of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = a Ray of this process's own.
         cpus_per_worker: cores that Ray sets aside for each.
         gpus_per_worker: GPUs that Ray sets aside for each, of which it sees no others; may be a part of one.
-        shared: files and folders that every machine must see; relative ones start from this process's folder.
+        shared: files and folders that every machine must see, as soon as they are there; relative ones start from this
+            process's folder.
 
     Example:
         with RayEngine(workers=2) as engine:
@@ -66,7 +68,7 @@ class RayEngine:
             raise ConfigError("a Ray of its own needs the number of workers")
         self._count, self._address = workers, address
         self._needs = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
-        self._surroundings = os.getcwd(), tuple(shared), PIL.__version__
+        self._surroundings, self._shared = (os.getcwd(), PIL.__version__), tuple(shared)
         self._open = ExitStack()
         self._ray: Any = None
         self._workers: list[Any] = []
@@ -91,7 +93,8 @@ class RayEngine:
         """
         self._begin()
         ray, left = self._ray, iter(tasks)
-        shared, name = ray.put(work), uuid.uuid4().hex
+        stored, name = ray.put(work), uuid.uuid4().hex
+        seen_here = tuple(path for path in self._shared if exists(path))
         running = {worker.ready.remote(): place for place, worker in enumerate(self._workers)}
         load: dict[int, int] = {}
         waiting: deque[Any] = deque()
@@ -101,7 +104,7 @@ class RayEngine:
                 if (task := next(left, none_left)) is none_left:
                     break
                 place = min(load, key=load.__getitem__)
-                waiting.append(self._workers[place].do.remote(name, [shared], task))
+                waiting.append(self._workers[place].do.remote(name, [stored], seen_here, task))
                 running[waiting[-1]] = place
                 load[place] += 1
             if waiting and waiting[0] not in running:
@@ -163,36 +166,39 @@ class RayEngine:
 
 def _room(resources: dict[str, float], needs: dict[str, float]) -> int:
     """Workers for which there would be room if nobody else worked there."""
-    return min(int(resources.get(name, 0) // count) for name, count in needs.items() if count)
+    return min(int(resources.get(name, 0) / count + 1e-9) for name, count in needs.items() if count)
 
 
 class _Worker:
     """In a process of Ray: keeps the work that it was given last, and does it task by task."""
 
-    def __init__(self, folder: str, shared: Sequence[str], pillow: str) -> None:
-        self._folder, self._shared, self._pillow = folder, shared, pillow
+    def __init__(self, folder: str, pillow: str) -> None:
+        self._folder, self._pillow = folder, pillow
         self._name = ""
         self._work: Callable[[Any], Any]
 
     def ready(self) -> None:
         """Nothing; it is done when there is room for the worker."""
 
-    def do(self, name: str, work: list[Any], task: Any) -> Any:
+    def do(self, name: str, work: list[Any], shared: Sequence[str], task: Any) -> Any:
         """The result of a task; `work` holds a reference, so that it is fetched only when the name is a new one."""
         if name != self._name:
             import ray
 
-            self._look_around()
+            self._look_around(shared)
             self._work, self._name = ray.get(work[0]), name
         return self._work(task)
 
-    def _look_around(self) -> None:
+    def _look_around(self, shared: Sequence[str]) -> None:
         """Be where the command was given, and refuse a machine that would do something else than that one."""
         here = f"machine {socket.gethostname()} of the Ray cluster"
         if os.path.isdir(self._folder):
             os.chdir(self._folder)
-        if missing := [path for path in self._shared if not os.path.exists(path)]:
-            raise ConfigError(f"{here} has no {missing[0]}; source and output must lie where every machine sees them")
+        if missing := [path for path in shared if not exists(path)]:
+            raise ConfigError(
+                f"{here} has no {missing[0]}; what is read and written must lie where every machine sees it (what goes "
+                "to remote storage is begun below XDG_CACHE_HOME)"
+            )
         if PIL.__version__ != self._pillow:
             raise ConfigError(
                 f"{here} has Pillow {PIL.__version__}, the machine of the command {self._pillow}; install the same"

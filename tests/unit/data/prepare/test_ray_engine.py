@@ -72,11 +72,11 @@ def test_workers_are_where_the_command_was_given_and_see_the_files(
     engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert list(engine(working_folder, [0])) == [os.getcwd()]
-    with (
-        RayEngine(1, cpus_per_worker=0.1, shared=[str(tmp_path / "gone")]) as other,
-        pytest.raises(ConfigError, match=r"of the Ray cluster has no .*gone; source and output must lie where"),
-    ):
-        list(other(abs, [1]))
+    with RayEngine(1, cpus_per_worker=0.1, shared=[str(tmp_path / "later")]) as other:
+        assert list(other(abs, [-1])) == [1]
+        monkeypatch.setattr("blip2_train.data.prepare.ray_engine.exists", lambda path: True)  # here, by now
+        with pytest.raises(ConfigError, match=r"of the Ray cluster has no .*later; what is read and written must lie"):
+            list(other(abs, [1]))
     monkeypatch.setattr("PIL.__version__", "1.2")
     with (
         RayEngine(1, cpus_per_worker=0.1) as other,
@@ -98,7 +98,7 @@ def test_a_worker_that_cannot_begin_is_not_called_lost(engine: RayEngine) -> Non
 def test_room_is_what_the_scarcest_resource_leaves() -> None:
     resources = {"CPU": 16.0, "GPU": 3.0, "memory": 1.0}
     assert _room(resources, {"CPU": 2, "GPU": 0}) == 8
-    assert _room(resources, {"CPU": 2, "GPU": 0.5}) == 6
+    assert _room(resources, {"CPU": 2, "GPU": 0.5}) == 6 and _room(resources, {"CPU": 0.1, "GPU": 0.1}) == 30
     assert _room(resources, {"CPU": 0, "GPU": 4}) == 0
     assert _room({"CPU": 4.0}, {"CPU": 1, "GPU": 1}) == 0
 

@@ -1,0 +1,114 @@
+"""Sampled captions by BLIP, the model before BLIP-2, whose largest captioner wrote BLIP-2's synthetic captions.
+
+Shape letters: B pictures, N captions of each, P patches with class token, D hidden, S tokens of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.caption_sampling import by_picture, draws
+from blip2_train.evaluation.prompts import caption_start
+from blip2_train.models.configs import DTYPES, GenerationOptions
+from blip2_train.models.drawing import GivenDraws
+
+PROMPT = "a picture of"
+"""With which BLIP's captioners were trained; source: configuration of BLIP's released code."""
+
+
+class BlipCaptioner:
+    """Captions by a captioning BLIP of transformers (BLIP-2, section 3.4: BLIP-large).
+
+    Args:
+        folder: With the model's and the processor's files.
+        device: Where it runs.
+        prompt: What captions go on from; None = `PROMPT`.
+        dtype: `float32`, `float16` or `bfloat16`; None = `float32`.
+
+    Raises:
+        CheckpointMismatch: if the folder holds no whole captioning BLIP.
+        ConfigError: if the prompt cannot be used.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, prompt: str | None = None, dtype: str | None = None) -> None:
+        from transformers import BlipForConditionalGeneration, BlipProcessor
+
+        start = caption_start(PROMPT if prompt is None else prompt)
+        if dtype is not None and dtype not in DTYPES:
+            raise ConfigError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+        remedy = "give blip:<folder or hub id of a captioning BLIP>, as Salesforce/blip-image-captioning-large"
+        try:
+            load: Any = BlipForConditionalGeneration.from_pretrained
+            model, found = load(
+                folder, local_files_only=True, output_loading_info=True, dtype=DTYPES[dtype or "float32"]
+            )
+            processor: Any = BlipProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise CheckpointMismatch(f"captioner {folder} is no captioning BLIP ({reason}…); {remedy}") from None
+        if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+            raise CheckpointMismatch(f"captioner {folder} lacks {missing[0]}, {len(missing)} weights in all; {remedy}")
+        if any(str(name).startswith("text_encoder.") for name in found["unexpected_keys"]):
+            raise CheckpointMismatch(f"captioner {folder} is a BLIP that reads questions; {remedy}")
+        self._model: Any = model.to(device).eval()
+        self._pictures, self._tokenizer = processor.image_processor, processor.tokenizer
+        words = self._tokenizer(start, add_special_tokens=False).input_ids
+        self._start = torch.tensor([model.config.text_config.bos_token_id, *words], device=device)
+
+    @torch.inference_mode()
+    def __call__(
+        self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
+    ) -> list[list[str]]:
+        """N captions of each of B pictures.
+
+        Raises:
+            ConfigError: if so many new tokens are more than the model can write.
+        """
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        text, device = self._model.config.text_config, self._start.device
+        if len(self._start) + options.max_new_tokens > text.max_position_embeddings:
+            raise ConfigError(
+                f"max_new_tokens {options.max_new_tokens} behind a prompt of {len(self._start)} tokens is more than "
+                f"the {text.max_position_embeddings} of this BLIP; give fewer"
+            )
+        read = self._pictures(images=list(pictures), return_tensors="pt").pixel_values
+        seen = self._model.vision_model(pixel_values=read.to(device)).last_hidden_state  # (B, P, D)
+        decoder = self._model.text_decoder
+        decoder.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # whole: nothing else counts
+            do_sample=True,
+            num_beams=1,
+            num_return_sequences=count,
+            min_new_tokens=options.min_new_tokens,
+            max_new_tokens=options.max_new_tokens,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=text.sep_token_id,
+            pad_token_id=text.pad_token_id,
+        )
+        given = draws(seeds, count, options.max_new_tokens).flatten(0, 1).to(device)
+        start = self._start.expand(len(pictures), -1)  # (B, S)
+        said = decoder.generate(
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            encoder_hidden_states=seen,
+            encoder_attention_mask=seen.new_ones(seen.shape[:2], dtype=torch.long),
+            logits_processor=LogitsProcessorList([GivenDraws(given, options.top_p, options.temperature)]),
+        )
+        return by_picture([self._decoded(row) for row in said[:, len(self._start) :].tolist()], count)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the model."""
+        return dict(self._model.state_dict())
+
+    def _decoded(self, ids: list[int]) -> str:
+        end = self._model.config.text_config.sep_token_id
+        words = ids[: ids.index(end)] if end in ids else ids
+        return str(self._tokenizer.decode(words, skip_special_tokens=True)).strip()

@@ -1,0 +1,67 @@
+"""Captions of BLIP: transformers' own where nothing is random, each picture's by its own seed, else one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_blip import write_blip
+from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, BlipProcessor
+
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.blip_captioner import BlipCaptioner
+from blip2_train.models.configs import GenerationOptions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_blip(tmp_path_factory.mktemp("blip"), BlipForConditionalGeneration)
+
+
+def pictures(count: int = 3) -> list[Image.Image]:
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def sampling(**more: float) -> GenerationOptions:
+    return GenerationOptions(**({"num_beams": 1, "do_sample": True, "max_new_tokens": 8} | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prompt", [None, "two dogs", ""])
+def test_the_likeliest_tokens_are_those_of_transformers(folder: Path, prompt: str | None) -> None:
+    found = BlipCaptioner(folder, CPU, prompt)(pictures(), [1, 2, 3], 1, sampling(top_p=1e-9))
+    model = BlipForConditionalGeneration.from_pretrained(folder).eval()
+    processor = BlipProcessor.from_pretrained(folder)
+    said = "a picture of" if prompt is None else prompt
+    for picture, captions in zip(pictures(), found, strict=True):
+        read = processor(images=picture, text=said, return_tensors="pt")
+        ids = model.generate(**read, do_sample=False, max_new_tokens=8, min_new_tokens=1)
+        whole = processor.decode(ids[0], skip_special_tokens=True)
+        assert captions == [whole.removeprefix(said).strip()] and whole.startswith(said)
+
+
+def test_captions_follow_from_the_picture_and_its_seed(folder: Path) -> None:
+    captioner, some = BlipCaptioner(folder, CPU), pictures()
+    together = captioner(some, [1, 2, 3], 4, sampling())
+    assert [len(texts) for texts in together] == [4, 4, 4] and len({text for texts in together for text in texts}) > 6
+    assert together == [
+        captioner([picture], [seed], 4, sampling())[0] for picture, seed in zip(some, (1, 2, 3), strict=True)
+    ]
+    assert captioner(some, [1, 2, 4], 4, sampling())[2] != together[2]
+    assert set(captioner.weights()) == set(BlipForConditionalGeneration.from_pretrained(folder).state_dict())
+
+
+def test_what_is_no_captioner_is_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMismatch, match=r"is no captioning BLIP .*; give blip:<folder or hub id"):
+        BlipCaptioner(tmp_path, CPU)
+    with pytest.raises(CheckpointMismatch, match="is a BLIP that reads questions"):
+        BlipCaptioner(write_blip(tmp_path / "vqa", BlipForQuestionAnswering), CPU)
+    with pytest.raises(ConfigError, match="dtype 'float8' is unknown; use one of float32"):
+        BlipCaptioner(folder, CPU, dtype="float8")
+    with pytest.raises(ConfigError, match="max_new_tokens 30 behind a prompt of 4 tokens is more than the 32"):
+        BlipCaptioner(folder, CPU)(pictures(1), [1], 1, sampling(max_new_tokens=30))
