@@ -7,4 +7,4 @@ cd "$ROOT"
 "$PYTHON" -m ruff check
 "$PYTHON" -m ruff format --check
 "$PYTHON" -m mypy
-"$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"  # a file of tests per processor core, small ones last
+"$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"  # whole files, in the order of tests/conftest.py

@@ -26,6 +26,15 @@ import torch  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long time limits come first, so that no worker is left with one at the end."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        limits[item.path] = max(limits.get(item.path, 0), limit.args[0] if limit else 0)
+    items.sort(key=lambda item: -limits[item.path])
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> Iterator[None]:
     torch.set_num_threads(1)

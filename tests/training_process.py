@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
+from warm_process import HERE, WarmProcess, child_environment
 
-HERE = Path(__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--local-addr=127.0.0.1", "--shutdown-timeout=2")
 
 
@@ -34,6 +33,7 @@ def start(
     kill_at: int | None = None,
     kill_by: signal.Signals = signal.SIGKILL,
     code: int = 0,
+    new: bool = False,
     launcher: Sequence[str] = (),
 ) -> str:
     """Run the training command in a process of its own and wait for it; what it printed.
@@ -45,9 +45,10 @@ def start(
         kill_at: Step after which it kills itself.
         kill_by: The signal by which it does.
         code: The exit status that is expected.
+        new: Start a new interpreter: for the run that others are compared with, see `warm_process`.
         launcher: What starts it, as options of Python: `TORCHRUN` and its own.
     """
-    process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, launcher=launcher)
+    process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, new=new, launcher=launcher)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == code, output[-3000:] + errors[-3000:]
     return output + errors
@@ -59,18 +60,20 @@ def begin(
     base: Sequence[str] | None = None,
     kill_at: int | None = None,
     kill_by: signal.Signals = signal.SIGKILL,
+    new: bool = False,
     launcher: Sequence[str] = (),
-) -> subprocess.Popen[str]:
+) -> subprocess.Popen[str] | WarmProcess:
     """The same without waiting."""
     folder.mkdir(exist_ok=True)
     record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}, "
     record += f"kill_by: {int(kill_by)}}}"
-    paths = os.pathsep.join([os.environ["PYTHONPATH"], *map(str, (HERE.parent, HERE, HERE / "integration"))])
-    cache, child = str(folder.parent / "cache"), str(HERE / "integration/training_child.py")
-    settings = [*(base or arguments(folder)), f"callbacks.record={record}", *overrides]
+    child, cache = str(HERE / "integration/training_child.py"), str(folder.parent / "cache")
+    command = [child, *(base or arguments(folder)), f"callbacks.record={record}", *overrides]
+    if not new and not launcher:
+        return WarmProcess(command, XDG_CACHE_HOME=cache)
     return subprocess.Popen(
-        [sys.executable, *launcher, child, *settings],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache},
+        [sys.executable, *launcher, *command],
+        env=child_environment(XDG_CACHE_HOME=cache),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -24,7 +24,7 @@ PREFETCHED = 2
 
 
 def start_fork_server() -> None:
-    """Start the process that readers are forked from; it loads in the background what this process has loaded.
+    """Start the process that readers are forked from; it loads in the background what this process has loaded for data.
 
     A reader then starts in a fraction of a second, and as the server has no threads, it inherits no lock that a thread
     of the training process held (which forking the training process itself would risk). Signals by which a scheduler
@@ -33,7 +33,7 @@ def start_fork_server() -> None:
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_THE_RUN}  # the server inherits this
-    loaded = [name for name in sys.modules if name.partition(".")[0] in ("blip2_train", "lightning", "transformers")]
+    loaded = [name for name in sys.modules if name.startswith("blip2_train.data") or ".tokenization_" in name]
     multiprocessing.get_context("forkserver").set_forkserver_preload(loaded)
     forkserver.ensure_running()
     for number, handler in before.items():

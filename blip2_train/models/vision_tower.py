@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import DTYPES, VisionConfig
 from blip2_train.models.freezing import freeze
+from blip2_train.models.timm_alone import timm
 
 
 def create_timm_tower(config: VisionConfig) -> Any:

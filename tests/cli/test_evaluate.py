@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 from demo_exports import write_exports
+from warm_process import WarmProcess
 
 from blip2_train.cli.evaluate import main
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.emoji_scenes.world import write_world
 
+SCRIPT = str(Path(__file__).parents[2] / "scripts" / "evaluate.py")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 TASKS = ("demo_caption", "demo_nocaps", "demo_vqa", "demo_retrieval")
 
 
@@ -40,17 +43,23 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
-def run(arguments: list[str], folder: Path, processes: int = 1) -> dict[str, str]:
-    """Contents of what an evaluation leaves, by name, without the time."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    script = str(Path(__file__).parents[2] / "scripts" / "evaluate.py")
-    done = subprocess.run(
-        [*command, script, *arguments, f"paths.run_dir={folder}"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    tables, closing = done.stdout.split("\ntask ")  # a table for each task, and the closing one
+def run(arguments: list[str], folder: Path, launcher: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Contents of what an evaluation leaves, by name, without the time.
+
+    Args:
+        arguments: Its own.
+        folder: Where it leaves it.
+        launcher: What starts it, as options of Python in a new interpreter; None = it is forked, see `warm_process`.
+    """
+    command = [SCRIPT, *arguments, f"paths.run_dir={folder}"]
+    if launcher is None:
+        output, errors = (process := WarmProcess(command)).communicate(timeout=300)
+        status = process.returncode
+    else:
+        done = subprocess.run([sys.executable, *launcher, *command], capture_output=True, text=True, timeout=300)
+        output, errors, status = done.stdout, done.stderr, done.returncode
+    assert status == 0, errors
+    tables, closing = output.split("\ntask ")  # a table for each task, and the closing one
     assert "BLEU-4" in tables and "R@10" in tables and "answer type other" in tables
     assert "out-domain, CIDEr" in closing and "itc, text→image, R@1 (%)" in closing and "report.html" in closing
     return results_of(folder)
@@ -66,7 +75,7 @@ def results_of(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def alone(evaluated: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
     folder = tmp_path_factory.mktemp("alone") / "run"
-    return run(evaluated, folder), folder
+    return run(evaluated, folder, launcher=()), folder
 
 
 def test_what_it_leaves(alone: tuple[dict[str, str], Path]) -> None:
@@ -90,7 +99,7 @@ def test_what_it_leaves(alone: tuple[dict[str, str], Path]) -> None:
 
 
 def test_two_processes_give_the_same(evaluated: list[str], alone: tuple[dict[str, str], Path], tmp_path: Path) -> None:
-    assert run(evaluated, tmp_path / "run", processes=2) == alone[0]
+    assert run(evaluated, tmp_path / "run", launcher=TWO) == alone[0]
     written = sorted(path.name for path in (tmp_path / "run" / "predictions").glob("demo_vqa.*.jsonl"))
     assert written == ["demo_vqa.0.jsonl", "demo_vqa.1.jsonl"]
     batches = [
@@ -102,19 +111,15 @@ def test_two_processes_give_the_same(evaluated: list[str], alone: tuple[dict[str
 
 
 def test_a_killed_evaluation_goes_on(evaluated: list[str], alone: tuple[dict[str, str], Path], tmp_path: Path) -> None:
-    folder, script = tmp_path / "run", str(Path(__file__).parents[2] / "scripts" / "evaluate.py")
-    process = subprocess.Popen(
-        [sys.executable, script, *evaluated, f"paths.run_dir={folder}"],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    folder = tmp_path / "run"
+    process = WarmProcess([SCRIPT, *evaluated, f"paths.run_dir={folder}"])
     log, deadline = folder / "predictions" / "demo_vqa.0.jsonl", time.monotonic() + 200
     while not (log.is_file() and log.read_bytes().count(b"\n") >= 1):
-        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "it does nothing"
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (folder / "results.json").exists()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL and not (folder / "results.json").exists(), "it ended before"
     kept = log.read_bytes()
     with log.open("ab") as file:
         file.write(b'{"batch": 4, "rows": [{"question_id"')  # as if it had been killed while it wrote

@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(place: Path) -> Path:
     """Output folder of a run that was never killed."""
-    start(place / "whole", "data.num_workers=0")
+    start(place / "whole", "data.num_workers=0", new=True)
     return place / "whole"
 
 
@@ -55,7 +55,7 @@ def test_stage_2_killed_and_resumed(place: Path) -> None:
         "module.generation.max_new_tokens=4",
         "model.qformer.dropout=0.1",
     )
-    start(place / "whole_stage_2", *stage_2)
+    start(place / "whole_stage_2", *stage_2, new=True)
     folder = place / "killed_stage_2"
     start(folder, *stage_2, kill_at=KILL, code=-signal.SIGKILL)
     assert "going on from step 6" in start(folder, *stage_2, "resume_from=last")
@@ -66,7 +66,7 @@ def test_stage_2_killed_and_resumed(place: Path) -> None:
 
 def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> None:
     two = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0")
-    start(place / "whole_two", *two)
+    start(place / "whole_two", *two, new=True)
     folder = place / "killed_two"
     start(folder, *two, kill_at=KILL, code=-signal.SIGKILL)
     start(folder, *two, "resume_from=last")

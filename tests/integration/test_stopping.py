@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
     """A run that nobody stopped."""
-    start(place / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1")
+    start(place / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1", new=True)
     return place / "whole"
 
 
@@ -80,7 +80,7 @@ def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -
 
 
 def test_two_processes_stop_at_the_same_step_and_skip_the_same(place: Path) -> None:
-    start(place / "whole_two", *TWO)
+    start(place / "whole_two", *TWO, new=True)
     folder = place / "stopped_two"
     start(folder, *TWO, kill_at=5, kill_by=signal.SIGUSR1, code=138)
     assert checkpoints(folder) == ["step_0000005.ckpt"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import timm
 from torch import Tensor
 
 from blip2_train.checkpoints.files import read_weights
@@ -14,6 +13,7 @@ from blip2_train.checkpoints.position_embeddings import resize_position_embeddin
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
+from blip2_train.models.timm_alone import timm
 from blip2_train.models.vision_tower import VisionTower
 
 _BEYOND_THE_FEATURES = ("norm.*", "fc_norm.*", "head.*", "head_drop.*", "attn_pool.*")

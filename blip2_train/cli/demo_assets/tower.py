@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from blip2_train.cli.demo_assets.tower_data import PatchBatches
 from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.scenes import GROUNDS, SCENE_SIZE
+from blip2_train.models.timm_alone import timm
 
 TIMM_NAME = "vit_tiny_patch16_224"
 PATCH_SIZE = 12
