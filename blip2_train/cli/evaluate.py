@@ -147,7 +147,7 @@ def _source(config: DictConfig, task: EvaluationTask) -> str:
         raise ConfigError(
             f"task {task.name} has no checkpoint: pass checkpoint=<export, Hugging Face folder or id, LAVIS file>"
         )
-    return find_export(named, config.paths.output_dir) if named.startswith("last:") else str(named)
+    return find_export(named, config.paths.output_dir, "checkpoint") if named.startswith("last:") else str(named)
 
 
 def _load(config: DictConfig, source: str, device: str) -> Blip2:

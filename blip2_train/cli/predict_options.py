@@ -168,7 +168,7 @@ def _model(task: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="SOURCE",
-        help="export or run folder, Hugging Face BLIP-2 folder or id, LAVIS or Paddle file",
+        help="export or run folder, last:<recipe>, Hugging Face BLIP-2 folder or id, LAVIS or Paddle file",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps (default auto)")
     group.add_argument(

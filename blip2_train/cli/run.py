@@ -107,7 +107,11 @@ def build(config: DictConfig, show: bool = False) -> Run:
         collator=data.collator,
     )
     init_from = None if config.init_from is None else find_export(config.init_from, config.paths.output_dir)
-    text_from = None if config.init_text_from is None else find_export(config.init_text_from, config.paths.output_dir)
+    text_from = (
+        None
+        if config.init_text_from is None
+        else find_export(config.init_text_from, config.paths.output_dir, "init_text_from")
+    )
     adapters = None if config.peft is None else instantiate(config.peft)
     reports = load_initial_weights(model, init_from, text_from, adapters)
     module.run_config = OmegaConf.to_yaml(config)

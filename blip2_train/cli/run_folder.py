@@ -49,26 +49,27 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
     return found[-1]
 
 
-def find_export(init_from: str, output_dir: str) -> str:
-    """The export folder that `init_from` stands for.
+def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
+    """The export folder that a setting names.
 
     Args:
-        init_from: An export folder, a run folder that has one, or `last:<recipe>` for the newest export of a recipe.
+        named: An export folder, a run folder that has one, or `last:<recipe>` for the newest export of a recipe.
         output_dir: Where the runs of all recipes lie.
+        setting: What the setting is called.
 
     Raises:
         ConfigError: if `last:` finds none.
     """
-    if not init_from.startswith(_LAST):
-        inside = Path(init_from).expanduser() / EXPORT
-        return str(inside if inside.is_dir() else Path(init_from).expanduser())
-    recipe = init_from.removeprefix(_LAST)
+    if not named.startswith(_LAST):
+        inside = Path(named).expanduser() / EXPORT
+        return str(inside if inside.is_dir() else Path(named).expanduser())
+    recipe = named.removeprefix(_LAST)
     found = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/manifest.json"), key=lambda path: path.stat().st_mtime)
     if not found:
         script = f" (bash run_scripts/{_SCRIPTS[recipe]})" if recipe in _SCRIPTS else ""
         raise ConfigError(
-            f"init_from={init_from}: no run under {Path(output_dir) / recipe} has an export; run experiment={recipe} "
-            f"first{script}, or pass init_from=<export folder>"
+            f"{setting}={named}: no run under {Path(output_dir) / recipe} has an export; run experiment={recipe} "
+            f"first{script}, or pass {setting}=<export folder>"
         )
     return str(found[-1].parent)
 

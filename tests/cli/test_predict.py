@@ -75,6 +75,16 @@ def test_captions_come_as_lines_of_json_and_a_broken_picture_stops_nothing(
     assert [line["caption"] for line in found if "caption" in line] == alone
 
 
+def test_the_newest_export_of_a_recipe(
+    exports: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "outputs/demo_stage2_opt/today").mkdir(parents=True)
+    (folder / "outputs/demo_stage2_opt/today/export").symlink_to(exports["opt"])
+    monkeypatch.chdir(folder)
+    main(["caption", "--model", "last:demo_stage2_opt", *SHORT, "a.png"])
+    assert "model: outputs/demo_stage2_opt/today/export " in capsys.readouterr().err
+
+
 def test_output_goes_to_a_file_that_is_never_replaced_unasked(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +252,7 @@ def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
         (["caption", "--model", "{opt}", "{empty}"], "no picture found in .*empty"),
         (["caption", "--model", "{gone}", "{picture}"], "there is no .*gone; "),
         (["caption", "--model", "{empty}", "{picture}"], "empty is not known here"),
+        (["caption", "--model", "last:demo_vqa", "{picture}"], "--model=last:demo_vqa: no run under outputs/demo_vqa"),
         (["caption", "--model", "{opt}", "{broken}"], "c.jpg is no picture that can be read"),
         (["caption", "--model", "{stage1}", "{picture}"], r"caption needs a generative model \(stage 2\)"),
         (["match", "--model", "{opt}", "--text", "a cat", "{picture}"], "match needs an image-text model"),

@@ -110,12 +110,7 @@ def find_model(setting: str, given: str) -> str:
     Raises:
         ConfigError: if there is none.
     """
-    if given.startswith(KINDS):
-        return given
-    try:
-        return find_export(given, "outputs")
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("init_from=", f"{setting}=")) from None
+    return given if given.startswith(KINDS) else find_export(given, "outputs", setting)
 
 
 def _run(
