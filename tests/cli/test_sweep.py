@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from blip2_train.cli.sweep import launching
+from blip2_train.cli.sweep.plan import plan_sweep
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
 
@@ -70,3 +71,12 @@ def test_a_launcher_that_is_not_installed(
 def test_under_torchrun(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert "torchrun" in refusal([DEMO, "seed=0,1"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("setting", "parent"), [("seed=0,1", "demo_stage1"), ("debug=fast,overfit", "debug/demo_stage1")]
+)
+def test_folders(tmp_path: Path, setting: str, parent: str) -> None:
+    sweep = plan_sweep([DEMO, setting, f"paths.output_dir={tmp_path}"], None, None)
+    assert [job.folder.parent for job in sweep.jobs] == [tmp_path / parent] * 2
+    assert len({job.folder for job in sweep.jobs}) == 2 and sweep.folder.parent == tmp_path / "sweeps"

@@ -73,12 +73,11 @@ def plan_sweep(settings: Sequence[str], recipes: Path | None, processes: Process
             given += [] if processes is None else _fit(config.trainer, processes)
         except ConfigError as error:
             raise ConfigError(f"run {len(jobs)} ({chosen}): {error}" if chosen else str(error)) from error
-        place = Path(config.paths.output_dir).expanduser().absolute()
-        folder = place / config.experiment / f"{started}_{len(jobs)}"
+        folder = Path(config.paths.run_dir).expanduser().absolute().with_name(f"{started}_{len(jobs)}")
         more = [] if recipes is None else ["--config-dir", str(recipes.absolute())]
         arguments = (*more, *given, quoted("paths.run_dir", folder))
         jobs.append(Job(chosen, arguments, folder, config.monitor))
-        output = output if len(jobs) > 1 else place
+        output = output if len(jobs) > 1 else Path(config.paths.output_dir).expanduser().absolute()
     return Sweep(output / "sweeps" / started, tuple(jobs))
 
 

@@ -1,5 +1,6 @@
 """Every recipe composes with every machine, says the paper's numbers, and says each number once."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli.compose import compose, config_folder, recipes
 from blip2_train.cli.overrides import options
+from blip2_train.cli.run_folder import find_checkpoint, find_export, run_folder_of
 from blip2_train.errors import ConfigError
 
 FOLDER = config_folder()
@@ -242,6 +244,19 @@ OWN_DATA = ("shards", "captions")
 def test_every_option_composes(group: str) -> None:
     for option in options(group, [FOLDER]):
         compose(["experiment=demo_stage1", f"{group}={option}", *(["data.source=x"] if option in OWN_DATA else [])])
+
+
+@pytest.mark.parametrize("option", options("debug", [FOLDER]))
+def test_last_is_never_a_run_to_debug(tmp_path: Path, option: str) -> None:
+    common = ["experiment=demo_stage1", f"paths.output_dir={tmp_path}"]
+    kept, later = (Path(compose(arguments).paths.run_dir) for arguments in (common, [*common, f"debug={option}"]))
+    for number, run in enumerate((kept, later)):
+        for file in (run / "export" / "manifest.json", run / "checkpoints" / "step_0000003.ckpt"):
+            file.parent.mkdir(parents=True)
+            file.touch()
+            os.utime(file, (number, number))
+    assert find_export("last:demo_stage1", str(tmp_path)) == str(kept / "export")
+    assert run_folder_of(find_checkpoint("last", str(tmp_path), "demo_stage1")) == kept
 
 
 @pytest.mark.parametrize(("recipe", "table"), TABLES.items(), ids=TABLES.keys())
