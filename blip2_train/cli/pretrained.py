@@ -17,8 +17,8 @@ from blip2_train.models.generative import GenerativeModel
 def load_pretrained(
     source: str | Path,
     *,
-    device: str | None = None,
-    dtype: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     quantization: str = "none",
     language_model: str | None = None,
     vision_weights: str | None = None,
@@ -46,11 +46,11 @@ def load_pretrained(
         model, processor = load_pretrained("outputs/demo_stage2_opt/export")
         print(model.caption(["picture.jpg"]), model.answer(["picture.jpg"], "what is on the left?"))
     """
-    place = find_device(device)
+    place = find_device(None if device is None else str(device))
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found = open_pretrained(
         source,
-        dtype=dtype,
+        dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         quantization=quantization,
         language_model=language_model,
         vision_weights=vision_weights,

@@ -145,6 +145,11 @@ def test_a_conversation_remembers_what_was_said(
     assert answers == [first, second]
 
 
+def test_device_and_dtype_of_torch_are_understood(exports: dict[str, str]) -> None:
+    model, _ = load_pretrained(exports["opt"], device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert model.network.vision_model.tower.pos_embed.dtype == torch.bfloat16
+
+
 def test_a_conversation_forgets_its_start_when_it_grows_too_long(
     exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,172 @@
+"""A GPU computes what a CPU does: `bash run_scripts/test.sh -m gpu` on a machine that has one.
+
+`BLIP2_TEST_DEVICE=cpu` runs the same without one, which shows no more than that the tests themselves are sound.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demo_exports import write_exports
+from PIL import Image
+from tiny import image_text_batch, image_text_model
+from tiny_run import arguments
+from torch import Tensor
+from training_process import TORCHRUN, losses, run_folder, samples, start, write_data
+
+from blip2_train.checkpoints.export import read_export
+from blip2_train.cli.benchmark.command import main as benchmark
+from blip2_train.cli.doctor.command import main as doctor
+from blip2_train.cli.pretrained import load_pretrained
+from blip2_train.cli.terminal import run_command
+from blip2_train.objectives.representation import RepresentationObjective
+
+DEVICE = os.environ.get("BLIP2_TEST_DEVICE", "cuda")
+ON_GPU = DEVICE == "cuda"
+ONE, MANY, DIVIDED = ("gpu", "ddp", "fsdp") if ON_GPU else ("cpu", "ddp_cpu", "fsdp_cpu")
+EXACT = ("trainer.precision=32-true", "model.qformer.dropout=0", "model.qformer.attention_dropout=0")
+"""What a GPU and a CPU can be compared in: each draws dropout in its own way."""
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("gpu"))
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return write_exports(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture
+def pictures() -> list[Image.Image]:
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def train_losses(folder: Path) -> list[dict[str, float]]:
+    """The three losses of stage 1 at each step."""
+    rows = [row for kind, row in losses(folder).items() if kind.endswith("train")]
+    return [{name: float(row[f"train/loss_{name}"]) for name in ("itc", "itm", "itg")} for row in rows]
+
+
+def stage_1(device: str, autocast: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses and gradients of a small model, on the CPU."""
+    model, batch = image_text_model().to(device), image_text_batch().to(device)
+    with torch.autocast(device, autocast, enabled=autocast is not None):
+        output = RepresentationObjective()(model, batch, torch.Generator().manual_seed(0))
+    output.total.backward()
+    gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+    return {name: term.detach().cpu() for name, term in output.terms.items()}, gradients
+
+
+def test_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    (expected, slopes), (terms, gradients) = stage_1("cpu"), stage_1(DEVICE)
+    torch.testing.assert_close(terms, expected, rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == slopes.keys()
+    for name, gradient in gradients.items():
+        assert (gradient - slopes[name]).norm() <= 1e-3 * slopes[name].norm() + 1e-6, name
+
+
+def test_losses_in_bfloat16() -> None:
+    expected, terms = stage_1("cpu")[0], stage_1(DEVICE, torch.bfloat16)[0]
+    for name in ("itc", "itg"):  # other negatives may be drawn for the third
+        torch.testing.assert_close(terms[name], expected[name], rtol=0.05, atol=0.05)
+    assert terms["itm"].isfinite()
+
+
+def test_a_run_follows_that_of_a_cpu(place: Path) -> None:
+    for name, trainer in (("here", ONE), ("cpu", "cpu")):
+        start(place / name, f"trainer={trainer}", *EXACT, "data.num_workers=2", new=True)
+    assert samples(place / "here") == samples(place / "cpu")
+    for found, expected in zip(train_losses(place / "here"), train_losses(place / "cpu"), strict=True):
+        assert found == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("trainer", [ONE, MANY])
+def test_a_killed_run_goes_on(place: Path, trainer: str) -> None:
+    """As it would have gone on; a GPU may add up in another order, so not to the last bit."""
+    whole, killed = place / f"whole_{trainer}", place / f"killed_{trainer}"
+    settings = (f"trainer={trainer}", "trainer.devices=1", *EXACT, "data.num_workers=2")
+    start(whole, *settings, new=True)
+    start(killed, *settings, kill_at=5, code=-9, new=True)
+    start(killed, *settings, "resume_from=last", new=True)
+    assert samples(killed) == samples(whole)
+    for found, expected in zip(train_losses(killed), train_losses(whole), strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"] if ON_GPU else ["bf16-mixed"])
+@pytest.mark.parametrize("tower", ["float16", "bfloat16"] if ON_GPU else ["bfloat16"])
+def test_mixed_precision_with_a_16_bit_tower(place: Path, tmp_path: Path, precision: str, tower: str) -> None:
+    mixed = (f"trainer={ONE}", f"trainer.precision={precision}", f"model.vision.dtype={tower}")
+    folder = place / tmp_path.name
+    start(folder, *mixed, "steps=30", "validate_every=30", "checkpoint_every=30", "optim.lr=3e-3", new=True)
+    found = train_losses(folder)
+    assert len(found) == 30 and np.isfinite([list(row.values()) for row in found]).all()
+    assert found[-1]["itg"] < found[0]["itg"]
+    state, _ = read_export(run_folder(folder) / "export")
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("trainer", [ONE, MANY, DIVIDED])
+def test_stage_2(place: Path, tmp_path: Path, trainer: str) -> None:
+    """From an export through hand-over, training, validation with captions, and export, under each trainer."""
+    sizes = [one for one in arguments(place / tmp_path.name) if "num_queries" in one or not one.startswith("model.")]
+    settings = ["experiment=demo_stage2_opt", f"trainer={trainer}", "trainer.devices=1", "data.num_workers=0"]
+    settings += ["model.language.dtype=float16", "model.vision.dtype=float16"] if ON_GPU else []
+    settings += ["module.generation.max_new_tokens=4", "image_size=96", "init_from=" + stage_1_export(place)]
+    start(place / tmp_path.name, base=[*sizes, *settings], new=True, launcher=() if trainer == ONE else TORCHRUN)
+    results = json.loads((run_folder(place / tmp_path.name) / "results.json").read_text())
+    assert results["steps"] == 9 and 0 < results["val/loss_lm"] < 20 and results["val/cider"] >= 0
+
+
+def stage_1_export(place: Path) -> str:
+    """An export of the demo's own shape, made once."""
+    folder = place / "stage1"
+    if not folder.exists():
+        sizes = [one for one in arguments(folder) if not one.startswith(("model.", "tokenizer=", "image_size="))]
+        start(folder, base=[*sizes, f"trainer={ONE}", "data.num_workers=0", "model.qformer.num_queries=4"], new=True)
+    return str(run_folder(folder) / "export")
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_captions_and_features(exports: dict[str, str], pictures: list[Image.Image], kind: str) -> None:
+    (here, _), (cpu, _) = (load_pretrained(exports[kind], device=device) for device in (DEVICE, "cpu"))
+    for beams in (1, 3):
+        wanted = cpu.caption(pictures, num_beams=beams, max_new_tokens=6)
+        assert here.caption(pictures, num_beams=beams, max_new_tokens=6) == wanted
+    half, _ = load_pretrained(exports[kind], device=DEVICE, dtype=torch.bfloat16)
+    assert len(half.caption(pictures, num_beams=3, max_new_tokens=6)) == len(pictures)
+
+
+@pytest.mark.parametrize("recipe", ["demo_stage1", "demo_stage2_opt"])
+def test_benchmark(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = [f"device={DEVICE}", "batch_size=4", "steps=2", "new_tokens=3", "beams=2", f"json={tmp_path / 'o.json'}"]
+    assert run_command(benchmark, [f"experiment={recipe}", *sizes]) == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / "o.json").read_text())
+    assert ("compiled" in record["plans"]) == ON_GPU and record["ceiling_flops_per_second"] > 0
+    for plan in (*record["plans"].values(), *record.get("generation", {"plans": {}})["plans"].values()):
+        assert plan["step_seconds"] > 0 and 0 < plan["share_of_ceiling"] < 1, plan
+        assert plan["peak_bytes"] > 0 or not ON_GPU  # on a CPU it counts what is kept for a backward pass
+
+
+def test_doctor(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [*arguments(tmp_path / "out"), "data.num_workers=1", "measure=8", f"trainer={ONE}"]
+    settings += [f"data.source={place / 'shards'}", f"tokenizer={place / 'tokenizer'}"]
+    code = run_command(doctor, settings)
+    captured = capsys.readouterr()
+    assert code == 0 and "is ready" in captured.out, captured.out + captured.err
+    shutil.rmtree(tmp_path)
