@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 from typing import Any
 
@@ -135,3 +136,17 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_group_for_plain_numbers())
     return values
+
+
+def leave_group() -> None:
+    """Leave the group of processes, so that this one can end; without effect outside of one.
+
+    A thread of gloo that lets go of a tensor while Python ends aborts the process, and with it the whole run
+    (https://github.com/pytorch/pytorch/issues/190489). The threads end with the last object that refers to the group,
+    models and trainers included.
+    """
+    global _cpu_group
+    _cpu_group = None
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()

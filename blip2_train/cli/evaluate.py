@@ -20,7 +20,7 @@ from blip2_train.cli.run_folder import find_export, logged_run
 from blip2_train.cli.score_overview import print_closing, print_scores
 from blip2_train.cli.terminal import evaluation_from, run_command
 from blip2_train.data.text import clean_question
-from blip2_train.distributed import rank
+from blip2_train.distributed import leave_group, rank
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
     config = evaluation_from(arguments)
     if config is not None:
         evaluate(config)
+        leave_group()
 
 
 def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:

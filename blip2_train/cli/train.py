@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.errors import RunStopped
 
 ABOUT = "Train as a recipe says."
 USAGE = "python scripts/train.py"
@@ -24,15 +25,22 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     from blip2_train.cli.run import train  # loads Lightning: not for a list of recipes
+    from blip2_train.distributed import leave_group
     from blip2_train.training.lost_contact import lost_contact_in_one_line
 
-    checkpoint = None
+    checkpoint, stopped = None, None
     if config.resume_from is not None:
         checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
         config = config_from([*arguments, f"paths.run_dir='{run_folder_of(checkpoint)}'"], ABOUT, USAGE)
         assert config is not None
     with lost_contact_in_one_line(Path(config.paths.run_dir)):
-        train(config, checkpoint)
+        try:
+            train(config, checkpoint)
+        except RunStopped as stop:
+            stopped = stop.with_traceback(None)  # whose frames hold the trainer
+    leave_group()
+    if stopped is not None:
+        raise stopped
 
 
 def command() -> None:
