@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
-from torch import nn
 
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import METRICS
-from blip2_train.training.disk_space import Space, checkpoint_bytes, measure_space, weight_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from blip2_train.training.disk_space import Space
 
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 _LAST = "last:"
@@ -76,6 +80,12 @@ def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
 
 def planned_space(config: DictConfig, model: nn.Module) -> Space:
     """What the checkpoints and the export of a run take, beside what is free where it will write them."""
+    from blip2_train.training.disk_space import (  # loads torch: not for a list of recipes
+        checkpoint_bytes,
+        measure_space,
+        weight_bytes,
+    )
+
     writer = config.callbacks.get("checkpoint")
     keep = 0 if writer is None else int(writer.get("keep", 1))
     return measure_space(

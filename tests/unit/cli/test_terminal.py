@@ -1,6 +1,7 @@
 import errno
 import subprocess
 import sys
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import yaml
@@ -33,6 +34,13 @@ def test_list_says_what_each_recipe_is_for(capsys: CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == recipes()
     assert all(len(line.split()) > 5 for line in lines)
+
+
+def test_a_list_comes_at_once(root: Path) -> None:
+    script = [sys.executable, "-X", "importtime", "scripts/train.py", "--list"]
+    done = subprocess.run(script, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    assert "stage1_vit_g" in done.stdout
+    assert not {"torch", "transformers"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 
 
 def test_cfg_prints_the_configuration(capsys: CaptureFixture[str]) -> None:
