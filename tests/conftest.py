@@ -25,6 +25,13 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
 
+from blip2_train.data.prepare.engines import cores  # noqa: E402
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two more than there are cores, as many tests wait for processes that they start."""
+    return cores() + 2
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with long time limits come first, so that no worker is left with one at the end."""

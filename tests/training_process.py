@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -33,6 +34,7 @@ def start(
     kill_at: int | None = None,
     kill_by: signal.Signals = signal.SIGKILL,
     code: int = 0,
+    processes: int = 1,
     new: bool = False,
     launcher: Sequence[str] = (),
 ) -> str:
@@ -45,10 +47,12 @@ def start(
         kill_at: Step after which it kills itself.
         kill_by: The signal by which it does.
         code: The exit status that is expected.
+        processes: How many train together.
         new: Start a new interpreter: for the run that others are compared with, see `warm_process`.
         launcher: What starts it, as options of Python: `TORCHRUN` and its own.
     """
-    process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, new=new, launcher=launcher)
+    how: dict[str, Any] = {"processes": processes, "new": new, "launcher": launcher}
+    process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, **how)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == code, output[-3000:] + errors[-3000:]
     return output + errors
@@ -60,6 +64,7 @@ def begin(
     base: Sequence[str] | None = None,
     kill_at: int | None = None,
     kill_by: signal.Signals = signal.SIGKILL,
+    processes: int = 1,
     new: bool = False,
     launcher: Sequence[str] = (),
 ) -> subprocess.Popen[str] | WarmProcess:
@@ -68,9 +73,10 @@ def begin(
     record = f"{{_target_: training_child.Recorder, folder: '{folder}', kill_at: {kill_at or 'null'}, "
     record += f"kill_by: {int(kill_by)}}}"
     child, cache = str(HERE / "integration/training_child.py"), str(folder.parent / "cache")
-    command = [child, *(base or arguments(folder)), f"callbacks.record={record}", *overrides]
+    together = ("trainer=ddp_cpu", f"trainer.devices={processes}") if processes > 1 else ()
+    command = [child, *(base or arguments(folder)), f"callbacks.record={record}", *together, *overrides]
     if not new and not launcher:
-        return WarmProcess(command, XDG_CACHE_HOME=cache)
+        return WarmProcess(command, processes, XDG_CACHE_HOME=cache)
     return subprocess.Popen(
         [sys.executable, *launcher, *command],
         env=child_environment(XDG_CACHE_HOME=cache),

@@ -39,13 +39,18 @@ class WarmProcess:
 
     Args:
         command: Path of the script, and its arguments.
+        processes: How many are to run it together, as a launcher would start them; `pid` is the first of them, and the
+            others belong to its process group.
         **environment: See `child_environment`.
     """
 
-    def __init__(self, command: Sequence[str], **environment: str) -> None:
+    def __init__(self, command: Sequence[str], processes: int = 1, **environment: str) -> None:
         self._server = _server()
         ends = [os.pipe(), os.pipe()]
-        request = json.dumps({"command": list(command), "environment": child_environment(**environment)}).encode()
+        environments = [child_environment(**environment)]
+        if processes > 1:
+            environments = [environments[0] | place for place in _places(processes)]
+        request = json.dumps({"command": list(command), "environments": environments}).encode()
         assert len(request) < _MOST
         socket.send_fds(self._server, [request], [write for _, write in ends])
         for _, write in ends:
@@ -67,6 +72,15 @@ class WarmProcess:
         self._server.send(json.dumps({"wait": self.pid}).encode())
         self.returncode = int(self._server.recv(_MOST))
         return output, errors
+
+
+def _places(processes: int) -> list[dict[str, str]]:
+    """What a launcher tells each process of a group on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    meeting |= {"WORLD_SIZE": str(processes), "NODE_RANK": "0"}
+    return [{**meeting, "RANK": str(number), "LOCAL_RANK": str(number)} for number in range(processes)]
 
 
 @cache
@@ -112,8 +126,9 @@ def _main() -> None:
     assert threading.active_count() == 1, "a forked process has only the thread that forked"
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
+        first, *others = request["environments"]
         os.environ.clear()
-        os.environ.update(request["environment"])
+        os.environ.update(next((place for place in others if os.fork() == 0), first))
         sys.argv[:] = request["command"]
         sys.path[0] = str(Path(sys.argv[0]).parent)
         runpy.run_path(sys.argv[0], run_name="__main__")

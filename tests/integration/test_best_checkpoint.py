@@ -75,8 +75,7 @@ def test_a_killed_run_keeps_its_best(place: Path, uninterrupted: Path, kill: int
 
 
 def test_two_processes_keep_one_best(place: Path) -> None:
-    two = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0", *RISING)
-    printed = start(place / "two", *two)
+    printed = start(place / "two", "data.num_workers=0", *RISING, processes=2)
     scores = validated(place / "two")
     best = min(scores, key=lambda step: scores[step])
     assert f"best_{best:07d}.ckpt" in printed and read_export(run_folder(place / "two") / "export")[1].step == best

@@ -65,11 +65,10 @@ def test_stage_2_killed_and_resumed(place: Path) -> None:
 
 
 def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> None:
-    two = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0")
-    start(place / "whole_two", *two, new=True)
+    start(place / "whole_two", "data.num_workers=0", processes=2, new=True)
     folder = place / "killed_two"
-    start(folder, *two, kill_at=KILL, code=-signal.SIGKILL)
-    start(folder, *two, "resume_from=last")
+    start(folder, "data.num_workers=0", processes=2, kill_at=KILL, code=-signal.SIGKILL)
+    start(folder, "data.num_workers=0", "resume_from=last", processes=2)
     assert_same_run(place / "whole_two", folder, ranks=2)
     assert {k: sorted(v) for k, v in samples(folder, 2).items()} == {
         k: sorted(v) for k, v in samples(uninterrupted).items()
@@ -81,7 +80,7 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(
 ) -> None:
     folder = place / "elastic"
     shutil.copytree(stopped, folder)
-    start(folder, "trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=0", "resume_from=last")
+    start(folder, "data.num_workers=0", "resume_from=last", processes=2)
     both = samples(folder, 1) | samples(folder, 2)
     resumed = {step: sorted(ids) for step, ids in both.items() if step > 6}
     expected = {step: sorted(ids) for step, ids in samples(uninterrupted).items() if step > 6}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,11 @@ from processes import run_processes
 from safetensors.torch import load_file
 from sharding_work import CASES, GENERATING, IN_16_BITS, RESUMED, STEPS, make_model, run, work
 from torch import Tensor
+from training_process import start
 
 from blip2_train.errors import ConfigError
 from blip2_train.training.sharding import blocks_to_divide
 
-ROOT = Path(__file__).parents[2]
 EXACT = [case for case in CASES if case not in IN_16_BITS]
 
 
@@ -162,39 +159,21 @@ def test_what_cannot_be_divided_is_named() -> None:
         blocks_to_divide(model)
 
 
-def train(folder: Path, *overrides: str) -> str:
-    """Run the training command; what it printed."""
-    small = (
-        "experiment=demo_stage2_opt steps=4 global_batch_size=16 validate_every=3 checkpoint_every=2 log_every=1 "
-        "optim.warmup_steps=1 data.num_workers=0 data.prepare.train_scenes=200 data.validation_samples=25 "
-        "data.eval_batch_size=16 init_from=null"
-    ).split()
-    paths = [f"paths.data_dir={folder.parent / 'data'}", f"paths.run_dir={folder}"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *small, *paths, *overrides],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT)]),
-            "XDG_CACHE_HOME": str(folder.parent / "cache"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.timeout(600)
 def test_the_command(tmp_path: Path) -> None:
     """A run of one process is taken up in its middle by two that divide the model, and ends alike."""
-    train(tmp_path / "one", "trainer=cpu", "callbacks.checkpoint.keep=2")
-    later = ("export", "results.json", "step_0000004.ckpt")
-    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns(*later))
-    printed = train(tmp_path / "two", "trainer=fsdp_cpu", f"resume_from={tmp_path / 'two'}")
-    assert "going on from step 2" in printed and "2 processes" in printed
+    small = (
+        "experiment=demo_stage2_opt steps=4 global_batch_size=16 validate_every=3 checkpoint_every=2 log_every=1 "
+        "optim.warmup_steps=1 data.num_workers=0 data.prepare.train_scenes=200 data.validation_samples=25 "
+        f"data.eval_batch_size=16 init_from=null trainer=cpu paths.data_dir={tmp_path / 'data'}"
+    ).split()
     one, two = (tmp_path / name for name in ("one", "two"))
+    start(one, "callbacks.checkpoint.keep=2", f"paths.run_dir={one}", base=small, new=True)
+    later = ("export", "results.json", "step_0000004.ckpt")
+    shutil.copytree(one, two, ignore=shutil.ignore_patterns(*later))
+    divided = ("trainer=fsdp_cpu", f"resume_from={two}", f"paths.run_dir={two}")
+    printed = start(two, *divided, base=small, processes=2)
+    assert "going on from step 2" in printed and "2 processes" in printed
     weights = [load_file(folder / "export" / "model.safetensors") for folder in (one, two)]
     # Softmax does not see a bias of keys: its gradient is rounding, which AdamW makes as large as any other.
     seen = [{n: t for n, t in of_run.items() if not n.endswith("key.bias")} for of_run in weights]

@@ -24,7 +24,6 @@ from blip2_train.cli.train import main
 POISON = "callbacks.poison={{_target_: training_child.Poison, steps: {}}}"
 RUN = ("validate_every=3", "checkpoint_every=4", "data.num_workers=0", POISON.format("[4, 8]"))
 """Two steps are skipped, one before and one after the stop."""
-TWO = ("trainer=ddp_cpu", "trainer.devices=2", *RUN)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +79,11 @@ def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -
 
 
 def test_two_processes_stop_at_the_same_step_and_skip_the_same(place: Path) -> None:
-    start(place / "whole_two", *TWO, new=True)
+    start(place / "whole_two", *RUN, processes=2, new=True)
     folder = place / "stopped_two"
-    start(folder, *TWO, kill_at=5, kill_by=signal.SIGUSR1, code=138)
+    start(folder, *RUN, processes=2, kill_at=5, kill_by=signal.SIGUSR1, code=138)
     assert checkpoints(folder) == ["step_0000005.ckpt"]
-    assert "going on from step 5" in start(folder, *TWO, "resume_from=last")
+    assert "going on from step 5" in start(folder, *RUN, "resume_from=last", processes=2)
     assert_same_run(place / "whole_two", folder, ranks=2)
     assert skipped(folder) == skipped(place / "whole_two") == {"4": "1", "8": "2"}
 

@@ -12,7 +12,7 @@ RUN = ("trainer=ddp_cpu", "data.num_workers=0")
 
 def test_two_nodes_train_to_the_losses_of_one(tmp_path: Path) -> None:
     place = write_data(tmp_path)
-    start(place / "one", *RUN, "trainer.devices=2", launcher=(*TORCHRUN, "--standalone", "--nproc-per-node=2"))
+    start(place / "one", *RUN, processes=2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"

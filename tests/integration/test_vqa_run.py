@@ -128,7 +128,7 @@ def test_killed_and_resumed_equals_uninterrupted(place: Path) -> None:
 def test_two_processes_are_one(place: Path) -> None:
     one, two = place / "one", place / "two"
     start(one, base=arguments(one, place / "questions"))
-    start(two, "trainer=ddp_cpu", "trainer.devices=2", base=arguments(two, place / "questions"))
+    start(two, base=arguments(two, place / "questions"), processes=2)
     assert {k: sorted(v) for k, v in samples(one).items()} == {k: sorted(v) for k, v in samples(two, 2).items()}
     for kind, row in losses(one).items():
         other = losses(two)[kind]
