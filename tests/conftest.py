@@ -29,8 +29,8 @@ from blip2_train.data.prepare.engines import cores  # noqa: E402
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores, as many tests wait for processes that they start."""
-    return cores() + 2
+    """One more than there are cores, as many tests wait for processes that they start."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

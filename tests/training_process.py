@@ -35,7 +35,7 @@ def start(
     kill_by: signal.Signals = signal.SIGKILL,
     code: int = 0,
     processes: int = 1,
-    new: bool = False,
+    other: bool = False,
     launcher: Sequence[str] = (),
 ) -> str:
     """Run the training command in a process of its own and wait for it; what it printed.
@@ -48,10 +48,10 @@ def start(
         kill_by: The signal by which it does.
         code: The exit status that is expected.
         processes: How many train together.
-        new: Start a new interpreter: for the run that others are compared with, see `warm_process`.
+        other: For the run that others are compared with, see `warm_process`.
         launcher: What starts it, as options of Python: `TORCHRUN` and its own.
     """
-    how: dict[str, Any] = {"processes": processes, "new": new, "launcher": launcher}
+    how: dict[str, Any] = {"processes": processes, "other": other, "launcher": launcher}
     process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, **how)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == code, output[-3000:] + errors[-3000:]
@@ -65,7 +65,7 @@ def begin(
     kill_at: int | None = None,
     kill_by: signal.Signals = signal.SIGKILL,
     processes: int = 1,
-    new: bool = False,
+    other: bool = False,
     launcher: Sequence[str] = (),
 ) -> subprocess.Popen[str] | WarmProcess:
     """The same without waiting."""
@@ -75,8 +75,8 @@ def begin(
     child, cache = str(HERE / "integration/training_child.py"), str(folder.parent / "cache")
     together = ("trainer=ddp_cpu", f"trainer.devices={processes}") if processes > 1 else ()
     command = [child, *(base or arguments(folder)), f"callbacks.record={record}", *together, *overrides]
-    if not new and not launcher:
-        return WarmProcess(command, processes, XDG_CACHE_HOME=cache)
+    if not launcher:
+        return WarmProcess(command, processes, other, XDG_CACHE_HOME=cache)
     return subprocess.Popen(
         [sys.executable, *launcher, *command],
         env=child_environment(XDG_CACHE_HOME=cache),

@@ -1,7 +1,8 @@
 """Starts commands from a process that has loaded what they import, which takes far longer than a tiny run itself.
 
 A command forked from it is a process of its own, as one that a shell starts; but all of them share one hash seed, and
-the order in which modules were loaded. So what is compared with such a run should itself come from a new interpreter.
+the order in which modules were loaded. So there are two such processes, which differ in both: what is compared with a
+run of one of them should itself come from the other.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ class WarmProcess:
         command: Path of the script, and its arguments.
         processes: How many are to run it together, as a launcher would start them; `pid` is the first of them, and the
             others belong to its process group.
+        other: Fork from the other process that has loaded everything.
         **environment: See `child_environment`.
     """
 
-    def __init__(self, command: Sequence[str], processes: int = 1, **environment: str) -> None:
-        self._server = _server()
+    def __init__(self, command: Sequence[str], processes: int = 1, other: bool = False, **environment: str) -> None:
+        self._server = _server(other)
         ends = [os.pipe(), os.pipe()]
         environments = [child_environment(**environment)]
         if processes > 1:
@@ -84,11 +86,12 @@ def _places(processes: int) -> list[dict[str, str]]:
 
 
 @cache
-def _server() -> socket.socket:
-    """The way to this process's server, which ends with it."""
+def _server(other: bool) -> socket.socket:
+    """The way to one of this process's two servers, which end with it."""
     mine, its = socket.socketpair()
-    command = [sys.executable, __file__, str(its.fileno())]
-    server = subprocess.Popen(command, env=child_environment(), pass_fds=[its.fileno()], start_new_session=True)
+    command = [sys.executable, __file__, str(its.fileno()), *(reversed(LOADED) if other else LOADED)]
+    environment = child_environment(PYTHONHASHSEED="2" if other else "1")
+    server = subprocess.Popen(command, env=environment, pass_fds=[its.fileno()], start_new_session=True)
     its.close()
 
     def end() -> None:
@@ -121,7 +124,7 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
 
 
 def _main() -> None:
-    for name in LOADED:
+    for name in sys.argv[2:]:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a forked process has only the thread that forked"
     request = _serve(socket.socket(fileno=int(sys.argv[1])))

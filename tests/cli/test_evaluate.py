@@ -43,17 +43,18 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
-def run(arguments: list[str], folder: Path, launcher: tuple[str, ...] | None = None) -> dict[str, str]:
+def run(arguments: list[str], folder: Path, launcher: tuple[str, ...] = (), other: bool = False) -> dict[str, str]:
     """Contents of what an evaluation leaves, by name, without the time.
 
     Args:
         arguments: Its own.
         folder: Where it leaves it.
-        launcher: What starts it, as options of Python in a new interpreter; None = it is forked, see `warm_process`.
+        launcher: What starts it, as options of Python in a new interpreter; () = it is forked.
+        other: See `warm_process`.
     """
     command = [SCRIPT, *arguments, f"paths.run_dir={folder}"]
-    if launcher is None:
-        output, errors = (process := WarmProcess(command)).communicate(timeout=300)
+    if not launcher:
+        output, errors = (process := WarmProcess(command, other=other)).communicate(timeout=300)
         status = process.returncode
     else:
         done = subprocess.run([sys.executable, *launcher, *command], capture_output=True, text=True, timeout=300)
@@ -75,7 +76,7 @@ def results_of(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def alone(evaluated: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
     folder = tmp_path_factory.mktemp("alone") / "run"
-    return run(evaluated, folder, launcher=()), folder
+    return run(evaluated, folder, other=True), folder
 
 
 def test_what_it_leaves(alone: tuple[dict[str, str], Path]) -> None:

@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
     """Run folder of a stage 2 with adapters on its language model, from scratch."""
-    start(place / "whole", *TOWER, *LORA, "init_from=null", new=True)
+    start(place / "whole", *TOWER, *LORA, "init_from=null", other=True)
     return run_folder(place / "whole")
 
 

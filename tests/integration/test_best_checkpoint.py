@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(place: Path) -> Path:
-    start(place / "whole", "data.num_workers=0", *RISING, new=True)
+    start(place / "whole", "data.num_workers=0", *RISING, other=True)
     return place / "whole"
 
 

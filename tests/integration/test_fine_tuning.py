@@ -101,7 +101,7 @@ def test_a_trained_tower_resumes_bitwise(outputs: Path) -> None:
     export = next((outputs / "demo_stage1").iterdir())
     chosen = settings(outputs, "demo_retrieval", *TRAINED_TOWER, *LARGER)
     common = [*chosen[len(arguments(outputs)) :], f"init_from={export}"]
-    start(place / "whole", *common, new=True)
+    start(place / "whole", *common, other=True)
     start(place / "killed", *common, kill_at=KILL, code=-signal.SIGKILL)
     assert "going on from step 6" in start(place / "killed", *common, "resume_from=last")
     assert_same_run(place / "whole", place / "killed")

@@ -15,7 +15,7 @@ from blip2_train.data.emoji_scenes.world import ensure_world
 
 ROOT = Path(__file__).parents[2]
 CHANCE_R10 = 100 * 10 / 256
-SCENES, STEPS = 8000, 150
+SCENES, STEPS = 8000, 130
 
 
 def train_together(folder: Path, runs: dict[str, list[str]]) -> dict[str, dict[str, float]]:
@@ -43,8 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stage_1(place: Path) -> dict[str, dict[str, float]]:
     """Scores after training on right and on wrong captions."""
-    common = ["experiment=demo_stage1", f"steps={STEPS}", "global_batch_size=32", f"validate_every={STEPS}"]
-    common.append(f"checkpoint_every={STEPS}")
+    common = ["experiment=demo_stage1", f"steps={STEPS}", "global_batch_size=24", f"validate_every={STEPS}"]
+    common += [f"checkpoint_every={STEPS}", "optim.lr=2e-3", "optim.warmup_steps=20"]
     runs = {"right": common, "wrong": [*common, "data.shuffle_captions=true"]}
     return train_together(place, runs)
 

@@ -30,6 +30,8 @@ from blip2_train.objectives.representation import RepresentationObjective
 DEVICE = os.environ.get("BLIP2_TEST_DEVICE", "cuda")
 ON_GPU = DEVICE == "cuda"
 ONE, MANY, DIVIDED = ("gpu", "ddp", "fsdp") if ON_GPU else ("cpu", "ddp_cpu", "fsdp_cpu")
+NEW = ("-u",)
+"""Starts a new interpreter: CUDA does not outlive a fork."""
 EXACT = ("trainer.precision=32-true", "model.qformer.dropout=0", "model.qformer.attention_dropout=0")
 """What a GPU and a CPU can be compared in: each draws dropout in its own way."""
 pytestmark = [
@@ -89,7 +91,7 @@ def test_losses_in_bfloat16() -> None:
 
 def test_a_run_follows_that_of_a_cpu(place: Path) -> None:
     for name, trainer in (("here", ONE), ("cpu", "cpu")):
-        start(place / name, f"trainer={trainer}", *EXACT, "data.num_workers=2", new=True)
+        start(place / name, f"trainer={trainer}", *EXACT, "data.num_workers=2", launcher=NEW)
     assert samples(place / "here") == samples(place / "cpu")
     for found, expected in zip(train_losses(place / "here"), train_losses(place / "cpu"), strict=True):
         assert found == pytest.approx(expected, rel=0.02)
@@ -100,9 +102,9 @@ def test_a_killed_run_goes_on(place: Path, trainer: str) -> None:
     """As it would have gone on; a GPU may add up in another order, so not to the last bit."""
     whole, killed = place / f"whole_{trainer}", place / f"killed_{trainer}"
     settings = (f"trainer={trainer}", "trainer.devices=1", *EXACT, "data.num_workers=2")
-    start(whole, *settings, new=True)
-    start(killed, *settings, kill_at=5, code=-9, new=True)
-    start(killed, *settings, "resume_from=last", new=True)
+    start(whole, *settings, launcher=NEW)
+    start(killed, *settings, kill_at=5, code=-9, launcher=NEW)
+    start(killed, *settings, "resume_from=last", launcher=NEW)
     assert samples(killed) == samples(whole)
     for found, expected in zip(train_losses(killed), train_losses(whole), strict=True):
         assert found == pytest.approx(expected, rel=1e-3)
@@ -113,7 +115,7 @@ def test_a_killed_run_goes_on(place: Path, trainer: str) -> None:
 def test_mixed_precision_with_a_16_bit_tower(place: Path, tmp_path: Path, precision: str, tower: str) -> None:
     mixed = (f"trainer={ONE}", f"trainer.precision={precision}", f"model.vision.dtype={tower}")
     folder = place / tmp_path.name
-    start(folder, *mixed, "steps=30", "validate_every=30", "checkpoint_every=30", "optim.lr=3e-3", new=True)
+    start(folder, *mixed, "steps=30", "validate_every=30", "checkpoint_every=30", "optim.lr=3e-3", launcher=NEW)
     found = train_losses(folder)
     assert len(found) == 30 and np.isfinite([list(row.values()) for row in found]).all()
     assert found[-1]["itg"] < found[0]["itg"]
@@ -128,7 +130,8 @@ def test_stage_2(place: Path, tmp_path: Path, trainer: str) -> None:
     settings = ["experiment=demo_stage2_opt", f"trainer={trainer}", "trainer.devices=1", "data.num_workers=0"]
     settings += ["model.language.dtype=float16", "model.vision.dtype=float16"] if ON_GPU else []
     settings += ["module.generation.max_new_tokens=4", "image_size=96", "init_from=" + stage_1_export(place)]
-    start(place / tmp_path.name, base=[*sizes, *settings], new=True, launcher=() if trainer == ONE else TORCHRUN)
+    launcher = NEW if trainer == ONE else TORCHRUN
+    start(place / tmp_path.name, base=[*sizes, *settings], launcher=launcher)
     results = json.loads((run_folder(place / tmp_path.name) / "results.json").read_text())
     assert results["steps"] == 9 and 0 < results["val/loss_lm"] < 20 and results["val/cider"] >= 0
 
@@ -138,7 +141,9 @@ def stage_1_export(place: Path) -> str:
     folder = place / "stage1"
     if not folder.exists():
         sizes = [one for one in arguments(folder) if not one.startswith(("model.", "tokenizer=", "image_size="))]
-        start(folder, base=[*sizes, f"trainer={ONE}", "data.num_workers=0", "model.qformer.num_queries=4"], new=True)
+        start(
+            folder, base=[*sizes, f"trainer={ONE}", "data.num_workers=0", "model.qformer.num_queries=4"], launcher=NEW
+        )
     return str(run_folder(folder) / "export")
 
 

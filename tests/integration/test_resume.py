@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(place: Path) -> Path:
     """Output folder of a run that was never killed."""
-    start(place / "whole", "data.num_workers=0", new=True)
+    start(place / "whole", "data.num_workers=0", other=True)
     return place / "whole"
 
 
@@ -55,7 +55,7 @@ def test_stage_2_killed_and_resumed(place: Path) -> None:
         "module.generation.max_new_tokens=4",
         "model.qformer.dropout=0.1",
     )
-    start(place / "whole_stage_2", *stage_2, new=True)
+    start(place / "whole_stage_2", *stage_2, other=True)
     folder = place / "killed_stage_2"
     start(folder, *stage_2, kill_at=KILL, code=-signal.SIGKILL)
     assert "going on from step 6" in start(folder, *stage_2, "resume_from=last")
@@ -65,7 +65,7 @@ def test_stage_2_killed_and_resumed(place: Path) -> None:
 
 
 def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> None:
-    start(place / "whole_two", "data.num_workers=0", processes=2, new=True)
+    start(place / "whole_two", "data.num_workers=0", processes=2, other=True)
     folder = place / "killed_two"
     start(folder, "data.num_workers=0", processes=2, kill_at=KILL, code=-signal.SIGKILL)
     start(folder, "data.num_workers=0", "resume_from=last", processes=2)

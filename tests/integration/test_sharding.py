@@ -168,7 +168,7 @@ def test_the_command(tmp_path: Path) -> None:
         f"data.eval_batch_size=16 init_from=null trainer=cpu paths.data_dir={tmp_path / 'data'}"
     ).split()
     one, two = (tmp_path / name for name in ("one", "two"))
-    start(one, "callbacks.checkpoint.keep=2", f"paths.run_dir={one}", base=small, new=True)
+    start(one, "callbacks.checkpoint.keep=2", f"paths.run_dir={one}", base=small, other=True)
     later = ("export", "results.json", "step_0000004.ckpt")
     shutil.copytree(one, two, ignore=shutil.ignore_patterns(*later))
     divided = ("trainer=fsdp_cpu", f"resume_from={two}", f"paths.run_dir={two}")

@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
     """A run that nobody stopped."""
-    start(place / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1", new=True)
+    start(place / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1", other=True)
     return place / "whole"
 
 
@@ -79,7 +79,7 @@ def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -
 
 
 def test_two_processes_stop_at_the_same_step_and_skip_the_same(place: Path) -> None:
-    start(place / "whole_two", *RUN, processes=2, new=True)
+    start(place / "whole_two", *RUN, processes=2, other=True)
     folder = place / "stopped_two"
     start(folder, *RUN, processes=2, kill_at=5, kill_by=signal.SIGUSR1, code=138)
     assert checkpoints(folder) == ["step_0000005.ckpt"]

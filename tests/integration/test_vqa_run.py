@@ -119,7 +119,7 @@ def test_killed_and_resumed_equals_uninterrupted(place: Path) -> None:
     base = {
         name: [*arguments(folder, place / "questions"), "model.qformer.dropout=0.1"] for name, folder in runs.items()
     }
-    start(runs["whole"], base=base["whole"], new=True)
+    start(runs["whole"], base=base["whole"], other=True)
     start(runs["killed"], base=base["killed"], kill_at=7, code=-signal.SIGKILL)
     assert "going on from step 6" in start(runs["killed"], "resume_from=last", base=base["killed"])
     assert_same_run(runs["whole"], runs["killed"])
