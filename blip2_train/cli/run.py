@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
@@ -19,7 +19,7 @@ from blip2_train.checkpoints.files import checkpoint_weights, read_training_stat
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
-from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export, planned_space
+from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError, RunStopped, TrainingError
 from blip2_train.models.freezing import describe_parameters
@@ -28,7 +28,7 @@ from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
 from blip2_train.training.checkpoint_files import CheckpointFiles
 from blip2_train.training.data_module import ImageTextDataModule
-from blip2_train.training.disk_space import FIX
+from blip2_train.training.disk_space import FIX, Space, checkpoint_bytes, measure_space, weight_bytes
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
@@ -167,6 +167,19 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         overview.say(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
     if checkpoint is not None:
         overview.say(f"going on from step {run.data.first_step} of {checkpoint}")
+
+
+def planned_space(config: DictConfig, model: nn.Module) -> Space:
+    """What the checkpoints and the export of a run take, beside what is free where it will write them."""
+    writer = config.callbacks.get("checkpoint")
+    keep = 0 if writer is None else int(writer.get("keep", 1))
+    return measure_space(
+        Path(config.paths.run_dir).expanduser(),
+        checkpoint_bytes(model),
+        weight_bytes(model),
+        newest=min(keep, max(int(config.steps) // int(config.checkpoint_every), 1)),
+        best=int(config.monitor is not None),
+    )
 
 
 def _check_disk(run: Run) -> None:

@@ -1,19 +1,11 @@
-"""Run folders: which checkpoint a run goes on from, which export it starts from, and what it will write."""
+"""Run folders: which checkpoint a run goes on from, and which export it starts from."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from omegaconf import DictConfig
 
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import METRICS
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from blip2_train.training.disk_space import Space
 
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 _LAST = "last:"
@@ -76,25 +68,6 @@ def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
             f"first{script}, or pass {setting}=<export folder>"
         )
     return str(found[-1].parent)
-
-
-def planned_space(config: DictConfig, model: nn.Module) -> Space:
-    """What the checkpoints and the export of a run take, beside what is free where it will write them."""
-    from blip2_train.training.disk_space import (  # loads torch: not for a list of recipes
-        checkpoint_bytes,
-        measure_space,
-        weight_bytes,
-    )
-
-    writer = config.callbacks.get("checkpoint")
-    keep = 0 if writer is None else int(writer.get("keep", 1))
-    return measure_space(
-        Path(config.paths.run_dir).expanduser(),
-        checkpoint_bytes(model),
-        weight_bytes(model),
-        newest=min(keep, max(int(config.steps) // int(config.checkpoint_every), 1)),
-        best=int(config.monitor is not None),
-    )
 
 
 def logged_run(source: str) -> Path | None:
