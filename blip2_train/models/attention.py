@@ -68,27 +68,33 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
     def self_attention(
-        self, states: Tensor, mask: Tensor | None, cache: tuple[Tensor, Tensor] | None = None
+        self,
+        states: Tensor,
+        mask: Tensor | None,
+        cache: tuple[Tensor, Tensor] | None = None,
+        leading: int | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attention of a sequence to itself, and to cached tokens in front of it.
 
         Args:
             states: `(R, L, D)`.
-            mask: Broadcastable to `(R, H, L, C + L)` with C cached tokens, True = may attend; None = everything may.
+            mask: Broadcastable to `(R, H, W, C + L)` with C cached tokens, True = may attend; None = everything may.
             cache: Keys and values of C tokens in front, each `(R, H, C, D/H)`.
+            leading: Number W of tokens, from the first, whose new states are wanted; None = all L.
 
         Returns:
-            New states `(R, L, D)`, and this sequence's own keys and values, each `(R, H, L, D/H)`.
+            New states `(R, W, D)`, and this sequence's own keys and values, each `(R, H, L, D/H)`.
         """
-        query, key, value = (
-            self.split_heads(project(states))
-            for project in (self.attention.query, self.attention.key, self.attention.value)
+        wanted = states[:, :leading]
+        query = self.split_heads(self.attention.query(wanted))
+        own = key, value = (
+            self.split_heads(self.attention.key(states)),
+            self.split_heads(self.attention.value(states)),
         )
-        own = (key, value)
         if cache is not None:
             key, value = torch.cat([cache[0], key], dim=2), torch.cat([cache[1], value], dim=2)
         context = self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
-        return self.output(context, states), own
+        return self.output(context, wanted), own
 
     def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of pictures, with the affine part of the layer norm folded into the projection.

@@ -81,5 +81,4 @@ class ImageQueryModel(nn.Module):
         embedded = torch.cat([queries, self.embeddings(text.input_ids)], dim=1)
         num_queries = queries.shape[1]
         mask = masks.bidirectional(text.attention_mask, num_queries)
-        states = self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories).states
-        return states[:, :num_queries]
+        return self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories, leading=num_queries).states

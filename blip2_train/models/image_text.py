@@ -84,7 +84,7 @@ class ImageTextModel(ImageQueryModel):
             `(B, E)`, float32, unit length.
         """
         embedded = self.embeddings(input_ids)
-        states = self.qformer(embedded, num_queries=0, mask=masks.unimodal(attention_mask)).states
+        states = self.qformer(embedded, num_queries=0, mask=masks.unimodal(attention_mask), leading=1).states
         return F.normalize(at_least_float32(self.text_projection(states[:, 0])), dim=-1)
 
     def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:

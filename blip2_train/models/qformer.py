@@ -1,7 +1,7 @@
 """The Querying Transformer: BERT layers in which learned queries read a picture (Li et al., 2023, section 3.1).
 
 Parameter names follow transformers' `Blip2QFormerModel`. Shape letters: R rows, Q queries, T text tokens, L = Q + T,
-D hidden size, H heads, V vocabulary.
+W positions wanted, D hidden size, H heads, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class QFormerOutput(NamedTuple):
     """What a pass through the Q-Former leaves."""
 
     states: Tensor
-    """`(R, L, D)`."""
+    """`(R, W, D)`: those that were wanted."""
     cache: tuple[KeyValue, ...]
     """Self-attention keys and values of each layer, each `(R, H, L, D/H)`."""
 
@@ -60,7 +60,6 @@ class QFormerLayer(nn.Module):
 
         self.attention = attention(size)
         self.crossattention = attention(image_width) if reads_images else None
-        self.has_text_branch = text_branch
         if text_branch:
             self.intermediate = Intermediate(size, inner)
             self.output = ResidualOutput(inner, size, config.dropout, eps)
@@ -74,19 +73,20 @@ class QFormerLayer(nn.Module):
         mask: Tensor | None,
         memories: list[tuple[Tensor, Tensor, int]] | None,
         cache: KeyValue | None,
+        leading: int | None = None,
     ) -> tuple[Tensor, KeyValue]:
-        """`(R, L, D)` to `(R, L, D)` and own keys and values; the first `num_queries` positions are queries.
+        """`(R, L, D)` to `(R, W, D)` and own keys and values; the first `num_queries` positions are queries.
 
-        A layer without feed-forward for text gives the queries alone: `(R, Q, D)`.
+        W = `leading`, or L if it is None. A layer without feed-forward for text can give the queries alone.
         """
-        states, own = self.attention.self_attention(states, mask, cache)
+        states, own = self.attention.self_attention(states, mask, cache, leading)
         if num_queries == 0:
             return self.output(self.intermediate(states), states), own
         queries, text = states[:, :num_queries], states[:, num_queries:]
         if self.crossattention is not None and memories is not None:
             queries = self.crossattention.read_images(queries, memories)
         queries = self.output_query(self.intermediate_query(queries), queries)
-        if text.shape[1] == 0 or not self.has_text_branch:
+        if text.shape[1] == 0:
             return queries, own
         text = self.output(self.intermediate(text), text)
         return torch.cat([queries, text], dim=1), own
@@ -110,7 +110,7 @@ class QFormer(nn.Module):
         config: Sizes.
         image_width: Width Dv of the pictures' features.
         text_layers: How many layers, from the first, have feed-forward blocks for text: all to use the text's outputs,
-            one less if only the queries' are used (then the last layer gives those alone), 0 if no text goes in.
+            one less if only the queries' are used (`leading` in every pass), 0 if no text goes in.
     """
 
     def __init__(self, config: QFormerConfig, image_width: int, text_layers: int) -> None:
@@ -132,6 +132,7 @@ class QFormer(nn.Module):
         mask: Tensor | None = None,
         memories: Sequence[ImageMemory] | None = None,
         cache: Sequence[KeyValue] | None = None,
+        leading: int | None = None,
     ) -> QFormerOutput:
         """Run all layers.
 
@@ -141,9 +142,11 @@ class QFormer(nn.Module):
             mask: Broadcastable to `(R, H, L, C + L)`, bool, True = may attend; None = everything may.
             memories: The pictures the queries read; their rows add up to R.
             cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
+            leading: Number W of positions, from the first, whose states are wanted; the last layer then computes no
+                others. None = all L.
 
         Returns:
-            States `(R, L, D)`, or `(R, Q, D)` if the last layer has no text branch, and each layer's keys and values.
+            States `(R, W, D)`, and each layer's keys and values.
         """
         states = self.dropout(self.layernorm(embeddings))
         kept: list[KeyValue] = []
@@ -153,7 +156,8 @@ class QFormer(nn.Module):
             if memories is not None and layer.crossattention is not None:
                 banks = layer_memories(list(memories), reading)
                 reading += 1
-            states, own = layer(states, num_queries, mask, banks, None if cache is None else cache[index])
+            wanted = leading if index == len(self.layers) - 1 else None
+            states, own = layer(states, num_queries, mask, banks, None if cache is None else cache[index], wanted)
             kept.append(own)
         return QFormerOutput(states, tuple(kept))
 

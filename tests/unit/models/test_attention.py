@@ -48,3 +48,12 @@ def test_a_cache_stands_in_front_of_the_sequence() -> None:
     alone, _ = module.self_attention(text, mask, cache)
     joint, _ = module.self_attention(torch.cat([front, text], dim=1), None)
     torch.testing.assert_close(alone, joint[:, 3:], rtol=1e-12, atol=1e-12)
+
+
+def test_leading_tokens_alone_are_as_among_all() -> None:
+    module, states = attention(8), torch.randn(2, 5, 8, dtype=torch.float64)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])[:, None, None]
+    everywhere, cache = module.self_attention(states, mask)
+    leading, same = module.self_attention(states, mask, leading=2)
+    torch.testing.assert_close(leading, everywhere[:, :2], rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(cache, same, strict=True)), "others still look at all tokens"
