@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -81,9 +82,11 @@ def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = Non
 def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Path | None) -> DictConfig:
     folders = _folders(extra_folder)
     OmegaConf.register_new_resolver("asset", asset, replace=True)
-    as_chosen = _compose(root, asked.choices, folders, extra_folder)
-    config = _compose(root, asked.choices + asked.values, folders, extra_folder)
-    _refuse_derived(as_chosen, asked.keys)
+    config = _compose(root, asked.choices, folders, extra_folder)
+    _refuse_derived(config, asked.keys)
+    read_by_others = _read_by_others(config)
+    for override in asked.values:
+        _set(config, override)
     if asked.experiment is not None:
         if not OmegaConf.is_missing(config, "experiment"):
             raise ConfigError(f"recipe {asked.experiment} lacks its first line '# @package _global_'")
@@ -91,7 +94,7 @@ def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Pat
             config.experiment = asked.experiment
     findings = Findings()
     walk_names("", OmegaConf.to_container(config), schema, findings)
-    variables = findings.set_aside(_read_by_others(as_chosen), _read_by_others(config))
+    variables = findings.set_aside(read_by_others, _read_by_others(config))
     _refuse_unknown(findings, asked, folders)
     _refuse_missing(findings, asked.experiment)
     _resolve(config)
@@ -151,12 +154,28 @@ def _explain(message: str, folders: Sequence[Path]) -> ConfigError:
             return ConfigError(where + str(no_such_option(group, option, known)))
     if match := re.search(r"Could not override '([^']+)'", message):
         return ConfigError(where + str(no_such_group(match.group(1), [g for f in folders for g in groups_in(f)])))
-    if match := re.search(r"Could not delete from config. '([^']+)'", message):
-        return ConfigError(f"~{match.group(1)} deletes nothing: there is no such key; --cfg job shows the keys")
     if match := re.search(r"You must specify '([^']+)'", message):
         known = options(match.group(1), folders)
         return ConfigError(f"{match.group(1)} is not chosen: pass {match.group(1)}=<{' | '.join(known)}>")
     return ConfigError(_one_line(message))
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    """Set a key, known or not, or delete one, as Hydra would; Hydra would compose everything once more for it."""
+    key, value = override.key_or_group, override.value()
+    if override.package is not None:
+        raise ConfigError(f"{override.input_line!r} names a package, which only groups have: write {key}=<value>")
+    if override.is_delete():
+        found = OmegaConf.select(config, key, throw_on_missing=False)
+        if found is None:
+            raise ConfigError(f"~{key} deletes nothing: there is no such key; --cfg job shows the keys")
+        if value is not None and value != found:
+            raise ConfigError(f"~{key}={value} deletes nothing: {key} is {found}")
+        return _drop(config, key)
+    try:
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot set {key}={value}: {_one_line(error)}") from error
 
 
 def _refuse_derived(config: DictConfig, keys: frozenset[str]) -> None:

@@ -22,8 +22,8 @@ class CommandOverrides:
     """Name of the recipe."""
     choices: list[str]
     """Options of groups, as Hydra takes them."""
-    values: list[str]
-    """Values of keys, as Hydra takes them."""
+    values: list[Override]
+    """Values of keys, and keys to delete, in order."""
     keys: frozenset[str]
     """Full paths of the keys that were set by value."""
 
@@ -42,9 +42,8 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
 def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> CommandOverrides:
     """Parse and check arguments.
 
-    A value is always passed on as one to add, so that a key that nothing reads gets the same answer on the command
-    line, behind `+` or `++`, and in a recipe: that of `strict_keys`. Of two arguments for one group or key the later
-    counts.
+    Whether a key may be set is not asked here: one that nothing reads gets the same answer on the command line, behind
+    `+` or `++`, and in a recipe: that of `strict_keys`. Of two arguments for one group or key the later counts.
 
     Raises:
         ConfigError: if an argument is no `key=value`, sweeps, or names an option that does not exist.
@@ -52,7 +51,7 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
     experiment: str | None = None
     keys: set[str] = set()
     choices: dict[str, str] = {}
-    values: list[str] = []
+    values: list[Override] = []
     for argument in arguments:
         override = parse_setting(argument)
         key = override.key_or_group
@@ -72,7 +71,7 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
             if option is not None or override.is_delete():
                 choices[key] = argument.lstrip("+")
         elif override.is_delete():
-            values.append(argument)
+            values.append(override)
         elif options(key.replace(".", "/"), folders) and "." in key:
             raise ConfigError(f"{key!r} is a group: write {key.replace('.', '/')}={argument.split('=', 1)[1]}")
         else:
@@ -81,7 +80,7 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
             if "/" in key or inner:
                 raise no_such_group(key, groups if inner is None else [inner])
             keys.add(key)
-            values.append(f"++{argument.lstrip('+')}")
+            values.append(override)
     return CommandOverrides(experiment=experiment, choices=list(choices.values()), values=values, keys=frozenset(keys))
 
 
