@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-_NO_NETWORK = str(Path(__file__).parent / "no_network")
+_INTERPRETER = str(Path(__file__).parent / "interpreter")
 _ROOT = str(Path(__file__).parent.parent)
-sys.path.insert(0, _NO_NETWORK)
+sys.path.insert(0, _INTERPRETER)
 sys.modules.pop("sitecustomize", None)
 import sitecustomize  # noqa: E402, F401  (blocks the network in this process)
 
 os.environ.update(
-    PYTHONPATH=os.pathsep.join(p for p in (_NO_NETWORK, os.environ.get("PYTHONPATH", "")) if p),
+    PYTHONPATH=os.pathsep.join(p for p in (_INTERPRETER, os.environ.get("PYTHONPATH", "")) if p),
     HF_HUB_OFFLINE="1",
     WANDB_MODE="offline",
     OMP_NUM_THREADS="1",
@@ -24,8 +24,11 @@ os.environ.pop("BLIP2_TRACEBACK", None)
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
+from warm_process import serve_until_the_end  # noqa: E402
 
 from blip2_train.data.prepare.engines import cores  # noqa: E402
+
+serve_until_the_end()
 
 
 def pytest_xdist_auto_num_workers() -> int:

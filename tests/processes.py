@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import pickle
 import sys
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from warm_process import WarmProcess
+
+_SECONDS = 240
+"""That the processes have altogether."""
 
 
 def run_processes(
@@ -18,34 +22,34 @@ def run_processes(
 ) -> dict[int, list[Any]]:
     """What `worker(*arguments)` returns in each process, in rank order, for each size of the group.
 
-    Starting a process takes seconds, so they are started once, and form one group after the other; put many checks into
-    one worker. It must be a function of a module outside the test files, and return tensors and plain values. The first
-    process is a new interpreter, and the others are forked from one that has loaded everything: so that the order of a
-    set, which follows the interpreter's hash seed, differs among them as it does in real runs.
+    The processes are started once, and form one group after the other. `worker` must be a function of a module outside
+    the test files, and return tensors and plain values. The first process is forked from another one than the rest, see
+    `warm_process`: so that the order of a set, which follows the interpreter's hash seed, differs among them as it does
+    in real runs.
     """
-    loaded = [name for name in sys.modules if name.partition(".")[0] in ("blip2_train", "lightning", "transformers")]
-    multiprocessing.get_context("forkserver").set_forkserver_preload(loaded)
-    shared = (worlds, worker, folder, arguments)
-    first = mp.start_processes(_enter, (0, *shared), join=False)
-    others = mp.start_processes(_enter, (1, *shared), max(worlds) - 1, join=False, start_method="forkserver")
-    together = mp.ProcessContext([*first.processes, *others.processes], [*first.error_files, *others.error_files])
-    while not together.join():
-        pass
+    (folder / "work.pickle").write_bytes(pickle.dumps((worlds, worker, arguments)))
+    ranks = range(max(worlds))
+    processes = [WarmProcess([__file__, str(folder), str(rank)], other=rank > 0) for rank in ranks]
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        running = [pool.submit(_finish, process) for process in processes]
+        ended, waiting = wait(running, return_when=FIRST_EXCEPTION)
+        for process in processes if waiting else ():  # one has failed, and the others would wait for it
+            process.kill()
+    for one in (*ended, *waiting):
+        one.result()
     return {
         world: [torch.load(folder / f"{world}_{rank}.pt", weights_only=True) for rank in range(world)]
         for world in worlds
     }
 
 
-def _enter(
-    number: int,
-    first: int,
-    worlds: tuple[int, ...],
-    worker: Callable[..., Any],
-    folder: Path,
-    arguments: tuple[Any, ...],
-) -> None:
-    rank = first + number
+def _finish(process: WarmProcess) -> None:
+    output, errors = process.communicate(_SECONDS)
+    assert process.returncode == 0, output[-3000:] + errors[-3000:]
+
+
+def _enter(folder: Path, rank: int) -> None:
+    worlds, worker, arguments = pickle.loads((folder / "work.pickle").read_bytes())
     torch.set_num_threads(1)
     for world in worlds:
         if rank < world:
@@ -53,3 +57,7 @@ def _enter(
             torch.save(worker(*arguments), folder / f"{world}_{rank}.pt")
             dist.barrier()
             dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _enter(Path(sys.argv[1]), int(sys.argv[2]))

@@ -2,20 +2,25 @@
 
 A command forked from it is a process of its own, as one that a shell starts; but all of them share one hash seed, and
 the order in which modules were loaded. So there are two such processes, which differ in both: what is compared with a
-run of one of them should itself come from the other.
+run of one of them should itself come from the other. Both are started when they are first needed, serve all workers of
+pytest, and end with the process that `serve_until_the_end` was called in.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +32,17 @@ LOADED = ("blip2_train.cli.run", "blip2_train.cli.evaluate", "blip2_train.traini
 HERE = Path(__file__).parent
 _MOST = 1 << 16
 """Bytes of a request at most."""
+_PLACE = "BLIP2_TEST_PROCESSES"
+"""Variable with the folder in which the two processes are reached."""
+_LOCK = threading.Lock()
+"""Held while a request waits for its answer."""
+
+
+def serve_until_the_end() -> None:
+    """Have commands of this process and of those that it starts forked from the same two processes."""
+    if _PLACE not in os.environ:
+        os.environ[_PLACE] = tempfile.mkdtemp(prefix=f"blip2-{os.getpid()}-")
+        atexit.register(shutil.rmtree, os.environ[_PLACE], ignore_errors=True)
 
 
 def child_environment(**more: str) -> dict[str, str]:
@@ -54,11 +70,12 @@ class WarmProcess:
             environments = [environments[0] | place for place in _places(processes)]
         request = json.dumps({"command": list(command), "environments": environments}).encode()
         assert len(request) < _MOST
-        socket.send_fds(self._server, [request], [write for _, write in ends])
+        with _LOCK:
+            socket.send_fds(self._server, [request], [write for _, write in ends])
+            self.pid = int(self._server.recv(_MOST))
         for _, write in ends:
             os.close(write)
         self._printed = [os.fdopen(read, encoding="utf-8") for read, _ in ends]
-        self.pid = int(self._server.recv(_MOST))
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """Wait for its end; all that it and its own processes wrote to stdout and stderr."""
@@ -67,13 +84,19 @@ class WarmProcess:
             try:
                 output, errors = [one.result(timeout) for one in reading]
             except TimeoutError:
-                os.killpg(self.pid, signal.SIGKILL)
+                self.kill()
                 raise
         for end in self._printed:
             end.close()
-        self._server.send(json.dumps({"wait": self.pid}).encode())
-        self.returncode = int(self._server.recv(_MOST))
+        with _LOCK:
+            self._server.send(json.dumps({"wait": self.pid}).encode())
+            self.returncode = int(self._server.recv(_MOST))
         return output, errors
+
+    def kill(self) -> None:
+        """Kill it, and all that belongs to its group; one that has ended by itself stays as it ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _places(processes: int) -> list[dict[str, str]]:
@@ -87,19 +110,49 @@ def _places(processes: int) -> list[dict[str, str]]:
 
 @cache
 def _server(other: bool) -> socket.socket:
-    """The way to one of this process's two servers, which end with it."""
-    mine, its = socket.socketpair()
-    command = [sys.executable, __file__, str(its.fileno()), *(reversed(LOADED) if other else LOADED)]
+    """This process's way to one of the two that commands are forked from."""
+    place = Path(os.environ[_PLACE]) / str(int(other))
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            _start(place, other)
+    way = socket.socket(socket.AF_UNIX)
+    way.connect(str(place))
+    return way
+
+
+def _start(place: Path, other: bool) -> None:
+    """Start one of the two, and wait until it can be reached."""
+    ready, its = os.pipe()
+    owner = place.parent.name.split("-")[1]
+    command = [sys.executable, __file__, str(place), owner, str(its), *(reversed(LOADED) if other else LOADED)]
     environment = child_environment(PYTHONHASHSEED="2" if other else "1")
-    server = subprocess.Popen(command, env=environment, pass_fds=[its.fileno()], start_new_session=True)
-    its.close()
+    subprocess.Popen(command, env=environment, pass_fds=[its], stdin=subprocess.DEVNULL, start_new_session=True)
+    os.close(its)
+    with os.fdopen(ready) as end:
+        end.read()  # to its end, which comes when the other closes it
+    assert place.exists(), "the process that commands are forked from did not start"
 
-    def end() -> None:
-        mine.close()
-        server.wait(60)
 
-    atexit.register(end)
-    return mine
+def _welcome(place: Path, owner: int, ready: int) -> socket.socket:
+    """Fork for each process that asks; in the new one, the way to who asked. Ends when the owner has."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(place))
+        door.listen()
+        os.close(ready)
+        door.settimeout(0.5)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                way, _ = door.accept()
+                if os.fork() == 0:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    return way
+                way.close()
+            try:
+                os.kill(owner, 0)
+            except ProcessLookupError:
+                sys.exit()
 
 
 def _serve(way: socket.socket) -> dict[str, Any] | None:
@@ -124,10 +177,11 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
 
 
 def _main() -> None:
-    for name in sys.argv[2:]:
+    place, owner, ready, *loaded = sys.argv[1:]
+    for name in loaded:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a forked process has only the thread that forked"
-    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    request = _serve(_welcome(Path(place), int(owner), int(ready)))
     if request is not None:
         first, *others = request["environments"]
         os.environ.clear()
