@@ -60,7 +60,7 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
     """Bounds: 5 times chance with the right captions, 2 times with wrong ones.
 
     So short a run learns with some seeds only: R@10 is 36.3 and 32.8 % with the recipe's seed, 42, 38.3 and 37.1 % with
-    seed 1, but 8.6 and 10.9 % with seed 2. That wrong captions stay at chance does not hang on it.
+    seed 1, but 8.6 and 10.9 % with seed 2. Wrong captions were tried with seed 42 alone.
     """
     chance = stage_1["wrong"]["chance/val_loss_itc"]
     for direction in ("image_to_text", "text_to_image"):
