@@ -60,7 +60,8 @@ def gather_rows(rows: Tensor) -> Tensor:
     if rows.dtype == torch.bool:
         return gather_rows(rows.to(torch.uint8)).to(torch.bool)
     gathered = rows.new_empty((world_size() * rows.shape[0], *rows.shape[1:]))
-    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before torch 2.14
+    gather(gathered, rows.contiguous())
     return gathered
 
 

@@ -55,6 +55,7 @@ def start(
     process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, **how)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == code, output[-3000:] + errors[-3000:]
+    assert "FutureWarning" not in errors, errors[-3000:]
     return output + errors
 
 
