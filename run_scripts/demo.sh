@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # The whole story on the embedded world, on a CPU: stage 1, stage 2, three fine-tunings, every demo evaluation, one page.
-# Settings are passed to every step: paths.output_dir=<folder>. Two processes share the cores better than the threads of one.
+# Settings are passed to every step: paths.output_dir=<folder>
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 run() { echo "== $1"; bash "$ROOT/run_scripts/$1.sh" "${@:2}"; }
-run pretrain_stage1 trainer=ddp_cpu "$@"
-run pretrain_stage2 trainer=ddp_cpu experiment=demo_stage2_opt_instruct "$@"
-run finetune_caption trainer=ddp_cpu "$@"
-run finetune_vqa trainer=ddp_cpu "$@"
-run finetune_retrieval trainer=ddp_cpu "$@"
+run pretrain_stage1 "$@"
+run pretrain_stage2 experiment=demo_stage2_opt_instruct "$@"
+run finetune_caption "$@"
+run finetune_vqa "$@"
+run finetune_retrieval "$@"
 TASKS=demo_caption,demo_nocaps,demo_vqa,demo_vqa_shuffled_pictures,demo_vqa_blank_questions,demo_retrieval
 run evaluate "evaluation=[$TASKS]" checkpoints.captioning=last:demo_caption_opt \
   checkpoints.vqa=last:demo_vqa checkpoints.retrieval=last:demo_retrieval "$@"

@@ -3,5 +3,4 @@
 # Settings are passed on, also a recipe of the paper: experiment=caption_coco_opt_2.7b init_from=<stage-2 export> trainer=ddp
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
-exec "$PYTHON" "$ROOT/scripts/train.py" experiment=demo_caption_opt "$@"
+train demo_caption_opt "$@"

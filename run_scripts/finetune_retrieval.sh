@@ -3,5 +3,4 @@
 # Settings are passed on, also a recipe of the paper: experiment=retrieval_coco_vit_g init_from=<stage-1 export> trainer=ddp
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
-exec "$PYTHON" "$ROOT/scripts/train.py" experiment=demo_retrieval "$@"
+train demo_retrieval "$@"

@@ -2,5 +2,4 @@
 # Stage 2 on the embedded world, from the newest stage-1 export. Settings are passed on: experiment=demo_stage2_t5, init_from=<export> …
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
-exec "$PYTHON" "$ROOT/scripts/train.py" experiment=demo_stage2_opt "$@"
+train demo_stage2_opt "$@"

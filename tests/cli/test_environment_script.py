@@ -95,3 +95,30 @@ def test_without_a_usable_python_one_line_says_so(project: Path) -> None:
     assert (chosen, code) == ("", 2)
     assert "3.11" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "two_processes"),
+    [
+        ("pretrain_stage1", ["steps=9"], True),
+        ("pretrain_stage2", ["experiment=demo_stage2_t5"], True),
+        ("finetune_vqa", [], True),
+        ("pretrain_stage1", ["experiment=stage1_vit_g"], False),
+        ("pretrain_stage1", ["trainer=cpu"], False),
+        ("pretrain_stage1", ["--help"], False),
+    ],
+)
+def test_on_a_cpu_the_demo_trains_in_two_processes(
+    project: Path, script: str, settings: list[str], two_processes: bool
+) -> None:
+    (project.parent / "bin" / "has_project").touch()
+    (project.parent / "bin" / "uname").write_text("#!/bin/bash\necho Linux\n")
+    (project.parent / "bin" / "uname").chmod(0o755)
+    subprocess.run(
+        ["bash", str(project / "run_scripts" / f"{script}.sh"), *settings],
+        check=True, timeout=30, cwd=project.parent, env={"PATH": str(project.parent / "bin")},
+    )  # fmt: skip
+    said = (project.parent / "log").read_text().splitlines()[-1].split()
+    assert said[1] == f"{project}/scripts/train.py" and said[len(said) - len(settings) :] == settings
+    gpu = any(Path(f"/dev/{device}").exists() for device in ("nvidiactl", "kfd", "dxg"))
+    assert ("trainer=ddp_cpu" in said) == (two_processes and not gpu)
