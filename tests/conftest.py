@@ -1,8 +1,9 @@
 """No network, no services, one thread and a fixed seed, here and in every process a test starts."""
 
+import copy
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,8 +25,10 @@ os.environ.pop("BLIP2_TRACEBACK", None)
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
 from warm_process import serve_until_the_end  # noqa: E402
 
+from blip2_train.cli import compose  # noqa: E402
 from blip2_train.data.prepare.engines import cores  # noqa: E402
 
 serve_until_the_end()
@@ -50,6 +53,25 @@ def fixed_seed() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Hydra puts together each choice of options once: hundreds of tests ask for the same few."""
+    done: dict[tuple[str, ...], DictConfig] = {}
+    ask_hydra = compose._compose
+
+    def compose_once(root: str, choices: Sequence[str], folders: Sequence[Path], extra: Path | None) -> DictConfig:
+        if extra is not None:  # a test's own folder of options, which it may change
+            return ask_hydra(root, choices, folders, extra)
+        asked = (root, *choices)
+        if asked not in done:
+            done[asked] = ask_hydra(root, choices, folders, extra)
+        return copy.deepcopy(done[asked])
+
+    compose._compose = compose_once
+    yield
+    compose._compose = ask_hydra
 
 
 @pytest.fixture(scope="session")
