@@ -59,16 +59,25 @@ class WarmProcess:
         processes: How many are to run it together, as a launcher would start them; `pid` is the first of them, and the
             others belong to its process group.
         other: Fork from the other process that has loaded everything.
+        folder: Where it works; None = where pytest was started.
         **environment: See `child_environment`.
     """
 
-    def __init__(self, command: Sequence[str], processes: int = 1, other: bool = False, **environment: str) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        processes: int = 1,
+        other: bool = False,
+        folder: Path | None = None,
+        **environment: str,
+    ) -> None:
         self._server = _server(other)
         ends = [os.pipe(), os.pipe()]
         environments = [child_environment(**environment)]
         if processes > 1:
             environments = [environments[0] | place for place in _places(processes)]
-        request = json.dumps({"command": list(command), "environments": environments}).encode()
+        asked = {"command": list(command), "folder": str(folder or "."), "environments": environments}
+        request = json.dumps(asked).encode()
         assert len(request) < _MOST
         with _LOCK:
             socket.send_fds(self._server, [request], [write for _, write in ends])
@@ -196,6 +205,7 @@ def _main() -> None:
         first, *others = request["environments"]
         os.environ.clear()
         os.environ.update(next((place for place in others if os.fork() == 0), first))
+        os.chdir(request["folder"])
         sys.argv[:] = request["command"]
         sys.path[0] = str(Path(sys.argv[0]).parent)
         runpy.run_path(sys.argv[0], run_name="__main__")

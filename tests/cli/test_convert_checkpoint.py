@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from foreign_models import DEMO, EVA, our_model, save_theirs, their_model
 from torch import nn
+from warm_process import WarmProcess
 
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.initial_weights import load_language_model
@@ -105,8 +103,8 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_script(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(root / "scripts" / "convert_checkpoint.py"), "nowhere", "--to", str(tmp_path / "x")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    wrong = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith("error: there is no nowhere")
+    script = str(root / "scripts" / "convert_checkpoint.py")
+    process = WarmProcess([script, "nowhere", "--to", str(tmp_path / "x")], folder=tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and errors.splitlines()[-1].startswith("error: there is no nowhere")
     assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,9 @@
 """Every wrong setting ends with one line that names the thing and the fix, and with exit code 2."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_process import WarmProcess
 
 from blip2_train.cli.terminal import config_from, run_command
 
@@ -139,15 +137,12 @@ def test_right_recipe_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_real_command(script: str, name: str, fix: str, root: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(root / "scripts" / script), DEMO, f"+{name}=3"],
-        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ["PYTHONPATH"]])},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
+    process = WarmProcess([str(root / "scripts" / script), DEMO, f"+{name}=3"], folder=tmp_path)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert output == ""
+    lines = errors.splitlines()
+    assert len(lines) == 1, errors
     assert name in lines[0]
     assert fix in lines[0]
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"

@@ -1,6 +1,8 @@
 """Memory figures: those of a published model card, and those of the recipes, computed from shapes alone."""
 
+import copy
 import dataclasses
+from functools import cache
 from typing import Any
 
 import pytest
@@ -29,7 +31,9 @@ RECIPES = {
 }
 
 
+@cache
 def recipe_model(name: str) -> GenerativeModel:
+    """A recipe's model without values, one for all tests that leave it as it is."""
     config = compose([f"experiment={name}", "init_from=null"])
     with torch.device("meta"):
         model = instantiate(config.model)
@@ -104,7 +108,7 @@ def test_each_precision_of_the_language_model(recipe: str) -> None:
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_quantising_changes_what_is_stored_not_what_is_counted(quantization: str) -> None:
-    model = recipe_model("stage2_vit_g_opt_2.7b")
+    model = copy.deepcopy(recipe_model("stage2_vit_g_opt_2.7b"))
     before, config = card_count(model), model.language_config
     others = stored_bytes(model) - stored_bytes(model.language_model)
     quantize_language_model(model.language_model, quantization)
