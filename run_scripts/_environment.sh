@@ -12,16 +12,3 @@ if [ -z "$PYTHON" ]; then
   { usable "$PYTHON" && "$PYTHON" -m pip --version >/dev/null 2>&1; } || "$base" -m venv --clear "$ROOT/.venv"
   "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable "$ROOT${EXTRA:+[$EXTRA]}"
 fi
-
-accelerated() { [ -e /dev/nvidiactl ] || [ -e /dev/kfd ] || [ -e /dev/dxg ] || [ "$(uname)" = Darwin ]; }
-
-# train <recipe> [setting …]: where nothing else is said, the demo's recipes take two processes, which share a CPU's cores better than the threads of one.
-train() {
-  local said=" experiment=$1 ${*:2}" how=
-  export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
-  case "$said" in
-    *" trainer="* | *" -"*) ;;
-    *) case "${said##* experiment=}" in demo_*) accelerated || how=trainer=ddp_cpu ;; esac ;;
-  esac
-  exec "$PYTHON" "$ROOT/scripts/train.py" experiment="$1" ${how:+"$how"} "${@:2}"
-}

@@ -3,4 +3,4 @@
 # Settings are passed on, also a recipe of the paper: experiment=caption_coco_opt_2.7b init_from=<stage-2 export> trainer=ddp
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-train demo_caption_opt "$@"
+source "$ROOT/run_scripts/_train.sh" demo_caption_opt "$@"

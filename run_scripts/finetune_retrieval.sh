@@ -3,4 +3,4 @@
 # Settings are passed on, also a recipe of the paper: experiment=retrieval_coco_vit_g init_from=<stage-1 export> trainer=ddp
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-train demo_retrieval "$@"
+source "$ROOT/run_scripts/_train.sh" demo_retrieval "$@"

@@ -3,4 +3,4 @@
 # Settings are passed on, also a recipe of the paper: experiment=vqa_opt_2.7b init_from=<stage-2 export> init_text_from=<stage-1 export> trainer=ddp
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-train demo_vqa "$@"
+source "$ROOT/run_scripts/_train.sh" demo_vqa "$@"

@@ -2,4 +2,4 @@
 # Stage 1 on the embedded world. Settings are passed on, also another recipe: experiment=stage1_vit_g trainer=ddp
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-train demo_stage1 "$@"
+source "$ROOT/run_scripts/_train.sh" demo_stage1 "$@"

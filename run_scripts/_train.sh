@@ -1,0 +1,11 @@
+# Sourced with a recipe and settings, after _environment.sh: trains. On a CPU the demo's recipes take two processes,
+# which share its cores better than the threads of one, unless a setting names a trainer.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"  # on shared CPU cores, threads that spin while they wait cost most of the time
+said=" experiment=$*" how=
+case "$said" in
+  *" trainer="* | *" -"*) ;;
+  *) case "${said##* experiment=}" in demo_*)
+       [ -e /dev/nvidiactl ] || [ -e /dev/kfd ] || [ -e /dev/dxg ] || [ "$(uname)" = Darwin ] || how=trainer=ddp_cpu ;;
+     esac ;;
+esac
+exec "$PYTHON" "$ROOT/scripts/train.py" experiment="$1" ${how:+"$how"} "${@:2}"
