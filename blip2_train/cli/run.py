@@ -20,6 +20,7 @@ from blip2_train.checkpoints.initial_weights import load_initial_weights, parent
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
+from blip2_train.data.holdout import validation_problem
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError, RunStopped, TrainingError
 from blip2_train.models.freezing import describe_parameters
@@ -144,11 +145,9 @@ def build(config: DictConfig, show: bool = False) -> Run:
 
 def _begin(run: Run, checkpoint: Path | None) -> None:
     """Open the run folder; by now a checkpoint that does not fit was refused, with the folder as it was."""
-    if run.config.validate_every is not None and run.data.validation_count == 0:
-        raise ConfigError(
-            "validation is asked for, but there is nothing to validate on: give data.validation or data.holdout, or "
-            "pass validate_every=null"
-        )
+    problem = validation_problem(run.data.validation_count, run.trainer.world_size)
+    if problem is not None and run.config.validate_every is not None:
+        raise ConfigError(problem)
     _check_disk(run)
     if run.trainer.is_global_zero:
         run.folder.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,21 @@ def choose_held_out(sizes: Sequence[int], count: int) -> list[NDArray[np.int64]]
     return [numbers[(numbers >= a) & (numbers < b)] - a for a, b in zip(starts[:-1], starts[1:], strict=True)]
 
 
+def validation_problem(samples: int, processes: int) -> str | None:
+    """Why `samples` are too few for `processes` that validate together; None if they are enough."""
+    if samples == 0:
+        return (
+            "validation is asked for, but there is nothing to validate on: give data.validation, or data.holdout and "
+            "at least 10 samples (it takes at most a tenth of all), or pass validate_every=null"
+        )
+    if samples < processes:
+        return (
+            f"{samples} validation samples cannot be shared by {processes} processes: raise data.holdout, or give "
+            "data.validation"
+        )
+    return None
+
+
 def evenly_chosen(size: int, count: int | None) -> NDArray[np.int64]:
     """At most `count` of `size` samples, in order: all if None, else a choice that depends on the two numbers alone."""
     if count is None or count >= size:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
 from blip2_train.cli.doctor.machine import Machine
+from blip2_train.data.holdout import validation_problem
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.training.data_module import ImageTextDataModule
 
@@ -57,22 +58,9 @@ def _validation(config: DictConfig, data: ImageTextDataModule, machine: Machine)
     samples = data.validation_count
     if config.validate_every is None:
         return [Finding(OK, "no validation")]
-    if samples == 0:
-        return [
-            Finding(
-                PROBLEM,
-                "validation is asked for, but there is nothing to validate on: give data.validation or data.holdout, "
-                "or pass validate_every=null",
-            )
-        ]
-    if samples < machine.processes:
-        return [
-            Finding(
-                PROBLEM,
-                f"{samples} validation samples cannot be shared by {machine.processes} processes: raise data.holdout, "
-                "or give data.validation",
-            )
-        ]
+    problem = validation_problem(samples, machine.processes)
+    if problem is not None:
+        return [Finding(PROBLEM, problem)]
     return [Finding(OK, f"validation: {samples:,} samples for {machine.processes} processes")]
 
 

@@ -118,7 +118,7 @@ def test_shards_beside_processes_and_readers(place: Path) -> None:
     )
     none = tiny(place, "data.holdout=0")
     found = examine_shards(none, open_data(none)[0].module, machine())
-    assert "nothing to validate on" in texts(found, PROBLEM)
+    assert "nothing to validate on: give data.validation, or data.holdout and at least 10" in texts(found, PROBLEM)
     assert examine_shards(config, None, machine())[0].level == SKIPPED
 
 
