@@ -190,6 +190,7 @@ def _warm_up(modules: Sequence[str]) -> None:
     for name in modules:
         importlib.import_module(name)
     importlib.import_module("blip2_train").compose(["experiment=demo_stage1"])
+    importlib.import_module("matplotlib").use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
     figure, _ = pyplot.subplots()
     figure.tight_layout()

@@ -35,12 +35,13 @@ def validation_problem(samples: int, processes: int) -> str | None:
     if samples == 0:
         return (
             "validation is asked for, but there is nothing to validate on: give data.validation, or data.holdout and "
-            "at least 10 samples (it takes at most a tenth of all), or pass validate_every=null"
+            f"at least {10 * processes} samples (it takes at most a tenth of all), or pass validate_every=null"
         )
     if samples < processes:
         return (
-            f"{samples} validation samples cannot be shared by {processes} processes: raise data.holdout, or give "
-            "data.validation"
+            f"{samples} validation samples cannot be shared by {processes} processes: give data.validation, raise "
+            "data.holdout (it takes at most a tenth of all samples), train in fewer processes, or pass "
+            "validate_every=null"
         )
     return None
 

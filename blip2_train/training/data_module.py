@@ -11,7 +11,7 @@ import lightning
 from blip2_train import distributed
 from blip2_train.data.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.data.fingerprint import Fingerprint, check_fingerprint, sources_fingerprint
-from blip2_train.data.holdout import evenly_chosen, validation_problem
+from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.loader import BatchLoader, start_fork_server
 from blip2_train.data.plan import DataPlan, make_plan
 from blip2_train.data.rejections import RejectionLog
@@ -146,9 +146,6 @@ class ImageTextDataModule(lightning.LightningDataModule):
             opened.append(open_source(self._validation))
             chosen = [(opened[-1], evenly_chosen(len(opened[-1]), self._validation_samples))]
         self._items = EvaluationItems(chosen, self._eval_transform, self._captions_per_image)
-        problem = validation_problem(len(self._items), self._shape.world_size)
-        if problem is not None and len(self._items) > 0:  # none are enough for a run without validation
-            raise ConfigError(problem)
         for source in opened:
             self._new_log(everywhere=False).record(source.rejected, len(source))
         self.rejections = self._new_log()

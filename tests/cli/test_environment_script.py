@@ -98,18 +98,21 @@ def test_without_a_usable_python_one_line_says_so(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "settings", "two_processes"),
+    ("script", "recipe", "settings", "two_processes"),
     [
-        ("pretrain_stage1", ["steps=9"], True),
-        ("pretrain_stage2", ["experiment=demo_stage2_t5"], True),
-        ("finetune_vqa", [], True),
-        ("pretrain_stage1", ["experiment=stage1_vit_g"], False),
-        ("pretrain_stage1", ["trainer=cpu"], False),
-        ("pretrain_stage1", ["--help"], False),
+        ("pretrain_stage1", "demo_stage1", ["steps=9"], True),
+        ("pretrain_stage1", "demo_stage1", ["--cfg", "job"], True),
+        ("pretrain_stage2", "demo_stage2_opt", ["experiment=demo_stage2_t5"], True),
+        ("finetune_caption", "demo_caption_opt", [], True),
+        ("finetune_vqa", "demo_vqa", [], True),
+        ("finetune_retrieval", "demo_retrieval", [], True),
+        ("pretrain_stage1", "demo_stage1", ["experiment=stage1_vit_g"], False),
+        ("pretrain_stage1", "demo_stage1", ["trainer=cpu"], False),
+        ("pretrain_stage1", "demo_stage1", ["--multirun", "seed=0,1"], False),
     ],
 )
 def test_on_a_cpu_the_demo_trains_in_two_processes(
-    project: Path, script: str, settings: list[str], two_processes: bool
+    project: Path, script: str, recipe: str, settings: list[str], two_processes: bool
 ) -> None:
     (project.parent / "bin" / "has_project").touch()
     (project.parent / "bin" / "uname").write_text("#!/bin/bash\necho Linux\n")
@@ -119,6 +122,7 @@ def test_on_a_cpu_the_demo_trains_in_two_processes(
         check=True, timeout=30, cwd=project.parent, env={"PATH": str(project.parent / "bin")},
     )  # fmt: skip
     said = (project.parent / "log").read_text().splitlines()[-1].split()
-    assert said[1] == f"{project}/scripts/train.py" and said[len(said) - len(settings) :] == settings
+    assert said[1:3] == [f"{project}/scripts/train.py", f"experiment={recipe}"]
+    assert said[len(said) - len(settings) :] == settings
     gpu = any(Path(f"/dev/{device}").exists() for device in ("nvidiactl", "kfd", "dxg"))
     assert ("trainer=ddp_cpu" in said) == (two_processes and not gpu)

@@ -1,5 +1,7 @@
 """Every wrong setting ends with one line that names the thing and the fix, and with exit code 2."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,15 +131,23 @@ def test_right_recipe_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "name", "fix"),
+    ("script", "name", "fix", "cold"),
     [
-        ("train.py", "optim.lrr", "'optim.lr'"),
-        ("train.py", "trainer.device", "'trainer.devices'"),
-        ("describe.py", "model.qformer.num_querys", "'model.qformer.num_queries'"),
+        ("train.py", "optim.lrr", "'optim.lr'", True),
+        ("train.py", "trainer.device", "'trainer.devices'", False),
+        ("describe.py", "model.qformer.num_querys", "'model.qformer.num_queries'", False),
     ],
 )
-def test_real_command(script: str, name: str, fix: str, root: Path, tmp_path: Path) -> None:
-    process = WarmProcess([str(root / "scripts" / script), DEMO, f"+{name}=3"], folder=tmp_path)
+def test_real_command(script: str, name: str, fix: str, cold: bool, root: Path, tmp_path: Path) -> None:
+    """Cold: in a new interpreter, where importing torch and the rest must not print anything either."""
+    command = [str(root / "scripts" / script), DEMO, f"+{name}=3"]
+    process: WarmProcess | subprocess.Popen[str] = (
+        subprocess.Popen(
+            [sys.executable, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        if cold
+        else WarmProcess(command, folder=tmp_path)
+    )
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert output == ""
