@@ -85,7 +85,9 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
     rows = read_metrics(folder / METRICS)
     if not rows:
         return None
-    recalls = sorted({k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (len(k), k))
+    recalls = sorted(
+        {k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (int(k.rpartition("_r")[2]), k)
+    )
     _, pairs = curve(rows, "val/pairs")
     figure, axes = pyplot.subplots(1, len(chance) + bool(recalls), figsize=(4 * (len(chance) + 1), 3.2), squeeze=False)
     for axis, (name, level) in zip(axes[0], chance.items(), strict=False):
@@ -98,12 +100,12 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         axis.set(title=name.removeprefix("loss_").upper(), xlabel="optimiser step", ylabel="nats")
         axis.legend(frameon=False, fontsize=8)
     if recalls:
-        for key in recalls:
-            style = "-" if "text_to_image" in key else "--"
+        for place, key in enumerate(recalls):
+            style = f"C{place // 2}-" if "text_to_image" in key else f"C{place // 2}--"
             label = key.removeprefix("val/").replace("_to_", "→").replace("_r", " R@")
             axes[0][-1].plot(*curve(rows, key), style, marker="o", markersize=3, label=label)
         axes[0][-1].set(title="held-out retrieval", xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
-        axes[0][-1].legend(frameon=False, fontsize=7)
+        axes[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
     figure.tight_layout()
     figure.savefig(folder / CURVES, dpi=110)
     pyplot.close(figure)
