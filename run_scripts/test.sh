@@ -4,7 +4,7 @@ set -euo pipefail
 EXTRA=dev
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 cd "$ROOT"
-unset PYTHONDONTWRITEBYTECODE  # the tests start a hundred interpreters, which would each compile the project
+unset PYTHONDONTWRITEBYTECODE  # the tests start many interpreters, and each would compile the project
 "$PYTHON" -m ruff check
 "$PYTHON" -m ruff format --check
 "$PYTHON" -m mypy
