@@ -34,7 +34,10 @@ def as_files(shards: Path, folder: Path) -> Path:
     """What img2dataset would have written with `output_format=files` in place of these shards."""
     for shard in shards.glob("*.tar"):
         with tarfile.open(shard) as tar:
-            tar.extractall(folder / shard.stem, filter="data")
+            for member in tar:
+                path = folder / shard.stem / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
         (folder / f"{shard.stem}_stats.json").write_text("{}")
         (folder / f"{shard.stem}.parquet").write_bytes(b"what img2dataset tells of the pictures")
     return folder
