@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.cli.run_folder import find_export
 from blip2_train.data.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -27,7 +28,8 @@ def load_pretrained(
     """Load a trained model with what belongs to it.
 
     Args:
-        source: Export or run folder of this project, Hugging Face BLIP-2 folder or hub id, LAVIS or Paddle file.
+        source: Export or run folder of this project, `last:<recipe>` for the newest export of a recipe below `outputs`,
+            Hugging Face BLIP-2 folder or hub id, LAVIS or Paddle file.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` = a GPU if there is one.
         dtype: `float32`, `float16` or `bfloat16` for the language model and a frozen tower; None = as configured.
         quantization: `none`, `int8` or `int4` for the linear layers of the language model.
@@ -40,13 +42,15 @@ def load_pretrained(
 
     Raises:
         CheckpointMismatch: if the source is not known or damaged, or its parts do not fit.
-        ConfigError: if an option cannot be used.
+        ConfigError: if an option cannot be used, or `last:` finds none.
 
     Example:
         model, processor = load_pretrained("outputs/demo_stage2_opt/export")
         print(model.caption(["picture.jpg"]), model.answer(["picture.jpg"], "what is on the left?"))
     """
     place = find_device(None if device is None else str(device))
+    if str(source).startswith("last:"):
+        source = find_export(str(source), "outputs", "source")
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found = open_pretrained(
         source,

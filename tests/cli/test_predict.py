@@ -83,6 +83,7 @@ def test_the_newest_export_of_a_recipe(
     monkeypatch.chdir(folder)
     main(["caption", "--model", "last:demo_stage2_opt", *SHORT, "a.png"])
     assert "model: outputs/demo_stage2_opt/today/export " in capsys.readouterr().err
+    assert load_pretrained("last:demo_stage2_opt")[0].source.startswith("outputs/demo_stage2_opt/today/export ")
 
 
 def test_output_goes_to_a_file_that_is_never_replaced_unasked(
