@@ -16,7 +16,7 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.predict_output import Bar
 from blip2_train.cli.pretrained import load_pretrained
-from blip2_train.cli.run_folder import find_export, logged_run
+from blip2_train.cli.run_folder import find_source, logged_run
 from blip2_train.cli.score_overview import print_closing, print_scores
 from blip2_train.cli.terminal import evaluation_from, run_command
 from blip2_train.data.text import clean_question
@@ -148,7 +148,7 @@ def _source(config: DictConfig, task: EvaluationTask) -> str:
         raise ConfigError(
             f"task {task.name} has no checkpoint: pass checkpoint=<export, Hugging Face folder or id, LAVIS file>"
         )
-    return find_export(named, config.paths.output_dir, "checkpoint") if named.startswith("last:") else str(named)
+    return find_source(str(named), config.paths.output_dir, "checkpoint")
 
 
 def _load(config: DictConfig, source: str, device: str) -> Blip2:

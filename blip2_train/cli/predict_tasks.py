@@ -17,7 +17,7 @@ from blip2_train.cli.predict_options import generation_of, lines_of
 from blip2_train.cli.predict_output import Bar, Results, new_file
 from blip2_train.cli.predict_pictures import BrokenPictures, PictureList, read_batches
 from blip2_train.cli.pretrained import load_pretrained
-from blip2_train.cli.run_folder import find_export
+from blip2_train.cli.run_folder import find_source
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -169,9 +169,8 @@ def _embed(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> Blip2:
-    named = options.model
     model, _ = load_pretrained(
-        find_export(named, "outputs", "--model") if named.startswith("last:") else named,
+        find_source(options.model, "outputs", "--model"),
         device=options.device,
         dtype=options.dtype,
         quantization=options.quantization,

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from blip2_train.checkpoints.pretrained import open_pretrained
-from blip2_train.cli.run_folder import find_export
+from blip2_train.cli.run_folder import find_source
 from blip2_train.data.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -49,8 +49,7 @@ def load_pretrained(
         print(model.caption(["picture.jpg"]), model.answer(["picture.jpg"], "what is on the left?"))
     """
     place = find_device(None if device is None else str(device))
-    if str(source).startswith("last:"):
-        source = find_export(str(source), "outputs", "source")
+    source = find_source(str(source), "outputs", "source")
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found = open_pretrained(
         source,

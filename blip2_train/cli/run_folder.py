@@ -70,6 +70,11 @@ def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
     return str(found[-1].parent)
 
 
+def find_source(named: str, output_dir: str, setting: str) -> str:
+    """As `find_export`, but what is not `last:<recipe>` stays as it is: models also come from files or the hub."""
+    return find_export(named, output_dir, setting) if named.startswith(_LAST) else named
+
+
 def logged_run(source: str) -> Path | None:
     """The run folder that `source` is or whose export it is, if metrics were logged there."""
     path = Path(source).expanduser()
