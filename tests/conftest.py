@@ -1,11 +1,13 @@
 """No network, no services, one thread and a fixed seed, here and in every process a test starts."""
 
 import copy
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 _INTERPRETER = str(Path(__file__).parent / "interpreter")
 _ROOT = str(Path(__file__).parent.parent)
@@ -25,7 +27,7 @@ os.environ.pop("BLIP2_TRACEBACK", None)
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from warm_process import serve_until_the_end  # noqa: E402
 
 from blip2_train.cli import compose  # noqa: E402
@@ -57,9 +59,21 @@ def fixed_seed() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def composed_once() -> Iterator[None]:
-    """Hydra puts together each choice of options once: hundreds of tests ask for the same few."""
+    """Hydra puts together each choice of options once: hundreds of tests ask for the same few.
+
+    Of those that are new most files are not: each text is parsed once.
+    """
     done: dict[tuple[str, ...], DictConfig] = {}
-    ask_hydra = compose._compose
+    parsed: dict[str, Any] = {}
+    ask_hydra, load = compose._compose, OmegaConf.load
+
+    def load_once(file: Any) -> Any:
+        if not isinstance(file, io.TextIOBase):
+            return load(file)
+        text = file.read()
+        if text not in parsed:
+            parsed[text] = load(io.StringIO(text))
+        return copy.deepcopy(parsed[text])
 
     def compose_once(root: str, choices: Sequence[str], folders: Sequence[Path], extra: Path | None) -> DictConfig:
         if extra is not None:  # a test's own folder of options, which it may change
@@ -69,9 +83,10 @@ def composed_once() -> Iterator[None]:
             done[asked] = ask_hydra(root, choices, folders, extra)
         return copy.deepcopy(done[asked])
 
-    compose._compose = compose_once
-    yield
-    compose._compose = ask_hydra
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "_compose", compose_once)
+        patch.setattr(OmegaConf, "load", load_once)
+        yield
 
 
 @pytest.fixture(scope="session")
