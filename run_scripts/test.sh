@@ -7,5 +7,9 @@ cd "$ROOT"
 unset PYTHONDONTWRITEBYTECODE  # the tests start many interpreters, and each would compile the project
 "$PYTHON" -m ruff check
 "$PYTHON" -m ruff format --check
-"$PYTHON" -m mypy
-"$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"  # whole files, in the order of tests/conftest.py
+types=$(mktemp)
+trap 'rm -f "$types"' EXIT
+"$PYTHON" -m mypy >"$types" 2>&1 &  # beside the tests, as one core is enough for it; what it found comes at the end
+"$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@" && tests=0 || tests=$?  # whole files, in the order of tests/conftest.py
+wait $! && found=0 || found=$?
+cat "$types"; exit $((tests ? tests : found))
