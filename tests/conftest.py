@@ -72,7 +72,8 @@ def composed_once() -> Iterator[None]:
             return load(file)
         text = file.read()
         if text not in parsed:
-            parsed[text] = load(io.StringIO(text))
+            file.seek(0)
+            parsed[text] = load(file)
         return copy.deepcopy(parsed[text])
 
     def compose_once(root: str, choices: Sequence[str], folders: Sequence[Path], extra: Path | None) -> DictConfig:
