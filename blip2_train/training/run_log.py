@@ -89,7 +89,13 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         {k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (int(k.rpartition("_r")[2]), k)
     )
     _, pairs = curve(rows, "val/pairs")
-    figure, axes = pyplot.subplots(1, len(chance) + bool(recalls), figsize=(4 * (len(chance) + 1), 3.2), squeeze=False)
+    width, height = 4 * (len(chance) + 1), 3.5
+    # Margins are given, as measuring every text for them takes as long as drawing.
+    margins = {"left": 0.7 / width, "right": 1 - (1.6 if recalls else 0.2) / width}
+    margins |= {"bottom": 0.5 / height, "top": 1 - 0.6 / height, "wspace": 0.28}
+    figure, axes = pyplot.subplots(
+        1, len(chance) + bool(recalls), figsize=(width, height), squeeze=False, gridspec_kw=margins
+    )
     for axis, (name, level) in zip(axes[0], chance.items(), strict=False):
         axis.plot(*curve(rows, f"train/{name}"), label="train", linewidth=1)
         axis.plot(*curve(rows, f"val/{name}"), label="held-out", marker="o", markersize=3)
@@ -97,16 +103,17 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         if name == "loss_itc" and pairs:
             held_out = math.log(pairs[-1])
             axis.axhline(held_out, color="tab:orange", linestyle="--", linewidth=1, label="chance, held-out")
-        axis.set(title=name.removeprefix("loss_").upper(), xlabel="optimiser step", ylabel="nats")
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_title(name.removeprefix("loss_").upper(), y=1.0)
+        axis.set(xlabel="optimiser step", ylabel="nats")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8)
     if recalls:
         for place, key in enumerate(recalls):
             style = f"C{place // 2}-" if "text_to_image" in key else f"C{place // 2}--"
             label = key.removeprefix("val/").replace("_to_", "→").replace("_r", " R@")
             axes[0][-1].plot(*curve(rows, key), style, marker="o", markersize=3, label=label)
-        axes[0][-1].set(title="held-out retrieval", xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
+        axes[0][-1].set_title("held-out retrieval", y=1.0)
+        axes[0][-1].set(xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
         axes[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-    figure.tight_layout()
     figure.savefig(folder / CURVES, dpi=110)
     pyplot.close(figure)
     return folder / CURVES
