@@ -193,7 +193,7 @@ def _refuse_derived(config: DictConfig, keys: frozenset[str]) -> None:
 
 def _read_by_others(config: DictConfig) -> set[str]:
     """Full paths that values of a configuration are made of: `data.source` if one is `${data.source}`."""
-    return set(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(config)))
+    return set(re.findall(r"\$\{([\w.]+)\}", str(OmegaConf.to_container(config))))
 
 
 def _resolve(node: Any) -> None:

@@ -52,6 +52,7 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
     keys: set[str] = set()
     choices: dict[str, str] = {}
     values: list[Override] = []
+    groups = [group for folder in folders for group in groups_in(folder)]
     for argument in arguments:
         override = parse_setting(argument)
         key = override.key_or_group
@@ -75,7 +76,6 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
         elif options(key.replace(".", "/"), folders) and "." in key:
             raise ConfigError(f"{key!r} is a group: write {key.replace('.', '/')}={argument.split('=', 1)[1]}")
         else:
-            groups = [group for folder in folders for group in groups_in(folder)]
             inner = next((group for group in groups if group.endswith(f"/{key}")), None)
             if "/" in key or inner:
                 raise no_such_group(key, groups if inner is None else [inner])
