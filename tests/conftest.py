@@ -1,13 +1,10 @@
 """No network, no services, one thread and a fixed seed, here and in every process a test starts."""
 
-import copy
-import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 _INTERPRETER = str(Path(__file__).parent / "interpreter")
 _ROOT = str(Path(__file__).parent.parent)
@@ -25,14 +22,13 @@ os.environ.update(
 os.environ.pop("BLIP2_TRACEBACK", None)
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
+from composed_once import compose_each_choice_once  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from warm_process import serve_until_the_end  # noqa: E402
 
-from blip2_train.cli import compose  # noqa: E402
 from blip2_train.data.prepare.engines import cores  # noqa: E402
 
+compose_each_choice_once()
 serve_until_the_end()
 
 
@@ -52,42 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> Iterator[None]:
+    import torch  # not above: the process that hands tests to the workers needs none of it
+
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def composed_once() -> Iterator[None]:
-    """Hydra puts together each choice of options once: hundreds of tests ask for the same few.
-
-    Of those that are new most files are not: each text is parsed once.
-    """
-    done: dict[tuple[str, ...], DictConfig] = {}
-    parsed: dict[str, Any] = {}
-    ask_hydra, load = compose._compose, OmegaConf.load
-
-    def load_once(file: Any) -> Any:
-        if not isinstance(file, io.TextIOBase):
-            return load(file)
-        text = file.read()
-        if text not in parsed:
-            file.seek(0)
-            parsed[text] = load(file)
-        return copy.deepcopy(parsed[text])
-
-    def compose_once(root: str, choices: Sequence[str], folders: Sequence[Path], extra: Path | None) -> DictConfig:
-        if extra is not None:  # a test's own folder of options, which it may change
-            return ask_hydra(root, choices, folders, extra)
-        asked = (root, *choices)
-        if asked not in done:
-            done[asked] = ask_hydra(root, choices, folders, extra)
-        return copy.deepcopy(done[asked])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compose, "_compose", compose_once)
-        patch.setattr(OmegaConf, "load", load_once)
-        yield
 
 
 @pytest.fixture(scope="session")

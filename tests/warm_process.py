@@ -30,6 +30,8 @@ from typing import Any
 
 LOADED = ("blip2_train.cli.run", "blip2_train.cli.evaluate", "blip2_train.training.lost_contact", "matplotlib.pyplot")
 HERE = Path(__file__).parent
+RUN = (__file__, "run")
+"""Python with this and a command does the same as with the command alone."""
 _MOST = 1 << 16
 """Bytes of a request at most."""
 _PLACE = "BLIP2_TEST_PROCESSES"
@@ -136,11 +138,14 @@ def _start(place: Path, other: bool) -> None:
     owner = place.parent.name.split("-")[1]
     command = [sys.executable, __file__, str(place), owner, str(its), *(reversed(LOADED) if other else LOADED)]
     environment = child_environment(PYTHONHASHSEED="2" if other else "1")
-    subprocess.Popen(command, env=environment, pass_fds=[its], stdin=subprocess.DEVNULL, start_new_session=True)
+    log = place.with_suffix(".log")  # of its own: whoever reads what this process writes waits until all have closed it
+    with log.open("w") as file:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+        subprocess.Popen(command, env=environment, pass_fds=[its], start_new_session=True, **streams)
     os.close(its)
     with os.fdopen(ready) as end:
         end.read()  # to its end, which comes when the other closes it
-    assert place.exists(), "the process that commands are forked from did not start"
+    assert place.exists(), f"the process that commands are forked from did not start: {log.read_text()}"
 
 
 def _welcome(place: Path, owner: int, ready: int) -> socket.socket:
@@ -189,12 +194,23 @@ def _warm_up(modules: Sequence[str]) -> None:
     """Load modules, Hydra's grammar and the fonts of a figure: half of what a tiny run would take."""
     for name in modules:
         importlib.import_module(name)
-    importlib.import_module("blip2_train").compose(["experiment=demo_stage1"])
+    importlib.import_module("composed_once").compose_each_choice_once()
+    for trainer in ("cpu", "ddp_cpu"):  # those of `tiny_run`; composing takes a fifth of such a run
+        choices = ["experiment=demo_stage1", "data=shards", f"trainer={trainer}"]
+        importlib.import_module("blip2_train").compose([*choices, "data.source=some"])
     importlib.import_module("matplotlib").use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
     figure, _ = pyplot.subplots()
     figure.tight_layout()
     pyplot.close(figure)
+
+
+def _run() -> int:
+    """Be, for a launcher that starts commands itself, the command that is forked elsewhere; its exit status."""
+    process = WarmProcess(sys.argv[2:], other=os.environ.get("RANK", "0") != "0")
+    for stream, text in zip((sys.stdout, sys.stderr), process.communicate(timeout=600), strict=True):
+        stream.write(text)
+    return process.returncode
 
 
 def _main() -> None:
@@ -213,4 +229,6 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        sys.exit(_run())
     _main()
