@@ -15,7 +15,7 @@ from blip2_train.data.emoji_scenes.world import ensure_world
 
 ROOT = Path(__file__).parents[2]
 CHANCE_R10 = 100 * 10 / 256
-SCENES = 3200
+WORLD = {"train_scenes": 3200, "val_scenes": 256, "test_scenes": 0, "nocaps_scenes": 0}
 
 
 def length(steps: int) -> list[str]:
@@ -27,7 +27,7 @@ def length(steps: int) -> list[str]:
 def train_together(folder: Path, runs: dict[str, list[str]]) -> dict[str, dict[str, float]]:
     """Run several commands at once, one thread each; results of each by name."""
     common = [str(ROOT / "scripts" / "train.py"), "trainer=cpu", "data.num_workers=0"]
-    common += [f"data.prepare.train_scenes={SCENES}", f"paths.data_dir={folder / 'data'}"]
+    common += [f"paths.data_dir={folder / 'data'}", *(f"data.prepare.{name}={count}" for name, count in WORLD.items())]
     processes = [
         WarmProcess([*common, *arguments, f"paths.run_dir={folder / name}"], XDG_CACHE_HOME=str(folder / "cache"))
         for name, arguments in runs.items()
@@ -42,7 +42,7 @@ def train_together(folder: Path, runs: dict[str, list[str]]) -> dict[str, dict[s
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the world, which the first runs would otherwise both write."""
     folder = tmp_path_factory.mktemp("learning")
-    ensure_world(folder / "data" / "emoji_scenes", train_scenes=SCENES)
+    ensure_world(folder / "data" / "emoji_scenes", **WORLD)
     return folder
 
 
@@ -76,7 +76,7 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
 def test_stage_2_needs_its_pictures(place: Path) -> None:
     """Bound: at most half the CIDEr. A caption that fits no picture in particular scores about 0.1 in this world."""
     common = ["experiment=demo_stage2_opt_instruct", "global_batch_size=16", "module.generation.num_beams=1"]
-    common += [*length(110), f"init_from={place / 'right'}"]
+    common += [*length(85), f"init_from={place / 'right'}"]
     found = train_together(place, {"right pictures": common, "others": [*common, "data.shuffle_captions=true"]})
     cider = {name: results["val/cider"] for name, results in found.items()}
     assert cider["others"] < 0.5 * cider["right pictures"], cider

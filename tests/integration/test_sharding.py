@@ -19,6 +19,7 @@ from training_process import start
 from blip2_train.errors import ConfigError
 from blip2_train.training.sharding import blocks_to_divide
 
+WORLD = {"train": 200, "val": 25, "test": 0, "nocaps": 0}
 EXACT = [case for case in CASES if case not in IN_16_BITS]
 
 
@@ -162,10 +163,11 @@ def test_what_cannot_be_divided_is_named() -> None:
 @pytest.mark.timeout(600)
 def test_the_command(tmp_path: Path) -> None:
     """A run of one process is taken up in its middle by two that divide the model, and ends alike."""
+    world = "".join(f"data.prepare.{split}_scenes={count} " for split, count in WORLD.items())
     small = (
         "experiment=demo_stage2_opt steps=4 global_batch_size=16 validate_every=3 checkpoint_every=2 log_every=1 "
-        "optim.warmup_steps=1 data.num_workers=0 data.prepare.train_scenes=200 data.validation_samples=25 "
-        f"data.eval_batch_size=16 init_from=null trainer=cpu paths.data_dir={tmp_path / 'data'}"
+        "optim.warmup_steps=1 data.num_workers=0 data.validation_samples=25 "
+        f"{world}data.eval_batch_size=16 init_from=null trainer=cpu paths.data_dir={tmp_path / 'data'}"
     ).split()
     one, two = (tmp_path / name for name in ("one", "two"))
     start(one, "callbacks.checkpoint.keep=2", f"paths.run_dir={one}", base=small, other=True)
