@@ -22,14 +22,14 @@ os.environ.update(
 os.environ.pop("BLIP2_TRACEBACK", None)
 
 import pytest  # noqa: E402
+import warm_process  # noqa: E402
 from composed_once import compose_each_choice_once  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
-from warm_process import serve_until_the_end  # noqa: E402
 
 from blip2_train.data.prepare.engines import cores  # noqa: E402
 
 compose_each_choice_once()
-serve_until_the_end()
+warm_process.serve_until_the_end()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -53,6 +53,13 @@ def fixed_seed() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
+
+
+@pytest.fixture
+def warm_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started with `sys.executable`, here and below, is forked from a process that has loaded everything."""
+    monkeypatch.setattr(sys, "executable", warm_process.warm_python())
+    monkeypatch.setenv(warm_process.PYTHON, warm_process.warm_python())
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import importlib
 import json
 import os
-import runpy
 import shutil
 import signal
 import socket
@@ -28,14 +26,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-LOADED = ("blip2_train.cli.run", "blip2_train.cli.evaluate", "blip2_train.training.lost_contact", "matplotlib.pyplot")
 HERE = Path(__file__).parent
-RUN = (__file__, "run")
-"""Python with this and a command does the same as with the command alone."""
-_MOST = 1 << 16
+MOST = 1 << 16
 """Bytes of a request at most."""
 _PLACE = "BLIP2_TEST_PROCESSES"
 """Variable with the folder in which the two processes are reached."""
+PYTHON = "BLIP2_TEST_PYTHON"
+"""Variable with what a forked process starts other Pythons with, see `warm_python`."""
+_PYTHON = sys.executable
+"""The real one: tests may put another name in its place."""
 _LOCK = threading.Lock()
 """Held while a request waits for its answer."""
 
@@ -45,6 +44,14 @@ def serve_until_the_end() -> None:
     if _PLACE not in os.environ:
         os.environ[_PLACE] = tempfile.mkdtemp(prefix=f"blip2-{os.getpid()}-")
         atexit.register(shutil.rmtree, os.environ[_PLACE], ignore_errors=True)
+        python = Path(warm_python())
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "$@"\n')
+        python.chmod(0o755)
+
+
+def warm_python() -> str:
+    """Path of a Python for those that start one themselves, which has its command forked as a `WarmProcess` is."""
+    return str(Path(os.environ[_PLACE]) / "python")
 
 
 def child_environment(**more: str) -> dict[str, str]:
@@ -79,11 +86,8 @@ class WarmProcess:
         if processes > 1:
             environments = [environments[0] | place for place in _places(processes)]
         asked = {"command": list(command), "folder": str(folder or "."), "environments": environments}
-        request = json.dumps(asked).encode()
-        assert len(request) < _MOST
         with _LOCK:
-            socket.send_fds(self._server, [request], [write for _, write in ends])
-            self.pid = int(self._server.recv(_MOST))
+            self.pid = _fork(self._server, asked, [write for _, write in ends])
         for _, write in ends:
             os.close(write)
         self._printed = [os.fdopen(read, encoding="utf-8") for read, _ in ends]
@@ -100,14 +104,12 @@ class WarmProcess:
         for end in self._printed:
             end.close()
         with _LOCK:
-            self._server.send(json.dumps({"wait": self.pid}).encode())
-            self.returncode = int(self._server.recv(_MOST))
+            self.returncode = _wait(self._server, self.pid)
         return output, errors
 
     def kill(self) -> None:
         """Kill it, and all that belongs to its group; one that has ended by itself stays as it ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        kill_group(self.pid)
 
 
 def _places(processes: int) -> list[dict[str, str]]:
@@ -132,11 +134,30 @@ def _server(other: bool) -> socket.socket:
     return way
 
 
+def _fork(server: socket.socket, asked: dict[str, Any], ends: Sequence[int]) -> int:
+    """The process that becomes what is asked, and writes to `ends`."""
+    request = json.dumps(asked).encode()
+    assert len(request) < MOST
+    socket.send_fds(server, [request], ends)
+    return int(server.recv(MOST))
+
+
+def _wait(server: socket.socket, process: int) -> int:
+    server.send(json.dumps({"wait": process}).encode())
+    return int(server.recv(MOST))
+
+
+def kill_group(process: int) -> None:
+    """Kill it with its group, if they still run."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+
+
 def _start(place: Path, other: bool) -> None:
     """Start one of the two, and wait until it can be reached."""
     ready, its = os.pipe()
     owner = place.parent.name.split("-")[1]
-    command = [sys.executable, __file__, str(place), owner, str(its), *(reversed(LOADED) if other else LOADED)]
+    command = [_PYTHON, str(HERE / "warm_server.py"), str(place), owner, str(its), str(int(other))]
     environment = child_environment(PYTHONHASHSEED="2" if other else "1")
     log = place.with_suffix(".log")  # of its own: whoever reads what this process writes waits until all have closed it
     with log.open("w") as file:
@@ -148,87 +169,24 @@ def _start(place: Path, other: bool) -> None:
     assert place.exists(), f"the process that commands are forked from did not start: {log.read_text()}"
 
 
-def _welcome(place: Path, owner: int, ready: int) -> socket.socket:
-    """Fork for each process that asks; in the new one, the way to who asked. Ends when the owner has."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(place))
-        door.listen()
-        os.close(ready)
-        door.settimeout(0.5)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                way, _ = door.accept()
-                if os.fork() == 0:
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    return way
-                way.close()
-            try:
-                os.kill(owner, 0)
-            except ProcessLookupError:
-                sys.exit()
-
-
-def _serve(way: socket.socket) -> dict[str, Any] | None:
-    """Fork at each request; in the new process, what it is to be, and None in the server once nobody asks any more."""
-    while True:
-        message, ends, *_ = socket.recv_fds(way, _MOST, 2)
-        if not message:
-            return None
-        request = json.loads(message)
-        if "wait" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-        elif (answer := os.fork()) == 0:
-            os.setsid()
-            for stream, end in zip((1, 2), ends, strict=True):
-                os.dup2(end, stream)
-        for end in ends:
-            os.close(end)
-        if answer == 0 and "command" in request:
-            way.close()
-            return dict(request)
-        way.send(str(answer).encode())
-
-
-def _warm_up(modules: Sequence[str]) -> None:
-    """Load modules, Hydra's grammar and the fonts of a figure: half of what a tiny run would take."""
-    for name in modules:
-        importlib.import_module(name)
-    importlib.import_module("composed_once").compose_each_choice_once()
-    for trainer in ("cpu", "ddp_cpu"):  # those of `tiny_run`; composing takes a fifth of such a run
-        choices = ["experiment=demo_stage1", "data=shards", f"trainer={trainer}"]
-        importlib.import_module("blip2_train").compose([*choices, "data.source=some"])
-    importlib.import_module("matplotlib").use("Agg")
-    pyplot = importlib.import_module("matplotlib.pyplot")
-    figure, _ = pyplot.subplots()
-    figure.tight_layout()
-    pyplot.close(figure)
-
-
-def _run() -> int:
-    """Be, for a launcher that starts commands itself, the command that is forked elsewhere; its exit status."""
-    process = WarmProcess(sys.argv[2:], other=os.environ.get("RANK", "0") != "0")
-    for stream, text in zip((sys.stdout, sys.stderr), process.communicate(timeout=600), strict=True):
-        stream.write(text)
-    return process.returncode
-
-
-def _main() -> None:
-    place, owner, ready, *modules = sys.argv[1:]
-    _warm_up(modules)
-    assert threading.active_count() == 1, "a forked process has only the thread that forked"
-    request = _serve(_welcome(Path(place), int(owner), int(ready)))
-    if request is not None:
-        first, *others = request["environments"]
-        os.environ.clear()
-        os.environ.update(next((place for place in others if os.fork() == 0), first))
-        os.chdir(request["folder"])
-        sys.argv[:] = request["command"]
-        sys.path[0] = str(Path(sys.argv[0]).parent)
-        runpy.run_path(sys.argv[0], run_name="__main__")
+def _be_python(arguments: list[str]) -> int:
+    """Have what Python is asked to run forked, pass signals on to it, and end as it does; its exit status."""
+    options = [flag for flag in arguments[:2] if flag in ("-u", "-P")]
+    command = arguments[len(options) :]
+    if command[0].startswith("-") and command[0] != "-m":
+        os.execv(_PYTHON, [_PYTHON, *arguments])
+    place = {"command": command, "options": options, "folder": os.getcwd(), "environments": [dict(os.environ)]}
+    server = _server(other=os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0")
+    process = _fork(server, place, [1, 2])
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda received, _: os.kill(process, received))
+    status = _wait(server, process)
+    if status < 0:
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "run":
-        sys.exit(_run())
-    _main()
+    sys.exit(_be_python(sys.argv[1:]))

@@ -12,6 +12,7 @@ from training_process import TORCHRUN, run_folder, start, write_data
 TWO = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=2", "trainer.strategy.patience=15")
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.parametrize(
     ("by", "words"),
     [

@@ -62,6 +62,7 @@ def samples(run: dict[str, Any]) -> list[int]:
     return [sum(len(json.loads(line)[1]) for line in file.read_text().splitlines()) for file in files]
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_one_after_the_other_and_one_fails(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = place / "nothing_here"
     record = sweep(place, *TWO, f"data.source={wrong},{place / 'shards'}", code=2)
@@ -85,6 +86,7 @@ def test_two_jobs_of_two_processes_make_two_run_folders(place: Path) -> None:
 
 
 @plugin
+@pytest.mark.usefixtures("warm_python")
 def test_a_slurm_job_that_is_interrupted_is_queued_again_and_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
