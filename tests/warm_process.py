@@ -1,5 +1,7 @@
 """Starts commands from a process that has loaded what they import, which takes far longer than a tiny run itself.
 
+What tests start themselves is a `WarmProcess`, what the code under test starts has the fixture `warm_python`.
+
 A command forked from it is a process of its own, as one that a shell starts; but all of them share one hash seed, and
 the order in which modules were loaded. So there are two such processes, which differ in both: what is compared with a
 run of one of them should itself come from the other. Both are started when they are first needed, serve all workers of
@@ -170,7 +172,13 @@ def _start(place: Path, other: bool) -> None:
 
 
 def _be_python(arguments: list[str]) -> int:
-    """Have what Python is asked to run forked, pass signals on to it, and end as it does; its exit status."""
+    """Have the script or module that Python is asked for forked, pass signals on to it, and end as it does.
+
+    Anything else is left to the real Python.
+
+    Returns:
+        The exit status.
+    """
     options = [flag for flag in arguments[:2] if flag in ("-u", "-P")]
     command = arguments[len(options) :]
     if command[0].startswith("-") and command[0] != "-m":

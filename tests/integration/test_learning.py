@@ -76,7 +76,7 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
 def test_stage_2_needs_its_pictures(place: Path) -> None:
     """Bound: at most half the CIDEr. A caption that fits no picture in particular scores about 0.1 in this world."""
     common = ["experiment=demo_stage2_opt_instruct", "global_batch_size=16", "module.generation.num_beams=1"]
-    common += [*length(85), f"init_from={place / 'right'}"]
+    common += [*length(110), f"init_from={place / 'right'}"]
     found = train_together(place, {"right pictures": common, "others": [*common, "data.shuffle_captions=true"]})
     cider = {name: results["val/cider"] for name, results in found.items()}
     assert cider["others"] < 0.5 * cider["right pictures"], cider
