@@ -17,11 +17,7 @@ from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 from warm_process import HERE, WarmProcess, child_environment
 
-TORCHRUN = (
-    str(Path(torch.distributed.__file__).parent / "run.py"),
-    "--local-addr=127.0.0.1",
-    "--shutdown-timeout=2",
-)
+TORCHRUN = ("-m", "torch.distributed.run", "--local-addr=127.0.0.1", "--shutdown-timeout=2")
 
 
 def write_data(folder: Path) -> Path:
@@ -53,7 +49,7 @@ def start(
         code: The exit status that is expected.
         processes: How many train together.
         other: For the run that others are compared with, see `warm_process`.
-        launcher: What starts it: `TORCHRUN` and its own options, or those of a new Python.
+        launcher: What starts it, as options of Python: `TORCHRUN` and its own. Others than `-m` start a new Python.
     """
     how: dict[str, Any] = {"processes": processes, "other": other, "launcher": launcher}
     process = begin(folder, *overrides, base=base, kill_at=kill_at, kill_by=kill_by, **how)
@@ -80,7 +76,7 @@ def begin(
     child, cache = str(HERE / "integration/training_child.py"), str(folder.parent / "cache")
     together = ("trainer=ddp_cpu", f"trainer.devices={processes}") if processes > 1 else ()
     command = [child, *(base or arguments(folder)), f"callbacks.record={record}", *together, *overrides]
-    if not launcher or launcher[0].endswith(".py"):
+    if not launcher or launcher[0] == "-m":
         return WarmProcess([*launcher, *command], processes, other, XDG_CACHE_HOME=cache)
     return subprocess.Popen(
         [sys.executable, *launcher, *command],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -31,6 +32,10 @@ from typing import Any
 HERE = Path(__file__).parent
 MOST = 1 << 16
 """Bytes of a request at most."""
+WAY = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+"""Kind of socket, on which a message arrives whole."""
+_WITH_PARENT = 1
+"""Linux's PR_SET_PDEATHSIG: the signal that a process gets when its parent has ended."""
 _PLACE = "BLIP2_TEST_PROCESSES"
 """Variable with the folder in which the two processes are reached."""
 PYTHON = "BLIP2_TEST_PYTHON"
@@ -63,10 +68,10 @@ def child_environment(**more: str) -> dict[str, str]:
 
 
 class WarmProcess:
-    """A Python script with its arguments, in a session of its own; what tests need of `subprocess.Popen`.
+    """A Python script or module with its arguments, in a session of its own; what tests need of `subprocess.Popen`.
 
     Args:
-        command: Path of the script, and its arguments.
+        command: Path of the script, or `-m` and the module, and its arguments.
         processes: How many are to run it together, as a launcher would start them; `pid` is the first of them, and the
             others belong to its process group.
         other: Fork from the other process that has loaded everything.
@@ -131,7 +136,7 @@ def _server(other: bool) -> socket.socket:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
             _start(place, other)
-    way = socket.socket(socket.AF_UNIX)
+    way = socket.socket(*WAY)
     way.connect(str(place))
     return way
 
@@ -150,9 +155,12 @@ def _wait(server: socket.socket, process: int) -> int:
 
 
 def kill_group(process: int) -> None:
-    """Kill it with its group, if they still run."""
-    with contextlib.suppress(ProcessLookupError):
+    """Kill it with its group, if they still run; alone if it has none yet."""
+    try:
         os.killpg(process, signal.SIGKILL)
+    except ProcessLookupError:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _start(place: Path, other: bool) -> None:
@@ -174,7 +182,8 @@ def _start(place: Path, other: bool) -> None:
 def _be_python(arguments: list[str]) -> int:
     """Have the script or module that Python is asked for forked, pass signals on to it, and end as it does.
 
-    Anything else is left to the real Python.
+    It ends with who started it, and the forked process with it. Anything else is left to the real Python. What a
+    process has beside arguments, folder, environment and output (limits, ignored signals, input) is not passed on.
 
     Returns:
         The exit status.
@@ -183,11 +192,17 @@ def _be_python(arguments: list[str]) -> int:
     command = arguments[len(options) :]
     if command[0].startswith("-") and command[0] != "-m":
         os.execv(_PYTHON, [_PYTHON, *arguments])
+    ctypes.CDLL(None).prctl(_WITH_PARENT, signal.SIGKILL)
     place = {"command": command, "options": options, "folder": os.getcwd(), "environments": [dict(os.environ)]}
     server = _server(other=os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0")
     process = _fork(server, place, [1, 2])
+
+    def pass_on(received: int, _: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, received)
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda received, _: os.kill(process, received))
+        signal.signal(number, pass_on)
     status = _wait(server, process)
     if status < 0:
         if -status != signal.SIGKILL:

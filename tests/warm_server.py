@@ -12,12 +12,13 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
-from warm_process import MOST, PYTHON, kill_group
+from warm_process import MOST, PYTHON, WAY, kill_group
 
 LOADED = ("blip2_train.cli.run", "blip2_train.cli.evaluate", "blip2_train.training.lost_contact", "matplotlib.pyplot")
 
@@ -25,7 +26,7 @@ LOADED = ("blip2_train.cli.run", "blip2_train.cli.evaluate", "blip2_train.traini
 def _welcome(place: Path, owner: int, ready: int) -> socket.socket:
     """Fork for each process that asks; in the new one, the way to who asked. Ends when the owner has."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as door:
+    with socket.socket(*WAY) as door:
         door.bind(str(place))
         door.listen()
         os.close(ready)
@@ -40,17 +41,21 @@ def _welcome(place: Path, owner: int, ready: int) -> socket.socket:
             try:
                 os.kill(owner, 0)
             except ProcessLookupError:
-                sys.exit()
+                os._exit(0)
 
 
 def _serve(way: socket.socket) -> dict[str, Any] | None:
     """Fork at each request; in the new process, what it is to be, and None in the server once nobody asks any more.
 
-    What runs then is killed: a launcher that kills its processes kills those that only wait for the real ones.
+    When the connection closes, what was started over it and not waited for is killed: killing a stand-in kills the real
+    process.
     """
     running = set()
     while True:
-        message, ends, *_ = socket.recv_fds(way, MOST, 2)
+        try:
+            message, ends, *_ = socket.recv_fds(way, MOST, 2)
+        except ConnectionError:
+            message = b""
         if not message:
             for process in running:
                 kill_group(process)
@@ -74,7 +79,8 @@ def _serve(way: socket.socket) -> dict[str, Any] | None:
             return dict(request)
         if "command" in request:
             running.add(answer)
-        way.send(str(answer).encode())
+        with contextlib.suppress(ConnectionError):
+            way.send(str(answer).encode())
 
 
 def _warm_up(modules: Sequence[str]) -> None:
@@ -97,14 +103,15 @@ def _main() -> None:
     _warm_up(LOADED[::-1] if int(other) else LOADED)
     assert threading.active_count() == 1, "a forked process has only the thread that forked"
     request = _serve(_welcome(Path(place), int(owner), int(ready)))
-    if request is not None:
-        first, *others = request["environments"]
-        os.environ.clear()
-        os.environ.update(next((place for place in others if os.fork() == 0), first))
-        os.chdir(request["folder"])
-        _fork_servers_of_readers()
-        sys.executable = os.environ.get(PYTHON, sys.executable)
-        _become(request["command"], request.get("options", []))
+    if request is None:
+        os._exit(0)  # at once: taking down all that is loaded takes a second
+    first, *others = request["environments"]
+    os.environ.clear()
+    os.environ.update(next((place for place in others if os.fork() == 0), first))
+    os.chdir(request["folder"])
+    _fork_servers_of_readers()
+    sys.executable = os.environ.get(PYTHON, sys.executable)
+    _become(request["command"], request.get("options", []))
 
 
 def _become(command: list[str], options: Sequence[str]) -> None:
@@ -120,22 +127,29 @@ def _become(command: list[str], options: Sequence[str]) -> None:
 
 
 def _fork_servers_of_readers() -> None:
-    """Fork what multiprocessing forks readers from, too: started anew, it would load the same once more."""
+    """Fork what multiprocessing forks readers from, too: started anew, it would load the same once more.
+
+    Not from a process with several threads, of which one may hold a lock.
+    """
     start: Any = util.spawnv_passfds
 
     def fork(python: bytes, arguments: Sequence[bytes | str], ends: Sequence[int]) -> int:
         code = os.fsdecode(arguments[-1])
-        if "forkserver" not in code:
+        if "forkserver" not in code or len(os.listdir("/proc/self/task")) > 1:
             return int(start(python, arguments, ends))
+        sys.stdout.flush()
         process = os.fork()
         if process == 0:
+            for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *ends}:
+                with contextlib.suppress(OSError):
+                    os.close(number)
             try:
-                for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *ends}:
-                    with contextlib.suppress(OSError):
-                        os.close(number)
                 exec(code)
-            finally:
+            except SystemExit:
                 os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
         return process
 
     util.spawnv_passfds = fork

@@ -19,7 +19,7 @@ from training_process import start
 from blip2_train.errors import ConfigError
 from blip2_train.training.sharding import blocks_to_divide
 
-WORLD = {"train": 200, "val": 25, "test": 0, "nocaps": 0}
+WORLD = {"train": 200, "val": 50, "test": 0, "nocaps": 0}
 EXACT = [case for case in CASES if case not in IN_16_BITS]
 
 

@@ -14,7 +14,7 @@ RUN = ("trainer=ddp_cpu", "data.num_workers=0")
 @pytest.mark.usefixtures("warm_python")
 def test_two_nodes_train_to_the_losses_of_one(tmp_path: Path) -> None:
     place = write_data(tmp_path)
-    start(place / "one", *RUN, processes=2)
+    start(place / "one", *RUN, processes=2, other=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"
