@@ -12,7 +12,8 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
 
 DECODER_START = "[DEC]"
-_FILES = ("vocab.txt", "tokenizer.json", "*_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_VOCABULARIES = ("vocab.txt", "tokenizer.json")
 _NEEDED = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 
 
@@ -58,10 +59,15 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
     return tokenizer
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the vocabulary of a tokenizer."""
+    return any((folder / name).is_file() for name in _VOCABULARIES)
+
+
 def _fetched(name: str) -> Path:
     """The folder of a tokenizer of the hub; `from_pretrained` would make an empty one of an id that cannot be had."""
     try:
-        return fetch_files(name, _FILES)
+        return fetch_files(name, TOKENIZER_FILES)
     except CheckpointMismatch as error:
         raise CheckpointMismatch(f"tokenizer: {error} with vocab.txt") from error
 

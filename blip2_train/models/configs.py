@@ -9,6 +9,20 @@ import torch
 
 from blip2_train.errors import ConfigError
 
+ACTIVATIONS = (
+    "gelu",
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "gelu_fast",
+    "gelu_python",
+    "quick_gelu",
+    "relu",
+    "silu",
+    "swish",
+    "mish",
+    "tanh",
+)
+"""Functions of a Q-Former's feed-forward blocks, by the names that transformers gives them; none has parameters."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -67,6 +81,11 @@ class QFormerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    """Function of the feed-forward blocks and of the prediction head; `gelu` is the exact one."""
+    fold_token_type: bool = False
+    """Add BERT's embedding of segment 0 to its positions, so that a text pass computes what BERT computes; the original
+    drops it."""
     initializer_range: float = 0.02
     """Standard deviation of fresh weights. What a layer passes on grows with its square root of width, so a narrow
     Q-Former needs more."""
@@ -74,7 +93,9 @@ class QFormerConfig:
     """Size E of the shared space of the contrastive loss."""
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
+        if self.hidden_act not in ACTIVATIONS:
+            raise ConfigError(f"hidden_act {self.hidden_act!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
+        if self.num_heads < 1 or self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
         for name in (
             "num_layers",

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import ACT2FN
 
 from blip2_train.models.attention import Attention, ResidualOutput, layer_memories
 from blip2_train.models.configs import QFormerConfig
@@ -30,15 +31,17 @@ class QFormerOutput(NamedTuple):
 
 
 class Intermediate(nn.Module):
-    """First half of a feed-forward block, with the exact GELU."""
+    """First half of a feed-forward block."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str = "gelu") -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[hidden_act]
 
     def forward(self, states: Tensor) -> Tensor:
         """`(…, D)` to `(…, F)`."""
-        return F.gelu(self.dense(states))
+        activated: Tensor = self.activation(self.dense(states))
+        return activated
 
 
 class QFormerLayer(nn.Module):
@@ -61,9 +64,9 @@ class QFormerLayer(nn.Module):
         self.attention = attention(size)
         self.crossattention = attention(image_width) if reads_images else None
         if text_branch:
-            self.intermediate = Intermediate(size, inner)
+            self.intermediate = Intermediate(size, inner, config.hidden_act)
             self.output = ResidualOutput(inner, size, config.dropout, eps)
-        self.intermediate_query = Intermediate(size, inner)
+        self.intermediate_query = Intermediate(size, inner, config.hidden_act)
         self.output_query = ResidualOutput(inner, size, config.dropout, eps)
 
     def forward(
@@ -192,11 +195,12 @@ class LanguageModellingHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.activation = ACT2FN[config.hidden_act]
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
         """`(…, D)` states and `(V, D)` embeddings to `(…, V)` logits."""
-        return F.linear(self.LayerNorm(F.gelu(self.dense(states))), word_embeddings, self.bias)
+        return F.linear(self.LayerNorm(self.activation(self.dense(states))), word_embeddings, self.bias)
 
 
 def initialise_like_bert(module: nn.Module, std: float = 0.02) -> None:

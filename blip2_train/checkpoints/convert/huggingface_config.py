@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, Blip2Config, PretrainedConfig
 
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import ACTIVATIONS
 
 MAX_TEXT_LENGTH = 32
 """Tokens per text of the released code."""
@@ -70,7 +71,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dic
         CheckpointMismatch: if it is one that is not known here.
     """
     qformer = config.qformer_config
-    _only(qformer.hidden_act == "gelu", place, f"its Q-Former computes {qformer.hidden_act!r} instead of 'gelu'")
+    _only(qformer.hidden_act in ACTIVATIONS, place, f"its Q-Former computes {qformer.hidden_act!r}, not known here")
     retrieval = "itm_head.weight" in state
     description: dict[str, Any] = {
         "kind": "ImageTextModel" if retrieval else "GenerativeModel",
@@ -88,6 +89,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dic
             "dropout": float(qformer.hidden_dropout_prob),
             "attention_dropout": float(qformer.attention_probs_dropout_prob),
             "layer_norm_eps": float(qformer.layer_norm_eps),
+            "hidden_act": qformer.hidden_act,
             "feature_size": config.image_text_hidden_size,
         },
     }

@@ -59,6 +59,7 @@ def describe_qformer(config: QFormerConfig, *, reads_text: bool) -> dict[str, An
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.hidden_act,
         "use_qformer_text_input": reads_text,
     }
 

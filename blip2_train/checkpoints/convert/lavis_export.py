@@ -31,6 +31,8 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
     """
     tower = model.vision_model.tower
     state = model.state_dict()
+    if (act := model.qformer_config.hidden_act) != "gelu":
+        raise CheckpointMismatch(f"LAVIS's Q-Former computes the exact GELU, this one {act!r}; choose another format")
     clip = "vision_model.tower.norm_pre.weight" in state
     if with_tower and not clip and getattr(tower.blocks[0].attn, "q_bias", None) is None:
         raise CheckpointMismatch(

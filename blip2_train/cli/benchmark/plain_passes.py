@@ -101,7 +101,7 @@ class PlainPasses:
     def vocabulary_logits(self, states: Tensor) -> Tensor:
         """`(…, D)` to `(…, V)`, by BERT's head with the word embeddings as output matrix."""
         head = self.model.lm_head
-        changed = layer_norm(head.LayerNorm, F.gelu(linear(head.dense, states)))
+        changed = layer_norm(head.LayerNorm, head.activation(linear(head.dense, states)))
         return F.linear(changed, self.model.embeddings.word_embeddings.weight, head.bias)
 
     def _attention(
@@ -130,7 +130,7 @@ class PlainPasses:
         return self._residual(part.output, joined, states), own
 
     def _feed_forward(self, first: Intermediate, second: ResidualOutput, states: Tensor) -> Tensor:
-        return self._residual(second, F.gelu(linear(first.dense, states)), states)
+        return self._residual(second, first.activation(linear(first.dense, states)), states)
 
     def _residual(self, part: ResidualOutput, values: Tensor, residual: Tensor) -> Tensor:
         return layer_norm(part.LayerNorm, self._dropout(linear(part.dense, values), self.settings.dropout) + residual)

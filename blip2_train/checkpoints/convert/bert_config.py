@@ -1,0 +1,125 @@
+"""What a BERT checkpoint says of itself: the sizes and choices of a Q-Former that starts from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import BertConfig
+
+from blip2_train.checkpoints.files import WEIGHT_FILES
+from blip2_train.data.tokenizers import TOKENIZER_FILES, has_tokenizer, load_qformer_tokenizer
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.hub import fetch_files
+from blip2_train.models.configs import ACTIVATIONS
+
+CONFIG = "config.json"
+_COUNTS = {
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+}
+_INSTEAD = {"blip-2": "; a BLIP-2 is continued with init_from", "blip": "; give a plain BERT"}
+
+
+def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, Any]:
+    """The fields of `QFormerConfig` that a BERT checkpoint fixes, from its `config.json` and its tokenizer.
+
+    Args:
+        weights: A folder, a weight file, or a hub id, of which only `config.json` and the tokenizer are fetched.
+        tokenizer: Folder or hub id of the tokenizer that is used; None = the one beside the weights.
+
+    Returns:
+        `hidden_size`, `num_layers`, `num_heads`, `intermediate_size`, `max_positions`, `hidden_act`, `layer_norm_eps`,
+        and `vocab_size`: the tokens of the tokenizer with `[DEC]`, or, where no tokenizer is known, the rows of the
+        word embeddings and one. A file or folder without `config.json` fixes no more than its tokenizer does.
+
+    Raises:
+        CheckpointMismatch: if nothing is there, it is of another kind of model, or its values cannot be used.
+    """
+    path = local_bert(weights)
+    if path is None:
+        try:
+            path = fetch_files(weights, [CONFIG, *TOKENIZER_FILES])
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"BERT weights: {error}, or say weights: random") from error
+    if not path.exists():
+        raise CheckpointMismatch(f"there is no weight file {path}; check the path, or say weights: random")
+    folder = path if path.is_dir() else path.parent if path.name in WEIGHT_FILES else None
+    if folder is None:
+        return {} if tokenizer is None else {"vocab_size": len(load_qformer_tokenizer(tokenizer))}
+    beside = str(folder) if has_tokenizer(folder) else None
+    known = tokenizer if tokenizer is not None else beside
+    tokens = None if known is None else len(load_qformer_tokenizer(known))
+    found = _read(folder / CONFIG, weights) if (folder / CONFIG).is_file() else {}
+    rows = found.pop("rows", None)
+    if tokens is not None and rows is not None and tokens - 1 > rows:
+        raise CheckpointMismatch(
+            f"the tokenizer {known} has {tokens - 1} tokens, BERT weights from {weights} know only {rows} "
+            f"({CONFIG}: vocab_size); give the tokenizer that belongs to the weights"
+        )
+    words = tokens if tokens is not None else None if rows is None else rows + 1
+    return found if words is None else {**found, "vocab_size": words}
+
+
+def local_bert(weights: str) -> Path | None:
+    """The local folder or file that `weights` stands for, whether it is there or not; None for a hub id."""
+    path = Path(weights).expanduser()
+    if path.exists() or path.suffix in (".safetensors", ".bin", ".pt", ".pth") or weights.startswith((".", "/", "~")):
+        return path
+    return None
+
+
+def _read(file: Path, weights: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointMismatch(f"{file} cannot be read ({type(error).__name__}); download it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointMismatch(f"{file} is no configuration of a model; download it again")
+    _refuse_others(content, file, weights)
+    values = {**BertConfig().to_dict(), **content}
+    found: dict[str, Any] = {name: _count(values, key, file) for name, key in _COUNTS.items()}
+    if found["hidden_size"] % found["num_heads"]:
+        raise CheckpointMismatch(
+            f"{file}: hidden_size {found['hidden_size']} is not divisible by num_attention_heads {found['num_heads']}"
+        )
+    act, eps = values["hidden_act"], values["layer_norm_eps"]
+    if act not in ACTIVATIONS:
+        raise CheckpointMismatch(
+            f"{file}: hidden_act is {act!r}; the Q-Former computes one of {', '.join(ACTIVATIONS)}"
+        )
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not math.isfinite(eps) or eps <= 0:
+        raise CheckpointMismatch(f"{file}: layer_norm_eps is {eps!r}, a positive number is needed")
+    rows = _count(values, "vocab_size", file)
+    return {**found, "hidden_act": act, "layer_norm_eps": float(eps), "rows": rows}
+
+
+def _refuse_others(content: Mapping[str, Any], file: Path, weights: str) -> None:
+    """Refuse what is no BERT, by what it calls itself; configurations older than `model_type` have only BERT's keys."""
+    kind = content.get("model_type")
+    if kind is None and "num_attention_heads" not in content:
+        raise CheckpointMismatch(f"{file} is no configuration of BERT: it has neither model_type nor its sizes")
+    if kind not in (None, BertConfig.model_type):
+        raise CheckpointMismatch(
+            f"{weights} is a model of type {kind!r} ({CONFIG}: model_type), the Q-Former starts from 'bert' "
+            f"only{_INSTEAD.get(str(kind), '')}"
+        )
+    positions = content.get("position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise CheckpointMismatch(
+            f"{weights} has position embeddings of type {positions!r}, the Q-Former learned ones ('absolute'); give "
+            "another BERT"
+        )
+
+
+def _count(values: Mapping[str, Any], key: str, file: Path) -> int:
+    value = values[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointMismatch(f"{file}: {key} is {value!r}, a whole number from 1 is needed")
+    return value

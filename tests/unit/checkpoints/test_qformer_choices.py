@@ -1,0 +1,61 @@
+"""Activation and eps of a Q-Former survive description and conversion, or the format refuses them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from foreign_models import DEMO, WORDS, stir
+from tiny import qformer_config, vision_config
+from transformers import Blip2ForImageTextRetrieval
+
+from blip2_train.checkpoints.architecture import build_model, describe_model
+from blip2_train.checkpoints.convert.huggingface import SIDE, converted_manifest
+from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.convert.lavis_export import write_lavis
+from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.data.processor import Processor
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.image_text import ImageTextModel
+
+
+def model_with_relu() -> ImageTextModel:
+    config = qformer_config(vocab_size=WORDS, hidden_act="relu", layer_norm_eps=1e-6, fold_token_type=True)
+    model = ImageTextModel(vision_config(), config)
+    stir(model, 0.2)
+    return model.eval()
+
+
+def test_transformers_computes_the_same_and_reads_back_the_same(tmp_path: Path) -> None:
+    model = model_with_relu()
+    tokens = load_qformer_tokenizer(str(DEMO / "bert"))
+    processor = Processor(image_size=32, max_text_length=16, text_tokenizer=tokens)
+    write_huggingface(tmp_path / "there", model, processor, converted_manifest(True, "a test"))
+    shutil.rmtree(tmp_path / "there" / SIDE)
+    theirs: Any = Blip2ForImageTextRetrieval.from_pretrained(tmp_path / "there").eval()
+    back: Any = open_pretrained(tmp_path / "there").model
+    assert (back.qformer_config.hidden_act, back.qformer_config.layer_norm_eps) == ("relu", 1e-6)
+    pixels, ids = torch.randn(2, 3, 32, 32), torch.randint(5, WORDS - 1, (2, 7))
+    marked = torch.cat([torch.full((2, 4), theirs.config.image_token_index), ids], dim=1)  # one for each query
+    with torch.no_grad():
+        scores = theirs(pixels, marked, torch.ones_like(marked), use_image_text_matching_head=True).logits_per_image
+        ours = back.match([back.encode_image(pixels).memory], ids, torch.ones_like(ids, dtype=torch.bool))
+    torch.testing.assert_close(ours, scores, rtol=1e-4, atol=1e-5)
+
+
+def test_the_original_release_cannot_hold_another_activation(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMismatch, match="exact GELU, this one 'relu'"):
+        write_lavis(
+            tmp_path / "x.pth", model_with_relu(), with_tower=False, manifest=converted_manifest(True, "a test")
+        )
+
+
+def test_descriptions_hold_the_choices_and_older_ones_lack_them() -> None:
+    description = describe_model(model_with_relu())
+    again = build_model(description).qformer_config
+    assert (again.hidden_act, again.fold_token_type) == ("relu", True)
+    old = {key: value for key, value in description["qformer"].items() if key not in ("hidden_act", "fold_token_type")}
+    again = build_model({**description, "qformer": old}).qformer_config
+    assert (again.hidden_act, again.fold_token_type) == ("gelu", False)
