@@ -13,6 +13,7 @@ from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.models.configs import LanguageModelConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -29,10 +30,18 @@ def write_exports(folder: Path) -> dict[str, str]:
     )
     bert = load_qformer_tokenizer(str(ASSETS / "bert"))
     stage1 = ImageTextModel(vision, qformer_config(vocab_size=len(bert)))
-    found = {"stage1": export(folder / "stage1", stage1, "stage1", Processor(image_size=96, max_text_length=16), bert)}
+    found = {
+        "stage1": export(
+            folder / "stage1",
+            stage1,
+            "stage1",
+            Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=96, max_text_length=16),
+            bert,
+        )
+    }
     for kind, end in (("opt", "\n"), ("t5", None)):
         model = GenerativeModel(vision, qformer_config(), LanguageModelConfig(name=str(ASSETS / kind), end_token=end))
-        processor = Processor(image_size=96, max_text_length=16, prompt="a photo of")
+        processor = Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=96, max_text_length=16, prompt="a photo of")
         tokenizer = LanguageTokenizer(
             str(ASSETS / kind), padding_side="left", encoder_decoder=kind == "t5", end_token=end
         )

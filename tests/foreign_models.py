@@ -27,6 +27,7 @@ from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -61,8 +62,8 @@ def stir(model: nn.Module, scale: float) -> None:
 def our_model(kind: str, vision: dict[str, Any] | None = None, **language: Any) -> tuple[AnyModel, Processor, Manifest]:
     """A model of ours (`opt`, `t5` or `retrieval`) with random weights and the demo's tokenizer."""
     torch.manual_seed(0)
-    tower = vision_config(**(vision or {}))
-    about: dict[str, Any] = {"image_size": tower.image_size, "max_text_length": 16}
+    tower = vision_config(**({"mean": CLIP_MEAN, "std": CLIP_STD} | (vision or {})))
+    about: dict[str, Any] = {"image_size": tower.image_size, "max_text_length": 16, "mean": CLIP_MEAN, "std": CLIP_STD}
     model: AnyModel
     if kind == "retrieval":
         model = ImageTextModel(tower, qformer_config(vocab_size=WORDS))

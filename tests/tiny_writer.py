@@ -13,6 +13,7 @@ from tiny_generation import ARCHITECTURES, generative_model
 
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.processor import Processor
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.evaluation.inference import Blip2
 
 ASSETS = Path(__file__).parents[1] / "blip2_train/assets/demo"
@@ -50,4 +51,9 @@ def writer(family: str, prompt: str = "", **language: Any) -> Blip2:
         with torch.no_grad():
             for layer in network.language_model.model.decoder.layers:
                 layer.encoder_attn.out_proj.weight.mul_(30.0)
-    return Blip2(network, Processor(image_size=32, max_text_length=16, language_tokenizer=tokenizer, prompt=prompt))
+    return Blip2(
+        network,
+        Processor(
+            mean=CLIP_MEAN, std=CLIP_STD, image_size=32, max_text_length=16, language_tokenizer=tokenizer, prompt=prompt
+        ),
+    )

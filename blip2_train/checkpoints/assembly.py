@@ -41,7 +41,7 @@ class FoundWeights:
     place: str
     """Path or hub id."""
     description: dict[str, Any]
-    """The model, as `build_model` reads it."""
+    """The model, as `build_model` reads it; the tower's mean and std are those of `processor`."""
     state: State
     """Weights under this project's names."""
     processor: dict[str, Any]
@@ -64,6 +64,8 @@ class FoundWeights:
     """Which of the parts that are frozen in training the file holds itself."""
 
     def __post_init__(self) -> None:
+        read = {name: self.processor[name] for name in ("mean", "std") if self.processor.get(name) is not None}
+        self.description = {**self.description, "vision": {**self.description.get("vision", {}), **read}}
         self.held = frozenset(part for part in FROZEN_PARTS if any(name.startswith(f"{part}.") for name in self.state))
 
     @property

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from blip2_train.cli.check_report import broken_lines, caption_lines, contents_table, copy_lines, sample_lines, show
 from blip2_train.cli.compose import instantiate
+from blip2_train.cli.run_data import make_data
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.inspection import Inspection, copies, inspect_samples
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     quiet_libraries()
-    data: ImageTextDataModule = instantiate(OmegaConf.merge(config.data, {"rejected_list": None}))
+    data = make_data(config, rejected_list=None)
     data.prepare_data()
     data.setup()
     console = Console(width=max(WIDTH, Console().width))

@@ -26,6 +26,7 @@ from blip2_train.cli.overrides import (
 )
 from blip2_train.cli.run_config import EvaluationConfig, RunConfig
 from blip2_train.cli.strict_keys import Findings, check_values, unknown_key, walk_names
+from blip2_train.cli.tower_normalisation import fill_in_normalisation
 from blip2_train.errors import Blip2TrainError, ConfigError
 
 _PACKAGE = Path(blip2_train.__file__).parent
@@ -98,6 +99,7 @@ def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Pat
     _refuse_unknown(findings, asked, folders)
     _refuse_missing(findings, asked.experiment)
     _resolve(config)
+    fill_in_normalisation(config)
     for path in variables:
         _drop(config, path)
     check_values("", OmegaConf.to_container(config), schema)

@@ -19,6 +19,7 @@ from blip2_train.checkpoints.files import checkpoint_weights, read_training_stat
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
+from blip2_train.cli.run_data import make_data
 from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
 from blip2_train.data.holdout import validation_problem
 from blip2_train.distributed import gather_objects
@@ -98,7 +99,7 @@ def build(config: DictConfig, show: bool = False) -> Run:
     """Build model, data, objective and trainer of a configuration, load initial weights, and say what will happen."""
     folder = Path(config.paths.run_dir)
     seed_everything(config.seed)
-    data: ImageTextDataModule = instantiate(config.data)
+    data = make_data(config)
     model = instantiate(config.model)
     module: TrainingModule = instantiate(
         config.module,

@@ -15,7 +15,7 @@ from blip2_train.data.language_tokenizer import AnsweringTokenizer, LanguageToke
 from blip2_train.data.pictures import decode_picture, upright_rgb
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.text import clean_caption
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform
+from blip2_train.data.transforms import EvalTransform
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.questions import TextTokens
 
@@ -36,8 +36,10 @@ class Processor:
     """Pixels per side of the square input."""
     max_text_length: int
     """Tokens per text in training, with the first and the last."""
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
+    mean: tuple[float, ...]
+    """What is subtracted per channel, of values in 0 … 1: as in training."""
+    std: tuple[float, ...]
+    """What is divided by after that."""
     text_tokenizer: Any = None
     """The Q-Former's, as `load_qformer_tokenizer` gives it, of models that read texts without a language model."""
     language_tokenizer: LanguageTokenizer | None = None

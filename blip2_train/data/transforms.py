@@ -34,7 +34,7 @@ class EvalTransform:
     Source: `blip_image_eval` of BLIP-2's released code.
     """
 
-    def __init__(self, image_size: int, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> None:
+    def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         if image_size < 1:
             raise ConfigError(f"image_size must be positive, got {image_size}")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -71,8 +71,8 @@ class TrainTransform(EvalTransform):
     def __init__(
         self,
         image_size: int,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
+        mean: Sequence[float],
+        std: Sequence[float],
         crop_scale: Sequence[float] = (0.5, 1.0),
         crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip: float = 0.5,

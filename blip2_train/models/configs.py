@@ -44,10 +44,22 @@ class VisionConfig:
     """`float32`, `float16` or `bfloat16`; only float32 when trained."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass (for trained towers)."""
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] | None = None
     """Arguments for timm that change the architecture (`embed_dim`, `depth`, `num_heads`, `patch_size`, …)."""
+    mean: tuple[float, ...] | None = None
+    """What is subtracted from each channel of pixel values in 0 … 1; None = the tower's own
+    (`vision_tower.normalisation`)."""
+    std: tuple[float, ...] | None = None
+    """What each channel is divided by after that; None = the tower's own."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "overrides", dict(self.overrides or {}))  # so that it is never None
+        for name in ("mean", "std"):
+            if (numbers := getattr(self, name)) is None:
+                continue
+            if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
+                raise ConfigError(f"vision {name} needs three numbers, std positive; got {list(numbers)}")
+            object.__setattr__(self, name, tuple(map(float, numbers)))
         if self.dtype not in DTYPES:
             raise ConfigError(f"vision dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         if not self.frozen and self.dtype != "float32":

@@ -5,6 +5,8 @@ Shape letters: B batch, P patches with the class token, Dv width.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import DTYPES, VisionConfig
 from blip2_train.models.freezing import freeze
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_alone import get_pretrained_cfg, resolve_data_config, timm
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -26,6 +28,73 @@ class _WithoutValues(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixel values in 0 … 1, that a tower was trained with.
+
+    What the configuration states comes first; then what timm wrote beside a local weight file (`config.json`); then
+    timm's pretrained configuration of the name, its tag included. No weights are built or fetched.
+
+    Raises:
+        ConfigError: if timm does not know the name or its tag, or a `config.json` of timm's cannot be read.
+
+    Source: `timm.data.resolve_model_data_config`.
+    """
+    if config.mean is not None and config.std is not None:
+        return config.mean, config.std
+    known = _beside_weights(config.weights) or _pretrained_config(config.name)
+    found = resolve_data_config(pretrained_cfg=known)
+    return config.mean or tuple(found["mean"]), config.std or tuple(found["std"])
+
+
+def _pretrained_config(name: str) -> dict[str, Any]:
+    architecture, _, tag = name.partition(".")
+    _require_known(architecture)
+    try:
+        found = get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+        raise ConfigError(
+            f"timm's {architecture} has no weights with the tag {tag!r}; it has {', '.join(tags) or 'none'}"
+        ) from error
+    return {"architecture": architecture, **(found.to_dict() if found else {})}
+
+
+def _beside_weights(weights: str) -> dict[str, Any] | None:
+    """What timm says of weights that it saved to a folder; None = it says nothing."""
+    if weights in ("timm", "random"):
+        return None
+    place = Path(weights).expanduser()
+    path = (place if place.is_dir() else place.parent) / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "architecture" not in content:
+            return None  # not timm's
+        about = content.get("pretrained_cfg", content)
+        return {name: _three(about[name]) for name in ("mean", "std") if about.get(name) is not None} or None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}, which timm wrote beside the vision weights, cannot be read ({error}); mend it, or set "
+            "model.vision.mean and model.vision.std"
+        ) from error
+
+
+def _three(numbers: Any) -> tuple[float, ...]:
+    if len(numbers) != 3:
+        raise ValueError(f"three numbers are needed, got {numbers}")
+    return tuple(map(float, numbers))
+
+
+def _require_known(architecture: str) -> None:
+    if not timm.is_model(architecture):
+        close = timm.list_models(f"*{architecture[:8]}*")[:3]
+        raise ConfigError(
+            f"timm has no model {architecture!r}"
+            + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
+        )
+
+
 def create_timm_tower(config: VisionConfig) -> Any:
     """The whole timm model of a configuration, with random weights.
 
@@ -33,16 +102,11 @@ def create_timm_tower(config: VisionConfig) -> Any:
         ConfigError: if timm does not know the name or an override, or the model is no vision transformer.
     """
     architecture = config.name.split(".")[0]
-    if not timm.is_model(architecture):
-        close = timm.list_models(f"*{architecture[:8]}*")[:3]
-        raise ConfigError(
-            f"timm has no model {architecture!r}"
-            + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
-        )
+    _require_known(architecture)
     try:
         with _WithoutValues():
             tower = timm.create_model(
-                architecture, pretrained=False, num_classes=0, img_size=config.image_size, **config.overrides
+                architecture, pretrained=False, num_classes=0, img_size=config.image_size, **(config.overrides or {})
             )
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"timm cannot build {architecture!r} with {config.overrides}: {error}") from error

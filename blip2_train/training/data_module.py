@@ -18,7 +18,7 @@ from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.data.stream import EvaluationItems, TrainingStream
 from blip2_train.data.training_source import TrainingSource, open_training_sources
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, EvalTransform, TrainTransform
+from blip2_train.data.transforms import EvalTransform, TrainTransform
 from blip2_train.errors import ConfigError
 from blip2_train.types import Batch, Collator
 
@@ -43,8 +43,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         captions_per_image: validation items per picture.
         accumulate: micro-batches per optimiser step and process.
         eval_batch_size: samples per process and validation batch.
-        mean: per channel, of values in 0 … 1.
-        std: per channel.
+        mean: per channel, of values in 0 … 1: the vision tower's (`vision_tower.normalisation`).
+        std: per channel, likewise.
         crop_scale: smallest and largest share of the area that a training crop covers.
         crop_ratio: smallest and largest width / height of a training crop.
         flip: probability of a horizontal flip in training.
@@ -76,8 +76,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         captions_per_image: int = 1,
         accumulate: int = 1,
         eval_batch_size: int = 64,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         crop_scale: Sequence[float] = (0.5, 1.0),
         crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
@@ -93,6 +93,11 @@ class ImageTextDataModule(lightning.LightningDataModule):
         super().__init__()
         if not sources:
             raise ConfigError("data.sources is empty: name at least one source")
+        if mean is None or std is None:
+            raise ConfigError(
+                "data: mean and std of pixel values are not known; they are the vision tower's: give those of "
+                "vision_tower.normalisation(VisionConfig(…))"
+            )
         numbers = {"steps": steps, "eval_batch_size": eval_batch_size, "captions_per_image": captions_per_image}
         for name, number in numbers.items():
             if number < 1:

@@ -28,7 +28,7 @@ from blip2_train.data.prepare import journal
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.stream import TrainingStream
 from blip2_train.data.training_source import TrainingSource
-from blip2_train.data.transforms import TrainTransform
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
 from blip2_train.errors import ConfigError
 
 QUICK = ["captions=3", "max_new_tokens=5", "batch_size=4", "samples_per_shard=5", "duplicates=keep", "device=cpu"]
@@ -96,7 +96,7 @@ def test_the_best_captions_come_first_and_training_draws_one(
     assert {"a dog", "a big dog"} <= set(every["captions"]) and "A DOG." not in every["captions"]
     shards = ShardSource(str(folder), "made")
     part = TrainingSource(source=shards, weight=1, held_out=np.zeros(0, np.int64))
-    stream = TrainingStream([part], TrainTransform(12), 0)
+    stream = TrainingStream([part], TrainTransform(12, CLIP_MEAN, CLIP_STD), 0)
     drawn = {item.sample_id for item in map(stream.__getitem__, range(140))}
     pairs = sum(len(record["captions"]) for record in made)
     assert len(drawn) > 0.9 * pairs > 20

@@ -23,6 +23,7 @@ from blip2_train.cli.predict_pictures import PictureList, read_batches
 from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.processor import Processor
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import ConfigError
 
 ASSETS = Path(__file__).parents[2] / "blip2_train/assets/demo"
@@ -237,7 +238,7 @@ def test_no_more_pictures_than_two_batches_are_held(folder: Path) -> None:
             taken.append(path)
             yield path
 
-    batches = read_batches(counted(), Processor(image_size=8, max_text_length=4), 4)
+    batches = read_batches(counted(), Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=8, max_text_length=4), 4)
     for number, batch in enumerate(batches):
         assert len(batch) == (4 if number < 12 else 2)
         assert len(taken) <= 4 * (number + 2)

@@ -8,6 +8,7 @@ from tiny import image_text_model
 
 from blip2_train.data.collate import load_image_text_collator
 from blip2_train.data.source_config import SourceConfig
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import build_adamw, parameter_groups, set_learning_rate
@@ -22,7 +23,8 @@ def test_a_bare_loop_trains_stage_1(tmp_path: Path, monkeypatch) -> None:  # typ
     data = ImageTextDataModule(
         sources=[SourceConfig(path=str(write_shards(tmp_path / "shards", [8])))],
         collator=collator,
-        image_size=32, global_batch_size=8, steps=60, seed=0, holdout=0, flip=0.0, num_workers=0,
+        image_size=32, mean=CLIP_MEAN, std=CLIP_STD, global_batch_size=8, steps=60,
+        seed=0, holdout=0, flip=0.0, num_workers=0,
     )  # fmt: skip
     data.prepare_data()
     data.setup()

@@ -11,7 +11,7 @@ MODULES = sorted((ROOT / "blip2_train").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 SHELL = sorted((ROOT / "run_scripts").rglob("*.sh"))
 SAYS_NOTHING = re.compile(r"(^|_)(utils?|helpers?|common|misc|managers?|handlers?)(_|$)|^base_")
-LONGEST = 250
+LONGEST = 400
 
 
 def relative(paths: list[Path]) -> list[str]:

@@ -56,7 +56,7 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
 def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:
     find_hub(config.name)
     try:
-        model = timm.create_model(config.name, pretrained=True, num_classes=0, **config.overrides)
+        model = timm.create_model(config.name, pretrained=True, num_classes=0, **(config.overrides or {}))
     except Exception as error:
         raise CheckpointMismatch(
             f"timm could not fetch {config.name!r} ({type(error).__name__}: {' '.join(str(error).split())[:120]}); "

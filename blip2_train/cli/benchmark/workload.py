@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from blip2_train.cli.benchmark.options import BenchmarkOptions
 from blip2_train.cli.compose import instantiate
+from blip2_train.cli.run_data import make_data
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.types import Batch
@@ -45,7 +45,7 @@ def tower_config(config: DictConfig, options: BenchmarkOptions) -> VisionConfig:
     if options.device == "cpu":
         vision = replace(vision, dtype="float32")
     if not options.vision:
-        vision = replace(vision, overrides={**vision.overrides, "depth": vision.dropped_blocks + 1})
+        vision = replace(vision, overrides={**(vision.overrides or {}), "depth": vision.dropped_blocks + 1})
     return vision
 
 
@@ -88,7 +88,7 @@ def batch_source(config: DictConfig, options: BenchmarkOptions, make: MakeBatch)
 
 
 def _loaded(config: DictConfig) -> Iterator[Batch]:
-    data: Any = instantiate(config.data)
+    data = make_data(config)
     data.prepare_data()
     data.setup("fit")
     while True:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from blip2_train.cli.check_report import broken_lines
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.doctor.findings import OK, PROBLEM, WARNING, Finding, attempt
 from blip2_train.cli.overview import size_text
+from blip2_train.cli.run_data import make_data
 from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.inspection import inspect_samples
 from blip2_train.data.source_config import open_source
@@ -89,7 +90,6 @@ def _examine_source(node: Any, tolerated: float) -> list[Finding]:
 
 
 def _module(config: DictConfig) -> ImageTextDataModule:
-    alone = {"rejected_list": None, "num_workers": 0, "global_batch_size": SHOWN, "accumulate": 1}
-    module: ImageTextDataModule = instantiate(OmegaConf.merge(config.data, alone))
+    module = make_data(config, rejected_list=None, num_workers=0, global_batch_size=SHOWN, accumulate=1)
     module.setup()
     return module

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from blip2_train.cli.compose import compose, instantiate
+from blip2_train.cli.compose import compose
 from blip2_train.cli.kill_test.moments import draw_moments
 from blip2_train.cli.kill_test.options import SYNTAX, KillOptions, read_options
 from blip2_train.cli.kill_test.parts import Trial, run_elastic, run_killed, run_settings, run_whole
 from blip2_train.cli.kill_test.report import show, write_record
+from blip2_train.cli.run_data import make_data
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.batch_sampler import BatchShape
 from blip2_train.errors import ConfigError
@@ -75,7 +76,7 @@ def _plan(options: KillOptions) -> Trial:
 
 
 def _samples_per_epoch(config: DictConfig) -> int:
-    data = instantiate(config.data)
+    data = make_data(config)
     data.prepare_data()
     data.setup()
     if len(data.sources) != 1:

@@ -22,6 +22,7 @@ from blip2_train.checkpoints.initial_weights import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli.compose import compose, instantiate
 from blip2_train.data.processor import Processor
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.vision_tower import VisionTower
@@ -171,7 +172,7 @@ def lavis_file(tmp_path: Path, kind: str, vision: dict[str, Any], with_tower: bo
     model, _, manifest = our_model(kind, vision)
     if kind != "retrieval":
         load_language_model(model)
-    processor = Processor(image_size=model.vision_config.image_size, max_text_length=16)
+    processor = Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=model.vision_config.image_size, max_text_length=16)
     complete = complete_manifest(manifest, model, processor)
     for part in ("vision", "language"):
         if part in complete.architecture:

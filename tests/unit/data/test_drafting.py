@@ -12,13 +12,13 @@ from shard_files import encode
 from blip2_train.cli.benchmark.loader.photographs import photographs
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.transforms import CLIP_STD, DRAFT_TOLERANCE, TrainTransform
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, DRAFT_TOLERANCE, TrainTransform
 
 SIDE = 48
 
 
 def _pixels(content: bytes, seed: int, **options: object) -> torch.Tensor:
-    return TrainTransform(SIDE, **options).from_file(content, torch.Generator().manual_seed(seed))
+    return TrainTransform(SIDE, CLIP_MEAN, CLIP_STD, **options).from_file(content, torch.Generator().manual_seed(seed))
 
 
 def _levels(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -10,6 +10,7 @@ from PIL import Image
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.processor import Processor, listed, open_picture
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import ConfigError, ShardError
 
 SIZE = 20
@@ -25,6 +26,8 @@ def processor(root: Path) -> Processor:
     assets = root / "blip2_train/assets/demo"
     return Processor(
         image_size=SIZE,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
         max_text_length=8,
         text_tokenizer=load_qformer_tokenizer(str(assets / "bert")),
         language_tokenizer=LanguageTokenizer(

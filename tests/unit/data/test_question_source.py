@@ -18,7 +18,7 @@ from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source_config import open_source
 from blip2_train.data.stream import EvaluationItems, TrainingStream
 from blip2_train.data.training_source import TrainingSource
-from blip2_train.data.transforms import TrainTransform
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.questions import QuestionSample
 
@@ -38,7 +38,7 @@ def opened(folder: Path, **changes: Any) -> QuestionSource:
 
 def stream(folder: Path, seed: int = 0) -> TrainingStream:
     part = TrainingSource(source=opened(folder), weight=1, held_out=NOBODY)
-    return TrainingStream([part], TrainTransform(8), seed)
+    return TrainingStream([part], TrainTransform(8, CLIP_MEAN, CLIP_STD), seed)
 
 
 def test_a_sample_is_a_question_with_one_of_its_answers(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_controls_leave_only_guessing(folder: Path) -> None:
         assert other.image_id != asked.image_id and silent.image_id == asked.image_id
         assert silent.question == "?" and silent.picture == asked.picture and silent.captions == asked.captions
     assert len({source.fingerprint() for source in (right, shuffled, blank)}) == 3
-    items = EvaluationItems([(blank, np.arange(3))], TrainTransform(8))
+    items = EvaluationItems([(blank, np.arange(3))], TrainTransform(8, CLIP_MEAN, CLIP_STD))
     assert isinstance(items[0], QuestionSample) and items[0].question == "?"
 
 

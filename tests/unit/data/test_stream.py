@@ -17,7 +17,7 @@ from blip2_train.data.holdout import choose_held_out, evenly_chosen
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.stream import EvaluationItems, TrainingStream
 from blip2_train.data.training_source import TrainingSource
-from blip2_train.data.transforms import TrainTransform
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
 from blip2_train.errors import ConfigError, ShardError
 
 NOBODY = np.empty(0, dtype=np.int64)
@@ -46,7 +46,7 @@ def test_every_sample_once_per_epoch_and_epochs_differ(tmp_path: Path) -> None:
 def test_a_sample_is_a_function_of_seed_and_position(tmp_path: Path) -> None:
     source = _open(write_shards(tmp_path, [9, 9]))
     part = TrainingSource(source=source, weight=1, held_out=NOBODY)
-    first, second, other = (TrainingStream([part], TrainTransform(12), seed) for seed in (5, 5, 6))
+    first, second, other = (TrainingStream([part], TrainTransform(12, CLIP_MEAN, CLIP_STD), seed) for seed in (5, 5, 6))
     backwards = {position: second[position] for position in reversed(range(30))}
     for position in range(30):
         assert torch.equal(first[position].pixel_values, backwards[position].pixel_values)
@@ -58,7 +58,7 @@ def test_crops_depend_on_seed_and_position(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
     write_tar(tmp_path / "0.tar", [("a.png", encode(noise, "PNG")), ("a.txt", "noise")])
     part = TrainingSource(source=_open(tmp_path), weight=1, held_out=NOBODY)
-    first, second, other = (TrainingStream([part], TrainTransform(12), seed) for seed in (5, 5, 6))
+    first, second, other = (TrainingStream([part], TrainTransform(12, CLIP_MEAN, CLIP_STD), seed) for seed in (5, 5, 6))
     for position in range(5):
         assert torch.equal(first[position].pixel_values, second[position].pixel_values)
         assert not torch.equal(first[position].pixel_values, first[position + 1].pixel_values)

@@ -28,11 +28,11 @@ def test_evaluation_resizes_to_a_square_without_keeping_the_ratio() -> None:
             v2.Normalize(CLIP_MEAN, CLIP_STD),
         ]
     )
-    assert torch.equal(EvalTransform(32)(image, _generator(0)), reference(image))
+    assert torch.equal(EvalTransform(32, CLIP_MEAN, CLIP_STD)(image, _generator(0)), reference(image))
 
 
 def test_training_is_a_function_of_the_generator_alone() -> None:
-    transform, image = TrainTransform(16), _noise(50, 40)
+    transform, image = TrainTransform(16, CLIP_MEAN, CLIP_STD), _noise(50, 40)
     torch.manual_seed(1)
     first = transform(image, _generator(5))
     torch.manual_seed(2)
@@ -44,7 +44,7 @@ def test_training_is_a_function_of_the_generator_alone() -> None:
 
 
 def test_crops_have_the_asked_area_ratio_and_spread() -> None:
-    transform, generator = TrainTransform(16), _generator(0)
+    transform, generator = TrainTransform(16, CLIP_MEAN, CLIP_STD), _generator(0)
     crops = [transform._crop(400, 300, generator) for _ in range(2000)]
     top, left, height, width = (np.array(column) for column in zip(*crops, strict=True))
     area, ratio = height * width / 120_000, width / height
@@ -60,7 +60,7 @@ def test_crops_have_the_asked_area_ratio_and_spread() -> None:
 
 
 def test_crop_and_resize_equal_torchvisions() -> None:
-    image, transform = _noise(64, 48), TrainTransform(16, flip=0.0)
+    image, transform = _noise(64, 48), TrainTransform(16, CLIP_MEAN, CLIP_STD, flip=0.0)
     crop = transform._crop(64, 48, _generator(3))
     resized = v2.functional.resized_crop(image, *crop, [16, 16], InterpolationMode.BICUBIC)
     pixels = v2.functional.to_dtype(v2.functional.to_image(resized), torch.float32, scale=True)
@@ -71,9 +71,11 @@ def test_crop_and_resize_equal_torchvisions() -> None:
 def test_flips() -> None:
     image = _noise(20, 20)
     whole = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
-    straight = TrainTransform(20, **whole, flip=0.0)(image, _generator(0))
-    assert torch.equal(TrainTransform(20, **whole, flip=1.0)(image, _generator(0)), straight.flip(-1))
-    generator, transform = _generator(1), TrainTransform(20, **whole)
+    straight = TrainTransform(20, CLIP_MEAN, CLIP_STD, **whole, flip=0.0)(image, _generator(0))
+    assert torch.equal(
+        TrainTransform(20, CLIP_MEAN, CLIP_STD, **whole, flip=1.0)(image, _generator(0)), straight.flip(-1)
+    )
+    generator, transform = _generator(1), TrainTransform(20, CLIP_MEAN, CLIP_STD, **whole)
     flips = sum(not torch.equal(transform(image, generator), straight) for _ in range(400))
     assert abs(flips - 200) < 4 * 10
 
@@ -81,8 +83,8 @@ def test_flips() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
 def test_odd_shapes(size: tuple[int, int]) -> None:
     for seed in range(20):
-        assert TrainTransform(8)(_noise(*size), _generator(seed)).shape == (3, 8, 8)
-    assert EvalTransform(8)(_noise(*size), _generator(0)).shape == (3, 8, 8)
+        assert TrainTransform(8, CLIP_MEAN, CLIP_STD)(_noise(*size), _generator(seed)).shape == (3, 8, 8)
+    assert EvalTransform(8, CLIP_MEAN, CLIP_STD)(_noise(*size), _generator(0)).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +94,4 @@ def test_odd_shapes(size: tuple[int, int]) -> None:
 )  # fmt: skip
 def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        TrainTransform(**({"image_size": 8} | wrong))
+        TrainTransform(**({"image_size": 8, "mean": CLIP_MEAN, "std": CLIP_STD} | wrong))

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.writing import PromptTooLong
@@ -29,7 +30,11 @@ def reader() -> Blip2:
     """A random image-text model."""
     tokenizer = load_qformer_tokenizer(str(ASSETS / "bert"))
     network = image_text_model(vocab_size=len(tokenizer))
-    return Blip2(network, Processor(image_size=32, max_text_length=16, text_tokenizer=tokenizer), "tiny")
+    return Blip2(
+        network,
+        Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=32, max_text_length=16, text_tokenizer=tokenizer),
+        "tiny",
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

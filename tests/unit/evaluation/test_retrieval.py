@@ -13,6 +13,7 @@ from torch import Tensor
 from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
@@ -27,7 +28,9 @@ WORDS = "a cat dog apple car on red blue green ground two three fish and with so
 def model() -> Blip2:
     tokenizer = load_qformer_tokenizer(BERT)
     network = image_text_model(vocab_size=len(tokenizer))
-    return Blip2(network, Processor(image_size=32, max_text_length=12, text_tokenizer=tokenizer))
+    return Blip2(
+        network, Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=32, max_text_length=12, text_tokenizer=tokenizer)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from shard_files import sample, write_shards, write_tar, write_tokenizer, write_
 from blip2_train import distributed
 from blip2_train.data.collate import ImageTextCollator, load_image_text_collator
 from blip2_train.data.source_config import SourceConfig
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.types import ImageTextBatch
@@ -34,6 +35,8 @@ def _module(folder: Path, **changes: Any) -> ImageTextDataModule:
         "sources": [SourceConfig(path=str(folder), name="set")],
         "collator": _collator(folder),
         "image_size": 16,
+        "mean": CLIP_MEAN,
+        "std": CLIP_STD,
         "global_batch_size": 8,
         "steps": 10,
         "seed": 3,
@@ -258,8 +261,9 @@ def _fit(folder: Path, keep: Path, resume: Path | None = None) -> _Recorder:
         accumulate_grad_batches=2, val_check_interval=4, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     module = ImageTextDataModule(
-        sources=[SourceConfig(path=str(folder))], collator=_collator(folder, 32), image_size=16,
-        global_batch_size=8, steps=10, seed=3, num_workers=0, accumulate=2, shuffle_block=4, shuffle_window=16,
+        sources=[SourceConfig(path=str(folder))], collator=_collator(folder, 32), image_size=16, mean=CLIP_MEAN,
+        std=CLIP_STD, global_batch_size=8, steps=10, seed=3, num_workers=0, accumulate=2,
+        shuffle_block=4, shuffle_window=16,
     )  # fmt: skip
     recorder = _Recorder()
     trainer.fit(recorder, module, ckpt_path=resume, weights_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 from blip2_train.cli.benchmark.loader.options import LoaderOptions
 from blip2_train.data.collate import load_image_text_collator
 from blip2_train.data.source_config import SourceConfig
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.training.data_module import ImageTextDataModule
 
 _TEXT_LENGTH = 32
@@ -21,6 +22,8 @@ def open_data(source: SourceConfig, options: LoaderOptions, steps: int, **settin
         "sources": [source],
         "collator": load_image_text_collator(tokenizer=tokenizer, max_text_length=_TEXT_LENGTH),
         "image_size": options.image_size,
+        "mean": CLIP_MEAN,
+        "std": CLIP_STD,
         "global_batch_size": options.batch_size,
         "steps": steps,
         "seed": 0,
