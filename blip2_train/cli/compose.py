@@ -26,7 +26,6 @@ from blip2_train.cli.overrides import (
 )
 from blip2_train.cli.run_config import EvaluationConfig, RunConfig
 from blip2_train.cli.strict_keys import Findings, check_values, unknown_key, walk_names
-from blip2_train.cli.tower_normalisation import fill_in_normalisation
 from blip2_train.errors import Blip2TrainError, ConfigError
 
 _PACKAGE = Path(blip2_train.__file__).parent
@@ -99,6 +98,8 @@ def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Pat
     _refuse_unknown(findings, asked, folders)
     _refuse_missing(findings, asked.experiment)
     _resolve(config)
+    from blip2_train.cli.tower_normalisation import fill_in_normalisation  # needs torch, which help and lists do not
+
     fill_in_normalisation(config)
     for path in variables:
         _drop(config, path)
