@@ -1,4 +1,4 @@
-"""To a folder that transformers loads as its own BLIP-2: weights, configuration, processor, model card.
+"""To a folder that transformers, 4.57 or 5, loads as its own BLIP-2: weights, configuration, processor, model card.
 
 What transformers cannot hold goes to a folder beside the weights, so that nothing is lost on the way back.
 """
@@ -6,6 +6,7 @@ What transformers cannot hold goes to a folder beside the weights, so that nothi
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.model_card import model_card
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.checkpoints.convert.text_tokenizer import IMAGE_TOKEN
+from blip2_train.checkpoints.convert.transformers4 import difference_from_4, make_readable
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch
@@ -37,6 +39,7 @@ from blip2_train.models.image_text import ImageTextModel
 
 SHARD_SIZE = "5GB"
 """Largest file of weights."""
+_log = logging.getLogger(__name__)
 
 
 def write_huggingface(
@@ -75,6 +78,9 @@ def write_huggingface(
     if isinstance(model, GenerativeModel):
         GenerationConfig.from_model_config(settings.text_config).save_pretrained(folder)
     reading.save_pretrained(folder)
+    if isinstance(model, GenerativeModel) and (other := difference_from_4(model.language_model.config.model_type)):
+        _log.warning("%s: %s", folder, other)
+    make_readable(folder, reading.tokenizer, untied_head=_has_own_head(model))
     beside = {"query_tokens": model.query_tokens.detach(), **extra}
     write_export(folder / SIDE, beside, config, processor.tokenizer, complete_manifest(manifest, model, processor))
     kept = sorted(extra)
@@ -109,6 +115,13 @@ def _vocabulary_names(model: GenerativeModel) -> list[str]:
     wanted = {id(tensor) for tensor in rows if tensor is not None}
     named = model.language_model.named_parameters()
     return [f"language_model.{name}" for name, parameter in named if id(parameter) in wanted]
+
+
+def _has_own_head(model: AnyModel) -> bool:
+    """Whether the language model's vocabulary head is another tensor than its embeddings."""
+    if not isinstance(model, GenerativeModel):
+        return False
+    return model.output_layer()[0] is not model.language_model.get_input_embeddings().weight
 
 
 def _ties(model: GenerativeModel) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from blip2_train.checkpoints.architecture import AnyModel
+from blip2_train.checkpoints.convert.transformers4 import difference_from_4
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.processor import Processor
 from blip2_train.models.generative import GenerativeModel
@@ -158,6 +159,8 @@ def _limitations(model: AnyModel, beside: Sequence[str]) -> list[str]:
     if isinstance(model, GenerativeModel):
         language = _short(model.language_config.name)
         lines.append(f"It writes no better than `{language}`, and in no other languages.")
+        if difference := difference_from_4(model.language_model.config.model_type):
+            lines.append(difference)
     if beside:
         lines.append(
             "transformers does not load the Q-Former's own prediction head and the temperature of the contrastive "
