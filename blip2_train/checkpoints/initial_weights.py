@@ -20,7 +20,7 @@ from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_r
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
 from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.hub import find_hub
+from blip2_train.language_files import locate_language_model
 from blip2_train.models.configs import DTYPES, AdapterConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -138,11 +138,12 @@ def load_language_model(model: GenerativeModel) -> LoadReport:
     config = model.language_config
     architecture = language_model_architecture(config)
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
-    find_hub(config.name)
+    place = locate_language_model(config.name)
     try:
         both: Any = family.from_pretrained(
-            config.name,
+            place,
             config=architecture,
+            trust_remote_code=False,
             dtype=DTYPES[config.dtype],
             output_loading_info=True,
             **loading_options(config.quantization),

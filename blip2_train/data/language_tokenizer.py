@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.hub import find_hub
+from blip2_train.language_files import GENERATION_CONFIG, locate_language_model, stated_tokens
 from blip2_train.questions import TextTokens
 
 QUESTIONS = "questions"
@@ -23,17 +24,21 @@ QUESTIONS = "questions"
 class LanguageTokenizer:
     """Texts of a language model as rows of ids, without any state that one use could leave for the next.
 
+    Start, end and padding that are not given are the model's own: of its tokenizer, then of the configuration files
+    beside it. Without a padding token, the end token pads: padding is known by its place, never by its id.
+
     Args:
         name: Folder or hub id.
         padding_side: `right` in training, `left` for prompts; two uses, two objects.
         start_token: What every text begins with; None = what the tokenizer itself puts in front (nothing for T5).
-        end_token: What every text ends with; None = the tokenizer's own end token.
-        pad_token: What rows are filled up with; None = the tokenizer's own. Padding is masked, so any token will do.
+        end_token: What every text ends with, which is what training teaches; None = the tokenizer's own end token.
+            Generation stops at every end that the model's files list, if this is among them; else at this alone.
+        pad_token: What rows are filled up with; None = the model's own.
         encoder_decoder: Whether the model has an encoder, whose input ends with the end token, also a prompt.
 
     Raises:
         CheckpointMismatch: if there is no such tokenizer.
-        ConfigError: if a token is unknown or missing.
+        ConfigError: if a token is unknown, there is no end token, or texts would start with the model's end token.
     """
 
     def __init__(
@@ -47,16 +52,39 @@ class LanguageTokenizer:
         pad_token: str | None = None,
     ) -> None:
         self.name, self.padding_side, self.encoder_decoder = name, padding_side, encoder_decoder
-        self.tokenizer = _load(name)
-        self.end_id = self._one_id("end_token", end_token, self.tokenizer.eos_token_id)
-        self.pad_id = self._one_id("pad_token", pad_token, self.tokenizer.pad_token_id)
+        place = _locate(name)
+        self.tokenizer, stated = _load(place, name), stated_tokens(place)
+        own_ends = [end for end in (self.tokenizer.eos_token_id, *stated.ends) if end is not None]
+        self.end_id = self._one_id("end_token", end_token, own_ends)
+        listed = own_ends if end_token is None else stated.ends if self.end_id in stated.ends else ()
+        self._other_ends = [end for end in dict.fromkeys(listed) if end != self.end_id]
+        pads = [pad for pad in stated.pads if pad < len(self.tokenizer)]
+        own_pads = [pad for pad in (self.tokenizer.pad_token_id, *pads, self.end_id) if pad is not None]
+        self.pad_id = self._one_id("pad_token", pad_token, own_pads)
+        self.start_ids = self._own_start()
         if start_token is not None:
-            self.start_ids = [self._one_id("start_token", start_token, None)]
-        else:
-            self.start_ids = [] if encoder_decoder else self._own_start()
+            start = self._one_id("start_token", start_token, [])
+            conventional = start in (self.tokenizer.bos_token_id, *self.start_ids, *stated.starts)
+            if start in (self.end_id, *own_ends) and not conventional:
+                raise ConfigError(
+                    f"model.language.start_token {start_token!r} is what ends the texts of {name}, and nothing that "
+                    "its tokenizer starts them with; leave start_token out (null) for the model's own start"
+                )
+            self.start_ids = [start]
 
     def __len__(self) -> int:
         return len(self.tokenizer)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Every end at which generation stops, the one that is taught first."""
+        return [self.end_id, *self._other_ends]
+
+    @property
+    def generation_tokens(self) -> dict[str, Any]:
+        """What `GenerativeModel.generate` has to know of tokens: ends, padding, the start of a decoder's text."""
+        start = self.start_ids if self.encoder_decoder else []
+        return {"eos_token_id": self.end_ids, "pad_token_id": self.pad_id, "decoder_start": start}
 
     def padding_on(self, side: Literal["left", "right"]) -> Self:
         """Another object for the same tokenizer that pads on `side`."""
@@ -97,13 +125,14 @@ class LanguageTokenizer:
     def continuations(self, prompt: str, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts, each with the end token, as they stand behind any prompt that ends as this one does."""
         if self.encoder_decoder:
-            return [[*self.words(text), self.end_id] for text in texts]
+            return [[*self.words(text), self.end_id] for text in texts]  # behind `start_ids`
         whole = (self.training_text(prompt, text, sys.maxsize) for text in texts)
         return [ids[front:] for ids, front in whole]
 
     def finished(self, text: str, max_length: int) -> list[int]:
-        """A text and the end token, in at most `max_length` tokens."""
-        return [*self.words(text)[: max_length - 1], self.end_id]
+        """Start, text and end token of one side of an encoder-decoder, in at most `max_length` tokens."""
+        room = max(0, max_length - len(self.start_ids) - 1)
+        return [*self.start_ids, *self.words(text)[:room], self.end_id]
 
     def padded(self, rows: Sequence[Sequence[int]], fill: int | None = None) -> tuple[Tensor, Tensor]:
         """Rows `(B, longest)`, int64, filled up with `fill` (None = the padding token), and mask, bool, True = real."""
@@ -117,17 +146,20 @@ class LanguageTokenizer:
         return ids, mask
 
     def decode(self, ids: Tensor) -> list[str]:
-        """Texts of generated ids `(B, T)`, up to the end token of each."""
-        texts = []
+        """Texts of generated ids `(B, T)`, up to the first end of each."""
+        texts, ends = [], set(self.end_ids)
         for row in ids.tolist():
             start = int(self.encoder_decoder and len(row) > 0)  # an encoder-decoder's first token is its start
-            cut = row.index(self.end_id, start) if self.end_id in row[start:] else len(row)
+            cut = next((place for place in range(start, len(row)) if row[place] in ends), len(row))
             texts.append(self.tokenizer.decode(row[start:cut], skip_special_tokens=True).strip())
         return texts
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the tokenizer's files."""
+        """Write the tokenizer's files, and beside them start, padding and the ends at which generation stops."""
         self.tokenizer.save_pretrained(str(folder))
+        start = {"bos_token_id": self.start_ids[0]} if self.start_ids else {}
+        stated = {**start, "eos_token_id": self.end_ids, "pad_token_id": self.pad_id}
+        (Path(folder) / GENERATION_CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
 
     def _own_start(self) -> list[int]:
         """What the tokenizer puts in front of a text; what some add behind it is left to `end_token`."""
@@ -135,17 +167,23 @@ class LanguageTokenizer:
         found = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
         return whole[: next(found, 0)] if plain else whole
 
-    def _one_id(self, what: str, token: str | None, own: int | None) -> int:
+    def _one_id(self, what: str, token: str | None, own: Sequence[int]) -> int:
+        """The id of a token, or the first of the model's own if none is given."""
         if token is None:
-            if own is None:
+            if not own:
                 raise ConfigError(
                     f"the tokenizer of {self.name} has no {what.replace('_', ' ')}; set model.language.{what} to one "
-                    "of its tokens (padding is masked: its end token will do)"
+                    "of its tokens"
                 )
-            return int(own)
+            return int(own[0])
         known = self.tokenizer.get_vocab().get(token)
-        ids = [known] if known is not None else self.words(token)
-        if len(ids) != 1 or (self.tokenizer.unk_token_id is not None and ids[0] == self.tokenizer.unk_token_id):
+        if known is not None:  # also the unknown token: OPT's start, end and unknown token are one
+            return int(known)
+        ids = self.words(token)
+        front = self.words("a")
+        if len(ids) > 1 and (behind := self.words(f"a{token}"))[: len(front)] == front:
+            ids = behind[len(front) :]  # SentencePiece puts a blank in front of what begins a text
+        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             raise ConfigError(
                 f"model.language.{what} {token!r} is {len(ids)} tokens for the tokenizer of {self.name}, not one it "
                 "knows; choose a single token of its vocabulary"
@@ -179,13 +217,16 @@ class AnsweringTokenizer(LanguageTokenizer):
         self.question_tokenizer.save_pretrained(str(Path(folder) / QUESTIONS))
 
 
-def _load(name: str) -> Any:
+def _locate(name: str) -> str:
     folder = Path(name).expanduser()
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2):
         raise CheckpointMismatch(f"there is no language model folder {name}: give a folder with its files, or a hub id")
+    return locate_language_model(name)
+
+
+def _load(place: str, name: str) -> Any:
     try:
-        find_hub(name)
-        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its readers raise
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise CheckpointMismatch(

@@ -79,8 +79,7 @@ class Blip2Captioner:
                 **next(asked),
                 options=options,
                 draws=draws(seeds, count, options.max_new_tokens).to(network.query_tokens.device),
-                eos_token_id=tokenizer.end_id,
-                pad_token_id=tokenizer.pad_id,
+                **tokenizer.generation_tokens,
             )
         return by_picture(tokenizer.decode(said), count)
 

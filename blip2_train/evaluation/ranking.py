@@ -49,10 +49,12 @@ def rank_texts(
     if not prompts:
         return []
     assert processor.language_tokenizer is not None
-    texts = processor.language_tokenizer.continuations(prompts[0].text, [text.strip() for text in candidates])
+    tokenizer = processor.language_tokenizer
+    texts = tokenizer.continuations(prompts[0].text, [text.strip() for text in candidates])
+    start = tokenizer.generation_tokens["decoder_start"]
     longest = max(map(len, texts))
     said: list[str] = []
     for asked in read_batches(network, processor, pictures, prompts, longest, batch_size):
-        found = log_likelihoods(network, **asked, texts=texts, shortlist=shortlist)
+        found = log_likelihoods(network, **asked, texts=texts, shortlist=shortlist, decoder_start=start)
         said += [candidates[place] for place in found.argmax(dim=1).tolist()]
     return said

@@ -98,8 +98,7 @@ def write_texts(
     assert tokenizer is not None
     texts: list[str] = []
     for asked in read_batches(network, processor, pictures, prompts, options.max_new_tokens, batch_size):
-        said = network.generate(**asked, options=options, eos_token_id=tokenizer.end_id, pad_token_id=tokenizer.pad_id)
-        texts += tokenizer.decode(said)
+        texts += tokenizer.decode(network.generate(**asked, options=options, **tokenizer.generation_tokens))
     return texts
 
 

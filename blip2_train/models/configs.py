@@ -148,9 +148,10 @@ class LanguageModelConfig:
     start_token: str | None = None
     """What a text begins with; None = what the tokenizer puts in front by itself."""
     end_token: str | None = None
-    """What a text ends with; None = the tokenizer's end token. OPT was trained with a line end."""
+    """What a text ends with; None = the tokenizer's end token, and generation stops at every end that the model's files
+    list. The released OPT models were trained with a line end."""
     pad_token: str | None = None
-    """A token to pad with, for tokenizers that have none; it may be any, padding is never read."""
+    """What rows are filled up with; None = the model's own, or else its end token: padding is never read."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

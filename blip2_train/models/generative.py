@@ -6,6 +6,7 @@ language model, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -60,6 +61,12 @@ class GenerativeModel(ImageQueryModel):
     def is_encoder_decoder(self) -> bool:
         """Whether the language model has an encoder (T5) or not (OPT)."""
         return bool(self.language_model.config.is_encoder_decoder)
+
+    @property
+    def decoder_start_id(self) -> int:
+        """The token that an encoder-decoder's decoder reads first; T5, BART and others state it."""
+        config: Any = self.language_model.config
+        return int(config.decoder_start_token_id)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; the language model follows only if the recipe wants its dropout or checkpointing.
@@ -129,7 +136,8 @@ class GenerativeModel(ImageQueryModel):
         options: GenerationOptions,
         question: TextTokens | None = None,
         draws: Tensor | None = None,
-        **tokens: int,
+        decoder_start: Sequence[int] = (),
+        **tokens: int | Sequence[int],
     ) -> Tensor:
         """Generate text for pictures.
 
@@ -144,11 +152,13 @@ class GenerativeModel(ImageQueryModel):
             question: What the Q-Former reads, if it reads questions.
             draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each picture are drawn by these
                 numbers; None = one text, by torch's random state.
-            tokens: `eos_token_id` and `pad_token_id`.
+            decoder_start: What stands in an encoder-decoder's decoder between its start token and its text (BART:
+                `<s>`).
+            tokens: `eos_token_id`, one or several, and `pad_token_id`.
 
         Returns:
-            `(B, ≤ max_new_tokens)`, int64: new tokens only (an encoder-decoder model's start token stands in front);
-            with `draws` `(B * N, …)`, picture by picture.
+            `(B, ≤ max_new_tokens)`, int64: new tokens only (in front of an encoder-decoder's stand its start token and
+            `decoder_start`); with `draws` `(B * N, …)`, image by image.
         """
         embeddings, mask = self.language_inputs(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
         if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
@@ -172,8 +182,9 @@ class GenerativeModel(ImageQueryModel):
             chosen |= {"num_return_sequences": draws.shape[1], "top_p": 1.0, "temperature": 1.0}
             processors.append(GivenDraws(draws.flatten(0, 1), options.top_p, options.temperature))
         model = cast(Any, self.language_model)
-        start = model.config.decoder_start_token_id if self.is_encoder_decoder else None
-        settings = GenerationConfig(**chosen, **tokens, decoder_start_token_id=start)
+        start = [self.decoder_start_id, *decoder_start] if self.is_encoder_decoder else []
+        begun = {"decoder_input_ids": torch.tensor([start] * len(mask), device=mask.device)} if decoder_start else {}
+        settings = GenerationConfig(**chosen, **tokens, decoder_start_token_id=start[0] if start else None)
         own, model.generation_config = model.generation_config, settings  # what is unset is filled up from here
         try:
             with own_precision(self.language_model, pixel_values.device):
@@ -181,6 +192,7 @@ class GenerativeModel(ImageQueryModel):
                     inputs_embeds=embeddings,
                     attention_mask=mask,
                     generation_config=settings,
+                    **begun,
                     logits_processor=LogitsProcessorList(processors),
                 )
         finally:
@@ -204,11 +216,11 @@ class GenerativeModel(ImageQueryModel):
 
     def _encoder_decoder_states(self, embeddings: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         model, config = cast(Any, self.language_model), self.language_model.config
-        start = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+        start = torch.full_like(labels[:, :1], self.decoder_start_id)
         said = torch.cat([start, labels[:, :-1]], dim=1)
         read = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         output = model.get_decoder()(
-            input_ids=said.masked_fill(said == -100, config.pad_token_id),
+            input_ids=said.masked_fill(said == -100, self.decoder_start_id),  # behind the text, seen by no label
             encoder_hidden_states=read,
             encoder_attention_mask=mask,
             use_cache=False,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 
 from blip2_train.errors import ConfigError
-from blip2_train.hub import find_hub
+from blip2_train.language_files import locate_language_model
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
 
@@ -31,14 +31,14 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
 
     Raises:
         ConfigError: if transformers does not know it, `name` cannot be read, or an override changes nothing.
+        CheckpointMismatch: if `name` is no language model but something else.
     """
     try:
         if config.architecture is not None:
             values = dict(config.architecture)
             architecture = AutoConfig.for_model(values.pop("model_type"), **values)
         else:
-            find_hub(config.name)
-            architecture = AutoConfig.from_pretrained(config.name)
+            architecture = AutoConfig.from_pretrained(locate_language_model(config.name), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"language model {config.name!r} has no configuration that transformers can read "
@@ -49,6 +49,11 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
         if not hasattr(architecture, key):
             raise ConfigError(f"language override {key!r}: a {architecture.model_type} configuration has no such key")
         setattr(architecture, key, value)
+    if architecture.is_encoder_decoder and getattr(architecture, "decoder_start_token_id", None) is None:
+        raise ConfigError(
+            f"language model {config.name!r} does not state decoder_start_token_id, what its decoder reads first; add "
+            "it to its config.json, or to model.language.architecture"
+        )
     scaled = [key for key in _SCALED_LOGITS if getattr(architecture, key, None) not in (None, 1, 1.0)]
     if scaled:
         raise ConfigError(

@@ -33,6 +33,7 @@ def log_likelihoods(
     texts: Sequence[Sequence[int]],
     shortlist: int,
     question: TextTokens | None = None,
+    decoder_start: Sequence[int] = (),
 ) -> Tensor:
     """Score texts as continuations of pictures and prompts: the sum over their tokens, without a penalty of length.
 
@@ -48,6 +49,7 @@ def log_likelihoods(
         texts: C rows of two tokens or more, the end token with them.
         shortlist: Texts that are read to the end; C or more = all.
         question: What the Q-Former reads, if it reads questions.
+        decoder_start: As for `GenerativeModel.generate`.
 
     Returns:
         `(B, C)`, float32, nats; minus infinity for what is not on the shortlist.
@@ -60,7 +62,7 @@ def log_likelihoods(
     found = torch.full((len(mask), len(rows)), -torch.inf, device=mask.device)
     with own_precision(model.language_model, mask.device):
         for scores, read, real in zip(found, embeddings, mask.bool(), strict=True):
-            prompt = _Prompt(model, read[real][None])
+            prompt = _Prompt(model, read[real][None], decoder_start)
             opening = prompt.next_token[first]
             likeliest = opening.argsort(descending=True, stable=True)[:shortlist]
             for some in likeliest.split(AT_ONCE):
@@ -71,13 +73,12 @@ def log_likelihoods(
 class _Prompt:
     """What a language model remembers of one prompt `(1, L, Dl)`, and the log-probabilities `(V,)` of what follows."""
 
-    def __init__(self, model: GenerativeModel, embeddings: Tensor) -> None:
+    def __init__(self, model: GenerativeModel, embeddings: Tensor, decoder_start: Sequence[int]) -> None:
         self._model, self._length = cast(Any, model.language_model), embeddings.shape[1]
         self._encoded: Tensor | None = None
         if model.is_encoder_decoder:
             self._encoded = self._model.get_encoder()(inputs_embeds=embeddings).last_hidden_state
-            start = self._model.config.decoder_start_token_id
-            said = torch.full((1, 1), start, device=embeddings.device)
+            said = torch.tensor([[model.decoder_start_id, *decoder_start]], device=embeddings.device)
             output = self._model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded), decoder_input_ids=said, use_cache=True
             )

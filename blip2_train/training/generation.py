@@ -107,7 +107,7 @@ class GenerationModule(TrainingModule):
     def said(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
         """What the model says after the prompts of pictures `(B, 3, H, W)`."""
         ids, mask = self.tokenizer.padded([self.tokenizer.prompt(prompt) for prompt in prompts])
-        tokens: Any = {"eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id}
+        tokens = self.tokenizer.generation_tokens
         ids, mask = ids.to(self.device), mask.to(self.device)
         return self.tokenizer.decode(self.model.generate(pixel_values, ids, mask, self.generation, question, **tokens))
 

@@ -110,7 +110,7 @@ def plain_architecture(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
-    """End and padding of a language model, where they are not the tokenizer's own.
+    """The end of a language model's texts, where it is not the tokenizer's own.
 
     Raises:
         CheckpointMismatch: if the folder has no tokenizer.
@@ -122,15 +122,12 @@ def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
         raise CheckpointMismatch(
             f"the tokenizer in {folder} cannot be read ({reason}); download the whole folder"
         ) from error
-    end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    chosen: dict[str, Any] = {}
-    if end is not None and end != tokenizer.eos_token_id:
-        text = tokenizer.decode([end])
-        again = tokenizer(text, add_special_tokens=False).input_ids
-        chosen["end_token"] = text if again == [end] else tokenizer.convert_ids_to_tokens(end)
-    if tokenizer.pad_token is None:
-        chosen["pad_token"] = tokenizer.eos_token
-    return chosen
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if tokenizer.eos_token_id in ends or ends[0] is None:
+        return {}
+    text = tokenizer.decode([ends[0]])
+    again = tokenizer(text, add_special_tokens=False).input_ids
+    return {"end_token": text if again == ends[:1] else tokenizer.convert_ids_to_tokens(ends[0])}
 
 
 def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from transformers import (
     BlipImageProcessor,
     GenerationConfig,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import State, complete_manifest, without_ties
@@ -62,6 +63,8 @@ def write_huggingface(
     """
     if isinstance(model, GenerativeModel) and model.language_config.quantization != "none":
         raise CheckpointMismatch("a quantised language model cannot be exported; open the model without quantization")
+    if isinstance(model, GenerativeModel):
+        _refuse_as_decoder(model)
     if isinstance(model, GenerativeModel) and model.question_to_qformer:
         raise CheckpointMismatch(
             "transformers' Blip2ForConditionalGeneration gives its Q-Former pictures only, but that of this model "
@@ -86,6 +89,15 @@ def write_huggingface(
     kept = sorted(extra)
     (folder / "README.md").write_text(model_card(model, processor, manifest, config, kept), encoding="utf-8")
     return folder
+
+
+def _refuse_as_decoder(model: GenerativeModel) -> None:
+    kind = model.language_model.config.model_type
+    if model.is_encoder_decoder and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise CheckpointMismatch(
+            f"transformers' BLIP-2 takes a language model of the type {kind!r} for decoder-only and would leave its "
+            f"encoder out, but {model.language_config.name} reads with one; share the export itself"
+        )
 
 
 def _weights(model: AnyModel, image_token: int) -> tuple[State, State]:
@@ -160,7 +172,8 @@ def _config(model: AnyModel, processor: Processor, image_token: int, theirs: Sta
         assert processor.language_tokenizer is not None
         speaking = processor.language_tokenizer
         text.vocab_size = len(theirs[_vocabulary_names(model)[0]])
-        text.eos_token_id, text.pad_token_id = speaking.end_id, speaking.pad_id
+        ends = speaking.end_ids
+        text.eos_token_id, text.pad_token_id = ends if len(ends) > 1 else ends[0], speaking.pad_id
         starts = [speaking.end_id] if model.is_encoder_decoder else speaking.start_ids
         text.bos_token_id = starts[0] if starts else text.bos_token_id  # what follows the pictures without a prompt
         parts["text_config"] = text.to_dict()

@@ -1,11 +1,13 @@
 """Start, end and padding of a language model's texts are what was asked for, whatever the tokenizer does by itself."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from published_tokenizers import FAMILIES, write_language_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
@@ -69,14 +71,16 @@ def test_a_tokenizer_that_adds_nothing_has_no_start(tmp_path: Path) -> None:
     ).prompt("cat") == [0, 4]
 
 
-def test_a_tokenizer_without_padding_or_end_says_what_to_set(tmp_path: Path) -> None:
+def test_without_an_end_it_says_what_to_set_and_without_padding_the_end_pads(tmp_path: Path) -> None:
     name = write_words(tmp_path)
     with pytest.raises(ConfigError, match=r"has no end token; set model\.language\.end_token"):
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False)
-    with pytest.raises(ConfigError, match=r"has no pad token; set model\.language\.pad_token"):
-        LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="\n")
+    ended = LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="\n")
+    assert ended.pad_id == ended.end_id == 6
     with pytest.raises(ConfigError, match=r"end_token 'bird' is 1 tokens .* not one it knows"):
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="bird", pad_token="</s>")
+    known = LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="<unk>", pad_token="<unk>")
+    assert known.end_id == known.pad_id == 2  # in the vocabulary, although it is the unknown token
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -121,3 +125,83 @@ def test_an_encoder_decoder_that_starts_with_its_end_token_is_read(tmp_path: Pat
     name = write_words(tmp_path, eos_token="</s>", pad_token="<s>")
     tokenizer = LanguageTokenizer(name, padding_side="left", encoder_decoder=True)
     assert tokenizer.decode(torch.tensor([[1, 4, 1, 5]])) == ["cat"]  # as BART
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of each family, by name."""
+    folder = tmp_path_factory.mktemp("published")
+    for name in FAMILIES:
+        write_language_model(name, folder / name)
+    return folder
+
+
+def tokenizer_in(folder: Path, encoder_decoder: bool = False, **tokens: str) -> LanguageTokenizer:
+    return LanguageTokenizer(str(folder), padding_side="right", encoder_decoder=encoder_decoder, **tokens)
+
+
+@pytest.mark.parametrize("layout", ["published", "tokenizer.json"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_of_a_published_family_are_its_own(family: str, layout: str, published: Path, tmp_path: Path) -> None:
+    """From vocabulary files, as slow tokenizers had them, and from the one file of a fast one."""
+    about, folder = FAMILIES[family], published / family
+    if layout == "tokenizer.json":
+        AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+        for file in ("config.json", "generation_config.json"):
+            (tmp_path / file).write_bytes((folder / file).read_bytes())
+        folder = tmp_path
+        assert not (folder / "vocab.json").exists()
+    found = tokenizer_in(folder, about.encoder_decoder)
+    named = found.tokenizer.convert_ids_to_tokens
+    assert tuple(named(found.start_ids)) == about.start
+    assert (named(found.end_id), named(found.pad_id)) == (about.end, about.pad)
+    assert set(named(found.end_ids)) == {about.end, *about.more_ends} and found.end_ids[0] == found.end_id
+    if about.encoder_decoder:
+        assert found.finished("a cat", 9) == [*found.start_ids, *found.words("a cat"), found.end_id]
+    else:
+        ids, front = found.training_text("a photo of", "a cat", 30)
+        assert ids == [*found.start_ids, *found.words("a photo of a cat"), found.end_id]
+        assert ids[:front] == found.prompt("a photo of")
+    for end in found.end_ids:
+        row = [*found.words("a dog"), end, *found.words("a cat")]
+        before = [found.end_id, *found.start_ids] if about.encoder_decoder else []
+        assert found.decode(torch.tensor([[*before, *row]])) == ["a dog"]
+    found.save_pretrained(tmp_path / "kept")
+    again = tokenizer_in(tmp_path / "kept", about.encoder_decoder)
+    for known in ("start_ids", "end_ids", "pad_id"):
+        assert getattr(again, known) == getattr(found, known)
+
+
+def test_what_is_set_by_hand_takes_the_place_of_what_the_model_lists(published: Path) -> None:
+    llama, opt = published / "llama_3", published / "opt"
+    chosen = tokenizer_in(llama, end_token="<|end_of_text|>")  # one of its own: all of them stop
+    assert chosen.end_ids[0] == chosen.end_id != tokenizer_in(llama).end_id
+    assert set(chosen.end_ids) == set(tokenizer_in(llama).end_ids)
+    recipe = tokenizer_in(opt, start_token="</s>", end_token="\n")  # as the released code
+    assert recipe.start_ids == [2] and recipe.end_ids == recipe.words("\n") and recipe.pad_id == 1
+    line_end = tokenizer_in(published / "llama_2", end_token="\n")  # a byte, behind a blank if it begins a text
+    assert line_end.tokenizer.convert_ids_to_tokens(line_end.end_ids) == ["<0x0A>"]
+
+
+@pytest.mark.parametrize("family", ["llama_2", "mistral", "gemma", "llama_3"])
+def test_no_text_starts_with_the_end(family: str, published: Path) -> None:
+    with pytest.raises(ConfigError, match=r"start_token .* is what ends the texts of .* leave start_token out"):
+        tokenizer_in(published / family, start_token=FAMILIES[family].end)
+    with pytest.raises(ConfigError, match="is what ends the texts"):
+        tokenizer_in(published / family, start_token="a", end_token="a")
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "phi", "qwen2"])
+def test_an_end_that_starts_texts_by_convention_may(family: str, published: Path, tmp_path: Path) -> None:
+    end = FAMILIES[family].end
+    found = tokenizer_in(published / family, start_token=end)
+    assert found.start_ids == [found.end_id]
+    found.save_pretrained(tmp_path)
+    assert tokenizer_in(tmp_path, start_token=end).start_ids == [found.end_id]
+
+
+def test_an_end_that_only_the_configuration_states(tmp_path: Path) -> None:
+    name = write_words(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [6, 1], "pad_token_id": 99}))
+    found = tokenizer_in(Path(name))
+    assert found.end_ids == [6, 1] and found.pad_id == 6  # 99 is no token of the seven
