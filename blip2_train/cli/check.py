@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from blip2_train.cli.check_report import broken_lines, caption_lines, contents_table, copy_lines, sample_lines, show
+from blip2_train.cli.check_report import (
+    broken_lines,
+    caption_lines,
+    contents_table,
+    copy_lines,
+    left_out_lines,
+    sample_lines,
+    show,
+)
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_data import make_data
 from blip2_train.cli.terminal import config_from, run_command
@@ -59,6 +67,7 @@ def main(arguments: list[str]) -> None:
     lengths = [_lengths(uncut, part) for part in parts]
     console.print(contents_table(parts, lengths, config.max_text_length))
     show(console, broken_lines([broken for part in parts for broken in part.broken]))
+    show(console, left_out_lines([one for part in parts for one in part.left_out]))
     show(console, copy_lines(copies(parts)))
     show(console, caption_lines(parts, lengths))
     _refuse(parts, config.data.get("max_rejected_share", TOLERATED))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from blip2_train.data.inspection import Inspection, SeenPicture, leaks
 from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.text import EMPTY, NOT_UNICODE
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
 
 _COLUMNS = ("source", "use", "pictures", "looked at", "captions", "broken", "tokens", "cut")
@@ -19,7 +20,8 @@ _FIXES = {
     "missing picture": "put the picture there, or remove the row",
     "unreadable picture": "save the picture again, or remove it",
     "picture too large": "make the picture smaller",
-    "empty caption": "write words, or remove the row",
+    EMPTY: "write words, or remove the row",
+    NOT_UNICODE: "write the text again, in UTF-8 and with whole characters",
     "missing text": "write a caption, or remove the row",
 }
 
@@ -72,6 +74,12 @@ def broken_lines(broken: Sequence[RejectedSample]) -> list[str]:
     more = [f"broken: and {len(broken) - _LISTED} more"] if len(broken) > _LISTED else []
     note = ["a run takes another sample in the place of a broken one, and lists it in rejected.jsonl"] if broken else []
     return [*lines, *more, *note]
+
+
+def left_out_lines(left_out: Sequence[RejectedSample]) -> list[str]:
+    """Where each caption lies that cannot be used, though its image can."""
+    lines = [f"left out: {one.source}, {one.key}: {one.reason} ({one.detail})" for one in left_out[:_LISTED]]
+    return [*lines, *([f"left out: and {len(left_out) - _LISTED} more"] if len(left_out) > _LISTED else [])]
 
 
 def copy_lines(groups: Sequence[Sequence[tuple[Inspection, SeenPicture]]]) -> list[str]:

@@ -49,6 +49,8 @@ def read_settings(arguments: Sequence[str], kinds: Sequence[type], script: str, 
 
 def _value(name: str, text: str, annotation: Any, lists: Collection[str]) -> Any:
     if name == "source" or name in lists:
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # quoted twice, as train.py needs it
+            text = text[1:-1]
         bare = text.removeprefix("[").removesuffix("]")
         return [item.strip() for item in bare.split(",")] if name in lists or bare != text else text
     if misfit(text, annotation) is None:

@@ -25,13 +25,14 @@ command goes on where it was stopped; the shards do not depend on that, nor on t
 
 usage: python scripts/make_shards.py source=<what> output=<folder> [key=value …]
 
-  source=<what>           tar shards (folder, 'glob*.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json with captions (COCO,
-                          Karpathy, Visual Genome's regions, rows); .parquet; where pictures are paths, or base64, or
-                          bytes; a folder of pictures with .txt or .json beside each; or a list of such things
+  source=<what>           tar shards (folder, 'glob*.tar', '{00..99}.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json with
+                          captions (COCO, Karpathy, Visual Genome's regions, rows); .parquet; where pictures are paths,
+                          or base64, or bytes; a folder of pictures with .txt or .json beside each; or a list of such
   output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
   images=<folder>         where the paths of the source start, or a glob of several (the source's own folder)
   split=<a+b>             which pictures, of a source with splits
-  picture_column=<name>   column or key of the picture, where it is not a usual one; likewise caption_column
+  picture_column=<name>   column or key of the picture, where it is not a usual one
+  caption_column=<name>   column or key of the caption; of shards and folders, in the .json of each sample
   samples_per_shard=<n>   samples in every shard but the last (10000)
   min_side=<pixels>       reject pictures with a shorter side (0)
   max_aspect_ratio=<x>    reject pictures whose sides have a greater ratio (null = none)

@@ -118,7 +118,6 @@ def parse_setting(argument: str) -> Override:
         key, value = argument.split("=", 1)
         raise ConfigError(
             f"cannot read {argument!r}: quote the value twice if it holds = {{ }} [ ] , or blanks: {key}='\"{value}\"'"
-            + ("; shards are given as a folder or a glob" if ".." in value else "")
         ) from error
 
 

@@ -7,6 +7,8 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -63,6 +65,9 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         forbidden (with BLIP2_TRACEBACK=1 the traceback is shown too), 130 after Ctrl-C, 143 or 138 after SIGTERM or
         SIGUSR1 stopped a run that was saved (0 in all but its first process).
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # names that are no UTF-8, as standard error shows them
+        with suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()

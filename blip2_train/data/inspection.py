@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from blip2_train.data.names import printable_name
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import CaptionSource
-from blip2_train.data.stream import rejection, usable_captions
+from blip2_train.data.stream import left_out, rejection, usable_captions
 from blip2_train.types import ImageTextSample, RejectedSample
 
 _EMPTY = torch.zeros(3, 1, 1)
@@ -44,6 +45,8 @@ class Inspection:
     """Those looked at that can be used."""
     broken: tuple[RejectedSample, ...]
     """Those looked at that cannot."""
+    left_out: tuple[RejectedSample, ...] = ()
+    """Captions that cannot be used, of pictures that can."""
 
     @property
     def texts(self) -> list[ImageTextSample]:
@@ -67,6 +70,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
     """
     seen: list[SeenPicture] = []
     broken: list[RejectedSample] = []
+    without: list[RejectedSample] = []
     for number in numbers:
         try:
             record = source.read(number)
@@ -76,11 +80,19 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
         except UnusableSample as problem:
             broken.append(rejection(source, number, problem))
             continue
+        without += left_out(source, number, record.captions)
         place = source.locate(number)
         content = hashlib.blake2b(record.picture, digest_size=16).digest()
-        where = f"{place.file}, {place.row or place.key}"
+        where = printable_name(f"{place.file}, {place.row or place.key}")
         seen.append(SeenPicture(where=where, image_id=record.image_id, content=content, texts=texts))
-    return Inspection(source=source.name, use=use, samples=samples, pictures=tuple(seen), broken=tuple(broken))
+    return Inspection(
+        source=source.name,
+        use=use,
+        samples=samples,
+        pictures=tuple(seen),
+        broken=tuple(broken),
+        left_out=tuple(without),
+    )
 
 
 def copies(parts: Sequence[Inspection]) -> list[tuple[tuple[Inspection, SeenPicture], ...]]:

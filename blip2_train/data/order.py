@@ -13,9 +13,12 @@ from blip2_train.errors import ConfigError
 
 
 def stable_seed(*parts: object) -> int:
-    """A number below 2^63 that depends on the text of `parts` alone (Python's own hash changes from run to run)."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    """A number below 2^63 that depends on the text of `parts` alone (Python's own hash changes from run to run).
+
+    Names that are no UTF-8 count as well, as the text in which Python holds them.
+    """
+    text = "\x1f".join(str(part) for part in parts).encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 @lru_cache(maxsize=128)

@@ -14,7 +14,7 @@ from torch import Tensor
 from blip2_train.data.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.pictures import decode_picture, upright_rgb
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.text import clean_caption
+from blip2_train.data.text import EMPTY, clean_caption, is_unicode, text_fault
 from blip2_train.data.transforms import EvalTransform
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.questions import TextTokens
@@ -76,25 +76,36 @@ class Processor:
         """Ids `(B, T)` and mask `(B, T)`, bool, of texts for the Q-Former, cleaned and cut as in training.
 
         Raises:
-            ConfigError: if nothing is left of a text.
+            ConfigError: if nothing is left of a text, or it is not Unicode.
         """
         cleaned = [clean_caption(text) for text in texts]
         for text, clean in zip(texts, cleaned, strict=True):
-            if not clean:
+            if text_fault(text, clean) == EMPTY:
                 raise ConfigError(f"text {text!r} is empty once cleaned as in training; leave it out, or write words")
+        _refuse_broken(texts)
         batch = self.text_tokenizer(
             cleaned, padding="longest", truncation=True, max_length=self.max_text_length, return_tensors="pt"
         )
         return batch["input_ids"], batch["attention_mask"].bool()
 
     def prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids `(B, S)` and mask `(B, S)`, bool, of prompts for the language model, never cut, padded on the left."""
+        """Ids `(B, S)` and mask `(B, S)`, bool, of prompts for the language model, never cut, padded on the left.
+
+        Raises:
+            ConfigError: if a prompt is not Unicode.
+        """
         assert self.language_tokenizer is not None
+        _refuse_broken(prompts)
         return self.language_tokenizer.padded([self.language_tokenizer.prompt(prompt) for prompt in prompts])
 
     def questions(self, questions: Sequence[str]) -> TextTokens:
-        """Questions for a Q-Former that reads them, cut as in training."""
+        """Questions for a Q-Former that reads them, cut as in training.
+
+        Raises:
+            ConfigError: if a question is not Unicode.
+        """
         assert isinstance(self.language_tokenizer, AnsweringTokenizer)
+        _refuse_broken(questions)
         return self.language_tokenizer.questions(questions, self.max_text_length)
 
     def describe(self) -> dict[str, Any]:
@@ -139,6 +150,11 @@ def open_picture(picture: str | Path | Image.Image) -> Image.Image:
         raise _unreadable(path, error.strerror or str(error)) from error
     except UnusableSample as error:
         raise _unreadable(path, f"{error.reason}: {error.detail}") from error
+
+
+def _refuse_broken(texts: Sequence[str]) -> None:
+    if (broken := next((text for text in texts if not is_unicode(text)), None)) is not None:
+        raise ConfigError(f"text {broken!r} is not Unicode (it holds half a character); write it again in UTF-8")
 
 
 def _unreadable(what: str | Path, reason: str) -> ShardError:

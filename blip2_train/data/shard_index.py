@@ -23,7 +23,7 @@ from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 _LOGGER = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 """Part of every file name: raised when the meaning of the files changes."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -12,33 +11,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.sample_files import captions_of, details_of, image_id_of, json_of
 from blip2_train.data.shard_index import index_folder, index_shards, open_rows
 from blip2_train.data.shard_notes import read_notes
 from blip2_train.data.shard_reader import ShardReader
-from blip2_train.data.shard_writer import RECORD_KEYS
 from blip2_train.data.shards import Shard, list_shards
 from blip2_train.data.source import Place, Record
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.data.storage_options import StorageOptions
 from blip2_train.errors import ShardError
 
+_PROBES = 20
+"""Samples of which the keys are looked at when a source is opened that names one."""
+
 
 class ShardSource:
     """Tar shards in the layout of webdataset and img2dataset.
 
     The caption is the `"captions"` list of a sample's `.json`, else its `.txt`, else the `.json`'s `"caption"`, or the
-    `.json` itself if it is a list of captions (CapFilt's layout, best first).
+    `.json` itself if it is a list of captions (CapFilt's layout, best first); or what stands under another key of the
+    `.json`, if one is chosen: a text, or a list of texts. Empty places (null) in a list are passed over.
 
     Args:
         path: folder, glob, file, or list of these.
         name: name of the source in plans and records.
         folder: where the shard index is kept; the user's cache folder if None.
         options: how remote storage is read, and what becomes of bad shards.
+        caption_key: key of the caption in the `.json`; None = as above.
 
     Raises:
-        ShardError: if there is no shard, or no usable sample in them, or one is bad and that is to stop the run.
+        ShardError: if there is no shard, or no usable sample in them, or one is bad and that is to stop the run, or no
+            sample has the chosen key.
     """
 
     def __init__(
@@ -47,8 +53,9 @@ class ShardSource:
         name: str,
         folder: Path | None = None,
         options: StorageOptions | None = None,
+        caption_key: str | None = None,
     ) -> None:
-        self.name = name
+        self.name, self._caption_key = name, caption_key
         self._storage = Storage(options)
         shards = list_shards(path, self._storage)
         self._names = _relative_names(shards)
@@ -70,6 +77,8 @@ class ShardSource:
                 f"no usable sample in {path} ({reasons}): a sample is a picture (.jpg .jpeg .png .webp) with a .txt or "
                 ".json of the same name"
             )
+        if caption_key is not None:
+            self._refuse_unknown_key(caption_key)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -80,7 +89,7 @@ class ShardSource:
     def locate(self, number: int) -> Place:
         """Where sample `number` lies."""
         shard, row = self._row(number)
-        return Place(str(self._index[shard].shard), self._names[shard], row["key"].decode())
+        return Place(printable_name(str(self._index[shard].shard)), self._names[shard], row["key"].decode())
 
     def read(self, number: int) -> Record:
         """Read sample `number` by its offsets.
@@ -91,7 +100,7 @@ class ShardSource:
         shard, row = self._row(number)
         content = self._reader.members(shard, row)
         text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
-        captions = captions_of(text, extra)
+        captions = captions_of(text, extra, self._caption_key)
         own_id = image_id_of(extra)
         identity = (self._names[shard], row["key"].decode()) if own_id is None else (own_id,)
         image_id = stable_seed(self.name, *identity)
@@ -126,6 +135,22 @@ class ShardSource:
         parts = [f"{name}:{index.samples}" for name, index in zip(self._names, self._index, strict=True)]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
+    def _refuse_unknown_key(self, key: str) -> None:
+        """Refuse a key that no sample has, as far as a few of them tell."""
+        found: dict[str, None] = {}
+        for number in range(0, len(self), max(1, len(self) // _PROBES)):
+            shard, row = self._row(number)
+            try:
+                content = json_of(self._reader.members(shard, row, ["json"])("json")) if row["json"] >= 0 else None
+            except UnusableSample:
+                continue
+            found |= dict.fromkeys(content) if isinstance(content, dict) else {}
+        if key not in found:
+            known = f"their keys are {', '.join(map(repr, found))}" if found else "they have no .json with keys"
+            raise ShardError(
+                f"no sample of source {self.name!r} has a caption under {key!r}; {known}: pass caption_column=<key>"
+            )
+
     def _row(self, number: int) -> tuple[int, np.void]:
         """Shard of a sample, and its row of that shard's index."""
         shard = int(np.searchsorted(self._ends, number, side="right"))
@@ -142,58 +167,11 @@ class ShardSource:
         return shard, rows[number - (int(self._ends[shard]) - len(rows))]
 
 
-def captions_of(text: bytes | None, extra: bytes | None) -> tuple[str, ...]:
-    """The captions that a sample's `.txt` and `.json` hold, by the rule of `ShardSource`.
-
-    Raises:
-        UnusableSample: if neither holds one, or the one that counts cannot be read.
-    """
-    content: Any = None
-    if extra is not None:
-        try:
-            content = json.loads(extra)
-        except ValueError as error:
-            if text is None:
-                raise UnusableSample("unreadable json", str(error)) from None
-    captions = content.get("captions") if isinstance(content, dict) else None
-    if captions is None and text is not None:
-        try:
-            return (text.decode("utf-8-sig"),)
-        except UnicodeDecodeError as error:
-            raise UnusableSample("text is not UTF-8", str(error)) from None
-    if captions is None:
-        captions = content.get("caption") if isinstance(content, dict) else content
-    captions = [captions] if isinstance(captions, str) else captions
-    if not isinstance(captions, list) or not captions or not all(isinstance(caption, str) for caption in captions):
-        raise UnusableSample("no caption in json", 'expected "captions": [...], "caption": "..." or a list of captions')
-    return tuple(captions)
-
-
-def image_id_of(extra: bytes | None) -> int | None:
-    """The `"image_id"` of a sample's `.json`, equal for samples of one picture; None if absent."""
-    try:
-        content = json.loads(extra) if extra is not None else None
-    except ValueError:
-        return None
-    image_id = content.get("image_id") if isinstance(content, dict) else None
-    return image_id if isinstance(image_id, int) else None
-
-
-def details_of(extra: bytes | None) -> dict[str, Any]:
-    """Entries of a sample's `.json` that say more than its captions and what img2dataset found out."""
-    try:
-        content = json.loads(extra) if extra is not None else None
-    except ValueError:
-        return {}
-    known = {*RECORD_KEYS, "captions"} - {"url"}
-    return {name: content[name] for name in content if name not in known} if isinstance(content, dict) else {}
-
-
 def _relative_names(shards: Sequence[Shard]) -> list[str]:
     """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
     places = [_absolute(shard) for shard in shards]
     common = os.path.commonpath([place.parent for place in places])
-    return [place.relative_to(common).with_suffix("").as_posix() for place in places]
+    return [printable_name(place.relative_to(common).with_suffix("").as_posix()) for place in places]
 
 
 def _absolute(shard: Shard) -> PurePosixPath:

@@ -12,18 +12,23 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.braces import expanded_braces
+from blip2_train.data.names import printable_name
 from blip2_train.data.storage import AnyFile, RemoteFile, Storage, is_remote
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+"""Endings of images that every reader of shards knows."""
+MORE_PICTURES = ("gif", "bmp", "tif", "tiff", "avif")
+"""Endings of images that count where a sample has none of the usual ones."""
 ROW_FIELDS = (*(part + what for part in ("picture", "text", "json") for what in ("", "_size")), "key")
 """Names of what an index says of a sample."""
 _BLOCK = 512
 _REQUESTS = 16
 """Parts of a list that are looked for at a time."""
 _COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2", ".zip")
-_HINT = "give data.source as a folder with .tar files, a glob in quotes, or a list of .tar files"
+_HINT = "give data.source as a folder with .tar files, a glob or a range {00..99} in quotes, or a list of .tar files"
 
 Shard = AnyFile
 """A tar file."""
@@ -32,7 +37,9 @@ _Member = tuple[str, int, int]
 
 
 def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[Shard]:
-    """The shards that a folder, a glob, a file or a list of these stands for; those of one folder or glob sorted.
+    """The shards that a folder, a glob, a range in braces, a file or a list of these stands for.
+
+    Those of one folder or glob are sorted.
 
     Args:
         path: where they lie, on this machine or on remote storage (`s3://bucket/folder`).
@@ -41,7 +48,8 @@ def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> li
     Raises:
         ShardError: if nothing is found, a file is compressed, or a shard is named twice.
     """
-    items = [path] if isinstance(path, str) else [str(item) for item in path]
+    given = [path] if isinstance(path, str) else [str(item) for item in path]
+    items = [item for one in given for item in expanded_braces(one)]
     with ThreadPoolExecutor(_REQUESTS) as pool:
         found = pool.map(lambda item: _expand(item, storage or Storage()), items)
         shards = [shard for some in found for shard in some]
@@ -76,8 +84,7 @@ def _expand_local(item: str) -> list[Path]:
         if not shards:
             raise ShardError(f"no file matches {item}; {_HINT}")
         return shards
-    braces = "; braces are not expanded, write * in their place" if "{" in item else ""
-    raise ShardError(f"there is no file or folder {item}{braces}; {_HINT}")
+    raise ShardError(f"there is no file or folder {item}; {_HINT}")
 
 
 def _expand_remote(item: str, storage: Storage) -> list[RemoteFile]:
@@ -101,7 +108,9 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
 
     Members belong together when their names agree up to the first dot of the last path part (webdataset's rule); what
     a member is, its last extension says. Where that puts two pictures or two texts into one sample (`img.v1.jpg`,
-    `img.v2.jpg`), names are compared up to the last dot instead. Damage ends the shard: samples before it are used.
+    `img.v2.jpg`), names are compared up to the last dot instead. Damage ends the shard: samples before it are used. Of
+    tar files that were joined (`cat`), all are read; a key that comes again in a later one, with the same members, has
+    its number.
 
     Args:
         path: tar file.
@@ -113,10 +122,11 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
     """
     size, file = _open(path, storage or Storage())
     with file:
-        members, refused, damage = _read_headers(file, size)
+        headers = _Headers(file, size)
+    members, damage, source = headers.members, headers.damage, printable_name(str(path))
     rejected = [
-        RejectedSample(source=str(path), key=key, reason=reason, detail=detail)
-        for (key, reason), detail in refused.items()
+        RejectedSample(source=source, key=key, reason=reason, detail=detail)
+        for (key, reason), detail in headers.refused.items()
     ]
     rows: list[tuple[int | bytes, ...]] = []
     last = next(reversed(members)) if members and damage else None
@@ -126,11 +136,11 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
         except _Incomplete as problem:
             if key != last:  # the last sample of a damaged shard is part of the damage
                 rejected.append(
-                    RejectedSample(source=str(path), key=key, reason=str(problem), detail=_listing(key, found))
+                    RejectedSample(source=source, key=key, reason=str(problem), detail=_listing(key, found))
                 )
     if damage is not None:
         detail = f"{damage[1]}; {len(rows)} samples usable"
-        rejected.append(RejectedSample(source=str(path), key="", reason=damage[0], detail=detail))
+        rejected.append(RejectedSample(source=source, key="", reason=damage[0], detail=detail))
     width = max((len(row[-1]) for row in rows if isinstance(row[-1], bytes)), default=1)
     fields = [(name, np.int64) for name in ROW_FIELDS[:-1]]
     return np.array(rows, dtype=[*fields, ("key", f"S{width}")]), rejected
@@ -147,42 +157,80 @@ def _open(shard: Shard, storage: Storage) -> tuple[int, BinaryIO]:
     return shard.stat().st_size, shard.open("rb")
 
 
-def _read_headers(
-    file: BinaryIO, size: int
-) -> tuple[dict[str, list[_Member]], dict[tuple[str, str], str], tuple[str, str] | None]:
-    """Members by key, details of what is refused by (key, reason), and the damage (reason, detail) that ends it early.
+class _Headers:
+    """The members of a shard, found archive by archive: tar files joined by `cat` are several in one file.
 
     A name that would lead out of a folder into which someone unpacks the shard is refused, though nothing is unpacked
     here: whoever wrote it meant no good.
+
+    Args:
+        file: the shard.
+        size: its bytes.
     """
-    members: dict[str, list[_Member]] = {}
-    refused: dict[tuple[str, str], str] = {}
-    if size == 0:
-        return members, refused, ("empty file", "the file has no bytes")
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a record of every member
-                end = member.offset_data + member.size
-                if end > size:
-                    return members, refused, ("truncated shard", f"{member.name} ends after the file")
-                folder, (key, _, extension) = PurePosixPath(member.name).parent, Path(member.name).name.partition(".")
-                if not member.isreg() or not key or not extension:
-                    continue
-                key = key if str(folder) == "." else f"{folder}/{key}"
-                if folder.is_absolute() or ".." in folder.parts:
-                    refused.setdefault((key, "unsafe name"), f"{member.name} leads out of the shard")
-                    continue
-                found = members.setdefault(key, [])
-                if any(extension == other for other, _, _ in found):
-                    refused.setdefault((key, "duplicate key"), f"{member.name} comes again; the first is used")
-                else:
-                    found.append((extension, member.offset_data, member.size))
-            end_of_members = tar.offset
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        reason = "truncated shard" if members else "not a tar file"
-        return members, refused, (reason, str(error))
-    return members, refused, _damage_at(file, end_of_members)
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.members: dict[str, list[_Member]] = {}
+        """By key."""
+        self.refused: dict[tuple[str, str], str] = {}
+        """Details of what is refused, by key and reason."""
+        self.damage: tuple[str, str] | None = None if size else ("empty file", "the file has no bytes")
+        """Reason and detail of what ends the shard early."""
+        start, number = (0 if size else None), 0
+        while start is not None:
+            number += 1
+            start = self._read_archive(start, number)
+
+    def _read_archive(self, start: int, number: int) -> int | None:
+        """Find the members of the archive that begins at a byte; returns where the next begins, None = nowhere."""
+        found: dict[str, list[_Member]] = {}
+        self._file.seek(start)
+        try:
+            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+                while (member := tar.next()) is not None and self._take(member, found):
+                    tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a record of every member
+                end = tar.offset
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            reason = "damaged shard" if number > 1 and not found else "truncated shard" if found else "not a tar file"
+            behind = f"behind the end mark, at byte {start}: " if number > 1 else ""
+            self.damage = reason, f"{behind}{error}"
+        self._join(found, number)
+        if self.damage is not None:
+            return None
+        if number > 1 and end == start:  # tarfile says nothing of a file that begins with no header
+            self.damage = "damaged shard", f"what lies behind the end mark, at byte {start}, is no tar file"
+        else:
+            self.damage = _damage_at(self._file, end)
+        return None if self.damage else _next_content(self._file, end)
+
+    def _take(self, member: tarfile.TarInfo, found: dict[str, list[_Member]]) -> bool:
+        """Take in a member; whether the shard is whole up to its end."""
+        name = printable_name(member.name)
+        if member.offset_data + member.size > self._size:
+            self.damage = "truncated shard", f"{name} ends after the file"
+            return False
+        folder, (key, _, extension) = PurePosixPath(name).parent, Path(name).name.partition(".")
+        if not member.isreg() or not key or not extension:
+            return True
+        key = key if str(folder) == "." else f"{folder}/{key}"
+        if folder.is_absolute() or ".." in folder.parts:
+            self.refused.setdefault((key, "unsafe name"), f"{name} leads out of the shard")
+            return True
+        members = found.setdefault(key, [])
+        if any(extension == other for other, _, _ in members):
+            self.refused.setdefault((key, "duplicate key"), f"{name} comes again; the first is used")
+        else:
+            members.append((extension, member.offset_data, member.size))
+        return True
+
+    def _join(self, found: dict[str, list[_Member]], number: int) -> None:
+        """Add the members of an archive. A key that earlier ones have, with the same members, is another sample's."""
+        for key, members in found.items():
+            known = self.members.get(key, [])
+            if {extension for extension, _, _ in known} & {extension for extension, _, _ in members}:
+                self.members[f"{key} ({number})"] = members
+            else:
+                self.members[key] = [*known, *members]
 
 
 def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
@@ -194,13 +242,23 @@ def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
     return ("damaged shard", f"no member header at byte {offset}") if block.strip(b"\0") else None
 
 
+def _next_content(file: BinaryIO, offset: int) -> int | None:
+    """The first block behind an end mark that is not of zeros; None if zeros follow to the end, as tar pads them."""
+    file.seek(offset)
+    while piece := file.read(_BLOCK * 128):
+        if content := piece.lstrip(b"\0"):
+            return offset + (len(piece) - len(content)) // _BLOCK * _BLOCK
+        offset += len(piece)
+    return None
+
+
 def _samples(key: str, members: list[_Member]) -> list[tuple[int | bytes, ...]]:
     """The samples that the members of a key make: one, or one per stem when names hold more dots.
 
     Raises:
         _Incomplete: with the reason, if there is none.
     """
-    kinds = [_kind(extension) for extension, _, _ in members]
+    kinds = _kinds(members)
     if all(kinds.count(kind) <= 1 for kind in ("picture", "text", "json")):
         return [_sample(key, members)]
     stems: dict[str, list[_Member]] = {}
@@ -209,7 +267,7 @@ def _samples(key: str, members: list[_Member]) -> list[tuple[int | bytes, ...]]:
     samples = []
     for stem, group in stems.items():
         try:
-            if len({_kind(extension) for extension, _, _ in group}) == len(group):
+            if len(set(_kinds(group))) == len(group):
                 samples.append(_sample(f"{key}.{stem}" if stem else key, group))
         except _Incomplete:
             continue
@@ -219,7 +277,7 @@ def _samples(key: str, members: list[_Member]) -> list[tuple[int | bytes, ...]]:
 
 
 def _sample(key: str, members: list[_Member]) -> tuple[int | bytes, ...]:
-    places = {_kind(extension): (offset, size) for extension, offset, size in members}
+    places = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
     if "picture" not in places:
         raise _Incomplete("missing picture" if "text" in places or "json" in places else "neither picture nor text")
     if "text" not in places and "json" not in places:
@@ -228,10 +286,12 @@ def _sample(key: str, members: list[_Member]) -> tuple[int | bytes, ...]:
     return (*parts, key.encode())
 
 
-def _kind(extension: str) -> str:
-    """What a member with this extension is: `picture`, `text`, `json`, or the extension itself."""
-    last = extension.rpartition(".")[2].lower()
-    return "picture" if last in PICTURES else {"txt": "text", "json": "json"}.get(last, extension)
+def _kinds(members: list[_Member]) -> list[str]:
+    """What each member of a key is, by its extension: `picture`, `text`, `json`, or the extension itself."""
+    last = [extension.rpartition(".")[2].lower() for extension, _, _ in members]
+    pictures = PICTURES if set(last) & set(PICTURES) else MORE_PICTURES
+    known = dict.fromkeys(pictures, "picture") | {"txt": "text", "json": "json"}
+    return [known.get(end, extension) for end, (extension, _, _) in zip(last, members, strict=True)]
 
 
 def _listing(key: str, members: list[_Member]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
-from blip2_train.data.text import clean_answer, clean_caption, clean_question
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.text import NOT_UNICODE, clean_answer, clean_caption, clean_question, is_unicode
 from blip2_train.questions import QuestionSample
 from blip2_train.types import ImageTextSample, RejectedSample
 
@@ -45,7 +46,13 @@ class QuestionRecord(Record):
         return clean_answer(caption)
 
     def sample(self, **values: Any) -> QuestionSample:
-        """The sample with these fields of `ImageTextSample`."""
+        """The sample with these fields of `ImageTextSample`.
+
+        Raises:
+            UnusableSample: if the question is not Unicode.
+        """
+        if not is_unicode(self.question):
+            raise UnusableSample(NOT_UNICODE, f"question {self.question[:80]!r}")
         asked = clean_question(self.question).strip()
         own = {"question": asked, "question_id": self.question_id, "question_type": self.question_type}
         return QuestionSample(**values, **own)  # type: ignore[arg-type]

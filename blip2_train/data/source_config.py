@@ -20,7 +20,8 @@ class SourceConfig:
     """Where pictures with captions lie: tar shards, or an annotation file with a folder of pictures."""
 
     path: str | Sequence[str]
-    """Shards: a folder, a glob, a file, or a list of these. Or an annotation file, see `read_annotations`."""
+    """Shards: a folder, a glob, a range in braces, a file, or a list of these. Or an annotation file, see
+    `read_annotations`."""
     name: str | None = None
     """Name in plans, logs and the mixture; from the path if None."""
     weight: float | None = None
@@ -32,7 +33,8 @@ class SourceConfig:
     picture_column: str | None = None
     """Column or key of the picture in an annotation file; `image`, `filepath` or `file_name` if None."""
     caption_column: str | None = None
-    """Column or key of the caption in an annotation file; `caption` or `text` if None."""
+    """Column or key of the caption: in an annotation file `caption` or `text` if None; in the `.json` of samples of
+    shards as `ShardSource` says if None."""
     first_captions: int | None = None
     """Choose among the first captions of a sample only (CapFilt lists are sorted, BLIP-2 used two); all if None."""
 
@@ -40,7 +42,7 @@ class SourceConfig:
     """How shards on remote storage are read, and what becomes of bad shards anywhere; the defaults if None."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "split", "picture_column", "caption_column"):
+        for name in ("images", "split", "picture_column"):
             if getattr(self, name) is not None and not self.is_annotation_file:
                 raise ConfigError(
                     f"source {self.path}: {name} is for an annotation file ({', '.join(SUFFIXES)}); shards have none, "
@@ -64,7 +66,7 @@ class SourceConfig:
         if self.name is not None:
             return self.name
         first = self.path if isinstance(self.path, str) else next(iter(self.path), "shards")
-        parts = [part for part in Path(first).with_suffix("").parts if not set(part) & set("*?[")]
+        parts = [part for part in Path(first).with_suffix("").parts if not set(part) & set("*?[{")]
         return parts[-1] if parts and parts[-1] != "/" else "shards"
 
     def own_source(self) -> CaptionSource | None:
@@ -85,7 +87,7 @@ def open_source(config: SourceConfig) -> CaptionSource:
         storage = Storage(config.storage)
         return AnnotationSource(str(config.path), config.images, config.split, config.title, *columns, storage)
     path = config.path if isinstance(config.path, str) else [str(item) for item in config.path]
-    return ShardSource(path, config.title, options=config.storage)
+    return ShardSource(path, config.title, options=config.storage, caption_key=config.caption_column)
 
 
 def source_weights(configs: Sequence[SourceConfig], sizes: Sequence[int]) -> list[float]:

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from blip2_train.data.mixture import Mixture
+from blip2_train.data.names import printable_name
 from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import CaptionSource, Record, wants_to_read_ahead
+from blip2_train.data.text import NOT_UNICODE, broken_texts, usable_texts, without_broken_marks
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.errors import ShardError
 from blip2_train.types import ImageTextSample, RejectedSample
@@ -80,16 +82,17 @@ class TrainingStream(Dataset[ImageTextSample]):
             try:
                 record = source.source.read(number)
                 words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
-                captions = usable_captions(record, words[: source.first_captions])
+                offered = words[: source.first_captions]
+                captions = usable_captions(record, offered)
                 caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
                 return record.sample(
                     pixel_values=self._read_picture(record.picture, generator),
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source.source, number, caption),
-                    references=tuple(words),
+                    references=tuple(map(without_broken_marks, words)),
                     uniform=float(torch.rand((), generator=generator)),
-                    rejected=tuple(rejected),
+                    rejected=(*rejected, *left_out(source.source, number, offered)),
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source.source, number, problem))
@@ -157,9 +160,9 @@ class EvaluationItems(Dataset[ImageTextSample]):
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source, number, place),
-                    references=tuple(record.captions),
+                    references=tuple(map(without_broken_marks, record.captions)),
                     uniform=stable_seed("evaluation item", item) % 1000 / 1000,
-                    rejected=tuple(rejected),
+                    rejected=(*rejected, *left_out(source, number, record.captions)),
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source, number, problem))
@@ -167,27 +170,31 @@ class EvaluationItems(Dataset[ImageTextSample]):
 
 
 def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
-    """Number and cleaned text of each caption that is not empty after cleaning.
+    """Number and cleaned text of each caption that can be used, see `usable_texts`.
 
     Raises:
         UnusableSample: if there is none.
     """
-    usable = [(place, text) for place, raw in enumerate(captions) if (text := record.cleaned(raw))]
-    if not usable:
-        raise UnusableSample("empty caption", f"nothing is left of {captions[0][:80]!r} after cleaning")
-    return usable
+    return usable_texts(captions, record.cleaned)
+
+
+def left_out(source: CaptionSource, number: int, captions: Sequence[str]) -> list[RejectedSample]:
+    """A record of the captions that are not Unicode beside others that can be used; none if all can."""
+    broken = broken_texts(captions)
+    return [rejection(source, number, UnusableSample(NOT_UNICODE, broken))] if broken else []
 
 
 def _sample_id(source: CaptionSource, number: int, caption: int) -> str:
     place = source.locate(number)
-    return f"{place.shard}/{place.key}#{caption}"
+    return printable_name(f"{place.shard}/{place.key}#{caption}")
 
 
 def rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
     """The record of a sample that could not be used."""
     place = source.locate(number)
     detail = f"{place.row}: {problem.detail}" if place.row else problem.detail
-    return RejectedSample(source=place.file, key=place.key, reason=problem.reason, detail=detail)
+    file, key, detail = map(printable_name, (place.file, place.key, detail))
+    return RejectedSample(source=file, key=key, reason=problem.reason, detail=detail)
 
 
 def _given_up(source: CaptionSource, rejected: Sequence[RejectedSample]) -> ShardError:

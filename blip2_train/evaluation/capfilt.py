@@ -8,7 +8,7 @@ from math import isfinite
 
 from PIL import Image
 
-from blip2_train.data.text import clean_caption
+from blip2_train.data.text import clean_caption, text_fault
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.caption_sampling import Captioner
 from blip2_train.evaluation.pair_scoring import PairScorer, Score
@@ -116,9 +116,10 @@ class CapFilt:
 
 
 def _different(candidates: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """The candidates by their cleaned text, the first of each; none that is empty."""
+    """The candidates by their cleaned text, the first of each; none that cannot be used."""
     found: dict[str, tuple[str, str]] = {}
     for text, origin in candidates:
-        if cleaned := clean_caption(text).strip():
+        cleaned = clean_caption(text).strip()
+        if text_fault(text, cleaned) is None:
             found.setdefault(cleaned, (text, origin))
     return found

@@ -40,7 +40,7 @@ class PredictionLog:
 
     def __enter__(self) -> Self:
         _end_last_line(self._own)
-        self._file = self._own.open("a", encoding="utf-8")
+        self._file = self._own.open("a", encoding="utf-8", errors="backslashreplace")
         return self
 
     def __exit__(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from blip2_train.data.official.results import write_answer_results
 from blip2_train.data.question_control import Control, controlled
+from blip2_train.data.text import without_broken_marks
 from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -109,7 +110,7 @@ class AnsweringTask:
         chosen = self.questions[self._batches[batch]]
         said = model.answer(
             pixel_values,
-            [question.question for question in chosen],
+            [without_broken_marks(question.question) for question in chosen],
             prompt=self._prompt,
             batch_size=len(pixel_values),
             **self._decoding,

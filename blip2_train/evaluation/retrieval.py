@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.text import without_broken_marks
 from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import ConfigError
@@ -78,9 +79,9 @@ class RetrievalTask:
         self.name, self.title, self.pictures, self.folder = name, title, list(pictures), folder
         self._k, self._length, self._size, self._rerank = shortlist, max_text_length, batch_size, rerank
         self._batches = list(batches(len(self.pictures), batch_size))
-        self._texts = [text for picture in self.pictures for text in picture.captions]
-        counts = torch.tensor([len(picture.captions) for picture in self.pictures])
-        self._image_of_text = torch.arange(len(self.pictures)).repeat_interleave(counts)
+        self._texts = [without_broken_marks(text) for picture in self.pictures for text in picture.captions]
+        owners = [number for number, picture in enumerate(self.pictures) for _ in picture.captions]
+        self._image_of_text = torch.tensor(owners, dtype=torch.long)
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the predictions."""

@@ -103,7 +103,7 @@ def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("p04.jpg", "excluded"),
         ("p05.jpg", "excluded"),
         ("gone.jpg", "missing picture"),
-        ("p06.jpg", "text is not UTF-8"),
+        ("p06.jpg", "text is not Unicode"),
     ]
     assert [number for *_, number in content_of(folder)] == [1, 8]
     index = json.loads((folder / "index.json").read_text())

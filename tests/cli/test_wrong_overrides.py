@@ -62,7 +62,10 @@ WRONG = {
     "option with dashes": ([DEMO, "--steps", "5"], ["'--steps'", "key=value"]),
     "word": ([DEMO, "steps"], ["'steps'", "key=value"]),
     "space instead of =": (["experiment", "demo_stage1"], ["'experiment'", "key=value"]),
-    "braces": ([DEMO, "data=shards", "data.source={000..100}.tar"], ["data.source", "a folder or a glob"]),
+    "braces": (
+        [DEMO, "data=shards", "data.source={000..100}.tar"],
+        ["quote the value twice", "data.source='\"{000..100}.tar\"'"],
+    ),
     "= in a path": ([DEMO, "data=shards", "data.source=/data/name=x"], ["quote the value", "data.source"]),
     "no data": ([DEMO, "data=shards"], ["data.source=<file of captions; folder, glob or list of", "demo_stage1"]),
     "source where none is asked": ([DEMO, "data.source=/data/shards"], ["'data.source'", "'data.sources'"]),

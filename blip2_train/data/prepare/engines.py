@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from glob import iglob
 from typing import Literal
 
+from blip2_train.data.braces import expanded_braces
 from blip2_train.data.prepare.engine import Engine, LocalEngine
 from blip2_train.data.prepare.ray_engine import RayEngine
 from blip2_train.errors import ConfigError
@@ -50,7 +51,7 @@ def open_engine(
 
 def paths_here(source: str | Sequence[str], images: str | None = None) -> list[str]:
     """One file or folder of this machine for each path or glob that is read."""
-    paths = [source] if isinstance(source, str) else source
+    paths = [one for item in ([source] if isinstance(source, str) else source) for one in expanded_braces(item)]
     named = [os.path.expanduser(path) for path in (*paths, images) if path and "://" not in path]
     return [next(iglob(path, recursive=True), path) for path in named]
 

@@ -13,7 +13,7 @@ from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Record, wants_to_read_ahead
-from blip2_train.data.stream import rejection, usable_captions
+from blip2_train.data.stream import left_out, rejection, usable_captions
 from blip2_train.types import RejectedSample
 
 VERDICT = np.dtype([("good", "u1"), ("width", "<u4"), ("height", "<u4"), ("digest", "<u8", (2,))])
@@ -27,7 +27,7 @@ class Examined:
     verdicts: NDArray[np.void]
     """One row of `VERDICT` for each."""
     rejected: tuple[tuple[int, RejectedSample], ...]
-    """Number and reason of each that cannot be used."""
+    """Number and reason of each that cannot be used, and of each some of whose captions cannot."""
 
 
 class Examination:
@@ -50,12 +50,14 @@ class Examination:
             self._source.read_ahead(numbers)
         for place, number in enumerate(numbers):
             try:
-                verdicts[place] = self._verdict(number)
+                verdicts[place], captions = self._verdict(number)
+                rejected += [(number, one) for one in left_out(self._source, number, captions)]
             except UnusableSample as problem:
                 rejected.append((number, rejection(self._source, number, problem)))
         return Examined(verdicts, tuple(rejected))
 
-    def _verdict(self, number: int) -> tuple[int, int, int, tuple[int, int]]:
+    def _verdict(self, number: int) -> tuple[tuple[int, int, int, tuple[int, int]], tuple[str, ...]]:
+        """A row of `VERDICT`, and the captions as written."""
         record = self._source.read(number)
         usable_texts(record)
         content = hashlib.sha256(record.picture)
@@ -67,7 +69,7 @@ class Examination:
         most = self._options.max_aspect_ratio
         if most is not None and longest > most * shortest:
             raise UnusableSample("aspect ratio", f"{width} x {height} pixels")
-        return 1, width, height, short_digest(content.digest())
+        return (1, width, height, short_digest(content.digest())), record.captions
 
     def _refuse_excluded(self, number: int, content: str) -> None:
         if not self._excluded:
@@ -80,17 +82,12 @@ class Examination:
 
 
 def usable_texts(record: Record) -> tuple[str, ...]:
-    """The captions of a sample of which something is left after cleaning, as written.
+    """The captions of a sample that can be used, as written.
 
     Raises:
-        UnusableSample: if there is none, or one cannot be written as UTF-8.
+        UnusableSample: if there is none.
     """
-    captions = tuple(record.captions[place] for place, _ in usable_captions(record, record.captions))
-    try:
-        "".join(captions).encode()
-    except UnicodeEncodeError as error:
-        raise UnusableSample("text is not UTF-8", str(error)) from None
-    return captions
+    return tuple(record.captions[place] for place, _ in usable_captions(record, record.captions))
 
 
 def short_digest(digest: bytes) -> tuple[int, int]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.shard_source import captions_of, details_of, image_id_of
+from blip2_train.data.sample_files import captions_of, details_of, image_id_of
 from blip2_train.data.shards import PICTURES
 from blip2_train.data.source import Place, Record
 from blip2_train.errors import ShardError
@@ -33,6 +34,7 @@ class FolderSource:
     Args:
         folder: where they lie, at any depth.
         name: name of the source in plans and records.
+        caption_key: key of the caption in the `.json`, see `ShardSource`.
 
     Raises:
         ShardError: if there is none.
@@ -41,8 +43,8 @@ class FolderSource:
     rejected: tuple[RejectedSample, ...] = ()
     files = 1
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name, self._folder = name, folder
+    def __init__(self, folder: Path, name: str, caption_key: str | None = None) -> None:
+        self.name, self._folder, self._caption_key = name, folder, caption_key
         paths = [os.fsencode(path) for path in _pictures(folder)]
         if not paths:
             raise ShardError(f"folder {folder} holds no picture ({', '.join(PICTURES)})")
@@ -54,8 +56,8 @@ class FolderSource:
 
     def locate(self, number: int) -> Place:
         """Where picture `number` lies."""
-        path = self._relative(number)
-        return Place(str(self._folder), "", path, path)
+        path = printable_name(self._relative(number))
+        return Place(printable_name(str(self._folder)), "", path, path)
 
     def read(self, number: int) -> Record:
         """Read picture `number` with its captions.
@@ -66,8 +68,8 @@ class FolderSource:
         text, extra = (self._beside(number, suffix) for suffix in _TEXTS)
         if text is None and extra is None:
             raise UnusableSample("missing text", f"neither {' nor '.join(_TEXTS)} beside it")
-        captions, own_id = captions_of(text, extra), image_id_of(extra)
-        identity = (self._relative(number),) if own_id is None else (own_id,)
+        captions, own_id = captions_of(text, extra, self._caption_key), image_id_of(extra)
+        identity = (printable_name(self._relative(number)),) if own_id is None else (own_id,)
         try:
             picture = self._path(number).read_bytes()
         except OSError as error:

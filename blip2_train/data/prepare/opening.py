@@ -11,6 +11,7 @@ from typing import Literal
 
 from blip2_train.data.annotation_rows import SUFFIXES
 from blip2_train.data.annotations import AnnotationSource
+from blip2_train.data.braces import expanded_braces
 from blip2_train.data.parquet_source import ParquetSource, parquet_files
 from blip2_train.data.prepare.folder_source import FolderSource, holds_pictures_with_texts
 from blip2_train.data.prepare.joined_source import JoinedSource
@@ -39,7 +40,7 @@ def open_pairs(
         images: folder that paths start from, or a glob of several; each file's own if None.
         split: split of annotation files that have splits, several joined by `+`.
         picture_column: column or key of the picture, where it is not a usual one.
-        caption_column: column or key of the caption.
+        caption_column: column or key of the caption; of shards and folders, in the `.json` of each sample.
 
     Raises:
         ConfigError: if an option does not fit the kind of source, or pyarrow is needed and not installed.
@@ -51,15 +52,15 @@ def open_pairs(
         if kind == "annotation files":
             return AnnotationSource(items[0], images, split, name, *columns)
         if kind == "folders":
-            return FolderSource(Path(items[0]).expanduser(), name)
+            return FolderSource(Path(items[0]).expanduser(), name, caption_column)
         if kind == "Parquet files":
             return ParquetSource(parquet_files(items), images, name, *columns)
-        return ShardSource(items[0] if len(items) == 1 else items, name)
+        return ShardSource(items[0] if len(items) == 1 else items, name, caption_key=caption_column)
 
     parts = _parts(path)
     kinds = {kind for kind, _ in parts}
     _refuse_for_others("split", split, ["annotation files"], kinds)
-    for option, value in (("images", images), ("picture_column", picture_column), ("caption_column", caption_column)):
+    for option, value in (("images", images), ("picture_column", picture_column)):
         _refuse_for_others(option, value, ["annotation files", "Parquet files"], kinds)
     whole = SourceConfig(path=path).title
     if len(parts) == 1:
@@ -89,11 +90,12 @@ def _parts(path: str | Sequence[str]) -> list[tuple[_Kind, list[str]]]:
 
 
 def _expanded(item: str) -> Iterator[str]:
-    """The annotation files that a glob stands for; anything else as it is."""
-    found: list[str] = []
-    if item.lower().endswith(SUFFIXES) and has_magic(item) and not is_remote(item):
-        found = sorted(glob(str(Path(item).expanduser()), recursive=True))
-    yield from found or [item]
+    """What stands for braces, and the annotation files that a glob stands for; anything else as it is."""
+    for one in expanded_braces(item):
+        found: list[str] = []
+        if one.lower().endswith(SUFFIXES) and has_magic(one) and not is_remote(one):
+            found = sorted(glob(str(Path(one).expanduser()), recursive=True))
+        yield from found or [one]
 
 
 def _kind(item: str) -> _Kind:

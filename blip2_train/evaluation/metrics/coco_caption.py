@@ -23,6 +23,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from blip2_train.data.official.identities import check_identities
+from blip2_train.data.text import without_broken_marks
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.java import JavaError, JavaProgram
 
@@ -137,10 +138,11 @@ def _tokenize(blocks: Sequence[Sequence[str]], time_limit: float) -> list[list[s
 
     The tokeniser looks a little beyond the end of a line ("No." before a digit is a word, else it is "no" and a full
     stop), so an empty line keeps the lists apart, and blanks at the ends of captions stay, as in the official run.
+    Halves of characters, which no program can be sent, are left out.
     """
     lines: list[str] = []
     for block in blocks:
-        lines += ["", *(_BREAKS.sub(" ", text) for text in block)]
+        lines += ["", *(_BREAKS.sub(" ", without_broken_marks(text)) for text in block)]
     arguments = ["-cp", str(_PACKAGE / "tokenizer" / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)]
     arguments += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     with JavaProgram("the PTB tokeniser", arguments, time_limit) as tokenizer:

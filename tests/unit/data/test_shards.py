@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from shard_files import picture, sample, write_shards, write_tar
 
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.sample_files import captions_of
 from blip2_train.data.shard_index import index_folder
-from blip2_train.data.shard_source import ShardSource, captions_of
+from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.shards import list_shards, scan_shard
+from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.data.storage_options import StorageOptions
 from blip2_train.errors import ShardError
 
@@ -110,6 +114,116 @@ def test_every_cut_through_a_shard(tmp_path: Path) -> None:
         assert list(reasons.values()) == [1] and set(reasons) <= {"truncated shard", "not a tar file"}, (cut, reasons)
 
 
+def _joined(place: Path, *parts: list[tuple[str, bytes | str]]) -> Path:
+    """Tar files as Python writes them, padded to 20 blocks, one behind the other as `cat` joins them."""
+    made = [write_tar(place / f"part{number}.tar", part).read_bytes() for number, part in enumerate(parts)]
+    assert all(len(data) % (20 * 512) == 0 for data in made)
+    (place / "joined.tar").write_bytes(b"".join(made))
+    return place / "joined.tar"
+
+
+def test_tar_files_joined_by_cat_are_read_to_the_end(tmp_path: Path) -> None:
+    joined = _joined(tmp_path, [*sample("a"), *sample("b")], sample("c"), [*sample("d"), *sample("e")])
+    assert _scan(joined) == (["a", "b", "c", "d", "e"], {})
+    source = ShardSource(str(joined), "s", tmp_path / "index")
+    assert [source.read(number).picture for number in range(5)] == [sample(key)[0][1] for key in "abcde"]
+    again = _joined(tmp_path, [*sample("a", "one"), *sample("b")], sample("a", "two"))
+    assert _scan(again) == (["a", "b", "a (2)"], {}), "another sample with the key of an earlier one"
+    assert ShardSource(str(again), "s", tmp_path / "index").read(2).captions == ("two",)
+    apart = _joined(tmp_path, [("a.jpg", picture()), ("b.jpg", picture())], [("a.txt", "one"), ("b.txt", "two")])
+    assert _scan(apart) == (["a", "b"], {})
+
+
+def test_what_lies_behind_the_end_mark_is_told(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "0.tar", [*sample("a"), *sample("b")])
+    data = whole.read_bytes()
+    for tail in (b"", b"\0" * 99, b"\0" * 512 * 300):
+        whole.write_bytes(data + tail)
+        assert _scan(whole) == (["a", "b"], {})
+    for tail in (b"no tar", b"\0" * 1024 + b"no tar " * 400):
+        whole.write_bytes(data + tail)
+        keys, reasons = _scan(whole)
+        assert keys == ["a", "b"] and reasons == {"damaged shard": 1}
+    second = write_tar(tmp_path / "1.tar", [*sample("c"), *sample("d")]).read_bytes()
+    whole.write_bytes(data + second[: len(second) // 2])
+    keys, reasons = _scan(whole)
+    assert keys[:2] == ["a", "b"] and reasons == {"truncated shard": 1}
+
+
+def test_an_index_of_an_earlier_version_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 1 stopped at the first end mark."""
+    joined = _joined(tmp_path, sample("a"), sample("b"))
+    with monkeypatch.context() as before:
+        before.setattr("blip2_train.data.shard_index._VERSION", 1)
+        before.setattr("blip2_train.data.shards._next_content", lambda file, offset: None)
+        assert len(ShardSource(str(joined), "s", tmp_path / "index")) == 1
+    assert len(ShardSource(str(joined), "s", tmp_path / "index")) == 2
+
+
+def _latin_tar(path: Path) -> Path:
+    """A shard with names in cp1252, as Windows' tar writes them."""
+    members = [*sample("a"), *sample("caf\xe9\x92"), *sample("d\xe9p\xf4t/b")]
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as tar:
+        for name, content in members:
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_names_that_are_no_utf8_are_used(tmp_path: Path) -> None:
+    shard = _latin_tar(tmp_path / os.fsdecode(b"d\xe9p\xf4t.tar"))
+    write_tar(tmp_path / "z.tar", [])
+    assert _scan(shard)[0] == ["a", r"caf\udce9\udc92", r"d\udce9p\udcf4t/b"]
+    source = ShardSource(str(tmp_path), "s", tmp_path / "index")
+    assert [source.read(number).captions for number in range(3)] == [("a red cat",)] * 3
+    assert source.locate(1).shard == r"d\udce9p\udcf4t" and source.locate(1).file.endswith(r"d\udce9p\udcf4t.tar")
+    assert len({source.read(number).image_id for number in range(3)}) == 3 and source.fingerprint()
+    json.dumps([source.locate(number) for number in range(3)], ensure_ascii=False).encode()
+
+
+def test_other_endings_count_where_there_is_no_usual_one(tmp_path: Path) -> None:
+    """TIFF, AVIF, GIF and BMP beside a JPEG are further members, as they were."""
+    tiff = picture(form="TIFF")
+    members = [("a.tif", tiff), ("a.txt", "1"), ("b.TIFF", tiff), ("b.txt", "2"), ("c.jpg", picture()), ("c.tif", tiff)]
+    members += [("c.txt", "3"), ("d.avif", b"x"), ("d.txt", "4"), ("e.gif", tiff), ("e.bmp", tiff), ("e.txt", "5")]
+    shard = write_tar(tmp_path / "0.tar", members)
+    assert _scan(shard) == (["a", "b", "c", "d"], {"ambiguous names": 1})
+    source = ShardSource(str(shard), "s", tmp_path / "index")
+    assert source.read(0).picture == tiff and source.read(2).picture == picture()
+
+
+def test_the_key_of_the_caption_can_be_chosen(tmp_path: Path) -> None:
+    extras: list[Any] = [{"blip": "one"}, {"blip": [None, "two"], "caption": "no"}, {"TEXT": "x"}, ["x"]]
+    members: list[tuple[str, bytes | str]] = []
+    for number, extra in enumerate(extras):
+        members += [(f"{number}.jpg", picture()), (f"{number}.json", json.dumps(extra)), (f"{number}.txt", "no")]
+    write_tar(tmp_path / "0.tar", [*members, ("4.jpg", picture()), ("4.txt", "no")])
+    source = ShardSource(str(tmp_path), "s", tmp_path / "index", caption_key="blip")
+    assert [source.read(number).captions for number in range(2)] == [("one",), ("two",)]
+    for number in (2, 3, 4):
+        with pytest.raises(UnusableSample, match="no caption in json"):
+            source.read(number)
+    with pytest.raises(ShardError, match=r"under 'BLIP'; their keys are 'blip', 'caption', 'TEXT': pass") as caught:
+        ShardSource(str(tmp_path), "s", tmp_path / "index", caption_key="BLIP")
+    assert "\n" not in str(caught.value)
+    assert open_source(SourceConfig(path=str(tmp_path), caption_column="blip")).read(1).captions == ("two",)
+
+
+def test_ranges_in_braces_are_expanded(tmp_path: Path) -> None:
+    write_shards(tmp_path / "a", [1] * 12)
+    write_shards(tmp_path / "{0..9}", [1])
+    for item, count in (("a/{00003..00010}.tar", 8), ("a/0000{1,3,5}.tar", 3), ("{a,{0..9}}/00000.tar", 0)):
+        if count:
+            assert len(list_shards(f"{tmp_path}/{item}")) == count
+        else:
+            with pytest.raises(ShardError, match="there is no file or folder"):
+                list_shards(f"{tmp_path}/{item}")
+    assert len(list_shards(str(tmp_path / "{0..9}"))) == 1, "a folder that is called like that"
+    assert SourceConfig(path=f"{tmp_path}/a/{{00000..00011}}.tar").title == "a"
+
+
 def test_damage_in_the_middle(tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "0.tar", [*sample("a"), *sample("b"), *sample("c")])
     with tarfile.open(shard) as tar:
@@ -147,7 +261,8 @@ def test_lists_globs_and_folders(tmp_path: Path) -> None:
         ("empty", "holds no .tar file; give data.source"),
         ("", "shards lie deeper"),
         ("a/*.tgz", "no file matches"),
-        ("a/{00000..00003}.tar", "braces are not expanded"),
+        ("a/{00000..00003}.tar", "there is no file or folder .*00001.tar"),
+        ("a/{00000..00003.tar", "a brace that is not closed"),
         ("packed/0.tar.gz", "is compressed.*unpack"),
     ],
 )
@@ -231,6 +346,8 @@ def test_a_shard_that_goes_away_during_the_run(tmp_path: Path) -> None:
         (b"words", b'{"captions": ["one", "two"]}', ("one", "two")),
         (None, b'{"caption": "one"}', ("one",)),
         (None, b'["best", "second"]', ("best", "second")),
+        (None, b'{"captions": [null, "one", null, "two"]}', ("one", "two")),
+        (None, b'{"caption": ["one", null]}', ("one",)),
         (b"words", b"{broken", ("words",)),
     ],
 )
@@ -247,7 +364,10 @@ def test_where_captions_come_from(text: bytes | None, extra: bytes | None, capti
         (None, b'{"captions": []}', "no caption in json"),
         (None, b"[1, 2]", "no caption in json"),
         (None, b"7", "no caption in json"),
-        (b"caf\xe9", None, "text is not UTF-8"),
+        (b"caf\xe9", None, "text is not Unicode"),
+        (None, b'{"caption": "caf\xe9"}', "text is not Unicode"),
+        (None, b"[" * 100_000, "unreadable json"),
+        (None, b"[null]", "no caption in json"),
     ],
 )
 def test_texts_without_a_caption(text: bytes | None, extra: bytes | None, reason: str) -> None:

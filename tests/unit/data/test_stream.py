@@ -102,11 +102,31 @@ def test_unusable_samples_are_replaced_and_reported(tmp_path: Path) -> None:
     items = [_stream(source)[position] for position in range(15)]
     assert all("good" in item.sample_id for item in items)
     rejected = {(one.key, one.reason) for item in items for one in item.rejected}
-    assert rejected == {("page", "unreadable picture"), ("void", "empty caption"), ("latin", "text is not UTF-8")}
+    assert rejected == {("page", "unreadable picture"), ("void", "empty caption"), ("latin", "text is not Unicode")}
     assert all(one.source == str(tmp_path / "0.tar") and one.detail for item in items for one in item.rejected)
     again = [_stream(source)[position] for position in range(15)]
     assert [item.sample_id for item in items] == [item.sample_id for item in again]
     assert len({item.sample_id for item in items if not item.rejected}) == 12
+
+
+def test_captions_that_are_not_unicode_are_replaced_or_left_out_and_reported(tmp_path: Path) -> None:
+    half, several = r'{"captions": ["a \ud83d cat"]}', r'{"captions": ["a cat", "a \ud83d dog"]}'
+    members: list[tuple[str, bytes | str]] = [member for number in range(6) for member in sample(f"good{number}")]
+    members += [("half.jpg", picture()), ("half.json", half), ("some.jpg", picture()), ("some.json", several)]
+    write_tar(tmp_path / "0.tar", members)
+    source = _open(tmp_path)
+    items = [_stream(source)[position] for position in range(16)]
+    assert all("half" not in item.sample_id for item in items)
+    told = {(one.key, one.reason, one.detail) for item in items for one in item.rejected}
+    assert told == {
+        ("half", "text is not Unicode", r"'a \ud83d cat': it holds half a character"),
+        ("some", "text is not Unicode", "caption 2 of 2 is left out"),
+    }
+    shown = [item for item in items if "some" in item.sample_id]
+    assert {item.caption for item in shown} == {"a cat"} and shown[0].references == ("a cat", "a  dog")
+    part = EvaluationItems([(source, np.arange(8))], _mean)
+    assert [part[item].sample_id for item in (6, 7)] == ["0/some#0", "0/some#0"]
+    assert [one.key for one in part[6].rejected] == ["half", "some"]
 
 
 def test_a_source_without_a_readable_picture_stops(tmp_path: Path) -> None:
