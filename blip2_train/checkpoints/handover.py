@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2_train.errors import CheckpointMismatch
+
+_NUMBERED = re.compile(r"(.+?)\.(\d+)\.")
+"""A stack of layers, and the number of one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +41,16 @@ class LoadReport:
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     ignored: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What follows from it, in words."""
 
     def lines(self) -> list[str]:
-        """The report in three lines."""
+        """The report in three lines, and one for each note."""
         return [
             f"{self.what}: loaded {len(self.loaded)} tensors",
             f"  fresh:   {_summary(self.fresh)}",
             f"  ignored: {_summary(self.ignored)}",
+            *(f"  note:    {note}" for note in self.notes),
         ]
 
 
@@ -69,14 +76,16 @@ def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: HandoverR
             )
     missing = [name for name in targets if name not in state]
     unused = [key for key in state if key not in targets]
-    _refuse(rule.what, "lacks", [n for n in missing if not _any(n, rule.may_miss)])
-    _refuse(rule.what, "holds unexpected", [k for k in unused if not _any(k, rule.may_ignore)])
+    lacking = [name for name in missing if not _any(name, rule.may_miss)]
+    unexpected = [key for key in unused if not _any(key, rule.may_ignore)]
+    if lacking or unexpected:
+        raise CheckpointMismatch(_mismatch(rule.what, lacking, unexpected, targets, state))
     loaded = [name for name in targets if name in state]
     for name in loaded:
         if targets[name].shape != state[name].shape:
             raise CheckpointMismatch(
                 f"{rule.what}: {name} has shape {tuple(state[name].shape)}, the model needs "
-                f"{tuple(targets[name].shape)}; check that the recipe's sizes are those of the file"
+                f"{tuple(targets[name].shape)}; give the model the sizes of the file"
             )
     with torch.no_grad():
         for name in loaded:
@@ -88,11 +97,39 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _refuse(what: str, verb: str, names: list[str]) -> None:
-    if names:
-        raise CheckpointMismatch(
-            f"{what} {verb} {_summary(tuple(names))}; the file belongs to another model, or the recipe's sizes differ"
-        )
+def _mismatch(
+    what: str, lacking: list[str], unexpected: list[str], targets: Iterable[str], state: Iterable[str]
+) -> str:
+    """What lacks, what is too much, and what that comes from, as far as names tell."""
+    sides = (("lacks", lacking), ("holds unexpected", unexpected))
+    found = [f"{verb} {_summary(tuple(names))}" for verb, names in sides if names]
+    model, file = set(targets), set(state)
+    if not model & file:
+        first = f" (its first is {min(file)})" if file else ""
+        reason = f"none of its {len(file)} tensors is one of the model's{first}: the file belongs to another model"
+    elif deeper := _depths(model, file, [*lacking, *unexpected]):
+        reason = deeper
+    elif not unexpected:
+        reason = "the file is not complete, or of a model without these parts"
+    elif not lacking:
+        reason = "the model has no such parts: the file is of a larger one, or of another kind"
+    else:
+        reason = "the file is of a model with other parts"
+    return f"{what} {' and '.join(found)}; {reason}"
+
+
+def _depths(model: set[str], file: set[str], problems: Iterable[str]) -> str:
+    """Which stack of layers is deeper on one side, if that is all there is; else empty."""
+    matches = [_NUMBERED.match(name) for name in problems]
+    counts = {m[1]: (_depth(m[1], file), _depth(m[1], model)) for m in matches if m}
+    if None in matches or any(theirs == ours or 0 in (theirs, ours) for theirs, ours in counts.values()):
+        return ""
+    stack, (theirs, ours) = next(iter(counts.items()))
+    return f"the file has {theirs} of {stack}, the model {ours}: give the model the file's number of layers"
+
+
+def _depth(stack: str, names: Iterable[str]) -> int:
+    return max((int(m[2]) + 1 for name in names if (m := _NUMBERED.match(name)) and m[1] == stack), default=0)
 
 
 def _summary(names: tuple[str, ...], most: int = 4) -> str:

@@ -55,7 +55,7 @@ def some(members: Callable[[str], list[tuple[str, bytes | str]]]) -> Break:
 
 def bert_of(place: Path, **changes: int) -> list[str]:
     sizes = {"vocab_size": 46, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = BertConfig(**(sizes | {"intermediate_size": 32, "max_position_embeddings": 512} | changes))
+    config = BertConfig(**(sizes | {"intermediate_size": 32, "max_position_embeddings": 64} | changes))
     BertForMaskedLM(config).save_pretrained(place / "bert")
     return [f"model.qformer.weights={place / 'bert'}"]
 
@@ -102,9 +102,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "missing tower file": (lambda p: [f"model.vision.weights={p / 'tower.safetensors'}"], "tower.safetensors"),
     "tower of another size": (tower_file({"pos_embed": torch.ones(1, 5, 99)}), "lacks|shape"),
     "optimiser state for a tower": (tower_file({"optimizer": 3}), "tensors"),
-    "BERT of another size": (lambda p: bert_of(p, hidden_size=32), "shape"),
-    "BERT of another vocabulary": (lambda p: bert_of(p, vocab_size=33), "33 words"),
-    "BERT with fewer layers": (lambda p: bert_of(p, num_hidden_layers=1), "lacks"),
+    "BERT of another size": (lambda p: bert_of(p, hidden_size=32), "hidden_size"),
+    "BERT of another vocabulary": (lambda p: bert_of(p, vocab_size=33), "33 words|vocab_size"),
+    "BERT with fewer layers": (lambda p: bert_of(p, num_hidden_layers=1), "num_layers"),
     "missing tokenizer": (lambda p: [f"tokenizer={p / 'no_tokenizer'}"], "no_tokenizer"),
     "tokenizer without special tokens": (broken_tokenizer, r"\[CLS\]|tokenizer"),
     "tokenizer of another vocabulary": (other_tokenizer, "vocab_size"),

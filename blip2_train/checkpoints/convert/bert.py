@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from blip2_train.checkpoints.files import read_weights
+from blip2_train.checkpoints.convert.bert_config import CONFIG, local_bert, read_bert_config
+from blip2_train.checkpoints.files import has_weights, read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
+from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.qformer import copy_text_to_query_feed_forward
 
+State = dict[str, Tensor]
+
+_WORDS, _POSITIONS = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
+_SEGMENTS = "embeddings.token_type_embeddings.weight"
+_OUTPUT, _OUTPUT_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 _RENAMES = (
-    (r"^bert\.", ""),
+    (r"^(module\.)?(0\.auto_model\.)?(bert\.)?", ""),
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
     (r"^embeddings\.LayerNorm\.", "qformer.layernorm."),
@@ -37,13 +48,9 @@ _FRESH = (
     "qformer.encoder.layer.*.intermediate_query.*",
     "qformer.encoder.layer.*.output_query.*",
 )
-_IGNORED = (
-    "pooler.*",
-    "embeddings.token_type_embeddings.weight",
-    "embeddings.position_ids",
-    "cls.seq_relationship.*",
-    "cls.predictions.decoder.*",
-)
+_IGNORED = (_SEGMENTS, "embeddings.position_ids", "embeddings.token_type_ids")
+_BODY = ("embeddings.", "qformer.", "lm_head.")
+"""What a Q-Former takes is under these; anything else is a head for another task (`pooler`, `classifier`, …)."""
 _FRESH_IN_STAGE_2 = (
     "vision_model.*",
     "ln_vision.*",
@@ -61,53 +68,50 @@ def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
     A model without text half takes the text's feed-forward for its queries, and leaves embeddings and head unused.
 
     Cross-attention, queries, projections, matching head and temperature stay fresh; the queries' feed-forward is copied
-    from the text's; the row of `[DEC]` is fresh.
+    from the text's; the row of `[DEC]` is fresh, and so is the whole prediction head if the BERT has none. Rows of the
+    embeddings beyond the vocabulary of the checkpoint's own tokenizer are left out.
 
     Args:
         model: A model with a Q-Former.
-        weights: A folder with `model.safetensors`, a weight file, or a hub id such as `google-bert/bert-base-uncased`.
+        weights: A folder with `config.json` and `model.safetensors`, a weight file, or a hub id such as
+            `google-bert/bert-base-uncased`.
+
+    Returns:
+        What was loaded, with notes on the head, the token types and what could not be compared.
 
     Raises:
-        CheckpointMismatch: if the weights cannot be read or have other sizes than the recipe.
+        CheckpointMismatch: if the weights cannot be read, are no BERT's, or contradict the model's configuration.
     """
-    state = {_rename(key): tensor for key, tensor in read_weights(locate_bert(weights)).items()}
-    words = state.get("embeddings.word_embeddings.weight")
-    expected = model.qformer_config.vocab_size - 1
-    if words is None or words.shape[0] != expected:
-        raise CheckpointMismatch(
-            f"BERT weights from {weights} know {'no' if words is None else words.shape[0]} words, the recipe expects "
-            f"{expected} (qformer.vocab_size counts [DEC] on top); use the weights that belong to the tokenizer"
-        )
-    size = model.qformer_config.hidden_size
-    if words.shape[1] != size:
-        raise CheckpointMismatch(
-            f"BERT weights from {weights} have hidden size {words.shape[1]}, the recipe's shape is {size} "
-            "(qformer.hidden_size); make them agree"
-        )
+    config, what = model.qformer_config, f"BERT weights from {weights}"
+    place = str(locate_bert(weights))
+    known = read_bert_config(place)
+    state = {_rename(key): tensor for key, tensor in read_weights(place).items()}
+    state = _under_first_names(state)
+    _refuse_contradictions(config, known, what)
+    _refuse_other_words(config, state.get(_WORDS), known.get("vocab_size"), what)
+    heads = tuple(key for key in state if not key.startswith(_BODY))
+    notes = [] if "num_heads" in known else [_unchecked(config)]
     reads_text = any(name.startswith("embeddings.") for name, _ in model.named_parameters())
     if reads_text:
-        fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
-        state["embeddings.word_embeddings.weight"] = torch.cat([words.float(), fresh_row])
-    if not isinstance(model, ImageTextModel):
-        queries = {_FEED_FORWARD.sub(r"\1\2_query.", key): tensor for key, tensor in state.items()}
-        own = {name for name, _ in model.named_parameters()}
-        text = {key: tensor for key, tensor in state.items() if reads_text and key in own}
-        unused = (*_IGNORED, *(() if reads_text else ("embeddings.*",)), "lm_head.*")
-        rule = HandoverRule(what=f"BERT weights from {weights}", may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
-        return load_by_rule(model, queries | text, rule)
-    bias = state.get("lm_head.bias")
-    if bias is not None:
-        state["lm_head.bias"] = torch.cat([bias.float(), bias.new_zeros(1).float()])
-    rule = HandoverRule(what=f"BERT weights from {weights}", may_miss=_FRESH, may_ignore=_IGNORED)
-    report = load_by_rule(model, state, rule)
-    copy_text_to_query_feed_forward(model.qformer)
-    return report
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+        notes += _take_embeddings(model, state, what)
+    if isinstance(model, ImageTextModel):
+        headless = not any(key.startswith("lm_head.") for key in state)
+        if headless:
+            notes.append("this BERT has no prediction head (a BertModel): the head of the generation loss starts fresh")
+        elif "lm_head.bias" in state:
+            bias = state["lm_head.bias"][: config.vocab_size - 1].float()
+            state["lm_head.bias"] = torch.cat([bias, bias.new_zeros(1)])
+        fresh = (*_FRESH, "lm_head.*") if headless else _FRESH
+        rule = HandoverRule(what=what, may_miss=fresh, may_ignore=(*_IGNORED, *heads))
+        report = load_by_rule(model, state, rule)
+        copy_text_to_query_feed_forward(model.qformer)
+        return replace(report, notes=tuple(notes))
+    queries = {_FEED_FORWARD.sub(r"\1\2_query.", key): tensor for key, tensor in state.items()}
+    own = {name for name, _ in model.named_parameters()}
+    text = {key: tensor for key, tensor in state.items() if reads_text and key in own}
+    unused = (*_IGNORED, *heads, *(() if reads_text else ("embeddings.*",)), "lm_head.*")
+    rule = HandoverRule(what=what, may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
+    return replace(load_by_rule(model, queries | text, rule), notes=tuple(notes))
 
 
 def locate_bert(weights: str) -> Path:
@@ -116,10 +120,89 @@ def locate_bert(weights: str) -> Path:
     Raises:
         CheckpointMismatch: if a hub id cannot be fetched.
     """
-    path = Path(weights)
-    if path.exists() or path.suffix in (".safetensors", ".bin", ".pt", ".pth") or weights.startswith((".", "/", "~")):
+    path = local_bert(weights)
+    if path is not None:
         return path
     try:
-        return fetch_files(weights, ["*.safetensors", "config.json"])
+        folder = fetch_files(weights, ["model*.safetensors", "model.safetensors.index.json", "*.json", "vocab.txt"])
+        if not has_weights(folder):  # an older repository
+            folder = fetch_files(weights, ["pytorch_model*.bin", "pytorch_model.bin.index.json"])
     except CheckpointMismatch as error:
         raise CheckpointMismatch(f"BERT weights: {error}, or say weights: random") from error
+    return folder
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _under_first_names(state: State) -> State:
+    """Tied tensors, of which a file may keep either name, under the name that is read here."""
+    for first, second in ((_WORDS, _OUTPUT), ("lm_head.bias", _OUTPUT_BIAS)):
+        if first not in state and second in state:
+            state[first] = state.pop(second)
+    return state
+
+
+def _refuse_contradictions(config: QFormerConfig, known: dict[str, Any], what: str) -> None:
+    wrong = [
+        f"model.qformer.{name} is {getattr(config, name)}, the checkpoint has {value}"
+        for name, value in known.items()
+        if name != "vocab_size" and not _same(getattr(config, name), value)
+    ]
+    if wrong:
+        raise CheckpointMismatch(f"{what}: {'; '.join(wrong)} ({CONFIG}); give the model the same")
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    return math.isclose(ours, theirs, rel_tol=1e-6) if isinstance(theirs, float) else bool(ours == theirs)
+
+
+def _refuse_other_words(config: QFormerConfig, words: Tensor | None, tokens: int | None, what: str) -> None:
+    """Refuse another vocabulary; more rows than words are allowed where the checkpoint's tokenizer has as few."""
+    if words is None:
+        raise CheckpointMismatch(f"{what} hold no word embeddings ({_WORDS}): the file is no BERT's")
+    rows, expected = words.shape[0], config.vocab_size - 1
+    if rows < expected or (rows > expected and tokens != config.vocab_size):
+        raise CheckpointMismatch(
+            f"{what} know {rows} words, the recipe expects {expected} (qformer.vocab_size counts [DEC] on top); use "
+            "the weights that belong to the tokenizer"
+        )
+    if words.shape[1] != config.hidden_size:
+        raise CheckpointMismatch(
+            f"{what} have hidden size {words.shape[1]}, the recipe's shape is {config.hidden_size} "
+            "(qformer.hidden_size); make them agree"
+        )
+
+
+def _unchecked(config: QFormerConfig) -> str:
+    return (
+        f"no {CONFIG} lies beside the weights: {config.num_heads} heads, {config.hidden_act} and layer_norm_eps "
+        f"{config.layer_norm_eps:g} are the recipe's, and could not be compared"
+    )
+
+
+def _take_embeddings(model: ImageQueryModel, state: State, what: str) -> list[str]:
+    """Put the rows of words and positions in their final form into `state`, and say what that changed."""
+    config, notes = model.qformer_config, list[str]()
+    rows, expected = len(state[_WORDS]), config.vocab_size - 1
+    if rows > expected:
+        notes.append(f"rows {expected} … {rows - 1} of the word embeddings belong to no token and are left out")
+    fresh_row = model.embeddings.word_embeddings.weight.detach()[-1:]
+    state[_WORDS] = torch.cat([state[_WORDS][:expected].float(), fresh_row])
+    segments, positions = state.get(_SEGMENTS), state.get(_POSITIONS)
+    if not config.fold_token_type:
+        if segments is not None:
+            notes.append(
+                "token-type embeddings are dropped, as in the original, so that a text pass differs from BERT's; "
+                "model.qformer.fold_token_type=true adds row 0 to the positions"
+            )
+        return notes
+    if segments is None or positions is None:
+        raise CheckpointMismatch(
+            f"{what} hold no token-type embeddings to fold; set model.qformer.fold_token_type=false"
+        )
+    state[_POSITIONS] = positions.float() + segments[0].float()
+    return [*notes, "row 0 of the token-type embeddings is added to the positions: a text pass computes what BERT does"]

@@ -80,7 +80,7 @@ def _report(findings: list[Finding], load: Callable[[], list[LoadReport]]) -> No
     """Add what a load reports, or why it failed."""
     for report in attempt(findings, load) or []:
         fresh = f", {len(report.fresh)} fresh" if report.fresh else ""
-        findings.append(Finding(OK, f"{report.what}: {len(report.loaded)} tensors{fresh}"))
+        findings.append(Finding(OK, "; ".join((f"{report.what}: {len(report.loaded)} tensors{fresh}", *report.notes))))
 
 
 def _language_model(model: GenerativeModel) -> list[Finding]:

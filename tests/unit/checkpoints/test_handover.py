@@ -43,6 +43,31 @@ def test_what_the_rule_does_not_expect_is_an_error(change, rule, words) -> None:
         load_by_rule(two_layers(), state, HandoverRule(what="weights", **rule))
 
 
+def stack(layers: int, extra: tuple[str, ...] = ()) -> nn.Module:
+    parts = {"layer": nn.ModuleList(nn.Linear(2, 2) for _ in range(layers)), "top": nn.Linear(2, 2)}
+    return nn.ModuleDict(parts | {name: nn.Linear(2, 2) for name in extra})
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (stack(3), "lacks 6 tensors .*the file has 3 of layer, the model 6: give the model the file's number"),
+        (stack(9), "holds unexpected 6 tensors .*the file has 9 of layer, the model 6"),
+        (stack(6, ("more",)), "holds unexpected 2 tensors .*the model has no such parts"),
+        (stack(3, ("more",)), "lacks .* and holds unexpected .*; the file is of a model with other parts"),
+        (nn.ModuleDict({"layer": stack(6)["layer"]}), "lacks 2 tensors .*not complete, or of a model without these"),
+        (two_layers(), r"none of its 4 tensors is one of the model's \(its first is a\.bias\): .*another model"),
+        (nn.Module(), "none of its 0 tensors is one of the model's: the file belongs"),
+    ],
+)
+def test_the_reason_is_the_true_one(file: nn.Module, words: str) -> None:
+    """Only what names tell: no word of other sizes where none differ, none of another model where parts are missing."""
+    with pytest.raises(CheckpointMismatch, match=words) as caught:
+        load_by_rule(stack(6), file.state_dict(), HandoverRule(what="weights"))
+    assert "\n" not in str(caught.value) and "sizes" not in str(caught.value)
+    assert ("another model" in str(caught.value)) == ("none of its" in words)
+
+
 def bert(vocabulary: int = VOCABULARY - 1) -> BertForMaskedLM:
     torch.manual_seed(3)
     return BertForMaskedLM(

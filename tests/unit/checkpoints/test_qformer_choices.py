@@ -17,6 +17,7 @@ from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.image_text import ImageTextModel
 
@@ -31,7 +32,7 @@ def model_with_relu() -> ImageTextModel:
 def test_transformers_computes_the_same_and_reads_back_the_same(tmp_path: Path) -> None:
     model = model_with_relu()
     tokens = load_qformer_tokenizer(str(DEMO / "bert"))
-    processor = Processor(image_size=32, max_text_length=16, text_tokenizer=tokens)
+    processor = Processor(image_size=32, max_text_length=16, mean=CLIP_MEAN, std=CLIP_STD, text_tokenizer=tokens)
     write_huggingface(tmp_path / "there", model, processor, converted_manifest(True, "a test"))
     shutil.rmtree(tmp_path / "there" / SIDE)
     theirs: Any = Blip2ForImageTextRetrieval.from_pretrained(tmp_path / "there").eval()

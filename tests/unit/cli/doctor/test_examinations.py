@@ -170,7 +170,7 @@ def test_weights_of_another_shape() -> None:
     findings = examine_weights(compose(["experiment=demo_stage1", *wide]))
     first, second = texts(findings, PROBLEM).splitlines()
     assert "the model needs" in first and "vision" in first
-    assert "the model needs" in second and "BERT" in second
+    assert "intermediate_size is 256, the checkpoint has 512" in second and "BERT" in second
 
 
 def test_a_model_that_its_data_do_not_fit(place: Path) -> None:

