@@ -28,7 +28,7 @@ _SPLIT = (  # of Llama 3 and Qwen2
 )
 _SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "max_position_embeddings": 128,
+    "num_key_value_heads": 2, "max_position_embeddings": 128,
 }  # fmt: skip
 _BART = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
@@ -74,12 +74,15 @@ def write_language_model(name: str, folder: Path) -> Path:
     kind = AutoModelForSeq2SeqLM if family.encoder_decoder else AutoModelForCausalLM
     model = kind.from_config(config)
     if family.model_type == "t5":  # FlanT5 has a head of its own, which transformers 5 ties when it builds one
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() * 0.5 + 0.1 * torch.randn(rows, 32))
+        model.lm_head.weight = nn.Parameter(torch.empty(rows, 32))
     generator = torch.Generator().manual_seed(1)
+    scale = 0.1 if family.model_type == "t5" else 0.25  # nothing keeps the states of T5 from growing
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.copy_(0.25 * torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        if family.model_type == "t5":  # the sentinels are never said
+            model.lm_head.weight[tokenizer.get_vocab()["<extra_id_99>"] :] *= 0.01
     model.save_pretrained(folder)
     written = json.loads((folder / "config.json").read_text())
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):  # not the defaults of the library's class
