@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from blip2_train.data.names import printable_name
-from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import CaptionSource
 from blip2_train.data.stream import left_out, rejection, usable_captions
@@ -76,7 +75,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
             record = source.read(number)
             about: dict[str, Any] = {"pixel_values": _EMPTY, "image_id": record.image_id, "sample_id": ""}
             texts = tuple(record.sample(caption=text, **about) for _, text in usable_captions(record, record.captions))
-            decode_picture(record.picture)
+            record.decoded()
         except UnusableSample as problem:
             broken.append(rejection(source, number, problem))
             continue

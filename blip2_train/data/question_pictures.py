@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blip2_train.data.picture_folders import PictureFolders
+from blip2_train.data.pictures import PictureFile
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.visual_questions import VisualQuestion
@@ -37,13 +38,14 @@ class FolderPictures:
                 "'COCO_val2014_{image_id:012d}.jpg'"
             )
 
-    def read(self, question: VisualQuestion) -> bytes:
-        """Content of a question's picture.
+    def read(self, question: VisualQuestion) -> PictureFile:
+        """File of a question's picture.
 
         Raises:
             UnusableSample: if it is missing.
         """
-        return self._folders.read(self._name.format(image_id=question.image_id) if self._name else question.picture)
+        path = self._name.format(image_id=question.image_id) if self._name else question.picture
+        return PictureFile(self._folders.read(path))
 
 
 class ShardPictures:
@@ -72,8 +74,8 @@ class ShardPictures:
         if not any(question.image_id in self._numbers for question in questions):
             raise ShardError(f"no question of {path} is about a picture of shards {self._path}; is it another split?")
 
-    def read(self, question: VisualQuestion) -> bytes:
-        """Content of a question's picture.
+    def read(self, question: VisualQuestion) -> PictureFile:
+        """File of a question's picture.
 
         Raises:
             UnusableSample: if it is missing.
@@ -81,4 +83,5 @@ class ShardPictures:
         number = self._numbers.get(question.image_id)  # type: ignore[arg-type]
         if number is None:
             raise UnusableSample("missing picture", f"no sample with image_id {question.image_id} in {self._path}")
-        return self._source.read(number).picture
+        record = self._source.read(number)
+        return PictureFile(record.picture, record.orientation)

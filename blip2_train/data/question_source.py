@@ -126,8 +126,10 @@ class QuestionSource:
         if not asked.question.strip():
             raise UnusableSample("missing text", "an empty question")
         image_id = asked.image_id
+        file = self._pictures.read(asked)
         return QuestionRecord(
-            picture=self._pictures.read(asked),
+            picture=file.content,
+            orientation=file.orientation,
             captions=asked.answers,
             image_id=image_id if isinstance(image_id, int) else stable_seed("picture", image_id),
             question=asked.question,

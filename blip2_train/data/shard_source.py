@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sample_files import captions_of, details_of, image_id_of, json_of
+from blip2_train.data.sample_files import captions_of, details_of, image_id_of, json_of, orientation_of
 from blip2_train.data.shard_index import index_folder, index_shards, open_rows
 from blip2_train.data.shard_notes import read_notes
 from blip2_train.data.shard_reader import ShardReader
@@ -104,7 +104,9 @@ class ShardSource:
         own_id = image_id_of(extra)
         identity = (self._names[shard], row["key"].decode()) if own_id is None else (own_id,)
         image_id = stable_seed(self.name, *identity)
-        return Record(picture=content("picture"), captions=captions, image_id=image_id)
+        return Record(
+            picture=content("picture"), captions=captions, image_id=image_id, orientation=orientation_of(extra)
+        )
 
     @property
     def reads_ahead(self) -> bool:
@@ -116,7 +118,7 @@ class ShardSource:
         self._reader.read_ahead([self._row(number) for number in numbers])
 
     def details(self, number: int) -> dict[str, Any]:
-        """Entries of sample `number`'s `.json` that say more than its captions and what img2dataset found out."""
+        """Entries of sample `number`'s `.json` that say more than its captions and its picture's file."""
         shard, row = self._row(number)
         return details_of(self._reader.members(shard, row, ["json"])("json") if row["json"] >= 0 else None)
 

@@ -57,6 +57,7 @@ class ShardFile:
         extra: Mapping[str, Any] | None = None,
         original_size: tuple[int, int] | None = None,
         extension: str = "jpg",
+        exif: Any = "{}",
     ) -> str:
         """Append one sample and return its key.
 
@@ -68,13 +69,14 @@ class ShardFile:
             extra: further entries of the record (`captions`, `image_id`, …); may not replace img2dataset's own.
             original_size: width and height in pixels before the picture was scaled; `size` if None.
             extension: of the picture's file: `jpg`, `png` or `webp`.
+            exif: what img2dataset keeps of the EXIF data, a text of JSON.
 
         Raises:
             ValueError: if `extra` has a key that img2dataset uses.
         """
         key = f"{self._stem}{self.samples:0{self._digits}d}"
         original = original_size or size
-        values = (caption, url, key, "success", None, *size, *original, "{}", hashlib.sha256(picture).hexdigest())
+        values = (caption, url, key, "success", None, *size, *original, exif, hashlib.sha256(picture).hexdigest())
         record: dict[str, Any] = dict(zip(RECORD_KEYS, values, strict=True))
         if doubled := record.keys() & (extra or {}).keys():
             raise ValueError(f"extra may not replace {', '.join(sorted(doubled))}")

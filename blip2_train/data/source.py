@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
+from PIL import Image
+
+from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.text import NOT_UNICODE, clean_answer, clean_caption, clean_question, is_unicode
 from blip2_train.questions import QuestionSample
@@ -22,6 +25,12 @@ class Record:
     """At least one, as written."""
     image_id: int
     """Equal for samples that show the same picture; fits int64."""
+    orientation: int | None = None
+    """EXIF's number of how the picture lies, where something beside its file says so; see `decode_picture`."""
+
+    def decoded(self) -> Image.Image:
+        """The picture in mode RGB, upright; raises what `decode_picture` raises."""
+        return decode_picture(self.picture, orientation=self.orientation)
 
     def cleaned(self, caption: str) -> str:
         """A caption as it is trained on; may be empty."""

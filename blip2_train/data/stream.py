@@ -23,7 +23,7 @@ from blip2_train.errors import ShardError
 from blip2_train.types import ImageTextSample, RejectedSample
 
 Transform = Callable[[Image.Image, torch.Generator], Tensor]
-ReadPicture = Callable[[bytes, torch.Generator], Tensor]
+ReadPicture = Callable[[bytes, torch.Generator, int | None], Tensor]
 
 _ATTEMPTS = 50
 """Samples tried for one position before the source is given up."""
@@ -42,8 +42,8 @@ class TrainingStream(Dataset[ImageTextSample]):
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
         shuffle_captions: give each picture a caption of another sample (negative control: nothing can be learnt).
-        read_picture: from the content of a picture's file and a generator to pixel values, where that is not decoding
-            it as a whole and `transform`.
+        read_picture: from the content of a picture's file, a generator and the orientation that is said beside it to
+            pixel values, where that is not decoding it as a whole and `transform`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TrainingStream(Dataset[ImageTextSample]):
                 captions = usable_captions(record, offered)
                 caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
                 return record.sample(
-                    pixel_values=self._read_picture(record.picture, generator),
+                    pixel_values=self._read_picture(record.picture, generator, record.orientation),
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source.source, number, caption),
@@ -98,8 +98,8 @@ class TrainingStream(Dataset[ImageTextSample]):
                 rejected.append(rejection(source.source, number, problem))
         raise _given_up(source.source, rejected)
 
-    def _whole_picture(self, content: bytes, generator: torch.Generator) -> Tensor:
-        return self._transform(decode_picture(content), generator)
+    def _whole_picture(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
+        return self._transform(decode_picture(content, orientation=orientation), generator)
 
     def _words_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
         """The captions of any sample but the one at `place`."""
@@ -156,7 +156,7 @@ class EvaluationItems(Dataset[ImageTextSample]):
                 captions = usable_captions(record, record.captions)
                 place, text = captions[caption % len(captions)]
                 return record.sample(
-                    pixel_values=self._transform(decode_picture(record.picture), torch.Generator()),
+                    pixel_values=self._transform(record.decoded(), torch.Generator()),
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source, number, place),

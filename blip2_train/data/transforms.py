@@ -94,18 +94,23 @@ class TrainTransform(EvalTransform):
         """Transform an RGB picture; returns `(3, image_size, image_size)`, float32."""
         return self._finish(image, self._crop(image.width, image.height, generator), generator)
 
-    def from_file(self, content: bytes, generator: torch.Generator) -> Tensor:
+    def from_file(self, content: bytes, generator: torch.Generator, orientation: int | None = None) -> Tensor:
         """Transform a picture's file; returns `(3, image_size, image_size)`, float32.
 
         With `draft`, the crop is drawn first, and an upright JPEG is then decoded as small as leaves every pixel of the
         result one of the crop or more: the same crop, of pixels that libjpeg has made smaller instead of Pillow (on
         photographs of web size they differ by 1 to 2 of 255 levels in the mean, `DRAFT_TOLERANCE` at most).
 
+        Args:
+            content: as `decode_picture` takes it, likewise `orientation`.
+            generator: chooses crop and flip.
+            orientation: what something beside the file says.
+
         Raises:
             UnusableSample: as `decode_picture`.
         """
         if not self._draft:
-            return self(decode_picture(content), generator)
+            return self(decode_picture(content, orientation=orientation), generator)
         crops, times = [], 1
 
         def reduction(width: int, height: int) -> int:
@@ -114,7 +119,7 @@ class TrainTransform(EvalTransform):
             times = next(fold for fold in (8, 4, 2, 1) if fold == 1 or min(crops[0][2:]) >= fold * self._size[0])
             return times
 
-        image = decode_picture(content, reduction)
+        image = decode_picture(content, reduction, orientation)
         crop = crops[0] if crops else self._crop(image.width, image.height, generator)
         return self._finish(image, crop, generator, times)
 

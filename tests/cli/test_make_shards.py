@@ -146,10 +146,34 @@ def test_the_number_of_processes_does_not_matter(place: Path, monkeypatch: pytes
     made = ShardSource(str(one), "made")
     last = len(made) - 1
     assert made.read(last - 1).captions == ("a dog", "a big dog")
-    assert made.details(last - 1) == {"url": "https://example.org/1", "similarity": 0.31}
+    known = {"original_width": 24, "original_height": 16, "exif": "{}"}
+    assert made.details(last - 1) == {"url": "https://example.org/1", "similarity": 0.31} | known
     with tarfile.open(sorted(one.glob("*.tar"))[-1]) as tar:
         assert tar.getnames()[-3].endswith(".png")
         assert {(m.mtime, m.uid, m.gid, m.mode) for m in tar} == {(0, 0, 0, 0o444)}
+
+
+@pytest.mark.parametrize("resize", [None, 20])
+def test_what_img2dataset_knew_of_the_original_stays(resize: int | None, place: Path) -> None:
+    """A picture that is encoded anew is upright, and its record says so; else file and record are as they were."""
+    exif = json.dumps({"Image Make": "x", "Image Orientation": "Rotated 90 CW"})
+    record = {"caption": "a cat", "url": "u", "width": 60, "height": 40, "exif": exif, "sha256": "old"}
+    record |= {"original_width": 600, "original_height": 400, "similarity": 0.3}
+    photograph = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    data = encode(photograph, "JPEG")
+    write_tar(place / "source" / "0.tar", [("a.jpg", data), ("a.json", json.dumps(record)), ("a.txt", "a cat")])
+    made = make(place, place / "source", *([] if resize is None else [f"resize={resize}"]))
+    with tarfile.open(made / "00000.tar") as tar:
+        found = {name.rpartition(".")[2]: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    known = json.loads(found["json"])
+    assert (known["original_width"], known["original_height"], known["similarity"]) == (600, 400, 0.3)
+    again = ShardSource(str(made), "made").read(0)
+    if resize is None:
+        assert found["jpg"] == data and known["exif"] == exif and (known["width"], known["height"]) == (40, 60)
+    else:
+        assert json.loads(known["exif"]) == {"Image Make": "x", "Image Orientation": "Horizontal (normal)"}
+        assert (known["width"], known["height"]) == (20, 30) and decode_picture(found["jpg"]).size == (20, 30)
+    assert again.decoded().size == (known["width"], known["height"])
 
 
 def killed_after(events: int, arguments: list[str]) -> int:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from blip2_train.cli.capfilt.models import CapFiltModels, load
 from blip2_train.data.order import stable_seed
-from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.examination import usable_texts
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
@@ -42,7 +41,7 @@ class CapFiltWork:
             place = self.source.locate(number)
             try:
                 record = self.source.read(number)
-                pictures.append(decode_picture(record.picture))
+                pictures.append(record.decoded())
                 originals.append(usable_texts(record))
             except UnusableSample as problem:
                 raise ShardError(

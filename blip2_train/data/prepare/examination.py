@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
@@ -62,7 +61,7 @@ class Examination:
         usable_texts(record)
         content = hashlib.sha256(record.picture)
         self._refuse_excluded(number, content.hexdigest())
-        width, height = decode_picture(record.picture).size
+        width, height = record.decoded().size
         shortest, longest = sorted((width, height))
         if shortest < self._options.min_side:
             raise UnusableSample("too small", f"{width} x {height} pixels")

@@ -14,7 +14,7 @@ import numpy as np
 from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sample_files import captions_of, details_of, image_id_of
+from blip2_train.data.sample_files import captions_of, details_of, image_id_of, orientation_of
 from blip2_train.data.shards import PICTURES
 from blip2_train.data.source import Place, Record
 from blip2_train.errors import ShardError
@@ -74,10 +74,11 @@ class FolderSource:
             picture = self._path(number).read_bytes()
         except OSError as error:
             raise UnusableSample("missing picture", error.strerror or str(error)) from None
-        return Record(picture=picture, captions=captions, image_id=stable_seed(self.name, *identity))
+        image_id = stable_seed(self.name, *identity)
+        return Record(picture=picture, captions=captions, image_id=image_id, orientation=orientation_of(extra))
 
     def details(self, number: int) -> dict[str, Any]:
-        """Entries of the `.json` that say more than the captions and what img2dataset found out."""
+        """Entries of the `.json` that say more than the captions and the picture's file."""
         return details_of(self._beside(number, ".json"))
 
     def fingerprint(self) -> str:

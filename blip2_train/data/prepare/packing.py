@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blip2_train.data.pictures import decode_picture
 from blip2_train.data.prepare.destination import Destination, sha256_of
 from blip2_train.data.prepare.examination import short_digest, usable_texts
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.sample_files import without_orientation
 from blip2_train.data.shard_notes import PLACES
 from blip2_train.data.shard_writer import RECORD_KEYS, ShardFile, shard_stem
 from blip2_train.data.shards import scan_shard
-from blip2_train.data.source import wants_to_read_ahead
+from blip2_train.data.source import Record, wants_to_read_ahead
 from blip2_train.errors import ShardError
 
 _AHEAD = 64
@@ -108,9 +108,11 @@ class Packing:
         if short_digest(hashlib.sha256(record.picture).digest()) != tuple(verdict["digest"].tolist()):
             raise self._changed(number, "its picture is another")
         size = int(verdict["width"]), int(verdict["height"])
-        picture, extension, new_size = self._fitted(record.picture, size)
+        picture, extension, new_size = self._fitted(record, size)
         extra = self._source.details(number)
-        url = extra.pop("url", None)
+        url, exif, width, height = (
+            extra.pop(name, None) for name in ("url", "exif", "original_width", "original_height")
+        )
         extra = {name: value for name, value in extra.items() if name not in RECORD_KEYS}
         shard.write(
             picture,
@@ -118,8 +120,9 @@ class Packing:
             size=new_size,
             url=url if isinstance(url, str) else "",
             extra=extra | ({"captions": list(texts)} if len(texts) > 1 else {}),
-            original_size=size,
+            original_size=(width, height) if isinstance(width, int) and isinstance(height, int) else size,
             extension=extension,
+            exif="{}" if exif is None else exif if picture is record.picture else without_orientation(exif),
         )
 
     def _changed(self, number: int, what: str) -> ShardError:
@@ -129,20 +132,20 @@ class Packing:
             "start again in an empty folder"
         )
 
-    def _fitted(self, data: bytes, size: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:
-        """The picture's file as the shard holds it, its extension, and its size."""
+    def _fitted(self, record: Record, size: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:
+        """The picture's file as the shard holds it, its extension, and its size; upright if it is encoded anew."""
         shortest = self._options.resize
         if shortest is not None and min(size) > shortest:
             width, height = (round(side * shortest / min(size)) for side in size)
-            scaled = decode_picture(data).resize((width, height), Image.Resampling.LANCZOS)
+            scaled = record.decoded().resize((width, height), Image.Resampling.LANCZOS)
             return _encoded(scaled, "JPEG", quality=self._options.quality), "jpg", (width, height)
-        if (extension := _extension(data)) is None:
-            return _encoded(decode_picture(data), "PNG"), "png", size
-        return data, extension, size
+        if (extension := _extension(record.picture)) is None:
+            return _encoded(record.decoded(), "PNG"), "png", size
+        return record.picture, extension, size
 
 
 def _extension(data: bytes) -> str | None:
-    """How files with this content are called in shards; None for GIF and BMP, which are not known there."""
+    """How files with this content are called in shards; None for GIF, BMP, TIFF and AVIF, not known there."""
     if data[:4] == b"RIFF":
         return "webp"
     return {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(data[:2])

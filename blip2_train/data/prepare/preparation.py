@@ -33,7 +33,7 @@ from blip2_train.types import RejectedSample
 
 REJECTED = "rejected.jsonl"
 UNFINISHED, _PARTS = ".preparing", "parts-"
-_VERSION = 1
+_VERSION = 2
 """Raised when the same settings give other bytes."""
 
 Progress = Callable[[str, int, int], None]

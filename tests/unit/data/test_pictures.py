@@ -59,6 +59,39 @@ def test_exif_orientation_is_applied() -> None:
     assert upright.getpixel((8, 28)) == pytest.approx((0, 0, 255), abs=8)
 
 
+def _noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_an_orientation_beside_the_file_turns_as_one_inside_it(number: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    inside = encode(_noise(), "JPEG", exif=exif.tobytes())
+    wanted = decode_picture(inside)
+    assert np.array_equal(decode_picture(encode(_noise(), "JPEG"), orientation=number), wanted)
+    for other in (1, 3, 6):
+        assert np.array_equal(decode_picture(inside, orientation=other), wanted), "the file's own counts"
+
+
+def test_tiff_and_avif_are_read() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth = Image.linear_gradient("L").resize((40, 24)).convert("RGB")
+    for form, far in (("TIFF", 0), ("AVIF", 8)):
+        plain, turned = encode(smooth, form, quality=95), encode(smooth, form, quality=95, exif=exif.tobytes())
+        assert np.abs(np.asarray(decode_picture(plain), dtype=int) - np.asarray(smooth)).max() <= far
+        assert np.array_equal(decode_picture(turned), decode_picture(plain).transpose(Image.Transpose.ROTATE_270))
+        assert np.array_equal(decode_picture(plain, orientation=6), decode_picture(turned))
+        assert np.array_equal(decode_picture(turned, orientation=3), decode_picture(turned))
+    pages = encode(Image.new("L", (8, 4), 9), "TIFF", save_all=True, append_images=[Image.new("L", (2, 2), 200)])
+    assert _corner(pages) == (9, 9, 9)
+    assert _corner(encode(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF")) == (255, 0, 0)
+    assert _corner(encode(Image.fromarray(np.full((4, 4), 0x80F0, dtype=np.uint16)), "TIFF")) == (128, 128, 128)
+    with pytest.raises(UnusableSample, match="floating-point"):
+        decode_picture(encode(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
 def test_damaged_exif_does_no_harm() -> None:
     data = encode(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG", exif=b"Exif\0\0" + b"II*\0\xff\xff\xff\x7f" * 3)
     assert decode_picture(data).size == (8, 8)
