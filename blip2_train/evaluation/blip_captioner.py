@@ -111,4 +111,13 @@ class BlipCaptioner:
     def _decoded(self, ids: list[int]) -> str:
         end = self._model.config.text_config.sep_token_id
         words = ids[: ids.index(end)] if end in ids else ids
-        return str(self._tokenizer.decode(words, skip_special_tokens=True)).strip()
+        return decode_word_pieces(self._tokenizer, words)
+
+
+def decode_word_pieces(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of a BERT's ids as people write it: `a man's hat`, where the tokens are `a man ' s hat`.
+
+    transformers 4 wrote that by itself (4.57.6: `clean_up_tokenization_spaces` is true for BERT); since 5 it has to be
+    told, and 5.24 does so for WordPiece alone.
+    """
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)).strip()
