@@ -25,13 +25,13 @@ command goes on where it was stopped; the shards do not depend on that, nor on t
 
 usage: python scripts/make_shards.py source=<what> output=<folder> [key=value …]
 
-  source=<what>           tar shards (folder, 'glob*.tar', '{00..99}.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json with
-                          captions (COCO, Karpathy, Visual Genome's regions, rows); .parquet; where pictures are paths,
+  source=<what>           tar shards (folder, 'glob*.tar', '{00..99}.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json .token
+                          with captions (COCO, Karpathy, Visual Genome's regions, rows); .parquet; pictures are paths,
                           or base64, or bytes; a folder of pictures with .txt or .json beside each; or a list of such
   output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
   images=<folder>         where the paths of the source start, or a glob of several (the source's own folder)
   split=<a+b>             which pictures, of a source with splits
-  picture_column=<name>   column or key of the picture, where it is not a usual one
+  picture_column=<name>   column or key of the picture, where it is not a usual one; likewise id_column
   caption_column=<name>   column or key of the caption; of shards and folders, in the .json of each sample
   samples_per_shard=<n>   samples in every shard but the last (10000)
   min_side=<pixels>       reject pictures with a shorter side (0)
@@ -58,6 +58,7 @@ class Request:
     split: str | None = None
     picture_column: str | None = None
     caption_column: str | None = None
+    id_column: str | None = None
     exclude: Sequence[str] = ()
     exclude_split: str | None = None
     workers: int | None = None
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> None:
         print(ABOUT)
         return
     request, options = read_request(arguments)
-    columns = request.picture_column, request.caption_column
+    columns = request.picture_column, request.caption_column, request.id_column
     source = open_pairs(request.source, request.images, request.split, *columns)
     excluded = read_exclusions(request.exclude, request.exclude_split)
     folder = open_destination(request.output)

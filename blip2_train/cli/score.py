@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -18,9 +18,11 @@ from blip2_train.checkpoints.files import file_fingerprint
 from blip2_train.cli.command_parser import CommandParser, add_output
 from blip2_train.cli.predict_output import new_file
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.official.coco import read_coco_captions
-from blip2_train.data.official.results import ANSWERS, CAPTIONS, GQA_ANSWERS, read_results, write_json
-from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_vqa
+from blip2_train.data.annotations.captions import read_references
+from blip2_train.data.annotations.questions import read_questions
+from blip2_train.data.annotations.results import ANSWERS, CAPTIONS, GQA_ANSWERS, read_results
+from blip2_train.data.official.results import write_json
+from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
@@ -38,6 +40,7 @@ examples:
   python scripts/score.py vqa --metric gqa --predictions results.json --questions testdev_balanced_questions.json"""
 
 Result = dict[str, Any]
+T = TypeVar("T")
 
 
 def main(arguments: list[str]) -> None:
@@ -57,12 +60,13 @@ def main(arguments: list[str]) -> None:
 
 
 def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
-    pictures = read_coco_captions(options.annotations)
+    annotated = read_references(options.annotations, options.split)
     predictions = read_results(options.predictions, CAPTIONS)
-    references: dict[int | str, tuple[str, ...]] = {picture.image_id: picture.captions for picture in pictures}
+    pictures = _chosen(options, predictions, {picture.identity: picture for picture in annotated})
+    references: dict[int | str, tuple[str, ...]] = {picture.identity: picture.captions for picture in pictures}
     metrics, limit = options.metrics, options.time_limit
     if pictures[0].domain:
-        domains: dict[int | str, str] = {picture.image_id: picture.domain for picture in pictures}
+        domains: dict[int | str, str] = {picture.identity: picture.domain for picture in pictures}
         by_domain = score_domains(predictions, references, domains, metrics, time_limit=limit)
     else:
         domains = {}
@@ -73,11 +77,34 @@ def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
         for name, found in by_domain.items()
     }
     result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **told.pop(ENTIRE)}
-    table = _table("captions (x 100)", ["metric", *by_domain])
+    result |= _share(options, len(pictures), len(annotated), "pictures")
+    table = _table(f"captions (x 100){_of(options, len(pictures), len(annotated))}", ["metric", *by_domain])
     for metric in metrics:
         values = [found.scores[metric] for found in by_domain.values()]
         table.add_row(metric, *("–" if value is None else f"{100 * value:.2f}" for value in values))
     return result | ({"domains": told} if domains else {}), table
+
+
+def _chosen(options: argparse.Namespace, predictions: Mapping[int | str, str], known: Mapping[int | str, T]) -> list[T]:
+    """What is scored: everything, or with `--partial` what there is a prediction for."""
+    chosen = [one for key, one in known.items() if not options.partial or key in predictions]
+    if not chosen:
+        raise ConfigError(
+            f"{options.predictions} has no id in common with the annotations, so there is nothing to score; take the "
+            "files of one set"
+        )
+    return chosen
+
+
+def _share(options: argparse.Namespace, scored: int, known: int, things: str) -> Result:
+    if not options.partial:
+        return {}
+    print(f"partial: {scored} of {known} {things} scored; not comparable with scores of all", file=sys.stderr)
+    return {"partial": {"scored": scored, "of": known}}
+
+
+def _of(options: argparse.Namespace, scored: int, known: int) -> str:
+    return f", {scored} of {known}" if options.partial else ""
 
 
 def _scores(found: CaptionScores[int | str]) -> Result:
@@ -88,13 +115,14 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
     gqa = options.metric == "gqa"
     if gqa and (options.annotations or options.rules):
         raise ConfigError("--metric gqa takes neither --annotations (the answers are in the questions) nor --rules")
-    questions = read_gqa(options.questions) if gqa else read_vqa(options.questions, options.annotations)
+    everything = read_questions(options.questions, options.annotations, strict=True)
+    predictions = read_results(options.predictions, GQA_ANSWERS if gqa else ANSWERS)
+    questions = _chosen(options, predictions, {question.question_id: question for question in everything})
     if bare := [question.question_id for question in questions if not question.answers]:
         raise ConfigError(
             f"{len(bare)} questions of {options.questions} have no answers (first: {bare[0]}); give --annotations, or "
             "submit the predictions where the answers are not published"
         )
-    predictions = read_results(options.predictions, GQA_ANSWERS if gqa else ANSWERS)
     rules = options.rules or "2016"
     found = _gqa_scores(predictions, questions) if gqa else _vqa_scores(predictions, questions, rules)
     parts = {"overall": found.overall, "per_answer_type": found.per_answer_type}
@@ -104,10 +132,11 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
         **({} if gqa else {"rules": rules}),
         **_inputs(options, "predictions", "questions", *(["annotations"] if options.annotations else [])),
         "questions_scored": len(questions),
+        **_share(options, len(questions), len(everything), "questions"),
         "accuracy": found.rounded(),
         "accuracy_unrounded": parts | {"per_question_type": found.per_question_type},
     }
-    table = _table("accuracy (%)", ["questions", "accuracy"])
+    table = _table(f"accuracy (%){_of(options, len(questions), len(everything))}", ["questions", "accuracy"])
     rows = {"all": found.overall, **found.per_answer_type, **found.per_question_type}
     for name, value in rows.items():
         table.add_row(name, f"{value:.2f}")
@@ -151,7 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     about = "Score captions; with NoCaps' annotations in-domain, near-domain, out-domain and entire."
     task = _task(tasks, "captions", about, _captions)
     task.add_argument("--predictions", required=True, metavar="FILE", help='[{"image_id": …, "caption": …}]')
-    task.add_argument("--annotations", required=True, metavar="FILE", help="captions in COCO's format, or NoCaps'")
+    task.add_argument(
+        "--annotations", required=True, metavar="FILE", help="captions in COCO's format, or NoCaps', or any other"
+    )
+    task.add_argument("--split", metavar="NAME", help="which pictures, of annotations with splits")
     task.add_argument(
         "--metrics", nargs="+", choices=METRICS, default=METRICS, metavar="NAME", help=f"of {', '.join(METRICS)}"
     )
@@ -178,6 +210,9 @@ def _task(
 ) -> argparse.ArgumentParser:
     task: argparse.ArgumentParser = tasks.add_parser(name, help=about, description=about)
     task.set_defaults(score=score)
+    task.add_argument(
+        "--partial", action="store_true", help="score only what there is a prediction for, and say how many of how many"
+    )
     return task
 
 

@@ -35,15 +35,25 @@ _NOTE = np.dtype(
 class AnnotatedPicture:
     """One picture of an annotation file."""
 
-    row: str
+    row: str = ""
     """Where it stands in the file, for messages: `line 12`, `entry 3`."""
     path: str
-    """As written: absolute, or below the folder of the pictures; or the picture itself, see `embedded_picture`."""
+    """As written: absolute, or below the folder of the pictures; or the picture itself, see `embedded_picture`; empty
+    if the file does not say it."""
     captions: tuple[str, ...]
     """As written; may be none."""
-    image_id: int | str | None
+    image_id: int | str | None = None
     """As written."""
-    split: str | None
+    split: str | None = None
+    domain: str = ""
+    """NoCaps' `in-domain`, `near-domain` or `out-domain`; empty in other sets."""
+    counted: bool = False
+    """Whether `image_id` only counts the images of this file (Karpathy's `imgid`), and means others in another."""
+
+    @property
+    def identity(self) -> int | str:
+        """What predictions call the picture: its `image_id`; without one, its key."""
+        return self.key if self.image_id is None else self.image_id
 
     @property
     def key(self) -> str:
@@ -84,8 +94,17 @@ class PackedPictures:
     def read(self, place: int, number: int) -> AnnotatedPicture:
         """What entry `place` says."""
         start, end = self._ends[place : place + 2].tolist()
-        row, path, captions, image_id, split = json.loads(self._text[start:end].decode(errors=_ANY))
-        return AnnotatedPicture(row=row, path=path, captions=tuple(captions), image_id=image_id, split=split)
+        values = json.loads(self._text[start:end].decode(errors=_ANY))
+        row, path, captions, image_id, split, domain, counted = values
+        return AnnotatedPicture(
+            row=row,
+            path=path,
+            captions=tuple(captions),
+            image_id=image_id,
+            split=split,
+            domain=domain,
+            counted=counted,
+        )
 
 
 class AnnotatedPictures:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from blip2_train.data.annotation_files import CAPTION_COLUMNS, PICTURE_COLUMNS
-from blip2_train.data.annotation_rows import DOWNLOAD, lists_addresses
-from blip2_train.data.annotations import identity_of
+from blip2_train.data.annotation_source import identity_of
+from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column
+from blip2_train.data.annotations.entry import shown
+from blip2_train.data.annotations.listed_texts import listed_texts
 from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
 from blip2_train.data.order import stable_seed
 from blip2_train.data.picture_folders import open_pictures
@@ -22,8 +23,8 @@ from blip2_train.data.storage import AnyFile, RemoteFile, Storage, is_remote
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
 
-_PICTURES, _CAPTIONS = (*PICTURE_COLUMNS, "jpg", "png", "webp", "bytes"), (*CAPTION_COLUMNS, "txt")
-_DETAILS = ("image_id", "url")
+_PICTURES, _CAPTIONS = (*IMAGES, "jpg", "png", "webp", "bytes"), (*CAPTIONS, "txt")
+_BESIDE_SHARDS = {"key", "status", "sha256"}
 _ROWS = 64
 """Rows that a process holds at a time."""
 
@@ -39,8 +40,7 @@ class ParquetSource:
         files: Parquet files with the same columns.
         images: folder that paths start from, or a glob of several; None = that of the first file.
         name: name of the source in plans and records.
-        picture_column: column of the picture; None = `image`, `filepath`, `file_name`, `jpg`, `png`, `webp` or `bytes`.
-        caption_column: column of the caption; None = `caption`, `text` or `txt`.
+        columns: where they have other names than the usual ones.
 
     Raises:
         ConfigError: if pyarrow is not installed.
@@ -54,8 +54,7 @@ class ParquetSource:
         files: Sequence[AnyFile],
         images: str | None,
         name: str,
-        picture_column: str | None = None,
-        caption_column: str | None = None,
+        columns: Columns | None = None,
     ) -> None:
         self.name, self.files = name, len(files)
         self._paths = list(files)
@@ -63,10 +62,14 @@ class ParquetSource:
         self.size = sum(self._sizes)
         self._folders = open_pictures(str(self._paths[0].parent) if images is None else images)
         opened = [_open(path) for path in self._paths]
-        columns = opened[0].schema_arrow.names
-        self._picture = _column(self._paths[0], columns, picture_column, _PICTURES, "picture_column")
-        self._caption = _column(self._paths[0], columns, caption_column, _CAPTIONS, "caption_column")
-        self._columns = [self._picture, self._caption, *(name for name in _DETAILS if name in columns)]
+        there, columns = opened[0].schema_arrow.names, columns or Columns()
+        self._picture = _picture_column(self._paths[0], there, columns.image)
+        self._caption = find_column(self._paths[0], there, columns.caption, _CAPTIONS, "caption_column")
+        self._id = columns.id or "image_id"
+        if columns.id is not None:
+            find_column(self._paths[0], there, columns.id, (), "id_column")
+        details = [name for name in (self._id, "url") if name in there]
+        self._columns = list(dict.fromkeys([self._picture, self._caption, *details]))
         for path, file in zip(self._paths, opened, strict=True):
             if lacking := set(self._columns) - set(file.schema_arrow.names):
                 raise ShardError(f"{path} has no column {min(lacking)!r}, but {self._paths[0]} has; give like files")
@@ -99,21 +102,18 @@ class ParquetSource:
             UnusableSample: if the row cannot be read, its picture is missing, or it has no caption.
         """
         row = self._row(number)
-        captions = row[self._caption]
-        captions = [captions] if isinstance(captions, str) else captions
-        if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
-            raise UnusableSample("missing text", f"{self._caption} holds no text")
-        known = row.get("image_id")
+        captions = self._texts(row[self._caption])
+        known = row.get(self._id)
         place = self.locate(number)
         identity = stable_seed(self.name, place.shard, place.key) if known is None else identity_of(known, self.name)
-        return Record(picture=self._content(row[self._picture]), captions=tuple(captions), image_id=identity)
+        return Record(picture=self._content(row[self._picture]), captions=captions, image_id=identity)
 
     def details(self, number: int) -> dict[str, Any]:
         """The `image_id`, the `url` and the picture's `path` of row `number`, where it has them."""
         row = self._row(number)
-        found = {name: row[name] for name in _DETAILS if row.get(name) is not None}
-        if "image_id" in found:
-            found["image_id"] = identity_of(found["image_id"], self.name)
+        found: dict[str, Any] = {} if row.get("url") is None else {"url": row["url"]}
+        if row.get(self._id) is not None:
+            found["image_id"] = identity_of(row[self._id], self.name)
         picture = row[self._picture]
         path = picture.get("path") if isinstance(picture, dict) else picture
         return found | ({"path": path} if isinstance(path, str) and not is_embedded(path) else {})
@@ -133,6 +133,15 @@ class ParquetSource:
         if not isinstance(value, str):
             raise UnusableSample("missing picture", f"{self._picture} holds neither a path nor a file's content")
         return embedded_picture(value) if is_embedded(value) else self._folders.read(value)
+
+    def _texts(self, value: Any) -> tuple[str, ...]:
+        """The captions that a cell holds."""
+        if isinstance(value, str):
+            value = [value] if (listed := listed_texts(value)) is None else listed
+        texts = ["" if one is None else one for one in value] if isinstance(value, list) else []
+        if not any(texts) or not all(isinstance(one, str) for one in texts):
+            raise UnusableSample("missing text", f"{self._caption} is {shown(value)}, no text or list of texts")
+        return tuple(texts)
 
     def _row(self, number: int) -> dict[str, Any]:
         """Values of a row by column."""
@@ -213,16 +222,10 @@ def _open(path: AnyFile) -> Any:
         raise ShardError(f"{path} is no readable Parquet file ({error}); get it again") from None
 
 
-def _column(file: AnyFile, columns: Sequence[str], named: str | None, usual: Sequence[str], option: str) -> str:
-    found = next((name for name in ([named] if named else usual) if name in columns), None)
-    if found is None:
-        wanted = repr(named) if named else " or ".join(map(repr, usual))
-        beside_pictures = not named and {"key", "status", "sha256"} <= set(columns)
-        if not beside_pictures and not named and lists_addresses(columns):
-            raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
-        told = "; it only tells about pictures in tar shards or folders, give these" if beside_pictures else ""
+def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:
+    if chosen is None and {*columns} >= _BESIDE_SHARDS and not {*_PICTURES} & {*columns}:
         raise ShardError(
-            f"{file} has no column {wanted}{told}; its columns are {', '.join(map(repr, columns))}: pass "
-            f"{option}=<column>"
+            f"{file} has no column {' or '.join(map(repr, _PICTURES))}; it only tells about pictures in tar shards or "
+            f"folders, give these; its columns are {', '.join(map(repr, columns))}: pass picture_column=<column>"
         )
-    return found
+    return find_column(file, columns, chosen, _PICTURES, "picture_column")

@@ -8,7 +8,7 @@ from blip2_train.data.picture_folders import PictureFolders
 from blip2_train.data.pictures import PictureFile
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.data.visual_questions import VisualQuestion, named_picture
 from blip2_train.errors import ShardError
 
 
@@ -32,7 +32,9 @@ class FolderPictures:
         Raises:
             ShardError: naming the question file.
         """
-        if not self._name and not questions[0].picture:
+        if self._name:
+            named_picture(self._name, questions[0].image_id)
+        elif not questions[0].picture:
             raise ShardError(
                 f"{path} does not say how its pictures are called: give picture_name, for instance "
                 "'COCO_val2014_{image_id:012d}.jpg'"
@@ -44,7 +46,7 @@ class FolderPictures:
         Raises:
             UnusableSample: if it is missing.
         """
-        path = self._name.format(image_id=question.image_id) if self._name else question.picture
+        path = named_picture(self._name, question.image_id) if self._name else question.picture
         return PictureFile(self._folders.read(path))
 
 

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.questions import QuestionForm, read_questions
 from blip2_train.data.order import stable_seed
 from blip2_train.data.question_control import CONTROLS, controlled
 from blip2_train.data.question_pictures import FolderPictures, ShardPictures
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, QuestionRecord
 from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.visual_questions import (
-    VisualQuestion,
-    read_gqa,
-    read_question_list,
-    read_visual_genome,
-    read_vqa,
-)
+from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
 
-READERS: dict[str, Callable[..., list[VisualQuestion]]] = {
-    "vqa": read_vqa,
-    "visual_genome": read_visual_genome,
-    "gqa": read_gqa,
-    "list": read_question_list,
-}
+FORMATS: tuple[str, ...] = get_args(QuestionForm)
 SUBSETS = ("all", "most", "rest")
 ONE_IN = 40
 """One picture in this many belongs to the `rest`."""
@@ -39,9 +30,14 @@ class QuestionSourceConfig(SourceConfig):
     """Where questions about pictures lie: a question file (`path`), and a folder or shards with the pictures."""
 
     format: str = "vqa"
-    """`vqa` (VQAv2, OK-VQA), `visual_genome`, `gqa`, or `list` (entries with image, question and answer)."""
+    """`vqa` (VQAv2, OK-VQA), `visual_genome`, `gqa`, or `list` (entries with image, question and answer), which is also
+    read in place of each of the others."""
     annotations: str | None = None
-    """Annotation file with the answers, of the format `vqa`."""
+    """Annotation file with the answers, of the formats `vqa` and `list`."""
+    question_column: str | None = None
+    """Column or key of the question in a list or table; `question` or `text` if None."""
+    answer_column: str | None = None
+    """Column or key of the answer or answers; `answers`, `answer` or another usual one if None."""
     picture_name: str = ""
     """How a picture in the folder `images` is called, from its `{image_id}`; empty = as the question file says."""
     shards: str | None = None
@@ -52,15 +48,17 @@ class QuestionSourceConfig(SourceConfig):
     """Negative controls, in which only guessing is left: `shuffled_pictures` or `blank_questions`."""
 
     def __post_init__(self) -> None:
-        for name, known in (("format", tuple(READERS)), ("subset", SUBSETS), ("control", CONTROLS)):
+        for name, known in (("format", FORMATS), ("subset", SUBSETS), ("control", CONTROLS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"source {self.path}: {name} is {getattr(self, name)!r}; use {', '.join(known)}")
         if not isinstance(self.path, str) or self.split is not None or self.first_captions is not None:
             raise ConfigError(f"source {self.path}: path is one question file, without split and first_captions")
         if (self.images is None) == (self.shards is None):
             raise ConfigError(f"source {self.path}: give either images (picture folder) or shards")
-        if self.annotations is not None and self.format != "vqa":
-            raise ConfigError(f"source {self.path}: annotations belong to format vqa; {self.format} holds its answers")
+        if self.annotations is not None and self.format not in ("vqa", "list"):
+            raise ConfigError(
+                f"source {self.path}: annotations belong to formats vqa and list; {self.format} holds its answers"
+            )
         if self.weight is not None and not self.weight > 0:
             raise ConfigError(f"source {self.path}: weight must be positive, got {self.weight}; leave it out instead")
         try:
@@ -88,7 +86,14 @@ class QuestionSource:
     def __init__(self, config: QuestionSourceConfig) -> None:
         self.name, self._path, self._control = config.title, str(config.path), config.control
         options = () if config.annotations is None else (config.annotations,)
-        found = READERS[config.format](config.path, *options)
+        columns = Columns(
+            image=config.picture_column,
+            question=config.question_column,
+            answer=config.answer_column,
+            id=config.id_column,
+        )
+        form = cast(QuestionForm, config.format)
+        found = read_questions(str(config.path), config.annotations, columns=columns, form=form)
         found = [question for question in found if _belongs(question, config.subset)]
         self._questions = controlled([question for question in found if question.answers], config.control)
         if not self._questions:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_train.data.annotation_rows import SUFFIXES
-from blip2_train.data.annotations import AnnotationSource
+from blip2_train.data.annotation_source import AnnotationSource
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.source import CaptionSource
 from blip2_train.data.storage import Storage
@@ -21,7 +22,7 @@ class SourceConfig:
 
     path: str | Sequence[str]
     """Shards: a folder, a glob, a range in braces, a file, or a list of these. Or an annotation file, see
-    `read_annotations`."""
+    `read_captions`."""
     name: str | None = None
     """Name in plans, logs and the mixture; from the path if None."""
     weight: float | None = None
@@ -31,10 +32,12 @@ class SourceConfig:
     split: str | None = None
     """Split of an annotation file that has splits, several joined by `+`."""
     picture_column: str | None = None
-    """Column or key of the picture in an annotation file; `image`, `filepath` or `file_name` if None."""
+    """Column or key of the image in an annotation file; `image`, `filepath` or another usual one if None."""
     caption_column: str | None = None
     """Column or key of the caption: in an annotation file `caption` or `text` if None; in the `.json` of samples of
     shards as `ShardSource` says if None."""
+    id_column: str | None = None
+    """Column or key of what an image is called in other files, too; `image_id` if None."""
     first_captions: int | None = None
     """Choose among the first captions of a sample only (CapFilt lists are sorted, BLIP-2 used two); all if None."""
 
@@ -42,7 +45,7 @@ class SourceConfig:
     """How shards on remote storage are read, and what becomes of bad shards anywhere; the defaults if None."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "split", "picture_column"):
+        for name in ("images", "split", "picture_column", "id_column"):
             if getattr(self, name) is not None and not self.is_annotation_file:
                 raise ConfigError(
                     f"source {self.path}: {name} is for an annotation file ({', '.join(SUFFIXES)}); shards have none, "
@@ -83,9 +86,9 @@ def open_source(config: SourceConfig) -> CaptionSource:
     if (own := config.own_source()) is not None:
         return own
     if config.is_annotation_file:
-        columns = config.picture_column, config.caption_column
+        columns = Columns(image=config.picture_column, caption=config.caption_column, id=config.id_column)
         storage = Storage(config.storage)
-        return AnnotationSource(str(config.path), config.images, config.split, config.title, *columns, storage)
+        return AnnotationSource(str(config.path), config.images, config.split, config.title, columns, storage)
     path = config.path if isinstance(config.path, str) else [str(item) for item in config.path]
     return ShardSource(path, config.title, options=config.storage, caption_key=config.caption_column)
 

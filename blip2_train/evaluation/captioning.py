@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from blip2_train.data.official.coco import DOMAINS
-from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.annotated_pictures import AnnotatedPicture
+from blip2_train.data.annotations.coco import DOMAINS
 from blip2_train.data.official.results import write_caption_results
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -42,7 +42,7 @@ class CaptioningTask:
         self,
         name: str,
         title: str,
-        pictures: Sequence[CaptionedPicture],
+        pictures: Sequence[AnnotatedPicture],
         folder: Path,
         *,
         prompt: str | None = None,
@@ -88,7 +88,7 @@ class CaptioningTask:
         """A caption for each picture of a batch."""
         said = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._generation)
         chosen = self.pictures[self._batches[batch]]
-        return [{"image_id": picture.image_id, "caption": text} for picture, text in zip(chosen, said, strict=True)]
+        return [{"image_id": picture.identity, "caption": text} for picture, text in zip(chosen, said, strict=True)]
 
     def score(self, rows: Sequence[Row]) -> TaskScores:
         """The metrics over all pictures, on the library's scale, and over each domain of NoCaps; see `score_domains`.
@@ -96,8 +96,8 @@ class CaptioningTask:
         Single pictures are compared by CIDEr.
         """
         written = {row["image_id"]: row["caption"] for row in rows}
-        references = {picture.image_id: picture.captions for picture in self.pictures}
-        domains = {picture.image_id: picture.domain for picture in self.pictures if picture.domain}
+        references = {picture.identity: picture.captions for picture in self.pictures}
+        domains = {picture.identity: picture.domain for picture in self.pictures if picture.domain}
         if domains:
             found = score_domains(written, references, domains, self._metrics)
         else:
@@ -115,11 +115,11 @@ class CaptioningTask:
         written = {row["image_id"]: row["caption"] for row in rows}
         return [
             Example(
-                id=str(picture.image_id),
+                id=str(picture.identity),
                 picture=self.folder / picture.path,
-                prediction=written[picture.image_id],
+                prediction=written[picture.identity],
                 references=picture.captions,
-                score=scored.per_sample.get(str(picture.image_id)),
+                score=scored.per_sample.get(str(picture.identity)),
                 domain=picture.domain,
             )
             for picture in self.pictures
@@ -128,4 +128,4 @@ class CaptioningTask:
     def write(self, rows: Sequence[Row], path: Path) -> None:
         """Write the captions as COCO's and NoCaps' servers take them."""
         captions = {row["image_id"]: row["caption"] for row in rows}
-        write_caption_results(path, captions, [picture.image_id for picture in self.pictures])
+        write_caption_results(path, captions, [picture.identity for picture in self.pictures])

@@ -1,19 +1,19 @@
-"""Evaluation tasks from the official files of COCO, NoCaps, Flickr30k, VQAv2, OK-VQA, Visual Genome and GQA."""
+"""Evaluation tasks from files of captions and questions: the official ones, and all that can be trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from blip2_train.data.annotated_pictures import AnnotatedPicture
+from blip2_train.data.annotations.captions import CaptionForm, read_references
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.questions import QuestionForm, read_questions
+from blip2_train.data.embedded_pictures import is_embedded
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.data.official.checks import missing_pictures
-from blip2_train.data.official.coco import read_coco_captions
-from blip2_train.data.official.karpathy import read_karpathy
-from blip2_train.data.official.lavis import read_caption_list
-from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.data.question_control import Control
-from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.metrics.coco_caption import METRICS
@@ -21,18 +21,18 @@ from blip2_train.evaluation.question_answering import AnsweringTask, Metric
 from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
 
-CaptionForm = Literal["coco", "karpathy", "list"]
-QuestionForm = Literal["vqa", "visual_genome", "gqa"]
-
 
 def captioning_task(
     *,
     name: str,
     title: str,
     annotations: str,
-    images: str,
-    form: CaptionForm = "coco",
-    split: str = "test",
+    images: str | None = None,
+    form: CaptionForm | None = None,
+    split: str | None = None,
+    picture_column: str | None = None,
+    caption_column: str | None = None,
+    id_column: str | None = None,
     prompt: str | None = None,
     generation: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = METRICS,
@@ -45,11 +45,14 @@ def captioning_task(
     Args:
         name: Of the task.
         title: As a person would say it.
-        annotations: Caption file.
-        images: Folder of the pictures.
-        form: `coco` = COCO's and NoCaps' annotations, `karpathy` = `dataset_coco.json`, `list` = the lists of the
-            released code.
-        split: Of a `karpathy` file or a `list`.
+        annotations: Caption file, of any layout that `read_captions` knows.
+        images: Folder of the pictures; None = that of the file.
+        form: The layout that it must have: `coco` = COCO's and NoCaps' annotations, `karpathy` = `dataset_coco.json`,
+            `list` = the lists of the released code; None = any.
+        split: Of a file with splits, or of a `list` of the released code.
+        picture_column: Column or key of the picture in rows, where it is not a usual one.
+        caption_column: Likewise of the caption.
+        id_column: Likewise of what predictions call a picture.
         prompt: What captions go on from; None = what the model was trained with.
         generation: Fields of `GenerationOptions`.
         metrics: Any of `METRICS`.
@@ -63,12 +66,13 @@ def captioning_task(
     """
     if prepare is not None:
         prepare()
-    pictures = _pictures(name, annotations, images, form, split, limit)
+    columns = Columns(image=picture_column, caption=caption_column, id=id_column)
+    pictures, folder = _pictures(name, annotations, images, form, split, columns, limit)
     return CaptioningTask(
         name,
         title,
         pictures,
-        Path(images).expanduser(),
+        folder,
         prompt=prompt,
         generation=generation,
         metrics=metrics,
@@ -81,9 +85,12 @@ def retrieval_task(
     name: str,
     title: str,
     annotations: str,
-    images: str,
-    form: CaptionForm = "karpathy",
-    split: str = "test",
+    images: str | None = None,
+    form: CaptionForm | None = None,
+    split: str | None = None,
+    picture_column: str | None = None,
+    caption_column: str | None = None,
+    id_column: str | None = None,
     shortlist: int = 128,
     max_text_length: int = 35,
     batch_size: int = 16,
@@ -94,8 +101,8 @@ def retrieval_task(
     """Retrieval among the pictures and captions of a set; arguments as `captioning_task` and `RetrievalTask`."""
     if prepare is not None:
         prepare()
-    pictures = _pictures(name, annotations, images, form, split, limit)
-    folder = Path(images).expanduser()
+    columns = Columns(image=picture_column, caption=caption_column, id=id_column)
+    pictures, folder = _pictures(name, annotations, images, form, split, columns, limit)
     sizes = {"shortlist": shortlist, "max_text_length": max_text_length, "batch_size": batch_size}
     return RetrievalTask(name, title, pictures, folder, rerank=rerank, **sizes)
 
@@ -105,9 +112,13 @@ def answering_task(
     name: str,
     title: str,
     questions: str,
-    images: str,
+    images: str | None = None,
     annotations: str | None = None,
-    form: QuestionForm = "vqa",
+    form: QuestionForm | None = None,
+    picture_column: str | None = None,
+    question_column: str | None = None,
+    answer_column: str | None = None,
+    id_column: str | None = None,
     picture_name: str | None = None,
     prompt: str | None = None,
     generation: Mapping[str, Any] | None = None,
@@ -124,10 +135,15 @@ def answering_task(
     Args:
         name: Of the task.
         title: As a person would say it.
-        questions: Question file.
-        images: Folder of the pictures.
+        questions: Question file, of any layout that `read_questions` knows.
+        images: Folder of the pictures; None = that of the file.
         annotations: Annotation file of VQAv2 or OK-VQA; None where the answers are not published or in the same file.
-        form: `vqa` = VQAv2 and OK-VQA, `visual_genome`, `gqa`; also the lists of the released code.
+        form: The layout that it must have: `vqa` = VQAv2 and OK-VQA, `visual_genome`, `gqa`, or in place of each a list
+            of entries; None = any.
+        picture_column: Column or key of the picture in lists and tables, where it is not a usual one.
+        question_column: Likewise of the question.
+        answer_column: Likewise of the answer or answers.
+        id_column: Likewise of what predictions call a question.
         picture_name: See `AnsweringTask`; likewise the others.
         candidates: File of answers, see `read_candidates`: the likeliest of them is the answer, whatever `generation`
             says.
@@ -140,21 +156,14 @@ def answering_task(
     """
     if prepare is not None:
         prepare()
-    if form == "vqa":
-        found = read_vqa(questions, annotations)
-    elif annotations is None:
-        readers: dict[str, Callable[[str], list[VisualQuestion]]] = {
-            "gqa": read_gqa,
-            "visual_genome": read_visual_genome,
-        }
-        found = readers[form](questions)
-    else:
-        raise ConfigError(f"task {name}: a question file of the form {form} holds its answers; leave out annotations")
+    columns = Columns(image=picture_column, question=question_column, answer=answer_column, id=id_column)
+    found = read_questions(questions, annotations, columns=columns, form=form, strict=True)
+    folder = _folder(images, questions)
     task = AnsweringTask(
         name,
         title,
         found[:limit],
-        Path(images).expanduser(),
+        folder,
         picture_name=picture_name,
         prompt=prompt,
         generation=generation,
@@ -164,26 +173,35 @@ def answering_task(
         control=control,
         batch_size=batch_size,
     )
-    _check_there(name, {task.picture_of(question) for question in task.questions}, images)
+    _check_there(name, {task.picture_of(question) for question in task.questions}, folder)
     return task
 
 
 def _pictures(
-    name: str, annotations: str, images: str, form: CaptionForm, split: str, limit: int | None
-) -> list[CaptionedPicture]:
-    if form == "coco":
-        pictures = read_coco_captions(annotations)
-    else:
-        pictures = (read_karpathy if form == "karpathy" else read_caption_list)(annotations, split)
-    pictures = pictures[:limit]
-    _check_there(name, {picture.path for picture in pictures}, images)
-    return pictures
+    name: str,
+    annotations: str,
+    images: str | None,
+    form: CaptionForm | None,
+    split: str | None,
+    columns: Columns,
+    limit: int | None,
+) -> tuple[list[AnnotatedPicture], Path]:
+    pictures, folder = read_references(annotations, split, columns, form)[:limit], _folder(images, annotations)
+    if unnamed := next((one for one in pictures if not one.path or is_embedded(one.path)), None):
+        what = "holds the picture itself" if unnamed.path else "does not say which file is the picture"
+        raise ConfigError(f"task {name}: {annotations}, {unnamed.row} {what}; give a file with the paths of pictures")
+    _check_there(name, {picture.path for picture in pictures}, folder)
+    return pictures, folder
 
 
-def _check_there(name: str, paths: set[str], images: str) -> None:
-    missing = missing_pictures(sorted(paths), images)
+def _folder(images: str | None, file: str) -> Path:
+    return Path(file).expanduser().parent if images is None else Path(images).expanduser()
+
+
+def _check_there(name: str, paths: set[str], folder: Path) -> None:
+    missing = missing_pictures(sorted(paths), folder)
     if missing:
         raise ShardError(
-            f"task {name}: {len(missing)} of {len(paths)} pictures are not in {images} (first: {missing[0]}); put them "
+            f"task {name}: {len(missing)} of {len(paths)} pictures are not in {folder} (first: {missing[0]}); put them "
             "there, or name their folder"
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from blip2_train.data.official.results import write_answer_results
 from blip2_train.data.question_control import Control, controlled
 from blip2_train.data.text import without_broken_marks
-from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.data.visual_questions import VisualQuestion, named_picture
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
@@ -157,4 +157,4 @@ class AnsweringTask:
 
     def picture_of(self, question: VisualQuestion) -> str:
         """Path of a question's picture below the folder."""
-        return question.picture if self._name is None else self._name.format(image_id=int(question.image_id))
+        return question.picture if self._name is None else named_picture(self._name, question.image_id)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.text import without_broken_marks
 from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, rank, world_size
@@ -62,7 +62,7 @@ class RetrievalTask:
         self,
         name: str,
         title: str,
-        pictures: Sequence[CaptionedPicture],
+        pictures: Sequence[AnnotatedPicture],
         folder: Path,
         *,
         shortlist: int = 128,
@@ -148,7 +148,7 @@ class RetrievalTask:
         scores["recall_mean"] = sum(scores.values()) / len(scores)
         before = {f"itc/{name}": value for name, value in recall_at(self._ahead).items()}
         counted = zip(self.pictures, ahead["image_to_text"].tolist(), strict=True)
-        found_at = {str(picture.image_id): 1.0 + count for picture, count in counted}
+        found_at = {str(picture.identity): 1.0 + count for picture, count in counted}
         return TaskScores(scores={**scores, **before}, per_sample=found_at)
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
@@ -156,11 +156,11 @@ class RetrievalTask:
         first = {row["image"]: _best_first(row["image_to_text"])[0] for row in rows}
         return [
             Example(
-                id=str(picture.image_id),
+                id=str(picture.identity),
                 picture=self.folder / picture.path,
                 prediction=self._texts[first[number]],
                 references=picture.captions,
-                score=scored.per_sample.get(str(picture.image_id)),
+                score=scored.per_sample.get(str(picture.identity)),
             )
             for number, picture in enumerate(self.pictures)
         ]
@@ -171,7 +171,7 @@ class RetrievalTask:
         for row in rows:
             for text, score in row["text_to_image"]:
                 texts.setdefault(text, []).append([row["image"], score])
-        by_picture = {self.pictures[row["image"]].image_id: _best_first(row["image_to_text"]) for row in rows}
+        by_picture = {self.pictures[row["image"]].identity: _best_first(row["image_to_text"]) for row in rows}
         by_text = {self._texts[text]: _best_first(found) for text, found in sorted(texts.items())}
         found = {"image_to_text": by_picture, "text_to_image": by_text}
         write_whole(path, json.dumps(found, ensure_ascii=False) + "\n")
@@ -240,7 +240,7 @@ class RetrievalTask:
             return [list(pair) for pair in zip(texts.tolist(), final.tolist(), strict=True)]
 
         return {
-            "image_id": self.pictures[number].image_id,
+            "image_id": self.pictures[number].identity,
             "image": number,
             "image_to_text": told(listed, listed_values),
             "text_to_image": told(asking, asking_values),

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from blip2_train.data.annotations.coco import DOMAINS
 from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.grammar import CaptionWriter
 from blip2_train.data.emoji_scenes.official_files import DescribedScene
 from blip2_train.data.emoji_scenes.questions import QuestionWriter
 from blip2_train.data.emoji_scenes.scenes import Scene, draw_concepts, draw_pattern, draw_scene, split_of, split_pool
-from blip2_train.data.official.coco import DOMAINS
 from blip2_train.errors import ConfigError
 
 SPLIT_NAMES = ("train", "val", "test", "nocaps")

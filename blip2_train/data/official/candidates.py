@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blip2_train.data.official.pictures import read_json
+from blip2_train.data.annotations.json_content import read_json
 from blip2_train.errors import ShardError
 
 FORM = '["yes", "no", …]'
@@ -21,7 +21,7 @@ def read_candidates(path: str | Path) -> list[str]:
         ShardError: if the file is missing, cannot be read, or holds no such list.
     """
     if Path(path).suffix == ".json":
-        answers = read_json(path, FORM)
+        answers = read_json(Path(path), FORM)
         if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
             raise ShardError(f"answer list {path} is not of the form {FORM}; give such a list, or one answer a line")
     else:

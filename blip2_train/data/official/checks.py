@@ -6,13 +6,13 @@ import os
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 
-from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.errors import ShardError
 
 
-def paths_by_id(pictures: Iterable[CaptionedPicture]) -> dict[int | str, str]:
+def paths_by_id(pictures: Iterable[AnnotatedPicture]) -> dict[int | str, str]:
     """Paths of pictures by their numbers, as the checks take them."""
-    return {picture.image_id: picture.path for picture in pictures}
+    return {picture.identity: picture.path for picture in pictures}
 
 
 def check_no_leak(

@@ -20,7 +20,7 @@ class Contents:
     """Numbers of its entries, by a name for each kind: `{"val": 5000, "captions": 25010}`."""
     pictures: Mapping[int | str, str]
     """Paths below the folder of the pictures, by id."""
-    splits: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    splits: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     """Ids by split, where a file holds several."""
 
 

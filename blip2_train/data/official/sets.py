@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.annotations.captions import read_references
+from blip2_train.data.annotations.coco import DOMAINS
+from blip2_train.data.annotations.questions import QuestionForm, read_questions
 from blip2_train.data.official.checks import paths_by_id
-from blip2_train.data.official.coco import DOMAINS, read_coco_captions, read_nocaps_pictures
 from blip2_train.data.official.inventory import Contents, OfficialFile
-from blip2_train.data.official.karpathy import read_karpathy
-from blip2_train.data.official.lavis import read_caption_list
-from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_visual_genome, read_vqa
+from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ShardError
 
 _KARPATHY = "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
@@ -24,41 +23,39 @@ _GENOME_PICTURES = ("visual_genome/VG_100K", "visual_genome/VG_100K_2")
 
 
 def _karpathy(splits: str, paths: Sequence[Path]) -> Contents:
-    pictures = read_karpathy(paths[0], splits)
-    members = {part: [picture.image_id for picture in pictures if picture.split == part] for part in splits.split("+")}
+    pictures = read_references(paths[0], splits, form="karpathy")
+    members = {part: [picture.identity for picture in pictures if picture.split == part] for part in splits.split("+")}
     counts = {split: len(ids) for split, ids in members.items()}
     counts["captions"] = sum(len(picture.captions) for picture in pictures)
     return Contents(counts=counts, pictures=paths_by_id(pictures), splits=members)
 
 
 def _caption_list(split: str, paths: Sequence[Path]) -> Contents:
-    pictures = read_caption_list(paths[0], split)
+    pictures = read_references(paths[0], split, form="list")
     captions = sum(len(picture.captions) for picture in pictures)
     return Contents(counts={"pictures": len(pictures), "captions": captions}, pictures=paths_by_id(pictures))
 
 
 def _nocaps(paths: Sequence[Path]) -> Contents:
-    pictures = read_coco_captions(paths[0])
+    pictures = read_references(paths[0], form="coco")
     counts = {domain: sum(picture.domain == domain for picture in pictures) for domain in DOMAINS}
     counts["captions"] = sum(len(picture.captions) for picture in pictures)
     return Contents(counts={"pictures": len(pictures), **counts}, pictures=paths_by_id(pictures))
 
 
 def _nocaps_test(paths: Sequence[Path]) -> Contents:
-    pictures = read_nocaps_pictures(paths[0])
+    pictures = read_references(paths[0], form="coco")
     return Contents(counts={"pictures": len(pictures)}, pictures=paths_by_id(pictures))
 
 
 def _regions(paths: Sequence[Path]) -> Contents:
-    pictures = read_annotations(paths[0], None)
+    pictures = read_references(paths[0], form="regions")
     counts = {"pictures": len(pictures), "phrases": sum(len(picture.captions) for picture in pictures)}
     return Contents(counts=counts, pictures={picture.path: picture.path for picture in pictures})
 
 
-def _questions(
-    read: Callable[..., list[VisualQuestion]], picture: Callable[[VisualQuestion], str], paths: Sequence[Path]
-) -> Contents:
-    asked = read(*paths)
+def _questions(form: QuestionForm, picture: Callable[[VisualQuestion], str], paths: Sequence[Path]) -> Contents:
+    asked = read_questions(*paths, form=form, strict=True)
     return Contents(counts={"questions": len(asked)}, pictures={one.image_id: picture(one) for one in asked})
 
 
@@ -84,7 +81,7 @@ def _vqa(names: Iterable[str], origin: str, part: str, questions: int, apart_fro
     return OfficialFile(
         paths=tuple(name.format(part) for name in names),
         origin=origin,
-        read=partial(_questions, read_vqa, partial(_coco_name, part)),
+        read=partial(_questions, "vqa", partial(_coco_name, part)),
         counts={"questions": questions},
         folders=(_COCO_PICTURES,),
         apart_from=apart_from.format("train2014"),
@@ -95,7 +92,7 @@ def _gqa(part: str, questions: int, apart_from: str = "") -> OfficialFile:
     return OfficialFile(
         paths=(f"gqa/{part}_balanced_questions.json",),
         origin="cs.stanford.edu/people/dorarad/gqa/download.html (questions1.2.zip, images.zip)",
-        read=partial(_questions, read_gqa, lambda question: question.picture),
+        read=partial(_questions, "gqa", lambda question: question.picture),
         counts={"questions": questions},
         folders=("gqa/images",),
         apart_from=apart_from,
@@ -145,7 +142,7 @@ SETS: dict[str, tuple[OfficialFile, ...]] = {
         OfficialFile(
             paths=("visual_genome/question_answers.json",),
             origin="homes.cs.washington.edu/~ranjay/visualgenome (question answers, images part 1 and 2)",
-            read=partial(_questions, read_visual_genome, lambda question: f"{question.image_id}.jpg"),
+            read=partial(_questions, "visual_genome", lambda question: f"{question.image_id}.jpg"),
             counts={},  # differ between its versions
             folders=_GENOME_PICTURES,
         ),

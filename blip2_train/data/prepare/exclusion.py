@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from blip2_train.data.annotation_files import read_annotations
-from blip2_train.data.annotation_rows import SUFFIXES
+from blip2_train.data.annotations.captions import read_captions
+from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.local_copy import local_copy
 from blip2_train.errors import ShardError
 
@@ -27,12 +27,12 @@ def read_exclusions(files: Sequence[str], split: str | None = None) -> frozenset
 
 
 def _names(file: Path, split: str | None) -> Iterator[str]:
-    if file.suffix.lower() in SUFFIXES:
-        for picture in read_annotations(file, split):
+    if file.name.lower().endswith(SUFFIXES):
+        for picture in read_captions(file, split):
             yield picture.path
             if re.search(r"[^\W\d]", PurePosixPath(picture.path).stem):
                 yield PurePosixPath(picture.path).name
-            if picture.image_id not in (None, ""):
+            if picture.image_id not in (None, "") and not picture.counted:
                 yield str(picture.image_id)
         return
     try:

@@ -9,8 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from blip2_train.data.annotation_rows import SUFFIXES
-from blip2_train.data.annotations import AnnotationSource
+from blip2_train.data.annotation_source import AnnotationSource
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.braces import expanded_braces
 from blip2_train.data.parquet_source import ParquetSource, parquet_files
 from blip2_train.data.prepare.folder_source import FolderSource, holds_pictures_with_texts
@@ -30,6 +31,7 @@ def open_pairs(
     split: str | None = None,
     picture_column: str | None = None,
     caption_column: str | None = None,
+    id_column: str | None = None,
 ) -> PairSource:
     """Open tar shards, annotation files with a folder of pictures, Parquet files, or folders of pictures with texts.
 
@@ -41,26 +43,27 @@ def open_pairs(
         split: split of annotation files that have splits, several joined by `+`.
         picture_column: column or key of the picture, where it is not a usual one.
         caption_column: column or key of the caption; of shards and folders, in the `.json` of each sample.
+        id_column: column or key of what an image is called.
 
     Raises:
         ConfigError: if an option does not fit the kind of source, or pyarrow is needed and not installed.
         ShardError: if a source cannot be read, or an annotation file is named twice.
     """
-    columns = picture_column, caption_column
+    columns = Columns(image=picture_column, caption=caption_column, id=id_column)
 
     def opened(kind: _Kind, items: Sequence[str], name: str) -> PairSource:
         if kind == "annotation files":
-            return AnnotationSource(items[0], images, split, name, *columns)
+            return AnnotationSource(items[0], images, split, name, columns)
         if kind == "folders":
             return FolderSource(Path(items[0]).expanduser(), name, caption_column)
         if kind == "Parquet files":
-            return ParquetSource(parquet_files(items), images, name, *columns)
+            return ParquetSource(parquet_files(items), images, name, columns)
         return ShardSource(items[0] if len(items) == 1 else items, name, caption_key=caption_column)
 
     parts = _parts(path)
     kinds = {kind for kind, _ in parts}
     _refuse_for_others("split", split, ["annotation files"], kinds)
-    for option, value in (("images", images), ("picture_column", picture_column)):
+    for option, value in (("images", images), ("picture_column", picture_column), ("id_column", id_column)):
         _refuse_for_others(option, value, ["annotation files", "Parquet files"], kinds)
     whole = SourceConfig(path=path).title
     if len(parts) == 1:

@@ -12,6 +12,7 @@ import pytest
 from shard_files import picture
 
 from blip2_train.cli.make_shards import main
+from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.parquet_source import ParquetSource, parquet_files
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_source import ShardSource
@@ -111,7 +112,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ShardError, match=r"laion.parquet lists addresses of pictures: download .* img2dataset first"):
         ParquetSource([laion], None, "rows")
     with pytest.raises(ShardError, match=r"has no column 'words'; its columns are 'url'.*pass caption_column=<column>"):
-        ParquetSource([told], None, "rows", "url", "words")
+        ParquetSource([told], None, "rows", Columns(image="url", caption="words"))
     (tmp_path / "text.parquet").write_text("no")
     with pytest.raises(ShardError, match="is no readable Parquet file"):
         ParquetSource([tmp_path / "text.parquet"], None, "rows")

@@ -135,7 +135,7 @@ def test_questions_without_answers_are_no_samples(folder: Path, tmp_path: Path) 
         ({"control": "shuffle"}, "use none, shuffled_pictures"),
         ({"images": None}, "either images .* or shards"),
         ({"shards": "x"}, "either images .* or shards"),
-        ({"format": "gqa"}, "annotations belong to format vqa"),
+        ({"format": "gqa"}, "annotations belong to formats vqa and list"),
         ({"picture_name": "{picture}.jpg"}, "picture_name .* cannot be filled in"),
         ({"weight": 0.0}, "weight must be positive"),
         ({"split": "train"}, "without split"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blip2_train.data.official.coco import read_coco_captions
+from blip2_train.data.annotations.captions import read_references
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.coco_caption import score_captions
 from blip2_train.evaluation.metrics.nocaps import score_domains
@@ -44,14 +44,14 @@ def file_of_twelve(folder: Path) -> Path:
 
 
 def test_twelve_pictures_by_hand(tmp_path: Path) -> None:
-    pictures = read_coco_captions(file_of_twelve(tmp_path))
+    pictures = read_references(file_of_twelve(tmp_path))
     assert len(pictures) == 12 and [picture.domain for picture in pictures[:3]] == [
         "in-domain",
         "near-domain",
         "out-domain",
     ]
-    references = {picture.image_id: picture.captions for picture in pictures}
-    domains = {picture.image_id: picture.domain for picture in pictures}
+    references = {picture.identity: picture.captions for picture in pictures}
+    domains = {picture.identity: picture.domain for picture in pictures}
     predictions = IN | NEAR | OUT | WRONG
     found = score_domains(predictions, references, domains, ["bleu_1", "cider"])
     assert list(found) == ["in-domain", "near-domain", "out-domain", "entire"]

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import image_text_model
 from torch import Tensor
 
-from blip2_train.data.official.pictures import CaptionedPicture
+from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
@@ -34,7 +34,7 @@ def model() -> Blip2:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[CaptionedPicture], Path]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedPicture], Path]:
     """Eleven pictures with one to three texts each; two texts are the same."""
     folder, generator = tmp_path_factory.mktemp("pictures"), torch.Generator().manual_seed(3)
     found = []
@@ -45,12 +45,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[CaptionedPi
             " ".join(WORDS[i] for i in torch.randint(len(WORDS), (5,), generator=generator))
             for _ in range(1 + number % 3)
         ]
-        found.append(CaptionedPicture(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
-    found[7] = CaptionedPicture(image_id=107, path="7.png", captions=found[2].captions[:1])
+        found.append(AnnotatedPicture(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
+    found[7] = AnnotatedPicture(image_id=107, path="7.png", captions=found[2].captions[:1])
     return found, folder
 
 
-def all_scores(model: Blip2, pictures: list[CaptionedPicture], folder: Path) -> tuple[Tensor, Tensor]:
+def all_scores(model: Blip2, pictures: list[AnnotatedPicture], folder: Path) -> tuple[Tensor, Tensor]:
     """Contrast of every pair, and both its matching logits, one pair at a time, features in 16 bits."""
     texts = [text for picture in pictures for text in picture.captions]
     itc, itm = torch.empty(len(pictures), len(texts)), torch.empty(len(pictures), len(texts), 2)
@@ -84,7 +84,7 @@ def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: 
 
 @pytest.mark.parametrize(("k", "rerank"), [(1, "released"), (3, "released"), (10, "log_odds"), (50, "released")])
 def test_it_equals_a_loop_over_all_pairs(
-    model: Blip2, pictures: tuple[list[CaptionedPicture], Path], k: int, rerank: Rerank, tmp_path: Path
+    model: Blip2, pictures: tuple[list[AnnotatedPicture], Path], k: int, rerank: Rerank, tmp_path: Path
 ) -> None:
     described, folder = pictures
     task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
@@ -129,11 +129,11 @@ def test_lists_do_not_depend_on_how_pictures_are_divided() -> None:
     assert isinstance(of_texts, Lists)
 
 
-def test_what_cannot_be_done(pictures: tuple[list[CaptionedPicture], Path]) -> None:
+def test_what_cannot_be_done(pictures: tuple[list[AnnotatedPicture], Path]) -> None:
     described, folder = pictures
     with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
         RetrievalTask("set", "Set", described, folder, shortlist=0)
     with pytest.raises(ConfigError, match="task set: rerank is 'sum'; use released or log_odds"):
         RetrievalTask("set", "Set", described, folder, rerank="sum")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="picture 5 has no captions to be found by"):
-        RetrievalTask("set", "Set", [CaptionedPicture(image_id=5, path="", captions=())], folder)
+        RetrievalTask("set", "Set", [AnnotatedPicture(image_id=5, path="", captions=())], folder)

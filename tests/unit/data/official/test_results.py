@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
-from blip2_train.data.official.coco import read_nocaps_pictures
-from blip2_train.data.official.results import (
-    ANSWERS,
-    CAPTIONS,
-    GQA_ANSWERS,
-    read_results,
-    write_answer_results,
-    write_caption_results,
-)
+from blip2_train.data.annotations.captions import read_references
+from blip2_train.data.annotations.results import ANSWERS, CAPTIONS, GQA_ANSWERS, read_results
+from blip2_train.data.official.results import write_answer_results, write_caption_results
 from blip2_train.errors import ConfigError, ShardError
 
 
@@ -31,7 +25,7 @@ def test_captions_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_submission_to_nocaps_has_every_picture(tmp_path: Path) -> None:
     info = tmp_path / "nocaps_val_image_info.json"
     info.write_text(json.dumps({"images": [{"id": key, "file_name": f"{key}.jpg"} for key in (4, 0, 2)]}))
-    wanted = [picture.image_id for picture in read_nocaps_pictures(info)]
+    wanted = [picture.identity for picture in read_references(info)]
     write_caption_results(tmp_path / "x.json", {0: "a", 2: "b", 4: "c"}, wanted)
     assert [entry["image_id"] for entry in json.loads((tmp_path / "x.json").read_text())] == [4, 0, 2]
     with pytest.raises(ConfigError, match=r"1 pictures have a place in the split but no caption \(first: 4\)"):
@@ -57,11 +51,11 @@ def test_answers_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     ("content", "message"),
     [
         ([{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}], "image_id 1 comes twice; keep one"),
-        ([{"image_id": 1}], "entry 0 is not of the form .*lacks 'caption'"),
-        ([{"image_id": 1, "caption": None}], "None is no text"),
+        ([{"image_id": 1}], "results.json, entry 1: lacks 'caption'"),
+        ([{"image_id": 1, "caption": None}], "entry 1: caption None is no text"),
         ([{"image_id": True, "caption": "a"}], "id True is neither number nor text"),
         ([{"image_id": 1.5, "caption": "a"}], "id 1.5 is neither"),
-        ([[1, "a"]], "entry 0 is not of the form"),
+        ([[1, "a"]], r"entry 1: \[1, 'a'\] is no object"),
         ({"images": [], "annotations": []}, "is an annotation or question file, .* exchanged"),
         ({"1": "a"}, "is not a list of predictions"),
     ],

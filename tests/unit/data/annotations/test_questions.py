@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
-from blip2_train.data.visual_questions import VisualQuestion, read_gqa, read_question_list, read_visual_genome, read_vqa
+from blip2_train.data.annotations.questions import QuestionForm, read_questions
+from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ShardError
+
+
+def read_vqa(questions: Path, annotations: Path | None = None) -> list[VisualQuestion]:
+    return read_questions(questions, annotations, form="vqa", strict=True)
+
+
+def read(path: Path, form: QuestionForm) -> list[VisualQuestion]:
+    return read_questions(path, form=form, strict=True)
+
 
 QUESTIONS = {
     "data_subtype": "train2014",
@@ -74,11 +84,11 @@ def test_visual_genome_in_both_forms(tmp_path: Path) -> None:
         {"id": 7, "qas": [{"qa_id": 99, "image_id": 7, "question": "Who?", "answer": "A man.", "a_objects": []}]}
     ]
     listed = [{"image": "VG_100K/7.jpg", "question": "Who?", "answer": "A man.", "dataset": "vg"}] * 2
-    found = read_visual_genome(written(tmp_path, "question_answers.json", official))
+    found = read(written(tmp_path, "question_answers.json", official), "visual_genome")
     assert [(q.question_id, q.image_id, q.picture, q.question, q.answers) for q in found] == [
         (99, 7, "", "Who?", ("A man.",))
     ]
-    found = read_visual_genome(written(tmp_path, "vg_qa.json", listed))
+    found = read(written(tmp_path, "vg_qa.json", listed), "visual_genome")
     assert [(q.question_id, q.image_id, q.picture) for q in found] == [
         (0, "VG_100K/7.jpg", "VG_100K/7.jpg"),
         (1, "VG_100K/7.jpg", "VG_100K/7.jpg"),
@@ -91,19 +101,19 @@ def test_gqa_keeps_ids_as_texts_and_types(tmp_path: Path) -> None:
         "0733340": {"imageId": "n161313", "question": "Is it red?", "answer": "no", "types": types, "isBalanced": True},
         "201": {"imageId": "25", "question": "Which one?", "isBalanced": True},
     }
-    first, second = read_gqa(written(tmp_path, "testdev_balanced_questions.json", official))
+    first, second = read(written(tmp_path, "testdev_balanced_questions.json", official), "gqa")
     assert (first.question_id, first.picture, first.answers) == ("0733340", "n161313.jpg", ("no",))
     assert (first.question_type, first.answer_type) == ("query", "rel")
     assert (second.answers, second.question_type) == ((), "")
     listed = [{"image": "n161313.jpg", "question": "Is it red?", "answer": "no", "question_id": "0733340"}]
-    (third,) = read_gqa(written(tmp_path, "list.json", listed))
+    (third,) = read(written(tmp_path, "list.json", listed), "gqa")
     assert (third.question_id, third.picture, third.answers) == ("0733340", "n161313.jpg", ("no",))
 
 
 def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
     entry = {"question_id": 1, "question": "why?", "answer": ["a"] * 10, "image": "val2014/x.jpg", "dataset": "vqa"}
     path = written(tmp_path, "vqa_val.json", [entry])
-    assert read_question_list(path) == read_vqa(path)
+    assert read(path, "list") == read_vqa(path)
     assert read_vqa(path)[0].answers == ("a",) * 10
     with pytest.raises(ShardError, match="holds its own answers"):
         read_vqa(path, path)
@@ -125,10 +135,10 @@ def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
             changed(ANNOTATIONS, "annotations", 0, question_id=458752000),
             "two annotations of question 458752",
         ),
-        (QUESTIONS, changed(ANNOTATIONS, "annotations", 1, answers=None), "a.json: entry 1 is not of the form"),
-        (QUESTIONS, changed(ANNOTATIONS, "annotations", 1, answers=[]), "a.json: entry 1 is not of the form"),
-        (changed(QUESTIONS, "questions", 1, question=None), ANNOTATIONS, "q.json: entry 1 is not of the form"),
-        (changed(QUESTIONS, "questions", 1, question=3), ANNOTATIONS, "q.json: entry 1 .*3 is no text"),
+        (QUESTIONS, changed(ANNOTATIONS, "annotations", 1, answers=None), "a.json, entry 2: lacks 'answers'"),
+        (QUESTIONS, changed(ANNOTATIONS, "annotations", 1, answers=[]), "a.json, entry 2: lacks 'answers'"),
+        (changed(QUESTIONS, "questions", 1, question=None), ANNOTATIONS, "q.json, entry 2: lacks 'question'"),
+        (changed(QUESTIONS, "questions", 1, question=3), ANNOTATIONS, "q.json, entry 2: question 3 is no text"),
         (changed(QUESTIONS, "questions", 1, question_id=458752000), None, "question id 458752000 comes twice"),
         ({"annotations": []}, None, "q.json is not of the form"),
         ("{", None, "q.json is broken JSON"),
@@ -143,13 +153,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, asked: Any, told: Any, message: 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"none\.json does not exist"):
-        read_gqa(tmp_path / "none.json")
+        read(tmp_path / "none.json", "gqa")
 
 
 def test_misshapen_entries_of_other_formats_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=r"entry 0 is not of the form .*qa_id"):
-        read_visual_genome(written(tmp_path, "vg.json", [{"id": 7, "qas": [{"question": "Who?"}]}]))
-    with pytest.raises(ShardError, match="entry 201 is not of the form"):
-        read_gqa(written(tmp_path, "gqa.json", {"201": {"question": "Which?"}}))
-    with pytest.raises(ShardError, match="entry 1 is not of the form"):
-        read_question_list(written(tmp_path, "l.json", [{"image": "a.jpg", "question": "?", "answer": "x"}, "b"]))
+    with pytest.raises(ShardError, match=r"vg\.json, entry 1, qas 1: lacks 'qa_id'"):
+        read(written(tmp_path, "vg.json", [{"id": 7, "qas": [{"question": "Who?"}]}]), "visual_genome")
+    with pytest.raises(ShardError, match="entry 201: lacks 'imageId'"):
+        read(written(tmp_path, "gqa.json", {"201": {"question": "Which?"}}), "gqa")
+    with pytest.raises(ShardError, match=r"l\.json, entry 2: 'b' is no object"):
+        read(written(tmp_path, "l.json", [{"image": "a.jpg", "question": "?", "answer": "x"}, "b"]), "list")

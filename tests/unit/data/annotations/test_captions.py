@@ -11,7 +11,7 @@ import pytest
 from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, as_lines, rows, write_pictures
 from shard_files import picture
 
-from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.annotations.captions import read_captions
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.errors import ShardError
@@ -48,9 +48,9 @@ def test_lines_in_a_json_file_semicolons_and_lists_of_captions(tmp_path: Path) -
     (tmp_path / "lines.json").write_text(
         '{"image": "a.jpg", "caption": ["x", "y"]}\n{"image": "b.jpg", "caption": "z"}'
     )
-    assert [p.captions for p in read_annotations(tmp_path / "lines.json", None)] == [("x", "y"), ("z",)]
+    assert [p.captions for p in read_captions(tmp_path / "lines.json", None)] == [("x", "y"), ("z",)]
     (tmp_path / "excel.csv").write_text("\ufeffimage;caption\na.jpg;one, two\n", encoding="utf-8")
-    (found,) = read_annotations(tmp_path / "excel.csv", None)
+    (found,) = read_captions(tmp_path / "excel.csv", None)
     assert (found.row, found.path, found.captions, found.image_id) == ("line 2", "a.jpg", ("one, two",), None)
 
 
@@ -66,14 +66,14 @@ def test_rows_are_read_again_where_they_stand(tmp_path: Path) -> None:
     lines.write_text("\ufeff" + "\r\n\n".join(written), encoding="utf-8")
     wanted = [("a.jpg", ('two\nlines, "quoted"', "again")), ("b.jpg", ("x\u2028y",)), ("c.jpg", ("last",))]
     for file, rows_of in ((table, ["line 4", "line 6", "line 9"]), (lines, ["line 1", "line 3", "line 7"])):
-        pictures = read_annotations(file, None)
+        pictures = read_captions(file, None)
         assert [(one.path, one.captions) for one in pictures] == wanted
         assert [pictures[number].row for number in (2, 1, 0)] == rows_of[::-1]
 
 
 @pytest.mark.parametrize("layout", ["csv", "lines"])
 def test_of_rows_their_places_are_kept(layout: str, tmp_path: Path) -> None:
-    pictures = read_annotations(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
+    pictures = read_captions(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
     assert len(pictures) == 2000 and len(pickle.dumps(pictures)) < 30 * 4000
 
 
@@ -137,7 +137,7 @@ def test_broken_files_say_where_and_what_to_do(name: str, tmp_path: Path) -> Non
     file, content, message = BROKEN[name]
     (tmp_path / file).write_text(content)
     with pytest.raises(ShardError, match=message) as caught:
-        read_annotations(tmp_path / file, "val" if name.startswith("a split") else None)
+        read_captions(tmp_path / file, "val" if name.startswith("a split") else None)
     assert str(tmp_path / file) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -146,14 +146,16 @@ def test_broken_coco_files_say_where(tmp_path: Path) -> None:
     changes = {
         "id 100, as entry 1 of images has": {"images": [*content["images"], content["images"][0]]},
         "entry 1 of annotations is for image_id 9, which is not": {"annotations": [{"image_id": 9, "caption": "x"}]},
-        "no COCO captions .*caption": {"annotations": [{"image_id": 100, "bbox": []}]},
+        "entry 1 of annotations: lacks 'caption', so these are no COCO captions": {
+            "annotations": [{"image_id": 100, "bbox": []}]
+        },
     }
     for message, change in changes.items():
         (tmp_path / "broken.json").write_text(json.dumps(content | change))
         with pytest.raises(ShardError, match=message):
-            read_annotations(tmp_path / "broken.json", None)
+            read_captions(tmp_path / "broken.json", None)
     twice = json.loads(as_karpathy(tmp_path / "karpathy", rows(2)).read_text())
     twice["images"][1]["cocoid"] = 100
     (tmp_path / "twice.json").write_text(json.dumps(twice))
     with pytest.raises(ShardError, match="entry 2 of images: image_id 100"):
-        read_annotations(tmp_path / "twice.json", "train")
+        read_captions(tmp_path / "twice.json", "train")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from blip2_train.data.annotation_files import read_annotations
+from blip2_train.data.annotations.captions import read_captions
+from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
 from blip2_train.data.local_copy import local_copy
 from blip2_train.data.order import stable_seed
@@ -21,7 +22,7 @@ _PROBES = 20
 
 
 class AnnotationSource:
-    """Pictures of one annotation file, of any layout that `read_annotations` knows; each with all its captions.
+    """Pictures of one annotation file, of any layout that `read_captions` knows; each with all its captions.
 
     A row may hold the picture itself as base64 in place of its path.
 
@@ -35,8 +36,7 @@ class AnnotationSource:
         split: which pictures, for files with splits: `train`, `val`, `test`, or several joined by `+` (COCO's training
             set is `train+restval`).
         name: name of the source in plans and records.
-        picture_column: column or key of the picture's path, where it is not a usual one.
-        caption_column: column or key of the caption.
+        columns: of rows, where they have other names than the usual ones.
         storage: how a file or folder on remote storage is reached.
 
     Raises:
@@ -50,8 +50,7 @@ class AnnotationSource:
         images: str | None,
         split: str | None,
         name: str,
-        picture_column: str | None = None,
-        caption_column: str | None = None,
+        columns: Columns | None = None,
         storage: Storage | None = None,
     ) -> None:
         self.name = name
@@ -59,7 +58,7 @@ class AnnotationSource:
         self._file = local_copy(path, storage)
         beside = path.rpartition("/")[0] if is_remote(path) else str(self._file.parent)
         self._folders = open_pictures(beside if images is None else images, storage)
-        self._pictures = read_annotations(self._file, split, picture_column, caption_column)
+        self._pictures = read_captions(self._file, split, columns)
         if not self._pictures:
             raise ShardError(f"{self._file} names no picture; give a file with at least one")
         self._refuse_another_folder()
@@ -113,9 +112,9 @@ class AnnotationSource:
 
     def _identity(self, number: int) -> int:
         picture = self._pictures[number]
-        if picture.image_id is None or picture.image_id == "":
+        if picture.image_id in (None, "") or picture.counted:
             return stable_seed(self.name, picture.path)
-        return identity_of(picture.image_id, self.name)
+        return identity_of(str(picture.image_id), self.name)
 
 
 def identity_of(image_id: int | str, name: str) -> int:

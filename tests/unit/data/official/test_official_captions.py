@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blip2_train.data.annotated_pictures import AnnotatedPicture
+from blip2_train.data.annotations.captions import read_references
 from blip2_train.data.emoji_scenes.official_files import caption_json, karpathy_json
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
 from blip2_train.data.official.checks import check_no_leak, check_split, missing_pictures, paths_by_id
-from blip2_train.data.official.coco import read_coco_captions, read_nocaps_pictures
-from blip2_train.data.official.karpathy import read_karpathy
-from blip2_train.data.official.lavis import read_caption_list
-from blip2_train.data.official.pictures import CaptionedPicture
 from blip2_train.errors import ShardError
+
+
+def read_coco(path: Path) -> list[AnnotatedPicture]:
+    return read_references(path, form="coco")
+
+
+def read_karpathy(path: Path, split: str) -> list[AnnotatedPicture]:
+    return read_references(path, split, form="karpathy")
+
+
+def read_caption_list(path: Path, split: str) -> list[AnnotatedPicture]:
+    return read_references(path, split, form="list")
+
+
+def without_rows(found: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
+    return [replace(picture, row="") for picture in found]
+
 
 Write = Callable[[str, Any], Path]
 
@@ -55,13 +71,17 @@ def test_karpathy_coco_and_flickr(write: Write) -> None:
     path = write("dataset_coco.json", {"images": [karpathy(n, s) for n, s in ((9, "val"), (4, "restval"), (2, "val"))]})
     found = read_karpathy(path, "val")
     assert [picture.image_id for picture in found] == [9, 2]
-    assert found[0] == CaptionedPicture(
-        image_id=9, path="val2014/COCO_val2014_000000000009.jpg", captions=("caption 9", "two"), split="val"
+    assert found[0] == AnnotatedPicture(
+        row="entry 1 of images",
+        image_id=9,
+        path="val2014/COCO_val2014_000000000009.jpg",
+        captions=("caption 9", "two"),
+        split="val",
     )
     assert [picture.split for picture in read_karpathy(path, "restval+val")] == ["val", "restval", "val"]
     flickr = {"filename": "1000092795.jpg", "split": "train", "imgid": 0, "sentids": [0], "sentences": [{"raw": "a"}]}
     (one,) = read_karpathy(write("dataset_flickr30k.json", {"images": [flickr]}), "train")
-    assert (one.image_id, one.path, one.captions) == (1000092795, "1000092795.jpg", ("a",))
+    assert (one.image_id, one.path, one.captions, one.counted) == (0, "1000092795.jpg", ("a",), True)
 
 
 def test_lists_of_the_released_code(write: Write) -> None:
@@ -72,11 +92,11 @@ def test_lists_of_the_released_code(write: Write) -> None:
     ]
     path = write("coco_karpathy_train.json", train)
     first, second = read_caption_list(path, "train")
-    assert first == CaptionedPicture(image_id=522418, path=train[0]["image"], captions=("one", "two"))
+    assert first == AnnotatedPicture(row="entry 1", image_id=522418, path=train[0]["image"], captions=("one", "two"))
     assert second.image_id == 2
     test = write("flickr30k_test.json", [{"image": "flickr30k-images/1007.jpg", "caption": ["a", "b"]}])
     assert read_caption_list(test, "test") == [
-        CaptionedPicture(image_id=1007, path="flickr30k-images/1007.jpg", captions=("a", "b"))
+        AnnotatedPicture(row="entry 1", image_id=1007, path="flickr30k-images/1007.jpg", captions=("a", "b"))
     ]
     with pytest.raises(ShardError, match="not the list of split 'train', which has one caption an entry"):
         read_caption_list(test, "train")
@@ -85,58 +105,61 @@ def test_lists_of_the_released_code(write: Write) -> None:
 
 
 def test_coco_captions_of_pictures_in_the_order_of_images(write: Write) -> None:
-    assert read_coco_captions(write("captions.json", coco())) == [
-        CaptionedPicture(image_id=5, path="5.jpg", captions=("five",)),
-        CaptionedPicture(image_id=3, path="3.jpg", captions=("three", "3")),
+    assert without_rows(read_coco(write("captions.json", coco()))) == [
+        AnnotatedPicture(image_id=5, path="5.jpg", captions=("five",)),
+        AnnotatedPicture(image_id=3, path="3.jpg", captions=("three", "3")),
     ]
     only_numbers = coco(images=[{"id": 5}, {"id": 3}])  # coco_karpathy_test_gt.json
-    assert [picture.path for picture in read_coco_captions(write("gt.json", only_numbers))] == ["", ""]
+    assert [picture.path for picture in read_coco(write("gt.json", only_numbers))] == ["", ""]
 
 
 def test_nocaps_has_domains_and_its_test_split_no_captions(write: Write) -> None:
     images = [{"id": 0, "file_name": "0013ea2087020901.jpg", "open_images_id": "0013ea2087020901"}]
-    (one,) = read_nocaps_pictures(write("nocaps_test_image_info.json", {"images": images}))
-    assert one == CaptionedPicture(image_id=0, path="0013ea2087020901.jpg", captions=())
+    (one,) = read_coco(write("nocaps_test_image_info.json", {"images": images}))
+    assert without_rows([one]) == [AnnotatedPicture(image_id=0, path="0013ea2087020901.jpg", captions=())]
     domains = ("out-domain", "in-domain")
     told = coco(images=[image | {"domain": d} for image, d in zip(coco()["images"], domains, strict=True)])
-    assert [picture.domain for picture in read_coco_captions(write("nocaps.json", told))] == list(domains)
+    assert [picture.domain for picture in read_coco(write("nocaps.json", told))] == list(domains)
 
 
 def test_files_of_the_demo_world(write: Write) -> None:
     """What the world's writer means, found again in what it writes."""
     scenes = {split: list(split_scenes(split, 9, seed=1)) for split in ("val", "test", "nocaps")}
-    nocaps = read_coco_captions(write("nocaps.json", caption_json(scenes["nocaps"], domains=True)))
+    nocaps = read_coco(write("nocaps.json", caption_json(scenes["nocaps"], domains=True)))
     for written, scene in zip(nocaps, scenes["nocaps"], strict=True):
         assert written.captions == scene.captions and written.domain == scene.domain
         assert (written.image_id, written.path) == (scene.image_id, scene.file_name)
     whole = write("dataset_emoji.json", karpathy_json(scenes["val"] + scenes["test"]))
     val, test = read_karpathy(whole, "val"), read_karpathy(whole, "test")
     assert [picture.captions for picture in test] == [scene.captions for scene in scenes["test"]]
-    again = read_coco_captions(write("captions_test.json", caption_json(scenes["test"])))
+    again = read_coco(write("captions_test.json", caption_json(scenes["test"])))
     check_split(paths_by_id(again), paths_by_id(test), file="captions_test.json", split="test")
     check_no_leak(paths_by_id(val), paths_by_id(test), train_file="val", held_out_file="test")
     with pytest.raises(ShardError, match="9 of its 9 pictures are not in val"):
         check_split(paths_by_id(again), paths_by_id(val), file="captions_test.json", split="val")
 
 
-TWICE = "picture 5 comes twice"
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (coco(images=[*coco()["images"], {"id": 5, "file_name": "other.jpg"}]), TWICE + r" \(5\.jpg and other\.jpg\)"),
+        (
+            coco(images=[*coco()["images"], {"id": 5, "file_name": "other.jpg"}]),
+            "entry 3 of images has id 5, as entry 1 of images has",
+        ),
         (coco(images=[*coco()["images"], {"id": 6}]), r"1 pictures have no caption \(first: 6\)"),
-        (coco(images=[{"id": 3}]), "caption 2 is of picture 5, which is not among its images"),
-        (coco(images=[{"id": "3"}]), "entry 0 is not of the form .*id '3' is no number"),
+        (coco(images=[{"id": 3}]), "entry 2 of annotations is for image_id 5, which is not in images"),
+        (coco(images=[{"id": None}]), "entry 1 of images: id None is neither number nor text"),
         (coco(images=[{"id": 3, "domain": "in-domain"}, {"id": 5}]), r"1 of 2 pictures have no domain \(first: 5\)"),
         (coco(images=[{"id": 3, "domain": "in"}, {"id": 5}]), "domain 'in' is none of in-domain, near-domain"),
         (coco(annotations=[*coco()["annotations"], coco()["annotations"][0]]), "caption id 1 comes twice"),
-        (coco(annotations=[{"id": 1, "image_id": 3}]), "entry 0 is not of the form .*lacks 'caption'"),
-        (coco(annotations=[{"id": 1, "image_id": 3, "caption": ["x"]}]), r"\['x'\] is no text"),
+        (coco(annotations=[{"id": 1, "image_id": 3}]), "entry 1 of annotations: lacks 'caption'"),
+        (
+            coco(annotations=[{"id": 1, "image_id": 3, "caption": ["x"]}]),
+            r"entry 1 of annotations: caption \['x'\] is no text",
+        ),
         (coco(annotations=[]), "has no annotations"),
         ([{"image_id": 3, "caption": "a"}], "list of predictions, .* are predictions and annotations exchanged"),
-        ([{"image": "3.jpg"}], "is not of the form"),
+        ([{"image": "3.jpg"}], "has no column 'caption' or"),
         ('{"images": [', r"is broken JSON \(Expecting value"),
         ("[]", "holds nothing"),
     ],
@@ -144,20 +167,23 @@ TWICE = "picture 5 comes twice"
 def test_broken_coco_files_are_one_clear_line(write: Write, content: Any, message: str) -> None:
     path = write("captions.json", content)
     with pytest.raises(ShardError, match=message) as caught:
-        read_coco_captions(path)
+        read_coco(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"image": "a/12.jpg"}], "entry 0 .*lacks 'caption'"),
-        ([{"image": "a/b.jpg", "caption": ["x"]}], "the name of 'a/b.jpg' ends with no number"),
-        ([{"image": "a/12.jpg", "caption": [3]}], r"\[3\] is no list of captions"),
-        ([{"image": "a/12.jpg", "caption": ["x"]}, {"image": "b/12.jpg", "caption": ["x"]}], "picture 12 comes twice"),
-        ([{"image": "12.jpg", "caption": ["x"]}, {"image": "12.jpg", "caption": ["y"]}], r"12 comes twice \(12.jpg\)"),
-        (["12.jpg"], "entry 0 is not of the form"),
-        ({"images": []}, "is not a list of the form"),
+        ([{"image": "a/12.jpg", "caption": ["x"]}, {"image": "a/13.jpg"}], "entry 2: lacks 'caption'"),
+        ([{"image": "a/12.jpg", "caption": [3]}], r"entry 1: caption is \[3\]; write a text, or a list of texts"),
+        ([{"image": "a/12.jpg", "caption": None}], "entry 1: caption is None; write"),
+        ([{"image": "a/12.jpg", "caption": ["x", None]}], r"entry 1: caption is \['x', None\]; write"),
+        (
+            [{"image": "12.jpg", "caption": ["x"]}, {"image": "12.jpg", "caption": ["y"]}],
+            "2: picture 12.jpg comes twice",
+        ),
+        (["12.jpg"], "entry 1: '12.jpg' is no object"),
+        ({"images": []}, "is of the layout 'coco', not 'list'"),
     ],
 )
 def test_broken_lists_are_one_clear_line(write: Write, content: Any, message: str) -> None:
@@ -169,18 +195,29 @@ def test_broken_lists_are_one_clear_line(write: Write, content: Any, message: st
 def test_broken_karpathy_files_are_one_clear_line(write: Write, tmp_path: Path) -> None:
     twice = write("twice.json", {"images": [karpathy(1, "val"), karpathy(1, "test"), karpathy(2, "val")]})
     assert len(read_karpathy(twice, "val")) == 2
-    with pytest.raises(ShardError, match=r"twice\.json: picture 1 comes twice"):
+    with pytest.raises(
+        ShardError, match=r"twice\.json, entry 2 of images: image_id 1 of .* is that of .*entry 1 of images"
+    ):
         read_karpathy(twice, "val+test")
     with pytest.raises(ShardError, match="no picture of split 'restval'; its splits are test, val"):
         read_karpathy(twice, "val+restval")
-    nameless = karpathy(1, "val", filename="dog.jpg")
-    del nameless["cocoid"]
-    with pytest.raises(ShardError, match="ends with no number"):
-        read_karpathy(write("nameless.json", {"images": [nameless]}), "val")
     with pytest.raises(ShardError, match="does not exist"):
         read_karpathy(tmp_path / "none.json", "val")
     with pytest.raises(ShardError, match="cannot be read"):
         read_karpathy(tmp_path, "val")
+
+
+def test_pictures_are_told_apart_by_the_files_own_ids_not_by_digits_in_names(write: Write) -> None:
+    rsicd = [karpathy(0, "test", filename=f"{name}_1.tif", imgid=n) for n, name in enumerate(("airport", "farm"))]
+    own = [{key: value for key, value in entry.items() if key != "cocoid"} for entry in rsicd]
+    assert [picture.identity for picture in read_karpathy(write("rsicd.json", {"images": own}), "test")] == [0, 1]
+    bare = [{key: value for key, value in entry.items() if key != "imgid"} for entry in own]
+    paths = ["val2014/airport_1.tif", "val2014/farm_1.tif"]
+    assert [picture.identity for picture in read_karpathy(write("bare.json", {"images": bare}), "test")] == paths
+    folders = [{"image": f"{folder}/12.jpg", "caption": ["x"]} for folder in "ab"]
+    assert [one.identity for one in read_caption_list(write("l.json", folders), "test")] == ["a/12.jpg", "b/12.jpg"]
+    named = coco(images=[{"id": "img_5"}], annotations=[{"id": 1, "image_id": "img_5", "caption": "five"}])
+    assert [picture.identity for picture in read_coco(write("named.json", named))] == ["img_5"]
 
 
 def test_a_leak_is_named() -> None:

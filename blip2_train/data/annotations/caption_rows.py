@@ -1,0 +1,87 @@
+"""Images with captions in the rows of tables, of JSON lines and of JSON lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from blip2_train.data.annotated_pictures import AnnotatedPicture
+from blip2_train.data.annotations.columns import CAPTIONS, DOWNLOAD, IMAGES, Columns, find_column, is_address
+from blip2_train.data.annotations.entry import Entry, shown
+from blip2_train.data.annotations.rows import Rows, Values
+from blip2_train.errors import ShardError
+
+ROWS = '[{"image": …, "caption": …}]'
+_COCO_ID = re.compile(r"coco_(\d+)")
+
+
+class CaptionRows:
+    """Rows of a file as what they say of images.
+
+    Args:
+        file: for messages.
+        rows: of the file.
+        columns: chosen ones.
+        strict: see `Entry`; also whether options are named without `data.` in messages.
+
+    Raises:
+        ShardError: if there is no row, or no column of an image or a caption.
+    """
+
+    def __init__(self, file: Path, rows: Rows, columns: Columns, *, strict: bool) -> None:
+        self._file, self._rows, self._strict = file, rows, strict
+        there = next(([*values] for _, _, values in rows), [])
+        if not there:
+            raise ShardError(f"{file} has no rows; expected one per caption, with a picture and a caption")
+        if columns.image is None and columns.caption is None:
+            self._refuse_others(there)
+        prefix = "" if strict else "data."
+        self._image = find_column(file, there, columns.image, IMAGES, f"{prefix}picture_column")
+        self._caption = find_column(file, there, columns.caption, CAPTIONS, f"{prefix}caption_column")
+        self._id = "image_id" if columns.id is None else find_column(file, there, columns.id, (), f"{prefix}id_column")
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
+        return ((place, number, self._entry(number, values)) for place, number, values in self._rows)
+
+    def read(self, place: int, number: int) -> AnnotatedPicture:
+        """What the row says that stands there and has this number."""
+        return self._entry(number, self._rows.read(place))
+
+    def _entry(self, number: int, values: Values) -> AnnotatedPicture:
+        entry = Entry(self._file, f"{self._rows.unit} {number}", values, self._strict, ROWS)
+        path = values.get(self._image)
+        if not isinstance(path, str) or not path.strip():
+            raise entry.fault(f"{self._image} is {shown(path)}; write the picture's path, or remove the row")
+        if is_address(path):
+            raise ShardError(f"{self._file}, {entry.where}: {self._image} is the address {path[:60]}: {DOWNLOAD}")
+        known = values.get(self._id)
+        return AnnotatedPicture(
+            row=entry.where,
+            path=path.strip(),
+            captions=entry.texts(self._caption) if self._strict or self._caption in values else (),
+            image_id=None if known in (None, "") else _official(entry.identity(self._id)),
+            split=None if values.get("split") in (None, "") else str(entry.identity("split")),
+        )
+
+    def _refuse_others(self, there: Sequence[str]) -> None:
+        """Refuse files of other kinds by what they are."""
+        if "qas" in there:
+            raise ShardError(
+                f"{self._file} holds Visual Genome's questions; its captions are in region_descriptions.json"
+            )
+        if "caption" in there and "image_id" in there and not {*IMAGES} & {*there} and self._strict:
+            raise ShardError(
+                f"{self._file} is a list of predictions, not of annotations; are predictions and annotations exchanged?"
+            )
+        if "caption" not in there and {"question", "question_id"} & {*there}:
+            raise ShardError(
+                f"{self._file} holds questions, not captions: read it as questions (data=questions), or choose the "
+                f"column of the captions (caption_column) among {', '.join(map(repr, there))}"
+            )
+
+
+def _official(image_id: int | str) -> int | str:
+    """COCO's number of what the released code's lists call `coco_522418`."""
+    found = _COCO_ID.fullmatch(image_id) if isinstance(image_id, str) else None
+    return image_id if found is None else int(found[1])

@@ -1,0 +1,144 @@
+"""Images with captions from files of every layout that is known, found out from name and content.
+
+The same reader serves training and evaluation. What it tolerates is one option: strict, everything must be there and
+fit together; lenient, what cannot be used is passed over and counted by the source that is trained on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, PackedPictures
+from blip2_train.data.annotations.caption_rows import ROWS, CaptionRows
+from blip2_train.data.annotations.coco import COCO, coco_images
+from blip2_train.data.annotations.columns import DOWNLOAD, Columns, lists_addresses
+from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.karpathy import KARPATHY, is_karpathy, karpathy_images
+from blip2_train.data.annotations.region_captions import REGIONS, region_images
+from blip2_train.data.annotations.rows import Rows
+from blip2_train.errors import ShardError
+
+CaptionForm = Literal["coco", "karpathy", "regions", "list"]
+EXPECTED = f"a list of {ROWS[1:-1]}, COCO captions {COCO}, Karpathy's {KARPATHY}, or {REGIONS}"
+_NUMBER = re.compile(r"(?:.*_)?(\d{12})|(\d+)")
+
+
+def read_captions(
+    file: str | Path, split: str | None = None, columns: Columns | None = None, *, strict: bool = False
+) -> AnnotatedPictures:
+    """The images of one split of a file, each once, with all its captions.
+
+    Rows that name the same image are put together.
+
+    Args:
+        file: `.csv`, `.tsv`, `.jsonl`, `.json` (lines, a list, COCO captions, Karpathy's splits, or the regions of
+            Visual Genome), or Flickr's `.token`.
+        split: which images, several joined by `+`; None for files without splits.
+        columns: of rows, where they have other names than the usual ones.
+        strict: refuse what training passes over: captions that are null, images without captions, captions that come
+            twice.
+
+    Raises:
+        ShardError: naming the file, the entry, the field and what to do.
+    """
+    return _read(Path(file).expanduser(), split, columns or Columns(), strict)
+
+
+def read_references(
+    file: str | Path, split: str | None = None, columns: Columns | None = None, form: CaptionForm | None = None
+) -> list[AnnotatedPicture]:
+    """The images of a file, read strictly, each with the identity by which predictions name it.
+
+    That is the file's own (`id`, `image_id`, `cocoid`, `imgid`); without any, the number that is the name of the
+    image's file, as in COCO and Flickr30k; where names are no numbers, or two the same, the path.
+
+    Args:
+        file: see `read_captions`; likewise split and columns.
+        split: of a list of the released code, which has no splits, `train` or another: whether it has an entry for each
+            caption, or for each image.
+        form: the layout that the file must be of; None = any.
+
+    Raises:
+        ShardError: as `read_captions`; also if the file is of another layout, or an image comes twice.
+    """
+    path = Path(file).expanduser()
+    released = form == "list"
+    images = [*_read(path, None if released else split, columns or Columns(), True, form)]
+    if released and split is not None:
+        _check_released(path, _content(path), split)
+    return _identified(path, images)
+
+
+def _read(
+    file: Path, split: str | None, columns: Columns, strict: bool, form: CaptionForm | None = None
+) -> AnnotatedPictures:
+    content = _content(file)
+    found = _form(content)
+    # Rows that are no captions are refused by what they are, before the layout is.
+    rows = (
+        None if isinstance(content, dict) or found == "regions" else CaptionRows(file, content, columns, strict=strict)
+    )
+    if form is not None and form != found:
+        raise ShardError(f"{file} is of the layout {found!r}, not {form!r}; take the official file, or set form=null")
+    if rows is not None:
+        return AnnotatedPictures(file, rows, split, together=True)
+    if not isinstance(content, dict):
+        images: Iterable[AnnotatedPicture] = region_images(file, content, strict=strict)
+    else:
+        images = (karpathy_images if found == "karpathy" else coco_images)(file, content, strict=strict)
+    return AnnotatedPictures(file, PackedPictures(images), split, together=False)
+
+
+def _form(content: Rows | dict[str, Any]) -> CaptionForm:
+    if isinstance(content, dict):
+        return "karpathy" if is_karpathy(content) else "coco"
+    return "regions" if "regions" in next((values for _, _, values in content), {}) else "list"
+
+
+def _content(file: Path) -> Rows | dict[str, Any]:
+    """Rows of a table, of JSON lines or of a JSON list; or the object of a JSON file that has `images`."""
+    content = read_content(file, EXPECTED)
+    if isinstance(content, dict) and lists_addresses([*content]):
+        raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
+    if isinstance(content, dict) and not isinstance(content.get("images"), list):
+        raise ShardError(f"{file} is of no known layout; expected {EXPECTED}")
+    return content
+
+
+def _check_released(file: Path, rows: Rows | dict[str, Any], split: str) -> None:
+    """Refuse a list of the released code that is that of another split."""
+    train, seen = split == "train", set[str]()
+    for _, number, values in rows if not isinstance(rows, dict) else ():
+        if isinstance(values.get("caption"), str) != train:
+            form = "one caption an entry, as a training list has" if train else "a list of captions an entry"
+            raise ShardError(f"{file} is not the list of split {split!r}, which has {form}; take the other file")
+        path = str(values.get("image"))
+        if path in seen and not train:
+            raise ShardError(f"{file}, entry {number}: picture {path} comes twice; remove one of the two entries")
+        seen.add(path)
+
+
+def _identified(file: Path, images: Sequence[AnnotatedPicture]) -> list[AnnotatedPicture]:
+    numbers = [_number(image.path) for image in images]
+    by_number = None not in numbers and len({*numbers}) == len(numbers)
+    found: dict[int | str, AnnotatedPicture] = {}
+    for image, number in zip(images, numbers, strict=True):
+        identity = image.identity
+        if image.image_id is None:
+            identity = image.key if number is None or not by_number else number
+        elif is_table(file):
+            identity = number_of(identity)
+        if identity in found:
+            raise ShardError(f"{file}, {image.row}: picture {identity} comes twice; remove one of the two entries")
+        found[identity] = replace(image, image_id=identity)
+    return [*found.values()]
+
+
+def _number(path: str) -> int | None:
+    """The number that is the name of an image's file, or ends it with COCO's twelve digits."""
+    found = _NUMBER.fullmatch(PurePosixPath(path).stem)
+    return None if found is None else int(found[1] or found[2])

@@ -1,0 +1,53 @@
+"""What a file of annotations holds: rows, or one JSON object; found out from its name and content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blip2_train.data.annotations.rows import Rows, json_content
+from blip2_train.data.annotations.tables import table_rows
+from blip2_train.errors import ShardError
+
+_TABLES = (".csv", ".tsv", ".token", ".token.txt")
+SUFFIXES = (*_TABLES, ".json", ".jsonl", ".ndjson")
+
+
+def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
+    """Rows of a table, of JSON lines or of a JSON list; or the object that a JSON file holds.
+
+    Args:
+        file: the file.
+        form: what it should look like, for messages.
+
+    Raises:
+        ShardError: naming the file, the row and what to do.
+    """
+    if not file.exists():
+        raise ShardError(f"annotation file {file} does not exist")
+    try:
+        return table_rows(file) if is_table(file) else json_content(file, form)
+    except OSError as error:
+        raise ShardError(f"annotation file {file} cannot be read ({error.strerror}); give a file") from None
+
+
+def is_table(file: Path) -> bool:
+    """Whether a file is a table, in which everything is a text."""
+    return file.name.lower().endswith(_TABLES)
+
+
+def number_of(identity: int | str) -> int | str:
+    """The whole number that a text of a table stands for; anything else as it is.
+
+    Example:
+        >>> number_of("42"), number_of("0042"), number_of("img_42")
+        (42, '0042', 'img_42')
+    """
+    if (
+        isinstance(identity, str)
+        and identity.isascii()
+        and identity.isdecimal()
+        and str(int(identity[:4000])) == identity
+    ):
+        return int(identity)
+    return identity

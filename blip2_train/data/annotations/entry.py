@@ -1,0 +1,146 @@
+"""One entry of a file that others wrote, whose fields are looked at before they are used."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blip2_train.data.annotations.listed_texts import listed_texts
+from blip2_train.errors import ShardError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlist, _SHORT.maxdict = 2, 60, 60, 3, 2
+
+
+def shown(value: Any) -> str:
+    """A value for a message: cut, however long it is and however deep its lists are."""
+    return _SHORT.repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a JSON list, a line, or a row of a table.
+
+    Args:
+        file: for messages.
+        where: for messages: `entry 3 of images`, `line 12`.
+        values: its fields.
+        strict: whether everything must be there. Lenient, a text that is null is blank: it is no sample, and counted.
+        form: what an entry should look like, for messages.
+    """
+
+    file: str | Path
+    where: str
+    values: Mapping[str, Any]
+    strict: bool
+    form: str
+
+    def fault(self, what: str) -> ShardError:
+        """The error that names file and entry."""
+        return ShardError(f"{self.file}, {self.where}: {what}; expected {self.form}")
+
+    def first_of(self, names: Sequence[str]) -> str | None:
+        """The first of these fields that the entry has."""
+        return next((name for name in names if name in self.values), None)
+
+    def value(self, field: str) -> Any:
+        """What stands in a field.
+
+        Raises:
+            ShardError: if the entry has no such field.
+        """
+        if field not in self.values:
+            raise self.fault(f"lacks {field!r}")
+        return self.values[field]
+
+    def text(self, field: str) -> str:
+        """A text; blank for null unless strict.
+
+        Raises:
+            ShardError: if it is none.
+        """
+        value = self.value(field)
+        if value is None and not self.strict:
+            return ""
+        if not isinstance(value, str):
+            raise self.fault(f"{field} {shown(value)} is no text")
+        return value
+
+    def words(self, field: str) -> str:
+        """A text, or a number as the text of it; see `text`."""
+        value = _number_text(self.value(field))
+        return value if isinstance(value, str) else self.text(field)
+
+    def name(self, field: str) -> str:
+        """A text with something in it.
+
+        Raises:
+            ShardError: if it is none.
+        """
+        value = self.value(field)
+        if not isinstance(value, str) or not value.strip():
+            raise self.fault(f"{field} {shown(value)} is no name")
+        return value
+
+    def texts(self, field: str, *, numbers: bool = False) -> tuple[str, ...]:
+        """A text, a list of texts, or a list that is written into one text, as tables hold it; see `text`.
+
+        Args:
+            field: its name.
+            numbers: whether a number counts as the text of it, as answers are counted.
+        """
+        value = self.value(field)
+        if value is None and not self.strict:
+            return ()
+        if isinstance(value, str) and (listed := listed_texts(value)) is not None:
+            value = listed
+        values = value if isinstance(value, list) else [value]
+        if not self.strict:
+            values = ["" if one is None else one for one in values]
+        if numbers:
+            values = [_number_text(one) for one in values]
+        if not all(isinstance(one, str) for one in values):
+            raise self.fault(f"{field} is {shown(value)}; write a text, or a list of texts")
+        return tuple(values)
+
+    def identity(self, field: str) -> int | str:
+        """What an image, a question or a caption is called: a whole number or a text.
+
+        Raises:
+            ShardError: if it is neither.
+        """
+        value = self.value(field)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if type(value) not in (int, str) or value == "":
+            raise self.fault(f"{field} {shown(value)} is neither number nor text")
+        return value
+
+    def kind(self, field: str) -> str:
+        """What an entry is counted under, where it says so; else empty."""
+        value = self.values.get(field)
+        return value if isinstance(value, str) else ""
+
+    def entries(self, field: str) -> Iterator[Entry]:
+        """The entries of a list within this one.
+
+        Raises:
+            ShardError: if there is no list of entries.
+        """
+        value = self.value(field)
+        if not isinstance(value, list):
+            raise self.fault(f"{field} {shown(value)} is no list")
+        for number, one in enumerate(value, 1):
+            if not isinstance(one, dict):
+                raise self.fault(f"{field} {number} is {shown(one)}, no object")
+            yield replace(self, where=f"{self.where}, {field} {number}", values=one)
+
+
+def _number_text(value: Any) -> Any:
+    """The text of a number, of a whole one without a point; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return str(int(value)) if value == value // 1 else str(value)

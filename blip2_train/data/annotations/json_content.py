@@ -1,0 +1,96 @@
+"""JSON that others wrote, read without a traceback whatever it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from blip2_train.errors import ShardError
+
+_DIGITS = 4000
+"""Of a number that Python turns into an int; it refuses more than 4,300 (sys.int_info)."""
+
+
+class LongNumber:
+    """A number with more digits than are read; no field wants one, so that the message can name the field."""
+
+    def __init__(self, digits: str) -> None:
+        self._digits = len(digits)
+
+    def __repr__(self) -> str:
+        return f"a number of {self._digits:,} digits"
+
+
+def parse_json(text: str) -> Any:
+    """What a text in JSON holds; `NaN` and `Infinity`, which JSON does not have, become None.
+
+    The standard library reads it, and not msgspec or pydantic, since those refuse a whole file for half an emoji.
+
+    Raises:
+        ValueError: in one line, if it is no JSON, or its lists are too deep.
+    """
+    try:
+        return json.loads(text, parse_int=_whole, parse_constant=lambda name: None)
+    except RecursionError:
+        raise ValueError("lists within lists, too deep to be read") from None
+
+
+def read_json(file: Path, form: str) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        file: the file.
+        form: what it should look like, for the error.
+
+    Raises:
+        ShardError: if it is missing, cannot be read, is broken or empty.
+    """
+    try:
+        return _filled(file, parse_json(read_text(file)), form)
+    except ValueError as error:
+        raise _broken(file, error, form) from None
+
+
+def read_json_or_lines(file: Path, form: str) -> Any:
+    """The content of a JSON file; None if it holds one value after the other, as JSON lines do.
+
+    Raises:
+        ShardError: as `read_json`.
+    """
+    try:
+        return _filled(file, parse_json(read_text(file)), form)
+    except ValueError as error:
+        if str(error).startswith("Extra data"):
+            return None
+        raise _broken(file, error, form) from None
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, which may begin with a byte order mark.
+
+    Raises:
+        ShardError: if it is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.expanduser().read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ShardError(f"annotation file {file} does not exist") from None
+    except OSError as error:
+        raise ShardError(f"annotation file {file} cannot be read ({error.strerror}); give a file") from None
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{file} is no UTF-8 text ({error}); save it as UTF-8") from None
+
+
+def _broken(file: Path, error: ValueError, form: str) -> ShardError:
+    return ShardError(f"annotation file {file} is broken JSON ({error}); get it again, expected {form}")
+
+
+def _filled(file: Path, content: Any, form: str) -> Any:
+    if not isinstance(content, list | dict) or not content:
+        raise ShardError(f"annotation file {file} holds nothing; expected {form}")
+    return content
+
+
+def _whole(digits: str) -> int | LongNumber:
+    return int(digits) if len(digits) <= _DIGITS else LongNumber(digits)

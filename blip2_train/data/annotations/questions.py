@@ -1,0 +1,199 @@
+"""Questions about images from files of every layout that is known, found out from name and content.
+
+The same reader serves training and evaluation; see `captions` for what strict and lenient mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.content import read_content
+from blip2_train.data.annotations.entry import Entry, shown
+from blip2_train.data.annotations.question_rows import answers_of, question_entries
+from blip2_train.data.annotations.rows import ListRows, Rows
+from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.errors import ShardError
+
+QuestionForm = Literal["vqa", "visual_genome", "gqa", "list"]
+VQA_FORM = '{"questions": [{"question_id": …, "image_id": …, "question": …}]}'
+ANNOTATION_FORM = '{"annotations": [{"question_id": …, "image_id": …, "answers": [{"answer": …}]}]}'
+LIST_FORM = '[{"image": …, "question": …, "answer": …}]'
+GENOME_FORM = '[{"id": …, "qas": [{"qa_id": …, "question": …, "answer": …}]}]'
+GQA_FORM = '{"<question id>": {"imageId": …, "question": …, "answer": …}}'
+_FORMS = {"vqa": VQA_FORM, "visual_genome": GENOME_FORM, "gqa": GQA_FORM, "list": LIST_FORM}
+
+
+def read_questions(
+    questions: str | Path,
+    annotations: str | Path | None = None,
+    *,
+    columns: Columns | None = None,
+    form: QuestionForm | None = None,
+    strict: bool = False,
+) -> list[VisualQuestion]:
+    """The questions of a file in its order, with their answers.
+
+    Args:
+        questions: official file of VQAv2, OK-VQA, Visual Genome or GQA; or a list of entries, JSON lines, or a table.
+        annotations: the answers of the same questions, in VQAv2's layout or as a bare list; None where they stand
+            beside the questions, or are not published.
+        columns: of lists and tables, where they have other names than the usual ones.
+        form: the layout that the questions must be of; a list is taken in place of each. None = any.
+        strict: refuse what training passes over: questions without annotations, annotations without questions, nulls.
+
+    Raises:
+        ShardError: naming the file, the entry and the field, if a file cannot be read, has another form, the two belong
+            to different splits, or an id comes twice.
+    """
+    path, columns = Path(questions).expanduser(), columns or Columns()
+    expected = _FORMS[form or "vqa"]
+    content = read_content(path, expected)
+    found = _form(content)
+    if found is None or (form is not None and found not in (form, "list")):
+        raise ShardError(f"{questions} is not of the form {expected}; take the official file")
+    asked = _unique(path, _LAYOUTS[found](path, content, columns, strict))
+    if not asked:
+        raise ShardError(f"annotation file {questions} holds nothing; expected {expected}")
+    if annotations is None:
+        return asked
+    if any(one.answers for one in asked):
+        raise ShardError(f"{questions} holds its own answers; leave out the annotation file {annotations}")
+    return _joined(path, content, asked, Path(annotations).expanduser(), columns, strict)
+
+
+def _form(content: Rows | dict[str, Any]) -> QuestionForm | None:
+    if isinstance(content, dict):
+        if _listed(content, "questions") is not None:
+            return "vqa"
+        first = next(iter(content.values()), None)
+        return "gqa" if isinstance(first, dict) and "question" in first else None
+    return "visual_genome" if "qas" in next((values for _, _, values in content), {}) else "list"
+
+
+def _listed(content: Mapping[str, Any], key: str) -> list[Any] | None:
+    """The list of an object, under its own key or TextVQA's `data`; None if there is none with anything in it."""
+    found = content.get(key, content.get("data"))
+    return found if isinstance(found, list) and found else None
+
+
+def _vqa(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
+    rows = ListRows(file, _listed(content, "questions") or [], "entry")
+    return question_entries(file, rows, columns, strict=strict)
+
+
+def _rows(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
+    return question_entries(file, content, columns, strict=strict)
+
+
+def _visual_genome(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
+    for _, number, values in content:
+        image = Entry(file, f"{content.unit} {number}", values, strict, GENOME_FORM)
+        own = image.first_of(("id", "image_id"))
+        for asked in image.entries("qas"):
+            yield VisualQuestion(
+                question_id=asked.identity("qa_id"),
+                image_id=asked.identity("image_id") if own is None else image.identity(own),
+                picture="",
+                question=asked.text("question"),
+                answers=answers_of(asked, Columns(answer="answer")),
+                question_type="",
+                answer_type="",
+            )
+
+
+def _gqa(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
+    for identity, values in content.items():
+        if not isinstance(values, dict):
+            raise ShardError(f"{file}, entry {identity}: {shown(values)} is no object; expected {GQA_FORM}")
+        entry = Entry(file, f"entry {identity}", values, strict, GQA_FORM)
+        image = entry.identity("imageId")
+        types = values.get("types")
+        kinds = replace(entry, values=types if isinstance(types, dict) else {})
+        yield VisualQuestion(
+            question_id=identity,
+            image_id=image,
+            picture=f"{image}.jpg",
+            question=entry.text("question"),
+            answers=answers_of(entry, columns),
+            question_type=kinds.kind("structural"),
+            answer_type=kinds.kind("semantic"),
+        )
+
+
+_LAYOUTS = {"vqa": _vqa, "visual_genome": _visual_genome, "gqa": _gqa, "list": _rows}
+
+
+def _joined(
+    questions: Path, asked_in: Any, asked: list[VisualQuestion], annotations: Path, columns: Columns, strict: bool
+) -> list[VisualQuestion]:
+    """The questions with the answers of an annotation file."""
+    content = read_content(annotations, ANNOTATION_FORM)
+    if isinstance(content, dict):
+        splits = asked_in.get("data_subtype") if isinstance(asked_in, dict) else None, content.get("data_subtype")
+        if None not in splits and splits[0] != splits[1]:
+            raise ShardError(
+                f"{questions} is of {shown(splits[0])}, but {annotations} of {shown(splits[1])}; take the two files of "
+                "one split"
+            )
+        if (listed := _listed(content, "annotations")) is None:
+            raise ShardError(f"{annotations} is not of the form {ANNOTATION_FORM}; take the official file")
+        content = ListRows(annotations, listed, "entry")
+    told = _annotations(annotations, content, columns, strict)
+    found = []
+    for one in asked:
+        entry = told.pop(one.question_id, None)
+        if entry is None and strict:
+            raise ShardError(
+                f"{questions}: question {one.question_id} has no annotation in {annotations}; take the annotations of "
+                "the same split and version"
+            )
+        found.append(one if entry is None else _with_answers(one, entry, questions, annotations, columns))
+    if told and strict:
+        raise ShardError(
+            f"{annotations} has {len(told)} annotations without a question in {questions} (first: {next(iter(told))}); "
+            "take the two files of one split and version"
+        )
+    return found
+
+
+def _annotations(file: Path, rows: Rows, columns: Columns, strict: bool) -> dict[int | str, Entry]:
+    found: dict[int | str, Entry] = {}
+    for _, number, values in rows:
+        entry = Entry(file, f"{rows.unit} {number}", values, strict, ANNOTATION_FORM)
+        identity = entry.identity(columns.id if columns.id is not None and columns.id in values else "question_id")
+        if identity in found:
+            raise ShardError(f"{file}: two annotations of question {identity}; remove one")
+        if strict and not answers_of(entry, columns):
+            raise entry.fault("lacks 'answers'")
+        found[identity] = entry
+    return found
+
+
+def _with_answers(
+    asked: VisualQuestion, entry: Entry, questions: Path, annotations: Path, columns: Columns
+) -> VisualQuestion:
+    about = entry.identity("image_id") if "image_id" in entry.values else asked.image_id
+    if not asked.picture and str(about) != str(asked.image_id):
+        raise ShardError(
+            f"question {asked.question_id} is about picture {asked.image_id} in {questions}, but about {about} in "
+            f"{annotations}; take the two files of one split and version"
+        )
+    return replace(
+        asked,
+        answers=answers_of(entry, columns),
+        question_type=entry.kind("question_type"),
+        answer_type=entry.kind("answer_type"),
+    )
+
+
+def _unique(file: Path, found: Iterable[VisualQuestion]) -> list[VisualQuestion]:
+    kept: dict[int | str, VisualQuestion] = {}
+    for question in found:
+        if question.question_id in kept:
+            raise ShardError(f"{file}: question id {question.question_id} comes twice; remove one of the two entries")
+        kept[question.question_id] = question
+    return list(kept.values())

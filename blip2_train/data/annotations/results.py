@@ -1,0 +1,48 @@
+"""Predictions in the layouts of the evaluation servers of COCO, NoCaps, VQA and GQA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.entry import Entry
+from blip2_train.data.text import without_broken_marks
+from blip2_train.errors import ShardError
+
+CAPTIONS = ("image_id", "caption")
+ANSWERS = ("question_id", "answer")
+GQA_ANSWERS = ("questionId", "prediction")
+_ANNOTATIONS = {"annotations", "questions", "images"}
+
+
+def read_results(path: str | Path, names: tuple[str, str]) -> dict[int | str, str]:
+    """Predictions by id, in the order of the file.
+
+    Args:
+        path: `[{"image_id": 42, "caption": "a dog"}]` or the like, as a JSON list, JSON lines or a table. A number is
+            an answer, and half of a character, which is not Unicode, is left out.
+        names: names of id and text: `CAPTIONS`, `ANSWERS` or `GQA_ANSWERS`.
+
+    Raises:
+        ShardError: if the file cannot be read, has another format, holds annotations, or an id comes twice.
+    """
+    identity, text = names
+    form = f'[{{"{identity}": …, "{text}": …}}]'
+    file = Path(path).expanduser()
+    content = read_content(file, form)
+    if isinstance(content, dict):
+        if not _ANNOTATIONS.isdisjoint(content):
+            raise ShardError(
+                f"{path} is an annotation or question file, not predictions of the form {form}; are predictions and "
+                "annotations exchanged?"
+            )
+        raise ShardError(f"{path} is not a list of predictions of the form {form}")
+    found: dict[int | str, str] = {}
+    for _, number, values in content:
+        entry = Entry(path, f"{content.unit} {number}", values, True, form)
+        key = entry.identity(identity)
+        key = number_of(key) if is_table(file) else key
+        if key in found:
+            raise ShardError(f"{path}: {identity} {key!r} comes twice; keep one prediction for each")
+        found[key] = without_broken_marks(entry.text(text) if names == CAPTIONS else entry.words(text))
+    return found
