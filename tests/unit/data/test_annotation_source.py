@@ -74,7 +74,7 @@ def test_source_descriptions(tmp_path: Path) -> None:
     for_files = [
         {"path": "shards", "split": "val"},
         {"path": [path], "images": "x"},
-        {"path": "x", "caption_column": "a"},
+        {"path": "x", "picture_column": "a"},  # a caption column chooses the key in the .json of shards
     ]
     for wrong in (*for_files, {"path": "x", "weight": 0.0}, {"path": "x", "first_captions": 0}):
         with pytest.raises(ConfigError):
