@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models import masks
-from blip2_train.models.configs import QFormerConfig, VisionConfig
+from blip2_train.models.configs import GenerationOptions, QFormerConfig, VisionConfig
 from blip2_train.models.image_queries import ImageQueryModel, at_least_float32
 from blip2_train.models.qformer import (
+    KeyValue,
     LanguageModellingHead,
     TextEmbeddings,
     copy_text_to_query_feed_forward,
 )
+from blip2_train.models.token_search import write_tokens
 from blip2_train.questions import TextTokens
 from blip2_train.types import EncodedImages, ImageMemory
 
@@ -28,7 +30,7 @@ class ImageTextModel(ImageQueryModel):
     """BLIP-2's representation model.
 
     Every method is one pass of the Q-Former; `encode_image` runs once per picture, and its memory, query states and
-    query cache serve all three objectives.
+    query cache serve all three objectives. `generate` writes captions with what the third has taught.
 
     Args:
         vision: The tower.
@@ -100,6 +102,59 @@ class ImageTextModel(ImageQueryModel):
         """
         states = self.joint_pass(memories, TextTokens(input_ids, attention_mask))
         return at_least_float32(self.itm_head(states)).mean(dim=1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        options: GenerationOptions,
+        draws: Tensor | None = None,
+        *,
+        eos_token_id: int,
+        pad_token_id: int,
+    ) -> Tensor:
+        """Captions by the Q-Former's own prediction head; each image is encoded once, and no token is read twice.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, float, normalised.
+            input_ids: `(B, S)`, int64: `[DEC]`, and what the captions go on from; no padding.
+            options: Search or sampling; `num_beams`, lengths and the rest count as for language models.
+            draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N captions of each image are drawn by these
+                numbers; None = one, by torch's random state.
+            eos_token_id: Id of `[SEP]`.
+            pad_token_id: Id of `[PAD]`.
+
+        Returns:
+            `(B, ≤ max_new_tokens)`, int64: new tokens only; with `draws` `(B * N, …)`, image by image.
+
+        Source: `Blip2Qformer.generate` of the released code, which starts from `[DEC]` and knows no prompt.
+        """
+        cache: Sequence[KeyValue] = self.encode_image(pixel_values).query_cache
+        first, cache = self._next_logits(input_ids, cache, input_ids.shape[1])
+        prompt = input_ids
+
+        def step(tokens: Tensor, origin: Tensor | None) -> Tensor:
+            nonlocal cache, prompt
+            if origin is not None:
+                cache = [(keys[origin], values[origin]) for keys, values in cache]
+                prompt = prompt[origin]
+            logits, cache = self._next_logits(torch.cat([prompt, tokens], dim=1), cache, 1)
+            return logits
+
+        return write_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id, draws=draws)
+
+    def _next_logits(self, input_ids: Tensor, cache: Sequence[KeyValue], new: int) -> tuple[Tensor, list[KeyValue]]:
+        """Logits `(R, V)` behind tokens `(R, T)`, the last `new` of which the cache lacks, and the whole cache."""
+        known = cache[0][0].shape[2]
+        causal = torch.ones(new, known + new, dtype=torch.bool, device=input_ids.device).tril(known)
+        embedded = self.embeddings(input_ids)[:, -new:]
+        states, own = self.qformer(embedded, num_queries=0, mask=None if new == 1 else causal, cache=cache)
+        whole = [
+            (torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2))
+            for (keys, values), (key, value) in zip(cache, own, strict=True)
+        ]
+        return self.lm_head(states[:, -1], self.embeddings.word_embeddings.weight), whole
 
     def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The generation pass: text reads the queries through the cache of the image pass.
