@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from blip2_train.data.tokenizers import DECODER_START, load_qformer_tokenizer
+from blip2_train.data.tokenizers import TOKENIZER_CONFIG, load_qformer_tokenizer, normalisation
 
 IMAGE_TOKEN = "<image>"
 """Placeholder of transformers' processor."""
@@ -20,14 +21,18 @@ def load_text_tokenizer(folder_or_id: str) -> Any:
     Raises:
         CheckpointMismatch: if there is none, or it is not BERT's.
     """
+    folder = Path(folder_or_id)
     try:
-        vocabulary = AutoTokenizer.from_pretrained(folder_or_id).get_vocab() if Path(folder_or_id).is_dir() else {}
+        reader: Any = AutoTokenizer.from_pretrained(folder_or_id, trust_remote_code=False) if folder.is_dir() else None
+        vocabulary = reader.get_vocab() if reader is not None else {}
     except Exception:  # a folder with nothing but vocab.txt, or with no tokenizer at all
         vocabulary = {}
     if IMAGE_TOKEN not in vocabulary:
         return load_qformer_tokenizer(folder_or_id)
-    added = (IMAGE_TOKEN, DECODER_START)
-    words = [word for word in sorted(vocabulary, key=vocabulary.__getitem__) if word not in added]
+    content = json.loads(reader.backend_tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != IMAGE_TOKEN]
+    content["model"]["vocab"].pop(IMAGE_TOKEN, None)
     with tempfile.TemporaryDirectory() as plain:
-        (Path(plain) / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        (Path(plain) / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        (Path(plain) / TOKENIZER_CONFIG).write_text(json.dumps(normalisation(folder)), encoding="utf-8")
         return load_qformer_tokenizer(plain)

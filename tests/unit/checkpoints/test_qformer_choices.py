@@ -1,5 +1,6 @@
 """Activation and eps of a Q-Former survive description and conversion, or the format refuses them."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from foreign_models import DEMO, WORDS, stir
+from shard_files import write_tokenizer
 from tiny import qformer_config, vision_config
-from transformers import Blip2ForImageTextRetrieval
+from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
 from blip2_train.checkpoints.architecture import build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface import SIDE, converted_manifest
@@ -60,3 +62,23 @@ def test_descriptions_hold_the_choices_and_older_ones_lack_them() -> None:
     old = {key: value for key, value in description["qformer"].items() if key not in ("hidden_act", "fold_token_type")}
     again = build_model({**description, "qformer": old}).qformer_config
     assert (again.hidden_act, again.fold_token_type) == ("gelu", False)
+
+
+def test_a_cased_vocabulary_stays_cased(tmp_path: Path) -> None:
+    """Also a token that was added to it, and for transformers itself."""
+    words = ["A", "a", "Café", "cafe", "."]
+    config = qformer_config(vocab_size=len(words) + 7)
+    model = ImageTextModel(vision_config(mean=CLIP_MEAN, std=CLIP_STD), config).eval()
+    folder = Path(write_tokenizer(tmp_path / "cased", words))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    (folder / "added_tokens.json").write_text(json.dumps({"<new>": len(words) + 5}))
+    tokens = load_qformer_tokenizer(str(folder))
+    processor = Processor(image_size=32, max_text_length=16, mean=CLIP_MEAN, std=CLIP_STD, text_tokenizer=tokens)
+    write_huggingface(tmp_path / "there", model, processor, converted_manifest(True, "a test"))
+    shutil.rmtree(tmp_path / "there" / SIDE)
+    back: Any = open_pretrained(tmp_path / "there").processor.text_tokenizer
+    theirs: Any = AutoTokenizer.from_pretrained(tmp_path / "there", trust_remote_code=False)
+    text = "A Café<new> ."
+    ids = [2, 5, 7, len(words) + 5, 9, 3]
+    assert tokens(text).input_ids == back(text).input_ids == theirs(text).input_ids == ids
+    assert len(back) == len(tokens) == config.vocab_size and back.bos_token_id == len(tokens) - 1
