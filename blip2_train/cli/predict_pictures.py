@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
+from blip2_train.data.picture_files import ENDINGS, files_below, told
 from blip2_train.data.processor import Processor
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _READERS = min(4, os.cpu_count() or 1)
 
 
@@ -36,8 +36,8 @@ class PictureList:
     """Pictures named one by one, and those below folders, in order of name; never held in memory as a list.
 
     Args:
-        places: Files, taken whatever they are called, and folders, of which hidden files and other endings than
-            `.jpg .jpeg .png .webp .gif .bmp` are left out.
+        places: Files, taken whatever they are called, and folders, of which the files that `files_below` has for
+            pictures are taken, and the others counted.
 
     Raises:
         ConfigError: if a place does not exist, or there is no picture at all.
@@ -48,11 +48,14 @@ class PictureList:
         for place in self.places:
             if not place.exists():
                 raise ConfigError(f"there is no picture or folder {place}; check the path")
-        self.count = sum(1 for _ in self)
+        reasons = Counter(passed_over for _, passed_over in self._found())
+        self.count = reasons.pop("", 0)
+        self.passed_over = told(reasons.elements())
+        """What is in the folders beside pictures, for people; empty if nothing is."""
         if not self.count:
-            shown = ", ".join(map(str, self.places[:3]))
+            shown, rest = ", ".join(map(str, self.places[:3])), f" ({self.passed_over})" if self.passed_over else ""
             raise ConfigError(
-                f"no picture found in {shown}; give picture files, or folders with {' '.join(ENDINGS)} files"
+                f"no picture found in {shown}{rest}; give picture files, or folders with .{' .'.join(ENDINGS)} files"
                 if self.places
                 else "no picture is given; name picture files or folders with pictures"
             )
@@ -61,13 +64,15 @@ class PictureList:
         return self.count
 
     def __iter__(self) -> Iterator[Path]:
+        return (path for path, passed_over in self._found() if not passed_over)
+
+    def _found(self) -> Iterator[tuple[Path, str]]:
+        """Every file, and why it is passed over, if it is."""
         for place in self.places:
-            if not place.is_dir():
-                yield place
-                continue
-            for folder, below, names in os.walk(place):
-                below.sort()
-                yield from (Path(folder, name) for name in sorted(names) if _is_picture(name))
+            if place.is_dir():
+                yield from ((place / path, passed_over) for path, passed_over in files_below(place))
+            else:
+                yield place, ""
 
 
 def read_batches(paths: Iterable[Path], processor: Processor, batch_size: int) -> Iterator[list[ReadPicture]]:
@@ -120,7 +125,3 @@ class BrokenPictures:
         if self.total:
             done = f"the other {count - self.total} are done" if self.total < count else "nothing was done"
             raise ShardError(f"{self.total} of {count} pictures could not be read, {done}; the first: {self.first}")
-
-
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(ENDINGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from blip2_train.cli.predict_output import Bar, Results, new_file
 from blip2_train.cli.predict_pictures import BrokenPictures, PictureList, read_batches
 from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.run_folder import find_source
+from blip2_train.data.names import printable_name
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -48,7 +49,7 @@ def perform(options: argparse.Namespace) -> None:
 def _lines(options: argparse.Namespace) -> None:
     """Caption, answer and match: lines of JSON about each picture."""
     make = {"caption": _caption, "answer": _answer, "match": _match}[options.task](options)
-    pictures, broken = PictureList(options.pictures), BrokenPictures()
+    pictures, broken = _pictures(options.pictures), BrokenPictures()
     path = None if options.output is None else new_file(options.output, options.overwrite)
     model, started = _load(options), time.perf_counter()
     work = make(model)
@@ -143,7 +144,7 @@ def _embed(options: argparse.Namespace) -> None:
     texts = lines_of(None if options.text is None else [options.text], options.texts, "text")
     if not options.pictures and not texts:
         raise ConfigError("nothing to embed; name pictures, or say --text TEXT or --texts FILE")
-    pictures = PictureList(options.pictures) if options.pictures else None
+    pictures = _pictures(options.pictures) if options.pictures else None
     count = len(texts) if pictures is None else len(pictures)
     if options.text is not None and options.texts is None:
         texts = texts * count
@@ -159,13 +160,22 @@ def _embed(options: argparse.Namespace) -> None:
             words = [texts[picture.number] for picture in good] if texts else None
             if good:
                 pixels = [picture.pixel_values for picture in good if picture.pixel_values is not None]
-                labels = {"image": [str(picture.path) for picture in good]} | ({"text": words} if words else {})
+                labels = {"image": [printable_name(str(picture.path)) for picture in good]} | (
+                    {"text": words} if words else {}
+                )
                 file.add(model.embed(pixels, words, batch_size=len(good)), labels)
             for picture in batch:
                 if picture.pixel_values is None:
                     print(f"left out: {broken.add(picture)[0]['error']}", file=sys.stderr)
             bar.advance(len(batch))
     _told(count, broken, time.perf_counter() - started, "texts" if pictures is None else "pictures")
+
+
+def _pictures(places: Sequence[str]) -> PictureList:
+    pictures = PictureList(places)
+    if pictures.passed_over:
+        print(f"{len(pictures)} pictures, {pictures.passed_over}", file=sys.stderr)
+    return pictures
 
 
 def _load(options: argparse.Namespace) -> Blip2:

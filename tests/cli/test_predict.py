@@ -252,6 +252,18 @@ def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_is_passed_over_in_a_folder_is_told(tmp_path: Path) -> None:
+    for name in ("a.tif", "b.AVIF", "c.txt", ".hidden.jpg", "d.heic", os.fsdecode(b"e\xe9.jpg")):
+        (tmp_path / name).write_bytes(b"x")
+    found = PictureList([str(tmp_path)])
+    assert [os.fsencode(path.name) for path in found] == [b"a.tif", b"b.AVIF", b"e\xe9.jpg"] and len(found) == 3
+    assert found.passed_over == "3 passed over: 1 hidden file, 1 .txt file, 1 .heic file"
+    for name in (".hidden.jpg", "a.tif", "b.AVIF", os.fsdecode(b"e\xe9.jpg")):
+        (tmp_path / name).unlink()
+    with pytest.raises(ConfigError, match=r"no picture found in .* \(2 passed over: 1 .txt file, 1 .heic file\); give"):
+        PictureList([str(tmp_path)])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

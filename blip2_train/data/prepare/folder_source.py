@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,14 +14,16 @@ import numpy as np
 
 from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
+from blip2_train.data.picture_files import ENDINGS, HIDDEN, files_below
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sample_files import captions_of, details_of, image_id_of, orientation_of
-from blip2_train.data.shards import PICTURES
 from blip2_train.data.source import Place, Record
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 _TEXTS = (".txt", ".json")
+_ACCOUNTS = re.compile(r"(.*/)?\d+(_stats\.json|\.parquet)")
+"""What img2dataset writes beside a folder of pictures, about it."""
 _PROBES = 20
 """Pictures beside which a text is looked for when the kind of a folder is found out."""
 
@@ -40,14 +43,24 @@ class FolderSource:
         ShardError: if there is none.
     """
 
-    rejected: tuple[RejectedSample, ...] = ()
     files = 1
 
     def __init__(self, folder: Path, name: str, caption_key: str | None = None) -> None:
         self.name, self._folder, self._caption_key = name, folder, caption_key
-        paths = [os.fsencode(path) for path in _pictures(folder)]
+        paths: list[bytes] = []
+        passed_over: list[RejectedSample] = []
+        for path, why in files_below(folder, beside=[suffix[1:] for suffix in _TEXTS]):
+            if not why:
+                paths.append(os.fsencode(path))
+            elif _ACCOUNTS.fullmatch(path):
+                continue
+            elif path.lower().endswith(_TEXTS) and why != HIDDEN:
+                passed_over.append(self._rejected(path, "missing picture", "no picture of this name beside it"))
+            else:
+                passed_over.append(self._rejected(path, "not a picture", why))
+        self.rejected = tuple(passed_over)
         if not paths:
-            raise ShardError(f"folder {folder} holds no picture ({', '.join(PICTURES)})")
+            raise ShardError(f"folder {folder} holds no picture ({', '.join(ENDINGS)})")
         self._paths = np.sort(np.array(paths))  # of equal width, which takes less than objects
         self.size = sum(path.stat().st_size for path in map(self._path, range(len(self))))
 
@@ -85,6 +98,10 @@ class FolderSource:
         """Hash of the pictures' paths, in order."""
         return hashlib.blake2b(b"\0".join(self._paths.tolist()), digest_size=8).hexdigest()
 
+    def _rejected(self, path: str, reason: str, detail: str) -> RejectedSample:
+        source, key = printable_name(str(self._folder)), printable_name(path)
+        return RejectedSample(source=source, key=key, reason=reason, detail=detail)
+
     def _relative(self, number: int) -> str:
         return os.fsdecode(self._paths[number])
 
@@ -92,10 +109,12 @@ class FolderSource:
         return self._folder / self._relative(number)
 
     def _beside(self, number: int, suffix: str) -> bytes | None:
-        try:
-            return self._path(number).with_suffix(suffix).read_bytes()
-        except OSError:
-            return None
+        for ending in (suffix, suffix.upper()):
+            try:
+                return self._path(number).with_suffix(ending).read_bytes()
+            except OSError:
+                continue
+        return None
 
 
 def holds_pictures_with_texts(folder: Path) -> bool:
@@ -103,13 +122,10 @@ def holds_pictures_with_texts(folder: Path) -> bool:
     if not folder.is_dir() or any(folder.glob("*.tar")):
         return False
     probes = (folder / path for path in islice(_pictures(folder), _PROBES))
-    return any(path.with_suffix(suffix).is_file() for path in probes for suffix in _TEXTS)
+    endings = [ending for suffix in _TEXTS for ending in (suffix, suffix.upper())]
+    return any(path.with_suffix(ending).is_file() for path in probes for ending in endings)
 
 
 def _pictures(folder: Path) -> Iterator[str]:
     """Paths of the pictures below a folder, relative to it."""
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in files:
-            if name.rpartition(".")[2].lower() in PICTURES:
-                yield os.path.relpath(os.path.join(place, name), folder)
+    return (path for path, passed_over in files_below(folder) if not passed_over)
