@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,64 +14,18 @@ from blip2_train.checkpoints.adapter_files import described_adapters
 from blip2_train.checkpoints.adapters import attach_adapters
 from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface_config import plain_architecture
-from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.checkpoints.export import Manifest
+from blip2_train.checkpoints.found import FoundWeights, State
+from blip2_train.checkpoints.frozen_parts import fill_language_model, load_language_model, load_tower
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
-from blip2_train.checkpoints.initial_weights import RANDOM, load_language_model
+from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
-from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.qformer import LanguageModellingHead, initialise_like_bert
 from blip2_train.models.quantization import QuantizedLinear, quantize_language_model
-from blip2_train.models.quantized_loading import loading_options
-
-State = dict[str, Tensor]
-
-
-@dataclass(kw_only=True)
-class FoundWeights:
-    """What a reader made of a file or folder."""
-
-    source: str
-    """What it is, for people: `Hugging Face Blip2ForConditionalGeneration`."""
-    place: str
-    """Path or hub id."""
-    description: dict[str, Any]
-    """The model, as `build_model` reads it; the tower's mean and std are those of `processor`."""
-    state: State
-    """Weights under this project's names."""
-    processor: dict[str, Any]
-    """As `Processor.describe`."""
-    manifest: Manifest
-    adapters: State = field(default_factory=dict)
-    """Weights of the adapters of the language model, if the description names some."""
-    tokenizer: str = ""
-    """Folder with the tokenizer; empty = that of the language model, or of the BERT that the Q-Former started from."""
-    config: str = ""
-    """Configuration of the run, as YAML text."""
-    their_name: Callable[[str], str | None] = lambda name: name
-    """Name of a weight in the file, for messages."""
-    fit: Callable[[State, Mapping[str, Tensor]], State] = lambda state, wanted: state
-    """Changes the tensors of the file into those that the model (by name) wants."""
-    may_miss: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    """Keys of the file that are not needed, in its own names."""
-    held: frozenset[str] = field(init=False)
-    """Which of the parts that are frozen in training the file holds itself."""
-
-    def __post_init__(self) -> None:
-        read = {name: self.processor[name] for name in ("mean", "std") if self.processor.get(name) is not None}
-        self.description = {**self.description, "vision": {**self.description.get("vision", {}), **read}}
-        self.held = frozenset(part for part in FROZEN_PARTS if any(name.startswith(f"{part}.") for name in self.state))
-
-    @property
-    def what(self) -> str:
-        """Its name in messages."""
-        return f"{self.source} {self.place}"
 
 
 def assemble(found: FoundWeights, quantization: str = "none") -> tuple[AnyModel, list[LoadReport]]:
@@ -166,15 +120,7 @@ def _put_in(model: AnyModel, state: State, wanted: Mapping[str, Tensor]) -> None
     prefix = "language_model."
     text = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     if text and isinstance(model, GenerativeModel):
-        config = model.language_config
-        loaded = type(model.language_model).from_pretrained(
-            None,
-            config=language_model_architecture(config),
-            state_dict=text,
-            dtype=DTYPES[config.dtype],
-            **loading_options(config.quantization),
-        )
-        model.language_model = freeze_language_model(loaded, config)
+        fill_language_model(model, text)
     rest = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items() if not name.startswith(prefix)}
     model.load_state_dict(rest, strict=False, assign=True)
 

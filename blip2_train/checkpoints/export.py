@@ -111,11 +111,11 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
-def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
-    """Weights and manifest of an export; adapters are left to `read_adapter`.
+def read_manifest(folder: Path) -> Manifest:
+    """What an export says of itself.
 
     Raises:
-        CheckpointMismatch: if the folder is no export, or its weights are not those that were written.
+        CheckpointMismatch: if the folder is no export.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -123,9 +123,18 @@ def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
             f"{folder} is no export (it has no {MANIFEST}); give the export folder of a finished run"
         )
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise CheckpointMismatch(f"{path} cannot be read ({error}); export the run again") from error
+
+
+def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
+    """Weights and manifest of an export; adapters are left to `read_adapter`.
+
+    Raises:
+        CheckpointMismatch: if the folder is no export, or its weights are not those that were written.
+    """
+    manifest = read_manifest(folder)
     found = file_fingerprint(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
     if found != manifest.sha256:
         raise CheckpointMismatch(

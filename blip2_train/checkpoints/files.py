@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -49,10 +50,40 @@ def read_file(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # the readers raise whatever a file of another kind leads them to
-        reason = " ".join(str(error).split())[:150]
-        raise CheckpointMismatch(
-            f"{path} cannot be read as weights ({reason}); the file is damaged, cut short, or of another kind"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointMismatch:
+    reason = " ".join(str(error).split())[:150]
+    return CheckpointMismatch(
+        f"{path} cannot be read as weights ({reason}); the file is damaged, cut short, or of another kind"
+    )
+
+
+def weight_names(path: str | Path) -> list[str]:
+    """Names of what `read_weights` would read; of safetensors files only the headers are read.
+
+    Raises:
+        CheckpointMismatch: as `read_weights`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        index = path / f"{WEIGHT_FILES[0]}.index.json"
+        whole = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
+        return list(read_weights(path)) if whole is None and not index.is_file() else _names(whole or index)
+    return _names(path)
+
+
+def _names(file: Path) -> list[str]:
+    if file.suffix == ".json":
+        return list(_shards(file))
+    if file.suffix != ".safetensors":
+        return list(read_weights(file))
+    try:
+        with safe_open(file, framework="pt") as content:
+            return list(content.keys())
+    except Exception as error:  # the reader raises whatever a file of another kind leads it to
+        raise _unreadable(file, error) from error
 
 
 def only_tensors(state: Any, path: str | Path) -> dict[str, Tensor]:
@@ -80,11 +111,17 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     raise CheckpointMismatch(f"{folder} holds none of {', '.join(WEIGHT_FILES)}; give the folder that has the weights")
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _shards(index: Path) -> dict[str, str]:
+    """File of each weight, as an index of shards says."""
     try:
         shard_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        return {str(name): str(shard) for name, shard in shard_of.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointMismatch(f"{index} is no readable index of shards; download it again") from error
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    shard_of = _shards(index)
     shards = sorted(set(shard_of.values()))
     absent = [shard for shard in shards if not (index.parent / shard).is_file()]
     if absent:

@@ -8,7 +8,8 @@ from pathlib import Path
 from blip2_train.checkpoints.files import has_weights
 from blip2_train.hub import fetch_files
 
-_FILES = ["*.json", "*.txt", "*.model", "*.yaml", "*.safetensors"]
+_DESCRIPTION = ["*.json", "*.txt", "*.model", "*.yaml"]
+_FILES = [*_DESCRIPTION, "*.safetensors"]
 
 
 def looks_like_hub_id(name: str) -> bool:
@@ -26,3 +27,12 @@ def fetch(name: str) -> Path:
     """
     folder = fetch_files(name, _FILES)
     return folder if has_weights(folder) else fetch_files(name, [*_FILES, "*.bin"])
+
+
+def fetch_description(name: str) -> Path:
+    """The local copy of a hub repository's small files: configuration and tokenizer, without the weights.
+
+    Raises:
+        CheckpointMismatch: if it is neither in the cache nor can be fetched.
+    """
+    return fetch_files(name, _DESCRIPTION)

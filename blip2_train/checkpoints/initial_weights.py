@@ -1,35 +1,34 @@
-"""What a model starts from: its frozen parts, then an earlier export, BERT, or nothing."""
+"""What a model starts from: its frozen parts, then earlier weights of any known format, BERT, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from blip2_train.checkpoints.adapter_files import read_adapter
 from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
-from blip2_train.checkpoints.convert.timm_towers import load_tower
-from blip2_train.checkpoints.export import Manifest, read_export
+from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import fingerprint, read_weights
+from blip2_train.checkpoints.found import FoundWeights
+from blip2_train.checkpoints.frozen_parts import (
+    LANGUAGE_MODEL,
+    VISION_MODEL,
+    fit_positions,
+    load_language_model,
+    load_tower,
+    refuse_other_language_model,
+)
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
-from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
+from blip2_train.checkpoints.sources import find_weights, same_place
 from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.language_files import locate_language_model
-from blip2_train.models.configs import DTYPES, AdapterConfig
+from blip2_train.models.configs import AdapterConfig
+from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
-from blip2_train.models.language_model import freeze_language_model, language_model_architecture
-from blip2_train.models.quantized_loading import loading_options
-from blip2_train.models.vision_tower import VisionTower
 
 RANDOM = "random"
-_POSITIONS = "vision_model.tower.pos_embed"
 _STAGE_1_HEADS = ("lm_head.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
 
@@ -43,9 +42,10 @@ def load_initial_weights(
 
     Args:
         model: A freshly built model.
-        init_from: Folder of an export whose weights are taken, or None to start from BERT.
-        init_text_from: Folder of the stage-1 export whose text half is taken, for a Q-Former that reads questions and
-            starts from stage 2, which has none; else None.
+        init_from: Export, run folder, Hugging Face folder or id, LAVIS or Paddle file whose weights are taken, or None
+            to start from BERT.
+        init_text_from: Stage-1 weights, of any of these, whose text half is taken, for a Q-Former that reads questions
+            and starts from stage 2, which has none; else None.
         adapters: What the model gets beside its weights: the export's, if it has some, or fresh ones; None = nothing.
 
     Returns:
@@ -56,52 +56,82 @@ def load_initial_weights(
         ConfigError: if the model cannot have such adapters.
     """
     reports = []
-    export = None if init_from is None else read_export(Path(init_from))
-    chosen = check_adapters(model, adapters, export[1] if export else None, init_from)
-    if model.vision_config.weights != RANDOM and not (export and holds_tower(export[0])):
+    source = None if init_from is None else find_weights(init_from)
+    chosen = check_adapters(model, adapters, source.manifest if source else None, init_from)
+    if model.vision_config.weights != RANDOM and not (source and VISION_MODEL in source.held):
         reports.append(load_tower(model.vision_model, model.vision_config))
     if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
-        reports.append(load_language_model(model))
-    if export is not None:
-        state, manifest = export
-        if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
-            _refuse_other_language_model(model, state, init_from)
-        rule = handover_rule(model, manifest, f"export {init_from}", holds_tower(state))
-        reports.append(load_by_rule(model, fit_positions(state, model.vision_model), rule))
-        reports += load_text_half(model, manifest, init_text_from)
+        reports.append(load_language_model(model, source if brings_language_model(model, source) else None))
+    if source is not None:
+        reports += load_source(model, source, init_text_from)
     elif model.qformer_config.weights != RANDOM:
         reports.append(load_bert(model, model.qformer_config.weights))
     if chosen is not None:
-        held = read_adapter(Path(init_from), export[1].adapter_sha256) if init_from and export else {}
-        reports.append(attach_adapters(model, chosen, held, f"export {init_from}"))
+        reports.append(attach_adapters(model, chosen, source.adapters if source else {}, f"export {init_from}"))
     return reports
 
 
-def fit_positions(state: Mapping[str, Tensor], tower: VisionTower) -> dict[str, Tensor]:
-    """The same weights, the tower's position embeddings, if they are there, resized to the picture size of `tower`."""
-    fitted = dict(state)
-    if _POSITIONS in fitted:
-        tokens, prefix = tower.tower.pos_embed.shape[1], tower.tower.num_prefix_tokens
-        fitted[_POSITIONS] = resize_position_embeddings(fitted[_POSITIONS], tokens=tokens, prefix_tokens=prefix)
-    return fitted
+def brings_language_model(model: GenerativeModel, source: FoundWeights | None) -> bool:
+    """Whether the language model that the configuration names is the one that the source holds."""
+    return source is not None and LANGUAGE_MODEL in source.held and same_place(model.language_config.name, source.place)
+
+
+def load_source(
+    model: ImageTextModel | GenerativeModel, source: FoundWeights, init_text_from: str | None = None
+) -> list[LoadReport]:
+    """Load everything but the language model from earlier weights, and the text half that they may lack.
+
+    Args:
+        model: With its frozen parts.
+        source: What it starts from.
+        init_text_from: As in `load_initial_weights`.
+
+    Raises:
+        CheckpointMismatch: if the weights belong to another model.
+    """
+    pretrained = isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM
+    if isinstance(model, GenerativeModel) and pretrained and not brings_language_model(model, source):
+        refuse_other_language_model(model, source)
+    state = source.fit(source.state, model.state_dict())
+    if pretrained:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{LANGUAGE_MODEL}.")}
+    rule = handover_rule(model, source.manifest, source.short, VISION_MODEL in source.held, source.may_miss)
+    report = load_by_rule(model, fit_positions(state, model.vision_model), rule)
+    loaded_before = (
+        *((LANGUAGE_MODEL,) if pretrained else ()),
+        *(() if model.vision_config.weights == RANDOM else (VISION_MODEL,)),
+    )
+    fresh = tuple(name for name in report.fresh if name.partition(".")[0] not in loaded_before)
+    return [replace(report, fresh=fresh), *load_text_half(model, source.manifest, init_text_from)]
 
 
 def handover_rule(
-    model: ImageTextModel | GenerativeModel, manifest: Manifest, what: str, holds_tower: bool
+    model: ImageTextModel | GenerativeModel,
+    manifest: Manifest,
+    what: str,
+    holds_tower: bool,
+    may_miss: tuple[str, ...] = (),
 ) -> HandoverRule:
-    """What an export may lack and what of it is not needed, by the stage it comes from and the model it goes to.
+    """What earlier weights may lack and what of them is not needed, by their stage and the model they go to.
 
     An export holds the tower whole, if it was trained, or nothing of it, if it was frozen; a frozen one comes from its
     own file, whether it is now trained or not.
 
+    Args:
+        model: Where the weights go.
+        manifest: Of the weights.
+        what: Their name in messages.
+        holds_tower: Whether they hold a tower.
+        may_miss: What weights of their format lack beside it, which starts fresh.
+
     Raises:
-        CheckpointMismatch: if no stage of the model continues such an export.
+        CheckpointMismatch: if no stage of the model continues such weights.
     """
     tower = () if holds_tower else ("vision_model.*",)
     if isinstance(model, ImageTextModel):
         if manifest.stage != "stage1":
             raise CheckpointMismatch(f"{what} is of {manifest.stage}; a stage-1 model continues an export of stage1")
-        return HandoverRule(what=what, may_miss=tower)
+        return HandoverRule(what=what, may_miss=(*tower, *may_miss))
     if manifest.stage == "stage1":
         fresh = (*tower, "language_model.*", "language_projection.*")
         return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
@@ -109,65 +139,17 @@ def handover_rule(
     return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
 
 
-def _refuse_other_language_model(model: GenerativeModel, state: Mapping[str, Tensor], init_from: str | None) -> None:
-    """Refuse an export that holds another language model, for instance a merged one, than the run will name.
-
-    What the run exports could not be opened again.
-    """
-    named = {f"language_model.{name}": tensor for name, tensor in model.language_model.state_dict().items()}
-    for name in named.keys() & state.keys():
-        held = state[name].to(named[name].dtype)
-        if held.shape == named[name].shape and not torch.equal(held, named[name]):
-            raise CheckpointMismatch(
-                f"export {init_from} holds a language model of its own, which is not {model.language_config.name}; "
-                "start from the export with adapters that it was merged from, or from one without adapters"
-            )
-
-
-def holds_tower(state: Mapping[str, Tensor]) -> bool:
-    """Whether an export's weights have a tower's among them, which then was trained."""
-    return any(name.startswith("vision_model.") for name in state)
-
-
-def load_language_model(model: GenerativeModel) -> LoadReport:
-    """Put the pretrained language model in its place, in its final precision, without a second copy in memory.
-
-    Raises:
-        CheckpointMismatch: if it cannot be read or fetched, or its sizes are not those of the recipe.
-    """
-    config = model.language_config
-    architecture = language_model_architecture(config)
-    family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
-    place = locate_language_model(config.name)
-    try:
-        both: Any = family.from_pretrained(
-            place,
-            config=architecture,
-            trust_remote_code=False,
-            dtype=DTYPES[config.dtype],
-            output_loading_info=True,
-            **loading_options(config.quantization),
-        )
-        loaded, found = both
-    except Exception as error:  # transformers raises whatever its readers raise
-        raise CheckpointMismatch(
-            f"language model {config.name!r} could not be loaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:150]}); give model.language.name=<folder>, or check the network"
-        ) from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found.get(problem):
-            first = str(sorted(map(str, found[problem]))[0])
-            kind = f"{len(found[problem])} {problem.replace('_', ' ')} (first: {first})"
-            raise CheckpointMismatch(
-                f"language model {config.name!r} has {kind}; the recipe's architecture is not that of the weights"
-            )
-    model.language_model = freeze_language_model(loaded, config)
-    names = tuple(f"language_model.{name}" for name in loaded.state_dict())
-    return LoadReport(what=f"language model {config.name} ({config.dtype})", loaded=names, fresh=(), ignored=())
-
-
 def parent_fingerprint(init_from: str | None, bert: str) -> str | None:
-    """SHA-256 of the tensors that trained weights descend from: an export's, else BERT's; None if random."""
+    """SHA-256 of the tensors that trained weights descend from: those of `init_from`, else BERT's; None if random.
+
+    Of weights that others trained, the frozen parts do not count.
+    """
     if init_from is not None:
-        return fingerprint(read_export(Path(init_from))[0])
+        source = find_weights(init_from)
+        return fingerprint(source.state if source.own else _without_frozen_parts(source.state))
     return None if bert == RANDOM else fingerprint(read_weights(locate_bert(bert)))
+
+
+def _without_frozen_parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    frozen = tuple(f"{part}." for part in FROZEN_PARTS)
+    return {name: tensor for name, tensor in state.items() if not name.startswith(frozen)}

@@ -6,30 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from blip2_train.checkpoints.adapter_files import read_adapter
 from blip2_train.checkpoints.architecture import AnyModel
-from blip2_train.checkpoints.assembly import FoundWeights, assemble, complete_manifest
-from blip2_train.checkpoints.convert.huggingface import read_huggingface
-from blip2_train.checkpoints.convert.huggingface_config import is_blip2_config
-from blip2_train.checkpoints.convert.lavis import read_lavis
-from blip2_train.checkpoints.convert.paddle import locate_paddle, read_paddle
+from blip2_train.checkpoints.assembly import assemble, complete_manifest
 from blip2_train.checkpoints.convert.text_tokenizer import load_text_tokenizer
-from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, Manifest, read_export
-from blip2_train.checkpoints.files import fingerprint, read_file
+from blip2_train.checkpoints.export import Manifest
+from blip2_train.checkpoints.files import fingerprint
+from blip2_train.checkpoints.found import FoundWeights
 from blip2_train.checkpoints.handover import LoadReport
-from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
 from blip2_train.checkpoints.initial_weights import RANDOM
+from blip2_train.checkpoints.sources import find_weights
 from blip2_train.data.language_tokenizer import QUESTIONS, AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import frozen_weights
 from blip2_train.models.generative import GenerativeModel
-
-UNDERSTOOD = (
-    "an export of blip2_train or a run folder with one, a Hugging Face folder or id of Blip2ForConditionalGeneration "
-    "or Blip2ForImageTextRetrieval, a LAVIS .pth file, a Paddle .pdparams file"
-)
 
 _WHOLE = {"quantization": "none", "gradient_checkpointing": False}
 BERT = "bert-base-uncased"
@@ -78,6 +69,8 @@ def open_pretrained(
         ConfigError: if an option cannot be used.
     """
     found = find_weights(source, language_model)
+    if "kind" not in found.description:
+        raise CheckpointMismatch(f"{found.what} does not say what its model is; export the run again with this version")
     _choose(found, dtype, quantization, language_model, vision_weights)
     processor_values = dict(found.processor)
     if not processor_values:
@@ -97,55 +90,6 @@ def open_pretrained(
         manifest=manifest if dtype is None else replace(manifest, frozen_fingerprint=""),
         config=found.config,
         held=found.held,
-    )
-
-
-def find_weights(source: str | Path, language_model: str | None = None) -> FoundWeights:
-    """Find out what a source is, and read it.
-
-    Raises:
-        CheckpointMismatch: if it is not known or damaged.
-    """
-    path, place = Path(source).expanduser(), str(source)
-    if not path.exists() and looks_like_hub_id(place):
-        path = fetch(place)
-    if (path / MANIFEST).is_file():
-        return _read_own(path, place)
-    if (path / "export" / MANIFEST).is_file():
-        return _read_own(path / "export", place)
-    if (paddle := locate_paddle(path)) is not None:
-        return read_paddle(paddle, place, language_model)
-    if is_blip2_config(path):
-        return read_huggingface(path, place)
-    if not path.exists():
-        raise CheckpointMismatch(f"there is no {place}; what can be read is {UNDERSTOOD}")
-    content = read_file(path) if path.is_file() else None
-    if isinstance(content, dict) and "state_dict" in content and "blip2_train" in content:
-        raise CheckpointMismatch(
-            f"{place} is a training checkpoint; share its weights first: scripts/export.py {place}"
-        )
-    found = read_lavis(content, place, language_model)
-    if found is None:
-        raise CheckpointMismatch(f"{place} is not known here; what can be read is {UNDERSTOOD}")
-    return found
-
-
-def _read_own(folder: Path, place: str) -> FoundWeights:
-    state, manifest = read_export(folder)
-    if not manifest.architecture:
-        raise CheckpointMismatch(
-            f"export {place} does not say what its model is; export the run again with this version"
-        )
-    return FoundWeights(
-        source=f"blip2_train export ({manifest.stage})",
-        place=place,
-        description=manifest.architecture,
-        state=state,
-        processor=manifest.processor,
-        adapters=read_adapter(folder, manifest.adapter_sha256),
-        tokenizer=str(folder / TOKENIZER),
-        manifest=manifest,
-        config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
     )
 
 

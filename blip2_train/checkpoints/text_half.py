@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from blip2_train.checkpoints.export import Manifest, read_export
+from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.sources import find_weights
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -55,9 +55,11 @@ def load_text_half(
             f"the Q-Former reads questions, but an export of {manifest.stage} has no text half; pass "
             "init_text_from=<stage-1 export that it descends from>"
         )
-    state, source = read_export(Path(init_text_from))
-    if source.stage != "stage1":
-        raise CheckpointMismatch(f"init_text_from={init_text_from} is an export of {source.stage}; give one of stage1")
-    what = f"text half of export {init_text_from}"
+    source = find_weights(init_text_from)
+    if source.manifest.stage != "stage1":
+        raise CheckpointMismatch(
+            f"init_text_from={init_text_from} is an export of {source.manifest.stage}; give one of stage1"
+        )
     assert isinstance(model, GenerativeModel)
-    return [load_by_rule(model, state, HandoverRule(what=what, only=read_text(model), may_ignore=("*",)))]
+    rule = HandoverRule(what=f"text half of {source.short}", only=read_text(model), may_ignore=("*",))
+    return [load_by_rule(model, source.state, rule)]

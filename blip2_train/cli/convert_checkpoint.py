@@ -19,7 +19,8 @@ from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import fingerprint
-from blip2_train.checkpoints.pretrained import UNDERSTOOD, Pretrained, open_pretrained
+from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
+from blip2_train.checkpoints.sources import UNDERSTOOD
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
 from blip2_train.models.adapted_layers import is_adapter

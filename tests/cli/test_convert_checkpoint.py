@@ -12,7 +12,7 @@ from torch import nn
 from warm_process import WarmProcess
 
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
-from blip2_train.checkpoints.initial_weights import load_language_model
+from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli import convert_checkpoint
 from blip2_train.cli.convert_checkpoint import main

@@ -80,11 +80,11 @@ def test_frozen_means_frozen(outputs: Path, family: str, tmp_path: Path) -> None
     ("overrides", "words"),
     [
         (["init_from=last:stage1_vit_g"], "has an export; run experiment=stage1_vit_g first"),
-        (["init_from=no/such/folder"], "is no export"),
+        (["init_from=no/such/folder"], "there is no no/such/folder"),
         (["collator=encoder_decoder"], "pass collator=decoder_only"),
         (["model.language.end_token=nothing like it"], "choose a single token"),
         (["model.language.name=no/such/folder/anywhere"], "there is no language model folder"),
-        (["model.qformer.num_queries=5"], "query_tokens has shape"),
+        (["model.qformer.num_queries=5"], "model.qformer.num_queries=5 contradicts export"),
         (["collator.prompt=a photo of a photo of a photo of a photo of a photo of"], "leaves no room for text"),
         (["module.generation.max_new_tokens=400"], "reads at most"),
         (["module.generation.num_beams=0"], "num_beams"),

@@ -20,7 +20,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetriev
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.timm_towers import load_tower
-from blip2_train.checkpoints.initial_weights import load_language_model
+from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.data.processor import Processor
 from blip2_train.models.configs import GenerationOptions

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from blip2_train.checkpoints.assembly import FoundWeights, State
 from blip2_train.checkpoints.convert.huggingface_config import (
     describe_config,
     describe_processor,
@@ -22,8 +22,9 @@ from blip2_train.checkpoints.convert.huggingface_config import (
 )
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, KeyMap
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
-from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, Manifest, read_export
+from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, Manifest, read_export, read_manifest
 from blip2_train.checkpoints.files import read_weights
+from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.errors import CheckpointMismatch
 
 SIDE = "blip2_train"
@@ -63,13 +64,10 @@ def read_huggingface(folder: Path, place: str) -> FoundWeights:
             ignored=ignored,
         )
     config = read_config(folder)
-    description = describe_config(config, state, place)
-    if kind == GENERATION:
-        description["language"] |= special_tokens(folder, config.text_config)
     return FoundWeights(
         source=source,
         place=place,
-        description=description,
+        description=_describe(folder, config, state, place),
         state=state,
         processor=describe_processor(folder, config.vision_config.image_size),
         tokenizer=str(folder),
@@ -79,6 +77,37 @@ def read_huggingface(folder: Path, place: str) -> FoundWeights:
         may_miss=("lm_head.*", "temperature") if kind == RETRIEVAL else (),
         ignored=ignored,
     )
+
+
+def describe_huggingface(folder: Path, place: str) -> FoundWeights:
+    """The same without weights, of a folder that may hold none: what is known of them is in the other files.
+
+    Precisions are not told. What was changed after an export of this project is not noticed.
+    """
+    config = read_config(folder)
+    kind = RETRIEVAL if RETRIEVAL in (config.architectures or ()) else GENERATION
+    found: dict[str, Any] = {"place": place, "source": f"Hugging Face {kind}"}
+    names = ["query_tokens", "vision_model.", *(["itm_head.weight"] if kind == RETRIEVAL else ["language_model."])]
+    state = {name: torch.empty(0, device="meta") for name in names}
+    if (folder / SIDE / MANIFEST).is_file():
+        manifest = read_manifest(folder / SIDE)
+        found |= {"description": manifest.architecture, "processor": manifest.processor, "manifest": manifest}
+        return FoundWeights(**found, state=state, tokenizer=str(folder / SIDE / TOKENIZER))
+    return FoundWeights(
+        **found,
+        description=_describe(folder, config, state, place),
+        state=state,
+        processor=describe_processor(folder, config.vision_config.image_size),
+        tokenizer=str(folder),
+        manifest=converted_manifest(kind == RETRIEVAL, f"Hugging Face {kind} {place}"),
+    )
+
+
+def _describe(folder: Path, config: Any, state: Mapping[str, Tensor], place: str) -> dict[str, Any]:
+    description = describe_config(config, state, place)
+    if "language" in description:
+        description["language"] |= special_tokens(folder, config.text_config)
+    return description
 
 
 def rename(theirs: Mapping[str, Tensor], names: KeyMap, what: str) -> tuple[State, tuple[str, ...]]:

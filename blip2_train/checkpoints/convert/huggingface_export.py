@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from blip2_train.checkpoints.architecture import AnyModel
-from blip2_train.checkpoints.assembly import State, complete_manifest, without_ties
+from blip2_train.checkpoints.assembly import complete_manifest, without_ties
 from blip2_train.checkpoints.convert.huggingface import SIDE
 from blip2_train.checkpoints.convert.huggingface_tower import describe_qformer, describe_tower
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
@@ -33,6 +33,7 @@ from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.checkpoints.convert.text_tokenizer import IMAGE_TOKEN
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4, make_readable
 from blip2_train.checkpoints.export import Manifest, write_export
+from blip2_train.checkpoints.found import State
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel, embedding_width

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_train.checkpoints.assembly import FoundWeights, State
 from blip2_train.checkpoints.convert.huggingface import converted_manifest, rename
 from blip2_train.checkpoints.convert.huggingface_config import MAX_TEXT_LENGTH
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, KeyMap, lavis_names
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import only_tensors
+from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 

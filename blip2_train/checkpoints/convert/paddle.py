@@ -16,7 +16,6 @@ from torch import nn
 from transformers import AutoConfig, Blip2Config, OPTConfig, PretrainedConfig
 
 from blip2_train.checkpoints.architecture import build_model
-from blip2_train.checkpoints.assembly import FoundWeights, State
 from blip2_train.checkpoints.convert.array_pickle import read_array_pickle
 from blip2_train.checkpoints.convert.huggingface import converted_manifest, rename
 from blip2_train.checkpoints.convert.huggingface_config import (
@@ -27,6 +26,7 @@ from blip2_train.checkpoints.convert.huggingface_config import (
 )
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, PADDLE_OPT
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
+from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import find_hub
 

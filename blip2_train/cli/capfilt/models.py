@@ -14,7 +14,7 @@ import transformers
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
-from blip2_train.checkpoints.pretrained import UNDERSTOOD
+from blip2_train.checkpoints.sources import UNDERSTOOD
 from blip2_train.cli.pretrained import find_device, load_pretrained
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.blip_captioner import BlipCaptioner

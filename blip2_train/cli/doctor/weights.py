@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
-from blip2_train.checkpoints.adapter_files import read_adapter
 from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert
-from blip2_train.checkpoints.convert.timm_towers import load_tower
-from blip2_train.checkpoints.export import Manifest, read_export
 from blip2_train.checkpoints.files import read_training_state
-from blip2_train.checkpoints.handover import LoadReport, load_by_rule
-from blip2_train.checkpoints.initial_weights import (
-    RANDOM,
-    fit_positions,
-    handover_rule,
-    holds_tower,
-    load_language_model,
-)
-from blip2_train.checkpoints.text_half import load_text_half
+from blip2_train.checkpoints.found import FoundWeights
+from blip2_train.checkpoints.frozen_parts import VISION_MODEL, load_language_model, load_tower
+from blip2_train.checkpoints.handover import LoadReport
+from blip2_train.checkpoints.initial_weights import RANDOM, brings_language_model, load_source
+from blip2_train.checkpoints.sources import find_weights
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.doctor.findings import OK, SKIPPED, Finding, attempt
 from blip2_train.cli.doctor.machine import host_memory
@@ -33,8 +25,6 @@ from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.memory import language_model_bytes
 from blip2_train.models.vision_tower import VisionTower
 
-Export = tuple[dict[str, torch.Tensor], Manifest]
-
 
 def examine_weights(config: DictConfig) -> list[Finding]:
     """Load each file as a run would, one by one, so that everything that is wrong with them is found.
@@ -42,18 +32,18 @@ def examine_weights(config: DictConfig) -> list[Finding]:
     Everything but the language model goes into a model on the meta device, which has shapes and no memory.
     """
     findings: list[Finding] = []
-    export = None
+    source = None
     if config.init_from is not None:
-        export = attempt(findings, lambda: read_export(Path(_located(config, config.init_from))))
+        source = attempt(findings, lambda: find_weights(_located(config, config.init_from)))
     vision = attempt(findings, lambda: instantiate(config.model.vision))
-    if vision is not None and vision.weights != RANDOM and not (export and holds_tower(export[0])):
+    if vision is not None and vision.weights != RANDOM and not (source and VISION_MODEL in source.held):
         _report(findings, lambda: [load_tower(_meta_tower(config), vision)])
     model = attempt([], lambda: _meta_model(config))  # why not, the examination of the model says
     if model is not None:
         if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
-            findings += _language_model(model)
-        if export is not None:
-            _report(findings, lambda: _from_export(config, model, export))
+            findings += _language_model(model, source)
+        if source is not None:
+            _report(findings, lambda: _from_source(config, model, source))
         elif config.init_from is None and model.qformer_config.weights != RANDOM:
             _report(findings, lambda: [_bert(model)])
     if config.resume_from is not None:
@@ -83,7 +73,7 @@ def _report(findings: list[Finding], load: Callable[[], list[LoadReport]]) -> No
         findings.append(Finding(OK, "; ".join((f"{report.what}: {len(report.loaded)} tensors{fresh}", *report.notes))))
 
 
-def _language_model(model: GenerativeModel) -> list[Finding]:
+def _language_model(model: GenerativeModel, source: FoundWeights | None) -> list[Finding]:
     """Read the language model whole, because only transformers knows which file names stand for which weights."""
     config = model.language_config
     size, there = language_model_bytes(config, config.dtype, config.quantization), host_memory()
@@ -95,23 +85,19 @@ def _language_model(model: GenerativeModel) -> list[Finding]:
             )
         ]
     findings: list[Finding] = []
-    _report(findings, lambda: [load_language_model(model)])
+    held = source if brings_language_model(model, source) else None
+    _report(findings, lambda: [load_language_model(model, held)])
     return findings
 
 
-def _from_export(config: DictConfig, model: ImageTextModel | GenerativeModel, export: Export) -> list[LoadReport]:
-    """The export that the run starts from, the one that its Q-Former's text half comes from, and the adapters."""
-    state, manifest = export
-    name = _located(config, config.init_from)
+def _from_source(config: DictConfig, model: ImageTextModel | GenerativeModel, source: FoundWeights) -> list[LoadReport]:
+    """What the run starts from, what its Q-Former's text half comes from, and the adapters."""
     adapters = None if config.peft is None else instantiate(config.peft)
-    chosen = check_adapters(model, adapters, manifest, name)
-    rule = handover_rule(model, manifest, f"export {name}", holds_tower(state))
-    reports = [load_by_rule(model, fit_positions(state, model.vision_model), rule)]
+    chosen = check_adapters(model, adapters, source.manifest, source.place)
     text_from = None if config.init_text_from is None else _located(config, config.init_text_from)
-    reports += load_text_half(model, manifest, text_from)
+    reports = load_source(model, source, text_from)
     if chosen is not None:
-        held = read_adapter(Path(name), manifest.adapter_sha256)
-        reports.append(attach_adapters(model, chosen, held, f"export {name}"))
+        reports.append(attach_adapters(model, chosen, source.adapters, f"export {source.place}"))
     return reports
 
 

@@ -152,9 +152,11 @@ def test_a_run_goes_on_with_the_adapters_of_an_export(tmp_path: Path) -> None:
 def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     _, folder = export(tmp_path / "export")
     file = folder / "adapter" / "adapter_model.safetensors"
-    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4] + b"\0\0\0\1")
     with pytest.raises(CheckpointMismatch, match=r"adapter_model.safetensors is missing or not the file"):
         open_pretrained(folder)
+    file.write_bytes(whole)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["architecture"]["adapters"]["rank"] = 4
     (folder / "manifest.json").write_text(json.dumps(manifest))
