@@ -80,11 +80,15 @@ def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = Non
 
 
 def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Path | None) -> DictConfig:
+    from blip2_train.cli.follow_weights import follow_weights, given_paths, option_says  # need torch, which help and
+    from blip2_train.cli.tower_normalisation import fill_in_normalisation  # lists do not
+
     folders = _folders(extra_folder)
     OmegaConf.register_new_resolver("asset", asset, replace=True)
     config = _compose(root, asked.choices, folders, extra_folder)
     _refuse_derived(config, asked.keys)
     read_by_others = _read_by_others(config)
+    option = option_says(config) if schema is RunConfig else {}
     for override in asked.values:
         _set(config, override)
     if asked.experiment is not None:
@@ -97,9 +101,10 @@ def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Pat
     variables = findings.set_aside(read_by_others, _read_by_others(config))
     _refuse_unknown(findings, asked, folders)
     _refuse_missing(findings, asked.experiment)
+    if schema is RunConfig:
+        chosen = any(choice.startswith("collator=") for choice in asked.choices)
+        follow_weights(config, given_paths(asked.values), option, None if chosen else _collator_option)
     _resolve(config)
-    from blip2_train.cli.tower_normalisation import fill_in_normalisation  # needs torch, which help and lists do not
-
     fill_in_normalisation(config)
     for path in variables:
         _drop(config, path)
@@ -126,6 +131,13 @@ def instantiate(node: Any, **arguments: Any) -> Any:
         if isinstance(cause, Blip2TrainError):
             raise cause from error
         raise ConfigError(f"cannot build {node._target_}: {_one_line(cause)}") from error
+
+
+def _collator_option(name: str) -> DictConfig:
+    """An option of the group `collator`, as its file has it."""
+    option = OmegaConf.load(config_folder() / "collator" / f"{name}.yaml")
+    assert isinstance(option, DictConfig)
+    return option
 
 
 def _folders(extra_folder: Path | None) -> list[Path]:

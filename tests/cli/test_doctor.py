@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
@@ -15,6 +16,7 @@ from blip2_train.cli.doctor.command import main
 from blip2_train.cli.doctor.weights import examine_weights
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main as train
+from blip2_train.errors import ConfigError
 
 
 @pytest.fixture
@@ -80,7 +82,10 @@ def test_the_export_that_a_run_starts_from(place: Path) -> None:
     findings = examine_weights(compose(stage_2))
     assert {finding.level for finding in findings} == {"ok"}, findings
     assert f"export {place / 'run' / 'export'}" in findings[-1].text
-    findings = examine_weights(compose([*stage_2, "model.qformer.intermediate_size=48"]))
+    with pytest.raises(ConfigError, match=r"intermediate_size=48 contradicts export .*/export, which has 32"):
+        compose([*stage_2, "model.qformer.intermediate_size=48"])
+    other = OmegaConf.merge(compose(stage_2), {"model": {"qformer": {"intermediate_size": 48}}})
+    findings = examine_weights(other)
     assert [finding.level for finding in findings] == ["ok", "problem"]
     assert "export" in findings[1].text and "the model needs" in findings[1].text
     (place / "run" / "export" / "model.safetensors").write_bytes(b"cut short")

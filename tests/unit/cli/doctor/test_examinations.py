@@ -166,8 +166,8 @@ def test_every_file_of_weights_that_does_not_fit_is_named(place: Path) -> None:
 
 
 def test_weights_of_another_shape() -> None:
-    wide = ["model.vision.overrides.embed_dim=64", "model.qformer.intermediate_size=256"]
-    findings = examine_weights(compose(["experiment=demo_stage1", *wide]))
+    wide = {"model": {"vision": {"overrides": {"embed_dim": 64}}, "qformer": {"intermediate_size": 256}}}
+    findings = examine_weights(OmegaConf.merge(compose(["experiment=demo_stage1"]), wide))
     first, second = texts(findings, PROBLEM).splitlines()
     assert "the model needs" in first and "vision" in first
     assert "intermediate_size is 256, the checkpoint has 512" in second and "BERT" in second
