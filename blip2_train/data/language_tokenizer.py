@@ -17,6 +17,8 @@ from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.language_files import GENERATION_CONFIG, locate_language_model, stated_tokens
 from blip2_train.questions import TextTokens
 
+_TYPED = {r"\n": "\n", r"\t": "\t"}
+"""What a shell hands on of a line end that was typed in quotes."""
 QUESTIONS = "questions"
 """Folder of the Q-Former's tokenizer inside that of the language model's."""
 
@@ -179,8 +181,8 @@ class LanguageTokenizer:
         known = self.tokenizer.get_vocab().get(token)
         if known is not None:  # also the unknown token: OPT's start, end and unknown token are one
             return int(known)
-        ids = self.words(token)
-        front = self.words("a")
+        token = _TYPED.get(token, token)
+        ids, front = self.words(token), self.words("a")
         if len(ids) > 1 and (behind := self.words(f"a{token}"))[: len(front)] == front:
             ids = behind[len(front) :]  # SentencePiece puts a blank in front of what begins a text
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:

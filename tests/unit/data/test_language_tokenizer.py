@@ -179,6 +179,7 @@ def test_what_is_set_by_hand_takes_the_place_of_what_the_model_lists(published: 
     assert set(chosen.end_ids) == set(tokenizer_in(llama).end_ids)
     recipe = tokenizer_in(opt, start_token="</s>", end_token="\n")  # as the released code
     assert recipe.start_ids == [2] and recipe.end_ids == recipe.words("\n") and recipe.pad_id == 1
+    assert tokenizer_in(opt, end_token=r"\n").end_ids == recipe.end_ids  # as a shell passes on "\n"
     line_end = tokenizer_in(published / "llama_2", end_token="\n")  # a byte, behind a blank if it begins a text
     assert line_end.tokenizer.convert_ids_to_tokens(line_end.end_ids) == ["<0x0A>"]
 
