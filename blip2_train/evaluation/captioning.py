@@ -17,7 +17,8 @@ from blip2_train.evaluation.metrics.coco_caption import METRICS, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
-from blip2_train.evaluation.writing import CAPTIONING, batches, generation_options
+from blip2_train.evaluation.writing import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
+from blip2_train.models.generative import GenerativeModel
 
 
 class CaptioningTask:
@@ -29,7 +30,8 @@ class CaptioningTask:
         pictures: With the captions that people wrote.
         folder: Of the pictures.
         prompt: What captions go on from; None = what the model was trained with.
-        generation: Fields of `GenerationOptions`; 5 beams and up to 30 new tokens unless told.
+        generation: Fields of `GenerationOptions`; 5 beams and up to 30 new tokens unless told. `min_new_tokens: None` =
+            as the model's recipe validates, see `SHORTEST_CAPTION`.
         metrics: Any of `METRICS`; CIDEr is always among them.
         batch_size: Pictures at once.
 
@@ -59,6 +61,7 @@ class CaptioningTask:
             dict(generation or {}),
             tuple(dict.fromkeys([*metrics, "cider"])),
         )
+        self._chosen = dict(self._generation)
         domains = [domain for domain in DOMAINS if any(picture.domain == domain for picture in self.pictures)]
         self.closing = tuple(f"{domain}/cider" for domain in domains) or ("cider",)
         self._batches = list(batches(len(self.pictures), batch_size))
@@ -69,13 +72,16 @@ class CaptioningTask:
         return {
             "data": data_fingerprint(self.pictures),
             "prompt": self._prompt,
-            "generation": CAPTIONING | self._generation,
+            "generation": CAPTIONING | self._chosen,
             "batch_size": self._batch_size,
         }
 
     def start(self, model: Blip2) -> None:
-        """Refuse a model that writes no text."""
+        """Refuse a model that writes no text, and choose what depends on the model."""
         check_writes(self.name, model)
+        self._chosen = dict(self._generation)
+        if isinstance(model.network, GenerativeModel) and self._chosen.get("min_new_tokens", 0) is None:
+            self._chosen["min_new_tokens"] = SHORTEST_CAPTION[model.network.is_encoder_decoder]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -86,7 +92,7 @@ class CaptioningTask:
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
         """A caption for each picture of a batch."""
-        said = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._generation)
+        said = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._chosen)
         chosen = self.pictures[self._batches[batch]]
         return [{"image_id": picture.identity, "caption": text} for picture, text in zip(chosen, said, strict=True)]
 

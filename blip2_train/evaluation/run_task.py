@@ -31,9 +31,9 @@ def run_task(
     Raises:
         ConfigError: if the model cannot do the task, or the folder holds predictions of other settings.
     """
+    task.start(model)
     log = PredictionLog(folder, task.name, {**settings, **task.settings()})
     mine = [batch for batch in range(rank(), len(task), world_size()) if batch not in log.done]
-    task.start(model)
     pictures = read_ahead(model.processor, map(task.paths, mine))
     with log:
         for count, (batch, pixel_values) in enumerate(zip(mine, pictures, strict=True), 1):

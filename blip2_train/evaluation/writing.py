@@ -21,6 +21,9 @@ from blip2_train.questions import TextTokens
 
 CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
 """How captions are generated unless something else is asked for (paper: 5 beams; released code: 30 tokens)."""
+SHORTEST_CAPTION = {False: 4, True: 8}
+"""Fewest new tokens of COCO's captions, by whether the language model has an encoder: the released yaml asks for 8, and
+counted the 4 of the prompt "a photo of" where one model reads it and writes on."""
 ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
 """How answers are (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
 _ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature"), ("length_penalty",)
