@@ -68,13 +68,17 @@ def lines_of(given: list[str] | None, file: str | None, what: str) -> list[str]:
 
 
 def _caption(tasks: Any) -> None:
-    task = _task(tasks, "caption", "describe pictures", 'Describe pictures: {"image": path, "caption": text} each.')
+    about = (
+        'Describe pictures: {"image": path, "caption": text} each. A generative model (stage 2) does so through its '
+        "language model, an image-text model (stage 1) through its Q-Former."
+    )
+    task = _task(tasks, "caption", "describe pictures", about)
     _pictures(task)
     prompt = task.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="what captions go on from (default: as the model was trained)")
     prompt.add_argument("--no-prompt", action="store_true", help="let captions start from nothing")
     _model(task)
-    _generation(task, beams=5, tokens=30, penalty=1)
+    _generation(task, beams="5, stage 1: 3", tokens="30, stage 1: 29", least="1, stage 1: 9", penalty=1)
     add_output(task, "file of JSON lines")
 
 
@@ -196,11 +200,13 @@ def _pictures(task: argparse.ArgumentParser, needed: bool = True) -> None:
     task.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="pictures at once (default 16)")
 
 
-def _generation(task: argparse.ArgumentParser, beams: int, tokens: int, penalty: int) -> None:
+def _generation(
+    task: argparse.ArgumentParser, beams: int | str, tokens: int | str, penalty: int, least: int | str = 1
+) -> None:
     group = task.add_argument_group("generation")
     group.add_argument("--num-beams", type=int, metavar="N", help=f"beams of the search, 1 = greedy (default {beams})")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help=f"longest text, tokens (default {tokens})")
-    group.add_argument("--min-new-tokens", type=int, metavar="N", help="shortest text, tokens (default 1)")
+    group.add_argument("--min-new-tokens", type=int, metavar="N", help=f"shortest text, tokens (default {least})")
     group.add_argument(
         "--length-penalty",
         type=float,

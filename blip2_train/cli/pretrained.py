@@ -64,7 +64,9 @@ def load_pretrained(
         kind = network.language_model.config.model_type
         if "t5" in kind:
             raise ConfigError(f"dtype float16: language model {kind} overflows in it; choose bfloat16 or float32")
-    return Blip2(network.to(place), found.processor, f"{source} [{found.source}]"), found.processor
+    drawn = any(name.startswith("lm_head.dense.") for report in found.reports for name in report.fresh)
+    model = Blip2(network.to(place), found.processor, f"{source} [{found.source}]", has_prediction_head=not drawn)
+    return model, found.processor
 
 
 def find_device(name: str | None) -> torch.device:

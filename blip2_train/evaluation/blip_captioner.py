@@ -16,6 +16,7 @@ from torch import Tensor
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.caption_sampling import by_picture, draws
 from blip2_train.evaluation.prompts import caption_start
+from blip2_train.evaluation.word_pieces import decode_word_pieces
 from blip2_train.models.configs import DTYPES, GenerationOptions
 from blip2_train.models.drawing import GivenDraws
 
@@ -112,12 +113,3 @@ class BlipCaptioner:
         end = self._model.config.text_config.sep_token_id
         words = ids[: ids.index(end)] if end in ids else ids
         return decode_word_pieces(self._tokenizer, words)
-
-
-def decode_word_pieces(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of a BERT's ids as people write it: `a man's hat`, where the tokens are `a man ' s hat`.
-
-    transformers 4 wrote that by itself (4.57.6: `clean_up_tokenization_spaces` is true for BERT); since 5 it has to be
-    told, and 5.24 does so for WordPiece alone.
-    """
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)).strip()

@@ -16,6 +16,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
 from blip2_train.evaluation.embedding import MatchScores, features, match_all, paired
 from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.qformer_writing import qformer_defaults, write_captions
 from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
 from blip2_train.evaluation.writing import (
     ANSWERING,
@@ -35,20 +36,29 @@ AT_ONCE = 16
 class Blip2:
     """A model with everything around it: pictures and texts in; texts, scores or features out.
 
-    `caption`, `answer` and `chat` need a generative model (stage 2 and what follows it), `match` and the features of
-    texts a model of pictures and texts (stage 1, retrieval). Pictures are files, PIL images, or the pixel values that
-    `Processor.image` gives; a single one counts as a list of one. How pictures are put into batches changes nothing but
-    what is sampled. Options of generation are the fields of `GenerationOptions`; `seed` is that of sampling, None =
-    torch's own state.
+    `answer` and `chat` need a generative model (stage 2 and what follows it), `match` and the features of texts a model
+    of pictures and texts (stage 1, retrieval); `caption` works with both. Pictures are files, PIL images, or the pixel
+    values that `Processor.image` gives; a single one counts as a list of one. Batches change nothing but what is
+    sampled. Options of generation are the fields of `GenerationOptions`; `seed` is that of sampling, None = torch's own
+    state.
 
     Args:
         network: The model with its weights, on the device where it is to run.
         processor: What belongs to it.
         source: Where it came from, for messages.
+        has_prediction_head: Whether the Q-Former of a stage-1 model has a trained head; transformers' retrieval models
+            have none, and cannot describe.
     """
 
-    def __init__(self, network: ImageTextModel | GenerativeModel, processor: Processor, source: str = "it") -> None:
+    def __init__(
+        self,
+        network: ImageTextModel | GenerativeModel,
+        processor: Processor,
+        source: str = "it",
+        has_prediction_head: bool = True,
+    ) -> None:
         self.network, self.processor, self.source = network.eval(), processor, source
+        self._has_prediction_head = has_prediction_head
 
     @property
     def device(self) -> torch.device:
@@ -71,17 +81,27 @@ class Blip2:
             prompt: What the captions go on from; None = what the model was trained with, "" = nothing.
             batch_size: Pictures at once.
             seed: Of sampling.
-            **generation: 5 beams and up to 30 new tokens unless told.
+            **generation: 5 beams and up to 30 new tokens unless told; by the Q-Former of a stage-1 model 3 beams and 9
+                to 29 tokens.
 
         Returns:
             N captions, without the prompt.
 
         Raises:
-            ConfigError: if an option or the prompt cannot be used, or this is no generative model.
+            ConfigError: if an option or the prompt cannot be used, or a stage-1 model came without prediction head.
             ShardError: naming a file that is no readable picture.
         """
         start = prompts.caption_start(self.processor.prompt if prompt is None else prompt)
         pictures = listed(images)
+        if isinstance(self.network, ImageTextModel):
+            if not self._has_prediction_head:
+                raise ConfigError(
+                    f"{self.source} has no prediction head for its Q-Former, so it cannot describe; give an export of "
+                    "blip2_train, a LAVIS file, or a generative model (stage 2)"
+                )
+            options = generation_options(qformer_defaults(generation), generation)
+            with random_state(seed, self.device), suitable_autocast(self.network):
+                return write_captions(self.network, self.processor, pictures, start, options, batch_size)
         said = [Prompt(start, "")] * len(pictures)
         return self._write("caption", pictures, said, CAPTIONING, generation, batch_size, seed)
 

@@ -76,6 +76,19 @@ def test_captions_come_as_lines_of_json_and_a_broken_picture_stops_nothing(
     assert [line["caption"] for line in found if "caption" in line] == alone
 
 
+def test_captions_of_a_stage_1_model(exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its Q-Former, as `Blip2Qformer.generate` of the released code."""
+    (folder / "c.jpg").unlink()
+    main(["caption", "--model", exports["stage1"], "--max-new-tokens", "8", "--batch-size", "3", str(folder)])
+    found = lines(capsys.readouterr().out)
+    model, _ = load_pretrained(exports["stage1"])
+    assert [line["caption"] for line in found] == model.caption([folder / name for name in GOOD], max_new_tokens=8)
+    assert all(line["caption"] for line in found)
+    drawing = ["caption", "--model", exports["stage1"], "--sample", "--prompt", "a photo of", "--max-new-tokens", "8"]
+    main([*drawing, str(folder)])
+    assert len({line["caption"] for line in lines(capsys.readouterr().out)}) > 1
+
+
 def test_the_newest_export_of_a_recipe(
     exports: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,7 +286,8 @@ def test_what_is_passed_over_in_a_folder_is_told(tmp_path: Path) -> None:
         (["caption", "--model", "{empty}", "{picture}"], "empty is not known here"),
         (["caption", "--model", "last:demo_vqa", "{picture}"], "--model=last:demo_vqa: no run under outputs/demo_vqa"),
         (["caption", "--model", "{opt}", "{broken}"], "c.jpg is no picture that can be read"),
-        (["caption", "--model", "{stage1}", "{picture}"], r"caption needs a generative model \(stage 2\)"),
+        (["answer", "--model", "{stage1}", "--question", "a?", "{picture}"], r"answer needs a generative model \(stag"),
+        (["caption", "--model", "{stage1}", "--max-new-tokens", "99", "{picture}"], "room for 0 of its 40"),
         (["match", "--model", "{opt}", "--text", "a cat", "{picture}"], "match needs an image-text model"),
         (["caption", "--model", "{opt}", "--prompt", "", "{picture}"], "--prompt is empty; write words"),
         (["caption", "--model", "{opt}", "--prompt", "{long}", "{picture}"], "takes .* tokens, but beside 4 queries"),

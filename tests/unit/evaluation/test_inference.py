@@ -8,18 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_models import our_model, save_theirs, their_model
 from tiny import image_text_model
 from tiny_writer import ASSETS, QUESTIONS, pictures, writer
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
+from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.word_pieces import decode_word_pieces
 from blip2_train.evaluation.writing import PromptTooLong
 from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.image_text import ImageTextModel
 
 GREEDY = GenerationOptions(num_beams=1, max_new_tokens=6)
 FAMILIES = ["opt", "t5", "gpt2", "llama", "bart"]
@@ -207,7 +212,6 @@ def test_the_longest_prompt_is_read_and_the_next_refused_before_a_picture_is_ope
 def test_each_task_says_which_model_it_needs() -> None:
     stage1, stage2 = reader(), writer("opt")
     for call in (
-        lambda: stage1.caption(pictures()),
         lambda: stage1.answer(pictures(), "what?"),
         lambda: stage1.chat(pictures()[0], [], "what?"),
     ):
@@ -216,6 +220,58 @@ def test_each_task_says_which_model_it_needs() -> None:
     for call in (lambda: stage2.match(pictures(), TEXTS), lambda: stage2.embed(texts=TEXTS)):
         with pytest.raises(ConfigError, match=r"needs an image-text model \(stage 1\), but it is a generative model"):
             call()
+
+
+def test_captions_of_stage_1_are_those_of_its_q_former() -> None:
+    """`[DEC]`, the prompt, new tokens up to `[SEP]`; 3 beams and 9 to 29 tokens as in the released code."""
+    model = reader()
+    network, tokenizer = model.network, model.processor.text_tokenizer
+    assert isinstance(network, ImageTextModel)
+    pixels = model.processor.images(pictures())
+    for prompt, words in (("", []), ("A photo of", tokenizer("a photo of", add_special_tokens=False).input_ids)):
+        start = torch.tensor([[tokenizer.bos_token_id, *words]] * 4)
+        options = GenerationOptions(num_beams=3, max_new_tokens=29, min_new_tokens=9)
+        ids = network.generate(pixels, start, options, eos_token_id=tokenizer.sep_token_id, pad_token_id=0)
+        expected = [decode_word_pieces(tokenizer, row) for row in ids.tolist()]
+        for size in (1, 3, 4):
+            assert model.caption(pictures(), prompt=prompt, batch_size=size) == expected
+        assert len(words) == (3 if words else 0) and all(expected)
+    assert model.caption(pictures()[0]) == model.caption(pictures())[:1]
+
+
+def test_options_of_stage_1_captions() -> None:
+    model = reader()
+    tokenizer = model.processor.text_tokenizer
+    short = model.caption(pictures(), max_new_tokens=4)  # the least number of tokens gives way
+    assert all(len(tokenizer(text, add_special_tokens=False).input_ids) <= 4 for text in short)
+    drawn = [model.caption(pictures(), do_sample=True, temperature=3.0, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert model.caption(pictures(), num_beams=1) != model.caption(pictures(), num_beams=1, repetition_penalty=9.0)
+    with pytest.raises(ConfigError, match="min_new_tokens must be in 0"):
+        model.caption(pictures(), max_new_tokens=4, min_new_tokens=5)
+    with pytest.raises(ConfigError, match=r"'\.\.\.' is empty once cleaned"):
+        model.caption(["there is no such file"], prompt="...")
+    room = " ".join(["cat"] * 11)  # with [DEC] and 29 new tokens, of which the last is not read: 40 positions
+    assert len(model.caption(pictures(), prompt=room)) == 4
+    with pytest.raises(PromptTooLong, match=r"takes 13 tokens with \[DEC\], .* room for 12 of its 40"):
+        model.caption(["there is no such file"], prompt=f"{room} cat")
+
+
+def test_a_drawn_prediction_head_does_not_describe(tmp_path: Path) -> None:
+    """transformers' `Blip2ForImageTextRetrieval` has none, so that what is loaded here would be drawn at random."""
+    source = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")
+    model, _ = load_pretrained(source)
+    assert model.match(pictures(), TEXTS).itm.shape == (4, 3)
+    with pytest.raises(ConfigError, match="has no prediction head for its Q-Former, so it cannot describe"):
+        model.caption(pictures())
+    own = write_huggingface(tmp_path / "own", *our_model("retrieval"))  # which lies beside the weights
+    assert len(load_pretrained(own)[0].caption(pictures())) == 4
+
+
+def test_word_pieces_become_text_as_people_write_it() -> None:
+    tokenizer = reader().processor.text_tokenizer
+    ids = tokenizer("a cat's house, isn't it?").input_ids
+    assert decode_word_pieces(tokenizer, [tokenizer.bos_token_id, *ids[1:], 0, 0]) == "a cat's house, isn't it?"
 
 
 def test_scores_are_those_of_training_one_pair_at_a_time() -> None:
