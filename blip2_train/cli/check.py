@@ -26,6 +26,7 @@ from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.inspection import Inspection, copies, inspect_samples
 from blip2_train.data.source_config import open_source
+from blip2_train.data.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.lifecycle import quiet_libraries
@@ -33,7 +34,8 @@ from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
 
 ABOUT = (
     "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated pictures, captions "
-    "that are cut. Looks at 1,000 samples of each source; with --all at all of them. Exits with 2 if a run would stop."
+    "that are cut, unknown tokens. Looks at 1,000 samples of each source; with --all at all of them. Exits with 2 if a "
+    "run would stop, or could learn nothing of the texts."
 )
 USAGE = "python scripts/check.py [--all] [--samples N]"
 LOOKED_AT = 1000
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> None:
     """Print what the configured data are like.
 
     Raises:
-        ShardError: if a run on them would stop.
+        ShardError: if a run on them would stop, or the tokenizer does not know their texts.
     """
     settings, most, shown = _options(arguments)
     config = config_from(["init_from=null", *settings], ABOUT, USAGE)
@@ -65,7 +67,8 @@ def main(arguments: list[str]) -> None:
     parts = _inspect(config, data, most)
     uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))
     lengths = [_lengths(uncut, part) for part in parts]
-    console.print(contents_table(parts, lengths, config.max_text_length))
+    unknown = [unknown_tokens(uncut.tokenizer, part.texts) for part in parts]
+    console.print(contents_table(parts, lengths, unknown, config.max_text_length))
     show(console, broken_lines([broken for part in parts for broken in part.broken]))
     show(console, left_out_lines([one for part in parts for one in part.left_out]))
     show(console, copy_lines(copies(parts)))
@@ -73,6 +76,7 @@ def main(arguments: list[str]) -> None:
     _refuse(parts, config.data.get("max_rejected_share", TOLERATED))
     batch = next(iter(data.train_dataloader()))
     show(console, sample_lines(batch, data.collator, shown))
+    _refuse_unknown(parts, unknown)
     show(console, ["the data can be trained on"])
 
 
@@ -142,6 +146,16 @@ def _refuse(parts: Sequence[Inspection], tolerated: float) -> None:
                 f"{len(broken)} of {looked_at} samples of {', '.join(part.source for part in group)} ({group[0].use}) "
                 f"cannot be used, the first being {broken[0].source}, {broken[0].key} ({broken[0].reason}); a run stops"
                 f" at more than data.max_rejected_share {tolerated:g}: repair the data, or raise it"
+            )
+
+
+def _refuse_unknown(parts: Sequence[Inspection], unknown: Sequence[UnknownTokens]) -> None:
+    """Refuse texts of which the tokenizer knows too little, in any source."""
+    for part, found in zip(parts, unknown, strict=True):
+        if found.too_many:
+            raise ShardError(
+                f"{part.source} ({part.use}): {found}; at more than {100 * TOO_MANY_UNKNOWN:.0f} % the data cannot be "
+                "trained on: choose a tokenizer, and weights, of the language of the texts"
             )
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from blip2_train.data.inspection import Inspection, SeenPicture, leaks
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.text import EMPTY, NOT_UNICODE
+from blip2_train.data.unknown_tokens import UnknownTokens
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
 
-_COLUMNS = ("source", "use", "pictures", "looked at", "captions", "broken", "tokens", "cut")
+_COLUMNS = ("source", "use", "pictures", "looked at", "captions", "broken", "tokens", "cut", "unknown")
 _LISTED = 10
 _FIXES = {
     "missing picture": "put the picture there, or remove the row",
@@ -26,18 +27,24 @@ _FIXES = {
 }
 
 
-def contents_table(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]], longest: int) -> Table:
+def contents_table(
+    parts: Sequence[Inspection],
+    lengths: Sequence[Sequence[int]],
+    unknown: Sequence[UnknownTokens],
+    longest: int,
+) -> Table:
     """A row per source and use.
 
     Args:
         parts: What was looked at.
         lengths: Tokens of each caption of each part.
+        unknown: What the tokenizer does not know of each part.
         longest: Tokens that are kept.
     """
     table = Table(box=None, header_style="dim", pad_edge=False)
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column in _COLUMNS[:2] else "right")
-    for part, tokens in zip(parts, lengths, strict=True):
+    for part, tokens, lost in zip(parts, lengths, unknown, strict=True):
         cut = sum(length > longest for length in tokens)
         table.add_row(
             part.source,
@@ -48,6 +55,7 @@ def contents_table(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]]
             f"{len(part.broken):,}",
             f"{min(tokens)} … {max(tokens)}" if tokens else "",
             f"{cut:,} ({100 * cut / len(tokens):.1f} %)" if tokens else "",
+            f"{100 * lost.share:.1f} %" if lost.tokens else "",
         )
     return table
 

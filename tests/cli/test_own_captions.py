@@ -173,6 +173,35 @@ def test_check_refuses_what_a_run_would_stop_at(place: Path, capsys: pytest.Capt
     assert "max_rejected_share" in said(capsys)
 
 
+@pytest.mark.parametrize(
+    ("foreign", "code", "shown"),
+    [
+        (0, 0, r"0\.0 %\n"),
+        (1, 0, r"5\.0 %\n"),
+        (4, 0, r"20\.0 %\n"),
+        (5, 2, r"25\.0 %\n"),
+        (20, 2, r"100\.0 %\n"),
+    ],
+)
+@pytest.mark.parametrize("text", ["一 只 猫", "μια μικρή γάτα"])
+def test_captions_of_another_language_than_the_tokenizer_s_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], foreign: int, code: int, shown: str, text: str
+) -> None:
+    """At most a fifth of the tokens may be unknown; what they are is shown before."""
+    source = text_of(
+        place,
+        lambda content: [(path, text if n < foreign else "a red cat", n) for n, (path, _, _) in enumerate(content)],
+    )
+    assert run_command(check, ["--all", *settings(place, source, "data.holdout=0", "validate_every=null")]) == code
+    printed = said(capsys)
+    assert ("the data can be trained on" in printed) == (code == 0)
+    assert "reads  " in printed and re.search(rf"captions +training .* {shown}", printed)
+    if code:
+        assert re.search(
+            rf"captions \(training\): \d+\.\d % of 60 tokens are unknown .*{text}.*more than 20 %", printed
+        )
+
+
 def test_check_of_shards_and_of_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_shards(place / "shards", [9, 13])
     shards = ["data=shards", f"data.source={place / 'shards'}"]

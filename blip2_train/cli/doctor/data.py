@@ -15,6 +15,7 @@ from blip2_train.cli.run_data import make_data
 from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.inspection import inspect_samples
 from blip2_train.data.source_config import open_source
+from blip2_train.data.unknown_tokens import unknown_tokens
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.types import Collator
 
@@ -48,7 +49,7 @@ def open_data(config: DictConfig) -> tuple[OpenedData, list[Finding]]:
     findings += unprepared
     if not unprepared:
         for node in [*config.data.sources, *_validation(config)]:
-            findings += _examine_source(node, config.data.get("max_rejected_share", TOLERATED))
+            findings += _examine_source(node, config.data.get("max_rejected_share", TOLERATED), collator)
     if any(finding.level == PROBLEM for finding in findings):
         return OpenedData(None, collator), findings
     return OpenedData(attempt(findings, lambda: _module(config)), collator), findings
@@ -59,7 +60,7 @@ def _validation(config: DictConfig) -> list[Any]:
     return [] if node is None else [node]
 
 
-def _examine_source(node: Any, tolerated: float) -> list[Finding]:
+def _examine_source(node: Any, tolerated: float, collator: Collator | None) -> list[Finding]:
     """Open a source and read some of its samples."""
     findings: list[Finding] = []
     source = attempt(findings, lambda: open_source(instantiate(node)))
@@ -74,6 +75,10 @@ def _examine_source(node: Any, tolerated: float) -> list[Finding]:
     findings.append(
         Finding(OK, f"{source.name}: {len(source):,} samples in {files} ({size_text(source.size)}){unusable}")
     )
+    if collator is not None and seen.texts:
+        unknown = unknown_tokens(collator.tokenizer, seen.texts)
+        doubt = "; check that it belongs to the language of the texts" if unknown.too_many else ""
+        findings.append(Finding(WARNING if unknown.too_many else OK, f"{source.name}: {unknown}{doubt}"))
     too_many = len(seen.broken) > tolerated * seen.looked_at
     if too_many:
         findings.append(
