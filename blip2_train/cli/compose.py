@@ -30,8 +30,8 @@ from blip2_train.errors import Blip2TrainError, ConfigError
 
 _PACKAGE = Path(blip2_train.__file__).parent
 _WANTED = {
-    "init_from": "recipe {experiment} continues earlier weights: pass init_from=<export folder>, or "
-    "init_from=last:<recipe> for the newest export of that recipe on this machine",
+    "init_from": "recipe {experiment} continues earlier weights: pass init_from=<export folder>, "
+    "init_from=last:<recipe> for the newest export of that recipe on this machine, or a Hugging Face folder or id",
     "data.source": "recipe {experiment} has no data yet: pass data.source=<file of captions; folder, glob or list of "
     "shards>",
 }

@@ -52,9 +52,11 @@ class RunConfig:
     log_every: int
     """Optimiser steps between logged values."""
     init_from: str | None
-    """Export whose weights the run starts from, or `last:<recipe>` for the newest of a recipe; null = from scratch."""
+    """Weights that the run starts from: export or run folder, `last:<recipe>` for the newest of a recipe, Hugging Face
+    folder or id, LAVIS or Paddle file; null = from scratch."""
     init_text_from: str | None
-    """Stage-1 export whose text half a Q-Former takes that reads questions and starts from stage 2; null = none."""
+    """Stage-1 weights, of any of these, whose text half a Q-Former takes that reads questions and starts from stage 2;
+    null = none."""
     resume_from: str | None
     """`last`, a run folder or a checkpoint to go on from; null = a new run."""
     model: Part

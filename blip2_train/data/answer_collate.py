@@ -10,7 +10,7 @@ from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.data.generation_collate import IGNORED, stack_texts
 from blip2_train.data.language_tokenizer import AnsweringTokenizer
 from blip2_train.data.text import put_question
-from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.text_tokenizer import load_text_tokenizer
 from blip2_train.errors import ConfigError
 from blip2_train.questions import AnswerBatch, QuestionSample
 from blip2_train.types import GenerationBatch
@@ -110,7 +110,7 @@ def load_answer_collator(
     """An `AnswerCollator` for language model `name` and the Q-Former's `tokenizer`; tokens as `LanguageTokenizer`'s."""
     speaking = AnsweringTokenizer(
         name,
-        load_qformer_tokenizer(tokenizer),
+        load_text_tokenizer(tokenizer),
         padding_side="right",
         encoder_decoder=encoder_decoder,
         start_token=start_token,

@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 
 from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
-from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.text_tokenizer import load_text_tokenizer
 from blip2_train.errors import ConfigError
 from blip2_train.types import ImageTextBatch, ImageTextSample, TextTokenizer
 
@@ -57,4 +57,4 @@ class ImageTextCollator:
 
 def load_image_text_collator(*, tokenizer: str, max_text_length: int) -> ImageTextCollator:
     """An `ImageTextCollator` with the Q-Former's tokenizer of a folder or hub id."""
-    return ImageTextCollator(load_qformer_tokenizer(tokenizer), max_text_length)
+    return ImageTextCollator(load_text_tokenizer(tokenizer), max_text_length)

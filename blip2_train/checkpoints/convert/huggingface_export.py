@@ -30,11 +30,11 @@ from blip2_train.checkpoints.convert.huggingface_tower import describe_qformer, 
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.model_card import model_card
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
-from blip2_train.checkpoints.convert.text_tokenizer import IMAGE_TOKEN
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4, make_readable
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.found import State
 from blip2_train.data.processor import Processor
+from blip2_train.data.text_tokenizer import IMAGE_TOKEN
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel, embedding_width
 from blip2_train.models.image_text import ImageTextModel
