@@ -63,7 +63,12 @@ def our_model(kind: str, vision: dict[str, Any] | None = None, **language: Any) 
     """A model of ours (`opt`, `t5` or `retrieval`) with random weights and the demo's tokenizer."""
     torch.manual_seed(0)
     tower = vision_config(**({"mean": CLIP_MEAN, "std": CLIP_STD} | (vision or {})))
-    about: dict[str, Any] = {"image_size": tower.image_size, "max_text_length": 16, "mean": CLIP_MEAN, "std": CLIP_STD}
+    about: dict[str, Any] = {
+        "image_size": tower.image_size,
+        "max_text_length": 16,
+        "mean": tower.mean,
+        "std": tower.std,
+    }
     model: AnyModel
     if kind == "retrieval":
         model = ImageTextModel(tower, qformer_config(vocab_size=WORDS))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from blip2_train.checkpoints.convert import timm_towers
 from blip2_train.checkpoints.found import FoundWeights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
-from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
+from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.checkpoints.sources import find_weights, is_source
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.language_files import locate_language_model
@@ -24,7 +24,6 @@ from blip2_train.models.quantized_loading import loading_options
 from blip2_train.models.vision_tower import VisionTower
 
 VISION_MODEL, LANGUAGE_MODEL = FROZEN_PARTS
-_POSITIONS = f"{VISION_MODEL}.tower.pos_embed"
 
 
 def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
@@ -43,15 +42,6 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     state = fit_positions(found.fit(found.state, wanted), tower)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return load_by_rule(tower, own, HandoverRule(what=f"vision tower of {found.what}"))
-
-
-def fit_positions(state: Mapping[str, Tensor], tower: VisionTower) -> dict[str, Tensor]:
-    """The same weights, the tower's position embeddings, if they are there, resized to the image size of `tower`."""
-    fitted = dict(state)
-    if _POSITIONS in fitted:
-        tokens, prefix = tower.tower.pos_embed.shape[1], tower.tower.num_prefix_tokens
-        fitted[_POSITIONS] = resize_position_embeddings(fitted[_POSITIONS], tokens=tokens, prefix_tokens=prefix)
-    return fitted
 
 
 def load_language_model(model: GenerativeModel, source: FoundWeights | None = None) -> LoadReport:

@@ -14,12 +14,12 @@ from blip2_train.checkpoints.found import FoundWeights
 from blip2_train.checkpoints.frozen_parts import (
     LANGUAGE_MODEL,
     VISION_MODEL,
-    fit_positions,
     load_language_model,
     load_tower,
     refuse_other_language_model,
 )
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.checkpoints.sources import find_weights, same_place
 from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
 from blip2_train.errors import CheckpointMismatch

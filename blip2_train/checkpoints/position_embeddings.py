@@ -1,14 +1,54 @@
-"""Position embeddings for another image size."""
+"""Positions of a vision tower for another image size."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.timm_alone import resize_rel_pos_bias_table
+from blip2_train.models.vision_tower import VisionTower
+
+WHOLE = "vision_model.tower."
+"""In front of timm's names in the weights of a whole model."""
+_RELATIVE = "relative_position_bias_table"
+
+
+def fit_positions(state: Mapping[str, Tensor], tower: VisionTower, prefix: str = WHOLE) -> dict[str, Tensor]:
+    """The same weights, with everything that depends on the grid of patches resized to that of a tower.
+
+    Learned positions are resampled as the released BLIP-2 code does; tables of relative positions (BEiT) as timm does.
+    Rotary positions are computed, so that no weights hold them.
+
+    Args:
+        state: Weights of a model, all or some.
+        tower: Whose image size counts. Its positions say for how many of its prefix tokens there is one: for all, or
+            for none (towers with registers, DeiT III).
+        prefix: In front of timm's names; empty for the weights of a tower alone.
+
+    Raises:
+        CheckpointMismatch: if a grid is not square.
+    """
+    fitted, wanted = dict(state), dict(tower.tower.named_parameters())
+    for name in state:
+        target = wanted.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        if target is None or target.shape == state[name].shape or target.ndim != state[name].ndim:
+            continue
+        if name == f"{prefix}pos_embed":
+            tokens, patches = target.shape[1], math.prod(tower.grid_size)
+            fitted[name] = resize_position_embeddings(state[name], tokens=tokens, prefix_tokens=tokens - patches)
+        elif name.endswith(_RELATIVE):
+            resize: Any = resize_rel_pos_bias_table
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # torch's, about timm's way of indexing
+                fitted[name] = resize(state[name], new_window_size=tower.grid_size, new_bias_shape=target.shape)
+    return fitted
 
 
 def resize_position_embeddings(positions: Tensor, *, tokens: int, prefix_tokens: int) -> Tensor:
@@ -17,7 +57,7 @@ def resize_position_embeddings(positions: Tensor, *, tokens: int, prefix_tokens:
     Args:
         positions: `(1, prefix + n * n, Dv)`.
         tokens: Wanted number of tokens, prefix included.
-        prefix_tokens: Tokens in front (the class token), which stay as they are.
+        prefix_tokens: Positions in front (that of the class token), which stay as they are.
 
     Returns:
         `(1, tokens, Dv)`; the input itself when the size does not change.

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["get_pretrained_cfg", "resolve_data_config", "timm"]
+__all__ = [
+    "Attention",
+    "Beit",
+    "Block",
+    "Eva",
+    "EvaAttention",
+    "EvaBlock",
+    "Mlp",
+    "PatchEmbed",
+    "VisionTransformer",
+    "VisionTransformerRelPos",
+    "get_pretrained_cfg",
+    "resize_rel_pos_bias_table",
+    "resolve_data_config",
+    "timm",
+]
 
 _loaded = "wandb" in sys.modules
 if not _loaded:
@@ -12,7 +27,10 @@ if not _loaded:
 try:
     import timm
     from timm.data import resolve_data_config
-    from timm.models import get_pretrained_cfg
+    from timm.layers import Attention, Mlp, PatchEmbed, resize_rel_pos_bias_table
+    from timm.models import Beit, Eva, VisionTransformer, VisionTransformerRelPos, get_pretrained_cfg
+    from timm.models.eva import EvaAttention, EvaBlock
+    from timm.models.vision_transformer import Block
 finally:
     if not _loaded:
         del sys.modules["wandb"]

@@ -1,6 +1,6 @@
 """The vision tower: a timm vision transformer that ends before its last block.
 
-Shape letters: B batch, P patches with the class token, Dv width.
+Shape letters: B batch, P patches with the prefix tokens (class token, registers; a tower may have none), Dv width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from torch.overrides import TorchFunctionMode
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import DTYPES, VisionConfig
 from blip2_train.models.freezing import freeze
-from blip2_train.models.timm_alone import get_pretrained_cfg, resolve_data_config, timm
+from blip2_train.models.timm_alone import (
+    Beit,
+    Eva,
+    PatchEmbed,
+    VisionTransformer,
+    VisionTransformerRelPos,
+    get_pretrained_cfg,
+    resolve_data_config,
+    timm,
+)
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -99,22 +108,61 @@ def create_timm_tower(config: VisionConfig) -> Any:
     """The whole timm model of a configuration, with random weights.
 
     Raises:
-        ConfigError: if timm does not know the name or an override, or the model is no vision transformer.
+        ConfigError: if timm does not know the name or an override, the model is no plain vision transformer, or the
+            image size does not fit its patches.
     """
-    architecture = config.name.split(".")[0]
+    architecture, overrides = config.name.split(".")[0], config.overrides or {}
     _require_known(architecture)
     try:
         with _WithoutValues():
             tower = timm.create_model(
-                architecture, pretrained=False, num_classes=0, img_size=config.image_size, **(config.overrides or {})
+                architecture, pretrained=False, num_classes=0, img_size=config.image_size, **overrides
             )
-    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"timm cannot build {architecture!r} with {config.overrides}: {error}") from error
-    if not (hasattr(tower, "blocks") and hasattr(tower, "prune_intermediate_layers")):
+    except Exception as error:  # timm's families raise whatever comes
+        _refuse_other_families(_built_anyhow(architecture), architecture)
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"timm cannot build {architecture!r} with {overrides}: {reason}") from error
+    _refuse_other_families(tower, architecture)
+    embedding: Any = tower.patch_embed
+    patch, size = embedding.patch_size[0], config.image_size
+    if size < patch or (size % patch and not embedding.strict_img_size):
+        below = size // patch * patch
         raise ConfigError(
-            f"{architecture!r} is not a vision transformer with blocks; choose a vit_* or eva_* model of timm"
+            f"{architecture!r} reads whole patches of {patch} pixels, which image_size {size} is no multiple of; use "
+            f"{' or '.join(str(fits) for fits in (below, below + patch) if fits)}"
         )
     return tower
+
+
+PLAIN = (VisionTransformer, VisionTransformerRelPos, Eva, Beit)
+"""timm's plain vision transformers: each block reads all patches of one grid and the same prefix tokens."""
+
+
+def _refuse_other_families(tower: Any, architecture: str) -> None:
+    """Refuse a model of timm whose features are not those of one grid of patches, with the reason."""
+    if tower is None or (isinstance(tower, PLAIN) and isinstance(tower.patch_embed, PatchEmbed)):
+        return
+    strides = sorted({int(layer["reduction"]) for layer in getattr(tower, "feature_info", None) or []})
+    if isinstance(tower, PLAIN):
+        reason = "it is a hybrid, whose patches are made by convolutions"
+    elif len(strides) > 1:
+        reason = f"its layers have grids of different sizes (one place for {', '.join(map(str, strides))} pixels)"
+    else:
+        plain = ", ".join(kind.__name__ for kind in PLAIN)
+        reason = f"timm's {type(tower).__name__} is none of its plain vision transformers ({plain})"
+    raise ConfigError(
+        f"{architecture!r} cannot be the vision tower: {reason}; choose a plain vision transformer of timm: vit_*, "
+        "deit*, eva* or beit* (docs/towers.md)"
+    )
+
+
+def _built_anyhow(architecture: str) -> Any:
+    """The model at its own image size, without memory; None if timm cannot build that either."""
+    try:
+        with torch.device("meta"), _WithoutValues():
+            return timm.create_model(architecture, pretrained=False)
+    except Exception:
+        return None
 
 
 class VisionTower(nn.Module):
@@ -137,6 +185,8 @@ class VisionTower(nn.Module):
         self.frozen = config.frozen
         self.width: int = tower.num_features
         self.num_blocks: int = len(tower.blocks)
+        self.num_prefix_tokens: int = tower.num_prefix_tokens
+        self.grid_size: tuple[int, int] = tuple(tower.patch_embed.grid_size)
         if config.frozen:
             freeze(self)
             self.to(DTYPES[config.dtype])

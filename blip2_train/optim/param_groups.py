@@ -14,7 +14,10 @@ from blip2_train.optim.config import OptimizerConfig
 _BLOCK = re.compile(r"(?:^|\.)vision_model\.(?:.*\.)?blocks\.(\d+)\.")
 _TOWER = re.compile(r"(?:^|\.)vision_model\.")
 _ADAPTER = re.compile(r"\.lora_[AB]\.")
-_EMBEDDINGS = ("query_tokens", "word_embeddings", "position_embeddings", "pos_embed", "cls_token")
+_EMBEDDINGS = frozenset(
+    "query_tokens word_embeddings position_embeddings pos_embed cls_token reg_token dist_token "
+    "relative_position_bias_table freqs".split()  # the last: learned rotary frequencies
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ def takes_weight_decay(name: str, parameter: nn.Parameter, decay_embeddings: boo
     """
     if parameter.ndim <= 1 or name.endswith("bias"):
         return False
-    return decay_embeddings or not any(part in name.split(".") for part in _EMBEDDINGS)
+    return decay_embeddings or _EMBEDDINGS.isdisjoint(name.split("."))
 
 
 def layer_scale(name: str, num_blocks: int, decay: float) -> float:

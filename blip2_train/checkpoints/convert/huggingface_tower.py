@@ -9,6 +9,7 @@ from transformers import Blip2VisionConfig
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
+from blip2_train.models.timm_alone import Attention, Block, EvaAttention, EvaBlock, Mlp
 from blip2_train.models.vision_tower import VisionTower
 
 _KNOWN = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
@@ -19,9 +20,16 @@ _KNOWN_IN_BLOCKS = (
 _REASONS = {
     "norm_pre": "it normalises before its first block",
     "reg_token": "it has register tokens",
+    "dist_token": "it has a distillation token",
     "gamma": "it scales the output of its layers",
-    "norm.weight": "it has more norms than those of its blocks",
+    "relative_position": "its attention has relative positions",
+    "q_proj": "it has queries, keys and values apart",
+    "attn.norm": "it normalises the output of its attention",
+    "q_norm": "it normalises queries and keys",
+    "norm.": "it has more norms than those of its blocks",
 }
+MOST = 4
+"""Reasons that a message gives."""
 
 
 def describe_tower(tower: VisionTower) -> Blip2VisionConfig:
@@ -32,7 +40,7 @@ def describe_tower(tower: VisionTower) -> Blip2VisionConfig:
     """
     vit: Any = tower.tower
     block = vit.blocks[0]
-    _refuse(_first_problem(vit, block))
+    _refuse(_problems(vit, block))
     biased = getattr(block.attn.qkv, "bias", None) is not None or getattr(block.attn, "q_bias", None) is not None
     return Blip2VisionConfig(
         hidden_size=tower.width,
@@ -64,30 +72,48 @@ def describe_qformer(config: QFormerConfig, *, reads_text: bool) -> dict[str, An
     }
 
 
-def _first_problem(vit: Any, block: Any) -> str | None:
-    names = {name for name, _ in vit.named_parameters()}
-    if "cls_token" not in names:
-        return "it has no class token"
-    for name in sorted(names):
-        if name not in _KNOWN and not (name.startswith("blocks.") and name.split(".", 2)[2] in _KNOWN_IN_BLOCKS):
-            return next(
-                (why for part, why in _REASONS.items() if part in name), f"their class has no weight like {name}"
-            )
-    if absent := [name for name in _KNOWN if name not in names]:
-        return f"it has no {absent[0]}"
-    if vit.pos_embed.shape[1] != vit.patch_embed.num_patches + 1:
-        return "it has no position embedding for its class token"
-    if not isinstance(block.mlp.act, nn.GELU) or block.mlp.act.approximate != "none":
-        return f"it computes {type(block.mlp.act).__name__}, not the exact GELU"
+def _problems(vit: Any, block: Any) -> list[str]:
+    """Everything that their class has no place for, each once; what it computes first, then its weights."""
+    weights = dict(vit.named_parameters())
+    found = [] if "cls_token" in weights else ["it has no class token"]
+    if vit.num_prefix_tokens > 1 and "reg_token" not in weights:
+        found.append(f"it has {vit.num_prefix_tokens} prefix tokens")
     if getattr(vit, "rope", None) is not None:
-        return "it rotates queries and keys by position"
-    if getattr(block.attn, "head_dim", None) not in (None, vit.num_features // block.attn.num_heads):
-        return "its heads are not a share of its width"
-    return None
+        found.append("it rotates queries and keys by position")
+    found += _problems_of_block(vit, block)
+    strange = [
+        name
+        for name in sorted(weights)
+        if name not in _KNOWN and not (name.startswith("blocks.") and name.split(".", 2)[2] in _KNOWN_IN_BLOCKS)
+    ]
+    found += [why for name in strange for part, why in _REASONS.items() if part in name]
+    if strange and not found:
+        found.append(f"it has a weight {strange[0]}")
+    found += [f"it has no {name}" for name in _KNOWN[1:] if name not in weights]
+    if "pos_embed" in weights and "cls_token" in weights and vit.pos_embed.shape[1] != vit.patch_embed.num_patches + 1:
+        found.append("it has no position embedding for its class token alone")
+    return list(dict.fromkeys(found))
 
 
-def _refuse(problem: str | None) -> None:
-    if problem is not None:
+def _problems_of_block(vit: Any, block: Any) -> list[str]:
+    if not isinstance(block, Block | EvaBlock):
+        return [f"its blocks are timm's {type(block).__module__.rpartition('.')[2]}.{type(block).__name__}"]
+    found = []
+    if not isinstance(block.attn, Attention | EvaAttention):
+        found.append(f"its attention is timm's {type(block.attn).__name__}")
+    elif block.attn.head_dim != vit.num_features // block.attn.num_heads:
+        found.append("its heads are not a share of its width")
+    if not isinstance(block.mlp, Mlp):
+        found.append(f"its feed-forward layers are gated ({type(block.mlp).__name__})")
+    elif not isinstance(block.mlp.act, nn.GELU) or block.mlp.act.approximate != "none":
+        found.append(f"it computes {type(block.mlp.act).__name__}, not the exact GELU")
+    if not isinstance(block.norm1, nn.LayerNorm):
+        found.append(f"its norms are {type(block.norm1).__name__}")
+    return found
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
         raise CheckpointMismatch(
-            f"transformers' BLIP-2 cannot hold this vision tower: {problem}; choose another format"
+            f"transformers' BLIP-2 cannot hold this vision tower: {'; '.join(problems[:MOST])}; choose another format"
         )

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
-from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
+from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.timm_alone import timm
 from blip2_train.models.vision_tower import VisionTower
 
-_BEYOND_THE_FEATURES = ("norm.*", "fc_norm.*", "head.*", "head_drop.*", "attn_pool.*")
+_BEYOND_THE_FEATURES = ("norm.*", "fc_norm.*", "head.*", "head_dist.*", "head_drop.*", "attn_pool.*")
 
 
 def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
@@ -42,10 +42,7 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
         if (m := re.match(r"blocks\.(\d+)\.", key)) and kept <= int(m[1]) < kept + config.dropped_blocks
     }
     used: dict[str, Tensor] = {key: tensor for key, tensor in state.items() if key not in later}
-    if "pos_embed" in used:
-        used["pos_embed"] = resize_position_embeddings(
-            used["pos_embed"], tokens=tower.tower.pos_embed.shape[1], prefix_tokens=tower.tower.num_prefix_tokens
-        )
+    used = fit_positions(used, tower, "")
     rule = HandoverRule(what=f"vision weights {config.weights} of {config.name}", may_ignore=_BEYOND_THE_FEATURES)
     report = load_by_rule(tower.tower, used, rule)
     return LoadReport(
