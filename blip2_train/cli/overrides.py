@@ -117,7 +117,8 @@ def parse_setting(argument: str) -> Override:
             raise ConfigError(f"cannot read {argument!r}: settings are given as key=value") from error
         key, value = argument.split("=", 1)
         raise ConfigError(
-            f"cannot read {argument!r}: quote the value twice if it holds = {{ }} [ ] , or blanks: {key}='\"{value}\"'"
+            f"cannot read {argument!r}: quote the value twice if it holds = {{ }} [ ] , blanks or letters that are not "
+            f"ASCII: {key}='\"{value}\"'"
         ) from error
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
 
 def printable_name(name: str) -> str:
     r"""A name as it stands in keys, ids, lists and messages; bytes that are no UTF-8 stand as escapes.
@@ -17,3 +20,13 @@ def printable_name(name: str) -> str:
         ('café.jpg', 'caf\\udce9.jpg')
     """
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """A short text that changes when any of the names, or their order, does.
+
+    Example:
+        >>> names_digest(["00000:12", "00001:7"])
+        '77e26ab47a1bd8aa'
+    """
+    return hashlib.blake2b("\n".join(names).encode(errors="surrogatepass"), digest_size=8).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
@@ -15,6 +14,7 @@ from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find
 from blip2_train.data.annotations.entry import shown
 from blip2_train.data.annotations.listed_texts import listed_texts
 from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
+from blip2_train.data.names import names_digest
 from blip2_train.data.order import stable_seed
 from blip2_train.data.picture_folders import open_pictures
 from blip2_train.data.rejections import UnusableSample
@@ -122,7 +122,7 @@ class ParquetSource:
         """Hash of the files' names, sizes and numbers of rows, in order."""
         files = zip(self._paths, self._sizes, self._file_ends, strict=True)
         parts = [f"{path.name}:{size}:{end}" for path, size, end in files]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        return names_digest(parts)
 
     def _content(self, value: Any) -> bytes:
         """The picture that a cell holds or names."""

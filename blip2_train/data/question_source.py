@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
+from blip2_train.data.names import names_digest
 from blip2_train.data.order import stable_seed
 from blip2_train.data.question_control import CONTROLS, controlled
 from blip2_train.data.question_pictures import FolderPictures, ShardPictures
@@ -145,7 +145,7 @@ class QuestionSource:
     def fingerprint(self) -> str:
         """Hash of the questions' ids, of how many answers each has, and of the control."""
         parts = [f"{question.question_id}:{len(question.answers)}" for question in self._questions]
-        return hashlib.blake2b("\n".join([self._control, *parts]).encode(), digest_size=8).hexdigest()
+        return names_digest([self._control, *parts])
 
 
 def _belongs(question: VisualQuestion, subset: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2_train.data.names import printable_name
+from blip2_train.data.names import names_digest, printable_name
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sample_files import captions_of, details_of, image_id_of, json_of, orientation_of
@@ -135,7 +134,7 @@ class ShardSource:
     def fingerprint(self) -> str:
         """Hash of the shards' names and numbers of samples, in order."""
         parts = [f"{name}:{index.samples}" for name, index in zip(self._names, self._index, strict=True)]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        return names_digest(parts)
 
     def _refuse_unknown_key(self, key: str) -> None:
         """Refuse a key that no sample has, as far as a few of them tell."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from blip2_train.data.annotation_source import AnnotationSource
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.content import SUFFIXES
+from blip2_train.data.names import printable_name
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.source import CaptionSource
 from blip2_train.data.storage import Storage
@@ -67,10 +68,10 @@ class SourceConfig:
     def title(self) -> str:
         """The name, or one made from the path: the last part that is not a pattern."""
         if self.name is not None:
-            return self.name
+            return printable_name(self.name)
         first = self.path if isinstance(self.path, str) else next(iter(self.path), "shards")
         parts = [part for part in Path(first).with_suffix("").parts if not set(part) & set("*?[{")]
-        return parts[-1] if parts and parts[-1] != "/" else "shards"
+        return printable_name(parts[-1]) if parts and parts[-1] != "/" else "shards"
 
     def own_source(self) -> CaptionSource | None:
         """The source, for kinds of sources that know how to open themselves."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from blip2_train.data.names import names_digest
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.source import Place, Record, wants_to_read_ahead
 
@@ -61,7 +61,7 @@ class JoinedSource:
     def fingerprint(self) -> str:
         """Hash of the sources' fingerprints and sizes, in order."""
         parts = [f"{part.fingerprint()}:{len(part)}" for part in self._parts]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        return names_digest(parts)
 
     def _part(self, number: int) -> tuple[PairSource, int]:
         """The source of a sample, and its number there."""

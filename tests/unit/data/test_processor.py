@@ -115,3 +115,12 @@ def test_the_description_makes_it_again(processor: Processor) -> None:
     again = Processor(**processor.describe())
     assert again.describe() == processor.describe()
     assert torch.equal(again.image(photo()), processor.image(photo()))
+
+
+def test_texts_that_are_not_unicode_are_one_line(processor: Processor) -> None:
+    """As a command line gives them whose bytes are not UTF-8."""
+    for read in (processor.texts, processor.prompts):
+        with pytest.raises(ConfigError, match=r"text 'a \\udce9' is not Unicode .*; write it again in UTF-8"):
+            read(["a cat", "a \udce9"])
+    with pytest.raises(ConfigError, match="is empty once cleaned"):
+        processor.texts(["\u200b"])

@@ -67,6 +67,21 @@ def test_answers_are_drawn_as_often_as_people_gave_them_and_again_the_same(folde
     assert abs(share - 0.7) < 4 * (0.21 / counts.total()) ** 0.5, counts  # four standard deviations
 
 
+def test_questions_and_answers_that_are_not_unicode_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(form="PNG"))
+    entries = [
+        {"question_id": f"{number}\udce9", "image": "a.png", "question": question, "answer": answer}
+        for number, (question, answer) in enumerate([("what?", "a \ud83d"), ("what \ud83d?", "red"), ("what?", "red")])
+    ]
+    (tmp_path / "q.json").write_text(json.dumps(entries))
+    found = open_source(QuestionSourceConfig(path=str(tmp_path / "q.json"), format="list", images=str(tmp_path)))
+    part = TrainingSource(source=found, weight=1, held_out=NOBODY)
+    samples = [TrainingStream([part], TrainTransform(8, CLIP_MEAN, CLIP_STD), 0)[position] for position in range(6)]
+    assert {sample.sample_id for sample in samples} == {r"q/2\udce9#0"}
+    told = {(one.key, one.reason) for sample in samples for one in sample.rejected}
+    assert told == {(r"0\udce9", "text is not Unicode"), (r"1\udce9", "text is not Unicode")} and found.fingerprint()
+
+
 def test_subsets_divide_by_picture(tmp_path: Path) -> None:
     folder = write_questions(tmp_path / "many", 400)
     most, rest, everything = (opened(folder, subset=subset) for subset in ("most", "rest", "all"))

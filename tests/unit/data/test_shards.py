@@ -181,6 +181,7 @@ def test_names_that_are_no_utf8_are_used(tmp_path: Path) -> None:
     assert source.locate(1).shard == r"d\udce9p\udcf4t" and source.locate(1).file.endswith(r"d\udce9p\udcf4t.tar")
     assert len({source.read(number).image_id for number in range(3)}) == 3 and source.fingerprint()
     json.dumps([source.locate(number) for number in range(3)], ensure_ascii=False).encode()
+    assert SourceConfig(path=os.fsdecode(b"data/d\xe9p\xf4t")).title == r"d\udce9p\udcf4t", "it names metrics, too"
 
 
 def test_other_endings_count_where_there_is_no_usual_one(tmp_path: Path) -> None:

@@ -106,6 +106,19 @@ def test_a_task_ranks_and_says_so(tmp_path: Path) -> None:
     assert other.settings()["generation"]["candidates"] != told["candidates"]
 
 
+def test_a_question_with_half_a_character_is_asked_without_it(tmp_path: Path) -> None:
+    picture, model = pictures(1)[0], writer("t5")
+    rows = []
+    for question in ("what \udc80is it?", "what is it?"):
+        asked = VisualQuestion(
+            question_id=7, image_id="a.png", picture="a.png", question=question, answers=("cat",), question_type="",
+            answer_type="",
+        )  # fmt: skip
+        task = AnsweringTask("vqa", "VQA", [asked], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
+        rows.append(task.predict(model, 0, model.processor.images([picture])))
+    assert rows[0] == rows[1]
+
+
 def test_answer_lists(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" yes\n\nno \ntwo dogs\nyes\n2\n")
     (tmp_path / "a.json").write_text(json.dumps(["yes", "no", "two dogs", "yes ", "2"]))

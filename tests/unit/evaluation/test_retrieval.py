@@ -137,3 +137,15 @@ def test_what_cannot_be_done(pictures: tuple[list[AnnotatedPicture], Path]) -> N
         RetrievalTask("set", "Set", described, folder, rerank="sum")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="picture 5 has no captions to be found by"):
         RetrievalTask("set", "Set", [AnnotatedPicture(image_id=5, path="", captions=())], folder)
+
+
+def test_captions_with_half_a_character_are_searched_without_it(model: Blip2, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    broken, whole = (
+        RetrievalTask("r", "R", [AnnotatedPicture(image_id=0, path="0.png", captions=(text,))], tmp_path)
+        for text in ("a cat \ud83d", "a cat")
+    )
+    broken.start(model)
+    whole.start(model)
+    assert torch.equal(broken._ids, whole._ids)
+    assert broken.settings()["data"] != whole.settings()["data"]
