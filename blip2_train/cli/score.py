@@ -112,9 +112,11 @@ def _scores(found: CaptionScores[int | str]) -> Result:
 
 
 def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
-    gqa = options.metric == "gqa"
+    gqa, agreement = options.metric == "gqa", options.metric == "vqa"
     if gqa and (options.annotations or options.rules):
         raise ConfigError("--metric gqa takes neither --annotations (the answers are in the questions) nor --rules")
+    if options.rules and not agreement:
+        raise ConfigError(f"--rules are those of --metric vqa, not of {options.metric}; leave them out")
     everything = read_questions(options.questions, options.annotations, strict=True)
     predictions = read_results(options.predictions, GQA_ANSWERS if gqa else ANSWERS)
     questions = _chosen(options, predictions, {question.question_id: question for question in everything})
@@ -123,13 +125,18 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
             f"{len(bare)} questions of {options.questions} have no answers (first: {bare[0]}); give --annotations, or "
             "submit the predictions where the answers are not published"
         )
+    if agreement and (lonely := [one for one in questions if len(one.answers) < 2]):
+        raise ConfigError(
+            f"question {lonely[0].question_id!r} of {options.questions} has one answer, and VQA accuracy compares "
+            "people; pass --metric exact, which compares with it"
+        )
     rules = options.rules or "2016"
-    found = _gqa_scores(predictions, questions) if gqa else _vqa_scores(predictions, questions, rules)
+    found = _vqa_scores(predictions, questions, rules) if agreement else _exact_scores(predictions, questions)
     parts = {"overall": found.overall, "per_answer_type": found.per_answer_type}
     result = {
         "task": "vqa",
         "metric": options.metric,
-        **({} if gqa else {"rules": rules}),
+        **({"rules": rules} if agreement else {}),
         **_inputs(options, "predictions", "questions", *(["annotations"] if options.annotations else [])),
         "questions_scored": len(questions),
         **_share(options, len(questions), len(everything), "questions"),
@@ -147,7 +154,7 @@ def _vqa_scores(predictions: dict[int | str, str], questions: list[VisualQuestio
     return vqa_accuracy(predictions, rules=rules, **_by_question(questions))
 
 
-def _gqa_scores(predictions: dict[int | str, str], questions: list[VisualQuestion]) -> AnswerScores[Any]:
+def _exact_scores(predictions: dict[int | str, str], questions: list[VisualQuestion]) -> AnswerScores[Any]:
     return exact_match_accuracy(predictions, **_by_question(questions))
 
 
@@ -195,9 +202,15 @@ def _parser() -> argparse.ArgumentParser:
     task = _task(tasks, "vqa", about, _vqa)
     form = '[{"question_id": …, "answer": …}]; of GQA [{"questionId": …, "prediction": …}]'
     task.add_argument("--predictions", required=True, metavar="FILE", help=form)
-    task.add_argument("--questions", required=True, metavar="FILE", help="official questions, of GQA with answers")
-    task.add_argument("--annotations", metavar="FILE", help="official answers of the same split")
-    task.add_argument("--metric", choices=("vqa", "gqa"), default="vqa", help="default vqa")
+    task.add_argument(
+        "--questions",
+        required=True,
+        metavar="FILE",
+        help="official questions, or any others; with answers where --annotations are not given",
+    )
+    task.add_argument("--annotations", metavar="FILE", help="answers of the same questions")
+    about = "vqa (default): agreement of people; exact: one of the answers; gqa: the same, in GQA's files"
+    task.add_argument("--metric", choices=("vqa", "exact", "gqa"), default="vqa", help=about)
     task.add_argument(
         "--rules", choices=("2016", "2021"), help="version of the official program (default 2016: published results)"
     )

@@ -208,11 +208,17 @@ def _wanted(file: Path, splits: dict[str | None, int], split: str | None) -> lis
     found = sorted(name for name in splits if name is not None)
     if split is None:
         if found:
-            raise ShardError(f"{file} has the splits {', '.join(found)}: choose with split, several joined by +")
+            raise ShardError(f"{file} has the splits {_listed(found)}: choose with split, several joined by +")
         return [*splits.values()]
     if not found:
         raise ShardError(f"{file} has no splits: leave split {split!r} out")
     wanted = split.split("+")
     if lacking := [part for part in wanted if part not in found]:
-        raise ShardError(f"{file} has no picture of split {'+'.join(lacking)!r}; its splits are {', '.join(found)}")
+        raise ShardError(f"{file} has no picture of split {'+'.join(lacking)!r}; its splits are {_listed(found)}")
     return [splits[part] for part in wanted]
+
+
+def _listed(splits: list[str]) -> str:
+    """Names of splits in one line; of many, which can be no splits, the first."""
+    shown = [" ".join(split.split())[:40] for split in splits[:10]]
+    return ", ".join([*shown, "…"] if len(splits) > len(shown) else shown)

@@ -54,7 +54,8 @@ class CaptionRows:
         if not isinstance(path, str) or not path.strip():
             raise entry.fault(f"{self._image} is {shown(path)}; write the picture's path, or remove the row")
         if is_address(path):
-            raise ShardError(f"{self._file}, {entry.where}: {self._image} is the address {path[:60]}: {DOWNLOAD}")
+            address = path.split()[0][:60]
+            raise ShardError(f"{self._file}, {entry.where}: {self._image} is the address {address}: {DOWNLOAD}")
         known = values.get(self._id)
         return AnnotatedPicture(
             row=entry.where,

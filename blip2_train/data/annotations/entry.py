@@ -115,7 +115,7 @@ class Entry:
         value = self.value(field)
         if isinstance(value, float) and value.is_integer():
             return int(value)
-        if type(value) not in (int, str) or value == "":
+        if type(value) not in (int, str) or not str(value).strip():
             raise self.fault(f"{field} {shown(value)} is neither number nor text")
         return value
 

@@ -108,8 +108,8 @@ def _visual_genome(file: Path, content: Any, columns: Columns, strict: bool) -> 
 def _gqa(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
     for identity, values in content.items():
         if not isinstance(values, dict):
-            raise ShardError(f"{file}, entry {identity}: {shown(values)} is no object; expected {GQA_FORM}")
-        entry = Entry(file, f"entry {identity}", values, strict, GQA_FORM)
+            raise ShardError(f"{file}, entry {shown(identity)}: {shown(values)} is no object; expected {GQA_FORM}")
+        entry = Entry(file, f"entry {shown(identity)}", values, strict, GQA_FORM)
         image = entry.identity("imageId")
         types = values.get("types")
         kinds = replace(entry, values=types if isinstance(types, dict) else {})
@@ -148,14 +148,14 @@ def _joined(
         entry = told.pop(one.question_id, None)
         if entry is None and strict:
             raise ShardError(
-                f"{questions}: question {one.question_id} has no annotation in {annotations}; take the annotations of "
-                "the same split and version"
+                f"{questions}: question {shown(one.question_id)} has no annotation in {annotations}; take the "
+                "annotations of the same split and version"
             )
         found.append(one if entry is None else _with_answers(one, entry, questions, annotations, columns))
     if told and strict:
         raise ShardError(
-            f"{annotations} has {len(told)} annotations without a question in {questions} (first: {next(iter(told))}); "
-            "take the two files of one split and version"
+            f"{annotations} has {len(told)} annotations without a question in {questions} (first: "
+            f"{shown(next(iter(told)))}); take the two files of one split and version"
         )
     return found
 
@@ -166,7 +166,7 @@ def _annotations(file: Path, rows: Rows, columns: Columns, strict: bool) -> dict
         entry = Entry(file, f"{rows.unit} {number}", values, strict, ANNOTATION_FORM)
         identity = entry.identity(columns.id if columns.id is not None and columns.id in values else "question_id")
         if identity in found:
-            raise ShardError(f"{file}: two annotations of question {identity}; remove one")
+            raise ShardError(f"{file}: two annotations of question {shown(identity)}; remove one")
         if strict and not answers_of(entry, columns):
             raise entry.fault("lacks 'answers'")
         found[identity] = entry
@@ -179,8 +179,8 @@ def _with_answers(
     about = entry.identity("image_id") if "image_id" in entry.values else asked.image_id
     if not asked.picture and str(about) != str(asked.image_id):
         raise ShardError(
-            f"question {asked.question_id} is about picture {asked.image_id} in {questions}, but about {about} in "
-            f"{annotations}; take the two files of one split and version"
+            f"question {shown(asked.question_id)} is about picture {shown(asked.image_id)} in {questions}, but about "
+            f"{shown(about)} in {annotations}; take the two files of one split and version"
         )
     return replace(
         asked,
@@ -194,6 +194,8 @@ def _unique(file: Path, found: Iterable[VisualQuestion]) -> list[VisualQuestion]
     kept: dict[int | str, VisualQuestion] = {}
     for question in found:
         if question.question_id in kept:
-            raise ShardError(f"{file}: question id {question.question_id} comes twice; remove one of the two entries")
+            raise ShardError(
+                f"{file}: question id {shown(question.question_id)} comes twice; remove one of the two entries"
+            )
         kept[question.question_id] = question
     return list(kept.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blip2_train.data.annotated_pictures import AnnotatedPicture
-from blip2_train.data.annotations.entry import Entry
+from blip2_train.data.annotations.entry import Entry, shown
 from blip2_train.data.annotations.rows import Rows
 from blip2_train.errors import ShardError
 
@@ -27,8 +27,8 @@ def region_images(file: Path, rows: Rows, *, strict: bool) -> Iterator[Annotated
             about = image if "image_id" not in region.values else region.identity("image_id")
             if about != image:
                 raise ShardError(
-                    f"{file}, {entry.where}: picture {image} has a region of picture {about}; get the official file "
-                    "again"
+                    f"{file}, {entry.where}: picture {shown(image)} has a region of picture {shown(about)}; get the "
+                    "official file again"
                 )
             phrases.append(region.text("phrase"))
         # Its numbers are not those of COCO: without a name in front, two images of a mixture would count as one.

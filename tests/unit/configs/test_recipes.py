@@ -237,13 +237,13 @@ def test_hardware_changes_neither_steps_nor_batch() -> None:
     assert all(other == kept[0] for other in kept)
 
 
-OWN_DATA = ("shards", "captions")
+OWN_DATA = {"shards": ["data.source=x"], "captions": ["data.source=x"], "questions": ["data.source=x", "data.images=x"]}
 
 
 @pytest.mark.parametrize("group", ["logger", "debug", "data"])
 def test_every_option_composes(group: str) -> None:
     for option in options(group, [FOLDER]):
-        compose(["experiment=demo_stage1", f"{group}={option}", *(["data.source=x"] if option in OWN_DATA else [])])
+        compose(["experiment=demo_stage1", f"{group}={option}", *(OWN_DATA.get(option, []))])
 
 
 @pytest.mark.parametrize("option", options("debug", [FOLDER]))

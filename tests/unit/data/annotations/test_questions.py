@@ -159,7 +159,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_misshapen_entries_of_other_formats_are_named(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"vg\.json, entry 1, qas 1: lacks 'qa_id'"):
         read(written(tmp_path, "vg.json", [{"id": 7, "qas": [{"question": "Who?"}]}]), "visual_genome")
-    with pytest.raises(ShardError, match="entry 201: lacks 'imageId'"):
+    with pytest.raises(ShardError, match="entry '201': lacks 'imageId'"):
         read(written(tmp_path, "gqa.json", {"201": {"question": "Which?"}}), "gqa")
     with pytest.raises(ShardError, match=r"l\.json, entry 2: 'b' is no object"):
         read(written(tmp_path, "l.json", [{"image": "a.jpg", "question": "?", "answer": "x"}, "b"]), "list")
