@@ -26,7 +26,7 @@ from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
-from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
+from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, ExactRules, exact_match_accuracy, vqa_accuracy
 
 ABOUT = """\
 Score a file of predictions against official annotations. The result is JSON, on standard output or in a file; a
@@ -40,6 +40,10 @@ examples:
   python scripts/score.py vqa --metric gqa --predictions results.json --questions testdev_balanced_questions.json"""
 
 Result = dict[str, Any]
+_EXACT_RULES = {
+    "accuracy": "both sides normalised, as in the released code of BLIP-2",
+    "accuracy_plain": "texts as they are, as in the official program of GQA",
+}
 T = TypeVar("T")
 
 
@@ -132,21 +136,26 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
         )
     rules = options.rules or "2016"
     found = _vqa_scores(predictions, questions, rules) if agreement else _exact_scores(predictions, questions)
+    plain = None if agreement else _exact_scores(predictions, questions, "plain")
     parts = {"overall": found.overall, "per_answer_type": found.per_answer_type}
     result = {
         "task": "vqa",
         "metric": options.metric,
-        **({"rules": rules} if agreement else {}),
+        "rules": rules if agreement else _EXACT_RULES,
         **_inputs(options, "predictions", "questions", *(["annotations"] if options.annotations else [])),
         "questions_scored": len(questions),
         **_share(options, len(questions), len(everything), "questions"),
         "accuracy": found.rounded(),
         "accuracy_unrounded": parts | {"per_question_type": found.per_question_type},
+        **({} if plain is None else {"accuracy_plain": plain.rounded()}),
     }
-    table = _table(f"accuracy (%){_of(options, len(questions), len(everything))}", ["questions", "accuracy"])
-    rows = {"all": found.overall, **found.per_answer_type, **found.per_question_type}
-    for name, value in rows.items():
-        table.add_row(name, f"{value:.2f}")
+    columns = {"accuracy": found} if plain is None else {"normalised": found, "plain": plain}
+    table = _table(f"accuracy (%){_of(options, len(questions), len(everything))}", ["questions", *columns])
+    table.add_row("all", *(f"{scores.overall:.2f}" for scores in columns.values()))
+    for name in found.per_answer_type:
+        table.add_row(name, *(f"{scores.per_answer_type[name]:.2f}" for scores in columns.values()))
+    for name in found.per_question_type:
+        table.add_row(name, *(f"{scores.per_question_type[name]:.2f}" for scores in columns.values()))
     return result, table
 
 
@@ -154,8 +163,10 @@ def _vqa_scores(predictions: dict[int | str, str], questions: list[VisualQuestio
     return vqa_accuracy(predictions, rules=rules, **_by_question(questions))
 
 
-def _exact_scores(predictions: dict[int | str, str], questions: list[VisualQuestion]) -> AnswerScores[Any]:
-    return exact_match_accuracy(predictions, **_by_question(questions))
+def _exact_scores(
+    predictions: dict[int | str, str], questions: list[VisualQuestion], rules: ExactRules = "released"
+) -> AnswerScores[Any]:
+    return exact_match_accuracy(predictions, rules=rules, **_by_question(questions))
 
 
 def _by_question(questions: list[VisualQuestion]) -> dict[str, dict[int | str, Any]]:
@@ -198,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         "--time-limit", type=_seconds, default=3600.0, metavar="S", help="seconds for each Java program (default 3600)"
     )
     add_output(task, "JSON file")
-    about = "Score answers: VQAv2 and OK-VQA as people would agree, GQA by exact match."
+    about = "Score answers: VQAv2 and OK-VQA as people would agree, GQA by exact match, normalised and plain."
     task = _task(tasks, "vqa", about, _vqa)
     form = '[{"question_id": …, "answer": …}]; of GQA [{"questionId": …, "prediction": …}]'
     task.add_argument("--predictions", required=True, metavar="FILE", help=form)

@@ -22,6 +22,7 @@ from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fing
 from blip2_train.evaluation.writing import ANSWERING, batches, generation_options
 
 Metric = Literal["vqa", "exact"]
+_PLAIN = "plain/accuracy"
 
 
 class AnsweringTask:
@@ -38,7 +39,9 @@ class AnsweringTask:
         generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
         candidates: Answer with the likeliest of these, and generate nothing; None = generate.
         shortlist: How many of them, those with the likeliest first tokens, are read to the end.
-        metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA).
+        metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA), printed
+            twice: `accuracy` with both sides normalised as in the released code, which the published numbers come from,
+            and `plain/accuracy` with the texts as they are, as in GQA's official program.
         control: Negative control: ask about the picture of another question, or with no words in the question.
         batch_size: Questions at once.
 
@@ -46,7 +49,6 @@ class AnsweringTask:
     """
 
     kind, example_metric, headline = "vqa", "accuracy", "accuracy"
-    closing = ("accuracy",)
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class AnsweringTask:
         if candidates is not None:
             self._decoding = {"candidates": list(candidates), "shortlist": shortlist}
         self._metric: Metric = metric
+        self.closing: tuple[str, ...] = ("accuracy",) if metric == "vqa" else ("accuracy", _PLAIN)
         self._data, self._control, self._batch_size = data_fingerprint(questions), control, batch_size
         self._batches = list(batches(len(self.questions), batch_size))
         if picture_name is None and (nowhere := next((q for q in self.questions if not q.picture), None)):
@@ -122,14 +125,17 @@ class AnsweringTask:
     def score(self, rows: Sequence[Row]) -> TaskScores:
         """Accuracy in percent: overall, by type of answer and by type of question."""
         said = {row["question_id"]: row["answer"] for row in rows}
+        answers = {question.question_id: question.answers for question in self.questions}
         measure = vqa_accuracy if self._metric == "vqa" else exact_match_accuracy
         found: AnswerScores[Any] = measure(
             said,
-            {question.question_id: question.answers for question in self.questions},
+            answers,
             answer_types={question.question_id: question.answer_type for question in self.questions},
             question_types={question.question_id: question.question_type for question in self.questions},
         )
         scores: dict[str, float | None] = {"accuracy": found.overall}
+        if self._metric == "exact":
+            scores[_PLAIN] = exact_match_accuracy(said, answers, rules="plain").overall
         scores |= {f"answer type {kind}/accuracy": value for kind, value in found.per_answer_type.items()}
         scores |= {f"question type {kind}/accuracy": value for kind, value in found.per_question_type.items()}
         return TaskScores(scores=scores, per_sample={str(key): value for key, value in found.per_question.items()})

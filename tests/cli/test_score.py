@@ -120,6 +120,8 @@ def test_answers_of_gqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     files = ["--predictions", write(tmp_path / "p.json", said), "--questions", write(tmp_path / "q.json", questions)]
     found = scored(capsys, "vqa", "--metric", "gqa", *files)
     assert found["accuracy"] == {"overall": 66.67, "per_answer_type": {"obj": 66.67}, "per_question_type": {}}
+    assert found["accuracy_plain"] == {"overall": 0.0, "per_answer_type": {"obj": 0.0}, "per_question_type": {}}
+    assert "released code of BLIP-2" in found["rules"]["accuracy"] and "GQA" in found["rules"]["accuracy_plain"]
     assert "takes neither --annotations" in refused(capsys, "vqa", "--metric", "gqa", *files, "--rules", "2016")
     assert "lacks 'question_id'" in refused(
         capsys,

@@ -17,6 +17,8 @@ from blip2_train.errors import ConfigError
 
 K = TypeVar("K", bound=Hashable)
 Rules = Literal["2016", "2021"]
+ExactRules = Literal["released", "plain"]
+"""How GQA's answers are compared: normalised as in the released code of BLIP-2, or as they are."""
 
 ENOUGH = 3
 """An answer is wholly right when so many of the other people gave it."""
@@ -119,23 +121,37 @@ def exact_match_accuracy(
     *,
     answer_types: Mapping[K, str] | None = None,
     question_types: Mapping[K, str] | None = None,
+    rules: ExactRules = "released",
 ) -> AnswerScores[K]:
-    """Share of predictions that are right once both sides are normalised by VQA's rules, as GQA is scored.
+    """Share of predictions that equal an answer, as GQA is scored.
+
+    The two programs differ: that of BLIP-2's published numbers normalises both sides by VQA's rules, so that "The
+    table." is "table"; GQA's own compares the texts as they are, capitals and blanks included. (It counts balanced
+    questions only, of which the files of balanced questions consist.)
 
     Args:
         predictions: By question.
         answers: By the same questions, one or more each; any of them will do.
         answer_types: See `vqa_accuracy`.
         question_types: Likewise.
+        rules: `released` or `plain`.
 
     Raises:
         ConfigError: for a question that only one side has, one without answers, or no question at all.
 
-    Source: the evaluation of GQA in the released code of BLIP-2 (Salesforce LAVIS).
+    Source: the evaluation of GQA in the released code of BLIP-2 (Salesforce LAVIS); `eval.py` of GQA (Hudson and
+        Manning, 2019, arXiv:1902.09506).
+
+    Example:
+        >>> [exact_match_accuracy({1: "Yes."}, {1: ["yes"]}, rules=rules).overall for rules in ("released", "plain")]
+        [100.0, 0.0]
     """
+    if rules not in ("released", "plain"):
+        raise ConfigError(f"there are no rules {rules!r} of exact match; choose released or plain")
     if bare := [key for key, given in answers.items() if isinstance(given, str) or not given]:
         raise ConfigError(f"question {bare[0]!r} has answers {answers[bare[0]]!r}; give a list of one or more")
-    return _mean_scores(predictions, answers, _equal, answer_types, question_types)
+    equal = _equal if rules == "released" else _identical
+    return _mean_scores(predictions, answers, equal, answer_types, question_types)
 
 
 def normalize_answer(text: str) -> str:
@@ -186,6 +202,10 @@ def _agreement(said: str, heard: Sequence[str]) -> float:
 
 def _equal(prediction: str, answers: Sequence[str]) -> float:
     return float(normalize_answer(prediction) in {normalize_answer(answer) for answer in answers})
+
+
+def _identical(prediction: str, answers: Sequence[str]) -> float:
+    return float(prediction in answers)
 
 
 def _mean_scores(

@@ -178,6 +178,18 @@ def test_exact_match_normalises_both_sides() -> None:
     assert found.overall == pytest.approx(200 / 3) and found.per_answer_type == {"obj": 50.0}
 
 
+def test_the_plain_comparison_of_gqas_program() -> None:
+    """`predicted == gold`, nothing else."""
+    predictions = {1: "Yes", 2: "yes", 3: "the table", 4: "two", 5: "yes "}
+    answers = {1: ["yes"], 2: ["yes"], 3: ["table"], 4: ["2", "two"], 5: ["yes"]}
+    found = exact_match_accuracy(predictions, answers, answer_types=dict.fromkeys(answers, "obj"), rules="plain")
+    assert found.per_question == {1: 0.0, 2: 100.0, 3: 0.0, 4: 100.0, 5: 0.0}
+    assert found.overall == pytest.approx(40) and found.per_answer_type == {"obj": pytest.approx(40)}
+    assert exact_match_accuracy(predictions, answers).overall == 100.0
+    with pytest.raises(ConfigError, match="no rules 'official' of exact match; choose released or plain"):
+        exact_match_accuracy(predictions, answers, rules="official")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("predictions", "answers", "message"),
     [
