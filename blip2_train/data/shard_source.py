@@ -132,9 +132,9 @@ class ShardSource:
         return found
 
     def fingerprint(self) -> str:
-        """Hash of the shards' names and numbers of samples, in order."""
+        """Hash of the shards' names and numbers of samples, in order, and of the key of the caption."""
         parts = [f"{name}:{index.samples}" for name, index in zip(self._names, self._index, strict=True)]
-        return names_digest(parts)
+        return names_digest([*parts, *([] if self._caption_key is None else [self._caption_key])])
 
     def _refuse_unknown_key(self, key: str) -> None:
         """Refuse a key that no sample has, as far as a few of them tell."""

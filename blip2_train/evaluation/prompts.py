@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blip2_train.data.text import clean_question
+from blip2_train.data.text import clean_question, is_unicode
 from blip2_train.errors import ConfigError
 
 DECODER_ONLY, ENCODER_DECODER = "Question: {} Answer:", "Question: {} Short answer:"
@@ -36,8 +36,10 @@ def caption_start(prompt: str) -> str:
     """What a caption goes on from, without blanks around it: word pieces carry the blank in front of a word themselves.
 
     Raises:
-        ConfigError: if it consists of blanks only, or is the form of a question.
+        ConfigError: if it consists of blanks only, is not Unicode, or is the form of a question.
     """
+    if not is_unicode(prompt):
+        raise ConfigError(f"prompt {prompt!r} is not Unicode (it holds half a character); write it again in UTF-8")
     if "{}" in prompt:
         raise ConfigError(
             f"this model was trained to answer questions ({prompt!r}), not to describe pictures; ask it one (answer), "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from blip2_train.data.processor import Picture, Processor
+from blip2_train.data.text import is_unicode
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.writing import Prompt, read_batches
 from blip2_train.models.generative import GenerativeModel
@@ -44,6 +45,8 @@ def rank_texts(
     """
     if not candidates or isinstance(candidates, str) or not all(text.strip() for text in candidates):
         raise ConfigError("candidates must be a list of answers, none of them empty; leave them out to let it write")
+    if broken := next((text for text in candidates if not is_unicode(text)), None):
+        raise ConfigError(f"candidate {broken!r} is not Unicode (it holds half a character); write it again in UTF-8")
     if shortlist < 1:
         raise ConfigError(f"shortlist must be at least 1, got {shortlist}")
     if not prompts:

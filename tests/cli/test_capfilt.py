@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from demo_exports import write_exports
+from PIL import Image
 from s3_server import running_s3
-from shard_files import picture, write_shards, write_tar
+from shard_files import encode, picture, write_shards, write_tar
 from tiny_blip import write_blip
 from transformers import BlipForConditionalGeneration
 
@@ -100,6 +101,28 @@ def test_the_best_captions_come_first_and_training_draws_one(
     drawn = {item.sample_id for item in map(stream.__getitem__, range(140))}
     pairs = sum(len(record["captions"]) for record in made)
     assert len(drawn) > 0.9 * pairs > 20
+
+
+def test_images_that_img2dataset_left_turned_are_seen_upright(
+    exports: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same captions and scores as of the image that lies right; and the chosen key is that of the caption."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photograph = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 50, 3), dtype=np.uint8))
+    made = {}
+    for name, image, words in (
+        ("turned", photograph, "Rotated 90 CW"),
+        ("upright", photograph.transpose(Image.Transpose.ROTATE_270), "Horizontal (normal)"),
+    ):
+        record = {"blip": "a dog", "exif": json.dumps({"Image Orientation": words}), "original_width": 500}
+        members = [("a.png", encode(image, "PNG")), ("a.json", json.dumps(record)), ("a.txt", "no")]
+        write_tar(tmp_path / name / "0.tar", members)
+        main([*arguments(tmp_path / name, exports, tmp_path / f"{name} out"), "caption_column=blip", "keep=9"])
+        (made[name],) = records(tmp_path / f"{name} out")
+    for key in ("captions", "caption_scores", "caption_origins", "width", "height"):
+        assert made["turned"][key] == made["upright"][key], key
+    assert "a dog" in made["turned"]["captions"] and "no" not in made["turned"]["captions"]
+    assert json.loads(made["turned"]["exif"]) == {"Image Orientation": "Rotated 90 CW"}
 
 
 def test_the_number_of_processes_does_not_matter(source: Path, exports: dict[str, str], tmp_path: Path) -> None:

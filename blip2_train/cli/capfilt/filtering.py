@@ -38,6 +38,8 @@ class Request:
     scorer: str
     images: str | None = None
     split: str | None = None
+    picture_column: str | None = None
+    caption_column: str | None = None
     batch_size: int = 16
     device: str | None = None
     dtype: str | None = None
@@ -86,7 +88,8 @@ def filter_captions(arguments: Sequence[str]) -> None:
         device=request.worker_device,
         dtype=request.dtype,
     )
-    source = open_pairs(request.source, request.images, request.split)
+    columns = request.picture_column, request.caption_column
+    source = open_pairs(request.source, request.images, request.split, *columns)
     output = open_destination(request.output)
     print(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time
     try:

@@ -95,8 +95,9 @@ class FolderSource:
         return details_of(self._beside(number, ".json"))
 
     def fingerprint(self) -> str:
-        """Hash of the pictures' paths, in order."""
-        return hashlib.blake2b(b"\0".join(self._paths.tolist()), digest_size=8).hexdigest()
+        """Hash of the pictures' paths, in order, and of the key of the caption."""
+        parts = [*self._paths.tolist(), *([] if self._caption_key is None else [self._caption_key.encode()])]
+        return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
     def _rejected(self, path: str, reason: str, detail: str) -> RejectedSample:
         source, key = printable_name(str(self._folder)), printable_name(path)

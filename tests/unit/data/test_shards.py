@@ -203,6 +203,7 @@ def test_the_key_of_the_caption_can_be_chosen(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [*members, ("4.jpg", picture()), ("4.txt", "no")])
     source = ShardSource(str(tmp_path), "s", tmp_path / "index", caption_key="blip")
     assert [source.read(number).captions for number in range(2)] == [("one",), ("two",)]
+    assert source.fingerprint() != ShardSource(str(tmp_path), "s", tmp_path / "index").fingerprint()
     for number in (2, 3, 4):
         with pytest.raises(UnusableSample, match="no caption in json"):
             source.read(number)

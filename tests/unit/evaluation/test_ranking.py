@@ -81,6 +81,8 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     for candidates in ([], ["yes", " "], "yes"):
         with pytest.raises(ConfigError, match="candidates must be a list of answers"):
             model.answer(pictures(), "what?", candidates=candidates)
+    with pytest.raises(ConfigError, match=r"candidate '\\udce9' is not Unicode"):
+        model.answer(pictures(), "what?", candidates=["yes", "\udce9"])
     with pytest.raises(ConfigError, match="num_beams changes nothing among candidates"):
         model.answer(pictures(), "what?", candidates=["yes"], num_beams=3)
     with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
