@@ -125,7 +125,10 @@ class GenerativeModel(ImageQueryModel):
     def output_layer(self) -> tuple[Tensor, Tensor | None]:
         """Weight `(V, Dl)` and bias of the language model's vocabulary head."""
         head = cast(nn.Linear, self.language_model.get_output_embeddings())
-        return head.weight, head.bias
+        added: Tensor | None = getattr(self.language_model, "final_logits_bias", None)  # of BART, Pegasus, Marian
+        if added is None or head.bias is not None:
+            return head.weight, head.bias
+        return head.weight, added[0]
 
     @torch.no_grad()
     def generate(

@@ -19,7 +19,7 @@ from blip2_train.models.quantization import quantize_language_model
 
 FLOAT16_GRADIENT_SCALE = 1024.0
 """Factor on gradients inside a float16 language model: those of a mean over thousands of tokens would vanish there."""
-_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+_SCALED_LOGITS = ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling")
 _DROPOUTS = (
     "dropout attention_dropout activation_dropout dropout_rate resid_pdrop embd_pdrop attn_pdrop hidden_dropout "
     "hidden_dropout_prob attention_probs_dropout_prob layerdrop"

@@ -39,9 +39,7 @@ class AnsweringModule(GenerationModule):
 
     def _check(self) -> None:
         if not isinstance(self.collator, AnswerCollator):
-            raise ConfigError(
-                "module=answering needs questions; pass collator=answer_decoder_only (or _encoder_decoder)"
-            )
+            raise ConfigError("module=answering needs questions; pass collator=answer")
         known = self.model.qformer_config.max_positions
         if self.model.question_to_qformer and self.collator.max_text_length > known:
             raise ConfigError(

@@ -115,6 +115,19 @@ def train(model: GenerativeModel, batch: GenerationBatch, steps: int = 2) -> lis
     return losses
 
 
+@torch.no_grad()
+def loss_by_transformers(model: GenerativeModel, batch: GenerationBatch) -> float:
+    """The language model's own loss of the same embeddings and labels."""
+    embeddings, mask = model.language_inputs(
+        model.soft_prompt(batch.pixel_values), batch.input_ids, batch.attention_mask
+    )
+    labels = batch.labels
+    if not model.is_encoder_decoder:
+        labels = torch.cat([labels.new_full((len(labels), mask.shape[1] - labels.shape[1]), -100), labels], dim=1)
+    output = model.eval().language_model(inputs_embeds=embeddings, attention_mask=mask, labels=labels)
+    return float(output.loss)
+
+
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[str, list[str]]]:
     """What went well, by family; printed at the end."""
@@ -162,7 +175,9 @@ def collated_and_trained(family: str, tmp_path: Path, done: list[str]) -> Traine
     done.append("yes")
 
     frozen = {name: tensor.clone() for name, tensor in model.language_model.state_dict().items()}
+    by_transformers = loss_by_transformers(model, batch)
     losses = train(model, batch)
+    assert losses[0] == pytest.approx(by_transformers, rel=1e-5)
     assert losses[2] < losses[1] < losses[0]
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.language_model.state_dict().items())
     done.append(f"{losses[0]:.2f} > {losses[2]:.2f}")

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny_generation import ARCHITECTURES, generation_batch, generative_model
+from tiny_generation import ARCHITECTURES, WORDS, generation_batch, generative_model
+from tiny_writer import BART
 
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig
@@ -44,6 +45,14 @@ def test_loss_and_gradients_equal_transformers_over_all_positions(family: str) -
     assert fast.keys() == slow.keys()
     for name, gradient in slow.items():
         torch.testing.assert_close(fast[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_bias_that_transformers_adds_to_the_logits_counts() -> None:
+    """BART and its kin keep it beside the head, mostly as zeros; Marian's is trained."""
+    model = generative_model("t5", architecture={**BART, "vocab_size": WORDS}).double()
+    torch.nn.init.normal_(model.language_model.final_logits_bias)
+    batch = generation_batch(model)
+    assert abs(GenerationObjective()(model, batch).total.item() - slow_loss(model, batch).item()) < 1e-12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
