@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from foreign_models import DEMO, save_theirs, their_model
+from published_tokenizers import FAMILIES
 from torch import nn
 
 from blip2_train.checkpoints.convert.array_pickle import read_array_pickle
@@ -71,6 +72,17 @@ def test_a_pickle_of_arrays_is_read_like_transformers_weights(
         assert found.processor.language_tokenizer.end_id == theirs.config.text_config.eos_token_id
         (folder / WEIGHTS).write_bytes(pickle.dumps(tuples, protocol))  # as Paddle's own pickles may have them
     assert name in arrays and array.size
+
+
+def test_a_tokenizer_as_published(tmp_path: Path) -> None:
+    """`</s>` is start, end and unknown token of every published OPT."""
+    _, folder, _ = paddle_folder(tmp_path)
+    for file in folder.glob("*token*.json"):
+        file.unlink()
+    FAMILIES["opt"].write(folder)
+    tokenizer = open_pretrained(folder).processor.language_tokenizer
+    assert tokenizer.tokenizer.unk_token == "</s>"
+    assert tokenizer.start_ids == [2] and tokenizer.end_ids == tokenizer.words("\n")
 
 
 def test_bfloat16(tmp_path: Path) -> None:
