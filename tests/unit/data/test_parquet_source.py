@@ -84,6 +84,25 @@ def test_shards_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ]  # fmt: skip
 
 
+def test_lists_of_captions_with_nulls_and_in_one_text(tmp_path: Path) -> None:
+    cat = pyarrow.array([["a cat", None], [None], None], pyarrow.list_(pyarrow.string()))
+    source = ParquetSource([write(tmp_path / "a.parquet", {"image": ["x", "y", "z"], "captions": cat})], None, "rows")
+    (tmp_path / "x").write_bytes(b"0")
+    assert source.read(0).captions == ("a cat", "")
+    for number in (1, 2):
+        with pytest.raises(UnusableSample, match="missing text"):
+            source.read(number)
+    texts = {"image": ["x", "x"], "caption": ["['a cat', 'a dog']", "a [sic] cat"], "nr": [7, 8]}
+    file = write(tmp_path / "b.parquet", texts)
+    source = ParquetSource([file], None, "rows", Columns(id="nr"))
+    assert [source.read(n).captions for n in (0, 1)] == [("a cat", "a dog"), ("a [sic] cat",)]
+    assert source.read(1).image_id == source.details(1)["image_id"] == 8
+    with pytest.raises(
+        ShardError, match=r"no column 'id'; its columns are 'image', 'caption', 'nr'.*id_column=<column>"
+    ):
+        ParquetSource([file], None, "rows", Columns(id="id"))
+
+
 def test_damage_costs_the_rows_behind_it_only(tmp_path: Path) -> None:
     file = write(tmp_path / "a.parquet", {"image": cells("content", tmp_path, 90), "text": ["a"] * 90}, 30)
     group = parquet.ParquetFile(file).metadata.row_group(1).column(0)

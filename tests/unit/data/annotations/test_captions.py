@@ -11,7 +11,9 @@ import pytest
 from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, as_lines, rows, write_pictures
 from shard_files import picture
 
-from blip2_train.data.annotations.captions import read_captions
+from blip2_train.data.annotations.captions import read_captions, read_references
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.prepare.exclusion import read_exclusions
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.errors import ShardError
@@ -71,6 +73,52 @@ def test_rows_are_read_again_where_they_stand(tmp_path: Path) -> None:
         assert [pictures[number].row for number in (2, 1, 0)] == rows_of[::-1]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_trains_is_evaluated(layout: str, tmp_path: Path) -> None:
+    file = LAYOUTS[layout](tmp_path / "captions", rows(4, captions=3))
+    split = "train" if layout == "karpathy" else None
+    trained, evaluated = read_captions(file, split), read_references(file, split)
+    assert [(one.path, one.captions) for one in evaluated] == [(one.path, one.captions) for one in trained]
+    assert [one.identity for one in evaluated] == [100, 101, 102, 103]
+
+
+def test_ids_may_have_a_column_of_their_own(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 2)
+    file = tmp_path / "mine.csv"
+    file.write_text("image,caption,nummer\np00.jpg,a,7\np01.jpg,b,img_8\n")
+    source = open_source(SourceConfig(path=str(file), id_column="nummer"))
+    assert source.read(0).image_id == 7
+    assert [one.identity for one in read_references(file, columns=Columns(id="nummer"))] == [7, "img_8"]
+    with pytest.raises(
+        ShardError, match=r"no column 'id'; its columns are 'image', 'caption', 'nummer'.*data.id_column="
+    ):
+        open_source(SourceConfig(path=str(file), id_column="id"))
+
+
+def test_marks_lines_and_lists_whatever_the_name(tmp_path: Path) -> None:
+    said = [{"image": "a.jpg", "caption": "x"}, {"image": "b.jpg", "caption": "y"}]
+    listed, lines = json.dumps(said, indent=1), "\n".join(map(json.dumps, said))
+    for name in ("f.json", "f.jsonl"):
+        for text in (listed, lines, "\ufeff" + listed, "\ufeff" + lines):
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            assert [one.path for one in read_captions(tmp_path / name)] == ["a.jpg", "b.jpg"]
+            assert [one.path for one in read_references(tmp_path / name)] == ["a.jpg", "b.jpg"]
+
+
+def test_a_counted_id_is_no_identity_in_other_files(tmp_path: Path) -> None:
+    """Two of Karpathy's sets count their images from 0; without COCO's ids, the path tells them apart."""
+    found = []
+    for name in ("flickr8k", "flickr30k"):
+        folder = tmp_path / name
+        write_pictures(folder, 1)
+        images = [{"filename": "p00.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "a"}]}]
+        (folder / f"{name}.json").write_text(json.dumps({"images": images}))
+        file = str(folder / f"{name}.json")
+        found.append(open_source(SourceConfig(path=file, split="test")).read(0).image_id)
+        assert read_references(file, "test")[0].identity == 0 and read_exclusions([file], "test") == {"p00.jpg"}
+    assert len({*found, 0}) == 3
+
+
 @pytest.mark.parametrize("layout", ["csv", "lines"])
 def test_of_rows_their_places_are_kept(layout: str, tmp_path: Path) -> None:
     pictures = read_captions(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
@@ -118,6 +166,17 @@ BROKEN = {
         "line 3: a.jpg has image_id",
     ),
     "addresses": ("cc.tsv", "a bus station\thttp://x.org/a.jpg\nb\thttp://x.org/b.jpg\n", "tsv lists addresses.*img2d"),
+    "addresses beside images, where captions are what is missing": (
+        "a.csv",
+        "image,words,url\na.jpg,x,https://x.org/a.jpg\n",
+        "has no column 'caption' or .*; its columns are 'image', 'words', 'url'",
+    ),
+    "chats of LLaVA": (
+        "chat.json",
+        '[{"id": "0", "image": "a.jpg", "conversations": [{"from": "human", "value": "Describe it."}]}]',
+        r'holds conversations .LLaVA.s layout., not captions .*; what can be read .*"image": …, "caption": …',
+    ),
+    "questions": ("q.json", '[{"image": "a.jpg", "question": "?", "answer": "x"}]', "holds questions, not captions"),
     "an address": (
         "a.csv",
         "image,caption\nhttps://x.org/a.jpg,x\n",

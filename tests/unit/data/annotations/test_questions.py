@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
-from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.data.visual_questions import VisualQuestion, named_picture
 from blip2_train.errors import ShardError
 
 
@@ -163,3 +164,73 @@ def test_misshapen_entries_of_other_formats_are_named(tmp_path: Path) -> None:
         read(written(tmp_path, "gqa.json", {"201": {"question": "Which?"}}), "gqa")
     with pytest.raises(ShardError, match=r"l\.json, entry 2: 'b' is no object"):
         read(written(tmp_path, "l.json", [{"image": "a.jpg", "question": "?", "answer": "x"}, "b"]), "list")
+
+
+def listed(folder: Path, name: str, text: str, **columns: str) -> list[tuple[Any, ...]]:
+    (folder / name).write_text(text, encoding="utf-8")
+    found = read_questions(folder / name, columns=Columns(**columns), strict=True)
+    return [(one.question_id, one.image_id, one.picture, one.question, one.answers) for one in found]
+
+
+def test_lines_tables_and_lists_with_any_spelling_of_answers(tmp_path: Path) -> None:
+    wanted = [(0, "a.jpg", "a.jpg", "how many?", ("2",)), (1, "b.jpg", "b.jpg", "where?", ("left", "right"))]
+    for first, second in (
+        ({"answer": 2}, {"answer": ["left", "right"]}),
+        ({"answers": ["2"]}, {"answers": [{"answer": "left"}, {"answer": "right"}]}),
+        ({"answer": 2.0}, {"direct_answers": ["left", "right"]}),
+        ({"multiple_choice_answer": "2"}, {"answers": "['left', 'right']"}),
+    ):
+        entries = [
+            {"image": "a.jpg", "question": "how many?"} | first,
+            {"image": "b.jpg", "question": "where?"} | second,
+        ]
+        assert listed(tmp_path, "l.json", "\ufeff" + json.dumps(entries)) == wanted
+        assert listed(tmp_path, "l.jsonl", "\n".join(map(json.dumps, entries))) == wanted
+    table = "bild,frage,antwort,nr\na.jpg,how many?,2,7\nb.jpg,where?,\"['left', 'right']\",x\n"
+    columns = {"image": "bild", "question": "frage", "answer": "antwort"}
+    assert listed(tmp_path, "t.csv", table, **columns) == wanted
+    assert [one[0] for one in listed(tmp_path, "t.csv", table, **columns, id="nr")] == [7, "x"]
+    with pytest.raises(
+        ShardError, match="no column 'question' or 'text'; its columns are 'bild', 'frage', 'antwort', 'nr'"
+    ):
+        listed(tmp_path, "t.csv", table)
+    with pytest.raises(ShardError, match=r"no column 'answers'; its columns are .* answer_column=<column>"):
+        listed(tmp_path, "t.csv", table, **(columns | {"answer": "answers"}))
+
+
+def test_textvqa_in_lines_of_llava_joins_its_annotations(tmp_path: Path) -> None:
+    lines = json.dumps({"question_id": "003a8ae2ef43b901", "image": "a.jpg", "text": "what?\nReference OCR token: A"})
+    told = {"data": [{"question_id": "003a8ae2ef43b901", "image_id": "a", "answers": ["A"] * 10}]}
+    asked = written(tmp_path, "q.jsonl", lines)
+    (bare,), (found,) = read_questions(asked), read_questions(asked, written(tmp_path, "a.json", told), strict=True)
+    assert (bare.answers, found.answers, found.question) == ((), ("A",) * 10, "what?\nReference OCR token: A")
+
+
+def test_bare_lists_of_vqa_cp(tmp_path: Path) -> None:
+    asked, told = (
+        written(tmp_path, "q.json", QUESTIONS["questions"]),
+        written(tmp_path, "a.json", ANNOTATIONS["annotations"]),
+    )
+    whole = read_vqa(written(tmp_path, "qo.json", QUESTIONS), written(tmp_path, "ao.json", ANNOTATIONS))
+    assert read_vqa(asked, told) == whole and [one.answers for one in read_vqa(asked)] == [(), ()]
+
+
+def test_training_counts_what_evaluation_refuses(tmp_path: Path) -> None:
+    asked = written(tmp_path, "q.json", QUESTIONS)
+    few = written(tmp_path, "a.json", {"annotations": ANNOTATIONS["annotations"][:1]})
+    assert [len(one.answers) for one in read_questions(asked, few)] == [0, 10]
+    with pytest.raises(ShardError, match="question 458752000 has no annotation"):
+        read_questions(asked, few, strict=True)
+
+
+def test_visual_genome_1_0_is_flat(tmp_path: Path) -> None:
+    flat = [{"id": 900, "image": 7, "question": "What is there?", "answer": "A square."}]
+    (one,) = read(written(tmp_path, "vg.json", flat), "visual_genome")
+    assert (one.question_id, one.image_id, one.picture, one.answers) == (900, 7, "", ("A square.",))
+
+
+def test_names_of_images_from_their_ids() -> None:
+    assert named_picture("COCO_{image_id:012d}.jpg", 7) == named_picture("COCO_{image_id:012d}.jpg", "7")
+    assert named_picture("{image_id}.jpg", "0042") == "0042.jpg"
+    with pytest.raises(ShardError, match=r"picture_name .* wants a number, but the questions are about picture 'n16'"):
+        named_picture("{image_id:06d}.jpg", "n16")

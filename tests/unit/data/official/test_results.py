@@ -76,3 +76,17 @@ def test_answers_of_vqa_and_gqa(tmp_path: Path) -> None:
     assert read_results(path, GQA_ANSWERS) == {"0075": "table"}
     with pytest.raises(ShardError, match="lacks 'question_id'"):
         read_results(path, ANSWERS)
+
+
+def test_lines_tables_numbers_and_broken_marks(tmp_path: Path) -> None:
+    entries = [{"image_id": 1, "caption": "a \ud83d", "id": 0}, {"image_id": "img_2", "caption": "b", "id": 1}]
+    (tmp_path / "r.jsonl").write_text("\ufeff" + "\n".join(map(json.dumps, entries)), encoding="utf-8")
+    (tmp_path / "r.json").write_text(json.dumps(entries))
+    (tmp_path / "r.csv").write_text("image_id,caption\n1,a \nimg_2,b\n")
+    for name in ("r.jsonl", "r.json", "r.csv"):
+        assert read_results(tmp_path / name, CAPTIONS) == {1: "a ", "img_2": "b"}
+    (tmp_path / "r.json").write_text('[{"question_id": 1, "answer": 2}, {"question_id": 2, "answer": 2.5}]')
+    assert read_results(tmp_path / "r.json", ANSWERS) == {1: "2", 2: "2.5"}
+    (tmp_path / "r.json").write_text('[{"image_id": 1, "caption": 2}]')
+    with pytest.raises(ShardError, match=r"r\.json, entry 1: caption 2 is no text"):
+        read_results(tmp_path / "r.json", CAPTIONS)
