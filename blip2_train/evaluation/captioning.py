@@ -15,10 +15,11 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.coco_caption import METRICS, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
+from blip2_train.evaluation.qformer_writing import qformer_defaults
 from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
+from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
 from blip2_train.evaluation.writing import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
-from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
 
 
 class CaptioningTask:
@@ -31,7 +32,8 @@ class CaptioningTask:
         folder: Of the pictures.
         prompt: What captions go on from; None = what the model was trained with.
         generation: Fields of `GenerationOptions`; 5 beams and up to 30 new tokens unless told. `min_new_tokens: None` =
-            as the model's recipe validates, see `SHORTEST_CAPTION`.
+            as the model's recipe validates, see `SHORTEST_CAPTION`. A stage-1 model takes what is not told from
+            `QFORMER_CAPTIONING`.
         metrics: Any of `METRICS`; CIDEr is always among them.
         batch_size: Pictures at once.
 
@@ -77,10 +79,14 @@ class CaptioningTask:
         }
 
     def start(self, model: Blip2) -> None:
-        """Refuse a model that writes no text, and choose what depends on the model."""
-        check_writes(self.name, model)
+        """Choose what depends on the model."""
         self._chosen = dict(self._generation)
-        if isinstance(model.network, GenerativeModel) and self._chosen.get("min_new_tokens", 0) is None:
+        if isinstance(model.network, ImageTextModel):
+            given = {name: value for name, value in self._generation.items() if value is not None}
+            beams = {"num_beams": 1} if given.get("do_sample") else {}
+            lengths = {name: value for name, value in qformer_defaults(given).items() if name != "length_penalty"}
+            self._chosen = lengths | beams | given
+        elif self._chosen.get("min_new_tokens", 0) is None:
             self._chosen["min_new_tokens"] = SHORTEST_CAPTION[model.network.is_encoder_decoder]
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_models import our_model
 from tiny_writer import writer
 
 from blip2_train.cli.compose import compose, compose_evaluation
@@ -75,3 +76,34 @@ def test_predictions_of_another_length_are_not_taken_on(tmp_path: Path, monkeypa
     run_task(writer("t5"), made, tmp_path / "predictions", {}, lambda done, count: None)
     text = "".join(path.read_text() for path in (tmp_path / "predictions").rglob("*") if path.is_file())
     assert '"min_new_tokens": 8' in text
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, {"num_beams": 3, "max_new_tokens": 29, "min_new_tokens": 9}),
+        (
+            {"num_beams": 5, "max_new_tokens": 30, "min_new_tokens": None},
+            {"num_beams": 5, "max_new_tokens": 30, "min_new_tokens": 9},
+        ),
+        ({"max_new_tokens": 5, "do_sample": True}, {"num_beams": 1, "max_new_tokens": 5, "min_new_tokens": 5}),
+    ],
+)
+def test_a_stage_1_model_describes_by_its_q_former(
+    told: dict[str, Any], expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, processor, _ = our_model("retrieval")
+    model, made = Blip2(network, processor), task(**told)
+    seen: list[GenerationOptions] = []
+    generate: Any = network.generate
+
+    def watched(pixels: torch.Tensor, ids: torch.Tensor, options: GenerationOptions, *more: Any, **ends: int) -> Any:
+        seen.append(options)
+        return generate(pixels, ids, options, *more, **ends)
+
+    monkeypatch.setattr(network, "generate", watched)
+    made.start(model)
+    (row,) = made.predict(model, 0, torch.zeros(1, 3, 32, 32))
+    assert row["image_id"] == 1 and row["caption"]
+    assert {name: getattr(seen[0], name) for name in expected} == expected
+    assert made.settings()["generation"].items() >= expected.items()
