@@ -5,6 +5,7 @@ Shape letters: B batch, L tokens, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -17,8 +18,11 @@ from blip2_train.language_files import locate_language_model
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
 
+_log = logging.getLogger(__name__)
 FLOAT16_GRADIENT_SCALE = 1024.0
 """Factor on gradients inside a float16 language model: those of a mean over thousands of tokens would vanish there."""
+_OVERFLOWING = ("t5", "mt5", "umt5", "longt5")
+"""Families whose activations leave the range of float16."""
 _SCALED_LOGITS = ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling")
 _DROPOUTS = (
     "dropout attention_dropout activation_dropout dropout_rate resid_pdrop embd_pdrop attn_pdrop hidden_dropout "
@@ -74,6 +78,12 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
     `load_language_model` replaces it. With `quantization` its linear layers are `QuantizedLinear`.
     """
     architecture = language_model_architecture(config)
+    if config.dtype == "float16" and architecture.model_type in _OVERFLOWING:
+        _log.warning(
+            "language model %s in float16: a %s overflows there; set model.language.dtype=bfloat16",
+            config.name,
+            architecture.model_type,
+        )
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta" if config.weights != "random" else torch.get_default_device()):

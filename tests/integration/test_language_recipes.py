@@ -170,23 +170,36 @@ def test_a_run_by_the_command(recipe: str, hub: Path, tmp_path: Path, monkeypatc
     assert ends == (tokenizer("\n", add_special_tokens=False).input_ids if "opt" in recipe else [1])
 
 
+BY_HAND = ["model.language.start_token='</s>'", r"model.language.end_token='\n'"]
+
+
 @pytest.mark.parametrize(
-    ("family", "tokens"),
+    ("family", "tokens", "start", "ends"),
     [
-        ("opt", ["model.language.start_token='</s>'", r"model.language.end_token='\n'"]),
-        ("llama_3", ["model.language.start_token=null", "model.language.end_token=null"]),
+        ("opt", BY_HAND, "</s>", ["Ċ"]),
+        ("opt", [], "</s>", ["</s>"]),
+        ("llama_3", [], "<|begin_of_text|>", ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]),
+        ("gpt2", [], None, ["<|endoftext|>"]),
+        ("t5", [], None, ["</s>"]),
+        ("bart", [], "<s>", ["</s>"]),
     ],
 )
-def test_another_language_model_by_its_folder(family: str, tokens: list[str], tmp_path: Path) -> None:
-    """With its tokens set by hand, and with the model's own."""
+def test_another_language_model_by_its_folder_alone(
+    family: str, tokens: list[str], start: str | None, ends: list[str], tmp_path: Path
+) -> None:
+    """On a recipe of OPT: with the model's own tokens, or with those that are set by hand."""
     folder = write_language_model(family, tmp_path / "lm")
-    other = [f"model.language.name={folder}", "model.language.architecture=null", *tokens]
-    export = train(["experiment=stage2_vit_g_opt_2.7b", *TINY, *other], tmp_path)
+    recipe = "experiment=caption_coco_opt_2.7b"
+    export = train([recipe, *TINY, f"model.language.name={folder}", *tokens], tmp_path)
     stated = json.loads((export / "tokenizer/generation_config.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    named = tokenizer.convert_ids_to_tokens
-    if family == "opt":
-        assert (named(stated["bos_token_id"]), named(stated["eos_token_id"])) == ("</s>", ["Ċ"])
-    else:
-        assert named(stated["bos_token_id"]) == "<|begin_of_text|>"
-        assert named(stated["eos_token_id"]) == ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]
+    named = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens
+    assert named(stated["eos_token_id"]) == ends
+    assert (named(stated["bos_token_id"]) if start else stated.get("bos_token_id")) == start
+
+
+def test_a_start_that_is_another_models_end_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_language_model("llama_2", tmp_path / "lm")
+    other = [f"model.language.name={folder}", "data=captions", f"data.source={write_captions(tmp_path / 'mine')}"]
+    assert run_command(main, ["experiment=stage2_vit_g_opt_2.7b", *TINY, *other, *BY_HAND]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "'</s>' is what ends the texts of" in error and "\n" not in error

@@ -136,6 +136,12 @@ def test_masked_tokens_go_to_the_front_in_order() -> None:
     assert moved[0, 2:].tolist() == [[0.0, 1.0], [4.0, 5.0]]
 
 
+@pytest.mark.parametrize(("family", "told"), [("t5", True), ("opt", False)])
+def test_t5_in_float16_is_told(family: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    generative_model(family, dtype="float16")
+    assert ("set model.language.dtype=bfloat16" in caplog.text) == told
+
+
 def test_pretrained_models_wait_on_the_meta_device() -> None:
     config = LanguageModelConfig(name="facebook/opt-2.7b", architecture=ARCHITECTURES["opt"])
     model = generative_model("opt")
