@@ -22,6 +22,7 @@ from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
 from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.sources import SourceDescription, describe_source, same_place
 from blip2_train.cli.run_folder import find_export
+from blip2_train.cli.tower_normalisation import brought_by_weights
 from blip2_train.errors import Blip2TrainError, ConfigError
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.language_model import language_model_architecture
@@ -62,6 +63,9 @@ def follow_weights(
     vision, language = option.get("vision") or {}, option.get("language") or {}
     if settings.is_given("model.vision.name") and settings.get("model.vision.name") != vision.get("name"):
         _forget_tower(settings)
+    if settings.is_given("model.vision.weights"):
+        for key, numbers in brought_by_weights(settings.get("model.vision.weights")).items():
+            settings.put(f"model.vision.{key}", numbers)
     if settings.is_given("model.language.name") and not _is_same_model(settings, language):
         _forget_language_model(settings)
     if source is not None:

@@ -6,12 +6,33 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from blip2_train.checkpoints.sources import describe_source, is_source
 from blip2_train.cli.strict_keys import arguments_of, find_target
-from blip2_train.errors import ConfigError
+from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import VisionConfig
-from blip2_train.models.vision_tower import normalisation
+from blip2_train.models.vision_tower import beside_weights, normalisation
 
 _NAMES = ("mean", "std")
+
+
+def brought_by_weights(weights: Any) -> dict[str, list[float]]:
+    """Mean and std that the weights of a tower bring themselves; empty if they say nothing of them.
+
+    Args:
+        weights: `model.vision.weights`: a local file or folder of timm's, or a whole model in any format that is known.
+
+    Raises:
+        ConfigError: if what lies beside a file cannot be read.
+    """
+    if not isinstance(weights, str) or weights in ("timm", "random"):
+        return {}
+    found: dict[str, Any] = beside_weights(weights) or {}
+    try:
+        if not found and is_source(weights):
+            found = describe_source(weights).processor
+    except CheckpointMismatch:
+        return {}  # whoever loads them says so
+    return {name: list(map(float, found[name])) for name in _NAMES if found.get(name) is not None}
 
 
 def fill_in_normalisation(config: DictConfig) -> None:
@@ -54,6 +75,8 @@ def _vision_config(vision: Any, data: Any) -> VisionConfig | None:
         chosen = data.get(name) if OmegaConf.is_dict(data) else None
         chosen = vision.get(name) if chosen is None else chosen
         stated[name] = OmegaConf.to_container(chosen) if OmegaConf.is_config(chosen) else chosen
+    if stated["mean"] is None or stated["std"] is None:
+        stated = brought_by_weights(vision.get("weights")) | {name: n for name, n in stated.items() if n is not None}
     try:
         return VisionConfig(name=vision.name, weights=str(vision.get("weights")), image_size=1, **stated)
     except (ConfigError, TypeError, ValueError):

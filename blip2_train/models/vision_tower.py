@@ -50,7 +50,7 @@ def normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[float,
     """
     if config.mean is not None and config.std is not None:
         return config.mean, config.std
-    known = _beside_weights(config.weights) or _pretrained_config(config.name)
+    known = beside_weights(config.weights) or _pretrained_config(config.name)
     found = resolve_data_config(pretrained_cfg=known)
     return config.mean or tuple(found["mean"]), config.std or tuple(found["std"])
 
@@ -68,8 +68,12 @@ def _pretrained_config(name: str) -> dict[str, Any]:
     return {"architecture": architecture, **(found.to_dict() if found else {})}
 
 
-def _beside_weights(weights: str) -> dict[str, Any] | None:
-    """What timm says of weights that it saved to a folder; None = it says nothing."""
+def beside_weights(weights: str) -> dict[str, tuple[float, ...]] | None:
+    """The `mean` and `std` that timm wrote beside a local weight file, one or both; None = it wrote none.
+
+    Raises:
+        ConfigError: if timm's file cannot be read.
+    """
     if weights in ("timm", "random"):
         return None
     place = Path(weights).expanduser()

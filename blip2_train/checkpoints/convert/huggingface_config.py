@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,19 +131,37 @@ def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
 
 
 def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
-    """What is done to pictures, from the files of a folder, as `Processor.describe` says it."""
+    """What is done to images, from the files of a folder, as `Processor.describe` says it.
+
+    Without such files, or where they say nothing of it, mean and std are those of transformers' `BlipImageProcessor`:
+    CLIP's.
+
+    Raises:
+        CheckpointMismatch: if a file cannot be read.
+    """
     found: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-            found |= content.get("image_processor", content)
+            try:
+                content = json.loads((folder / name).read_text(encoding="utf-8"))
+                found |= content.get("image_processor", content)
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                raise CheckpointMismatch(f"{folder / name} cannot be read ({error}); download it again") from error
+    normalises = found.get("do_normalize") is not False
     return {
         "image_size": image_size,
         "max_text_length": MAX_TEXT_LENGTH,
-        "mean": list(found.get("image_mean", CLIP_MEAN)),
-        "std": list(found.get("image_std", CLIP_STD)),
+        "mean": _per_channel(found.get("image_mean"), CLIP_MEAN) if normalises else [0.0] * 3,
+        "std": _per_channel(found.get("image_std"), CLIP_STD) if normalises else [1.0] * 3,
         "prompt": "",
     }
+
+
+def _per_channel(said: Any, default: Sequence[float]) -> list[float]:
+    """Three numbers, of which a file may say one for all."""
+    if said is None:
+        return list(default)
+    return [float(said)] * 3 if isinstance(said, int | float) else list(said)
 
 
 def _describe_tower(config: PretrainedConfig, dtype: str, place: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tower_families import FAMILIES, NARROW, Family
 
 from blip2_train.checkpoints.assembly import complete_manifest, without_ties
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
-from blip2_train.checkpoints.export import read_export, write_export
+from blip2_train.checkpoints.export import MANIFEST, read_export, write_export
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.freezing import trainable_names
@@ -67,6 +69,22 @@ def test_an_export_gives_the_same_features(family: Family, trained: bool, tmp_pa
     torch.testing.assert_close(features, expected, rtol=0, atol=0)
     numbers = read_export(tmp_path / "export")[1].architecture["vision"]
     assert (tuple(numbers["mean"]), tuple(numbers["std"])) == (vision["mean"], vision["std"])
+
+
+def test_an_export_of_before_keeps_what_its_processor_says(tmp_path: Path) -> None:
+    """Its description says nothing of mean and std; the tower's name would say others."""
+    family = next(one for one in FAMILIES if one.label == "SigLIP")
+    _export(tmp_path / "export", _vision(family, frozen=False))
+    place = tmp_path / "export" / MANIFEST
+    manifest = json.loads(place.read_text("utf-8"))
+    for name in ("mean", "std"):
+        del manifest["architecture"]["vision"][name]
+    manifest["processor"] |= {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
+    place.write_text(json.dumps(manifest), encoding="utf-8")
+    found = open_pretrained(tmp_path / "export")
+    said = found.manifest.architecture["vision"]
+    assert (found.processor.mean, found.processor.std) == (list(CLIP_MEAN), list(CLIP_STD))
+    assert (said["mean"], said["std"]) == (CLIP_MEAN, CLIP_STD) == normalisation(found.model.vision_config)
 
 
 REASONS = {
