@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.data import resolve_model_data_config
 
 from blip2_train.checkpoints.convert.huggingface_tower import describe_tower
 from blip2_train.errors import CheckpointMismatch, ConfigError
@@ -114,5 +115,17 @@ def refused() -> str:
     return "\n".join(lines)
 
 
+def comparison() -> str:
+    """Mean and std of each family beside those of timm's `resolve_model_data_config`."""
+    lines = ["| Name | Ours | timm's | |", "|---|---|---|---|"]
+    for family in FAMILIES:
+        ours = normalisation(VisionConfig(name=family.name, weights="timm", image_size=family.native))
+        with torch.device("meta"):
+            data = resolve_model_data_config(timm.create_model(family.name, pretrained=False))
+        theirs = data["mean"], data["std"]
+        lines.append(f"| {family.name} | {ours} | {theirs} | {'equal' if ours == theirs else 'DIFFERENT'} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(f"timm {timm.__version__}\n\n{table()}\n\n{refused()}")
+    print(f"timm {timm.__version__}\n\n{table()}\n\n{refused()}\n\n{comparison()}")

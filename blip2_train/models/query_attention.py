@@ -46,8 +46,8 @@ def query_attention(
         attention_mask: `(B, T)`, bool, True = real token.
 
     Returns:
-        `(B, Q, h, w)`, at least float32. What a query gives to the class token is left out, so that the weights of a
-        query sum to 1 only where the tower has none.
+        `(B, Q, h, w)`, at least float32. What a query gives to the prefix tokens (class token, registers) is left out,
+        so that the weights of a query sum to 1 only where the tower has none.
 
     Raises:
         IndexError: if there is no such cross-attention.
