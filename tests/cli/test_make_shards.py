@@ -310,3 +310,24 @@ def test_mistakes_are_one_line(
     assert run_command(main, [f"{name}={value}" for name, value in (usual | given).items()]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+
+
+def test_names_that_are_no_utf8_are_excluded_by_name(place: Path) -> None:
+    """As `ls` writes them, and as JSON has them."""
+    name, folder = os.fsdecode(b"caf\xe9.jpg"), place / "named"
+    folder.mkdir()
+    for number, stem in enumerate((b"caf\xe9", b"other")):
+        (folder / os.fsdecode(stem + b".jpg")).write_bytes((place / "pictures" / f"p{number:02d}.jpg").read_bytes())
+        (folder / os.fsdecode(stem + b".txt")).write_text("a cat")
+    (place / "list.json").write_text(
+        json.dumps([{"image": name, "caption": "a"}, {"image": "other.jpg", "caption": "b"}])
+    )
+    (place / "names.txt").write_bytes(b"caf\xe9.jpg\n")
+    (place / "no.json").write_text(json.dumps(rows[:1]))
+    for number, (source, where) in enumerate(((folder, []), (place / "list.json", [f"images={folder}"]))):
+        for listed in ("names.txt", "no.json"):
+            made = make(place, source, *where, f"exclude={place / listed}", output=f"{number}{listed}")
+            assert rejected(made) == [(r"caf\udce9.jpg", "excluded")]
+    (place / "names.txt").write_text("a.jpg", encoding="utf-16")
+    with pytest.raises(ShardError, match="is no text of lines; save it as UTF-8"):
+        make(place, folder, f"exclude={place / 'names.txt'}", output="none")

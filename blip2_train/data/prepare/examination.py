@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.names import printable_name
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.rejections import UnusableSample
@@ -74,7 +75,7 @@ class Examination:
         if not self._excluded:
             return
         details = self._source.details(number)
-        paths = [self._source.locate(number).key, str(details.get("path", ""))]
+        paths = [printable_name(path) for path in (self._source.locate(number).key, str(details.get("path", "")))]
         for name in (*paths, *(path.rpartition("/")[2] for path in paths), content, str(details.get("image_id", ""))):
             if name in self._excluded:
                 raise UnusableSample("excluded", f"{name} is listed as excluded")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from blip2_train.data.annotations.captions import read_captions
 from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.local_copy import local_copy
+from blip2_train.data.names import printable_name
 from blip2_train.errors import ShardError
 
 
@@ -23,7 +24,7 @@ def read_exclusions(files: Sequence[str], split: str | None = None) -> frozenset
     Raises:
         ShardError: naming the file and what to do.
     """
-    return frozenset(name for file in files for name in _names(local_copy(file), split))
+    return frozenset(printable_name(name) for file in files for name in _names(local_copy(file), split))
 
 
 def _names(file: Path, split: str | None) -> Iterator[str]:
@@ -36,9 +37,12 @@ def _names(file: Path, split: str | None) -> Iterator[str]:
                 yield str(picture.image_id)
         return
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names of files may be no UTF-8
+    except OSError as error:
         raise ShardError(f"list of excluded pictures {file} cannot be read ({error}); give a UTF-8 text file") from None
+    if "\0" in text:
+        raise ShardError(f"list of excluded pictures {file} is no text of lines; save it as UTF-8")
+    lines = [line.strip() for line in text.split("\n")]
     if not any(lines):
         raise ShardError(f"list of excluded pictures {file} is empty; write an id, a path or a SHA-256 in each line")
     yield from (line.lower() if re.fullmatch(r"[0-9A-Fa-f]{64}", line) else line for line in lines if line)
