@@ -18,6 +18,16 @@ from torch import Tensor
 from blip2_train.errors import CheckpointMismatch
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_READABLE = (".safetensors", ".pt", ".pth", ".bin")
+_OTHER_KINDS = {
+    "adapter_model.safetensors": "weights of a peft adapter",
+    ".onnx": "an ONNX graph",
+    ".gguf": "a GGUF file",
+    ".h5": "weights of TensorFlow",
+    ".msgpack": "weights of Flax",
+    ".ckpt.index": "weights of TensorFlow 1",
+}
+"""Ends of file names by which a folder's weights are named that cannot be read."""
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -108,7 +118,18 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
             return read_weights(folder / name)
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder / f"{name}.index.json")
-    raise CheckpointMismatch(f"{folder} holds none of {', '.join(WEIGHT_FILES)}; give the folder that has the weights")
+    raise CheckpointMismatch(f"{folder} holds none of {', '.join(WEIGHT_FILES)}{_instead(folder)}")
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without weights under a known name has, and what to do."""
+    names = sorted(str(path.relative_to(folder)) for path in [*folder.glob("*"), *folder.glob("*/*")] if path.is_file())
+    for suffix, kind in _OTHER_KINDS.items():
+        if found := next((name for name in names if name.endswith(suffix)), None):
+            return f", but {kind} ({found}), which is not read here; give the model as published in safetensors"
+    if found := next((name for name in names if "/" not in name and Path(name).suffix in _READABLE), None):
+        return f", but {found}; give the path of that file, if these are the weights"
+    return "; give the folder that has the weights"
 
 
 def _shards(index: Path) -> dict[str, str]:

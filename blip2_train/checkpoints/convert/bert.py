@@ -88,7 +88,7 @@ def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
     state = {_rename(key): tensor for key, tensor in read_weights(place).items()}
     state = _under_first_names(state)
     _refuse_contradictions(config, known, what)
-    _refuse_other_words(config, state.get(_WORDS), known.get("vocab_size"), what)
+    _refuse_other_words(config, state, known.get("vocab_size"), what)
     heads = tuple(key for key in state if not key.startswith(_BODY))
     notes = [] if "num_heads" in known else [_unchecked(config)]
     reads_text = any(name.startswith("embeddings.") for name, _ in model.named_parameters())
@@ -160,8 +160,11 @@ def _same(ours: Any, theirs: Any) -> bool:
     return math.isclose(ours, theirs, rel_tol=1e-6) if isinstance(theirs, float) else bool(ours == theirs)
 
 
-def _refuse_other_words(config: QFormerConfig, words: Tensor | None, tokens: int | None, what: str) -> None:
+def _refuse_other_words(config: QFormerConfig, state: State, tokens: int | None, what: str) -> None:
     """Refuse another vocabulary; more rows than words are allowed where the checkpoint's tokenizer has as few."""
+    words = state.get(_WORDS)
+    if "query_tokens" in state:
+        raise CheckpointMismatch(f"{what} have query tokens: they are a BLIP-2's, which is continued with init_from")
     if words is None:
         raise CheckpointMismatch(f"{what} hold no word embeddings ({_WORDS}): the file is no BERT's")
     rows, expected = words.shape[0], config.vocab_size - 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import BertConfig
 
+from blip2_train.checkpoints.export import MANIFEST
 from blip2_train.checkpoints.files import WEIGHT_FILES
 from blip2_train.data.tokenizers import TOKENIZER_FILES, has_tokenizer, load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
@@ -50,6 +51,8 @@ def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, An
             raise CheckpointMismatch(f"BERT weights: {error}, or say weights: random") from error
     if not path.exists():
         raise CheckpointMismatch(f"there is no weight file {path}; check the path, or say weights: random")
+    if (path / MANIFEST).is_file():
+        raise CheckpointMismatch(f"{weights} is an export of a run, no BERT; start from it with init_from={weights}")
     folder = path if path.is_dir() else path.parent if path.name in WEIGHT_FILES else None
     if folder is None:
         return {} if tokenizer is None else {"vocab_size": len(load_qformer_tokenizer(tokenizer))}
@@ -65,6 +68,19 @@ def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, An
         )
     words = tokens if tokens is not None else None if rows is None else rows + 1
     return found if words is None else {**found, "vocab_size": words}
+
+
+def bert_tokenizer(weights: str) -> str | None:
+    """Folder or hub id of the tokenizer that belongs to BERT weights; None if none lies beside them.
+
+    Args:
+        weights: As for `read_bert_config`.
+    """
+    path = local_bert(weights)
+    if path is None:
+        return weights
+    folder = path.parent if path.is_file() else path
+    return str(folder) if has_tokenizer(folder) and (path.is_dir() or path.name in WEIGHT_FILES) else None
 
 
 def local_bert(weights: str) -> Path | None:

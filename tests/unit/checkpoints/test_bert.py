@@ -211,6 +211,12 @@ def test_a_file_that_is_no_bert_is_called_so(tmp_path: Path) -> None:
         load_bert(image_text_model(), str(tmp_path / "x.safetensors"))
 
 
+def test_a_blip_2_is_called_so(tmp_path: Path) -> None:
+    save_file(image_text_model().state_dict(), tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"query tokens: they are a BLIP-2's, .* init_from"):
+        load_bert(image_text_model(), str(tmp_path / "x.safetensors"))
+
+
 def test_without_a_text_half_there_is_nothing_to_say_of_tokens(tmp_path: Path) -> None:
     saved(tmp_path)
     report = load_bert(generative_model(), str(tmp_path))

@@ -11,7 +11,7 @@ from transformers.models.distilbert import DistilBertConfig
 
 import blip2_train
 from blip2_train.checkpoints.convert import bert_config
-from blip2_train.checkpoints.convert.bert_config import read_bert_config
+from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 
@@ -54,6 +54,22 @@ def test_the_vocabulary_is_the_tokenizer_s_where_embeddings_have_more_rows(tmp_p
     assert read_bert_config(padded, other)["vocab_size"] == 8
     with pytest.raises(CheckpointMismatch, match=rf"has {tokens - 1} tokens, BERT weights .* know only 30 "):
         read_bert_config(folder(tmp_path / "short", vocab_size=30))
+
+
+def test_the_tokenizer_lies_beside_the_weights(tmp_path: Path) -> None:
+    place = folder(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "other.pt").write_bytes(b"")
+    assert bert_tokenizer(place) == bert_tokenizer(str(tmp_path / "model.safetensors")) == place
+    assert bert_tokenizer(str(tmp_path / "other.pt")) is None and bert_tokenizer("owner/bert") == "owner/bert"
+    (tmp_path / "vocab.txt").unlink()
+    assert bert_tokenizer(place) is None
+
+
+def test_an_export_is_no_bert(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointMismatch, match=r"is an export of a run, no BERT; start from it with init_from="):
+        read_bert_config(str(tmp_path))
 
 
 def test_configurations_without_model_type_are_bert_s(tmp_path: Path) -> None:

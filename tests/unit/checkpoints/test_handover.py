@@ -134,6 +134,24 @@ def test_a_missing_or_damaged_weight_file_is_named(tmp_path) -> None:  # type: i
         read_weights(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("onnx/model.onnx", r"but an ONNX graph \(onnx/model\.onnx\), which is not read here"),
+        ("model-q4_0.gguf", "but a GGUF file"),
+        ("tf_model.h5", "but weights of TensorFlow"),
+        ("adapter_model.safetensors", "but weights of a peft adapter"),
+        ("bert.pt", r"but bert\.pt; give the path of that file"),
+        ("config.json", "give the folder that has the weights"),
+    ],
+)
+def test_a_folder_with_weights_of_another_kind_says_which(tmp_path, name: str, words: str) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointMismatch, match=f"holds none of model.safetensors, .*{words}"):
+        read_weights(tmp_path)
+
+
 def test_a_tower_file_with_later_blocks_and_another_size_loads(tmp_path) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(1)
     whole = create_timm_tower(vision_config())
