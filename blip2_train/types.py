@@ -1,6 +1,6 @@
 """The records and protocols that the layers exchange.
 
-Shape letters: B batch per process, T text tokens, Q queries, P patches with the class token, Dv tower width, D hidden
+Shape letters: B batch per process, T text tokens, Q queries, P patches with prefix tokens, Dv tower width, D hidden
 size, E feature size, V vocabulary, H attention heads.
 """
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
+from blip2_train.checkpoints.convert.tower_names import BEYOND_THE_FEATURES, in_timms_names
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
@@ -16,16 +18,19 @@ from blip2_train.models.configs import VisionConfig
 from blip2_train.models.timm_alone import timm
 from blip2_train.models.vision_tower import VisionTower
 
-_BEYOND_THE_FEATURES = ("norm.*", "fc_norm.*", "head.*", "head_dist.*", "head_drop.*", "attn_pool.*")
+_NOT_READ = tuple(f"{part}*" for part in BEYOND_THE_FEATURES)
 
 
 def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
-    """Load a tower's weights; blocks and norms after the features are left unused, positions are resized.
+    """Load a tower's weights, of timm's tag or from a file; blocks and norms after the features are left unused.
+
+    A file may have timm's names or those of its publisher; positions are resized.
 
     Raises:
         ConfigError: if `weights: timm` is asked for without a tag.
         CheckpointMismatch: if weights cannot be had or do not fit.
     """
+    notes: tuple[str, ...] = ()
     if config.weights == "timm":
         if "." not in config.name:
             raise ConfigError(
@@ -34,7 +39,9 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
             )
         state = _from_timm(config)
     else:
-        state = read_weights(config.weights)
+        held = read_weights(config.weights)
+        state = in_timms_names(held, tower, config)
+        notes = () if state is held else ("the names are another project's, converted by timm",)
     kept = tower.num_blocks
     later = {
         key
@@ -43,11 +50,9 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     }
     used: dict[str, Tensor] = {key: tensor for key, tensor in state.items() if key not in later}
     used = fit_positions(used, tower, "")
-    rule = HandoverRule(what=f"vision weights {config.weights} of {config.name}", may_ignore=_BEYOND_THE_FEATURES)
+    rule = HandoverRule(what=f"vision weights {config.weights} of {config.name}", may_ignore=_NOT_READ)
     report = load_by_rule(tower.tower, used, rule)
-    return LoadReport(
-        what=report.what, loaded=report.loaded, fresh=report.fresh, ignored=(*report.ignored, *sorted(later))
-    )
+    return replace(report, ignored=(*report.ignored, *sorted(later)), notes=notes)
 
 
 def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:

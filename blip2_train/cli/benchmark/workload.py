@@ -1,6 +1,6 @@
 """Batches to measure on, and a model whose vision tower may be left out.
 
-Shape letters: B batch, P patches with the class token, Dv tower width.
+Shape letters: B batch, P patches with prefix tokens, Dv tower width.
 """
 
 from __future__ import annotations

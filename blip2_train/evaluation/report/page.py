@@ -164,7 +164,8 @@ def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Marku
     if attention:
         notes.append(
             "Attention: dark = the queries do not look there, glowing = there they look most. Each map is scaled by "
-            "its own maximum: ≤ 3× says that this is three times an even look. The class token is left out."
+            "its own maximum: ≤ 3× says that this is three times an even look. What they give to prefix tokens (class "
+            "token, registers) is left out."
         )
     domains = dict.fromkeys(choice.example.domain for _, picks in shown for choice in picks if choice.example.domain)
     flat = [(task, choice) for task, picks in shown for choice in picks]
