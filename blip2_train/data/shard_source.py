@@ -17,7 +17,7 @@ from blip2_train.data.sample_files import captions_of, details_of, image_id_of, 
 from blip2_train.data.shard_index import index_folder, index_shards, open_rows
 from blip2_train.data.shard_notes import read_notes
 from blip2_train.data.shard_reader import ShardReader
-from blip2_train.data.shards import Shard, list_shards
+from blip2_train.data.shards import MORE_PICTURES, PICTURES, Shard, list_shards
 from blip2_train.data.source import Place, Record
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.data.storage_options import StorageOptions
@@ -72,9 +72,10 @@ class ShardSource:
         self._rows: dict[int, NDArray[np.void]] = {}
         if len(self) == 0:
             reasons = "; ".join(f"{s.source}: {s.reason} {s.key}".strip() for s in self.rejected[:3]) or "no members"
+            members = f"; {self.rejected[0].detail}" if self.rejected else ""
             raise ShardError(
-                f"no usable sample in {path} ({reasons}): a sample is a picture (.jpg .jpeg .png .webp) with a .txt or "
-                ".json of the same name"
+                f"no usable sample in {path} ({reasons}{members}): a sample is a picture (.{' .'.join(PICTURES)} or "
+                f".{' .'.join(MORE_PICTURES)}) with a .txt or .json of the same name"
             )
         if caption_key is not None:
             self._refuse_unknown_key(caption_key)

@@ -77,6 +77,13 @@ def _expand_local(item: str) -> list[Path]:
         if not shards:
             deeper = next(path.rglob("*.tar"), None)
             advice = f"shards lie deeper, for instance {deeper}: use the glob '{path}/**/*.tar'" if deeper else _HINT
+            if deeper is None and any(
+                file.suffix[1:].lower() in (*PICTURES, *MORE_PICTURES) for file in path.iterdir()
+            ):
+                advice = (
+                    "it holds pictures, which need captions: a file that lists both (data=captions, images=<the "
+                    "folder>), or a .txt beside each, of which make_shards.py makes shards"
+                )
             raise ShardError(f"folder {path} holds no .tar file; {advice}")
         return shards
     if glob.has_magic(item):

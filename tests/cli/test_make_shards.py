@@ -319,11 +319,10 @@ def test_names_that_are_no_utf8_are_excluded_by_name(place: Path) -> None:
     for number, stem in enumerate((b"caf\xe9", b"other")):
         (folder / os.fsdecode(stem + b".jpg")).write_bytes((place / "pictures" / f"p{number:02d}.jpg").read_bytes())
         (folder / os.fsdecode(stem + b".txt")).write_text("a cat")
-    (place / "list.json").write_text(
-        json.dumps([{"image": name, "caption": "a"}, {"image": "other.jpg", "caption": "b"}])
-    )
+    entries = [{"image": name, "caption": "a"}, {"image": "other.jpg", "caption": "b"}]
+    (place / "list.json").write_text(json.dumps(entries))
     (place / "names.txt").write_bytes(b"caf\xe9.jpg\n")
-    (place / "no.json").write_text(json.dumps(rows[:1]))
+    (place / "no.json").write_text(json.dumps(entries[:1]))
     for number, (source, where) in enumerate(((folder, []), (place / "list.json", [f"images={folder}"]))):
         for listed in ("names.txt", "no.json"):
             made = make(place, source, *where, f"exclude={place / listed}", output=f"{number}{listed}")

@@ -213,6 +213,12 @@ def test_the_key_of_the_caption_can_be_chosen(tmp_path: Path) -> None:
     assert open_source(SourceConfig(path=str(tmp_path), caption_column="blip")).read(1).captions == ("two",)
 
 
+def test_members_of_other_endings_are_named(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("a.jpg", picture()), ("a.caption", "a cat")])
+    with pytest.raises(ShardError, match=r"missing text a; members: a.jpg, a.caption\): a sample is .* with a .txt or"):
+        ShardSource(str(tmp_path), "s", tmp_path / "index")
+
+
 def test_ranges_in_braces_are_expanded(tmp_path: Path) -> None:
     write_shards(tmp_path / "a", [1] * 12)
     write_shards(tmp_path / "{0..9}", [1])
@@ -261,6 +267,7 @@ def test_lists_globs_and_folders(tmp_path: Path) -> None:
     [
         ("missing", "there is no file or folder .*missing"),
         ("empty", "holds no .tar file; give data.source"),
+        ("images", "holds no .tar file; it holds pictures, which need captions"),
         ("", "shards lie deeper"),
         ("a/*.tgz", "no file matches"),
         ("a/{00000..00003}.tar", "there is no file or folder .*00001.tar"),
@@ -270,8 +277,9 @@ def test_lists_globs_and_folders(tmp_path: Path) -> None:
 )
 def test_nothing_to_read_is_one_clear_line(tmp_path: Path, path: str, message: str) -> None:
     write_shards(tmp_path / "a", [1])
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "packed").mkdir()
+    for name in ("empty", "images", "packed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "images" / "a.tif").write_bytes(b"x")
     (tmp_path / "packed" / "0.tar.gz").write_bytes(b"x")
     with pytest.raises(ShardError, match=message) as caught:
         list_shards(str(tmp_path / path))
