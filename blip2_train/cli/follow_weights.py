@@ -23,6 +23,7 @@ from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.sources import SourceDescription, describe_source, same_place
 from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.tower_normalisation import brought_by_weights
+from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.language_model import language_model_architecture
@@ -279,6 +280,8 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
 def _follow_bert(settings: _Settings) -> None:
     """Take the Q-Former's sizes from the BERT it starts from; of the hub only if the command line named it."""
     weights = settings.get("model.qformer.weights")
+    if weights == RANDOM and settings.is_given("tokenizer"):
+        _follow_vocabulary(settings, str(settings.get("tokenizer")))
     if weights in (None, RANDOM):
         return
     given = settings.is_given("model.qformer.weights")
@@ -295,6 +298,15 @@ def _follow_bert(settings: _Settings) -> None:
         settings.follow(f"model.qformer.{key}", value, f"model.qformer.weights={weights}")
     if given and (place := bert_tokenizer(str(weights))) is not None:
         settings.put("tokenizer", place)
+
+
+def _follow_vocabulary(settings: _Settings, tokenizer: str) -> None:
+    """Fit a Q-Former with random weights to the tokenizer that the command line named."""
+    try:
+        tokens = len(load_qformer_tokenizer(tokenizer))
+    except Blip2TrainError:  # the run says what is wrong with it
+        return
+    settings.follow("model.qformer.vocab_size", tokens, f"tokenizer={tokenizer}")
 
 
 def _follow_kind(settings: _Settings, collator_option: Callable[[str], DictConfig] | None) -> None:

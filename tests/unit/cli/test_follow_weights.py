@@ -12,6 +12,7 @@ from demo_exports import write_exports
 from foreign_models import save_theirs, their_model
 from omegaconf import OmegaConf
 from released_files import RELEASED, released
+from shard_files import write_tokenizer
 from transformers import AutoTokenizer, LlamaConfig
 
 from blip2_train.cli.compose import asset, compose
@@ -170,3 +171,12 @@ def test_a_bert_brings_its_sizes_and_its_tokenizer(tmp_path: Path) -> None:
     assert value(config, "model.qformer.num_queries") == 32
     with pytest.raises(ConfigError, match=r"model\.qformer\.num_heads=8 contradicts .* which has 4"):
         compose([*settings, "model.qformer.num_heads=8"])
+
+
+def test_a_vocabulary_of_any_language_brings_its_size(tmp_path: Path) -> None:
+    """Also for random weights, which have none."""
+    tokenizer = write_tokenizer(tmp_path, ["猫", "在", "上", "屋", "##顶"])
+    config = compose([*DEMO_1, "model.qformer.weights=random", f"tokenizer={tokenizer}"])
+    assert value(config, "model.qformer.vocab_size") == 11 and value(config, "collator.tokenizer") == tokenizer
+    with pytest.raises(ConfigError, match=r"model\.qformer\.vocab_size=12 contradicts tokenizer=.*, which has 11"):
+        compose([*DEMO_1, "model.qformer.weights=random", f"tokenizer={tokenizer}", "model.qformer.vocab_size=12"])
