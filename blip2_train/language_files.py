@@ -41,7 +41,7 @@ def locate_language_model(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_file() and folder.suffix != ".gguf":
         raise CheckpointMismatch(f"language model {name} is a file; give the folder that it lies in")
-    _refuse_other_kinds(name, _files(name))
+    _refuse_other_kinds(name, files_of(name))
     return str(folder) if folder.exists() else name
 
 
@@ -59,6 +59,18 @@ def stated_tokens(name: str) -> StatedTokens:
             listed = stated if isinstance(stated, list) else [stated]
             known += [item for item in listed if isinstance(item, int) and item >= 0 and item not in known]
     return StatedTokens(*(tuple(known) for known in found.values()))
+
+
+def files_of(name: str) -> tuple[str, ...]:
+    """Names of a language model's files, as `onnx/model.onnx`; empty if they cannot be known.
+
+    Args:
+        name: Folder or hub id.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return (path.name,)
+    return _below([path]) if path.is_dir() else _files_on_hub(name)
 
 
 def _refuse_other_kinds(name: str, files: tuple[str, ...]) -> None:
@@ -98,13 +110,6 @@ def _files_on_hub(name: str) -> tuple[str, ...]:
     except ValueError:  # no hub id
         return ()
     return _below(Path(file).parent for file in cached if isinstance(file, str))
-
-
-def _files(name: str) -> tuple[str, ...]:
-    path = Path(name).expanduser()
-    if path.is_file():
-        return (path.name,)
-    return _below([path]) if path.is_dir() else _files_on_hub(name)
 
 
 def _below(folders: Iterable[Path]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.language_files import GENERATION_CONFIG, locate_language_model, stated_tokens
+from blip2_train.language_files import GENERATION_CONFIG, files_of, locate_language_model, stated_tokens
 from blip2_train.questions import TextTokens
 
+_PIECES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+"""What older tokenizers of T5, Llama and others keep instead of `tokenizer.json`."""
 _TYPED = {r"\n": "\n", r"\t": "\t"}
 """What a shell hands on of a line end that was typed in quotes."""
 QUESTIONS = "questions"
@@ -227,6 +230,13 @@ def _locate(name: str) -> str:
 
 
 def _load(place: str, name: str) -> Any:
+    files = files_of(place)
+    pieces = next((file for file in _PIECES if file in files), None)
+    if pieces and not {"tokenizer.json", "vocab.json"} & set(files) and find_spec("sentencepiece") is None:
+        raise CheckpointMismatch(
+            f"the tokenizer of language model {name} is a SentencePiece file ({pieces}), which a package reads that is "
+            "not installed: pip install sentencepiece"
+        )
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its readers raise

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_tokenizers import FAMILIES, write_language_model
+from published_tokenizers import FAMILIES, SENTENCES, write_language_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from blip2_train.data import language_tokenizer
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 
@@ -206,3 +207,39 @@ def test_an_end_that_only_the_configuration_states(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [6, 1], "pad_token_id": 99}))
     found = tokenizer_in(Path(name))
     assert found.end_ids == [6, 1] and found.pad_id == 6  # 99 is no token of the seven
+
+
+def test_a_sentencepiece_file_alone_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spiece.model").write_bytes(b"")
+    monkeypatch.setattr(language_tokenizer, "find_spec", lambda name: None)
+    with pytest.raises(
+        CheckpointMismatch, match=r"\(spiece.model\), which a package reads .*: pip install sentencepiece"
+    ):
+        tokenizer_in(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointMismatch, match="cannot be loaded"):  # by what it does hold
+        tokenizer_in(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama_2"])
+def test_a_sentencepiece_file_alone_is_read_with_the_package(family: str, published: Path, tmp_path: Path) -> None:
+    """As T5 1.1 and the first Llamas lie on the hub."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((published / family / file).read_bytes())
+    kinds = {
+        "t5": {"model_type": "unigram", "vocab_size": 60, "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+        "llama_2": {"model_type": "bpe", "vocab_size": 340, "byte_fallback": True},
+    }
+    file = tmp_path / {"t5": "spiece.model", "llama_2": "tokenizer.model"}[family]
+    with file.open("wb") as writer:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(SENTENCES), model_writer=writer, hard_vocab_limit=False, **kinds[family]
+        )
+    about = FAMILIES[family]
+    found = tokenizer_in(tmp_path, about.encoder_decoder)
+    named = found.tokenizer.convert_ids_to_tokens
+    assert (tuple(named(found.start_ids)), named(found.end_ids), named(found.pad_id)) == (
+        about.start, [about.end], about.pad
+    )  # fmt: skip
+    assert found.tokenizer.decode(found.words("a cat")) == "a cat"
