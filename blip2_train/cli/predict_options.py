@@ -16,6 +16,7 @@ write their features. Results are lines of JSON, written as they come. A picture
 EXAMPLES = """\
 examples:
   python scripts/predict.py caption --model outputs/demo_stage2_opt/<run> pictures/ --output captions.jsonl
+  python scripts/predict.py caption --model outputs/demo_stage1/<run> --sample pictures/   # by the Q-Former alone
   python scripts/predict.py answer  --model Salesforce/blip2-opt-2.7b --dtype bfloat16 --question "what is this?" a.jpg
   python scripts/predict.py chat    --model outputs/demo_stage2_opt/<run> a.jpg
   python scripts/predict.py match   --model outputs/demo_stage1/<run> --text "a cat" --text "a dog" pictures/

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.checkpoints.convert.huggingface import RETRIEVAL
+from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
 from blip2_train.cli.run_folder import find_source
 from blip2_train.data.processor import Processor
 from blip2_train.errors import ConfigError
@@ -38,7 +39,7 @@ def load_pretrained(
         tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
 
     Returns:
-        The model, and the processor it uses.
+        The model, and the processor it uses. Both kinds of model describe images, see `Blip2`.
 
     Raises:
         CheckpointMismatch: if the source is not known or damaged, or its parts do not fit.
@@ -64,9 +65,14 @@ def load_pretrained(
         kind = network.language_model.config.model_type
         if "t5" in kind:
             raise ConfigError(f"dtype float16: language model {kind} overflows in it; choose bfloat16 or float32")
+    name = f"{source} [{found.source}]"
+    return Blip2(network.to(place), found.processor, name, _has_prediction_head(found)), found.processor
+
+
+def _has_prediction_head(found: Pretrained) -> bool:
+    """Whether the head that describes was trained: a conversion from transformers' retrieval model has drawn one."""
     drawn = any(name.startswith("lm_head.dense.") for report in found.reports for name in report.fresh)
-    model = Blip2(network.to(place), found.processor, f"{source} [{found.source}]", has_prediction_head=not drawn)
-    return model, found.processor
+    return not drawn and not found.manifest.recipe.startswith(f"converted from Hugging Face {RETRIEVAL} ")
 
 
 def find_device(name: str | None) -> torch.device:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from foreign_models import DEMO, our_model
-from transformers import AutoTokenizer, Blip2Config, Blip2Processor
+from published_tokenizers import FAMILIES, write_language_model
+from transformers import AutoTokenizer, Blip2Config, Blip2Processor, BlipImageProcessor
 
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.convert.transformers4 import make_readable
 
 SIZES: dict[str, Any] = {
     "vocab_size": 1600, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -134,3 +136,23 @@ def test_what_only_transformers_5_computes_is_said(
     assert "transformers 4" not in (plain / "README.md").read_text(encoding="utf-8")
     for told in ((folder / "README.md").read_text(encoding="utf-8"), caplog.text):
         assert "transformers 4" in told and model_type in told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokenizers_in_the_arrangement_of_published_ones(family: str, tmp_path: Path) -> None:
+    """Written in the form that both versions read, and read by this one as the tokenizer they were."""
+    own = AutoTokenizer.from_pretrained(write_language_model(family, tmp_path / "from"))
+    own.pad_token = own.pad_token or own.eos_token
+    folder = tmp_path / "to"
+    Blip2Processor(BlipImageProcessor(), own, num_query_tokens=4).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"text_config": {"_name_or_path": str(tmp_path)}}))
+    make_readable(folder, own, untied_head=False)
+    tokens = content(folder / "tokenizer_config.json")
+    assert tokens["tokenizer_class"] in KNOWN_TO_BOTH and "extra_special_tokens" not in tokens
+    assert all(isinstance(token, str) for token in tokens.get("additional_special_tokens", []))
+    assert content(folder / "config.json")["text_config"]["_name_or_path"] == tmp_path.name
+    again = Blip2Processor.from_pretrained(folder).tokenizer
+    for text in ("a photo of", "two birds, in a red tree\n", f"a cat{own.eos_token}"):
+        assert again(text).input_ids == own(text).input_ids
+        assert again.decode(own(text).input_ids) == own.decode(own(text).input_ids)
+    assert again.special_tokens_map == own.special_tokens_map

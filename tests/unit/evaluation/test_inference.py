@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.data.processor import Processor
 from blip2_train.data.tokenizers import load_qformer_tokenizer
@@ -262,8 +263,10 @@ def test_a_drawn_prediction_head_does_not_describe(tmp_path: Path) -> None:
     source = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")
     model, _ = load_pretrained(source)
     assert model.match(pictures(), TEXTS).itm.shape == (4, 3)
-    with pytest.raises(ConfigError, match="has no prediction head for its Q-Former, so it cannot describe"):
-        model.caption(pictures())
+    convert([str(source), "--to", str(tmp_path / "converted")])
+    for found in (model, load_pretrained(tmp_path / "converted")[0]):
+        with pytest.raises(ConfigError, match="has no prediction head for its Q-Former, so it cannot describe"):
+            found.caption(pictures())
     own = write_huggingface(tmp_path / "own", *our_model("retrieval"))  # which lies beside the weights
     assert len(load_pretrained(own)[0].caption(pictures())) == 4
 
