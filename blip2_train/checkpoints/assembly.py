@@ -17,7 +17,7 @@ from blip2_train.checkpoints.convert.huggingface_config import plain_architectur
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.checkpoints.frozen_parts import fill_language_model, load_language_model, load_tower
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule, why_names_differ
 from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.data.processor import Processor
 from blip2_train.errors import CheckpointMismatch
@@ -105,8 +105,8 @@ def _account_for(found: FoundWeights, state: State, wanted: Mapping[str, Tensor]
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise CheckpointMismatch(
-                f"{found.what} {verb} {found.their_name(names[0]) or names[0]}{more}; the file is not complete, or it "
-                "belongs to another model"
+                f"{found.what} {verb} {found.their_name(names[0]) or names[0]}{more}; "
+                f"{why_names_differ(missing, unknown, wanted, state)}"
             )
     for name in wanted:
         if name in state and state[name].shape != wanted[name].shape:

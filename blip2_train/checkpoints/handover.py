@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -100,22 +100,33 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
 def _mismatch(
     what: str, lacking: list[str], unexpected: list[str], targets: Iterable[str], state: Iterable[str]
 ) -> str:
-    """What lacks, what is too much, and what that comes from, as far as names tell."""
     sides = (("lacks", lacking), ("holds unexpected", unexpected))
     found = [f"{verb} {_summary(tuple(names))}" for verb, names in sides if names]
+    return f"{what} {' and '.join(found)}; {why_names_differ(lacking, unexpected, targets, state)}"
+
+
+def why_names_differ(
+    lacking: Sequence[str], unexpected: Sequence[str], targets: Iterable[str], state: Iterable[str]
+) -> str:
+    """Why a file and a model have not the same names, as far as names tell.
+
+    Args:
+        lacking: Names of the model that the file should have.
+        unexpected: Names of the file that the model should have.
+        targets: All names of the model.
+        state: All names of the file.
+    """
     model, file = set(targets), set(state)
     if not model & file:
         first = f" (its first is {min(file)})" if file else ""
-        reason = f"none of its {len(file)} tensors is one of the model's{first}: the file belongs to another model"
-    elif deeper := _depths(model, file, [*lacking, *unexpected]):
-        reason = deeper
-    elif not unexpected:
-        reason = "the file is not complete, or of a model without these parts"
-    elif not lacking:
-        reason = "the model has no such parts: the file is of a larger one, or of another kind"
-    else:
-        reason = "the file is of a model with other parts"
-    return f"{what} {' and '.join(found)}; {reason}"
+        return f"none of its {len(file)} tensors is one of the model's{first}: the file belongs to another model"
+    if deeper := _depths(model, file, [*lacking, *unexpected]):
+        return deeper
+    if not unexpected:
+        return "the file is not complete, or of a model without these parts"
+    if not lacking:
+        return "the model has no such parts: the file is of a larger one, or of another kind"
+    return "the file is of a model with other parts"
 
 
 def _depths(model: set[str], file: set[str], problems: Iterable[str]) -> str:
