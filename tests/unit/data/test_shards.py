@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from shard_files import picture, sample, write_shards, write_tar
@@ -395,3 +396,18 @@ def test_samples_that_name_one_picture_share_its_identity(tmp_path: Path) -> Non
     source = ShardSource(str(tmp_path / "s"), "regions", tmp_path / "index")
     ids = [source.read(number).image_id for number in range(4)]
     assert ids[0] == ids[1] and len(set(ids)) == 3
+
+
+def test_ranges_on_remote_storage_are_expanded_too(tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for number in range(12):
+        data = write_tar(tmp_path / "one.tar", sample(str(number))).read_bytes()
+        system.pipe_file(f"/braces/{number:02d}.tar", data)
+    try:
+        shards = list_shards("memory://braces/{08..11}.tar")
+        assert [shard.name for shard in shards] == ["08.tar", "09.tar", "10.tar", "11.tar"]
+        assert len(ShardSource("memory://braces/{00..03}.tar", "s", tmp_path / "index")) == 4
+        with pytest.raises(ShardError, match=r"there is no file or folder memory://braces/12.tar"):
+            list_shards("memory://braces/{11..12}.tar")
+    finally:
+        system.rm("/braces", recursive=True)
