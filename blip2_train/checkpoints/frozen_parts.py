@@ -15,6 +15,7 @@ from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_r
 from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.checkpoints.sources import find_weights, is_source
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.from_transformers import load_model
 from blip2_train.language_files import locate_language_model
 from blip2_train.models.configs import DTYPES, VisionConfig
 from blip2_train.models.freezing import FROZEN_PARTS
@@ -72,7 +73,8 @@ def fill_language_model(model: GenerativeModel, state: Mapping[str, Tensor]) -> 
     Weights of a mapped file stay on disk until they are used.
     """
     config = model.language_config
-    loaded = type(model.language_model).from_pretrained(
+    loaded = load_model(
+        type(model.language_model),
         None,
         config=language_model_architecture(config),
         state_dict=dict(state),
@@ -127,15 +129,17 @@ def _from_transformers(model: GenerativeModel) -> Any:
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
     place = locate_language_model(config.name)
     try:
-        both: Any = family.from_pretrained(
+        both: Any = load_model(
+            family,
             place,
             config=architecture,
-            trust_remote_code=False,
             dtype=DTYPES[config.dtype],
             output_loading_info=True,
             **loading_options(config.quantization),
         )
         loaded, found = both
+    except CheckpointMismatch:
+        raise
     except Exception as error:  # transformers raises whatever its readers raise
         raise CheckpointMismatch(
             f"language model {config.name!r} could not be loaded ({type(error).__name__}: "

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.from_transformers import load_tokenizer
 from blip2_train.language_files import GENERATION_CONFIG, files_of, locate_language_model, stated_tokens
 from blip2_train.questions import TextTokens
 
@@ -238,7 +239,9 @@ def _load(place: str, name: str) -> Any:
             "not installed: pip install sentencepiece"
         )
     try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        return load_tokenizer(AutoTokenizer, place)
+    except CheckpointMismatch:
+        raise
     except Exception as error:  # transformers raises whatever its readers raise
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise CheckpointMismatch(

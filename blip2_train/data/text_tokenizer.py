@@ -10,6 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from blip2_train.data.tokenizers import TOKENIZER_CONFIG, load_qformer_tokenizer, normalisation
+from blip2_train.from_transformers import load_tokenizer
 
 IMAGE_TOKEN = "<image>"
 """Placeholder of transformers' processor."""
@@ -23,7 +24,7 @@ def load_text_tokenizer(folder_or_id: str) -> Any:
     """
     folder = Path(folder_or_id)
     try:
-        reader: Any = AutoTokenizer.from_pretrained(folder_or_id, trust_remote_code=False) if folder.is_dir() else None
+        reader: Any = load_tokenizer(AutoTokenizer, folder_or_id) if folder.is_dir() else None
         vocabulary = reader.get_vocab() if reader is not None else {}
     except Exception:  # a folder with nothing but vocab.txt, or with no tokenizer at all
         vocabulary = {}

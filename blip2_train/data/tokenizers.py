@@ -10,6 +10,7 @@ from typing import Any
 from transformers import BertTokenizer
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.from_transformers import load_tokenizer
 from blip2_train.hub import fetch_files
 
 DECODER_START = "[DEC]"
@@ -62,7 +63,9 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
         )
     options = {"truncation_side": "right", "padding_side": "right", **normalisation(folder)}
     try:
-        tokenizer = BertTokenizer.from_pretrained(str(folder), trust_remote_code=False, **options)
+        tokenizer = load_tokenizer(BertTokenizer, str(folder), **options)
+    except CheckpointMismatch:
+        raise
     except Exception as error:  # transformers raises whatever its readers raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointMismatch(f"tokenizer {folder_or_id} cannot be loaded: {reason}") from None

@@ -17,6 +17,7 @@ from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.caption_sampling import by_picture, draws
 from blip2_train.evaluation.prompts import caption_start
 from blip2_train.evaluation.word_pieces import decode_word_pieces
+from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.configs import DTYPES, GenerationOptions
 from blip2_train.models.drawing import GivenDraws
 
@@ -46,11 +47,14 @@ class BlipCaptioner:
             raise ConfigError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         remedy = "give blip:<folder or hub id of a captioning BLIP>, as Salesforce/blip-image-captioning-large"
         try:
-            load: Any = BlipForConditionalGeneration.from_pretrained
-            model, found = load(
-                folder, local_files_only=True, output_loading_info=True, dtype=DTYPES[dtype or "float32"]
+            model, found = load_model(
+                BlipForConditionalGeneration,
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=DTYPES[dtype or "float32"],
             )
-            processor: Any = BlipProcessor.from_pretrained(folder, local_files_only=True)
+            processor: Any = load_processor(BlipProcessor, folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise CheckpointMismatch(f"captioner {folder} is no captioning BLIP ({reason}…); {remedy}") from None
@@ -102,6 +106,7 @@ class BlipCaptioner:
             encoder_hidden_states=seen,
             encoder_attention_mask=seen.new_ones(seen.shape[:2], dtype=torch.long),
             logits_processor=LogitsProcessorList([GivenDraws(given, options.top_p, options.temperature)]),
+            trust_remote_code=False,
         )
         return by_picture([self._decoded(row) for row in said[:, len(self._start) :].tolist()], count)
 

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.pair_scoring import divided, middle, picture_of_each
+from blip2_train.from_transformers import nobody_is_asked
+from blip2_train.records import JsonObject, read_record
 
 _FORMS = "give open_clip:<model>/<tag>, as ViT-L-14/openai, open_clip:<model>/<file of weights> or open_clip:<folder>"
+_CONFIG = "open_clip_config.json"
 _MISFIT = "QuickGELU mismatch"
 
 
@@ -48,11 +51,13 @@ class OpenClipScorer:
         model, weights = _split(name, open_clip)
         known: Any = open_clip.get_pretrained_cfg(model, weights) if weights else None
         try:
-            with _quiet():
+            with _quiet(), nobody_is_asked(f"scorer open_clip:{name}"):
                 self._model, self._prepare = open_clip.create_model_from_pretrained(
                     model, weights, device=device, force_quick_gelu=bool((known or {}).get("quick_gelu"))
                 )
                 self._tokenize = open_clip.get_tokenizer(model)
+        except CheckpointMismatch:
+            raise
         except Exception as error:  # the package raises whatever its readers and its transport raise
             reason = " ".join(str(error).split())[:200]
             raise CheckpointMismatch(f"scorer open_clip:{name} cannot be used: {reason}") from None
@@ -80,7 +85,8 @@ def _split(name: str, package: Any) -> tuple[str, str | None]:
         CheckpointMismatch: if there is no such model or no such weights.
     """
     folder = Path(name).expanduser()
-    if (folder / "open_clip_config.json").is_file():
+    if (file := folder / _CONFIG).is_file():
+        _refuse_foreign_code(file)
         return f"local-dir:{folder}", None
     model, _, weights = name.partition("/")
     if model not in package.list_models():
@@ -94,6 +100,26 @@ def _split(name: str, package: Any) -> tuple[str, str | None]:
             f"{', '.join(tags) or 'none'}"
         )
     return model, weights
+
+
+def _refuse_foreign_code(file: Path) -> None:
+    """Refuse a configuration that hands `trust_remote_code` on to the tokenizer or the model that it names.
+
+    Raises:
+        CheckpointMismatch: if it does, or cannot be read.
+    """
+    left: list[Any] = [read_record(file, JsonObject, "download it again")]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            if "trust_remote_code" in found:
+                raise CheckpointMismatch(
+                    f"{file} asks for trust_remote_code, and foreign code is never run; take it out, or give other "
+                    "weights"
+                )
+            left += found.values()
+        elif isinstance(found, list):
+            left += found
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.writing import batches
+from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.image_text import ImageTextModel
 
 _LONGEST = 8
@@ -99,9 +100,8 @@ class ClipScorer:
 
         remedy = "give clip:<folder or hub id of transformers' CLIPModel>, as openai/clip-vit-large-patch14"
         try:
-            load: Any = CLIPModel.from_pretrained
-            model, found = load(folder, local_files_only=True, output_loading_info=True)
-            self._processor: Any = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+            model, found = load_model(CLIPModel, folder, local_files_only=True, output_loading_info=True)
+            self._processor: Any = load_processor(CLIPProcessor, folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise CheckpointMismatch(f"scorer {folder} is no CLIP model ({str(error)[:120]}…); {remedy}") from None
         if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):

@@ -197,6 +197,7 @@ class GenerativeModel(ImageQueryModel):
                     generation_config=settings,
                     **begun,
                     logits_processor=LogitsProcessorList(processors),
+                    trust_remote_code=False,
                 )
         finally:
             model.generation_config = own

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 
 from blip2_train.errors import ConfigError
+from blip2_train.from_transformers import empty_model, load_config, make_config
 from blip2_train.language_files import locate_language_model
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
@@ -39,10 +40,9 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
     """
     try:
         if config.architecture is not None:
-            values = dict(config.architecture)
-            architecture = AutoConfig.for_model(values.pop("model_type"), **values)
+            architecture: PretrainedConfig = make_config(config.architecture)
         else:
-            architecture = AutoConfig.from_pretrained(locate_language_model(config.name), trust_remote_code=False)
+            architecture = load_config(AutoConfig, locate_language_model(config.name))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"language model {config.name!r} has no configuration that transformers can read "
@@ -87,7 +87,7 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta" if config.weights != "random" else torch.get_default_device()):
-            model: PreTrainedModel = family.from_config(architecture, dtype=DTYPES[config.dtype])
+            model: PreTrainedModel = empty_model(family, architecture, dtype=DTYPES[config.dtype])
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"language model {config.name!r} cannot be built: {' '.join(str(error).split())[:150]}"

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, Blip2Config, PretrainedConfig
 
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.from_transformers import load_config, load_tokenizer
 from blip2_train.models.configs import ACTIVATIONS
 
 MAX_TEXT_LENGTH = 32
@@ -51,7 +52,9 @@ def read_config(folder: Path) -> Any:
         CheckpointMismatch: if transformers cannot read it.
     """
     try:
-        return Blip2Config.from_pretrained(str(folder))
+        return load_config(Blip2Config, str(folder))
+    except CheckpointMismatch:
+        raise
     except Exception as error:  # transformers raises whatever its readers raise
         reason = " ".join(str(error).split())[:150]
         raise CheckpointMismatch(
@@ -116,7 +119,9 @@ def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
         CheckpointMismatch: if the folder has no tokenizer.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = load_tokenizer(AutoTokenizer, str(folder))
+    except CheckpointMismatch:
+        raise
     except Exception as error:  # transformers raises whatever its readers raise
         reason = " ".join(str(error).split())[:150]
         raise CheckpointMismatch(

@@ -28,6 +28,7 @@ from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, PADDLE_OPT
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
 from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.from_transformers import load_config
 from blip2_train.hub import find_hub
 
 WEIGHTS = "model_state.pdparams"
@@ -142,7 +143,7 @@ def _released_config(state: State, what: str, language_model: str | None) -> Any
         )
     find_hub(language_model)
     try:
-        return Blip2Config(text_config=AutoConfig.from_pretrained(language_model).to_dict())
+        return Blip2Config(text_config=load_config(AutoConfig, language_model).to_dict())
     except (OSError, ValueError) as error:
         raise CheckpointMismatch(f"the configuration of language model {language_model} cannot be read") from error
 

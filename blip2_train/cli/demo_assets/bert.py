@@ -12,6 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 from blip2_train.cli.demo_assets.text_training import Batch, adamw, fit, held_out, save_half
 from blip2_train.cli.demo_assets.texts import sentences
 from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, make_bert_tokenizer
+from blip2_train.from_transformers import load_tokenizer
 
 SEED, BATCH_SIZE, LENGTH = 5, 64, 24
 MASKED_SHARE = 0.15
@@ -48,7 +49,7 @@ def make_bert(assets: Path, *, steps: int = 3000) -> dict[str, Any]:
     """Write `bert/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
     folder = assets / "bert"
     size = make_bert_tokenizer(folder)
-    tokenizer = BertTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(BertTokenizer, folder)
     torch.manual_seed(SEED)
     model = BertForMaskedLM(
         BertConfig(

@@ -33,6 +33,7 @@ from blip2_train.cli.demo_assets.text_training import (
 )
 from blip2_train.cli.demo_assets.texts import batches_by_length, language_model_texts
 from blip2_train.cli.demo_assets.word_pieces import MAX_LENGTH, SENTINELS, make_opt_tokenizer, make_t5_tokenizer
+from blip2_train.from_transformers import load_tokenizer
 
 OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
 ASKED_LENGTH = 128
@@ -154,7 +155,7 @@ def make_opt_instruct(assets: Path, *, steps: int = 4000) -> dict[str, Any]:
 def _new_opt(folder: Path) -> tuple[OPTForCausalLM, PreTrainedTokenizerBase]:
     """An OPT with random weights, and its tokenizer, which is written to the folder."""
     size = make_opt_tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(OPT_SEED)
     config = OPTConfig(
         vocab_size=size,
@@ -178,7 +179,7 @@ def make_t5(assets: Path, *, steps: int = 4800) -> dict[str, Any]:
     """Write `t5/`: tokenizer, configuration and 16-bit weights; returns the figures for the manifest."""
     folder = assets / "t5"
     size = make_t5_tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(AutoTokenizer, folder)
     torch.manual_seed(T5_SEED)
     config = T5Config(
         vocab_size=size,

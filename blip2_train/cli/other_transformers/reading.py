@@ -24,9 +24,9 @@ def read(folder: Path, images: list[Image.Image]) -> dict[str, Any]:
     retrieval = json.loads((folder / "config.json").read_text("utf-8"))["architectures"] == [
         "Blip2ForImageTextRetrieval"
     ]
-    processor: Any = Blip2Processor.from_pretrained(folder)
+    processor: Any = Blip2Processor.from_pretrained(folder, trust_remote_code=False)
     kind: Any = Blip2ForImageTextRetrieval if retrieval else Blip2ForConditionalGeneration
-    model, loading = kind.from_pretrained(folder, output_loading_info=True)
+    model, loading = kind.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
     found = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,16 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         ConfigError, match=r"scorer=open_clip:ViT-L-14/openai needs open_clip.* pip install open_clip_t"
     ):
         OpenClipScorer("ViT-L-14/openai", CPU)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_folder_that_asks_for_foreign_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", SimpleNamespace())
+    asked = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}}}
+    content = "[" * 100_000 if deep else json.dumps(asked)
+    (tmp_path / "open_clip_config.json").write_text(content)
+    expected = "lie too deep inside each other" if deep else "asks for trust_remote_code, and foreign code is never run"
+    with pytest.raises(CheckpointMismatch, match=f"open_clip_config.json .*{expected}"):
+        OpenClipScorer(str(tmp_path), CPU)

@@ -1,0 +1,148 @@
+"""Every call into transformers that reads files of others: none of them may run code that lies beside the files.
+
+transformers runs the code of a repository if it is told `trust_remote_code=True`, and asks on the terminal if it is
+told nothing. Here nobody is asked, and a repository that cannot do without its code is refused in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from blip2_train.errors import CheckpointMismatch
+
+_OWN_CODE = "trust_remote_code"
+"""Stands in each message of transformers about a repository that brings code, whatever else it says."""
+_FROM_FILES = (None, "eager", "sdpa")
+"""Attention implementations that a file may name; all others are fetched, or stand for what is."""
+_IMPLEMENTATIONS = ("_attn_implementation", "_experts_implementation")
+
+
+def load_config(kind: Any, place: str | Path, **options: Any) -> Any:
+    """A configuration from a folder or of a hub id; which attention is computed with is never the file's choice.
+
+    Args:
+        kind: `AutoConfig`, or a class of configurations.
+        place: Folder or hub id.
+        **options: Of `from_pretrained`.
+
+    Raises:
+        CheckpointMismatch: if it needs code of its own, or names an implementation that would be fetched.
+        Exception: whatever else transformers raises.
+    """
+    with _no_foreign_code(place):
+        config = kind.from_pretrained(place, trust_remote_code=False, **options)
+    _choose_implementations(config, place)
+    return config
+
+
+def make_config(values: Mapping[str, Any]) -> Any:
+    """The configuration of plain values with `model_type`.
+
+    Raises:
+        Exception: whatever transformers raises, a KeyError without `model_type`.
+    """
+    rest = dict(values)
+    return _auto_config().for_model(rest.pop("model_type"), **rest)
+
+
+def load_tokenizer(kind: Any, place: str | Path, **options: Any) -> Any:
+    """A tokenizer; arguments and errors as for `load_config`."""
+    with _no_foreign_code(place):
+        return kind.from_pretrained(place, trust_remote_code=False, **options)
+
+
+def load_processor(kind: Any, place: str | Path, **options: Any) -> Any:
+    """A processor with its tokenizer; arguments and errors as for `load_config`."""
+    with _no_foreign_code(place):
+        return kind.from_pretrained(place, trust_remote_code=False, **options)
+
+
+def load_model(kind: Any, place: str | Path | None, *, config: Any = None, **options: Any) -> Any:
+    """A model with its weights, as `from_pretrained` gives it; errors as for `load_config`.
+
+    Args:
+        kind: `AutoModelForCausalLM` and the like, or a class of models.
+        place: Folder or hub id; None if `config` and `state_dict` say everything.
+        config: None = that of `place`.
+        **options: Of `from_pretrained`.
+    """
+    if config is None:
+        assert place is not None
+        config = load_config(getattr(kind, "config_class", None) or _auto_config(), place, **_where(options))
+    with _no_foreign_code(place or config.model_type):
+        return kind.from_pretrained(place, config=config, trust_remote_code=False, **options)
+
+
+def empty_model(kind: Any, config: Any, **options: Any) -> Any:
+    """A model of a configuration, with random weights (`from_config`); errors as for `load_config`.
+
+    Args:
+        kind: `AutoModelForCausalLM` and the like.
+        config: A configuration.
+        **options: Of `from_config`.
+    """
+    with _no_foreign_code(config.model_type):
+        return kind.from_config(config, trust_remote_code=False, **options)
+
+
+@contextmanager
+def nobody_is_asked(place: str | Path) -> Iterator[None]:
+    """For libraries that call transformers themselves: where it would ask whether to run foreign code, it is refused.
+
+    Raises:
+        CheckpointMismatch: as `load_config`.
+    """
+    from transformers import dynamic_module_utils
+
+    seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        with _no_foreign_code(place):
+            yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
+
+
+@contextmanager
+def _no_foreign_code(place: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, ImportError, EOFError) as error:
+        if _OWN_CODE not in str(error):
+            raise
+        raise CheckpointMismatch(
+            f"{place} cannot be read without Python code that lies beside it (auto_map in its JSON files), and foreign "
+            "code is never run; give a model that transformers knows by itself (its model_type), or a copy that was "
+            "saved as one"
+        ) from None
+
+
+def _auto_config() -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig
+
+
+def _where(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("local_files_only",) if key in options}
+
+
+def _choose_implementations(config: Any, place: str | Path) -> None:
+    """Take back what files say of implementations, here and in the configurations inside.
+
+    Raises:
+        CheckpointMismatch: if they name one of the hub, which would be code.
+    """
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        for key in _IMPLEMENTATIONS:
+            stated = getattr(part, key, None)
+            if any("/" in str(name) for name in (stated.values() if isinstance(stated, Mapping) else [stated])):
+                raise CheckpointMismatch(
+                    f"{place}: its configuration names the implementation {stated!r}, which is code of the hub and is "
+                    f"never run; take {key.removeprefix('_')} out of its config.json"
+                )
+            if stated not in _FROM_FILES:
+                setattr(part, key, None)

@@ -1,0 +1,101 @@
+"""Folders that bring code of their own: it never runs, nobody is asked, and what needs it is refused in one line."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from pathlib import Path
+
+import foreign_code
+import pytest
+from foreign_code import MARKER, change_json, folder_with_code
+from foreign_models import DEMO, save_theirs, their_model
+from tiny_blip import write_blip
+from tiny_clip import tiny_clip
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BlipForConditionalGeneration
+from warm_process import WarmProcess
+
+from blip2_train import from_transformers
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.from_transformers import load_config, load_model, nobody_is_asked
+
+PACKAGE = Path(from_transformers.__file__).parent
+METHODS = {"from_pretrained", "from_config", "for_model"}
+REFUSED = "cannot be read without Python code that lies beside it"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A language model, a BLIP-2, a CLIP and a BLIP, all of which ask for code."""
+    place = tmp_path_factory.mktemp("code")
+    originals = {
+        "blip2": save_theirs(their_model("opt"), "opt", place / "plain_blip2"),
+        "clip": tiny_clip(place / "plain_clip"),
+        "blip": write_blip(place / "plain_blip", BlipForConditionalGeneration),
+    }
+    language = folder_with_code(DEMO / "opt", place / "language", model_type="nobodys")
+    return [language, *(folder_with_code(original, place / name) for name, original in originals.items())]
+
+
+@pytest.mark.parametrize("standard_input", ["closed", "yes"])
+def test_code_beside_a_model_is_never_run(folders: list[Path], standard_input: str) -> None:
+    process = WarmProcess([foreign_code.__file__, standard_input, *map(str, folders)])
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert not (folders[0].parent / MARKER).exists()
+    found = dict(line.split(": ", 1) for line in printed.splitlines())
+    for way in ("architecture", "build", "tokenizer"):
+        assert found.pop(way).startswith(f"CheckpointMismatch: {folders[0]} {REFUSED}")
+    assert "not a BERT tokenizer" in found.pop("text tokenizer")
+    assert found == dict.fromkeys(["blip2 config", "blip2 tokenizer", "blip2", "clip", "blip"], "opened")
+
+
+def test_the_code_would_run_if_it_were_let(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folders of these tests are of the kind that is meant."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = folder_with_code(DEMO / "opt", tmp_path / "language", model_type="nobodys")
+    with pytest.raises(Exception, match=r"has no attribute|object"):
+        AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    assert (tmp_path / MARKER).exists()
+
+
+def test_where_another_library_calls_transformers_nobody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = folder_with_code(DEMO / "opt", tmp_path / "language", model_type="nobodys")
+    with pytest.raises(CheckpointMismatch, match=REFUSED), nobody_is_asked(folder):
+        AutoTokenizer.from_pretrained(folder)
+    assert not (tmp_path / MARKER).exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_an_implementation_of_the_hub_is_refused(tmp_path: Path, key: str) -> None:
+    folder = Path(shutil.copytree(DEMO / "opt", tmp_path / "language"))
+    change_json(folder / "config.json", **{key: "somebody/kernel"})
+    for load in (
+        lambda: load_config(AutoConfig, folder),
+        lambda: load_model(AutoModelForCausalLM, folder),
+    ):
+        with pytest.raises(CheckpointMismatch, match=r"implementation 'somebody/kernel', which is code of the hub"):
+            load()
+    change_json(folder / "config.json", **{key: "flash_attention_2"})
+    assert load_config(AutoConfig, folder)._attn_implementation is None
+
+
+def test_no_call_goes_by() -> None:
+    """Every call that could run code beside a model's files is in the one module that says it must not."""
+    beside, inside = [], []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in METHODS and path != Path(from_transformers.__file__):
+                beside.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                told = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if node.func.attr in {"from_pretrained", "from_config"} and told.get("trust_remote_code") != "False":
+                    inside.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert [place for place in beside if not place.startswith("cli/other_transformers/reading.py:")] == []
+    assert inside == []
