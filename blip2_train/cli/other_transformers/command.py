@@ -27,6 +27,7 @@ from blip2_train.cli.other_transformers.demo_models import write_demo_images, wr
 from blip2_train.cli.run_folder import find_source
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
+from blip2_train.models.adapters import merge_adapters
 
 ABOUT = """\
 Export models for transformers, read each export with another version of transformers and with the one of this project,
@@ -62,6 +63,8 @@ def _exports(sources: Sequence[str], work: Path) -> dict[str, Path]:
         path = Path(find_source(source, "outputs", "source")).expanduser()
         if not is_blip2_config(path):
             found = open_pretrained(path)
+            if found.model.adapters is not None:
+                merge_adapters(found.model)
             path = write_huggingface(
                 work / "exports" / str(number), found.model, found.processor, found.manifest, found.config
             )

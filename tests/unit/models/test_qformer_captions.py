@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.token_search import write_tokens
+from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.types import EncodedImages
 
 SEP, PAD = 3, 0
@@ -113,3 +115,23 @@ def test_each_image_is_encoded_once(model: ImageTextModel, monkeypatch: pytest.M
     monkeypatch.setattr(ImageTextModel, "encode_image", counted)
     model.generate(PIXELS, starts(model, []), OPTIONS[1], eos_token_id=SEP, pad_token_id=PAD)
     assert sizes == [4]
+
+
+def test_what_generation_has_taught_is_written() -> None:
+    """After training on ITG alone: `[DEC]` in the place of `[CLS]`, and `[SEP]` at the end, belong together."""
+    model, batch = image_text_model(num_queries=8), image_text_batch(size=4)
+    texts = torch.tensor(
+        [[2, 11, 12, 13, SEP, 0], [2, 21, 12, SEP, 0, 0], [2, 31, 32, 13, 14, SEP], [2, 12, SEP, 0, 0, 0]]
+    )
+    batch = replace(batch, input_ids=texts, attention_mask=texts != 0, longest_text=6)
+    objective = RepresentationObjective(itc_weight=0.0, itm_weight=0.0, label_smoothing=0.0)
+    optimizer = torch.optim.Adam([part for part in model.parameters() if part.requires_grad], lr=1e-2)
+    for _ in range(50):
+        optimizer.zero_grad()
+        objective(model.train(), batch, torch.Generator()).total.backward()
+        optimizer.step()
+    for beams in (1, 3):
+        options = GenerationOptions(num_beams=beams, max_new_tokens=8, min_new_tokens=0)
+        ids = torch.full((4, 1), model.decoder_start_token_id)
+        found = model.eval().generate(batch.pixel_values, ids, options, eos_token_id=SEP, pad_token_id=PAD)
+        assert found.tolist() == texts[:, 1:].tolist()
