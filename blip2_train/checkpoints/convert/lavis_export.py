@@ -13,6 +13,7 @@ from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, lavis
 from blip2_train.checkpoints.convert.lavis import NOTE, TIED
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.generative import GenerativeModel
 
 
@@ -31,8 +32,7 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
     """
     tower = model.vision_model.tower
     state = model.state_dict()
-    if (act := model.qformer_config.hidden_act) != "gelu":
-        raise CheckpointMismatch(f"LAVIS's Q-Former computes the exact GELU, this one {act!r}; choose another format")
+    _refuse_other_qformer(model.qformer_config)
     clip = "vision_model.tower.norm_pre.weight" in state
     if with_tower and not clip and getattr(tower.blocks[0].attn, "q_bias", None) is None:
         raise CheckpointMismatch(
@@ -59,6 +59,16 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
     note = {"manifest": asdict(_portable(manifest)), "config": config}
     torch.save({"model": theirs, NOTE: json.dumps(note)}, file)
     return file
+
+
+def _refuse_other_qformer(config: QFormerConfig) -> None:
+    """Refuse what no tensor tells and LAVIS has fixed: it would read the file and compute something else."""
+    fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-12} | ({"num_heads": 12} if config.hidden_size == 768 else {})
+    for name, theirs in fixed.items():
+        if (ours := getattr(config, name)) != theirs:
+            raise CheckpointMismatch(
+                f"LAVIS's Q-Former has {name} {theirs}, that of this model {ours}; choose another format"
+            )
 
 
 def _family(model: AnyModel) -> str:

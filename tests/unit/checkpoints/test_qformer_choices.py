@@ -48,11 +48,19 @@ def test_transformers_computes_the_same_and_reads_back_the_same(tmp_path: Path) 
     torch.testing.assert_close(ours, scores, rtol=1e-4, atol=1e-5)
 
 
-def test_the_original_release_cannot_hold_another_activation(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointMismatch, match="exact GELU, this one 'relu'"):
-        write_lavis(
-            tmp_path / "x.pth", model_with_relu(), with_tower=False, manifest=converted_manifest(True, "a test")
-        )
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"hidden_act": "relu"}, "has hidden_act gelu, that of this model relu"),
+        ({"layer_norm_eps": 1e-6}, "has layer_norm_eps 1e-12, that of this model 1e-06"),
+        ({"hidden_size": 768, "num_heads": 6}, "has num_heads 12, that of this model 6"),
+    ],
+)
+def test_the_original_release_cannot_hold_what_it_has_fixed(tmp_path: Path, choice: dict[str, Any], words: str) -> None:
+    with torch.device("meta"):
+        model = ImageTextModel(vision_config(), qformer_config(**choice))
+    with pytest.raises(CheckpointMismatch, match=words):
+        write_lavis(tmp_path / "x.pth", model, with_tower=False, manifest=converted_manifest(True, "a test"))
 
 
 def test_descriptions_hold_the_choices_and_older_ones_lack_them() -> None:
