@@ -60,7 +60,7 @@ class EncoderDecoderCollator:
 
     Args:
         tokenizer: Of the language model, padding on the right.
-        max_text_length: Tokens of the prefix and of the rest, each with the end token.
+        max_text_length: Tokens of the prefix and of the rest, each with the end token (and the start of BART's).
         prompt: What the encoder reads before the prefix.
         split_prefix: Whether captions are cut.
 
@@ -153,11 +153,17 @@ def load_encoder_decoder_collator(
     max_text_length: int,
     prompt: str = "",
     split_prefix: bool = True,
+    start_token: str | None = None,
     end_token: str | None = None,
     pad_token: str | None = None,
 ) -> EncoderDecoderCollator:
     """An `EncoderDecoderCollator` for the language model `name`; tokens as `LanguageTokenizer`'s."""
     tokenizer = LanguageTokenizer(
-        name, padding_side="right", encoder_decoder=True, end_token=end_token, pad_token=pad_token
+        name,
+        padding_side="right",
+        encoder_decoder=True,
+        start_token=start_token,
+        end_token=end_token,
+        pad_token=pad_token,
     )
     return EncoderDecoderCollator(tokenizer, max_text_length, prompt, split_prefix)

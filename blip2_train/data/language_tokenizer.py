@@ -36,7 +36,8 @@ class LanguageTokenizer:
     Args:
         name: Folder or hub id.
         padding_side: `right` in training, `left` for prompts; two uses, two objects.
-        start_token: What every text begins with; None = what the tokenizer itself puts in front (nothing for T5).
+        start_token: What every text begins with, an encoder-decoder's on both sides; None = what the tokenizer itself
+            puts in front (nothing for T5, `<s>` for BART).
         end_token: What every text ends with, which is what training teaches; None = the tokenizer's own end token.
             Generation stops at every end that the model's files list, if this is among them; else at this alone.
         pad_token: What rows are filled up with; None = the model's own.

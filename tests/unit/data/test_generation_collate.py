@@ -1,7 +1,10 @@
 """What the language model reads and what it is to say, on the real tokenizers of the demo."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from published_tokenizers import write_language_model
 
 from blip2_train.cli.compose import asset
 from blip2_train.data.generation_collate import (
@@ -116,3 +119,16 @@ def test_both_sides_of_t5_keep_their_end_token_when_cut() -> None:
 def test_what_cannot_work_is_refused(make, words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+def test_bart_starts_both_sides_and_padding_is_known_by_its_place(tmp_path: Path) -> None:
+    """Also with a start that is set by hand; labels behind the end are none, whatever the padding token is."""
+    folder = write_language_model("bart", tmp_path / "bart")
+    for start in (None, "<s>"):
+        collator = load_encoder_decoder_collator(
+            name=str(folder), max_text_length=20, split_prefix=False, start_token=start, pad_token="</s>"
+        )
+        batch = collator([sample("a cat"), sample("two birds in a red tree")])
+        words = collator.tokenizer.words("a cat")
+        assert batch.input_ids.tolist() == [[0, 2]] * 2
+        assert batch.labels[0].tolist() == [0, *words, 2] + [-100] * (batch.labels.shape[1] - len(words) - 2)
