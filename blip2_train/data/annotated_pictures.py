@@ -107,6 +107,24 @@ class PackedPictures:
         )
 
 
+class HeldPictures:
+    """Entries that are held in memory as they are, to be gone through once more.
+
+    Args:
+        entries: what they say.
+    """
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = [entry for _, _, entry in entries]
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
+        return ((place, place, entry) for place, entry in enumerate(self._entries))
+
+    def read(self, place: int, number: int) -> AnnotatedPicture:
+        """What entry `place` says."""
+        return self._entries[place]
+
+
 class AnnotatedPictures:
     """Pictures of one split of a file, in the order of their first entries, each with the captions of all of its own.
 

@@ -13,6 +13,7 @@ from blip2_train.data.annotation_source import identity_of
 from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column
 from blip2_train.data.annotations.entry import shown
 from blip2_train.data.annotations.listed_texts import listed_texts
+from blip2_train.data.annotations.parquet_rows import open_parquet
 from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
 from blip2_train.data.names import names_digest
 from blip2_train.data.order import stable_seed
@@ -20,7 +21,7 @@ from blip2_train.data.picture_folders import open_pictures
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.source import Place, Record
 from blip2_train.data.storage import AnyFile, RemoteFile, Storage, is_remote
-from blip2_train.errors import ConfigError, ShardError
+from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 _PICTURES, _CAPTIONS = (*IMAGES, "jpg", "png", "webp", "bytes"), (*CAPTIONS, "txt")
@@ -61,7 +62,7 @@ class ParquetSource:
         self._sizes = [path.size if isinstance(path, RemoteFile) else path.stat().st_size for path in self._paths]
         self.size = sum(self._sizes)
         self._folders = open_pictures(str(self._paths[0].parent) if images is None else images)
-        opened = [_open(path) for path in self._paths]
+        opened = [open_parquet(path) for path in self._paths]
         there, columns = opened[0].schema_arrow.names, columns or Columns()
         self._picture = _picture_column(self._paths[0], there, columns.image)
         self._caption = find_column(self._paths[0], there, columns.caption, _CAPTIONS, "caption_column")
@@ -138,8 +139,8 @@ class ParquetSource:
         """The captions that a cell holds."""
         if isinstance(value, str):
             value = [value] if (listed := listed_texts(value)) is None else listed
-        texts = ["" if one is None else one for one in value] if isinstance(value, list) else []
-        if not any(texts) or not all(isinstance(one, str) for one in texts):
+        texts = [one for one in value if one is not None] if isinstance(value, list) else []
+        if not texts or not all(isinstance(one, str) for one in texts):
             raise UnusableSample("missing text", f"{self._caption} is {shown(value)}, no text or list of texts")
         return tuple(texts)
 
@@ -169,7 +170,7 @@ class _Cursor:
         """Number of the group among those of all files."""
         self.start = self.end = start
         """Numbers of the first row that is held, and of the first that comes after those."""
-        batches = _open(path).iter_batches(_ROWS, row_groups=[inner], columns=list(columns))
+        batches = open_parquet(path).iter_batches(_ROWS, row_groups=[inner], columns=list(columns))
         self._batches: Iterator[Any] = iter(batches)
         self._columns: dict[str, Any] = {}
 
@@ -207,19 +208,6 @@ def _remote_parquet_files(url: str) -> Sequence[AnyFile]:
         raise ShardError(f"{url} cannot be listed: {error.strerror or error}") from None
     shards = any(file.suffix == ".tar" for file in found)
     return [] if shards else [file for file in found if file.suffix.lower() == ".parquet"]
-
-
-def _open(path: AnyFile) -> Any:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ConfigError(
-            f"{path}: Parquet files are read by pyarrow, which is not installed: pip install 'blip2_train[data]'"
-        ) from None
-    try:
-        return ParquetFile(Storage().open(path) if isinstance(path, RemoteFile) else path, buffer_size=1 << 20)
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} is no readable Parquet file ({error}); get it again") from None
 
 
 def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blip2_train.data.annotation_source import AnnotationSource
 from blip2_train.data.annotations.columns import Columns
-from blip2_train.data.annotations.content import SUFFIXES
+from blip2_train.data.annotations.content import PARQUET, SUFFIXES
 from blip2_train.data.names import printable_name
 from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.source import CaptionSource
@@ -62,7 +62,7 @@ class SourceConfig:
     @property
     def is_annotation_file(self) -> bool:
         """Whether the path is an annotation file, by its extension; else it stands for shards."""
-        return isinstance(self.path, str) and self.path.lower().endswith(SUFFIXES)
+        return isinstance(self.path, str) and self.path.lower().endswith((*SUFFIXES, PARQUET))
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.columns import CAPTIONS, DOWNLOAD, IMAGES, Columns, find_column, is_address
 from blip2_train.data.annotations.entry import Entry, shown
+from blip2_train.data.annotations.parquet_rows import EMBEDDED
 from blip2_train.data.annotations.rows import Rows, Values
 from blip2_train.errors import ShardError
 
@@ -51,6 +52,11 @@ class CaptionRows:
     def _entry(self, number: int, values: Values) -> AnnotatedPicture:
         entry = Entry(self._file, f"{self._rows.unit} {number}", values, self._strict, ROWS)
         path = values.get(self._image)
+        if path == EMBEDDED:
+            raise ShardError(
+                f"{self._file}, {entry.where}: {self._image} holds the picture itself; make tar shards of the file "
+                f"first (python scripts/make_shards.py source={self._file} output=<folder>)"
+            )
         if not isinstance(path, str) or not path.strip():
             raise entry.fault(f"{self._image} is {shown(path)}; write the picture's path, or remove the row")
         if is_address(path):

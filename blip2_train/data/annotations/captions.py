@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, PackedPictures
+from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, HeldPictures, PackedPictures
 from blip2_train.data.annotations.caption_rows import ROWS, CaptionRows
 from blip2_train.data.annotations.coco import COCO, coco_images
 from blip2_train.data.annotations.columns import DOWNLOAD, Columns, lists_addresses
@@ -85,7 +85,8 @@ def _read(
     if form is not None and form != found:
         raise ShardError(f"{file} is of the layout {found!r}, not {form!r}; take the official file, or set form=null")
     if rows is not None:
-        return AnnotatedPictures(file, rows, split, together=True)
+        # All of it is evaluated, and at once; a training set stays on the disk.
+        return AnnotatedPictures(file, HeldPictures(rows) if strict else rows, split, together=True)
     if not isinstance(content, dict):
         images: Iterable[AnnotatedPicture] = region_images(file, content, strict=strict)
     else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from blip2_train.data.annotations.parquet_rows import parquet_rows
 from blip2_train.data.annotations.rows import Rows, json_content
 from blip2_train.data.annotations.tables import table_rows
 from blip2_train.errors import ShardError
 
+PARQUET = ".parquet"
 _TABLES = (".csv", ".tsv", ".token", ".token.txt")
 SUFFIXES = (*_TABLES, ".json", ".jsonl", ".ndjson")
 
@@ -26,6 +28,8 @@ def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
     if not file.exists():
         raise ShardError(f"annotation file {file} does not exist")
     try:
+        if file.suffix.lower() == PARQUET:
+            return parquet_rows(file)
         return table_rows(file) if is_table(file) else json_content(file, form)
     except OSError as error:
         raise ShardError(f"annotation file {file} cannot be read ({error.strerror}); give a file") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,10 @@ class Entry:
 
     def first_of(self, names: Sequence[str]) -> str | None:
         """The first of these fields that the entry has."""
-        return next((name for name in names if name in self.values), None)
+        for name in names:
+            if name in self.values:
+                return name
+        return None
 
     def value(self, field: str) -> Any:
         """What stands in a field.
@@ -86,7 +89,9 @@ class Entry:
         return value
 
     def texts(self, field: str, *, numbers: bool = False) -> tuple[str, ...]:
-        """A text, a list of texts, or a list that is written into one text, as tables hold it; see `text`.
+        """A text, a list of texts, or a list that is written into one text, as tables hold it.
+
+        Nulls in a list fill it up, and are no texts; null in the place of a text or list is none, unless strict.
 
         Args:
             field: its name.
@@ -97,12 +102,10 @@ class Entry:
             return ()
         if isinstance(value, str) and (listed := listed_texts(value)) is not None:
             value = listed
-        values = value if isinstance(value, list) else [value]
-        if not self.strict:
-            values = ["" if one is None else one for one in values]
+        values = [one for one in value if one is not None] if isinstance(value, list) else [value]
         if numbers:
             values = [_number_text(one) for one in values]
-        if not all(isinstance(one, str) for one in values):
+        if not all(isinstance(one, str) for one in values) or (self.strict and value and not values):
             raise self.fault(f"{field} is {shown(value)}; write a text, or a list of texts")
         return tuple(values)
 
@@ -113,9 +116,11 @@ class Entry:
             ShardError: if it is neither.
         """
         value = self.value(field)
+        if type(value) is int:
+            return value
         if isinstance(value, float) and value.is_integer():
             return int(value)
-        if type(value) not in (int, str) or not str(value).strip():
+        if not isinstance(value, str) or not value.strip():
             raise self.fault(f"{field} {shown(value)} is neither number nor text")
         return value
 
@@ -136,7 +141,7 @@ class Entry:
         for number, one in enumerate(value, 1):
             if not isinstance(one, dict):
                 raise self.fault(f"{field} {number} is {shown(one)}, no object")
-            yield replace(self, where=f"{self.where}, {field} {number}", values=one)
+            yield Entry(self.file, f"{self.where}, {field} {number}", one, self.strict, self.form)
 
 
 def _number_text(value: Any) -> Any:

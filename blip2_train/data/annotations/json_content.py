@@ -22,6 +22,14 @@ class LongNumber:
         return f"a number of {self._digits:,} digits"
 
 
+def _whole(digits: str) -> int | LongNumber:
+    return int(digits) if len(digits) <= _DIGITS else LongNumber(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
+_PATIENT = json.JSONDecoder(parse_constant=lambda name: None, parse_int=_whole)
+
+
 def parse_json(text: str) -> Any:
     """What a text in JSON holds; `NaN` and `Infinity`, which JSON does not have, become None.
 
@@ -31,7 +39,11 @@ def parse_json(text: str) -> Any:
         ValueError: in one line, if it is no JSON, or its lists are too deep.
     """
     try:
-        return json.loads(text, parse_int=_whole, parse_constant=lambda name: None)
+        return _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number with too many digits
+        return _PATIENT.decode(text)
     except RecursionError:
         raise ValueError("lists within lists, too deep to be read") from None
 
@@ -90,7 +102,3 @@ def _filled(file: Path, content: Any, form: str) -> Any:
     if not isinstance(content, list | dict) or not content:
         raise ShardError(f"annotation file {file} holds nothing; expected {form}")
     return content
-
-
-def _whole(digits: str) -> int | LongNumber:
-    return int(digits) if len(digits) <= _DIGITS else LongNumber(digits)

@@ -67,6 +67,9 @@ def answers_of(entry: Entry, columns: Columns) -> tuple[str, ...]:
         return ()
     value = entry.value(field)
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        plain = [text for one in value if isinstance(one, dict) and isinstance(text := one.get("answer"), str)]
+        if len(plain) == len(value) and all(text[:1] not in ("", "[", " ") for text in plain):
+            return tuple(plain)  # as in all of the official files, whose answers are many
         found = tuple(text for one in entry.entries(field) for text in one.texts("answer", numbers=True))
     else:
         found = entry.texts(field, numbers=True)

@@ -10,6 +10,10 @@ from blip2_train.data.annotations.entry import shown
 from blip2_train.data.annotations.json_content import parse_json, read_json_or_lines
 from blip2_train.errors import ShardError
 
+_OF_ROWS = {"image", "image_id", "question_id", "questionId"}
+"""Keys of the one object in a file, if it is JSON lines that are one line."""
+_OF_WHOLES = {"images", "annotations", "questions", "data"}
+"""Keys of it, if it is a whole file."""
 Values = Mapping[str, Any]
 """What a row says, by column or key."""
 
@@ -109,6 +113,8 @@ def json_content(file: Path, form: str) -> Rows | dict[str, Any]:
     content = read_json_or_lines(file, form)
     if content is None:
         return LineRows(file)
+    if isinstance(content, dict) and _OF_ROWS & content.keys() and not _OF_WHOLES & content.keys():
+        return ListRows(file, [content], "line")
     return ListRows(file, content) if isinstance(content, list) else content
 
 

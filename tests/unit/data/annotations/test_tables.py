@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from caption_files import rows, write_pictures
 
-from blip2_train.data.annotations.captions import read_captions
+from blip2_train.data.annotations.captions import read_captions, read_references
+from blip2_train.data.annotations.questions import read_questions
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.errors import ShardError
 
@@ -58,16 +59,45 @@ def test_pipes_with_other_columns_and_blanks_behind_delimiters(tmp_path: Path) -
         assert (one.path, one.captions) == ("a.jpg", ("x, y",))
 
 
-def test_a_cell_may_hold_a_list_and_nulls_are_blank(tmp_path: Path) -> None:
+def test_a_cell_may_hold_a_list_and_nulls_in_it_are_no_captions(tmp_path: Path) -> None:
     write_pictures(tmp_path, 3)
     names = [name for name, _, _ in rows(3)]
     (tmp_path / "t.csv").write_text(
         f'image,caption\n{names[0]},"[""a cat"", ""a dog""]"\n{names[1]},"[\'a cat\', None]"\n{names[2]},[sic] a cat\n'
     )
     source = open_source(SourceConfig(path=str(tmp_path / "t.csv")))
-    assert [source.read(n).captions for n in range(3)] == [("a cat", "a dog"), ("a cat", ""), ("[sic] a cat",)]
-    assert [one.detail for one in source.rejected] == ["line 3: caption 2 of 2 is blank"]
+    assert [source.read(n).captions for n in range(3)] == [("a cat", "a dog"), ("a cat",), ("[sic] a cat",)]
+    assert source.rejected == ()
+    assert [one.captions for one in read_references(tmp_path / "t.csv")] == [source.read(n).captions for n in range(3)]
     (tmp_path / "l.jsonl").write_text(
         '{"image": "a.jpg", "caption": ["x", null]}\n{"image": "b.jpg", "caption": null}\n'
     )
-    assert [one.captions for one in read_captions(tmp_path / "l.jsonl")] == [("x", ""), ()]
+    assert [one.captions for one in read_captions(tmp_path / "l.jsonl")] == [("x",), ()]
+
+
+def test_parquet_is_read_without_the_images_in_it(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def write(**columns: object) -> Path:
+        parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+        return tmp_path / "t.parquet"
+
+    for image in (["a.jpg"], [{"bytes": b"\xff" * 99, "path": "a.jpg"}]):
+        file = write(image=image, caption=[["a cat", None]], image_id=[7])
+        for read in (read_captions, read_references):
+            assert [(one.path, one.captions, one.image_id) for one in read(file)] == [("a.jpg", ("a cat",), 7)]
+    asked = {"question": ["is it?"], "question_id": [1], "image_id": [7], "answers": [[{"answer": "yes"}]]}
+    for image in ([b"\xff"], [{"bytes": b"\xff", "path": None}]):
+        with pytest.raises(ShardError, match=r"t\.parquet, row 1: image holds the picture itself; make tar shards"):
+            read_captions(write(image=image, caption=["a cat"]))
+        (one,) = read_questions(write(image=image, **asked), strict=True)
+        assert (one.question_id, one.image_id, one.picture, one.answers) == (1, 7, "", ("yes",))
+    (tmp_path / "t.parquet").write_text("no")
+    with pytest.raises(ShardError, match="is no readable Parquet file"):
+        read_captions(tmp_path / "t.parquet")
+
+
+def test_json_lines_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text('{"image": "a.jpg", "caption": "x"}\n')
+    assert [one.row for one in read_captions(tmp_path / "one.json")] == ["line 1"]
