@@ -48,6 +48,9 @@ from blip2_train.models.ranking import log_likelihoods
 from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.types import GenerationBatch, ImageTextSample
 
+RELEASED = "opt, released"
+"""OPT with the tokens of the released BLIP-2: texts end with a line end."""
+TOKENS: dict[str, dict[str, Any]] = {RELEASED: {"start_token": "</s>", "end_token": "\n"}}
 STEPS = ("collate", "train", "generate", "export", "predict", "to Hugging Face", "and back")
 PROMPT = "a photo of"
 SHORT: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 8}
@@ -75,8 +78,8 @@ def tokens_of(processor: Processor) -> list[Any]:
     return [tokenizer.start_ids, tokenizer.end_id, set(tokenizer.end_ids), tokenizer.pad_id]
 
 
-def collator_of(family: str, folder: Path) -> DecoderOnlyCollator | EncoderDecoderCollator:
-    about: dict[str, Any] = {"name": str(folder), "max_text_length": 40, "prompt": PROMPT}
+def collator_of(family: str, folder: Path, tokens: dict[str, Any]) -> DecoderOnlyCollator | EncoderDecoderCollator:
+    about: dict[str, Any] = {"name": str(folder), "max_text_length": 40, "prompt": PROMPT, **tokens}
     if FAMILIES[family].encoder_decoder:
         return load_encoder_decoder_collator(**about, split_prefix=False)
     return load_decoder_only_collator(**about)
@@ -133,9 +136,9 @@ def table() -> Iterator[dict[str, list[str]]]:
     """What went well, by family; printed at the end."""
     found: dict[str, list[str]] = {}
     yield found
-    print(f"\n{'family':<10}" + "".join(f"{step:>17}" for step in STEPS))
+    print(f"\n{'family':<14}" + "".join(f"{step:>17}" for step in STEPS))
     for family, steps in found.items():
-        print(f"{family:<10}" + "".join(f"{step:>17}" for step in steps))
+        print(f"{family:<14}" + "".join(f"{step:>17}" for step in steps))
 
 
 def assert_same_weights(before: GenerativeModel, after: Any, rows: bool = True) -> None:
@@ -147,7 +150,7 @@ def assert_same_weights(before: GenerativeModel, after: Any, rows: bool = True) 
         assert torch.equal(tensor, other), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, RELEASED])
 def test_a_family_through_everything(
     family: str, tmp_path: Path, table: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,13 +163,14 @@ def test_a_family_through_everything(
 
 
 def collated_and_trained(family: str, tmp_path: Path, done: list[str]) -> Trained:
+    tokens, family = TOKENS.get(family, {}), family.split(",")[0]
     folder = write_language_model(family, tmp_path / "language_model")
     vision = VisionConfig(
         name="vit_tiny_patch16_224", weights=asset("demo/vision/model.safetensors"), image_size=96, overrides=TOWER
     )
-    model = GenerativeModel(vision, qformer_config(), LanguageModelConfig(name=str(folder)))
+    model = GenerativeModel(vision, qformer_config(), LanguageModelConfig(name=str(folder), **tokens))
     load_initial_weights(model, None)
-    collator = collator_of(family, folder)
+    collator = collator_of(family, folder, tokens)
     tokenizer = collator.tokenizer.padding_on("left")
     about: dict[str, Any] = {"image_size": 96, "max_text_length": 40, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     processor = Processor(**about, prompt=PROMPT, language_tokenizer=tokenizer)
