@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from blip2_train.checkpoints.architecture import AnyModel
-from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, lavis_names
+from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, Rule, lavis_names
 from blip2_train.checkpoints.convert.lavis import NOTE, TIED
 from blip2_train.checkpoints.export import Manifest
+from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.generative import GenerativeModel
+
+_BLOCK = "norm1.weight norm1.bias norm2.weight norm2.bias attn.qkv.weight attn.proj.weight attn.proj.bias "
+_BLOCK += "mlp.fc1.weight mlp.fc1.bias mlp.fc2.weight mlp.fc2.bias"
+_EVA = {
+    *("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "attn.q_bias", "attn.v_bias"),
+    *_BLOCK.split(),
+}
+_CLIP = {
+    *("cls_token", "pos_embed", "patch_embed.proj.weight", "norm_pre.weight", "norm_pre.bias", "attn.qkv.bias"),
+    *_BLOCK.split(),
+}
 
 
 def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Manifest, config: str = "") -> Path:
@@ -23,23 +38,18 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
     Args:
         file: Where to.
         model: With all its weights.
-        with_tower: Whether the tower is written; it must be one of LAVIS's then.
+        with_tower: Whether the tower is written; also one that is not must be of the kind of LAVIS's two.
         manifest: What the weights are; its description is stored for reading the file back.
         config: Configuration of the run, as YAML text.
 
     Raises:
-        CheckpointMismatch: if LAVIS has no such model.
+        CheckpointMismatch: if LAVIS has no such model, or prepares images otherwise.
     """
-    tower = model.vision_model.tower
     state = model.state_dict()
     _refuse_other_qformer(model.qformer_config)
-    clip = "vision_model.tower.norm_pre.weight" in state
-    if with_tower and not clip and getattr(tower.blocks[0].attn, "q_bias", None) is None:
-        raise CheckpointMismatch(
-            f"LAVIS has no tower like {model.vision_config.name}: its two are EVA's ViT-g and CLIP's ViT-L; choose "
-            "another format"
-        )
-    names = lavis_names(CLIP_TOWER if clip else EVA_TOWER, _family(model))
+    family, tower_names = _family(model), _tower_names(model)
+    _refuse_other_normalisation(manifest)
+    names = lavis_names(tower_names, family)
     theirs = {}
     for name, tensor in state.items():
         if name.startswith("language_model.") or (name.startswith("vision_model.") and not with_tower):
@@ -59,6 +69,30 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
     note = {"manifest": asdict(_portable(manifest)), "config": config}
     torch.save({"model": theirs, NOTE: json.dumps(note)}, file)
     return file
+
+
+def _tower_names(model: AnyModel) -> tuple[Rule, ...]:
+    """Names of the tower's weights: LAVIS has EVA's ViT-g and CLIP's ViT-L, here of any size."""
+    tower: Any = model.vision_model.tower
+    block = tower.blocks[0]
+    names = {re.sub(r"^blocks\.\d+\.", "", name) for name, _ in tower.named_parameters()}
+    if names == _EVA and isinstance(block.mlp.act, nn.GELU):
+        return EVA_TOWER
+    if names == _CLIP and type(block.mlp.act).__name__ == "QuickGELU":
+        return CLIP_TOWER
+    raise CheckpointMismatch(
+        f"LAVIS has no tower like {model.vision_config.name}: its two are EVA's ViT-g and CLIP's ViT-L; choose another "
+        "format"
+    )
+
+
+def _refuse_other_normalisation(manifest: Manifest) -> None:
+    """Refuse images that are prepared otherwise than LAVIS does, which has fixed it."""
+    for name, theirs in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
+        if (ours := manifest.processor.get(name)) is not None and tuple(ours) != theirs:
+            raise CheckpointMismatch(
+                f"LAVIS prepares images with CLIP's {name}, this model reads {list(ours)}; choose another format"
+            )
 
 
 def _refuse_other_qformer(config: QFormerConfig) -> None:

@@ -219,3 +219,25 @@ def test_the_towers_own_file_is_read(tmp_path: Path) -> None:
     tower = VisionTower(larger)
     load_tower(tower, larger)
     assert tower.tower.pos_embed.shape == (1, 65, 24)
+
+
+@pytest.mark.parametrize("with_tower", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["vit_base_patch16_siglip_224", "eva02_tiny_patch14_224", "vit_small_patch14_dinov2", "vit_base_patch16_clip_224"],
+)
+def test_other_towers_are_refused(name: str, with_tower: bool, tmp_path: Path) -> None:
+    """Also one whose weights have the names of one of LAVIS's, as EVA-02's and those of CLIP with the exact GELU."""
+    model, _, manifest = our_model(
+        "retrieval", {**EVA, "name": name, "overrides": {"depth": 3, "embed_dim": 24, "num_heads": 2, "patch_size": 8}}
+    )
+    with pytest.raises(CheckpointMismatch, match=f"no tower like {name}"):
+        write_lavis(tmp_path / "x.pth", model, with_tower=with_tower, manifest=manifest)
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_another_normalisation_is_refused(tmp_path: Path) -> None:
+    model, processor, manifest = our_model("retrieval", EVA | {"mean": (0.5, 0.5, 0.5)})
+    complete = complete_manifest(manifest, model, processor)
+    with pytest.raises(CheckpointMismatch, match=r"CLIP's mean, this model reads \[0\.5"):
+        write_lavis(tmp_path / "x.pth", model, with_tower=False, manifest=complete)
