@@ -166,3 +166,17 @@ def test_a_mistake_is_one_line(
     assert run_command(main, [*kept, *changes, f"paths.run_dir={folder}", f"paths.output_dir={tmp_path}"]) == 2
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: ") and words in printed and "\n" not in printed
+
+
+def test_captions_of_a_stage_1_model(evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Written by its Q-Former; what it generated with is in the results."""
+    chosen = [argument for argument in evaluated if not argument.startswith(("evaluation=", "tasks.", "checkpoint"))]
+    stage1 = next(argument for argument in evaluated if argument.startswith("checkpoints.retrieval=")).partition("=")[2]
+    settings = {"prepare": "null", "batch_size": "4", "metrics": "[bleu_4]", "limit": "5"}
+    chosen += [f"tasks.demo_caption.{name}={value}" for name, value in settings.items()]
+    main(["evaluation=demo_caption", f"checkpoint={stage1}", *chosen, f"paths.run_dir={tmp_path / 'run'}"])
+    assert "BLEU-4" in capsys.readouterr().out
+    written = json.loads((tmp_path / "run/predictions/demo_caption.json").read_text())
+    assert len(written) == 5 and all(row["caption"] for row in written)
+    results = (tmp_path / "run/results.json").read_text()
+    assert '"num_beams": 3' in results and '"min_new_tokens": 9' in results

@@ -26,7 +26,7 @@ tags:
 # BLIP-2: {recipe}
 
 {about} BLIP-2 is described in [Li et al., 2023](https://arxiv.org/abs/2301.12597).
-This folder was written by blip2_train {version}.
+This folder was written by blip2_train {version}. {readers}
 
 ## Use
 
@@ -90,6 +90,7 @@ def model_card(model: AnyModel, processor: Processor, manifest: Manifest, config
         recipe=manifest.recipe,
         about=_about(model, manifest),
         version=manifest.version,
+        readers=_other_versions(model) or "transformers 4.57 and 5 read it alike.",
         example=example,
         training="\n".join(f"| {key} | {value} |" for key, value in _training(model, manifest, config).items()),
         scores=f"| score | value |\n| --- | --- |\n{scores}" if scores else "None were measured.",
@@ -101,6 +102,10 @@ def model_card(model: AnyModel, processor: Processor, manifest: Manifest, config
 def _short(name: str) -> str:
     """A hub id as it is, a path without the folders of this machine."""
     return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
+
+
+def _other_versions(model: AnyModel) -> str:
+    return difference_from_4(model.language_model.config.model_type) if isinstance(model, GenerativeModel) else ""
 
 
 def _about(model: AnyModel, manifest: Manifest) -> str:
@@ -159,8 +164,6 @@ def _limitations(model: AnyModel, beside: Sequence[str]) -> list[str]:
     if isinstance(model, GenerativeModel):
         language = _short(model.language_config.name)
         lines.append(f"It writes no better than `{language}`, and in no other languages.")
-        if difference := difference_from_4(model.language_model.config.model_type):
-            lines.append(difference)
     if beside:
         lines.append(
             "transformers does not load the Q-Former's own prediction head and the temperature of the contrastive "
