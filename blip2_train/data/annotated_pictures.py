@@ -189,6 +189,11 @@ class AnnotatedPictures:
         ordered = ids[order]
         for place in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")):
             first, picture = self[order[place]], self[order[place + 1]]
+            if first.path == picture.path:
+                raise ShardError(
+                    f"{self._file}, {picture.row}: picture {picture.image_id} comes twice ({first.key}, {first.row}); "
+                    "remove one of the two"
+                )
             raise ShardError(
                 f"{self._file}, {picture.row}: image_id {picture.image_id!r} of {picture.key} is that of "
                 f"{first.key} ({first.row}); give each picture its own, or leave image_id out"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blip2_train.data.annotation_source import identity_of
-from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column
+from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column, listed
 from blip2_train.data.annotations.entry import shown
 from blip2_train.data.annotations.listed_texts import listed_texts
 from blip2_train.data.annotations.parquet_rows import open_parquet
@@ -214,6 +214,6 @@ def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -
     if chosen is None and {*columns} >= _BESIDE_SHARDS and not {*_PICTURES} & {*columns}:
         raise ShardError(
             f"{file} has no column {' or '.join(map(repr, _PICTURES))}; it only tells about pictures in tar shards or "
-            f"folders, give these; its columns are {', '.join(map(repr, columns))}: pass picture_column=<column>"
+            f"folders, give these; its columns are {listed(columns)}: pass picture_column=<column>"
         )
     return find_column(file, columns, chosen, _PICTURES, "picture_column")

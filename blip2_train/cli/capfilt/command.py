@@ -19,7 +19,7 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
        python scripts/capfilt.py demo [key=value …]    what it is worth, on the embedded world; demo --help
 
   source=<what>           tar shards, or whatever make_shards.py takes, with images=, split=,
-                          picture_column= and caption_column= as there
+                          picture_column=, caption_column= and id_column= as there
   output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
   captioner=<model>       writes: an export or run folder, last:<recipe>, Hugging Face folder or id, LAVIS file; or
                           blip:<folder or id of transformers' BLIP>, which the paper took

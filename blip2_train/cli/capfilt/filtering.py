@@ -40,6 +40,7 @@ class Request:
     split: str | None = None
     picture_column: str | None = None
     caption_column: str | None = None
+    id_column: str | None = None
     batch_size: int = 16
     device: str | None = None
     dtype: str | None = None
@@ -88,7 +89,7 @@ def filter_captions(arguments: Sequence[str]) -> None:
         device=request.worker_device,
         dtype=request.dtype,
     )
-    columns = request.picture_column, request.caption_column
+    columns = request.picture_column, request.caption_column, request.id_column
     source = open_pairs(request.source, request.images, request.split, *columns)
     output = open_destination(request.output)
     print(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blip2_train.data.annotated_pictures import AnnotatedPicture
-from blip2_train.data.annotations.columns import CAPTIONS, DOWNLOAD, IMAGES, Columns, find_column, is_address
+from blip2_train.data.annotations.columns import CAPTIONS, DOWNLOAD, IMAGES, Columns, find_column, is_address, listed
 from blip2_train.data.annotations.entry import Entry, shown
 from blip2_train.data.annotations.parquet_rows import EMBEDDED
 from blip2_train.data.annotations.rows import Rows, Values
@@ -84,7 +84,7 @@ class CaptionRows:
         if "caption" not in there and {"question", "question_id"} & {*there}:
             raise ShardError(
                 f"{self._file} holds questions, not captions: read it as questions (data=questions), or choose the "
-                f"column of the captions (caption_column) among {', '.join(map(repr, there))}"
+                f"column of the captions (caption_column) among {listed(there)}"
             )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2_train.data.annotations.entry import shown
 from blip2_train.data.storage import AnyFile
 from blip2_train.errors import ShardError
 
@@ -62,9 +63,14 @@ def find_column(
         raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
     wanted = repr(chosen) if chosen else " or ".join(map(repr, usual))
     raise ShardError(
-        f"{file} has no column {wanted}; its columns are {', '.join(map(repr, columns))}: rename one, or pass "
-        f"{option}=<column>"
+        f"{file} has no column {wanted}; its columns are {listed(columns)}: rename one, or pass {option}=<column>"
     )
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Columns for a message: each cut, as a line without a header may hold whole images, and the first of many."""
+    some = [shown(name) for name in columns[:30]]
+    return ", ".join([*some, "…"] if len(columns) > len(some) else some)
 
 
 def lists_addresses(columns: Sequence[str]) -> bool:

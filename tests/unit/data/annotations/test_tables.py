@@ -101,3 +101,15 @@ def test_parquet_is_read_without_the_images_in_it(tmp_path: Path) -> None:
 def test_json_lines_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text('{"image": "a.jpg", "caption": "x"}\n')
     assert [one.row for one in read_captions(tmp_path / "one.json")] == ["line 1"]
+
+
+def test_a_line_without_a_header_is_not_repeated_whole(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("/9j/" + "A" * 100_000 + ",a cat\n" + ",x" * 500 + "\n")
+    with pytest.raises(
+        ShardError, match=r"has no column .*; its columns are '/9j/A+\.\.\.A+', 'a cat': rename"
+    ) as caught:
+        read_captions(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text(",".join(map(str, range(5000))) + "\n" + "x," * 4999 + "x\n")
+    with pytest.raises(ShardError, match=r"'29', …: rename") as other:
+        read_captions(tmp_path / "t.csv")
+    assert max(len(str(caught.value)), len(str(other.value))) < 600 + len(str(tmp_path))

@@ -196,7 +196,7 @@ def test_broken_karpathy_files_are_one_clear_line(write: Write, tmp_path: Path) 
     twice = write("twice.json", {"images": [karpathy(1, "val"), karpathy(1, "test"), karpathy(2, "val")]})
     assert len(read_karpathy(twice, "val")) == 2
     with pytest.raises(
-        ShardError, match=r"twice\.json, entry 2 of images: image_id 1 of .* is that of .*entry 1 of images"
+        ShardError, match=r"twice\.json, entry 2 of images: picture 1 comes twice \(.*, entry 1 of images\)"
     ):
         read_karpathy(twice, "val+test")
     with pytest.raises(ShardError, match="no picture of split 'restval'; its splits are test, val"):
