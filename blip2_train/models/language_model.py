@@ -25,6 +25,12 @@ FLOAT16_GRADIENT_SCALE = 1024.0
 _OVERFLOWING = ("t5", "mt5", "umt5", "longt5")
 """Families whose activations leave the range of float16."""
 _SCALED_LOGITS = ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling")
+_OTHER_LOSSES = {
+    "mbart": "starts its decoder with the language token behind the labels",
+    "plbart": "starts its decoder with the language token behind the labels",
+    "prophetnet": "predicts several tokens at once",
+}
+"""Families whose own loss is another than that of the next token, by what they do."""
 _DROPOUTS = (
     "dropout attention_dropout activation_dropout dropout_rate resid_pdrop embd_pdrop attn_pdrop hidden_dropout "
     "hidden_dropout_prob attention_probs_dropout_prob layerdrop"
@@ -63,6 +69,11 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
         raise ConfigError(
             f"language model {config.name!r} changes its logits by {scaled[0]}, which the chunked loss does not know; "
             "choose another model"
+        )
+    if (reason := _OTHER_LOSSES.get(architecture.model_type)) is not None:
+        raise ConfigError(
+            f"language model {config.name!r} is a {architecture.model_type}, which {reason}; its loss is not that of "
+            "the next token: choose another model"
         )
     if config.gradient_checkpointing and not config.dropout:  # checkpointing acts in training mode only
         for key in _DROPOUTS:
