@@ -104,10 +104,8 @@ def test_json_lines_of_one_line(tmp_path: Path) -> None:
 
 
 def test_a_line_without_a_header_is_not_repeated_whole(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("/9j/" + "A" * 100_000 + ",a cat\n" + ",x" * 500 + "\n")
-    with pytest.raises(
-        ShardError, match=r"has no column .*; its columns are '/9j/A+\.\.\.A+', 'a cat': rename"
-    ) as caught:
+    (tmp_path / "t.csv").write_text("/9j/" + "A" * 100_000 + ",a cat\nb.jpg,a dog\n")
+    with pytest.raises(ShardError, match=r"its columns are '/9j/A+\.\.\.A+', 'a cat': rename") as caught:
         read_captions(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text(",".join(map(str, range(5000))) + "\n" + "x," * 4999 + "x\n")
     with pytest.raises(ShardError, match=r"'29', …: rename") as other:
