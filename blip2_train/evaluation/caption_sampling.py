@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.prompts import caption_start
+from blip2_train.evaluation.qformer_writing import write_captions
 from blip2_train.evaluation.writing import Prompt, read_batches
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
@@ -46,42 +46,45 @@ class Captioner(Protocol):
 
 
 class Blip2Captioner:
-    """Captions by a generative model of this project.
+    """Captions by a model of this project: through its language model, or by the Q-Former of stage 1.
 
     Args:
-        model: A generative one.
+        model: A generative one, or one of stage 1.
         prompt: What captions go on from; None = what the model was trained with.
 
     Raises:
-        ConfigError: if it writes no text, or was trained to answer and no prompt is given.
+        ConfigError: if it was trained to answer and no prompt is given, or came without prediction head.
     """
 
     def __init__(self, model: Blip2, prompt: str | None = None) -> None:
-        if not isinstance(model.network, GenerativeModel):
-            raise ConfigError(
-                f"captions need a generative model (stage 2), but {model.source} is an image-text model (stage 1); "
-                "give the export of such a run as captioner"
-            )
+        model.check_describes()
         self._network, self._processor = model.network, model.processor
-        self._start = Prompt(caption_start(model.processor.prompt if prompt is None else prompt), "")
+        self._start = caption_start(model.processor.prompt if prompt is None else prompt)
 
     @torch.inference_mode()
     def __call__(
         self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
     ) -> list[list[str]]:
         """N captions of each of B pictures."""
-        network, tokenizer = self._network, self._processor.language_tokenizer
+        numbers = draws(seeds, count, options.max_new_tokens)
+        with suitable_autocast(self._network):
+            if isinstance(self._network, GenerativeModel):
+                texts = self._by_language_model(self._network, pictures, options, numbers)
+            else:
+                texts = write_captions(
+                    self._network, self._processor, pictures, self._start, options, len(pictures), numbers
+                )
+        return by_picture(texts, count)
+
+    def _by_language_model(
+        self, network: GenerativeModel, pictures: Sequence[Image.Image], options: GenerationOptions, numbers: Tensor
+    ) -> list[str]:
+        tokenizer, prompts = self._processor.language_tokenizer, [Prompt(self._start, "")] * len(pictures)
         assert tokenizer is not None
-        prompts = [self._start] * len(pictures)
-        with suitable_autocast(network):
-            asked = read_batches(network, self._processor, pictures, prompts, options.max_new_tokens, len(pictures))
-            said = network.generate(
-                **next(asked),
-                options=options,
-                draws=draws(seeds, count, options.max_new_tokens).to(network.query_tokens.device),
-                **tokenizer.generation_tokens,
-            )
-        return by_picture(tokenizer.decode(said), count)
+        asked = read_batches(network, self._processor, pictures, prompts, options.max_new_tokens, len(pictures))
+        numbers = numbers.to(network.query_tokens.device)
+        said = network.generate(**next(asked), options=options, draws=numbers, **tokenizer.generation_tokens)
+        return tokenizer.decode(said)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""

@@ -94,11 +94,7 @@ class Blip2:
         start = prompts.caption_start(self.processor.prompt if prompt is None else prompt)
         pictures = listed(images)
         if isinstance(self.network, ImageTextModel):
-            if not self._has_prediction_head:
-                raise ConfigError(
-                    f"{self.source} has no prediction head for its Q-Former, so it cannot describe; give an export of "
-                    "blip2_train, a LAVIS file, or a generative model (stage 2)"
-                )
+            self.check_describes()
             options = generation_options(qformer_defaults(generation), generation)
             with random_state(seed, self.device), suitable_autocast(self.network):
                 return write_captions(self.network, self.processor, pictures, start, options, batch_size)
@@ -237,6 +233,18 @@ class Blip2:
                 pixels = None if pictures is None else self.processor.images(pictures[rows]).to(self.device)
                 found.append(features(self.network, self.processor, pixels, None if lines is None else lines[rows]))
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+    def check_describes(self) -> None:
+        """Refuse a stage-1 model that came without prediction head.
+
+        Raises:
+            ConfigError: if this is one.
+        """
+        if not self._has_prediction_head and isinstance(self.network, ImageTextModel):
+            raise ConfigError(
+                f"{self.source} has no prediction head for its Q-Former, so it cannot describe; give an export of "
+                "blip2_train, a LAVIS file, or a generative model (stage 2)"
+            )
 
     def _write(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from demo_exports import write_exports
+from foreign_models import save_theirs, their_model
 from PIL import Image
 from s3_server import running_s3
 from shard_files import encode, picture, write_shards, write_tar
@@ -37,7 +38,9 @@ QUICK = ["captions=3", "max_new_tokens=5", "batch_size=4", "samples_per_shard=5"
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return write_exports(tmp_path_factory.mktemp("exports"))
+    folder = tmp_path_factory.mktemp("exports")
+    headless = save_theirs(their_model("retrieval"), "retrieval", folder / "headless")
+    return write_exports(folder) | {"headless": str(headless)}
 
 
 @pytest.fixture
@@ -67,6 +70,16 @@ def records(folder: Path) -> list[dict[str, Any]]:
         with tarfile.open(shard) as tar:
             found += [json.loads(tar.extractfile(m).read()) for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
     return found
+
+
+def test_the_q_former_of_stage_1_writes_as_well(
+    source: Path, exports: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [one for one in arguments(source, exports, tmp_path / "out") if not one.startswith("captioner=")]
+    main([*given, f"captioner={exports['stage1']}"])
+    assert capsys.readouterr().out.startswith(f"models:    {exports['stage1']} writes")
+    made = records(tmp_path / "out")
+    assert len(made) == 14 and "synthetic" in {origin for record in made for origin in record["caption_origins"]}
 
 
 def test_the_best_captions_come_first_and_training_draws_one(
@@ -178,7 +191,7 @@ def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: P
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("captioner={stage1}", "captions need a generative model (stage 2), but"),
+        ("captioner={headless}", "has no prediction head for its Q-Former, so it cannot describe"),
         ("captioner=gone", ".pdparams file; or blip:<folder or hub id of transformers' BLIP>"),
         ("scorer={opt}", "scores need an image-text model (stage 1), but"),
         ("scorer=clip:gone", "scorer clip:gone: there is no folder gone; give clip:<folder or hub id"),
