@@ -5,6 +5,7 @@ Shape letters: B batch, P patches with the prefix tokens (class token, registers
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -101,7 +102,8 @@ def _three(numbers: Any) -> tuple[float, ...]:
 
 def _require_known(architecture: str) -> None:
     if not timm.is_model(architecture):
-        close = timm.list_models(f"*{architecture[:8]}*")[:3]
+        name = architecture.rpartition("/")[2]  # of a hub id, which timm's names are not
+        close = [name] if timm.is_model(name) else difflib.get_close_matches(name, timm.list_models(), 3, 0.75)
         raise ConfigError(
             f"timm has no model {architecture!r}"
             + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")

@@ -66,8 +66,12 @@ def test_an_unreadable_description_is_named(tmp_path: Path, wrong: str) -> None:
 
 
 def test_unknown_names_and_tags_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"'vit_huge_patch99'"):
-        normalisation(_tower("vit_huge_patch99"))
+    with pytest.raises(ConfigError, match=r"'vit_nothing'; see timm"):
+        normalisation(_tower("vit_nothing"))
+    with pytest.raises(ConfigError, match=r"did you mean (.*, )?vit_tiny_patch16_224[,?]"):
+        normalisation(_tower("vit_tinny_patch16_224.augreg_in21k"))
+    with pytest.raises(ConfigError, match=r"did you mean vit_base_patch16_siglip_224\?"):
+        normalisation(_tower("timm/vit_base_patch16_siglip_224.webli"))
     with pytest.raises(ConfigError, match=r"'nonsense'; it has .*augreg_in21k"):
         normalisation(_tower("vit_tiny_patch16_224.nonsense"))
 
