@@ -91,6 +91,17 @@ def test_features_are_those_that_timms_last_block_reads(family: Family, dtype: s
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", [one for one in FAMILIES if "tiny" in one.name or "reg4_dinov2" in one.name])
+def test_features_of_towers_of_their_real_size(family: Family) -> None:
+    torch.manual_seed(0)
+    config = _config(family, 224, overrides=None)
+    whole = create_timm_tower(config).eval()
+    tower = VisionTower(config)
+    assert not tower.tower.load_state_dict(whole.state_dict(), strict=False).missing_keys
+    pixels = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(tower(pixels), _second_last(whole, pixels), rtol=0, atol=1e-6)
+
+
 @each
 @pytest.mark.filterwarnings("ignore")  # torch's, about timm's way of indexing
 def test_weights_of_the_native_size_are_resized(family: Family, tmp_path: Path) -> None:
