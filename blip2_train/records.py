@@ -1,4 +1,4 @@
-"""What others wrote as JSON, as typed values: one way in, on which anything that does not fit is one line.
+"""What others wrote as JSON or YAML, as typed values: one way in, on which anything that does not fit is one line.
 
 Kinds are dataclasses, `msgspec.Struct`s, or annotations such as `dict[str, Any]`; nothing is turned from one type into
 another, except whole numbers into floats and lists into tuples.
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import yaml
 
 from blip2_train.errors import Blip2TrainError, CheckpointMismatch
 
 DEEPEST = 64
 """Lists and mappings inside each other."""
+_MOST_REPEATED = 1000
 _LARGEST_NUMBER = 2**63 - 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_NUMBER)]
 """A whole number from 0."""
@@ -83,6 +85,35 @@ def check_record(
         raise error(f"{what} cannot be read ({cause}); {fix}") from None
 
 
+def parse_yaml(text: str, what: object, fix: str, error: type[Blip2TrainError] = CheckpointMismatch) -> JsonObject:
+    """A configuration as YAML text: a mapping of plain values, every one of which stands there itself.
+
+    Anchors, tags that make objects, and interpolations (`${…}`, which could name environment variables) are refused.
+
+    Raises:
+        Blip2TrainError: `error`, naming `what`.
+    """
+    if "${" in text:
+        place = text[: text.index("${")].count("\n") + 1
+        raise error(
+            f"{what} cannot be read (line {place} holds an interpolation, ${{…}}, which is not resolved); {fix}"
+        )
+    try:
+        found = _PlainLoader(text).get_single_data()
+    except RecursionError:
+        raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
+    except (yaml.YAMLError, ValueError) as cause:
+        raise error(f"{what} cannot be read ({' '.join(str(cause).split())[:150]}); {fix}") from None
+    return check_record(found, JsonObject, what, fix, error)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few of them may stand for billions of values
+            raise yaml.YAMLError("it refers to other places of itself by *")
+        return super().compose_node(parent, index)
+
+
 def _parse(content: Any, what: object, fix: str, error: type[Blip2TrainError]) -> Any:
     try:
         return json.loads(bytes(content) if isinstance(content, memoryview) else content)
@@ -96,8 +127,15 @@ def _parse(content: Any, what: object, fix: str, error: type[Blip2TrainError]) -
 def _not_plain(value: Any) -> str | None:
     """Why a value is none that JSON holds, or none that is sound; None if it is."""
     left: list[tuple[Any, int, str]] = [(value, 0, "")]
+    seen: set[int] = set()
+    again = 0
     while left:
         found, depth, place = left.pop()
+        if isinstance(found, Mapping | list | tuple):  # in a pickle, a few of them may stand for billions
+            again += id(found) in seen
+            seen.add(id(found))
+            if again > _MOST_REPEATED:
+                return "it refers to other places of itself again and again"
         if depth > DEEPEST:
             return f"{place[:60]}…: lists or mappings lie more than {DEEPEST} deep inside each other"
         if isinstance(found, Mapping):

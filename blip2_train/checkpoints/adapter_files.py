@@ -30,20 +30,9 @@ def describe_adapters(config: AdapterConfig, encoder_decoder: bool) -> dict[str,
 
 
 def described_adapters(architecture: Mapping[str, Any]) -> AdapterConfig | None:
-    """The settings that a model's description holds; None if it has no adapters.
-
-    Raises:
-        CheckpointMismatch: if they are not those of this version.
-    """
+    """The settings that a model's description (`check_description`) holds; None if it has no adapters."""
     values = architecture.get("adapters")
-    if values is None:
-        return None
-    try:
-        return AdapterConfig(**{key: value for key, value in values.items() if key != _TASK})
-    except TypeError as error:
-        raise CheckpointMismatch(
-            f"the description of the adapters cannot be read ({error}); export the run again with this version"
-        ) from error
+    return None if values is None else AdapterConfig(**{key: values[key] for key in values if key != _TASK})
 
 
 def merged_qformer(state: Mapping[str, Tensor], config: AdapterConfig) -> State:

@@ -9,6 +9,7 @@ from typing import Any
 
 import blip2_train
 from blip2_train.checkpoints.adapter_files import describe_adapters
+from blip2_train.checkpoints.foreign_descriptions import without_own_choices
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel
@@ -23,9 +24,12 @@ AnyModel = ImageTextModel | GenerativeModel
 
 def describe_model(model: AnyModel) -> dict[str, Any]:
     """The configurations that a model was built from."""
-    parts: dict[str, Any] = {"vision": asdict(model.vision_config), "qformer": asdict(model.qformer_config)}
+    parts: dict[str, Any] = {
+        "vision": without_own_choices(asdict(model.vision_config)),
+        "qformer": asdict(model.qformer_config),
+    }
     if isinstance(model, GenerativeModel):
-        parts["language"] = asdict(model.language_config)
+        parts["language"] = without_own_choices(asdict(model.language_config))
     if model.adapters is not None:
         speaks = isinstance(model, GenerativeModel) and model.is_encoder_decoder
         parts["adapters"] = describe_adapters(model.adapters, speaks)

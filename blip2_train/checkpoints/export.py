@@ -21,9 +21,12 @@ from blip2_train import __version__
 from blip2_train.checkpoints import adapter_files
 from blip2_train.checkpoints.architecture import here
 from blip2_train.checkpoints.files import file_fingerprint, read_weights
+from blip2_train.checkpoints.foreign_descriptions import check_description, check_processor
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.records import JsonObject, check_record, read_record
 
+_FIX = "export the run again"
 WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"
 
 
@@ -115,17 +118,26 @@ def read_manifest(folder: Path) -> Manifest:
     """What an export says of itself.
 
     Raises:
-        CheckpointMismatch: if the folder is no export.
+        CheckpointMismatch: if the folder is no export, or as `checked_manifest`.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointMismatch(
             f"{folder} is no export (it has no {MANIFEST}); give the export folder of a finished run"
         )
-    try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise CheckpointMismatch(f"{path} cannot be read ({error}); export the run again") from error
+    return checked_manifest(read_record(path, JsonObject, _FIX), path)
+
+
+def checked_manifest(values: Any, what: object) -> Manifest:
+    """A manifest of plain values, whoever wrote them.
+
+    Raises:
+        CheckpointMismatch: naming the file (`what`) and the field that is missing, of the wrong type, or must not be
+            set (`check_description`).
+    """
+    manifest = check_record(values, Manifest, what, _FIX, closed=True)
+    architecture = check_description(manifest.architecture, what)
+    return replace(manifest, architecture=architecture, processor=check_processor(manifest.processor, what))
 
 
 def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:

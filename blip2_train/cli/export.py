@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from blip2_train.checkpoints.export import Manifest, write_export
-from blip2_train.checkpoints.files import checkpoint_weights, read_training_state
-from blip2_train.cli.compose import instantiate
+from blip2_train.checkpoints.export import write_export
+from blip2_train.checkpoints.files import read_training_state
+from blip2_train.cli.checkpoint_parts import checkpoint_parts
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
@@ -35,23 +33,11 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> Path:
     """Write the trained weights of a checkpoint as an export.
 
     Raises:
-        CheckpointMismatch: if the checkpoint cannot be read or was not written by this project.
+        CheckpointMismatch: if the checkpoint cannot be read or was not written by this project, or as
+            `checkpoint_parts`.
     """
-    state = read_training_state(checkpoint)
-    about = state["blip2_train"]
-    config = OmegaConf.create(about["config"])
-    manifest = Manifest(
-        **about["about"],
-        recipe=config.experiment,
-        step=state["global_step"],
-        checkpoint=checkpoint.name,
-        metrics={f"val/{name}": value for name, value in about.get("scores", {}).items() if name != "step"},
-        parent=about["parent"],
-        frozen_fingerprint=about["frozen_fingerprint"],
-    )
-    return write_export(
-        folder, checkpoint_weights(state), about["config"], instantiate(config.collator).tokenizer, manifest
-    )
+    parts = checkpoint_parts(read_training_state(checkpoint), checkpoint)
+    return write_export(folder, parts.weights, parts.config, parts.tokenizer, parts.manifest)
 
 
 def command() -> None:

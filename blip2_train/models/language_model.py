@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from blip2_train.errors import ConfigError
 from blip2_train.from_transformers import empty_model, load_config, make_config
 from blip2_train.language_files import locate_language_model
+from blip2_train.models.architecture_keys import architecture_keys
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
 
@@ -31,6 +32,8 @@ _OTHER_LOSSES = {
     "prophetnet": "predicts several tokens at once",
 }
 """Families whose own loss is another than that of the next token, by what they do."""
+_IMPLEMENTATIONS = ("_attn_implementation", "_experts_implementation")
+"""What a person may choose beside sizes: with which of its functions transformers computes."""
 _DROPOUTS = (
     "dropout attention_dropout activation_dropout dropout_rate resid_pdrop embd_pdrop attn_pdrop hidden_dropout "
     "hidden_dropout_prob attention_probs_dropout_prob layerdrop"
@@ -55,8 +58,9 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
             f"({' '.join(str(error).split())[:150]}); give a folder with config.json, a hub id, or "
             "model.language.architecture"
         ) from error
+    known = architecture_keys(type(architecture))
     for key, value in config.overrides.items():
-        if not hasattr(architecture, key):
+        if key not in known and key not in _IMPLEMENTATIONS:
             raise ConfigError(f"language override {key!r}: a {architecture.model_type} configuration has no such key")
         setattr(architecture, key, value)
     if architecture.is_encoder_decoder and getattr(architecture, "decoder_start_token_id", None) is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Blip2Config, PretrainedConfig
 
+from blip2_train.checkpoints.foreign_descriptions import settable_architecture
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config, load_tokenizer
@@ -25,14 +26,6 @@ _VIT_G = {
     "intermediate_size": 6144,
     "patch_size": 14,
 }
-_NOT_ARCHITECTURE = (
-    "_name_or_path",
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "quantization_config",
-)
 _DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -108,8 +101,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dic
 
 def plain_architecture(config: PretrainedConfig) -> dict[str, Any]:
     """The configuration of a language model as plain values with `model_type`."""
-    values = {key: value for key, value in config.to_dict().items() if key not in _NOT_ARCHITECTURE}
-    return dict(json.loads(json.dumps(values)))
+    return settable_architecture(json.loads(json.dumps(config.to_dict())))
 
 
 def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:

@@ -6,22 +6,23 @@ them itself.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from blip2_train.checkpoints.convert.huggingface import converted_manifest, rename
 from blip2_train.checkpoints.convert.huggingface_config import MAX_TEXT_LENGTH
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, KeyMap, lavis_names
-from blip2_train.checkpoints.export import Manifest
+from blip2_train.checkpoints.export import checked_manifest
 from blip2_train.checkpoints.files import only_tensors
 from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.records import JsonObject, parse_record
 
 NOTE = "blip2_train"
 """Key beside `model` under which a file of ours describes itself, as JSON."""
@@ -46,6 +47,11 @@ _LANGUAGE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 _CLIP_SHAPES = ("vision_model.tower.cls_token", "vision_model.tower.pos_embed")
 _PATCH, _HEAD = 14, 64
+
+
+class _Note(msgspec.Struct):
+    manifest: JsonObject
+    config: str
 
 
 def read_lavis(content: Any, place: str, language_model: str | None) -> FoundWeights | None:
@@ -79,14 +85,14 @@ def read_lavis(content: Any, place: str, language_model: str | None) -> FoundWei
         "ignored": (*ignored, *tied),
     }
     if NOTE in content:
-        note = json.loads(content[NOTE])
-        manifest = Manifest(**note["manifest"])
+        note = parse_record(content[NOTE], _Note, f"{place}: {NOTE}", "convert the model again")
+        manifest = checked_manifest(note.manifest, f"{place}: {NOTE}")
         return FoundWeights(
             **found,
             description=manifest.architecture,
             processor=manifest.processor,
             manifest=manifest,
-            config=note["config"],
+            config=note.config,
         )
     description = _describe(state, names, family, language_model, place)
     size = description["vision"]["image_size"]

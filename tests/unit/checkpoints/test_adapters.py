@@ -160,7 +160,9 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["architecture"]["adapters"]["rank"] = 4
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointMismatch, match="description of the adapters cannot be read"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"manifest.json: architecture.adapters cannot be read \(unknown field 'rank'\)"
+    ):
         load_initial_weights(our_model("opt", TOWER)[0], str(folder))
 
 

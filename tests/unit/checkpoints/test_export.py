@@ -1,16 +1,24 @@
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from shard_files import write_tokenizer
+from timm.models import build_model_with_cfg
 from tiny import image_text_model
+from tiny_generation import generative_model
 
-from blip2_train.checkpoints.export import Manifest, read_export, write_export
+from blip2_train.checkpoints.architecture import describe_model
+from blip2_train.checkpoints.export import Manifest, read_export, read_manifest, write_export
+from blip2_train.checkpoints.foreign_descriptions import TIMM_ARGUMENTS, check_description
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import trainable_names
+from blip2_train.models.vision_tower import PLAIN
 
 
 def export(tmp_path: Path, seed: int = 0) -> Path:
@@ -62,3 +70,112 @@ def test_changed_weights_and_broken_manifests_are_refused(tmp_path: Path) -> Non
     manifest.unlink()
     with pytest.raises(CheckpointMismatch, match="no export"):
         read_export(folder)
+
+
+def described(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """An export whose manifest says what it is, and that manifest."""
+    folder = export(tmp_path)
+    about = json.loads((folder / "manifest.json").read_text())
+    about["architecture"] = json.loads(json.dumps(describe_model(generative_model("opt"))))
+    about["processor"] = {"image_size": 24, "max_text_length": 12, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (folder / "manifest.json").write_text(json.dumps(about))
+    return folder, about
+
+
+VISION, LANGUAGE = ("architecture", "vision"), ("architecture", "language")
+OPT = {"model_type": "opt", "hidden_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("step",), "3", "step: expected int, got str"),
+        (("step",), 10**40, "step: a whole number of 136 bits"),
+        (("metrics",), {"val/x": "low"}, "expected float, got str"),
+        (("sha256",), None, "sha256: expected str, got null"),
+        (("more",), 1, "unknown field 'more'"),
+        (("architecture",), [], "architecture: expected object, got array"),
+        (("architecture", "kind"), None, "architecture cannot be read (kind: expected str"),
+        (VISION, {}, "architecture.vision cannot be read (object missing required field name)"),
+        ((*VISION, "image_size"), "224", "architecture.vision cannot be read (image_size: expected int, got str)"),
+        ((*VISION, "dtype"), "int4", "vision dtype 'int4' is unknown"),
+        ((*VISION, "builder"), "x", "unknown field 'builder'"),
+        ((*VISION, "overrides", "checkpoint_path"), "x.pth", "overrides: checkpoint_path is nothing that a file may"),
+        ((*VISION, "overrides", "pretrained_cfg"), {}, "overrides: pretrained_cfg is nothing that a file may set"),
+        ((*VISION, "overrides", "cache_dir"), "/", "overrides: cache_dir is nothing that a file may set"),
+        ((*VISION, "overrides", "depth"), 10**6, "depth is 1000000, more than 1000"),
+        (("architecture", "qformer", "num_layers"), 10**6, "num_layers is 1000000, more than 1000"),
+        ((*LANGUAGE, "overrides"), {"_attn_implementation": "a/b"}, "_attn_implementation is nothing that a file"),
+        ((*LANGUAGE, "overrides"), {"__class__": "a"}, "__class__ is nothing that a file may set"),
+        ((*LANGUAGE, "architecture"), OPT | {"attn_implementation": "a/b"}, "attn_implementation is nothing that"),
+        ((*LANGUAGE, "architecture"), OPT | {"_attn_implementation": "a/b"}, "_attn_implementation is nothing that"),
+        ((*LANGUAGE, "architecture"), OPT | {"auto_map": {}}, "auto_map is nothing that a file may set"),
+        ((*LANGUAGE, "architecture"), OPT | {"quantization_config": {"a": 1}}, "quantization_config is nothing that"),
+        ((*LANGUAGE, "architecture"), OPT | {"num_hidden_layers": 10**5}, "num_hidden_layers is 100000, more than"),
+        (
+            (*LANGUAGE, "architecture"),
+            {"model_type": "gemma3", "text_config": {"auto_map": {"AutoConfig": "a.B"}}},
+            "text_config: auto_map is nothing that a file may set",
+        ),
+        ((*LANGUAGE, "architecture"), {"model_type": "nobodys"}, "model_type 'nobodys' is none that transformers"),
+        ((*LANGUAGE, "architecture"), {"hidden_size": 1}, "language architecture lacks model_type"),
+        (("architecture", "adapters"), {"r": 8, "task_type": "eval"}, "task_type: invalid enum value 'eval'"),
+        (("architecture", "adapters"), {"r": "8", "task_type": "CAUSAL_LM"}, "r: expected int, got str"),
+        (("processor", "image_size"), 0, "processor cannot be read (image_size: expected int >= 1)"),
+        (("processor", "text_tokenizer"), "x", "unknown field 'text_tokenizer'"),
+    ],
+)
+def test_what_a_manifest_may_set_is_an_allow_list(
+    tmp_path: Path, path: tuple[str, ...], value: Any, words: str
+) -> None:
+    folder, about = described(tmp_path)
+    read_manifest(folder)
+    inside = about
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(CheckpointMismatch) as caught:
+        read_manifest(folder)
+    assert words in str(caught.value) and str(folder / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 100_000, "too deep inside each other"),
+        ('{"a":' + "[" * 70 + "]" * 70 + "}", "more than 64 deep"),
+        ('{"step": ' + "9" * 5000 + "}", "a number of thousands of digits"),
+        ("\udcff", "utf-8"),
+        ("[]", "expected object, got array"),
+        ("{}", "missing required field stage"),
+    ],
+)
+def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(CheckpointMismatch, match=rf"manifest.json cannot be read \(.*{words}"):
+        read_manifest(tmp_path)
+
+
+def test_what_transformers_notes_in_a_configuration_is_left_out(tmp_path: Path) -> None:
+    folder, about = described(tmp_path)
+    noted = {"_name_or_path": "a", "architectures": ["A"], "transformers_version": "4", "n_positions": 3}
+    about["architecture"]["language"]["architecture"] = OPT | noted
+    (folder / "manifest.json").write_text(json.dumps(about))
+    assert read_manifest(folder).architecture["language"]["architecture"] == OPT
+
+
+def test_how_a_person_computes_is_no_part_of_a_description() -> None:
+    """What command line and recipe may set, and a manifest may not, does not stand in the manifest of the run."""
+    model = generative_model("opt", overrides={"_attn_implementation": "eager", "dropout": 0.0})
+    assert model.language_model.config._attn_implementation == "eager"
+    found = describe_model(model)
+    assert found["language"]["overrides"] == {"dropout": 0.0}
+    assert check_description(json.loads(json.dumps(found)), "it")["language"]["overrides"] == {"dropout": 0.0}
+
+
+def test_the_listed_arguments_are_architecture() -> None:
+    """Each is one of a tower's own constructor, none of what timm does around it: fetching, loading, caching."""
+    own = {name for kind in PLAIN for name in inspect.signature(kind.__init__).parameters}
+    around = {*inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters}
+    assert own >= TIMM_ARGUMENTS and not TIMM_ARGUMENTS & around
