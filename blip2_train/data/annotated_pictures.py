@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.annotations.entry import shown
 from blip2_train.data.embedded_pictures import is_embedded
 from blip2_train.errors import ShardError
 
@@ -179,8 +180,8 @@ class AnnotatedPictures:
             number = int(np.searchsorted(self._starts, row, side="right")) - 1
             other, first = self._entry(int(row)), self._entry(int(self._starts[number]))
             raise ShardError(
-                f"{self._file}, {other.row}: {other.key} has image_id {other.image_id!r}, but {first.image_id!r} on "
-                f"{first.row}; give a picture one image_id"
+                f"{self._file}, {other.row}: {other.key} has image_id {shown(other.image_id)}, but "
+                f"{shown(first.image_id)} on {first.row}; give a picture one image_id"
             )
 
     def _refuse_shared_ids(self, ids: NDArray[np.bytes_]) -> None:
@@ -191,11 +192,11 @@ class AnnotatedPictures:
             first, picture = self[order[place]], self[order[place + 1]]
             if first.path == picture.path:
                 raise ShardError(
-                    f"{self._file}, {picture.row}: picture {picture.image_id} comes twice ({first.key}, {first.row}); "
-                    "remove one of the two"
+                    f"{self._file}, {picture.row}: picture {shown(picture.image_id)} comes twice ({first.key}, "
+                    f"{first.row}); remove one of the two"
                 )
             raise ShardError(
-                f"{self._file}, {picture.row}: image_id {picture.image_id!r} of {picture.key} is that of "
+                f"{self._file}, {picture.row}: image_id {shown(picture.image_id)} of {picture.key} is that of "
                 f"{first.key} ({first.row}); give each picture its own, or leave image_id out"
             )
 

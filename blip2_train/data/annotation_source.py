@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from blip2_train.data.storage import Storage, is_remote
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
+_WHOLE = re.compile("[0-9]{1,19}")
 _PROBES = 20
 """Pictures looked for when a source is opened."""
 
@@ -120,4 +122,4 @@ class AnnotationSource:
 def identity_of(image_id: int | str, name: str) -> int:
     """A picture's identity from what a source called `name` says: itself if it is a number, as all of COCO's are."""
     known = str(image_id)
-    return int(known) if known.isdecimal() and int(known) < 2**63 else stable_seed(name, known)
+    return int(known) if _WHOLE.fullmatch(known) and int(known) < 2**63 else stable_seed(name, known)

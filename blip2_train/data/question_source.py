@@ -130,13 +130,14 @@ class QuestionSource:
         asked = self._questions[number]
         if not asked.question.strip():
             raise UnusableSample("missing text", "an empty question")
-        image_id = asked.image_id
+        known = asked.image_id
+        own = isinstance(known, int) and abs(known) < 2**63
         file = self._pictures.read(asked)
         return QuestionRecord(
             picture=file.content,
             orientation=file.orientation,
             captions=asked.answers,
-            image_id=image_id if isinstance(image_id, int) else stable_seed("picture", image_id),
+            image_id=int(known) if own else stable_seed("picture", known),
             question=asked.question,
             question_id=asked.question_id,
             question_type=asked.question_type,

@@ -33,9 +33,9 @@ def named_picture(form: str, image_id: int | str) -> str:
     Raises:
         ShardError: if the form wants a number, and the identity is none.
     """
-    for value in (image_id, int(image_id) if str(image_id).isdecimal() else None):
+    for read in (lambda: image_id, lambda: int(image_id)):
         try:
-            return form.format(image_id=image_id if value is None else value)
+            return form.format(image_id=read())
         except ValueError:
             continue
     raise ShardError(

@@ -14,7 +14,7 @@ from blip2_train.data.annotations.rows import Rows, Values
 from blip2_train.errors import ShardError
 
 ROWS = '[{"image": …, "caption": …}]'
-_COCO_ID = re.compile(r"coco_(\d+)")
+_COCO_ID = re.compile(r"coco_([0-9]{1,18})")
 
 
 class CaptionRows:
@@ -59,7 +59,7 @@ class CaptionRows:
             )
         if not isinstance(path, str) or not path.strip():
             raise entry.fault(f"{self._image} is {shown(path)}; write the picture's path, or remove the row")
-        if is_address(path):
+        if is_address(path.strip()):
             address = path.split()[0][:60]
             raise ShardError(f"{self._file}, {entry.where}: {self._image} is the address {address}: {DOWNLOAD}")
         known = values.get(self._id)

@@ -17,6 +17,7 @@ from blip2_train.data.annotations.caption_rows import ROWS, CaptionRows
 from blip2_train.data.annotations.coco import COCO, coco_images
 from blip2_train.data.annotations.columns import DOWNLOAD, Columns, lists_addresses
 from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.entry import shown
 from blip2_train.data.annotations.karpathy import KARPATHY, is_karpathy, karpathy_images
 from blip2_train.data.annotations.region_captions import REGIONS, region_images
 from blip2_train.data.annotations.rows import Rows
@@ -24,7 +25,7 @@ from blip2_train.errors import ShardError
 
 CaptionForm = Literal["coco", "karpathy", "regions", "list"]
 EXPECTED = f"a list of {ROWS[1:-1]}, COCO captions {COCO}, Karpathy's {KARPATHY}, or {REGIONS}"
-_NUMBER = re.compile(r"(?:.*_)?(\d{12})|(\d+)")
+_NUMBER = re.compile(r"(?:.*_)?([0-9]{12})|([0-9]{1,18})")
 
 
 def read_captions(
@@ -119,7 +120,9 @@ def _check_released(file: Path, rows: Rows | dict[str, Any], split: str) -> None
             raise ShardError(f"{file} is not the list of split {split!r}, which has {form}; take the other file")
         path = str(values.get("image"))
         if path in seen and not train:
-            raise ShardError(f"{file}, entry {number}: picture {path} comes twice; remove one of the two entries")
+            raise ShardError(
+                f"{file}, entry {number}: picture {shown(path)} comes twice; remove one of the two entries"
+            )
         seen.add(path)
 
 
@@ -134,7 +137,9 @@ def _identified(file: Path, images: Sequence[AnnotatedPicture]) -> list[Annotate
         elif is_table(file):
             identity = number_of(identity)
         if identity in found:
-            raise ShardError(f"{file}, {image.row}: picture {identity} comes twice; remove one of the two entries")
+            raise ShardError(
+                f"{file}, {image.row}: picture {shown(identity)} comes twice; remove one of the two entries"
+            )
         found[identity] = replace(image, image_id=identity)
     return [*found.values()]
 

@@ -33,8 +33,8 @@ def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list
         identity = entry.identity("id")
         if identity in entries:
             raise ShardError(
-                f"{file}: {entry.where} has id {identity!r}, as {entries[identity].where} has, so that their captions "
-                "cannot be told apart; give each picture its own id"
+                f"{file}: {entry.where} has id {shown(identity)}, as {entries[identity].where} has, so that their "
+                "captions cannot be told apart; give each picture its own id"
             )
         entries[identity], captions[identity] = entry, []
     if "annotations" in content or not strict:
@@ -43,8 +43,8 @@ def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list
     bare = [image.image_id for image in found if not image.domain]
     if 0 < len(bare) < len(found):
         raise ShardError(
-            f"{file}: {len(bare)} of {len(found)} pictures have no domain (first: {bare[0]}); get the file again, all "
-            "or none of them should have one"
+            f"{file}: {len(bare)} of {len(found)} pictures have no domain (first: {shown(bare[0])}); get the file "
+            "again, all or none of them should have one"
         )
     return found
 
@@ -57,20 +57,21 @@ def _add_captions(
         image = entry.identity("image_id")
         if image not in captions:
             raise ShardError(
-                f"{file}: {entry.where} is for image_id {image!r}, which is not in images; remove it, or add the "
+                f"{file}: {entry.where} is for image_id {shown(image)}, which is not in images; remove it, or add the "
                 "picture"
             )
         if strict and "id" in entry.values:
             identity = entry.identity("id")
             if identity in seen:
-                raise ShardError(f"{file}: caption id {identity} comes twice; remove one of the two entries")
+                raise ShardError(f"{file}: caption id {shown(identity)} comes twice; remove one of the two entries")
             seen.add(identity)
         if "caption" not in entry.values:
             raise entry.fault("lacks 'caption', so these are no COCO captions; give captions_*.json, not instances")
         captions[image].append(entry.text("caption"))
     if strict and (bare := [image for image, texts in captions.items() if not texts]):
         raise ShardError(
-            f"{file}: {len(bare)} pictures have no caption (first: {', '.join(map(str, bare[:3]))}); get the whole file"
+            f"{file}: {len(bare)} pictures have no caption (first: {', '.join(map(shown, bare[:3]))}); get the whole "
+            "file"
         )
 
 

@@ -43,11 +43,14 @@ class Entry:
         return ShardError(f"{self.file}, {self.where}: {what}; expected {self.form}")
 
     def first_of(self, names: Sequence[str]) -> str | None:
-        """The first of these fields that the entry has."""
+        """The first of these fields that the entry has, if it can be one that is not null."""
+        null = None
         for name in names:
             if name in self.values:
-                return name
-        return None
+                if self.values[name] is not None:
+                    return name
+                null = null or name
+        return null
 
     def value(self, field: str) -> Any:
         """What stands in a field.

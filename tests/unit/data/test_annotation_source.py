@@ -126,7 +126,7 @@ def test_regions_of_visual_genome_lie_in_two_folders(tmp_path: Path) -> None:
         "entry 1: picture 1 has a region of picture 7": _regions((1, ["x"])),
         "entry 1, regions 1: lacks 'phrase'": [{"id": 1, "regions": [{"image_id": 1}]}],
         "entry 1, regions 1: phrase 3 is no text": _regions((1, [3])),  # type: ignore[list-item]
-        "entry 2: image_id 'visual_genome_1' of 1.jpg": _regions((1, ["x"]), (1, ["y"])),
+        "entry 2: picture 'visual_genome_1' comes twice .1.jpg, entry 1.": _regions((1, ["x"]), (1, ["y"])),
         "holds Visual Genome's questions; its captions are in region_desc": [{"id": 1, "qas": []}],
     }
     wrong["entry 1: picture 1 has a region of picture 7"][0]["regions"][0]["image_id"] = 7

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from blip2_train.data.annotation_source import AnnotationSource
+from blip2_train.data.annotation_source import AnnotationSource, identity_of
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.questions import read_questions
 from blip2_train.data.annotations.results import ANSWERS, CAPTIONS, read_results
 from blip2_train.data.official.candidates import read_candidates
+from blip2_train.data.visual_questions import named_picture
 from blip2_train.errors import ShardError
 
 DEEP: list[Any] = []
@@ -41,6 +42,9 @@ WRONG: dict[str, Any] = {
     "objects": [{"answer": None}, {"x": 1}, 3],
     "deep lists": DEEP,
     "5,000 digits": LONG,
+    "5,000 digits in a text": "1" * 5000,
+    "5,000 digits in an id": "coco_" + "1" * 5000,
+    "more than 64 bits": 10**30,
 }
 NOTE = {"id": 1, "image_id": 5, "caption": "five"}
 ANSWER = {"question_id": 1, "image_id": 5, "answers": [{"answer": "yes"}], "answer_type": "yes/no"}
@@ -102,7 +106,7 @@ def reads_or_says(path: Path, read: Callable[[Path], Any], what: str) -> str:
 def trained(path: Path) -> None:
     images = read_captions(path, "train" if '"train"' in path.read_text() else None)
     assert all(isinstance(text, str) for image in images for text in image.captions) and images.fingerprint
-    assert [image.identity for image in images]
+    assert all(identity_of(image.identity, "own") < 2**63 for image in images)
 
 
 def evaluated(path: Path) -> None:
@@ -126,6 +130,7 @@ def test_questions(layout: str, strict: bool, tmp_path: Path) -> None:
         for one in read_questions(path, strict=strict):
             assert isinstance(one.question, str) and all(isinstance(text, str) for text in one.answers)
             assert isinstance(one.question_type + one.answer_type + one.picture, str)
+            named_picture("{image_id}.jpg", one.image_id)
 
     path = tmp_path / "file.json"
     read(written(path, QUESTION_FILES[layout]))

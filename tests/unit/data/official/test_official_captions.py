@@ -180,7 +180,7 @@ def test_broken_coco_files_are_one_clear_line(write: Write, content: Any, messag
         ([{"image": "a/12.jpg", "caption": [None]}], r"entry 1: caption is \[None\]; write"),
         (
             [{"image": "12.jpg", "caption": ["x"]}, {"image": "12.jpg", "caption": ["y"]}],
-            "2: picture 12.jpg comes twice",
+            "2: picture '12.jpg' comes twice",
         ),
         (["12.jpg"], "entry 1: '12.jpg' is no object"),
         ({"images": []}, "is of the layout 'coco', not 'list'"),
