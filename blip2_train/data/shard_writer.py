@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-import tarfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from webdataset.writer import TarWriter
 
 from blip2_train.errors import ShardError
 
@@ -45,7 +46,8 @@ class ShardFile:
         """Samples written."""
         self._stem = shard_stem(number)
         self._digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
-        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed in close)
+        self._target = _Target(path)  # no name is given to webdataset, which runs "pipe:…" as a command
+        self._tar = TarWriter(self._target, user="", group="", mode=0o444, mtime=0, encoder=False)
 
     def write(
         self,
@@ -81,15 +83,16 @@ class ShardFile:
         if doubled := record.keys() & (extra or {}).keys():
             raise ValueError(f"extra may not replace {', '.join(sorted(doubled))}")
         record.update(extra or {})
-        self._add(f"{key}.{extension}", picture)
-        self._add(f"{key}.json", json.dumps(record, indent=4).encode())
-        self._add(f"{key}.txt", caption.encode())
+        members = {extension: picture, "json": json.dumps(record, indent=4).encode(), "txt": caption.encode()}
+        for name, content in members.items():  # one by one: the writer would sort them, the image's file comes first
+            self._tar.write({"__key__": key, name: content})
         self.samples += 1
         return key
 
     def close(self) -> None:
         """Write the end of the archive."""
         self._tar.close()
+        self._target.close()
 
     def statistics(self) -> str:
         """Content of the `_stats.json` beside the shard."""
@@ -105,10 +108,29 @@ class ShardFile:
         }
         return json.dumps(stats, indent=4)
 
-    def _add(self, name: str, data: bytes) -> None:
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode, entry.mtime = len(data), 0o444, 0
-        self._tar.addfile(entry, io.BytesIO(data))
+
+class _Target:
+    """The file that a shard is written to.
+
+    After a write that failed (a full disk) it takes nothing more: Python ends a tar stream that is given up by writing
+    once more, and would print a traceback beside the one error that counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def write(self, data: bytes) -> int:
+        if self._file.closed:
+            return len(data)
+        try:
+            return self._file.write(data)
+        except OSError:
+            with suppress(OSError):
+                self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def shard_stem(number: int) -> str:

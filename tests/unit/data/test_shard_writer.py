@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+import webdataset
 
-from blip2_train.data.shard_writer import ShardWriter
+from blip2_train.data.shard_writer import ShardFile, ShardWriter
 from blip2_train.errors import ShardError
 
 
@@ -75,3 +78,36 @@ def test_refusals(tmp_path: Path) -> None:
 def test_no_samples_no_shards(tmp_path: Path) -> None:
     fill(tmp_path, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bytes_are_those_of_every_version(tmp_path: Path) -> None:
+    """Folders of shards that an earlier version began go on, and the embedded world stays the one of the records."""
+    shard = ShardFile(tmp_path / "one.tar", 3, 100)
+    for size, extension in ((0, "jpg"), (513, "png"), (10_240, "webp")):
+        shard.write(bytes(size), "café\n", size=(3, 4), url="x", extra={"captions": ["a"]}, extension=extension)
+    shard.close()
+    digest = hashlib.sha256((tmp_path / "one.tar").read_bytes()).hexdigest()
+    assert digest == "d515fc3d76e92298175de881e6e53d09b7a366647944fd0ee13fab2d87208f2d"
+
+
+def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
+    keys = fill(tmp_path, 3)
+    samples = list(webdataset.WebDataset(str(tmp_path / "00000.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == keys
+    assert [(sample["jpg"], sample["txt"]) for sample in samples] == [
+        (b"jpg %d" % i, b"caption %d" % i) for i in range(3)
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.filterwarnings("error")
+def test_a_full_disk_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    shard = ShardFile(Path("/dev/full"), 0, 10)
+    with pytest.raises(OSError, match="No space left"):
+        for _ in range(5):
+            shard.write(bytes(100_000), "caption", size=(1, 1))
+    del shard
+    gc.collect()
+    assert told == []
