@@ -245,6 +245,22 @@ def test_row_11_questions_in_lines_and_lists_train(
     assert re.search(message, desk.run(train, *source, refused=questions == "textvqa.jsonl"))
 
 
+def test_row_11_questions_in_lines_and_lists_are_evaluated(asked: Path, desk: Desk, exports: dict[str, str]) -> None:
+    task, name = "tasks.own_questions", "'{image_id:03d}.jpg'"
+    official = (
+        f"{task}.annotations={asked / 'cp_annotations.json'}",
+        f"{task}.picture_name={name}",
+        f"{task}.metric=vqa",
+    )
+    for number, (questions, more) in enumerate((("list_int.json", ()), ("cp_questions.json", official))):
+        where = (f"{task}.questions={asked / questions}", f"{task}.images={asked / 'images'}", f"{task}.limit=4", *more)
+        run = desk.folder / f"answers{number}"
+        common = (f"checkpoint={exports['opt']}", "device=cpu", "attention=false", "examples=3", f"paths.run_dir={run}")
+        desk.run(evaluate, "evaluation=own_questions", *where, *common)
+        written = json.loads((run / "predictions/own_questions.json").read_text())
+        assert [entry["question_id"] for entry in written] == [0, 1, 2, 3]
+
+
 def test_row_12_numbers_in_braces(tars: dict[str, Path], desk: Desk) -> None:
     shards = f"{tars['braces']}/{{000..003}}.tar"
     assert f"{COUNT - 2} samples in 4 files" in desk.run(train, *desk.captions(f"'{shards}'", data="shards"))
