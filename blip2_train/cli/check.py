@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from blip2_train.cli.check_report import (
     broken_lines,
@@ -28,6 +27,7 @@ from blip2_train.data.inspection import Inspection, copies, inspect_samples
 from blip2_train.data.source_config import open_source
 from blip2_train.data.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
 from blip2_train.errors import ConfigError, ShardError
+from blip2_train.screen import make_console
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.lifecycle import quiet_libraries
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     data = make_data(config, rejected_list=None)
     data.prepare_data()
     data.setup()
-    console = Console(width=max(WIDTH, Console().width))
+    console = make_console(width=max(WIDTH, make_console().width))
     show(console, data.plan().lines())
     parts = _inspect(config, data, most)
     uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))

@@ -27,6 +27,7 @@ from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.adapters import merge_adapters
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import FROZEN_PARTS
+from blip2_train.screen import echo
 
 FORMATS = ("blip2_train", "huggingface", "lavis")
 _FILES = (".pth", ".pt")
@@ -44,12 +45,12 @@ def main(arguments: list[str]) -> None:
         vision_weights=options.vision_weights,
         tokenizer=options.tokenizer,
     )
-    print(f"source: {found.source}")
+    echo(f"source: {found.source}")
     for report in found.reports:
-        print("\n".join(report.lines()))
+        echo("\n".join(report.lines()))
     with _complete_or_nothing(target) as unfinished:
         _write(found, unfinished, form)
-    print(f"written: {target} ({form}, {_size(target) / 2**20:,.1f} MiB)")
+    echo(f"written: {target} ({form}, {_size(target) / 2**20:,.1f} MiB)")
 
 
 def _write(found: Pretrained, place: Path, form: str) -> None:
@@ -60,7 +61,7 @@ def _write(found: Pretrained, place: Path, form: str) -> None:
     if form == "huggingface":
         if adapted:
             merge_adapters(found.model)
-            print("adapters: merged into the language model")
+            echo("adapters: merged into the language model")
         write_huggingface(place, found.model, found.processor, manifest, found.config)
     elif form == "lavis":
         trained = not found.model.vision_config.frozen

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.memory import show_memory
@@ -14,6 +13,7 @@ from blip2_train.cli.overview import parts_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.models.adapters import add_adapters
 from blip2_train.models.freezing import PartSize, describe_parameters
+from blip2_train.screen import echo, make_console
 
 ABOUT = "Show what a recipe's model consists of and what trains; with --memory also the memory it needs, by precision."
 USAGE = "python scripts/describe.py [--memory]"
@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> None:
         model = instantiate(config.model)
         if config.peft is not None:
             add_adapters(model, instantiate(config.peft))
-    parts, console = describe_parameters(model), Console()
+    parts, console = describe_parameters(model), make_console()
     console.print(parts_table(parts))
-    print(parameter_line(parts, config.experiment if config.peft is None else ""))
+    echo(parameter_line(parts, config.experiment if config.peft is None else ""))
     if MEMORY in arguments:
         show_memory(model, console)
 

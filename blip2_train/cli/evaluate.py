@@ -32,6 +32,7 @@ from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.screen import echo
 from blip2_train.training.lifecycle import quiet_libraries
 
 RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
@@ -121,7 +122,7 @@ def _say(
     print_scores(reports)
     print_closing(reports, closing)
     for name, path in {"results": results, "page": page, "predictions": folder / PREDICTIONS}.items():
-        print(f"{name + ':':12} {path}")
+        echo(f"{name + ':':12} {path}")
 
 
 def _join_processes(device: str) -> str:

@@ -11,6 +11,7 @@ from blip2_train.cli.checkpoint_parts import checkpoint_parts
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo
 
 USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to write, default <run folder>/export]"
 
@@ -18,7 +19,7 @@ USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to w
 def main(arguments: list[str]) -> None:
     """Write an export of the newest checkpoint of a run, or of the checkpoint given."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        echo(USAGE)
         return
     if len(arguments) > 2:
         raise ConfigError(f"too many arguments: {' '.join(arguments[2:])}; {USAGE}")
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"name the run folder or checkpoint; {USAGE}")
     checkpoint = find_checkpoint(arguments[0], "", "")
     folder = Path(arguments[1]) if len(arguments) == 2 else run_folder_of(checkpoint) / "export"
-    print(f"export: {export_checkpoint(checkpoint, folder)} (of {checkpoint.name})")
+    echo(f"export: {export_checkpoint(checkpoint, folder)} (of {checkpoint.name})")
 
 
 def export_checkpoint(checkpoint: Path, folder: Path) -> Path:

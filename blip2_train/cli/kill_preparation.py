@@ -19,6 +19,7 @@ from blip2_train.cli.terminal import run_command
 from blip2_train.data.emoji_scenes.world import ensure_world
 from blip2_train.data.prepare.examination import VERDICT
 from blip2_train.errors import ConfigError, ShardError
+from blip2_train.screen import echo
 
 ABOUT = """\
 Render pictures with captions, make shards of them in one go, measure how fast that is and what memory it takes, make
@@ -85,7 +86,7 @@ class _Making:
 def main(arguments: list[str]) -> None:
     """Render, make, kill, compare."""
     if {"--help", "-h"} & set(arguments):
-        print(ABOUT)
+        echo(ABOUT)
         return
     scenes, arguments = _number("scenes", 50_000, arguments)
     kills, arguments = _number("kills", 3, arguments)
@@ -102,7 +103,7 @@ def _show(folder: Path, scenes: int, kills: int, rest: list[str]) -> None:
     start = time.monotonic()
     none = {"val_scenes": 0, "test_scenes": 0, "nocaps_scenes": 0}
     world = ensure_world(folder / f"scenes-{scenes}", train_scenes=scenes, image_folders=("train",), **none)
-    print(f"{scenes:,} pictures in {world.images / 'train'}, after {time.monotonic() - start:.1f} s")
+    echo(f"{scenes:,} pictures in {world.images / 'train'}, after {time.monotonic() - start:.1f} s")
     source = [f"source={world.karpathy}", f"images={world.images}", "split=train"]
     shards = -(-scenes // options.samples_per_shard)
     made: list[_Making] = []
@@ -111,20 +112,20 @@ def _show(folder: Path, scenes: int, kills: int, rest: list[str]) -> None:
         made.append(_Making([*source, *rest], folder / name, scenes, shards))
     whole, killed = made
     _expect(0, whole.run())
-    print(f"in one go: {whole.seconds:.1f} s, {scenes / whole.seconds:,.0f} pictures/s")
+    echo(f"in one go: {whole.seconds:.1f} s, {scenes / whole.seconds:,.0f} pictures/s")
     peaks = ", ".join(f"{peak / 2**20:,.0f}" for peak in whole.peaks)
-    print(f"memory of all processes, MiB, highest in each {_PARTS}th of the work: {peaks}")
+    echo(f"memory of all processes, MiB, highest in each {_PARTS}th of the work: {peaks}")
     for number in range(1, kills + 1):
         share = number / (kills + 1)
         _expect(-signal.SIGKILL, killed.run(until=share))
-        print(f"killed when {share:.0%} were done")
+        echo(f"killed when {share:.0%} were done")
     _expect(0, killed.run())
-    print(f"with {kills} kills: {killed.seconds:.1f} s")
+    echo(f"with {kills} kills: {killed.seconds:.1f} s")
     first, second = whole.digests(), killed.digests()
     if first != second:
         names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
         raise ShardError(f"{len(names)} files differ, the first is {names[0]}; see {whole.folder} and {killed.folder}")
-    print(f"the same {len(first)} files, byte for byte")
+    echo(f"the same {len(first)} files, byte for byte")
     for making in made:
         shutil.rmtree(making.folder)
 

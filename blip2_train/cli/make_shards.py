@@ -17,6 +17,7 @@ from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo
 
 ABOUT = """\
 Make tar shards in the layout of img2dataset, with index.json (samples, bytes and SHA-256 of every shard) and
@@ -76,7 +77,7 @@ class Request:
 def main(arguments: list[str]) -> None:
     """Make the shards, and say what was made."""
     if not arguments or {"--help", "-h"} & set(arguments):
-        print(ABOUT)
+        echo(ABOUT)
         return
     request, options = read_request(arguments)
     columns = request.picture_column, request.caption_column, request.id_column
@@ -92,11 +93,11 @@ def main(arguments: list[str]) -> None:
         index = preparation.run(engine, shown)
     counts = dict(index["rejected"])
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
-    print(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
-    print(f"rejected:  {listed}; see {folder}/{REJECTED}")
-    print(f"index:     {folder}/{INDEX}")
+    echo(f"shards:    {len(index['shards']):,} in {folder}, {index['samples']:,} samples, {index['bytes']:,} bytes")
+    echo(f"rejected:  {listed}; see {folder}/{REJECTED}")
+    echo(f"index:     {folder}/{INDEX}")
     if excluded and "excluded" not in counts:
-        print(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
+        echo(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
 
 
 def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2_train.checkpoints.handover import LoadReport
 from blip2_train.data.plan import DataPlan
 from blip2_train.models.freezing import PartSize
 from blip2_train.optim.param_groups import ParameterGroup
+from blip2_train.screen import make_console
 from blip2_train.training.lifecycle import first_process_only
 
 _LABELS = {
@@ -30,7 +30,7 @@ _CAPTION_ROWS = (
 @first_process_only
 def say(text: str) -> None:
     """One line, from the first process only."""
-    Console().print(text, highlight=False, soft_wrap=True)
+    make_console().print(text, highlight=False, soft_wrap=True)
 
 
 def parts_table(parts: Sequence[PartSize]) -> Table:
@@ -74,7 +74,7 @@ def announce(
     parts: Sequence[PartSize], groups: Sequence[ParameterGroup], reports: Sequence[LoadReport], folder: Path
 ) -> None:
     """What is frozen, what trains, what it started from, and where the run writes."""
-    console = Console()
+    console = make_console()
     console.print(parts_table(parts))
     console.print(f"trainable parameters: {sum(p.trainable for p in parts):,}", highlight=False)
     for group in groups:
@@ -89,7 +89,7 @@ def announce(
 @first_process_only
 def report(results: dict[str, float], chance: dict[str, float], rejections: str, paths: dict[str, Path | None]) -> None:
     """The end of a run: a table of results, and where everything lies."""
-    console = Console()
+    console = make_console()
     table = Table(title="results", title_justify="left", box=None, header_style="dim", pad_edge=False)
     for column in ("", "train", "held-out", "chance"):
         table.add_column(column, justify="left" if not column else "right")

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from blip2_train.errors import Blip2TrainError
 from blip2_train.evaluation.writing import PromptTooLong
+from blip2_train.screen import echo
 
 LEAVE = ("exit", "quit")
 Say = Callable[[list[tuple[str, str]], str], str]
@@ -26,10 +27,10 @@ def converse(say: Say) -> None:
         except Blip2TrainError as error:
             if not sys.stdin.isatty():
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            echo(f"error: {error}", file=sys.stderr)
             continue
         turns.append((message, answer))
-        print(answer, flush=True)
+        echo(answer, flush=True)
 
 
 def _fitting(say: Say, turns: list[tuple[str, str]], message: str) -> str:
@@ -41,13 +42,13 @@ def _fitting(say: Say, turns: list[tuple[str, str]], message: str) -> str:
             if not turns:
                 raise
             forgotten = turns.pop(0)[0]
-            print(f"(too long for the model: {forgotten!r} is forgotten)", file=sys.stderr)
+            echo(f"(too long for the model: {forgotten!r} is forgotten)", file=sys.stderr)
 
 
 def _messages() -> Iterator[str]:
     typed = sys.stdin.isatty()
     if typed:
-        print("ask about the picture; an empty line or 'exit' ends it", file=sys.stderr)
+        echo("ask about the picture; an empty line or 'exit' ends it", file=sys.stderr)
         _enable_line_editing()
     while True:
         try:

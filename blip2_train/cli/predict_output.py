@@ -10,10 +10,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2_train.errors import ConfigError
+from blip2_train.screen import make_console, printable
 
 _AS_ESCAPES = "backslashreplace"
 """Names of files that are no UTF-8 become escapes, which JSON knows."""
@@ -66,7 +66,8 @@ class Results:
         if self._file is None:
             assert self.path is not None
             self._file = self.path.open("w", encoding="utf-8", errors=_AS_ESCAPES)
-        self._file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = (json.dumps(record, ensure_ascii=False) for record in records)
+        self._file.writelines((line if self.path is not None else printable(line)) + "\n" for line in lines)
         self._file.flush()
 
 
@@ -80,7 +81,7 @@ class Bar:
     """
 
     def __init__(self, total: int, hidden: bool, name: str = "predict") -> None:
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         hidden = hidden or not console.is_terminal

@@ -24,6 +24,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.writing import ANSWERING, CAPTIONING, batches, generation_options
+from blip2_train.screen import echo
 
 Records = list[list[dict[str, Any]]]
 """For each picture what is written about it."""
@@ -166,7 +167,7 @@ def _embed(options: argparse.Namespace) -> None:
                 file.add(model.embed(pixels, words, batch_size=len(good)), labels)
             for picture in batch:
                 if picture.pixel_values is None:
-                    print(f"left out: {broken.add(picture)[0]['error']}", file=sys.stderr)
+                    echo(f"left out: {broken.add(picture)[0]['error']}", file=sys.stderr)
             bar.advance(len(batch))
     _told(count, broken, time.perf_counter() - started, "texts" if pictures is None else "pictures")
 
@@ -174,7 +175,7 @@ def _embed(options: argparse.Namespace) -> None:
 def _pictures(places: Sequence[str]) -> PictureList:
     pictures = PictureList(places)
     if pictures.passed_over:
-        print(f"{len(pictures)} pictures, {pictures.passed_over}", file=sys.stderr)
+        echo(f"{len(pictures)} pictures, {pictures.passed_over}", file=sys.stderr)
     return pictures
 
 
@@ -188,13 +189,13 @@ def _load(options: argparse.Namespace) -> Blip2:
         vision_weights=options.vision_weights,
         tokenizer=options.tokenizer,
     )
-    print(f"model: {model.source} on {model.device}", file=sys.stderr)
+    echo(f"model: {model.source} on {model.device}", file=sys.stderr)
     slow = any(parameter.dtype == torch.float16 for parameter in model.network.parameters())
     if slow and model.device.type == "cpu" and options.dtype is None:
-        print("its float16 is slow on a CPU: --dtype bfloat16 or float32 is faster", file=sys.stderr)
+        echo("its float16 is slow on a CPU: --dtype bfloat16 or float32 is faster", file=sys.stderr)
     return model
 
 
 def _told(count: int, broken: BrokenPictures, seconds: float, what: str = "pictures") -> None:
-    print(f"{count - broken.total} {what} in {seconds:.1f} s", file=sys.stderr)
+    echo(f"{count - broken.total} {what} in {seconds:.1f} s", file=sys.stderr)
     broken.complain(count)

@@ -12,6 +12,7 @@ from blip2_train.cli.terminal import run_command
 from blip2_train.data.official.inventory import OfficialFile, verify
 from blip2_train.data.official.sets import SETS
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo
 
 ABOUT = f"""\
 Look at the files of official data sets in the data folder, a line for each: whether it is there, can be read, has
@@ -26,12 +27,12 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     faults = []
     for name in options.sets or SETS:
-        print(name)
+        echo(name)
         if not options.sets:
-            print("\n".join(f"  {line}" for file in SETS[name] for line in _described(file)))
+            echo("\n".join(f"  {line}" for file in SETS[name] for line in _described(file)))
             continue
         for verdict in verify(SETS[name], options.data_dir):
-            print(f"  {verdict.state:10}{verdict.path}: {verdict.text}", flush=True)
+            echo(f"  {verdict.state:10}{verdict.path}: {verdict.text}", flush=True)
             faults += [verdict.path] if not verdict.good else []
     if faults:
         raise ConfigError(

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2_train import __version__
@@ -27,6 +26,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, ExactRules, exact_match_accuracy, vqa_accuracy
+from blip2_train.screen import echo, make_console
 
 ABOUT = """\
 Score a file of predictions against official annotations. The result is JSON, on standard output or in a file; a
@@ -53,10 +53,10 @@ def main(arguments: list[str]) -> None:
     output = new_file(options.output, options.overwrite) if options.output else None
     result, table = options.score(options)
     if output is None:
-        print(json.dumps(result, indent=2))
+        echo(json.dumps(result, indent=2))
     else:
         write_json(output, result, indent=2)
-    console = Console(stderr=True, markup=False, highlight=False)
+    console = make_console(stderr=True, markup=False, highlight=False)
     if console.is_terminal:
         console.print(table)
         for metric, reason in result.get("reasons", {}).items():
@@ -103,7 +103,7 @@ def _chosen(options: argparse.Namespace, predictions: Mapping[int | str, str], k
 def _share(options: argparse.Namespace, scored: int, known: int, things: str) -> Result:
     if not options.partial:
         return {}
-    print(f"partial: {scored} of {known} {things} scored; not comparable with scores of all", file=sys.stderr)
+    echo(f"partial: {scored} of {known} {things} scored; not comparable with scores of all", file=sys.stderr)
     return {"partial": {"scored": scored, "of": known}}
 
 

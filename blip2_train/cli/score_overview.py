@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from blip2_train.evaluation.report.content import TaskReport
 from blip2_train.evaluation.report.score_table import metric, parse, score_table
+from blip2_train.screen import make_console
 
 
 def score_overview(task: TaskReport) -> Group:
@@ -30,7 +31,7 @@ def score_overview(task: TaskReport) -> Group:
 
 def print_scores(tasks: Sequence[TaskReport]) -> None:
     """Print a table for each task."""
-    console = Console()
+    console = make_console()
     for task in tasks:
         console.print(score_overview(task))
         console.print()
@@ -50,4 +51,4 @@ def print_closing(tasks: Sequence[TaskReport], chosen: Mapping[str, Sequence[str
                 Text(", ".join(filter(None, (part, how.heading)))),
                 Text(how.text(value) if value is not None else task.reason(name)),
             )
-    Console().print(table)
+    make_console().print(table)

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 
 from blip2_train.cli.predict_output import Bar
+from blip2_train.screen import echo
 
 _LINE_EVERY = 20.0
 """Seconds between lines of progress where there is no terminal."""
@@ -50,7 +51,7 @@ class ShownProgress:
                 if rate is None
                 else f", {rate:,.1f} a second, {timedelta(seconds=round((total - done) / rate))} left"
             )
-            print(f"{phase}: {done:,} of {total:,} samples{left}", file=sys.stderr, flush=True)
+            echo(f"{phase}: {done:,} of {total:,} samples{left}", file=sys.stderr, flush=True)
             self._last_line = time.monotonic()
         if done == total:
             self._close()

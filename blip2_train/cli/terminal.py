@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import sys
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped
+from blip2_train.screen import echo, plain_logs
 
 _GROUPS = ("model/vision_model", "model/qformer", "data", "trainer", "logger", "debug")
 _HELP = """\
@@ -68,13 +70,14 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
     if isinstance(sys.stdout, TextIOWrapper):  # names that are no UTF-8, as standard error shows them
         with suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
+    plain_logs([logging.lastResort])
     try:
         main(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except Blip2TrainError as error:
         if os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
-        print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        echo("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
         return 2
     except BrokenPipeError:
         if not _read_no_more(sys.stdout):
@@ -84,12 +87,12 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
     except OSError as error:
         if error.errno not in _FIXES or os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
-        print(f"error: {error}: {_FIXES[error.errno]}", file=sys.stderr)
+        echo(f"error: {error}: {_FIXES[error.errno]}", file=sys.stderr)
         return 2
     except RunStopped as stop:
         return stop.status
     except KeyboardInterrupt:
-        print("stopped by the keyboard", file=sys.stderr)
+        echo("stopped by the keyboard", file=sys.stderr)
         return 130
     return 0
 
@@ -116,7 +119,7 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
     if show == "help":
         listed = "".join(f"{group}: {', '.join(options(group, [config_folder()]))}\n" for group in _GROUPS)
         names = ", ".join(recipes(folder))
-        print(_HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed))
+        echo(_HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed))
         return None
     return _shown("experiment", show, folder, lambda: compose(overrides, folder))
 
@@ -126,7 +129,7 @@ def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
     overrides, show, folder = split_arguments(arguments)
     if show == "help":
         names = ", ".join(options("evaluation", _places(folder)))
-        print(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names))
+        echo(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names))
         return None
     return _shown("evaluation", show, folder, lambda: compose_evaluation(overrides, folder))
 
@@ -137,11 +140,11 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
         every = options(group, _places(folder))
         width = max(map(len, every)) + 2
         for name in every:
-            print(f"{name:{width}}{_purpose(group, name, folder)}")
+            echo(f"{name:{width}}{_purpose(group, name, folder)}")
         return None
     config = make()
     if show == "cfg":
-        print(OmegaConf.to_yaml(config), end="")
+        echo(OmegaConf.to_yaml(config), end="")
         return None
     return config
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from blip2_train.errors import ConfigError
+from blip2_train.screen import plain_logs
 
 __all__ = ["BeforeTraining", "Trainer", "check_trainer", "first_process_only", "quiet_libraries", "seed_everything"]
 
@@ -76,7 +77,8 @@ def seed_everything(seed: int) -> None:
 
 def quiet_libraries() -> None:
     """Show the project's own notes, and silence those of Lightning that say nothing to a reader of its output."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig()
+    plain_logs(logging.getLogger().handlers)
     logging.getLogger("blip2_train").setLevel(logging.INFO)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,10 +9,11 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from blip2_train.screen import make_console
 from blip2_train.training.base import TrainingModule
 
 
@@ -39,7 +40,7 @@ class LossProgress(ProgressBar):
     def __init__(self, global_batch_size: int, chance: dict[str, float], line_every: float = 20.0) -> None:
         super().__init__()
         self.global_batch_size, self.chance, self.line_every = global_batch_size, chance, line_every
-        self.console = Console()
+        self.console = make_console()
         self.samples_per_second = 0.0
         self._bar: _TwoLines | None = None
         self._task: Any = None
@@ -123,6 +124,7 @@ class LossProgress(ProgressBar):
             console = self._bar.console if self._bar is not None else self.console
             console.print(
                 f"[bold]held-out, step {trainer.global_step}[/bold]  {losses}  {cider}{recalls}",
+                markup=True,
                 highlight=False,
                 soft_wrap=True,
             )

@@ -6,8 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from blip2_train.cli.ablations.chart import draw
 from blip2_train.cli.ablations.options import SYNTAX, read_options
 from blip2_train.cli.ablations.plan import make_plan
@@ -16,6 +14,7 @@ from blip2_train.cli.ablations.report import as_markdown, as_tables
 from blip2_train.cli.ablations.running import Launch, is_finished, launch_child, make
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.whole_file import write_whole
+from blip2_train.screen import echo, make_console
 
 NAME = "ablations"
 ABOUT = f"""\
@@ -31,13 +30,13 @@ usage: python scripts/ablate.py [option=value …] [key=value …]
 def main(arguments: list[str], launch: Launch = launch_child) -> None:
     """Make all runs that are not finished, and write and print what they found."""
     if {"--help", "-h"} & set(arguments):
-        print(ABOUT)
+        echo(ABOUT)
         return
     plan = make_plan(read_options(arguments))
     finished = {run.folder for run in plan.runs if is_finished(run)}  # of all, before the first starts
     for number, run in enumerate(plan.runs, 1):
         state = "finished before" if run.folder in finished else "runs now"
-        print(f"== {number} of {len(plan.runs)}: {run.folder} {state}", flush=True)
+        echo(f"== {number} of {len(plan.runs)}: {run.folder} {state}", flush=True)
         if run.folder not in finished:
             make(run, launch)
     _write(read_record(plan), plan.folder)
@@ -49,9 +48,9 @@ def _write(record: Record, folder: Path) -> None:
         "tables": write_whole(folder / f"{NAME}.md", as_markdown(record)),
         "chart": draw(record, folder / f"{NAME}.png"),
     }
-    Console().print(as_tables(record))
+    make_console().print(as_tables(record))
     for name, path in paths.items():
-        print(f"{name + ':':12}{path}")
+        echo(f"{name + ':':12}{path}")
 
 
 def command() -> None:

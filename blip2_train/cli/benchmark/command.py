@@ -20,6 +20,7 @@ from blip2_train.cli.benchmark.stages import stage_of
 from blip2_train.cli.benchmark.table import as_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo, make_console
 
 ABOUT = f"""Time a recipe's steps by part, and compare ways to run them; weights are random, nothing is downloaded.
 
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     _check(config, options)
-    console = Console(width=None if sys.stdout.isatty() else 190)
+    console = make_console(width=None if sys.stdout.isatty() else 190)
     records = [_run(config, one, console) for one in options.each_precision()]
     if options.json is not None:
         found = records[0] if len(records) == 1 else records
@@ -67,7 +68,7 @@ def _check(config: DictConfig, options: BenchmarkOptions) -> None:
 def _run(config: DictConfig, options: BenchmarkOptions, console: Console) -> Record:
     """Measure in one precision and print what was found."""
     ceiling = matmul_ceiling(torch.device(options.device), PRECISIONS[options.precision])
-    found = measure(config, options, lambda text: print(text, file=sys.stderr, flush=True))
+    found = measure(config, options, lambda text: echo(text, file=sys.stderr, flush=True))
     about = _about(config.experiment, options)
     record = as_record(found.training, ceiling, {**about, "what": "training step", "agreement": found.agreement})
     for line in found.agreement:

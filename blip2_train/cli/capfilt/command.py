@@ -7,6 +7,7 @@ import sys
 from blip2_train.cli.capfilt.demo import demonstrate
 from blip2_train.cli.capfilt.filtering import filter_captions
 from blip2_train.cli.terminal import run_command
+from blip2_train.screen import echo
 
 ABOUT = """\
 Write captions for pictures, rank them together with the pictures' own by how well they fit, and keep the best: CapFilt
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["demo"]:
         demonstrate(arguments[1:])
     elif not arguments or {"--help", "-h"} & set(arguments):
-        print(ABOUT)
+        echo(ABOUT)
     else:
         filter_captions(arguments)
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2_train.cli.ablations.plan import PlannedRun
@@ -24,6 +23,7 @@ from blip2_train.data.shard_source import ShardSource
 from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.pair_scoring import Score
+from blip2_train.screen import echo, make_console
 
 ABOUT = """\
 Make scenes that no model of the demo has seen, give a part of them a caption of another scene, let CapFilt choose
@@ -77,7 +77,7 @@ class DemoRequest:
 def demonstrate(arguments: Sequence[str]) -> None:
     """Do all of it that is not done, and write and print what came out."""
     if {"--help", "-h"} & set(arguments):
-        print(ABOUT)
+        echo(ABOUT)
         return
     names = {field.name for field in fields(DemoRequest)}
     own = [argument for argument in arguments if argument.partition("=")[0] in names]
@@ -105,8 +105,8 @@ def demonstrate(arguments: Sequence[str]) -> None:
         found = {name: {**found[name], **_trained(runs[name])} for name in sets}
     record = {"settings": asdict(request), "trainings": more, "sets": found}
     path = write_whole(folder / "capfilt_demo.json", json.dumps(record, indent=1) + "\n")
-    Console().print(as_table(record))
-    print(f"scores: {path}")
+    make_console().print(as_table(record))
+    echo(f"scores: {path}")
 
 
 def as_table(record: dict[str, Any]) -> Table:

@@ -26,6 +26,7 @@ from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparati
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.capfilt import CapFiltOptions
+from blip2_train.screen import echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def filter_captions(arguments: Sequence[str]) -> None:
     columns = request.picture_column, request.caption_column, request.id_column
     source = open_pairs(request.source, request.images, request.split, *columns)
     output = open_destination(request.output)
-    print(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time
+    echo(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time
     try:
         index, rate = _run(request, models, source, output, shard_options)
     except torch.OutOfMemoryError:
@@ -102,10 +103,10 @@ def filter_captions(arguments: Sequence[str]) -> None:
         ) from None
     listed = ", ".join(f"{count:,} {reason}" for reason, count in index["rejected"].items()) or "none"
     speed = "" if rate is None else f", {rate:,.1f} pictures a second"
-    print(f"captions:  the best {options.keep} of {options.captions} and a picture's own{speed}")
-    print(f"shards:    {len(index['shards']):,} in {output}, {index['samples']:,} samples, {index['bytes']:,} bytes")
-    print(f"rejected:  {listed}; see {output}/{REJECTED}")
-    print(f"index:     {output}/{INDEX}")
+    echo(f"captions:  the best {options.keep} of {options.captions} and a picture's own{speed}")
+    echo(f"shards:    {len(index['shards']):,} in {output}, {index['samples']:,} samples, {index['bytes']:,} bytes")
+    echo(f"rejected:  {listed}; see {output}/{REJECTED}")
+    echo(f"index:     {output}/{INDEX}")
 
 
 def find_model(setting: str, given: str) -> str:

@@ -13,6 +13,7 @@ from blip2_train.cli.demo_assets.bert import make_bert
 from blip2_train.cli.demo_assets.language_models import make_opt, make_opt_instruct, make_t5
 from blip2_train.cli.demo_assets.sheets import make_sheets
 from blip2_train.cli.demo_assets.tower import make_tower
+from blip2_train.screen import echo
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 TRAINED = {"vision": make_tower, "bert": make_bert, "opt": make_opt, "opt_instruct": make_opt_instruct, "t5": make_t5}
@@ -50,5 +51,5 @@ def main(arguments: list[str] | None = None) -> None:
     for name, make in TRAINED.items():
         if chosen.asset in (name, "all"):
             figures = make(chosen.assets, **options)
-            print(name, figures)
+            echo(name, figures)
             record(chosen.assets, name, figures)

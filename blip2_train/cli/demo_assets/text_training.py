@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from blip2_train.screen import echo
+
 Batch = dict[str, Tensor]
 HELD_OUT_BATCHES = 20
 NOISE = 0.5
@@ -91,7 +93,7 @@ def fit(
         total += loss.item()
         if (step + 1) % 200 == 0:
             name = type(model).__name__
-            print(f"{name} {step + 1}/{steps} loss {total / 200:.3f} {time.monotonic() - started:.0f} s", flush=True)
+            echo(f"{name} {step + 1}/{steps} loss {total / 200:.3f} {time.monotonic() - started:.0f} s", flush=True)
             total = 0.0
     if disturbance is not None:
         hook.remove()

@@ -16,6 +16,7 @@ from blip2_train.cli.demo_assets.tower_data import PatchBatches
 from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.scenes import GROUNDS, SCENE_SIZE
 from blip2_train.models.timm_alone import timm
+from blip2_train.screen import echo
 
 TIMM_NAME = "vit_tiny_patch16_224"
 PATCH_SIZE = 12
@@ -152,9 +153,9 @@ def make_tower(assets: Path, *, steps: int = 7000) -> dict[str, Any]:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % 100 == 0:
-            print(f"tower {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)
+            echo(f"tower {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)
         if (step + 1) % 500 == 0:
-            print(patch_accuracy(model, batches=4, seed=SEED + 1), flush=True)
+            echo(patch_accuracy(model, batches=4, seed=SEED + 1), flush=True)
             save_tower(model, assets)
     save_tower(model, assets)
     figures = patch_accuracy(model, batches=32, seed=SEED + 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from blip2_train.cli.doctor.data import open_data
 from blip2_train.cli.doctor.disk import examine_disk
@@ -22,6 +21,7 @@ from blip2_train.cli.doctor.table import as_table
 from blip2_train.cli.doctor.weights import examine_weights
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.errors import Blip2TrainError
+from blip2_train.screen import echo, make_console
 from blip2_train.training.lifecycle import quiet_libraries
 
 ABOUT = f"""Look at everything a run needs before it is paid for: devices, data, labels, weights, memory, disk, Java
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         return
     quiet_libraries()
     machine = find_machine(config.trainer, options.device_memory)
-    console = Console(width=max(WIDTH, Console().width))
+    console = make_console(width=max(WIDTH, make_console().width))
     with console.status("looking at devices, data, weights, memory, disk …"):
         examinations = examine(config, machine)
     if any(one.problems for one in examinations):
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     warnings = sum(finding.level == WARNING for one in examinations for finding in one.findings)
     if problems:
         for problem in problems:
-            print(f"problem: {problem}", file=sys.stderr)
+            echo(f"problem: {problem}", file=sys.stderr)
         raise NotReadyError(
             f"{len(problems)} problem{'s' * (len(problems) != 1)} to mend before {config.experiment} runs"
         )

@@ -18,6 +18,7 @@ from blip2_train.cli.run_data import make_data
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.batch_sampler import BatchShape
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo
 
 ABOUT = f"""\
 Train a small run, then the same one killed with SIGKILL again and again (anywhere, while a checkpoint is written,
@@ -33,14 +34,14 @@ usage: python scripts/kill_test.py [option=value …] [key=value …]
 def main(arguments: list[str]) -> None:
     """Do both parts, print what was found, and end with 1 if it is not what it has to be."""
     if {"--help", "-h"} & set(arguments):
-        print(ABOUT)
+        echo(ABOUT)
         return
     if not sys.platform.startswith("linux"):
         raise ConfigError("the kill test finds the processes of a run in /proc, which only Linux has")
     options, started = read_options(arguments), time.monotonic()
     trial = _plan(options)
     config = trial.config
-    print(
+    echo(
         f"{config.experiment}: {config.steps} steps of {config.global_batch_size} out of {trial.epoch} samples, a "
         f"checkpoint every {config.checkpoint_every} steps; output: {options.output}\n"
         f"whole: {options.processes} processes, not killed",
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> None:
         show(part)
     record = write_record(options.output, parts, time.monotonic() - started)
     failed = any(part.failed for part in parts)
-    print(f"{'DIFFERENT' if failed else 'all as it has to be'}, {time.monotonic() - started:.0f} s; {record}")
+    echo(f"{'DIFFERENT' if failed else 'all as it has to be'}, {time.monotonic() - started:.0f} s; {record}")
     if failed:
         sys.exit(1)
 

@@ -14,6 +14,7 @@ from blip2_train.cli.kill_test.launch import LaunchedRun
 from blip2_train.cli.kill_test.moments import Moment
 from blip2_train.cli.kill_test.options import KillOptions
 from blip2_train.cli.kill_test.watching import Kill, RunWatch, newest_checkpoint
+from blip2_train.screen import echo
 
 _LOG = "{_target_: blip2_train.training.sample_log.SampleLog, folder: '${paths.run_dir}'}"
 
@@ -96,7 +97,7 @@ def _killed_run(trial: Trial, name: str, processes: Sequence[int]) -> tuple[list
             run.kill()
             raise
         kills.append(kill)
-        print(f"{name}: {_line(len(kills), kill)}", flush=True)
+        echo(f"{name}: {_line(len(kills), kill)}", flush=True)
     return kills, folder
 
 

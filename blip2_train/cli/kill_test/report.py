@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2_train.cli.kill_test.parts import Part
 from blip2_train.data.whole_file import write_whole
+from blip2_train.screen import echo, make_console
 
 RECORD = "kill_test.json"
 
@@ -25,12 +25,12 @@ def show(part: Part) -> None:
     for number, kill in enumerate(part.kills, 1):
         row = (kill.moment.kind, kill.processes, kill.step, "yes" if kill.cut else "", kill.checkpoint)
         table.add_row(str(number), *map(str, row))
-    Console().print(table)
+    make_console().print(table)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kill.moment.kind for kill in part.kills).items())
-    print(f"{len(part.kills)} kills ({kinds}), {sum(kill.cut for kill in part.kills)} left a checkpoint half written")
+    echo(f"{len(part.kills)} kills ({kinds}), {sum(kill.cut for kill in part.kills)} left a checkpoint half written")
     for what, found in part.problems.items():
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        print(f"  {what}: {'DIFFERENT: ' + '; '.join(found[:5]) + more if found else 'as it has to be'}")
+        echo(f"  {what}: {'DIFFERENT: ' + '; '.join(found[:5]) + more if found else 'as it has to be'}")
 
 
 def write_record(folder: Path, parts: Sequence[Part], seconds: float) -> Path:

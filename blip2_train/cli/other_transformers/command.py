@@ -28,6 +28,7 @@ from blip2_train.cli.run_folder import find_source
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
 from blip2_train.models.adapters import merge_adapters
+from blip2_train.screen import echo
 
 ABOUT = """\
 Export models for transformers, read each export with another version of transformers and with the one of this project,
@@ -75,7 +76,7 @@ def _exports(sources: Sequence[str], work: Path) -> dict[str, Path]:
 def _environment(folder: Path, version: str) -> str:
     """Python of a fresh environment with that version of transformers, and with this project's torch."""
     packages = [f"transformers=={version}", f"torch=={torch.__version__.split('+')[0]}", "pillow"]
-    print(f"installing {' '.join(packages)} into {folder}", flush=True)
+    echo(f"installing {' '.join(packages)} into {folder}", flush=True)
     venv.create(folder, with_pip=True)
     python = str(folder / ("Scripts" if sys.platform == "win32" else "bin") / "python")
     _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
@@ -97,14 +98,14 @@ def _compare(what: str, folder: Path, images: Sequence[Path], python: str, work:
         equal = apart <= TOLERANCE
         verdict = f"{scores[0].numel()} scores (spread {spread:.2g}): at most {apart:.1e} apart"
     versions = f"transformers {theirs['transformers']} ({theirs['tokenizer']}) and {ours['transformers']}"
-    print(f"{what}: {versions}: {verdict}{f'; weights that do not fit: {wrong[0]}, …' if wrong else ''}")
+    echo(f"{what}: {versions}: {verdict}{f'; weights that do not fit: {wrong[0]}, …' if wrong else ''}")
     if "captions" in ours:
         for number, pair in enumerate(zip(theirs["captions"], ours["captions"], strict=True)):
             if pair[0] != pair[1]:
-                print(f"  image {number % IMAGES}: {pair[0]!r} and {pair[1]!r}")
+                echo(f"  image {number % IMAGES}: {pair[0]!r} and {pair[1]!r}")
     same_tokens = sorted(theirs["special tokens"]) == sorted(ours["special tokens"])
     if not same_tokens:
-        print(f"  special tokens {theirs['special tokens']} and {ours['special tokens']}")
+        echo(f"  special tokens {theirs['special tokens']} and {ours['special tokens']}")
     return equal and same_tokens and not wrong
 
 

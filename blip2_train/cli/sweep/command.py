@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2_train.cli.sweep.launching import LOGS, read_launcher, run_here
@@ -16,6 +15,7 @@ from blip2_train.cli.sweep.plan import Sweep, plan_sweep
 from blip2_train.cli.terminal import split_arguments
 from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.screen import echo, make_console
 
 _SCORES = ("val/recall_mean", "val/cider", "val/loss_lm", "train/loss")
 """By which runs are compared that name no `monitor`: the first that all have."""
@@ -42,15 +42,15 @@ def sweep_command(arguments: Sequence[str]) -> None:
     own = [setting for setting in settings if setting.lstrip("+~").replace("/", ".").startswith("hydra.")]
     launcher = read_launcher(own)
     plan = plan_sweep([s for s in settings if s not in own], recipes, launcher.processes if launcher else None)
-    print(f"runs: {len(plan.jobs)}, compared in {_write(plan, [])}")
+    echo(f"runs: {len(plan.jobs)}, compared in {_write(plan, [])}")
     for number, job in enumerate(plan.jobs):
-        print(f"run {number}: {job.chosen or 'as given'} → {job.folder}", flush=True)
+        echo(f"run {number}: {job.chosen or 'as given'} → {job.folder}", flush=True)
     if launcher:
-        print(f"what each prints: {plan.folder / LOGS}", flush=True)
+        echo(f"what each prints: {plan.folder / LOGS}", flush=True)
     failures = launcher.run(plan) if launcher else run_here(plan.jobs)
     path = _write(plan, failures)
     _show(json.loads(path.read_text(encoding="utf-8")))
-    print(f"comparison: {path}", flush=True)
+    echo(f"comparison: {path}", flush=True)
     failed = [f"run {n} ({plan.jobs[n].chosen or 'as given'}): {why}" for n, why in enumerate(failures) if why]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(failures)} runs failed: {'; '.join(failed)}")
@@ -92,4 +92,4 @@ def _show(record: dict[str, Any]) -> None:
     for run in sorted(record["runs"], key=lambda run: (run["score"] is None, sign * (run["score"] or 0))):
         score = "" if run["score"] is None else f"{run['score']:.4g}"
         table.add_row(str(run["run"]), run["settings"], score, "failed" if run["failure"] else "")
-    Console().print(table)
+    make_console().print(table)

@@ -27,6 +27,7 @@ from blip2_train.cli.strict_keys import unknown_key
 from blip2_train.cli.sweep.plan import Job, Processes, Sweep, quoted
 from blip2_train.cli.sweep.task import train_as_task
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo
 
 HERE = "basic"
 """Hydra's name for a launcher that submits nothing."""
@@ -81,7 +82,7 @@ def run_here(jobs: Sequence[Job]) -> list[str]:
     """
     failures = []
     for number, job in enumerate(jobs):
-        print(f"== run {number}: {job.chosen}", flush=True)
+        echo(f"== run {number}: {job.chosen}", flush=True)
         status = subprocess.call([sys.executable, "-P", "-m", "blip2_train.cli.train", *job.arguments])
         failures.append(f"exit status {status}, see above" if status else "")
     return failures

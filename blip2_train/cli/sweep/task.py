@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from blip2_train.screen import echo
+
 PREEMPTED = 128 + signal.SIGUSR1
 """Exit status of a run that is saved and shall go on, in its first process."""
 _FIRST_PORT, _PORTS = 12000, 20000
@@ -47,7 +49,7 @@ def train_as_task(runs: Sequence[tuple[tuple[str, ...], Path]], config: DictConf
             queue_again(signal.SIGUSR1, None)  # which ends this process, or says why the run is not queued again
     except Exception as error:
         traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        echo(f"error: {type(error).__name__}: {error}", file=sys.stderr)
     if status == 128 + signal.SIGTERM:
         sys.exit(status)  # without a result: the scheduler may give the run another turn
     log = environment.paths.stderr

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from blip2_train.cli.benchmark.loader.options import LoaderOptions, read_options
 from blip2_train.cli.benchmark.loader.photographs import write_photographs
@@ -21,6 +20,7 @@ from blip2_train.cli.benchmark.loader.table import resuming_table, speed_table, 
 from blip2_train.cli.benchmark.loader.waiting import measure_waiting
 from blip2_train.cli.benchmark.record import Record
 from blip2_train.data.source_config import SourceConfig
+from blip2_train.screen import echo, make_console
 
 
 def measure_loader(arguments: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def measure_loader(arguments: Sequence[str]) -> None:
 
 
 def _measure(options: LoaderOptions, folder: Path) -> Record:
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = make_console(width=None if sys.stdout.isatty() else 130)
     sources = _sources(options, folder)
     speed = {}
     for size, source in sources.items():
@@ -83,4 +83,4 @@ def _sources(options: LoaderOptions, folder: Path) -> dict[str, SourceConfig]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    echo(text, file=sys.stderr, flush=True)
