@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shard_writer import RECORD_KEYS
+from blip2_train.data.source import Record
 from blip2_train.data.text import NOT_UNICODE
 
 ABOUT_ORIGINAL = ("original_width", "original_height", "exif")
@@ -24,6 +27,35 @@ _ORIENTATIONS = {
     "Rotated 90 CCW": 8,
 }
 """EXIF's number of each of exifread's words."""
+
+
+def shard_record(
+    source: str,
+    shard: str,
+    key: str,
+    text: bytes | None,
+    extra: bytes | None,
+    picture: Callable[[], bytes],
+    caption_key: str | None = None,
+) -> Record:
+    """A sample of a shard as a record.
+
+    Args:
+        source: name of the source.
+        shard: path of the shard without what depends on the machine.
+        key: of the sample in the shard.
+        text: its `.txt`; None if it has none.
+        extra: its `.json`; None if it has none.
+        picture: gives the content of the image's file; called when the captions are known.
+        caption_key: see `captions_of`.
+
+    Raises:
+        UnusableSample: if its text holds no caption.
+    """
+    captions = captions_of(text, extra, caption_key)
+    own_id = image_id_of(extra)
+    image_id = stable_seed(source, *((shard, key) if own_id is None else (own_id,)))
+    return Record(picture=picture(), captions=captions, image_id=image_id, orientation=orientation_of(extra))
 
 
 def captions_of(text: bytes | None, extra: bytes | None, key: str | None = None) -> tuple[str, ...]:

@@ -104,9 +104,7 @@ class ShardReader:
     def refuse(self, reason: str, detail: str) -> NoReturn:
         """Say that a shard is bad: to the stream, which replaces the sample, or to the one who started the run."""
         if self._storage.options.bad_shards == "stop":
-            raise ShardError(
-                f"{reason}: {detail}. Restore the shard, or pass data.storage.bad_shards=skip to go on without it"
-            )
+            raise bad_shard(reason, detail)
         raise UnusableSample(reason, detail)
 
     def _fetch(self, file: RemoteFile, start: int, end: int) -> bytes:
@@ -136,6 +134,13 @@ class ShardReader:
         if len(data) < size:
             self.refuse("truncated shard", f"{file.name} is shorter than when it was indexed")
         return data
+
+
+def bad_shard(reason: str, detail: str) -> ShardError:
+    """The error that ends a run at its first bad shard, if that is asked for."""
+    return ShardError(
+        f"{reason}: {detail}. Restore the shard, or pass data.storage.bad_shards=skip to go on without it"
+    )
 
 
 def _span(row: np.void, kinds: Sequence[str]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.names import names_digest, printable_name
-from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sample_files import captions_of, details_of, image_id_of, json_of, orientation_of
+from blip2_train.data.sample_files import details_of, image_id_of, json_of, shard_record
 from blip2_train.data.shard_index import index_folder, index_shards, open_rows
 from blip2_train.data.shard_notes import read_notes
 from blip2_train.data.shard_reader import ShardReader
@@ -100,13 +100,8 @@ class ShardSource:
         shard, row = self._row(number)
         content = self._reader.members(shard, row)
         text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
-        captions = captions_of(text, extra, self._caption_key)
-        own_id = image_id_of(extra)
-        identity = (self._names[shard], row["key"].decode()) if own_id is None else (own_id,)
-        image_id = stable_seed(self.name, *identity)
-        return Record(
-            picture=content("picture"), captions=captions, image_id=image_id, orientation=orientation_of(extra)
-        )
+        name, key = self._names[shard], row["key"].decode()
+        return shard_record(self.name, name, key, text, extra, partial(content, "picture"), self._caption_key)
 
     @property
     def reads_ahead(self) -> bool:

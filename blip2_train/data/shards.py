@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,9 @@ _HINT = "give data.source as a folder with .tar files, a glob or a range {00..99
 
 Shard = AnyFile
 """A tar file."""
-_Member = tuple[str, int, int]
+PIPE = "pipe:"
+"""What an address begins with that is a command, whose output is a shard."""
+Member = tuple[str, int, int]
 """Extension (everything after the first dot), offset of the content in bytes, length in bytes."""
 
 
@@ -49,6 +51,11 @@ def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> li
         ShardError: if nothing is found, a file is compressed, or a shard is named twice.
     """
     given = [path] if isinstance(path, str) else [str(item) for item in path]
+    if pipe := next((one for one in given if one.startswith(PIPE)), None):
+        raise ShardError(
+            f"{pipe} is a command, not a file: the output of commands is read with data.access=sequential, and only if "
+            "they stand on the command line"
+        )
     items = [item for one in given for item in expanded_braces(one)]
     with ThreadPoolExecutor(_REQUESTS) as pool:
         found = pool.map(lambda item: _expand(item, storage or Storage()), items)
@@ -139,11 +146,11 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
     last = next(reversed(members)) if members and damage else None
     for key, found in members.items():
         try:
-            rows += _samples(key, found)
-        except _Incomplete as problem:
+            rows += samples_of(key, found)
+        except IncompleteSample as problem:
             if key != last:  # the last sample of a damaged shard is part of the damage
                 rejected.append(
-                    RejectedSample(source=source, key=key, reason=str(problem), detail=_listing(key, found))
+                    RejectedSample(source=source, key=key, reason=str(problem), detail=listing(key, found))
                 )
     if damage is not None:
         detail = f"{damage[1]}; {len(rows)} samples usable"
@@ -153,7 +160,40 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
     return np.array(rows, dtype=[*fields, ("key", f"S{width}")]), rejected
 
 
-class _Incomplete(Exception):
+UNSAFE, DUPLICATE = "unsafe name", "duplicate key"
+"""Reasons for which a member is refused by its name alone."""
+
+
+class MemberName(NamedTuple):
+    """What the name of a member of a tar file says."""
+
+    name: str
+    key: str
+    extension: str
+    """Everything after the first dot of the last part."""
+    safe: bool
+    """Whether it stays in the folder in which someone would unpack the shard."""
+
+    def leads_out(self) -> str:
+        """Detail of the refusal of an unsafe name."""
+        return f"{self.name} leads out of the shard"
+
+    def comes_again(self) -> str:
+        """Detail of the refusal of a name that its key already has."""
+        return f"{self.name} comes again; the first is used"
+
+
+def member_name(name: str) -> MemberName | None:
+    """The parts of a member's name; None if it is no sample's."""
+    name = printable_name(name)
+    folder, (key, _, extension) = PurePosixPath(name).parent, Path(name).name.partition(".")
+    if not key or not extension:
+        return None
+    safe = not (folder.is_absolute() or ".." in folder.parts)
+    return MemberName(name, key if str(folder) == "." else f"{folder}/{key}", extension, safe)
+
+
+class IncompleteSample(Exception):
     """The members of a key do not make a sample."""
 
 
@@ -177,7 +217,7 @@ class _Headers:
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
-        self.members: dict[str, list[_Member]] = {}
+        self.members: dict[str, list[Member]] = {}
         """By key."""
         self.refused: dict[tuple[str, str], str] = {}
         """Details of what is refused, by key and reason."""
@@ -190,7 +230,7 @@ class _Headers:
 
     def _read_archive(self, start: int, number: int) -> int | None:
         """Find the members of the archive that begins at a byte; returns where the next begins, None = nowhere."""
-        found: dict[str, list[_Member]] = {}
+        found: dict[str, list[Member]] = {}
         self._file.seek(start)
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
@@ -210,27 +250,25 @@ class _Headers:
             self.damage = _damage_at(self._file, end)
         return None if self.damage else _next_content(self._file, end)
 
-    def _take(self, member: tarfile.TarInfo, found: dict[str, list[_Member]]) -> bool:
+    def _take(self, member: tarfile.TarInfo, found: dict[str, list[Member]]) -> bool:
         """Take in a member; whether the shard is whole up to its end."""
-        name = printable_name(member.name)
         if member.offset_data + member.size > self._size:
-            self.damage = "truncated shard", f"{name} ends after the file"
+            self.damage = "truncated shard", f"{printable_name(member.name)} ends after the file"
             return False
-        folder, (key, _, extension) = PurePosixPath(name).parent, Path(name).name.partition(".")
-        if not member.isreg() or not key or not extension:
+        name = member_name(member.name) if member.isreg() else None
+        if name is None:
             return True
-        key = key if str(folder) == "." else f"{folder}/{key}"
-        if folder.is_absolute() or ".." in folder.parts:
-            self.refused.setdefault((key, "unsafe name"), f"{name} leads out of the shard")
+        if not name.safe:
+            self.refused.setdefault((name.key, UNSAFE), name.leads_out())
             return True
-        members = found.setdefault(key, [])
-        if any(extension == other for other, _, _ in members):
-            self.refused.setdefault((key, "duplicate key"), f"{name} comes again; the first is used")
+        members = found.setdefault(name.key, [])
+        if any(name.extension == other for other, _, _ in members):
+            self.refused.setdefault((name.key, DUPLICATE), name.comes_again())
         else:
-            members.append((extension, member.offset_data, member.size))
+            members.append((name.extension, member.offset_data, member.size))
         return True
 
-    def _join(self, found: dict[str, list[_Member]], number: int) -> None:
+    def _join(self, found: dict[str, list[Member]], number: int) -> None:
         """Add the members of an archive. A key that earlier ones have, with the same members, is another sample's."""
         for key, members in found.items():
             known = self.members.get(key, [])
@@ -259,16 +297,16 @@ def _next_content(file: BinaryIO, offset: int) -> int | None:
     return None
 
 
-def _samples(key: str, members: list[_Member]) -> list[tuple[int | bytes, ...]]:
+def samples_of(key: str, members: list[Member]) -> list[tuple[int | bytes, ...]]:
     """The samples that the members of a key make: one, or one per stem when names hold more dots.
 
     Raises:
-        _Incomplete: with the reason, if there is none.
+        IncompleteSample: with the reason, if there is none.
     """
     kinds = _kinds(members)
     if all(kinds.count(kind) <= 1 for kind in ("picture", "text", "json")):
         return [_sample(key, members)]
-    stems: dict[str, list[_Member]] = {}
+    stems: dict[str, list[Member]] = {}
     for member in members:
         stems.setdefault(member[0].rpartition(".")[0], []).append(member)
     samples = []
@@ -276,24 +314,24 @@ def _samples(key: str, members: list[_Member]) -> list[tuple[int | bytes, ...]]:
         try:
             if len(set(_kinds(group))) == len(group):
                 samples.append(_sample(f"{key}.{stem}" if stem else key, group))
-        except _Incomplete:
+        except IncompleteSample:
             continue
     if not samples:
-        raise _Incomplete("ambiguous names")
+        raise IncompleteSample("ambiguous names")
     return samples
 
 
-def _sample(key: str, members: list[_Member]) -> tuple[int | bytes, ...]:
+def _sample(key: str, members: list[Member]) -> tuple[int | bytes, ...]:
     places = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
     if "picture" not in places:
-        raise _Incomplete("missing picture" if "text" in places or "json" in places else "neither picture nor text")
+        raise IncompleteSample("missing picture" if "text" in places or "json" in places else "neither picture nor text")
     if "text" not in places and "json" not in places:
-        raise _Incomplete("missing text")
+        raise IncompleteSample("missing text")
     parts = [number for kind in ("picture", "text", "json") for number in places.get(kind, (-1, 0))]
     return (*parts, key.encode())
 
 
-def _kinds(members: list[_Member]) -> list[str]:
+def _kinds(members: list[Member]) -> list[str]:
     """What each member of a key is, by its extension: `picture`, `text`, `json`, or the extension itself."""
     last = [extension.rpartition(".")[2].lower() for extension, _, _ in members]
     pictures = PICTURES if set(last) & set(PICTURES) else MORE_PICTURES
@@ -301,5 +339,6 @@ def _kinds(members: list[_Member]) -> list[str]:
     return [known.get(end, extension) for end, (extension, _, _) in zip(last, members, strict=True)]
 
 
-def _listing(key: str, members: list[_Member]) -> str:
+def listing(key: str, members: list[Member]) -> str:
+    """The members of a key, for people."""
     return "members: " + ", ".join(f"{key}.{extension}" for extension, _, _ in members)

@@ -16,7 +16,7 @@ from blip2_train.data.names import printable_name
 from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import CaptionSource, Record, wants_to_read_ahead
+from blip2_train.data.source import CaptionSource, Place, Record, wants_to_read_ahead
 from blip2_train.data.text import NOT_UNICODE, broken_texts, usable_texts, without_broken_marks
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.errors import ShardError
@@ -25,7 +25,7 @@ from blip2_train.types import ImageTextSample, RejectedSample
 Transform = Callable[[Image.Image, torch.Generator], Tensor]
 ReadPicture = Callable[[bytes, torch.Generator, int | None], Tensor]
 
-_ATTEMPTS = 50
+ATTEMPTS = 50
 """Samples tried for one position before the source is given up."""
 
 
@@ -74,7 +74,7 @@ class TrainingStream(Dataset[ImageTextSample]):
         source, order = self._sources[chosen], self._orders[chosen]
         place = order.sample_at(*divmod(index, len(source)))
         rejected: list[RejectedSample] = []
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
             if attempt:
                 place = stable_seed("replacement", self._seed, position, attempt) % len(source)
@@ -82,21 +82,18 @@ class TrainingStream(Dataset[ImageTextSample]):
             try:
                 record = source.source.read(number)
                 words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
-                offered = words[: source.first_captions]
-                captions = usable_captions(record, offered)
-                caption, text = captions[int(torch.randint(len(captions), (), generator=generator))]
-                return record.sample(
-                    pixel_values=self._read_picture(record.picture, generator, record.orientation),
-                    caption=text,
-                    image_id=record.image_id,
-                    sample_id=_sample_id(source.source, number, caption),
-                    references=tuple(map(without_broken_marks, words)),
-                    uniform=float(torch.rand((), generator=generator)),
-                    rejected=(*rejected, *left_out(source.source, number, offered)),
+                return training_sample(
+                    record,
+                    source.source.locate(number),
+                    self._read_picture,
+                    generator,
+                    captions=words,
+                    first_captions=source.first_captions,
+                    rejected=rejected,
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source.source, number, problem))
-        raise _given_up(source.source, rejected)
+        raise given_up(source.source.name, rejected)
 
     def _whole_picture(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
         return self._transform(decode_picture(content, orientation=orientation), generator)
@@ -146,7 +143,7 @@ class EvaluationItems(Dataset[ImageTextSample]):
         pictures = int(self._ends[-1])
         first, caption = divmod(item, self._captions)
         rejected: list[RejectedSample] = []
-        for attempt in range(min(_ATTEMPTS, pictures)):
+        for attempt in range(min(ATTEMPTS, pictures)):
             place = (first + attempt) % pictures
             chosen = int(np.searchsorted(self._ends, place, side="right"))
             source, numbers = self._samples[chosen]
@@ -159,14 +156,14 @@ class EvaluationItems(Dataset[ImageTextSample]):
                     pixel_values=self._transform(record.decoded(), torch.Generator()),
                     caption=text,
                     image_id=record.image_id,
-                    sample_id=_sample_id(source, number, place),
+                    sample_id=_sample_id(source.locate(number), place),
                     references=tuple(map(without_broken_marks, record.captions)),
                     uniform=stable_seed("evaluation item", item) % 1000 / 1000,
                     rejected=(*rejected, *left_out(source, number, record.captions)),
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source, number, problem))
-        raise _given_up(self._samples[0][0], rejected)
+        raise given_up(self._samples[0][0].name, rejected)
 
 
 def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
@@ -178,28 +175,74 @@ def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, 
     return usable_texts(captions, record.cleaned)
 
 
+def training_sample(
+    record: Record,
+    place: Place,
+    read_picture: ReadPicture,
+    generator: torch.Generator,
+    *,
+    captions: Sequence[str],
+    first_captions: int | None = None,
+    rejected: Sequence[RejectedSample] = (),
+) -> ImageTextSample:
+    """A record as it is trained on: one of its captions, and pixel values from a crop, both drawn from the generator.
+
+    Args:
+        record: as it lies in the data.
+        place: where.
+        read_picture: see `TrainingStream`.
+        generator: of whatever is drawn.
+        captions: to choose from: the record's own, unless another sample's are wanted.
+        first_captions: choose among this many; all if None.
+        rejected: what was passed over before.
+
+    Raises:
+        UnusableSample: if no caption can be used, or the picture cannot be read.
+    """
+    offered = captions[:first_captions]
+    usable = usable_captions(record, offered)
+    number, text = usable[int(torch.randint(len(usable), (), generator=generator))]
+    return record.sample(
+        pixel_values=read_picture(record.picture, generator, record.orientation),
+        caption=text,
+        image_id=record.image_id,
+        sample_id=_sample_id(place, number),
+        references=tuple(map(without_broken_marks, captions)),
+        uniform=float(torch.rand((), generator=generator)),
+        rejected=(*rejected, *_left_out(place, offered)),
+    )
+
+
 def left_out(source: CaptionSource, number: int, captions: Sequence[str]) -> list[RejectedSample]:
     """A record of the captions that are not Unicode beside others that can be used; none if all can."""
+    return _left_out(source.locate(number), captions)
+
+
+def _left_out(place: Place, captions: Sequence[str]) -> list[RejectedSample]:
     broken = broken_texts(captions)
-    return [rejection(source, number, UnusableSample(NOT_UNICODE, broken))] if broken else []
+    return [rejected_at(place, UnusableSample(NOT_UNICODE, broken))] if broken else []
 
 
-def _sample_id(source: CaptionSource, number: int, caption: int) -> str:
-    place = source.locate(number)
+def _sample_id(place: Place, caption: int) -> str:
     return printable_name(f"{place.shard}/{place.key}#{caption}")
 
 
 def rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
     """The record of a sample that could not be used."""
-    place = source.locate(number)
+    return rejected_at(source.locate(number), problem)
+
+
+def rejected_at(place: Place, problem: UnusableSample) -> RejectedSample:
+    """The record of a sample that could not be used, by where it lies."""
     detail = f"{place.row}: {problem.detail}" if place.row else problem.detail
     file, key, detail = map(printable_name, (place.file, place.key, detail))
     return RejectedSample(source=file, key=key, reason=problem.reason, detail=detail)
 
 
-def _given_up(source: CaptionSource, rejected: Sequence[RejectedSample]) -> ShardError:
+def given_up(source: str, rejected: Sequence[RejectedSample]) -> ShardError:
+    """The error that ends a run in which sample after sample of a source cannot be used."""
     last = rejected[-1]
     return ShardError(
-        f"{len(rejected)} samples in a row of source {source.name!r} could not be used, the last being "
+        f"{len(rejected)} samples in a row of source {source!r} could not be used, the last being "
         f"{last.source}/{last.key} ({last.reason}: {last.detail}); check the data"
     )
