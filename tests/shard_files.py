@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,6 +66,16 @@ def write_shards(folder: Path, sizes: Iterable[int]) -> Path:
         names = [f"{shard:05d}{number:04d}" for number in range(size)]
         members = [member for name in names for member in sample(name, f"a cat {' '.join(letters(name))}")]
         write_tar(folder / f"{shard:05d}.tar", members)
+    return folder
+
+
+def write_many_shards(folder: Path, count: int) -> Path:
+    """`count` shards of two samples; they are links to four files, as only their number matters."""
+    for first in range(4):
+        members = [*sample(f"{first}0", f"a {'abcd'[first]}"), *sample(f"{first}1", f"b {'abcd'[first]}")]
+        write_tar(folder / f"{first:05d}.tar", members)
+    for number in range(4, count):
+        os.link(folder / f"{number % 4:05d}.tar", folder / f"{number:05d}.tar")
     return folder
 
 

@@ -1,23 +1,28 @@
-"""A kept index of each shard, so that any sample is reached by its offset."""
+"""A kept index of shards, so that any sample is reached by its offset."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
+from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
+from blip2_train.data.shard_catalog import (
+    CatalogEntry,
+    ShardCatalog,
+    catalog_path,
+    kept_catalog,
+    write_catalog,
+    write_kept,
+)
 from blip2_train.data.shard_notes import ShardNote
-from blip2_train.data.shards import ROW_FIELDS, Shard, scan_shard
+from blip2_train.data.shards import Shard, scan_shard
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
@@ -25,21 +30,6 @@ from blip2_train.types import RejectedSample
 _LOGGER = logging.getLogger(__name__)
 _VERSION = 2
 """Part of every file name: raised when the meaning of the files changes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardIndex:
-    """Where the samples of one shard lie."""
-
-    shard: Shard
-    rows: Path
-    """`.npy` file of the rows that `scan_shard` gives; opened as a memory map, so that processes share it."""
-    origin: RemoteFile | None = None
-    """Where the rows are fetched from when they are first needed; None if they are there."""
-    samples: int
-    size: int
-    """Bytes of the shard."""
-    rejected: tuple[RejectedSample, ...]
 
 
 def index_folder() -> Path:
@@ -57,19 +47,20 @@ def index_folder() -> Path:
     return folder
 
 
-def index_shards(
-    shards: Sequence[Shard],
+def open_catalog(
+    shards: Sequence[str | RemoteFile],
     folder: Path,
     storage: Storage | None = None,
-    notes: Mapping[Shard, ShardNote] | None = None,
+    notes: Mapping[RemoteFile, ShardNote] | None = None,
     threads: int = 8,
-) -> list[ShardIndex]:
-    """The index of each shard; scanned once (about 13,000 tar members a second and core), then read from `folder`.
+) -> tuple[ShardCatalog, list[RejectedSample]]:
+    """The catalog of shards, and what was rejected in them.
 
-    A file of the index is named after the shard's path, size and time of change, so a changed shard is scanned again.
+    If none of the shards has changed, that is one file, found by their paths, sizes and times of change. Else what is
+    known of each shard is put together (`index_shards`), and kept.
 
     Args:
-        shards: tar files.
+        shards: tar files, as `find_shards` gives them.
         folder: where the index is kept.
         storage: how remote storage is reached.
         notes: of remote shards that need no scan; their rows are fetched when they are first needed.
@@ -78,34 +69,61 @@ def index_shards(
     Raises:
         ShardError: if a shard cannot be opened.
     """
+    known = notes or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = catalog_path(folder, _VERSION, [_facts(shard, known) for shard in shards])
+    if (kept := kept_catalog(path)) is not None:
+        return kept
+    each: list[Shard] = [Path(shard) if isinstance(shard, str) else shard for shard in shards]
+    entries, rejected = index_shards(each, folder, storage, known, threads)
+    return write_catalog(path, entries, rejected), rejected
+
+
+def index_shards(
+    shards: Sequence[Shard],
+    folder: Path,
+    storage: Storage | None = None,
+    notes: Mapping[RemoteFile, ShardNote] | None = None,
+    threads: int = 8,
+) -> tuple[list[CatalogEntry], list[RejectedSample]]:
+    """What is known of each shard; scanned once (about 13,000 tar members a second and core), then read from `folder`.
+
+    A file of the index is named after the shard's path, size and time of change, so a changed shard is scanned again.
+    Arguments and errors are those of `open_catalog`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     known, storage = notes or {}, storage or Storage()
+    names = relative_names(shards)
     with ThreadPoolExecutor(max(1, min(threads, len(shards)))) as pool:
-        return list(pool.map(lambda shard: _index_shard(shard, folder, storage, known.get(shard)), shards))
+        each = [known.get(shard) if isinstance(shard, RemoteFile) else None for shard in shards]
+        found = pool.map(lambda shard, name, note: _entry(shard, name, note, folder, storage), shards, names, each)
+        entries, rejected = [], []
+        for entry, its_rejected in found:
+            entries.append(entry)
+            rejected += its_rejected
+    return entries, rejected
 
 
-def _index_shard(shard: Shard, folder: Path, storage: Storage, note: ShardNote | None) -> ShardIndex:
+def _entry(
+    shard: Shard, name: str, note: ShardNote | None, folder: Path, storage: Storage
+) -> tuple[CatalogEntry, list[RejectedSample]]:
     try:
         identity, size = _identity(shard)
         stem = f"{stable_seed(_VERSION, *identity):016x}"
-        rows, summary = folder / f"{stem}.npy", folder / f"{stem}.json"
         if note is not None:
-            return ShardIndex(shard=shard, rows=rows, origin=note.rows, samples=note.samples, size=size, rejected=())
+            entry = CatalogEntry(shard=shard, name=name, samples=note.samples, size=size, rows=stem, origin=note.rows)
+            return entry, []
+        rows, summary = folder / f"{stem}.npy", folder / f"{stem}.json"
         if not (summary.exists() and rows.exists()):
             _LOGGER.info("indexing %s", shard)
             table, rejected = scan_shard(shard, storage)
-            _write(rows, table)
-            _write(summary, {"samples": len(table), "rejected": [asdict(sample) for sample in rejected]})
+            write_kept(rows, table)
+            write_kept(summary, {"samples": len(table), "rejected": [asdict(sample) for sample in rejected]})
         known = json.loads(summary.read_text(encoding="utf-8"))
     except OSError as error:
         raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
-    return ShardIndex(
-        shard=shard,
-        rows=rows,
-        samples=known["samples"],
-        size=size,
-        rejected=tuple(RejectedSample(**sample) for sample in known["rejected"]),
-    )
+    entry = CatalogEntry(shard=shard, name=name, samples=known["samples"], size=size, rows=stem)
+    return entry, [RejectedSample(**sample) for sample in known["rejected"]]
 
 
 def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:
@@ -116,34 +134,28 @@ def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:
     return (shard.resolve(), state.st_size, state.st_mtime_ns), state.st_size
 
 
-def open_rows(index: ShardIndex, storage: Storage) -> NDArray[np.void]:
-    """The rows of a shard, fetched if they are not there.
-
-    Raises:
-        OSError: if they are neither there nor can be fetched.
-        ShardError: if what was fetched does not fit the shard.
-    """
-    if index.origin is not None and not index.rows.exists():
-        try:
-            table = np.load(io.BytesIO(storage.read(index.origin)), allow_pickle=False)
-        except ValueError:
-            table = np.zeros(0)
-        if len(table) != index.samples or table.dtype.names != ROW_FIELDS:
-            raise ShardError(
-                f"{index.origin} does not fit {index.shard}, which has {index.samples} samples: remove it, so that the "
-                "shard is read instead, or make the shards again"
-            )
-        _write(index.rows, table)
-    rows: NDArray[np.void] = np.load(index.rows, mmap_mode="r")
-    return rows
+def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ShardNote]) -> str:
+    """What changes when the catalog's entry of a shard does."""
+    if isinstance(shard, RemoteFile):
+        note = notes.get(shard)
+        rows = "" if note is None else f"{note.samples}\0{note.rows.url}\0{note.rows.size}\0{note.rows.version}"
+        return f"{shard.url}\0{shard.size}\0{shard.version}\0{rows}"
+    try:
+        state = os.stat(shard)
+    except OSError as error:
+        raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
+    return f"{shard}\0{state.st_size}\0{state.st_mtime_ns}"
 
 
-def _write(path: Path, content: np.ndarray | dict[str, object]) -> None:
-    """Write a file that is there as a whole or not at all, whoever else writes it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
-    with os.fdopen(handle, "wb") as file:
-        if isinstance(content, dict):
-            file.write(json.dumps(content).encode())
-        else:
-            np.save(file, content)
-    os.replace(temporary, path)
+def relative_names(shards: Sequence[Shard]) -> list[str]:
+    """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
+    places = [_absolute(shard) for shard in shards]
+    common = os.path.commonpath([place.parent for place in places])
+    return [printable_name(place.relative_to(common).with_suffix("").as_posix()) for place in places]
+
+
+def _absolute(shard: Shard) -> PurePosixPath:
+    """A shard's path, of a remote one with the protocol and the bucket as folders."""
+    if isinstance(shard, RemoteFile):
+        return PurePosixPath("/" + shard.url.replace("://", "/"))
+    return PurePosixPath(shard.absolute())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.shards import Shard
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
@@ -26,7 +26,9 @@ class ShardNote:
     """`.npy` file of the rows that `scan_shard` gives."""
 
 
-def read_notes(shards: Sequence[Shard], storage: Storage) -> tuple[dict[Shard, ShardNote], list[RejectedSample]]:
+def read_notes(
+    shards: Sequence[str | RemoteFile], storage: Storage
+) -> tuple[dict[RemoteFile, ShardNote], list[RejectedSample]]:
     """What the `index.json` beside shards says of them.
 
     Returns:
@@ -36,12 +38,14 @@ def read_notes(shards: Sequence[Shard], storage: Storage) -> tuple[dict[Shard, S
     Raises:
         ShardError: if remote storage does not answer.
     """
-    notes: dict[Shard, ShardNote] = {}
+    notes: dict[RemoteFile, ShardNote] = {}
     missing: list[RejectedSample] = []
     try:
-        for folder in dict.fromkeys(shard.parent for shard in shards if isinstance(shard, Path)):
+        here = {shard for shard in shards if isinstance(shard, str)}
+        for folder in map(Path, dict.fromkeys(map(os.path.dirname, sorted(here)))):
             listed = _listed((folder / INDEX).read_bytes()) if (folder / INDEX).is_file() else {}
-            missing += [_missing(str(folder), name) for name in listed if not (folder / name).is_file()]
+            unlisted = [name for name in listed if os.path.join(folder, name) not in here]
+            missing += [_missing(str(folder), name) for name in unlisted if not (folder / name).is_file()]
         for address in dict.fromkeys(shard.parent for shard in shards if isinstance(shard, RemoteFile)):
             there = {file.name: file for file in storage.find(address)}
             listed = _listed(storage.read(there[INDEX])) if INDEX in there else {}

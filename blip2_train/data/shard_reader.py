@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from blip2_train.data.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.piece_cache import PieceCache
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.shards import Shard
+from blip2_train.data.shard_catalog import ShardCatalog
 from blip2_train.data.storage import RemoteFile, Storage, TruncatedFile
 from blip2_train.errors import ShardError
 
-_OPEN_SHARDS = 128
-"""Shards that a process keeps open."""
 _REQUESTS = 16
 """Samples that are read ahead at a time."""
 _KINDS = ("picture", "text", "json")
+_OWNERS = count()
+"""Numbers of the readers of a process."""
 Members = Callable[[str], bytes]
 """Gives the content of a member by its kind: `picture`, `text` or `json`."""
 
@@ -50,22 +52,31 @@ class ShardReader:
     this machine, members are read one by one, as they are asked for.
 
     Args:
-        shards: by number.
+        catalog: of the shards.
         storage: how remote storage is reached, and what becomes of bad shards.
     """
 
-    def __init__(self, shards: Sequence[Shard], storage: Storage) -> None:
-        self._shards, self._storage = shards, storage
-        self.remote = any(isinstance(shard, RemoteFile) for shard in shards)
+    def __init__(self, catalog: ShardCatalog, storage: Storage) -> None:
+        self._catalog, self._storage = catalog, storage
+        self.remote = catalog.remote
         """Whether reading ahead is of use."""
         self._cache = PieceCache(storage) if self.remote and storage.options.cache else None
-        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._begin()
+
+    def _begin(self) -> None:
+        """What each process has of its own."""
+        self._owner = next(_OWNERS)
+        weakref.finalize(self, SHARD_FILES.forget, self._owner)
         self._ahead: dict[tuple[int, int], Future[bytes]] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._held = _Held(-1, 0, b"")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict(), "_ahead": {}, "_pool": None, "_held": _Held(-1, 0, b"")}
+        return {name: getattr(self, name) for name in ("_catalog", "_storage", "remote", "_cache")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     def members(self, shard: int, row: np.void, kinds: Sequence[str] = _KINDS) -> Members:
         """The members of a sample, of these kinds.
@@ -74,9 +85,9 @@ class ShardReader:
             UnusableSample: now or when a member is asked for, if the shard no longer gives it.
             ShardError: likewise, if bad shards are to stop the run.
         """
-        place = self._shards[shard]
+        place = self._catalog.shard(shard)
         if not isinstance(place, RemoteFile):
-            return partial(self._content, self._file(shard), row)
+            return partial(self._content, self._file(shard, place), place, row)
         start, end = _span(row, kinds)
         if self._held.covers(shard, start, end):
             return partial(self._held.cut, row)
@@ -97,7 +108,7 @@ class ShardReader:
         self._ahead = {
             (shard, start): self._pool.submit(self._fetch, place, start, end)
             for shard, row in wanted
-            if isinstance(place := self._shards[shard], RemoteFile)
+            if isinstance(place := self._catalog.shard(shard), RemoteFile)
             for start, end in (_span(row, _KINDS),)
         }
 
@@ -110,29 +121,21 @@ class ShardReader:
     def _fetch(self, file: RemoteFile, start: int, end: int) -> bytes:
         return (self._cache or self._storage).read(file, start, end)
 
-    def _file(self, shard: int) -> BinaryIO:
-        """The open shard; the one that was not used for longest is closed when there are too many."""
-        if shard not in self._open:
-            place = self._shards[shard]
-            assert not isinstance(place, RemoteFile)
-            try:
-                self._open[shard] = place.open("rb", 0)
-            except OSError as error:
-                self.refuse("unreadable shard", str(error))
-            if len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(shard)
-        return self._open[shard]
-
-    def _content(self, file: BinaryIO, row: np.void, kind: str) -> bytes:
-        """Bytes of one member, read by offset (no shared file position: forked processes do not disturb each other)."""
-        size = int(row[f"{kind}_size"])
+    def _file(self, shard: int, path: Path) -> OpenFile:
         try:
-            data = os.pread(file.fileno(), size, int(row[kind]))
+            return SHARD_FILES.get(self._owner, shard, path)
         except OSError as error:
             self.refuse("unreadable shard", str(error))
+
+    def _content(self, file: OpenFile, path: Path, row: np.void, kind: str) -> bytes:
+        """Bytes of one member."""
+        size = int(row[f"{kind}_size"])
+        try:
+            data = file.read(size, int(row[kind]))
+        except OSError as error:
+            self.refuse("unreadable shard", f"{path}: {error}")
         if len(data) < size:
-            self.refuse("truncated shard", f"{file.name} is shorter than when it was indexed")
+            self.refuse("truncated shard", f"{path} is shorter than when it was indexed")
         return data
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blip2_train.data.names import names_digest, printable_name
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sample_files import details_of, image_id_of, json_of, shard_record
-from blip2_train.data.shard_index import index_folder, index_shards, open_rows
+from blip2_train.data.shard_index import index_folder, open_catalog
 from blip2_train.data.shard_notes import read_notes
 from blip2_train.data.shard_reader import ShardReader
-from blip2_train.data.shards import MORE_PICTURES, PICTURES, Shard, list_shards
+from blip2_train.data.shard_rows import ShardRows
+from blip2_train.data.shards import MORE_PICTURES, PICTURES, find_shards
 from blip2_train.data.source import Place, Record
-from blip2_train.data.storage import RemoteFile, Storage
+from blip2_train.data.storage import Storage
 from blip2_train.data.storage_options import StorageOptions
 from blip2_train.errors import ShardError
 
@@ -56,20 +55,17 @@ class ShardSource:
     ) -> None:
         self.name, self._caption_key = name, caption_key
         self._storage = Storage(options)
-        shards = list_shards(path, self._storage)
-        self._names = _relative_names(shards)
+        shards = find_shards(path, self._storage)
         notes, missing = read_notes(shards, self._storage)
-        self._index = index_shards(shards, folder or index_folder(), self._storage, notes)
-        self._reader = ShardReader(shards, self._storage)
-        self._ends = np.cumsum([index.samples for index in self._index])
-        self.rejected = (*missing, *(sample for index in self._index for sample in index.rejected))
+        self._catalog, rejected = open_catalog(shards, folder or index_folder(), self._storage, notes)
+        self._reader = ShardReader(self._catalog, self._storage)
+        self._rows = ShardRows(self._catalog, self._storage)
+        self.rejected = (*missing, *rejected)
         if self._storage.options.bad_shards == "stop":
             for sample in self.rejected:
                 if not sample.key:  # a record of the shard itself
                     self._reader.refuse(sample.reason, f"{sample.source}: {sample.detail}")
-        self.size = sum(index.size for index in self._index)
-        self.files = len(shards)
-        self._rows: dict[int, NDArray[np.void]] = {}
+        self.size, self.files = self._catalog.size, len(shards)
         if len(self) == 0:
             reasons = "; ".join(f"{s.source}: {s.reason} {s.key}".strip() for s in self.rejected[:3]) or "no members"
             members = f"; {self.rejected[0].detail}" if self.rejected else ""
@@ -81,15 +77,16 @@ class ShardSource:
             self._refuse_unknown_key(caption_key)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._catalog.ends[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": {}}
+        """What readers are sent: not what was rejected, which the process that opened the source has told."""
+        return {**self.__dict__, "rejected": ()}
 
     def locate(self, number: int) -> Place:
         """Where sample `number` lies."""
         shard, row = self._row(number)
-        return Place(printable_name(str(self._index[shard].shard)), self._names[shard], row["key"].decode())
+        return Place(printable_name(str(self._catalog.shard(shard))), self._catalog.name(shard), row["key"].decode())
 
     def read(self, number: int) -> Record:
         """Read sample `number` by its offsets.
@@ -100,7 +97,7 @@ class ShardSource:
         shard, row = self._row(number)
         content = self._reader.members(shard, row)
         text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
-        name, key = self._names[shard], row["key"].decode()
+        name, key = self._catalog.name(shard), row["key"].decode()
         return shard_record(self.name, name, key, text, extra, partial(content, "picture"), self._caption_key)
 
     @property
@@ -129,8 +126,7 @@ class ShardSource:
 
     def fingerprint(self) -> str:
         """Hash of the shards' names and numbers of samples, in order, and of the key of the caption."""
-        parts = [f"{name}:{index.samples}" for name, index in zip(self._names, self._index, strict=True)]
-        return names_digest([*parts, *([] if self._caption_key is None else [self._caption_key])])
+        return names_digest([*self._catalog.contents(), *([] if self._caption_key is None else [self._caption_key])])
 
     def _refuse_unknown_key(self, key: str) -> None:
         """Refuse a key that no sample has, as far as a few of them tell."""
@@ -150,29 +146,6 @@ class ShardSource:
 
     def _row(self, number: int) -> tuple[int, np.void]:
         """Shard of a sample, and its row of that shard's index."""
-        shard = int(np.searchsorted(self._ends, number, side="right"))
-        if shard not in self._rows:
-            index = self._index[shard]
-            try:
-                self._rows[shard] = open_rows(index, self._storage)
-            except OSError as error:
-                missing = f"the index of shard {index.shard} is gone ({error}): start again, it is rebuilt"
-                raise ShardError(
-                    missing if index.origin is None else f"{index.origin} cannot be read: {error}"
-                ) from None
-        rows = self._rows[shard]
-        return shard, rows[number - (int(self._ends[shard]) - len(rows))]
-
-
-def _relative_names(shards: Sequence[Shard]) -> list[str]:
-    """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
-    places = [_absolute(shard) for shard in shards]
-    common = os.path.commonpath([place.parent for place in places])
-    return [printable_name(place.relative_to(common).with_suffix("").as_posix()) for place in places]
-
-
-def _absolute(shard: Shard) -> PurePosixPath:
-    """A shard's path, of a remote one with the protocol and the bucket as folders."""
-    if isinstance(shard, RemoteFile):
-        return PurePosixPath("/" + shard.url.replace("://", "/"))
-    return PurePosixPath(shard.absolute())
+        ends = self._catalog.ends
+        shard = int(np.searchsorted(ends, number, side="right"))
+        return shard, self._rows.row(shard, number - (int(ends[shard - 1]) if shard else 0))
