@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from blip2_train.errors import Blip2TrainError, CheckpointMismatch
+from blip2_train.reasons import reason_of
 
 DEEPEST = 64
 """Lists and mappings inside each other."""
@@ -103,7 +104,7 @@ def parse_yaml(text: str, what: object, fix: str, error: type[Blip2TrainError] =
     except RecursionError:
         raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
     except (yaml.YAMLError, ValueError) as cause:
-        raise error(f"{what} cannot be read ({' '.join(str(cause).split())[:150]}); {fix}") from None
+        raise error(f"{what} cannot be read ({reason_of(cause)}); {fix}") from None
     return check_record(found, JsonObject, what, fix, error)
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.reasons import is_refused_pickle, reason_of
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _READABLE = (".safetensors", ".pt", ".pth", ".bin")
@@ -64,9 +65,12 @@ def read_file(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointMismatch:
-    reason = " ".join(str(error).split())[:150]
+    if is_refused_pickle(error):
+        return CheckpointMismatch(
+            f"{path} is refused: {reason_of(error)}; ask whoever made it for the weights alone, as safetensors"
+        )
     return CheckpointMismatch(
-        f"{path} cannot be read as weights ({reason}); the file is damaged, cut short, or of another kind"
+        f"{path} cannot be read as weights ({reason_of(error)}); the file is damaged, cut short, or of another kind"
     )
 
 
@@ -188,7 +192,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointMismatch(
-            f"checkpoint {path} cannot be read ({str(error).splitlines()[0][:150]}); resume from an earlier one"
+            f"checkpoint {path} cannot be read ({reason_of(error)}); resume from an earlier one"
         ) from error
     if not isinstance(state, dict) or "blip2_train" not in state:
         raise CheckpointMismatch(f"{path} is no checkpoint of a blip2_train run; foreign weights go by init_from")

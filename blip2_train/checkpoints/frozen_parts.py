@@ -23,6 +23,7 @@ from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.quantized_loading import loading_options
 from blip2_train.models.vision_tower import VisionTower
+from blip2_train.reasons import reason_of
 
 VISION_MODEL, LANGUAGE_MODEL = FROZEN_PARTS
 
@@ -143,7 +144,7 @@ def _from_transformers(model: GenerativeModel) -> Any:
     except Exception as error:  # transformers raises whatever its readers raise
         raise CheckpointMismatch(
             f"language model {config.name!r} could not be loaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:150]}); give model.language.name=<folder>, or check the network"
+            f"{reason_of(error)}); give model.language.name=<folder>, or check the network"
         ) from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if found.get(problem):

@@ -18,6 +18,7 @@ from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.from_transformers import load_tokenizer
 from blip2_train.language_files import GENERATION_CONFIG, files_of, locate_language_model, stated_tokens
 from blip2_train.questions import TextTokens
+from blip2_train.reasons import reason_of
 
 _PIECES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 """What older tokenizers of T5, Llama and others keep instead of `tokenizer.json`."""
@@ -244,7 +245,7 @@ def _load(place: str, name: str) -> Any:
     except CheckpointMismatch:
         raise
     except Exception as error:  # transformers raises whatever its readers raise
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        reason = reason_of(error)
         raise CheckpointMismatch(
             f"the tokenizer of language model {name} cannot be loaded ({reason}); give a folder with its files"
         ) from None

@@ -12,6 +12,7 @@ from transformers import BertTokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_tokenizer
 from blip2_train.hub import fetch_files
+from blip2_train.reasons import reason_of
 
 DECODER_START = "[DEC]"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -67,8 +68,7 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
     except CheckpointMismatch:
         raise
     except Exception as error:  # transformers raises whatever its readers raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointMismatch(f"tokenizer {folder_or_id} cannot be loaded: {reason}") from None
+        raise CheckpointMismatch(f"tokenizer {folder_or_id} cannot be loaded: {reason_of(error)}") from None
     _refuse_gaps(tokenizer, folder_or_id)
     tokenizer.add_special_tokens({"bos_token": DECODER_START})
     if tokenizer.bos_token_id != len(tokenizer) - 1:

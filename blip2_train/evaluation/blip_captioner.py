@@ -20,6 +20,7 @@ from blip2_train.evaluation.word_pieces import decode_word_pieces
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.configs import DTYPES, GenerationOptions
 from blip2_train.models.drawing import GivenDraws
+from blip2_train.reasons import reason_of
 
 PROMPT = "a picture of"
 """With which BLIP's captioners were trained; source: configuration of BLIP's released code."""
@@ -56,8 +57,9 @@ class BlipCaptioner:
             )
             processor: Any = load_processor(BlipProcessor, folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise CheckpointMismatch(f"captioner {folder} is no captioning BLIP ({reason}…); {remedy}") from None
+            raise CheckpointMismatch(
+                f"captioner {folder} is no captioning BLIP ({reason_of(error)}); {remedy}"
+            ) from None
         if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
             raise CheckpointMismatch(f"captioner {folder} lacks {missing[0]}, {len(missing)} weights in all; {remedy}")
         if any(str(name).startswith("text_encoder.") for name in found["unexpected_keys"]):

@@ -19,6 +19,7 @@ from torch import Tensor
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.pair_scoring import divided, middle, picture_of_each
 from blip2_train.from_transformers import nobody_is_asked
+from blip2_train.reasons import reason_of
 from blip2_train.records import JsonObject, read_record
 
 _FORMS = "give open_clip:<model>/<tag>, as ViT-L-14/openai, open_clip:<model>/<file of weights> or open_clip:<folder>"
@@ -59,7 +60,7 @@ class OpenClipScorer:
         except CheckpointMismatch:
             raise
         except Exception as error:  # the package raises whatever its readers and its transport raise
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             raise CheckpointMismatch(f"scorer open_clip:{name} cannot be used: {reason}") from None
         self._model.eval()
         self._device = device

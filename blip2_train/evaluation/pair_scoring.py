@@ -20,6 +20,7 @@ from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.writing import batches
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.image_text import ImageTextModel
+from blip2_train.reasons import reason_of
 
 _LONGEST = 8
 """Longest side over shortest of what CLIP's preprocessing is given."""
@@ -103,7 +104,7 @@ class ClipScorer:
             model, found = load_model(CLIPModel, folder, local_files_only=True, output_loading_info=True)
             self._processor: Any = load_processor(CLIPProcessor, folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise CheckpointMismatch(f"scorer {folder} is no CLIP model ({str(error)[:120]}…); {remedy}") from None
+            raise CheckpointMismatch(f"scorer {folder} is no CLIP model ({reason_of(error)}); {remedy}") from None
         if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
             raise CheckpointMismatch(f"scorer {folder} lacks {missing[0]}, {len(missing)} weights in all; {remedy}")
         self._model: Any = model.to(device).eval()

@@ -19,6 +19,7 @@ from blip2_train.language_files import locate_language_model
 from blip2_train.models.architecture_keys import architecture_keys
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
+from blip2_train.reasons import reason_of
 
 _log = logging.getLogger(__name__)
 FLOAT16_GRADIENT_SCALE = 1024.0
@@ -55,7 +56,7 @@ def language_model_architecture(config: LanguageModelConfig) -> PretrainedConfig
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"language model {config.name!r} has no configuration that transformers can read "
-            f"({' '.join(str(error).split())[:150]}); give a folder with config.json, a hub id, or "
+            f"({reason_of(error)}); give a folder with config.json, a hub id, or "
             "model.language.architecture"
         ) from error
     known = architecture_keys(type(architecture))
@@ -104,9 +105,7 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
         with torch.device("meta" if config.weights != "random" else torch.get_default_device()):
             model: PreTrainedModel = empty_model(family, architecture, dtype=DTYPES[config.dtype])
     except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"language model {config.name!r} cannot be built: {' '.join(str(error).split())[:150]}"
-        ) from error
+        raise ConfigError(f"language model {config.name!r} cannot be built: {reason_of(error)}") from error
     if getattr(architecture, "scale_decoder_outputs", True) is False:  # T5 with its own head, which would be tied
         head = cast(nn.Linear, model.get_output_embeddings())
         head.weight = nn.Parameter(head.weight.detach().clone())

@@ -27,6 +27,7 @@ from blip2_train.models.timm_alone import (
     resolve_data_config,
     timm,
 )
+from blip2_train.reasons import reason_of
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -126,7 +127,7 @@ def create_timm_tower(config: VisionConfig) -> Any:
             )
     except Exception as error:  # timm's families raise whatever comes
         _refuse_other_families(_built_anyhow(architecture), architecture)
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise ConfigError(f"timm cannot build {architecture!r} with {overrides}: {reason}") from error
     _refuse_other_families(tower, architecture)
     embedding: Any = tower.patch_embed

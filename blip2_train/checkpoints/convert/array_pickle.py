@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.reasons import reason_of
 
 Array = np.ndarray[Any, Any]
 
@@ -28,7 +29,7 @@ def read_array_pickle(path: Path) -> Any:
         with open(path, "rb") as file:
             return _arrays_of(_ArrayUnpickler(file).load())
     except Exception as error:  # a damaged pickle fails in any way
-        reason = " ".join(str(error).split())[:150]
+        reason = reason_of(error)
         raise CheckpointMismatch(f"{path} cannot be read as a pickle of arrays ({reason})") from error
 
 

@@ -16,6 +16,7 @@ from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config, load_tokenizer
 from blip2_train.models.configs import ACTIVATIONS
+from blip2_train.reasons import reason_of
 
 MAX_TEXT_LENGTH = 32
 """Tokens per text of the released code."""
@@ -49,7 +50,7 @@ def read_config(folder: Path) -> Any:
     except CheckpointMismatch:
         raise
     except Exception as error:  # transformers raises whatever its readers raise
-        reason = " ".join(str(error).split())[:150]
+        reason = reason_of(error)
         raise CheckpointMismatch(
             f"{folder / 'config.json'} cannot be read as a configuration of BLIP-2 ({reason})"
         ) from error
@@ -115,7 +116,7 @@ def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
     except CheckpointMismatch:
         raise
     except Exception as error:  # transformers raises whatever its readers raise
-        reason = " ".join(str(error).split())[:150]
+        reason = reason_of(error)
         raise CheckpointMismatch(
             f"the tokenizer in {folder} cannot be read ({reason}); download the whole folder"
         ) from error

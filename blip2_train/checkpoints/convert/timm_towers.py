@@ -17,6 +17,7 @@ from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.timm_alone import timm
 from blip2_train.models.vision_tower import VisionTower
+from blip2_train.reasons import reason_of
 
 _NOT_READ = tuple(f"{part}*" for part in BEYOND_THE_FEATURES)
 
@@ -61,7 +62,7 @@ def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:
         model = timm.create_model(config.name, pretrained=True, num_classes=0, **(config.overrides or {}))
     except Exception as error:
         raise CheckpointMismatch(
-            f"timm could not fetch {config.name!r} ({type(error).__name__}: {' '.join(str(error).split())[:120]}); "
+            f"timm could not fetch {config.name!r} ({type(error).__name__}: {reason_of(error)}); "
             "check the tag and the network, or give a local file: model.vision.weights=<file>"
         ) from error
     state: Mapping[str, Tensor] = model.state_dict()

@@ -1,0 +1,37 @@
+"""What other libraries say of an error, as the part of one line that tells the reason."""
+
+from __future__ import annotations
+
+import re
+
+_NAMED = re.compile(r"GLOBAL ([\w.<>]+)|globals: ([\w.<>]*\w)|(?:got|function) <\w+ '?([\w.]+)")
+_PICKLE = re.compile(r"weights_only|WeightsUnpickler|safe_globals|Weights only load failed|allowlist", re.IGNORECASE)
+
+
+def reason_of(error: BaseException | str, length: int = 150) -> str:
+    """The reason that an error gives, in one line of at most `length` characters; its kind if it gives none.
+
+    A pickle that was refused is told as that. torch and timm would add how to load it all the same, which runs what it
+    names.
+
+    Example:
+        >>> reason_of(ValueError("two lines, " + chr(10) + "  made one")), reason_of(KeyError())
+        ('two lines, made one', 'KeyError')
+    """
+    text = str(error)
+    if _PICKLE.search(text):
+        return _refused(text)
+    return " ".join(text.split())[:length] or type(error).__name__
+
+
+def is_refused_pickle(error: BaseException) -> bool:
+    """Whether an error says that a pickle names something that is not called here."""
+    return bool(_PICKLE.search(str(error)) and _NAMED.search(str(error)))
+
+
+def _refused(text: str) -> str:
+    named = _NAMED.search(text)
+    if named is None:
+        return "it is a pickle of other things than tensors and plain values, or damaged"
+    name = next(filter(None, named.groups()))
+    return f"it is a pickle that names {name}, which would be called: refused, only tensors and plain values are read"
