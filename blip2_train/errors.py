@@ -15,6 +15,14 @@ class CheckpointMismatch(Blip2TrainError):
     """Weights, a tokenizer or a training state do not fit what they are loaded into."""
 
 
+class DamagedFile(Blip2TrainError):
+    """A file that this project wrote is not what was written: cut short, or changed by a disk or a copy."""
+
+
+class FolderInUse(ConfigError):
+    """Another process writes to a folder just now."""
+
+
 class ShardError(Blip2TrainError):
     """A data source, shard or annotation file cannot be read, or too many of its samples cannot."""
 
@@ -33,10 +41,12 @@ class RunStopped(Exception):
     """
 
     def __init__(self, signal: int, step: int, first: bool = True) -> None:
-        super().__init__(f"stopped at step {step} by {Signals(signal).name}")
+        by = "Ctrl-C" if signal == Signals.SIGINT else Signals(signal).name
+        super().__init__(f"stopped at step {step} by {by}")
         self.signal, self.step = signal, step
         self.status = 128 + signal if first else 0
-        """Exit status: 143 after SIGTERM, 138 after SIGUSR1, as the shell has it for a process that a signal ended.
+        """Exit status: 143 after SIGTERM, 138 after SIGUSR1, 130 after Ctrl-C, as the shell has it for a process that a
+        signal ended.
 
         Not 0, which would let a script take an unfinished run for a finished one; the two differ, so that a job script
         starts anew what a scheduler interrupts and leaves what a person ends. Processes other than the first end with

@@ -6,9 +6,8 @@ resolved configuration), the tokenizer, and `manifest.json` (stage, step, scores
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,9 +21,11 @@ from blip2_train.checkpoints import adapter_files
 from blip2_train.checkpoints.architecture import here
 from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.checkpoints.foreign_descriptions import check_description, check_processor
-from blip2_train.errors import CheckpointMismatch
+from blip2_train.errors import CheckpointMismatch, DamagedFile
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.records import JsonObject, check_record, read_record
+from blip2_train.whole_file import without_checksum, write_checked, write_whole
+from blip2_train.whole_folder import clear_leftovers, replace_folder
 
 _FIX = "export the run again"
 WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"
@@ -56,6 +57,8 @@ class Manifest:
     """Of `model.safetensors`; filled in by `write_export`."""
     adapter_sha256: str = ""
     """Of the adapters' weights, or empty; filled in by `write_export`."""
+    saved_at: float = 0.0
+    """Seconds since 1970; filled in by `write_export`."""
 
 
 def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokenizer: Any, manifest: Manifest) -> Path:
@@ -74,32 +77,31 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
         The folder.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    clear_leftovers(folder)
     unfinished.mkdir(parents=True)
+    try:
+        _write_files(unfinished, state, config, tokenizer, manifest)
+        replace_folder(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _write_files(folder: Path, state: Mapping[str, Tensor], config: str, tokenizer: Any, manifest: Manifest) -> None:
     chosen = adapter_files.described_adapters(manifest.architecture)
     if chosen is not None and chosen.target == "qformer":
         state = adapter_files.merged_qformer(state, chosen)
         plain = {key: value for key, value in manifest.architecture.items() if key != "adapters"}
         manifest = replace(manifest, architecture=plain)
     beside = {name: tensor for name, tensor in state.items() if is_adapter(name)}
-    save_file(_separate({n: t for n, t in state.items() if n not in beside}), unfinished / WEIGHTS)
-    place = unfinished / adapter_files.FOLDER
+    save_file(_separate({n: t for n, t in state.items() if n not in beside}), folder / WEIGHTS)
+    place = folder / adapter_files.FOLDER
     language = here(manifest.architecture.get("language") or {})
     sha256 = adapter_files.write_adapter(place, beside, manifest.architecture, language["name"]) if beside else ""
-    manifest = replace(manifest, adapter_sha256=sha256)
-    (unfinished / CONFIG).write_text(config, encoding="utf-8")
-    tokenizer.save_pretrained(unfinished / TOKENIZER)
-    about = {**manifest.__dict__, "sha256": file_fingerprint(unfinished / WEIGHTS)}
-    (unfinished / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        previous = folder.with_name(f".{folder.name}.previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(folder, previous)
-        os.replace(unfinished, folder)
-        shutil.rmtree(previous)
-    else:
-        os.replace(unfinished, folder)
-    return folder
+    write_whole(folder / CONFIG, config)
+    tokenizer.save_pretrained(folder / TOKENIZER)
+    written = {"sha256": file_fingerprint(folder / WEIGHTS), "adapter_sha256": sha256, "saved_at": time.time()}
+    write_checked(folder / MANIFEST, {**manifest.__dict__, **written}, indent=2)  # last: with it the export is whole
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,7 +127,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointMismatch(
             f"{folder} is no export (it has no {MANIFEST}); give the export folder of a finished run"
         )
-    return checked_manifest(read_record(path, JsonObject, _FIX), path)
+    values = read_record(path, JsonObject, _FIX)
+    try:
+        return checked_manifest(without_checksum(values, path, _FIX), path)
+    except DamagedFile as error:
+        raise CheckpointMismatch(str(error)) from error
 
 
 def checked_manifest(values: Any, what: object) -> Manifest:
@@ -138,6 +144,14 @@ def checked_manifest(values: Any, what: object) -> Manifest:
     manifest = check_record(values, Manifest, what, _FIX, closed=True)
     architecture = check_description(manifest.architecture, what)
     return replace(manifest, architecture=architecture, processor=check_processor(manifest.processor, what))
+
+
+def exported_at(manifest: Path) -> float:
+    """When the export of a manifest was written, in seconds since 1970, as it says; else when the file changed."""
+    try:
+        return read_manifest(manifest.parent).saved_at or manifest.stat().st_mtime
+    except CheckpointMismatch:
+        return manifest.stat().st_mtime
 
 
 def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -180,23 +179,6 @@ def file_fingerprint(path: str | Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_training_state(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of a training run, its tensors left on disk until they are used.
-
-    Raises:
-        CheckpointMismatch: if it is missing, cut short, or no checkpoint.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointMismatch(
-            f"checkpoint {path} cannot be read ({reason_of(error)}); resume from an earlier one"
-        ) from error
-    if not isinstance(state, dict) or "blip2_train" not in state:
-        raise CheckpointMismatch(f"{path} is no checkpoint of a blip2_train run; foreign weights go by init_from")
-    return state
 
 
 def checkpoint_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from omegaconf import DictConfig
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.cli.compose import instantiate
+from blip2_train.cli.own_folder import made_alone
 from blip2_train.cli.predict_output import Bar
 from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.run_folder import find_source, logged_run
 from blip2_train.cli.score_overview import print_closing, print_scores
-from blip2_train.cli.terminal import evaluation_from, run_command
+from blip2_train.cli.terminal import evaluation_from, kept_when_stopped, run_command
 from blip2_train.data.text import clean_question
-from blip2_train.distributed import leave_group, rank
+from blip2_train.distributed import gather_objects, leave_group, rank
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
@@ -30,6 +32,7 @@ from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
+from blip2_train.folder_lock import held
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.screen import echo
@@ -42,7 +45,8 @@ def main(arguments: list[str]) -> None:
     """Compose, and evaluate."""
     config = evaluation_from(arguments)
     if config is not None:
-        evaluate(config)
+        with made_alone(config, arguments) as own:
+            evaluate(own)
         leave_group()
 
 
@@ -57,9 +61,43 @@ def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
     """
     quiet_libraries()
     device = _join_processes(config.device)
+    folder = Path(gather_objects(config.paths.run_dir)[0]).expanduser()  # which may be named by the time of a process
+    kept_when_stopped(f"what was predicted so far is kept: paths.run_dir={folder} goes on from there")
+    with _held(folder):
+        return _evaluate_all(config, folder, device)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other evaluations out of a folder; all processes learn whether the first one could.
+
+    Raises:
+        ConfigError: in all processes, if another one writes there just now.
+    """
+    choices = "wait for that evaluation or end it, or give another paths.run_dir="
+    with ExitStack() as stack:
+        problem = ""
+        if rank() == 0:
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                stack.callback(_remove_empty, folder)
+            try:
+                stack.enter_context(held(folder, f"folder {folder}", choices))
+            except ConfigError as error:
+                problem = str(error)
+        if problem := gather_objects(problem)[0]:
+            raise ConfigError(problem)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it is not empty, as a rule
+        folder.rmdir()
+
+
+def _evaluate_all(config: DictConfig, folder: Path, device: str) -> dict[str, dict[str, float | None]]:
     tasks: list[EvaluationTask] = [instantiate(node) for node in config.tasks.values()]
     sources = {task.name: _source(config, task) for task in tasks}
-    folder = Path(config.paths.run_dir)
     model: Blip2 | None = None
     loaded, reports = "", []
     for task in sorted(tasks, key=lambda task: list(sources.values()).index(sources[task.name])):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from blip2_train.checkpoints.export import write_export
-from blip2_train.checkpoints.files import read_training_state
+from blip2_train.checkpoints.saved import read_training_state
 from blip2_train.cli.checkpoint_parts import checkpoint_parts
 from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
 from blip2_train.cli.terminal import run_command

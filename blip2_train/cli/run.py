@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -15,15 +14,19 @@ from torch import Tensor, nn
 
 from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
-from blip2_train.checkpoints.files import checkpoint_weights, read_training_state
+from blip2_train.checkpoints.files import checkpoint_weights
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
+from blip2_train.checkpoints.saved import CHECKPOINTS, EVERY, describe_checkpoint, read_training_state
 from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
+from blip2_train.cli.own_folder import held_for, remove_results
 from blip2_train.cli.run_data import make_data
-from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT, find_export
+from blip2_train.cli.run_folder import EXPORT, find_export
+from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.data.holdout import validation_problem
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError, RunStopped, TrainingError
+from blip2_train.evaluation.run_metrics import RESULTS, read_results
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.training.base import TrainingModule
 from blip2_train.training.best_checkpoint import BestCheckpoint
@@ -34,7 +37,10 @@ from blip2_train.training.disk_space import FIX, Space, checkpoint_bytes, measur
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.progress import LossProgress
-from blip2_train.training.run_log import RESULTS, RunCSVLogger, draw_curves, write_results
+from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
+from blip2_train.training.stop_signals import finishing, interrupted_in_training
+from blip2_train.whole_file import write_whole
+from blip2_train.whole_folder import clear_leftovers
 
 
 @dataclass
@@ -68,30 +74,46 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
         The numbers of `results.json`.
 
     Raises:
-        RunStopped: after SIGTERM or SIGUSR1, with the run saved.
+        RunStopped: after SIGTERM, SIGUSR1 or Ctrl-C, with the run saved.
+        ConfigError: if another run writes to the run folder just now, or has left results there and neither
+            `checkpoint` nor `overwrite` says what is to become of them.
     """
     quiet_libraries()
+    with held_for(config, goes_on=checkpoint is not None):
+        if checkpoint is not None and (finished := _finished(config, checkpoint)) is not None:
+            return finished
+        return _train(config, checkpoint)
+
+
+def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
     started = time.perf_counter()
-    if checkpoint is not None and (finished := _finished(config, checkpoint)) is not None:
-        return finished
     run = build(config, show=True)
     run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
     try:
         resume = None if checkpoint is None else str(checkpoint)
-        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
+        with interrupted_in_training():
+            run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
     except RunStopped as stop:
         overview.say(f"{stop} and saved in {run.folder}; the same command goes on from there with resume_from=last")
         raise
+    with_checkpoint = "checkpoint" in config.callbacks
+    kept_when_stopped(
+        f"all {config.steps} steps are saved in {run.folder}; resume_from={run.folder} validates and exports them"
+        if with_checkpoint
+        else "nothing was saved, as callbacks.checkpoint is off"
+    )
     validations = run.module.validations
     if config.validate_every is not None and (not validations or validations[-1]["step"] != run.trainer.global_step):
-        run.trainer.validate(run.module, datamodule=run.data, verbose=False)
+        with interrupted_in_training():
+            run.trainer.validate(run.module, datamodule=run.data, verbose=False)
         if not validations:
             raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")
     rejected: Counter[str] = sum(gather_objects(run.data.rejections.counts), Counter())
     results = _results(run, rejected, time.perf_counter() - started)
     weights = run.module.trained_weights()  # by all processes: each may hold a share only
     if run.trainer.is_global_zero:
-        _finish(run, weights, rejected, results)
+        with finishing():
+            _finish(run, weights, rejected, results)
     return results
 
 
@@ -152,9 +174,14 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
     _check_disk(run)
     if run.trainer.is_global_zero:
         run.folder.mkdir(parents=True, exist_ok=True)
+        if checkpoint is None:
+            remove_results(run.folder)
+        clear_leftovers(run.folder / EXPORT)
+        saved = map(describe_checkpoint, (run.folder / CHECKPOINTS).glob(EVERY))
+        run.module.saves = max((one.saves for one in saved), default=run.module.saves)
         if isinstance(run.module, GenerationModule):
             run.module.captions = CaptionLog(run.folder, run.data.mean, run.data.std)
-        (run.folder / "config.yaml").write_text(run.module.run_config, encoding="utf-8")
+        write_whole(run.folder / "config.yaml", run.module.run_config)
         for logger in run.trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(run.config))  # type: ignore[arg-type]
             if isinstance(logger, RunCSVLogger):
@@ -177,7 +204,7 @@ def planned_space(config: DictConfig, model: nn.Module) -> Space:
         Path(config.paths.run_dir).expanduser(),
         checkpoint_bytes(model),
         weight_bytes(model),
-        newest=min(keep, max(int(config.steps) // int(config.checkpoint_every), 1)),
+        newest=min(keep, -(-int(config.steps) // int(config.checkpoint_every))),  # the last step's is always written
         best=int(config.monitor is not None),
     )
 
@@ -196,11 +223,14 @@ def _check_disk(run: Run) -> None:
 
 def _finished(config: DictConfig, checkpoint: Path) -> dict[str, float] | None:
     """Results of a run that has nothing left to do; None if it has."""
-    results = Path(config.paths.run_dir) / RESULTS
-    if read_training_state(checkpoint)["global_step"] < config.steps or not results.is_file():
+    folder = Path(config.paths.run_dir)
+    if read_training_state(checkpoint)["global_step"] < config.steps or not (results := read_results(folder)):
         return None
-    overview.say(f"nothing to resume: the run is finished, see {results}")
-    return dict(json.loads(results.read_text(encoding="utf-8")))
+    overview.say(
+        f"nothing to resume: the run is finished, see {folder / RESULTS}; steps=<more> with resume_from={folder} "
+        "extends it"
+    )
+    return results
 
 
 def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, float]:

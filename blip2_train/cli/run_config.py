@@ -59,6 +59,8 @@ class RunConfig:
     null = none."""
     resume_from: str | None
     """`last`, a run folder or a checkpoint to go on from; null = a new run."""
+    overwrite: bool
+    """Whether a new run may replace the results of another one in its folder."""
     model: Part
     objective: Part
     module: Part

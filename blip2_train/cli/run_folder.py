@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blip2_train.checkpoints.export import MANIFEST, exported_at
+from blip2_train.checkpoints.saved import BEST, CHECKPOINTS, EVERY, NEWEST, newest_checkpoint
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.run_metrics import METRICS
+from blip2_train.evaluation.run_metrics import METRICS, RESULTS
 
-CHECKPOINTS, EXPORT = "checkpoints", "export"
+EXPORT = "export"
 _LAST = "last:"
 _SCRIPTS = {
     "demo_stage1": "pretrain_stage1.sh",
@@ -29,20 +31,33 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
     """
     if resume_from == "last":
         runs = Path(output_dir) / experiment
-        found = sorted(runs.glob(f"*/{CHECKPOINTS}/step_*.ckpt"), key=lambda path: (path.stat().st_mtime, path.name))
-        if not found:
+        found = newest_checkpoint(path for folder in runs.glob("*") for path in checkpoints_in(folder))
+        if found is None:
             raise ConfigError(f"resume_from=last: no run under {runs} has a checkpoint; start without resume_from")
-        return found[-1]
+        return found
     path = Path(resume_from).expanduser()
     if path.is_file():
         return path
-    found = sorted((path / CHECKPOINTS).glob("step_*.ckpt"))
-    if not found:
+    found = newest_checkpoint(checkpoints_in(path))
+    if found is None:
         raise ConfigError(
-            f"resume_from={resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/step_*.ckpt; use "
+            f"resume_from={resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/{NEWEST}; use "
             "last, or the path that the run printed"
         )
-    return found[-1]
+    return found
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints that a run can go on from: those of every few steps; that of its best validation if none is."""
+    place = folder / CHECKPOINTS
+    return sorted(place.glob(NEWEST)) or sorted(place.glob(BEST))
+
+
+def results_in(folder: Path) -> list[str]:
+    """What a run has left in its folder that a new one there would replace: `results.json`, `checkpoints`, `export`."""
+    found = [RESULTS] if (folder / RESULTS).is_file() else []
+    found += [CHECKPOINTS] if any((folder / CHECKPOINTS).glob(EVERY)) else []
+    return [*found, *([EXPORT] if (folder / EXPORT / MANIFEST).is_file() else [])]
 
 
 def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
@@ -60,7 +75,7 @@ def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
         inside = Path(named).expanduser() / EXPORT
         return str(inside if inside.is_dir() else Path(named).expanduser())
     recipe = named.removeprefix(_LAST)
-    found = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/manifest.json"), key=lambda path: path.stat().st_mtime)
+    found = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/{MANIFEST}"), key=exported_at)
     if not found:
         script = f" (bash run_scripts/{_SCRIPTS[recipe]})" if recipe in _SCRIPTS else ""
         raise ConfigError(

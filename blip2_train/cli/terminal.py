@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,9 +16,11 @@ from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
+from blip2_train.cli import end_while_loading
 from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped
+from blip2_train.launched import started_as_first
 from blip2_train.screen import echo, plain_logs
 
 _GROUPS = ("model/vision_model", "model/qformer", "data", "trainer", "logger", "debug")
@@ -55,6 +58,15 @@ _RIGHTS = "it needs other rights, or name another place (for what is written: pa
 _FIXES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS}
 
 
+_kept = ""
+
+
+def kept_when_stopped(text: str) -> None:
+    """Say what is kept, and how to go on, should Ctrl-C stop the command from now on."""
+    global _kept
+    _kept = text
+
+
 def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> int:
     """Run a command; what a user can mend becomes one line on stderr.
 
@@ -71,6 +83,9 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         with suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
     plain_logs([logging.lastResort])
+    kept_when_stopped("nothing was written")
+    if signal.getsignal(signal.SIGINT) is end_while_loading:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -92,9 +107,15 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
     except RunStopped as stop:
         return stop.status
     except KeyboardInterrupt:
-        echo("stopped by the keyboard", file=sys.stderr)
+        signal.signal(signal.SIGINT, _end)  # a second one, while Python ends
+        if started_as_first():
+            echo(f"stopped by Ctrl-C; {_kept}", file=sys.stderr)
         return 130
     return 0
+
+
+def _end(*_: object) -> None:
+    os._exit(130)
 
 
 def _read_no_more(stream: TextIO) -> bool:

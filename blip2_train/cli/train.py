@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
-from blip2_train.cli.terminal import config_from, run_command
+from omegaconf import DictConfig
+
+from blip2_train.cli.terminal import config_from, kept_when_stopped, run_command
 from blip2_train.errors import RunStopped
 
 ABOUT = "Train as a recipe says."
@@ -24,15 +25,27 @@ def main(arguments: list[str]) -> None:
     config = config_from(single, ABOUT, USAGE)
     if config is None:
         return
-    from blip2_train.cli.run import train  # loads Lightning: not for a list of recipes
+    from blip2_train.cli.own_folder import made_alone  # these load torch: not for a list of recipes
+    from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
+    from blip2_train.cli.sweep.plan import quoted
+
+    if config.resume_from is None:
+        with made_alone(config, arguments) as own:
+            _train(own, None)
+        return
+    checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
+    kept_when_stopped(f"{checkpoint} is as it was")
+    config = config_from([*arguments, quoted("paths.run_dir", run_folder_of(checkpoint))], ABOUT, USAGE)
+    assert config is not None
+    _train(config, checkpoint)
+
+
+def _train(config: DictConfig, checkpoint: Path | None) -> None:
+    from blip2_train.cli.run import train  # loads Lightning
     from blip2_train.distributed import leave_group
     from blip2_train.training.lost_contact import lost_contact_in_one_line
 
-    checkpoint, stopped = None, None
-    if config.resume_from is not None:
-        checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
-        config = config_from([*arguments, f"paths.run_dir='{run_folder_of(checkpoint)}'"], ABOUT, USAGE)
-        assert config is not None
+    stopped = None
     with lost_contact_in_one_line(Path(config.paths.run_dir)):
         try:
             train(config, checkpoint)

@@ -72,8 +72,8 @@ class AnnotationSource:
         probes = [self._pictures[number] for number in range(0, count, max(1, count // _PROBES))]
         if not any(is_embedded(picture.path) or self._folders.find(picture.path) for picture in probes):
             raise ShardError(
-                f"{self._file}, {probes[0].row}: there is no picture {self._folders}/{probes[0].path[:100]}, nor any "
-                f"other of {len(probes)} looked for; pass the folder that the file's paths start from as images"
+                f"{self._file}, {probes[0].row}: there is no picture {self._folders}/{probes[0].path}, nor any other "
+                f"of {len(probes)} looked for; pass the folder that the file's paths start from as images"
             )
 
     def _blank_captions(self) -> Iterator[RejectedSample]:

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from blip2_train.errors import ShardError
 from blip2_train.types import Batch
 
-_OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that ask a whole run to stop."""
+_OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""Signals that ask a whole run to stop; a terminal sends that of Ctrl-C to readers, too."""
 PREFETCHED = 2
 """Batches that a reader makes ahead; more never wait, however slow the training is."""
 
@@ -75,6 +75,7 @@ def _start_reader(_: int) -> None:
     """Use one thread (the tokenizer's own would compete with the other readers), and end with the training process."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS has none, and no such schedulers
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_by_parent, daemon=True).start()

@@ -32,7 +32,7 @@ class PictureFolders:
 
     def find(self, path: str) -> Path | None:
         """Where the picture of a path below the folders (or an absolute path) lies; None = nowhere."""
-        return next((folder / path for folder in self._folders if _is_file(folder / path)), None)
+        return next((folder / path for folder in self._folders if (folder / path).is_file()), None)
 
     def read(self, path: str) -> bytes:
         """Content of a picture.
@@ -46,13 +46,6 @@ class PictureFolders:
             return place.read_bytes()
         except OSError as error:
             raise UnusableSample("missing picture", f"{place}: {error.strerror}") from None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a text that is far too long for a name, for instance
-        return False
 
 
 class RemotePictures:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blip2_train.data.embedded_pictures import embedded_picture, is_embedded
 from blip2_train.data.picture_folders import PictureFolders
 from blip2_train.data.pictures import PictureFile
 from blip2_train.data.rejections import UnusableSample
@@ -48,7 +47,7 @@ class FolderPictures:
             UnusableSample: if it is missing.
         """
         path = named_picture(self._name, question.image_id) if self._name else question.picture
-        return PictureFile(embedded_picture(path) if is_embedded(path) else self._folders.read(path))
+        return PictureFile(self._folders.read(path))
 
 
 class ShardPictures:

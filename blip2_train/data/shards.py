@@ -156,9 +156,7 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
             rows += samples_of(key, found)
         except IncompleteSample as problem:
             if key != last:  # the last sample of a damaged shard is part of the damage
-                rejected.append(
-                    RejectedSample(source=source, key=key, reason=str(problem), detail=listing(key, found))
-                )
+                rejected.append(RejectedSample(source=source, key=key, reason=str(problem), detail=listing(key, found)))
     if damage is not None:
         detail = f"{damage[1]}; {len(rows)} samples usable"
         rejected.append(RejectedSample(source=source, key="", reason=damage[0], detail=detail))
@@ -331,7 +329,9 @@ def samples_of(key: str, members: list[Member]) -> list[tuple[int | bytes, ...]]
 def _sample(key: str, members: list[Member]) -> tuple[int | bytes, ...]:
     places = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
     if "picture" not in places:
-        raise IncompleteSample("missing picture" if "text" in places or "json" in places else "neither picture nor text")
+        raise IncompleteSample(
+            "missing picture" if "text" in places or "json" in places else "neither picture nor text"
+        )
     if "text" not in places and "json" not in places:
         raise IncompleteSample("missing text")
     parts = [number for kind in ("picture", "text", "json") for number in places.get(kind, (-1, 0))]

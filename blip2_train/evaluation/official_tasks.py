@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.captions import CaptionForm, read_references
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
+from blip2_train.data.embedded_pictures import is_embedded
 from blip2_train.data.official.candidates import read_candidates
+from blip2_train.data.official.checks import missing_pictures
 from blip2_train.data.question_control import Control
-from blip2_train.data.visual_questions import named_picture
-from blip2_train.errors import ConfigError
+from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
-from blip2_train.evaluation.image_files import locate_images
 from blip2_train.evaluation.metrics.coco_caption import METRICS
 from blip2_train.evaluation.question_answering import AnsweringTask, Metric
 from blip2_train.evaluation.ranking import SHORTLIST
@@ -47,7 +46,7 @@ def captioning_task(
         name: Of the task.
         title: As a person would say it.
         annotations: Caption file, of any layout that `read_captions` knows.
-        images: Folder of the pictures, or a glob of several; None = that of the file.
+        images: Folder of the pictures; None = that of the file.
         form: The layout that it must have: `coco` = COCO's and NoCaps' annotations, `karpathy` = `dataset_coco.json`,
             `list` = the lists of the released code; None = any.
         split: Of a file with splits, or of a `list` of the released code.
@@ -137,7 +136,7 @@ def answering_task(
         name: Of the task.
         title: As a person would say it.
         questions: Question file, of any layout that `read_questions` knows.
-        images: Folder of the pictures, or a glob of several; None = that of the file.
+        images: Folder of the pictures; None = that of the file.
         annotations: Annotation file of VQAv2 or OK-VQA; None where the answers are not published or in the same file.
         form: The layout that it must have: `vqa` = VQAv2 and OK-VQA, `visual_genome`, `gqa`, or in place of each a list
             of entries; None = any.
@@ -158,17 +157,14 @@ def answering_task(
     if prepare is not None:
         prepare()
     columns = Columns(image=picture_column, question=question_column, answer=answer_column, id=id_column)
-    found = read_questions(questions, annotations, columns=columns, form=form, strict=True)[:limit]
-    paths = [named_picture(picture_name, one.image_id) if picture_name else one.picture for one in found]
-    folder, moved = locate_images(name, filter(None, paths), images, questions)
-    if moved:
-        found = [replace(one, picture=moved.get(path, path)) for one, path in zip(found, paths, strict=True)]
-    return AnsweringTask(
+    found = read_questions(questions, annotations, columns=columns, form=form, strict=True)
+    folder = _folder(images, questions)
+    task = AnsweringTask(
         name,
         title,
-        found,
+        found[:limit],
         folder,
-        picture_name=None if moved else picture_name,
+        picture_name=picture_name,
         prompt=prompt,
         generation=generation,
         candidates=None if candidates is None else read_candidates(candidates),
@@ -177,6 +173,8 @@ def answering_task(
         control=control,
         batch_size=batch_size,
     )
+    _check_there(name, {task.picture_of(question) for question in task.questions}, folder)
+    return task
 
 
 def _pictures(
@@ -188,11 +186,22 @@ def _pictures(
     columns: Columns,
     limit: int | None,
 ) -> tuple[list[AnnotatedPicture], Path]:
-    pictures = read_references(annotations, split, columns, form)[:limit]
-    if unnamed := next((one for one in pictures if not one.path), None):
-        raise ConfigError(
-            f"task {name}: {annotations}, {unnamed.row} does not say which file is the picture; give a file with the "
-            "paths of pictures"
+    pictures, folder = read_references(annotations, split, columns, form)[:limit], _folder(images, annotations)
+    if unnamed := next((one for one in pictures if not one.path or is_embedded(one.path)), None):
+        what = "holds the picture itself" if unnamed.path else "does not say which file is the picture"
+        raise ConfigError(f"task {name}: {annotations}, {unnamed.row} {what}; give a file with the paths of pictures")
+    _check_there(name, {picture.path for picture in pictures}, folder)
+    return pictures, folder
+
+
+def _folder(images: str | None, file: str) -> Path:
+    return Path(file).expanduser().parent if images is None else Path(images).expanduser()
+
+
+def _check_there(name: str, paths: set[str], folder: Path) -> None:
+    missing = missing_pictures(sorted(paths), folder)
+    if missing:
+        raise ShardError(
+            f"task {name}: {len(missing)} of {len(paths)} pictures are not in {folder} (first: {missing[0]}); put them "
+            "there, or name their folder"
         )
-    folder, moved = locate_images(name, (picture.path for picture in pictures), images, annotations)
-    return [replace(one, path=moved.get(one.path, one.path)) for one in pictures], folder

@@ -8,16 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, rank
-from blip2_train.errors import ConfigError
+from blip2_train.errors import ConfigError, DamagedFile
 from blip2_train.evaluation.task import Row
+from blip2_train.whole_file import agrees, read_checked, with_checksum, write_checked
 
 
 class PredictionLog:
     """The finished batches of one task, in `<folder>/<task>.<process>.jsonl`: a line for each.
 
-    A line that was being written when the process died is no JSON, and counts as not written.
+    A line that was being written when the process died, or that does not fit its checksum, counts as not written.
 
     Args:
         folder: Of the predictions.
@@ -50,7 +50,8 @@ class PredictionLog:
 
     def write(self, batch: int, rows: Sequence[Row]) -> None:
         """Keep the rows of a batch."""
-        self._file.write(json.dumps({"batch": batch, "rows": list(rows)}, ensure_ascii=False) + "\n")
+        line = with_checksum({"batch": batch, "rows": list(rows)})
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def rows(self) -> list[Row]:
@@ -62,9 +63,12 @@ class PredictionLog:
         """Write the settings, or compare them with those that are there."""
         path, wanted = self._folder / f"{self._task}.settings.json", json.loads(json.dumps(settings))
         if not path.is_file():
-            write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+            write_checked(path, wanted)
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = read_checked(path, f"remove it, and the {self._task}.*.jsonl beside it, to predict anew")
+        except DamagedFile as error:
+            return str(error)
         changed = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
         if not changed:
             return None
@@ -81,7 +85,8 @@ class PredictionLog:
                     entry = json.loads(line)
                 except ValueError:
                     continue
-                yield entry["batch"], entry["rows"]
+                if isinstance(entry, dict) and agrees(entry):
+                    yield entry["batch"], entry["rows"]
 
 
 def _end_last_line(path: Path) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.text import without_broken_marks
-from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE
@@ -30,6 +29,7 @@ from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
 from blip2_train.evaluation.writing import batches
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.contrastive import image_text_similarity
+from blip2_train.whole_file import write_whole
 
 Rerank = Literal["released", "log_odds"]
 

@@ -1,11 +1,13 @@
-"""Reads what a run wrote about its training: `metrics.csv` of the run folder."""
+"""Reads what a run wrote about its training: `metrics.csv` and `results.json` of the run folder."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-METRICS = "metrics.csv"
+from blip2_train.whole_file import read_checked
+
+METRICS, RESULTS = "metrics.csv", "results.json"
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -15,6 +17,17 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [row for row in rows if (row.get("step") or "").isdigit() and None not in (*row, *row.values())]
+
+
+def read_results(folder: Path) -> dict[str, float]:
+    """The numbers of `results.json` in a run folder; empty if there is none.
+
+    Raises:
+        DamagedFile: if it is not what was written.
+    """
+    path = folder / RESULTS
+    instead = f"the scores stand in {METRICS} beside it, and resume_from={folder} writes it again once it is removed"
+    return dict(read_checked(path, instead)) if path.is_file() else {}
 
 
 def curve(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:

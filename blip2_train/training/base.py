@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -19,6 +22,8 @@ from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
 from blip2_train.optim.schedule import learning_rate
 from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, divide, whole
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class TrainingModule(lightning.LightningModule):
@@ -54,6 +59,8 @@ class TrainingModule(lightning.LightningModule):
         self.latest: dict[str, float] = {}
         self.validations: list[dict[str, float]] = []
         """Scores of each validation, with its `step`."""
+        self.saves = 0
+        """Checkpoints that the run has written, which tells the newest whatever their names."""
         self.repeats = False
         """Whether a micro-batch runs again, to be looked at: nothing is logged then."""
         self.consumed: Callable[[int], dict[str, float]] = lambda step: {}
@@ -174,7 +181,10 @@ class TrainingModule(lightning.LightningModule):
         """Keep the trainable weights only, and say what they belong to."""
         keep = kept_names(self)
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keep}
+        self.saves += 1
         checkpoint["blip2_train"] = {
+            "saves": self.saves,
+            "saved_at": time.time(),
             "seed": self.seed,
             "accumulate": self.trainer.accumulate_grad_batches,
             "steps": self.optimizer_config.steps,
@@ -197,11 +207,8 @@ class TrainingModule(lightning.LightningModule):
                 f"the checkpoint was written with seed={about['seed']}, this run has seed={self.seed}: the data order "
                 f"would change; pass seed={about['seed']}"
             )
-        if about["steps"] != self.optimizer_config.steps:
-            raise CheckpointMismatch(
-                f"the checkpoint belongs to a run of steps={about['steps']}, this one {self.optimizer_config.steps}: "
-                f"the learning rate would jump; pass steps={about['steps']}, or begin anew with init_from=<export>"
-            )
+        self._check_steps(about["steps"], checkpoint["global_step"])
+        self.saves = max(self.saves, about.get("saves", 0))
         keep, found = kept_names(self), set(checkpoint["state_dict"])
         if keep != found:
             difference = sorted(keep ^ found)
@@ -221,6 +228,30 @@ class TrainingModule(lightning.LightningModule):
                 "weights to the file that the run started with"
             )
         self._restate_position(checkpoint, about["accumulate"])
+
+    def _check_steps(self, before: int, done: int) -> None:
+        """Refuse another number of steps, unless a finished run is extended; then say what becomes of the schedule.
+
+        Args:
+            before: Steps of the run that wrote the checkpoint.
+            done: Steps that are done.
+        """
+        now = self.optimizer_config.steps
+        if before == now:
+            return
+        if done < before or now < before:
+            raise CheckpointMismatch(
+                f"the checkpoint belongs to a run of steps={before}, this one {now}: the learning rate would jump; "
+                f"pass steps={before} (a run that has finished them goes on with more), or begin anew with "
+                "init_from=<export>"
+            )
+        config = self.optimizer_config
+        earlier = replace(config, steps=before, warmup_steps=min(config.warmup_steps, before))
+        _LOGGER.info(
+            "the run of %d steps is finished and extended to %d: its learning rate ended at %.3g and goes on at %.3g, "
+            "as the schedule over %d steps has it here; optim.lr and optim.min_lr change that",
+            *(before, now, learning_rate(done, earlier), learning_rate(done, config), now),
+        )
 
     def _scores_now(self) -> dict[str, float]:
         """Scores of the validation of this step; none if there was none."""

@@ -8,13 +8,11 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from blip2_train.checkpoints.files import read_training_state
+from blip2_train.checkpoints.saved import BEST, describe_checkpoint
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError
 from blip2_train.training.base import TrainingModule
 from blip2_train.training.checkpoint_files import write_checkpoint
-
-PATTERN = "best_*.ckpt"
 
 
 class BestCheckpoint(Checkpoint):
@@ -38,9 +36,8 @@ class BestCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Find the best checkpoint of a run that goes on."""
-        found = sorted(self.folder.glob(PATTERN)) if trainer.is_global_zero and trainer.ckpt_path else []
-        scores = [read_training_state(path)["blip2_train"]["scores"] for path in found]
-        known = [(path, score) for path, score in zip(found, scores, strict=True) if self._name in score]
+        found = sorted(self.folder.glob(BEST)) if trainer.is_global_zero and trainer.ckpt_path else []
+        known = [(one.path, one.scores) for one in map(describe_checkpoint, found) if self._name in one.scores]
         for path, score in gather_objects(known)[0]:
             if self.beaten_by(score):
                 self.path, self.scores = path, score

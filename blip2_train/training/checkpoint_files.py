@@ -54,7 +54,7 @@ def write_checkpoint(trainer: lightning.Trainer, path: Path) -> None:
         TrainingError: in all processes, if the file could not be written; the checkpoint before is still there.
     """
     trainer.save_checkpoint(path, weights_only=False)
-    problem = gather_objects(getattr(trainer.strategy.checkpoint_io, "problem", ""))[0]
+    problem, path = gather_objects((getattr(trainer.strategy.checkpoint_io, "problem", ""), path))[0]
     if problem:
         raise TrainingError(
             f"{problem}; earlier checkpoints are as they were: make room or give paths.output_dir, and go on from "

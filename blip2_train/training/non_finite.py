@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects, largest_over_processes
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.training.base import TrainingModule
 from blip2_train.training.non_finite_search import KINDS, Finding, first_non_finite
 from blip2_train.types import Batch
+from blip2_train.whole_file import write_whole
 
 RECORD = "non_finite.jsonl"
 

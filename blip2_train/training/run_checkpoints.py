@@ -1,4 +1,4 @@
-"""Keeps the newest checkpoints of a run, the last of them of the step at which it was asked to stop."""
+"""Keeps the newest checkpoints of a run, the last of them of its last step, or of the one it was asked to stop at."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from blip2_train.checkpoints.saved import NEWEST, describe_checkpoint
 from blip2_train.errors import ConfigError, RunStopped
 from blip2_train.training.checkpoint_files import UNFINISHED, write_checkpoint
 from blip2_train.training.stop_signals import StopSignals
 
-PATTERN = "step_*.ckpt"
-
 
 class RunCheckpoints(Checkpoint):
-    """Writes `step_<step>.ckpt` every few optimiser steps and removes older ones; on SIGTERM or SIGUSR1 also at once.
+    """Writes `step_<step>.ckpt` every few optimiser steps and after the last one, and removes older ones; on SIGTERM,
+    SIGUSR1 or Ctrl-C also at once.
 
     A step is finished first, and so is the validation that follows it, whose scores a resumed run would otherwise lack;
     a run in its last step is finished altogether. All processes stop at the same step, whichever got the signal.
@@ -32,12 +32,15 @@ class RunCheckpoints(Checkpoint):
         if keep < 1:
             raise ConfigError(f"callbacks.checkpoint.keep must be at least 1, got {keep}")
         self.folder, self.every, self.keep = Path(folder), every, keep
-        self._signals = StopSignals()
+        self._signals = StopSignals(self.folder.parent)
+        self._kept: list[Path] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Hear signals, and remove what a kill left half written."""
-        self._signals.listen()
+        self._signals.listen(getattr(trainer.strategy.launcher, "procs", ()))
         if trainer.is_global_zero:
+            there = sorted(map(describe_checkpoint, self.folder.glob(NEWEST)), key=lambda one: (one.saves, one.step))
+            self._kept = [one.path for one in there]
             for cut in self.folder.glob(UNFINISHED.format("*.ckpt")):
                 cut.unlink(missing_ok=True)
 
@@ -63,10 +66,12 @@ class RunCheckpoints(Checkpoint):
         """
         step, asked = trainer.global_step, self._signals.agreed()
         stops = asked and step < trainer.max_steps
-        if stops or step % self.every == 0:
-            write_checkpoint(trainer, self.folder / f"step_{step:07d}.ckpt")
-            older = sorted(path for path in self.folder.glob(PATTERN) if path.name < f"step_{step:07d}.ckpt")
-            for path in older[: max(0, len(older) + 1 - self.keep)] if trainer.is_global_zero else []:
+        if stops or step % self.every == 0 or step == trainer.max_steps:
+            written = self.folder / f"step_{step:07d}.ckpt"
+            write_checkpoint(trainer, written)
+            self._kept = [*(path for path in self._kept if path != written), written]
+            for path in self._kept[: -self.keep] if trainer.is_global_zero else []:
                 path.unlink(missing_ok=True)
+            self._kept = self._kept[-self.keep :]
         if stops:
             raise RunStopped(asked, step, first=trainer.is_global_zero)

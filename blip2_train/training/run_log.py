@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS, RESULTS, curve, read_metrics
+from blip2_train.whole_file import write_checked, write_whole
 
-RESULTS, CURVES = "results.json", "curves.png"
+CURVES = "curves.png"
 
 
 class RunCSVLogger(Logger):
@@ -114,13 +115,12 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         axes[0][-1].set_title("held-out retrieval", y=1.0)
         axes[0][-1].set(xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
         axes[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-    figure.savefig(folder / CURVES, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
     pyplot.close(figure)
-    return folder / CURVES
+    return write_whole(folder / CURVES, picture.getvalue())
 
 
 def write_results(folder: Path, results: dict[str, float]) -> Path:
-    """Write `results.json`: metric name to number, flat."""
-    path = folder / RESULTS
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return path
+    """Write `results.json`: metric name to number, flat; its checksum is a number too (`crc32`)."""
+    return write_checked(folder / RESULTS, results, indent=2)

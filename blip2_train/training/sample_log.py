@@ -9,8 +9,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from blip2_train.data.whole_file import write_whole
 from blip2_train.distributed import gather_objects
+from blip2_train.whole_file import write_whole
 
 SAMPLES = "samples.jsonl"
 

@@ -1,36 +1,128 @@
-"""Hears the signals by which a machine asks a run to stop."""
+"""Hears the signals by which a machine or a person asks a run to stop."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from blip2_train.distributed import largest_over_processes
+from blip2_train.launched import started_as_first
 
-ASKING = (signal.SIGTERM, signal.SIGUSR1)
-"""SIGTERM: a machine or a person ends the run. SIGUSR1: a scheduler takes the machine away, and gives one later."""
+ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""SIGTERM: a machine or a person ends the run. SIGUSR1: a scheduler takes the machine away, and gives one later.
+SIGINT: Ctrl-C."""
+AGAIN = 1.0
+"""Seconds after which another Ctrl-C is a second one: a terminal and a launcher both pass on the first."""
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 class StopSignals:
-    """Remembers that a signal came, so that a step can be finished first."""
+    """Remembers that a signal came, so that a step can be finished first; a second Ctrl-C ends the process at once.
 
-    def __init__(self) -> None:
-        self._heard = 0
+    Args:
+        folder: The run folder, for what is printed.
+    """
 
-    def listen(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._heard, self._interrupted = 0, 0.0
+        self._children: Sequence[Any] = ()
+
+    def listen(self, children: Sequence[Any] = ()) -> None:
         """Hear signals from now on, in place of whoever heard them (Lightning's trainer, which gives them back).
 
         Lightning would answer SIGTERM from inside the handler with a collective, for which the other processes do not
-        wait, and SIGUSR1 under SLURM with a checkpoint of half a step.
+        wait, SIGUSR1 under SLURM with a checkpoint of half a step, and Ctrl-C with the loss of all steps since the last
+        checkpoint.
+
+        Args:
+            children: Processes (`subprocess.Popen`) that this one has started and that end with it.
         """
+        self._children = children
         if threading.current_thread() is threading.main_thread():
             for number in ASKING:
                 signal.signal(number, self._hear)
 
     def agreed(self) -> int:
-        """The signal that any process has heard, SIGTERM before SIGUSR1; 0 for none. Every process must call it."""
+        """The signal that any process has heard, SIGTERM before SIGUSR1 before Ctrl-C; 0 for none.
+
+        Every process must call it.
+        """
         return largest_over_processes(self._heard)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if self._interrupted and now - self._interrupted > AGAIN:
+                end_at_once(f"the newest checkpoint is as it was: resume_from={self._folder} goes on", self._children)
+            if not self._interrupted:
+                self._interrupted = now
+                tell("Ctrl-C: the run is saved after this step; a second one ends it at once")
         self._heard = max(self._heard, int(number))
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Let what ends a run (export, results, curves) be written to its end, whatever asks the process to stop.
+
+    It takes seconds, and without it a finished run would lack a part. A second Ctrl-C ends the process at once; an
+    export is whole even then, the older or the new one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = 0.0
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if number == signal.SIGINT and first and now - first > AGAIN:
+            end_at_once("all steps are saved; resume_from=<run folder> writes the export again")
+        if not first:
+            tell("the run is at its end and being written; it ends by itself")
+        first = first or now
+
+    before = {number: signal.signal(number, hear) for number in ASKING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def interrupted_in_training() -> Iterator[None]:
+    """Keep a Ctrl-C what it is: Lightning turns one before the first step, or in a validation, into exit status 1.
+
+    Raises:
+        KeyboardInterrupt: in place of Lightning's `SystemExit`.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from None
+
+
+def end_at_once(what_is_left: str, children: Sequence[Any] = ()) -> None:
+    """End this process, with one line from the first process of a run, and those that it has started."""
+    tell(f"stopped at once by Ctrl-C; {what_is_left}")
+    for child in children:
+        with suppress(OSError):
+            child.kill()
+    os._exit(_INTERRUPTED)
+
+
+def tell(line: str) -> None:
+    """Write a line to standard error from inside a signal handler, where printing may meet a printing."""
+    if started_as_first():
+        with suppress(OSError):
+            os.write(2, f"{line}\n".encode())

@@ -6,7 +6,7 @@
 set -euo pipefail
 source "${SLURM_SUBMIT_DIR:-.}/run_scripts/_environment.sh"
 RUN="${RUN:-$PWD/outputs/slurm_$SLURM_JOB_ID}" status=0  # the number stays the same when a job is queued again
-if compgen -G "$RUN/checkpoints/step_*.ckpt" >/dev/null; then set -- "$@" "resume_from='$RUN'"; fi
+if compgen -G "$RUN/checkpoints/*.ckpt" >/dev/null; then set -- "$@" "resume_from='$RUN'"; fi
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 "$PYTHON" "$ROOT/scripts/train.py" \
   "trainer.devices=$SLURM_NTASKS_PER_NODE" "trainer.num_nodes=$SLURM_JOB_NUM_NODES" "paths.run_dir='$RUN'" "$@" || status=$?
 [ "$status" -ne 138 ] || exec scontrol requeue "$SLURM_JOB_ID"  # 138: stopped by SIGUSR1 and saved

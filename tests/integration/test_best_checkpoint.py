@@ -17,6 +17,7 @@ from blip2_train.checkpoints.export import read_export
 from blip2_train.cli.export import main as export
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
+from blip2_train.evaluation.run_metrics import read_results
 
 RISING = ("validate_every=3", "monitor=val/loss_itg", "optim.lr=0.5", "optim.min_lr=0.4", "optim.warmup_steps=6")
 """A run whose loss falls first, then rises with a learning rate far too large."""
@@ -68,7 +69,7 @@ def test_a_killed_run_keeps_its_best(place: Path, uninterrupted: Path, kill: int
     assert_same_run(uninterrupted, folder)
     kept = [[path.name for path in (run_folder(f) / "checkpoints").glob("best_*")] for f in (uninterrupted, folder)]
     assert kept[0] == kept[1] and len(kept[0]) == 1
-    results = [json.loads((run_folder(f) / "results.json").read_text()) for f in (uninterrupted, folder)]
+    results = [read_results(run_folder(f)) for f in (uninterrupted, folder)]
     assert {k: v for k, v in results[0].items() if "second" not in k} == {
         k: v for k, v in results[1].items() if "second" not in k
     }

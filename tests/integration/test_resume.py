@@ -14,6 +14,7 @@ from training_process import assert_same_run, run_folder, samples, start, write_
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
+from blip2_train.folder_lock import LOCK
 
 KILL = 7
 
@@ -102,16 +103,20 @@ def test_a_changed_run_is_refused_with_the_reason(
 ) -> None:
     write_shards(place / "other", [9, 5, 13])
     overrides = [override.format(place=place), f"resume_from={run_folder(stopped)}"]
-    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    before = contents(stopped)
     code = run_command(main, [*arguments(stopped), *overrides])
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert code == 2 and line.startswith("error: ") and re.search(words, line), line
-    after = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
-    assert before == after, "a refused run changed the run folder"
+    assert before == contents(stopped), "a refused run changed the run folder"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files of a folder but locks, which a killed run leaves and the next one takes."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
 
 
 def test_a_finished_run_is_left_alone(uninterrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    before = contents(uninterrupted)
     assert run_command(main, [*arguments(uninterrupted), "resume_from=last"]) == 0
     assert "finished" in capsys.readouterr().out
-    assert before == {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    assert before == contents(uninterrupted)

@@ -17,7 +17,7 @@ import torch
 from tiny_run import arguments
 from training_process import assert_same_run, losses, run_folder, start, write_data
 
-from blip2_train.checkpoints.files import read_training_state
+from blip2_train.checkpoints.saved import read_training_state
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
 

@@ -13,8 +13,8 @@ from blip2_train.cli.ablations.record import Record, read_record
 from blip2_train.cli.ablations.report import as_markdown, as_tables
 from blip2_train.cli.ablations.running import Launch, is_finished, launch_child, make
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.whole_file import write_whole
 from blip2_train.screen import echo, make_console
+from blip2_train.whole_file import write_whole
 
 NAME = "ablations"
 ABOUT = f"""\

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 from blip2_train.cli.ablations.plan import TASK, Plan, PlannedRun
 from blip2_train.evaluation.report.results import program_versions
 from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
+from blip2_train.whole_file import read_checked
 
 Record = dict[str, Any]
 WITH, WITHOUT = "with", "without"
@@ -93,7 +93,7 @@ def _task(run: PlannedRun) -> Record:
 
 
 def _results(run: PlannedRun) -> Record:
-    found: Record = json.loads(run.results.read_text(encoding="utf-8"))
+    found: Record = read_checked(run.results, f"remove it and start the same command again: {run.command} goes on")
     return found
 
 

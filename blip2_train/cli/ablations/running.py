@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from blip2_train.checkpoints.saved import CHECKPOINTS, EVERY
 from blip2_train.cli.ablations.plan import PlannedRun
-from blip2_train.cli.run_folder import CHECKPOINTS
 from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.folder_lock import LOCK
 
 CONFIG = "config.yaml"
 Launch = Callable[[str, Sequence[str]], None]
@@ -43,7 +44,7 @@ def is_finished(run: PlannedRun) -> bool:
     known = run.folder / CONFIG
     remedy = "remove that folder, or choose another paths.output_dir"
     if not known.is_file():
-        if run.folder.is_dir() and any(run.folder.iterdir()):
+        if run.folder.is_dir() and any(path.name != LOCK for path in run.folder.iterdir()):
             raise ConfigError(f"{run.folder} holds something that is no run of an ablation; {remedy}")
         return False
     before, now = (dict(_leaves(OmegaConf.to_container(c))) for c in (OmegaConf.load(known), run.config))
@@ -65,7 +66,7 @@ def make(run: PlannedRun, launch: Launch) -> None:
     if run.command == "evaluate":  # goes on by itself; it keeps no configuration
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / CONFIG).write_text(OmegaConf.to_yaml(run.config), encoding="utf-8")
-    elif any((run.folder / CHECKPOINTS).glob("step_*.ckpt")):
+    elif any((run.folder / CHECKPOINTS).glob(EVERY)):
         escaped = str(run.folder).replace("'", "\\'")
         settings.append(f"resume_from='{escaped}'")
     elif run.folder.is_dir():  # stopped before its first checkpoint

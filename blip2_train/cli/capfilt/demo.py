@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,10 +19,11 @@ from blip2_train.cli.value_types import nearest
 from blip2_train.data.emoji_scenes.world import WorldPaths, ensure_world
 from blip2_train.data.emoji_scenes.wrong_captions import CaptionFaults, find_faults, write_noisy_shards
 from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.pair_scoring import Score
+from blip2_train.evaluation.run_metrics import read_results
 from blip2_train.screen import echo, make_console
+from blip2_train.whole_file import read_checked, write_checked
 
 ABOUT = """\
 Make scenes that no model of the demo has seen, give a part of them a caption of another scene, let CapFilt choose
@@ -104,7 +104,7 @@ def demonstrate(arguments: Sequence[str]) -> None:
     if request.steps:
         found = {name: {**found[name], **_trained(runs[name])} for name in sets}
     record = {"settings": asdict(request), "trainings": more, "sets": found}
-    path = write_whole(folder / "capfilt_demo.json", json.dumps(record, indent=1) + "\n")
+    path = write_checked(folder / "capfilt_demo.json", record)
     make_console().print(as_table(record))
     echo(f"scores: {path}")
 
@@ -146,13 +146,13 @@ def _continue(path: Path, request: DemoRequest) -> None:
         ConfigError: naming what is different.
     """
     wanted = {name: getattr(request, name) for name in ("scenes", "wrong", "seed")}
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else wanted
+    found = read_checked(path, f"remove {path.parent}, or give another output") if path.is_file() else wanted
     for name, value in wanted.items():
         if found[name] != value:
             raise ConfigError(
                 f"{path.parent} was made with {name} {found[name]}, now it is {value}; give another output"
             )
-    write_whole(path, json.dumps(wanted))
+    write_checked(path, wanted, indent=None)
 
 
 def _write_world(paths: WorldPaths, request: DemoRequest) -> None:
@@ -188,7 +188,7 @@ def _trained(run: PlannedRun) -> dict[str, float]:
     """Held-out R@1 of a run, which is made unless it was before."""
     if not is_finished(run):
         make(run, launch_child)
-    results = json.loads(run.results.read_text(encoding="utf-8"))
+    results = read_results(run.results.parent)
     return {score: results[score] for score in SCORES}
 
 

@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 
 from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert
-from blip2_train.checkpoints.files import read_training_state
 from blip2_train.checkpoints.found import FoundWeights
 from blip2_train.checkpoints.frozen_parts import VISION_MODEL, load_language_model, load_tower
 from blip2_train.checkpoints.handover import LoadReport
 from blip2_train.checkpoints.initial_weights import RANDOM, brings_language_model, load_source
+from blip2_train.checkpoints.saved import read_training_state
 from blip2_train.checkpoints.sources import find_weights
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.doctor.findings import OK, SKIPPED, Finding, attempt

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from blip2_train.checkpoints.files import read_training_state, read_weights
-from blip2_train.cli.run_folder import CHECKPOINTS, EXPORT
+from blip2_train.checkpoints.files import read_weights
+from blip2_train.checkpoints.saved import CHECKPOINTS, read_training_state
+from blip2_train.cli.run_folder import EXPORT
 from blip2_train.evaluation.run_metrics import METRICS, read_metrics
 from blip2_train.training.sample_log import SAMPLES, read_samples
 

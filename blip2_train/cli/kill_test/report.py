@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.table import Table
 
 from blip2_train.cli.kill_test.parts import Part
-from blip2_train.data.whole_file import write_whole
 from blip2_train.screen import echo, make_console
+from blip2_train.whole_file import write_whole
 
 RECORD = "kill_test.json"
 
@@ -33,7 +33,7 @@ def show(part: Part) -> None:
         echo(f"  {what}: {'DIFFERENT: ' + '; '.join(found[:5]) + more if found else 'as it has to be'}")
 
 
-def write_record(folder: Path, parts: Sequence[Part], seconds: float) -> Path:
+def write_checked(folder: Path, parts: Sequence[Part], seconds: float) -> Path:
     """Write all of it to `kill_test.json`."""
     record = {"seconds": round(seconds, 1), "parts": {part.name: asdict(part) for part in parts}}
     return write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")

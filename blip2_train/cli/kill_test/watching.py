@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2_train.checkpoints.saved import CHECKPOINTS
 from blip2_train.cli.kill_test.launch import LaunchedRun
 from blip2_train.cli.kill_test.moments import Moment
-from blip2_train.cli.run_folder import CHECKPOINTS
 from blip2_train.training.checkpoint_files import UNFINISHED
 from blip2_train.training.sample_log import SAMPLES, read_samples
 

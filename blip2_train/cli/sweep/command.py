@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 from rich.table import Table
 
 from blip2_train.cli.sweep.launching import LOGS, read_launcher, run_here
-from blip2_train.cli.sweep.plan import Sweep, plan_sweep
+from blip2_train.cli.sweep.plan import Processes, Sweep, plan_sweep
 from blip2_train.cli.terminal import split_arguments
-from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.evaluation.run_metrics import read_results
 from blip2_train.screen import echo, make_console
+from blip2_train.whole_file import read_checked, write_checked
 
 _SCORES = ("val/recall_mean", "val/cider", "val/loss_lm", "train/loss")
 """By which runs are compared that name no `monitor`: the first that all have."""
@@ -41,7 +41,7 @@ def sweep_command(arguments: Sequence[str]) -> None:
         )
     own = [setting for setting in settings if setting.lstrip("+~").replace("/", ".").startswith("hydra.")]
     launcher = read_launcher(own)
-    plan = plan_sweep([s for s in settings if s not in own], recipes, launcher.processes if launcher else None)
+    plan = _planned_alone([s for s in settings if s not in own], recipes, launcher.processes if launcher else None)
     echo(f"runs: {len(plan.jobs)}, compared in {_write(plan, [])}")
     for number, job in enumerate(plan.jobs):
         echo(f"run {number}: {job.chosen or 'as given'} → {job.folder}", flush=True)
@@ -49,16 +49,30 @@ def sweep_command(arguments: Sequence[str]) -> None:
         echo(f"what each prints: {plan.folder / LOGS}", flush=True)
     failures = launcher.run(plan) if launcher else run_here(plan.jobs)
     path = _write(plan, failures)
-    _show(json.loads(path.read_text(encoding="utf-8")))
+    _show(read_checked(path, "the results of each run stand in its own folder"))
     echo(f"comparison: {path}", flush=True)
     failed = [f"run {n} ({plan.jobs[n].chosen or 'as given'}): {why}" for n, why in enumerate(failures) if why]
     if failed:
         raise TrainingError(f"{len(failed)} of {len(failures)} runs failed: {'; '.join(failed)}")
 
 
+def _planned_alone(settings: Sequence[str], recipes: Path | None, processes: Processes | None) -> Sweep:
+    """The sweep in a folder made for it alone, whose name the folders of its runs share."""
+    plan = plan_sweep(settings, recipes, processes)
+    started, number = plan.folder.name, 1
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            plan.folder.mkdir()
+            return plan
+        except FileExistsError:
+            number += 1
+            plan = plan_sweep(settings, recipes, processes, f"{started}-{number}")
+
+
 def _write(plan: Sweep, failures: Sequence[str]) -> Path:
     """Write which run had which settings, and what came of it so far."""
-    results = [_results(job.folder) for job in plan.jobs]
+    results = [read_results(job.folder) for job in plan.jobs]
     finished = [found for found in results if found]
     named = [job.monitor for job in plan.jobs if job.monitor]
     score = next((name for name in [*named, *_SCORES] if finished and all(name in found for found in finished)), None)
@@ -74,12 +88,7 @@ def _write(plan: Sweep, failures: Sequence[str]) -> Path:
         for number, (job, found) in enumerate(zip(plan.jobs, results, strict=True))
     ]
     content = {"compared_by": score, "runs": runs}
-    return write_whole(plan.folder / "sweep.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return write_checked(plan.folder / "sweep.json", content)
 
 
 def _show(record: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from blip2_train.errors import ConfigError
 
 _OWN = {
     "paths.run_dir": "each run has a folder of its own, below paths.output_dir",
+    "overwrite": "each run has a folder of its own",
     "resume_from": "a sweep starts new runs; one of them goes on by resume_from=<its folder> without --multirun",
 }
 """Settings that a sweep cannot be given, and why."""
@@ -53,18 +54,21 @@ class Sweep:
     jobs: tuple[Job, ...]
 
 
-def plan_sweep(settings: Sequence[str], recipes: Path | None, processes: Processes | None) -> Sweep:
+def plan_sweep(
+    settings: Sequence[str], recipes: Path | None, processes: Processes | None, started: str | None = None
+) -> Sweep:
     """Compose every run of a sweep; nothing is written.
 
     Args:
         settings: Of the command line, with several values for some keys.
         recipes: A folder with more recipes.
         processes: What the launcher starts for each run; None = the run starts its processes itself.
+        started: What the folders are named after; None = the time.
 
     Raises:
         ConfigError: if a run's settings cannot be used, naming the run.
     """
-    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    started = started or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     jobs: list[Job] = []
     output = Path()
     for given, chosen in _expand(settings):

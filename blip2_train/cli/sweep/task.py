@@ -43,7 +43,7 @@ def train_as_task(runs: Sequence[tuple[tuple[str, ...], Path]], config: DictConf
         from blip2_train.cli.terminal import run_command
         from blip2_train.cli.train import main
 
-        begun = any(folder.glob("checkpoints/step_*.ckpt"))
+        begun = any(folder.glob("checkpoints/*.ckpt"))
         status = run_command(main, [*arguments, *([quoted("resume_from", folder)] if begun else [])])
         if status == PREEMPTED and callable(queue_again):
             queue_again(signal.SIGUSR1, None)  # which ends this process, or says why the run is not queued again

@@ -76,17 +76,10 @@ def missing_pictures(paths: Iterable[str], folder: str | Path) -> list[str]:
     for path in paths:
         parent, _, name = path.rpartition("/")
         if parent not in there:
-            there[parent] = _names(root / parent)
+            there[parent] = set(os.listdir(root / parent)) if (root / parent).is_dir() else set()
         if name not in there[parent]:
             missing.append(path)
     return missing
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        return set()
 
 
 def _first(ids: list[int | str], paths: Mapping[int | str, str]) -> str:

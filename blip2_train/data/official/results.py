@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.data.official.identities import check_identities
-from blip2_train.data.whole_file import write_whole
+from blip2_train.whole_file import write_whole
 
 
 def write_caption_results(path: str | Path, captions: Mapping[int | str, str], pictures: Collection[int | str]) -> None:

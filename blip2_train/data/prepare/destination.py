@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from blip2_train.data.order import stable_seed
 from blip2_train.data.shard_index import index_folder
 from blip2_train.data.storage import Storage, is_remote
 from blip2_train.errors import ShardError
+from blip2_train.folder_lock import held
 
 
 class Destination:
@@ -50,12 +50,8 @@ class Destination:
 
     @contextmanager
     def alone(self, work: Path) -> Iterator[None]:
-        """Keep a second preparation on this machine out, by a lock in `work` that ends with this process."""
-        with (work / "lock").open("w") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ShardError(f"another process makes shards in {self} just now; wait for it, or end it") from None
+        """Keep a second preparation out, by a lock in `work` that ends with this process."""
+        with held(work, f"another process makes shards in {self} just now, which", "wait for it, or end it"):
             yield
 
 

@@ -27,9 +27,9 @@ from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.shard_notes import INDEX
-from blip2_train.data.whole_file import write_whole
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
+from blip2_train.whole_file import parse_checked, read_checked, write_checked
 
 REJECTED = "rejected.jsonl"
 UNFINISHED, _PARTS = ".preparing", "parts-"
@@ -99,7 +99,7 @@ class Preparation:
         """The index, if the folder holds all that was asked for."""
         if (content := self._to.text(INDEX)) is None:
             return None
-        index: dict[str, Any] = json.loads(content)
+        index = parse_checked(content, f"{self._to}/{INDEX}", f"remove {self._to}, and make the shards again")
         self._compare(index["settings"], settings)
         sizes = self._to.sizes()
         for shard in index["shards"]:
@@ -146,7 +146,7 @@ class Preparation:
                 "rejected": dict(sorted(rejected.items())),
                 "shards": [asdict(shard) for shard in shards],
             }
-            write_whole(self.folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+            write_checked(self.folder / INDEX, index)
             for name in (REJECTED, INDEX):  # which, being last, tells that all is there
                 self._to.put(self.folder / name)
         shutil.rmtree(work)
@@ -155,9 +155,9 @@ class Preparation:
     def _continue_with(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Refuse to go on with what was begun with other settings."""
         if path.is_file():
-            self._compare(json.loads(path.read_text(encoding="utf-8")), settings)
+            self._compare(read_checked(path, f"remove {self.folder}, and make the shards anew"), settings)
         else:
-            write_whole(path, json.dumps(settings))
+            write_checked(path, settings, indent=None)
 
     def _examine(self, journal: Journal, engine: Engine, progress: Progress) -> None:
         examination = Examination(self.source, self.options, self.excluded)

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from blip2_train.data.whole_file import write_whole
 from blip2_train.evaluation.report.cards import card, filter_form
 from blip2_train.evaluation.report.charts import histogram, run_charts
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.evaluation.report.score_table import metric, parse, score_table
 from blip2_train.evaluation.report.selection import ChosenExample, choose_examples
+from blip2_train.whole_file import write_whole
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
 _MANY_ROWS = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,8 +9,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from blip2_train.data.whole_file import write_whole
 from blip2_train.evaluation.report.content import TaskReport
+from blip2_train.whole_file import write_checked
 
 _PROGRAMS = ("torch", "torchvision", "transformers", "timm", "pycocoevalcap", "blip2_train")
 
@@ -51,4 +50,4 @@ def write_results(path: Path, tasks: Sequence[TaskReport], *, created: datetime 
             for task in tasks
         },
     }
-    return write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_checked(path, content, indent=2)

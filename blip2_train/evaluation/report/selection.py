@@ -33,8 +33,10 @@ def choose_examples(task: TaskReport, limit: int = 60) -> list[ChosenExample]:
 
     Args:
         task: With all its examples.
-        limit: Of the examples shown; of fewer than 3, none is the best or the worst.
+        limit: Of the examples shown, at least 3.
     """
+    if limit < 3:
+        raise ValueError(f"limit must be at least 3, got {limit}")
     lower = metric(task.example_metric).lower_is_better
     scored = [example for example in task.examples if example.score is not None]
     scored.sort(key=lambda example: ((example.score or 0.0) * (1 if lower else -1), stable_seed(ascii(example.id))))

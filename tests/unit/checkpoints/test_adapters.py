@@ -25,6 +25,7 @@ from blip2_train.models.adapted_layers import adapter_layers, is_adapter
 from blip2_train.models.adapters import merge_adapters
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import frozen_weights, kept_names
+from blip2_train.whole_file import with_checksum
 
 peft = pytest.importorskip("peft", reason="the extra 'peft' is not installed")
 TOWER = {
@@ -159,7 +160,7 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     file.write_bytes(whole)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["architecture"]["adapters"]["rank"] = 4
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
     with pytest.raises(
         CheckpointMismatch, match=r"manifest.json: architecture.adapters cannot be read \(unknown field 'rank'\)"
     ):

@@ -19,6 +19,7 @@ from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.vision_tower import PLAIN
+from blip2_train.whole_file import with_checksum
 
 
 def export(tmp_path: Path, seed: int = 0) -> Path:
@@ -61,7 +62,10 @@ def test_changed_weights_and_broken_manifests_are_refused(tmp_path: Path) -> Non
     folder = export(tmp_path)
     manifest = folder / "manifest.json"
     about = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**about, "sha256": "0" * 64}))
+    manifest.write_text(json.dumps({**about, "step": 4}))
+    with pytest.raises(CheckpointMismatch, match="is damaged: its content does not fit its checksum"):
+        read_export(folder)
+    manifest.write_text(json.dumps(with_checksum({**about, "sha256": "0" * 64})))
     with pytest.raises(CheckpointMismatch, match="SHA-256"):
         read_export(folder)
     manifest.write_text("{")
@@ -78,7 +82,7 @@ def described(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     about = json.loads((folder / "manifest.json").read_text())
     about["architecture"] = json.loads(json.dumps(describe_model(generative_model("opt"))))
     about["processor"] = {"image_size": 24, "max_text_length": 12, "mean": [0.5] * 3, "std": [0.5] * 3}
-    (folder / "manifest.json").write_text(json.dumps(about))
+    (folder / "manifest.json").write_text(json.dumps(with_checksum(about)))
     return folder, about
 
 
@@ -134,7 +138,7 @@ def test_what_a_manifest_may_set_is_an_allow_list(
     for key in path[:-1]:
         inside = inside[key]
     inside[path[-1]] = value
-    (folder / "manifest.json").write_text(json.dumps(about))
+    (folder / "manifest.json").write_text(json.dumps(with_checksum(about)))
     with pytest.raises(CheckpointMismatch) as caught:
         read_manifest(folder)
     assert words in str(caught.value) and str(folder / "manifest.json") in str(caught.value)
@@ -161,7 +165,7 @@ def test_what_transformers_notes_in_a_configuration_is_left_out(tmp_path: Path) 
     folder, about = described(tmp_path)
     noted = {"_name_or_path": "a", "architectures": ["A"], "transformers_version": "4", "n_positions": 3}
     about["architecture"]["language"]["architecture"] = OPT | noted
-    (folder / "manifest.json").write_text(json.dumps(about))
+    (folder / "manifest.json").write_text(json.dumps(with_checksum(about)))
     assert read_manifest(folder).architecture["language"]["architecture"] == OPT
 
 

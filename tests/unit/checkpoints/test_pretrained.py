@@ -22,6 +22,7 @@ from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.quantization import QuantizedLinear
+from blip2_train.whole_file import with_checksum
 
 TOWER = {
     "weights": str(DEMO / "vision" / "model.safetensors"), "image_size": 96,
@@ -111,7 +112,7 @@ def test_frozen_parts_that_moved(tmp_path: Path) -> None:
     about = json.loads(manifest.read_text())
     about["architecture"]["language"]["name"] = "/somewhere/else"
     about["architecture"]["vision"]["weights"] = "/somewhere/else.safetensors"
-    manifest.write_text(json.dumps(about))
+    manifest.write_text(json.dumps(with_checksum(about)))
     with pytest.raises(CheckpointMismatch, match="/somewhere/else"):
         open_pretrained(folder)
     found = open_pretrained(folder, language_model=str(DEMO / "opt"), vision_weights=TOWER["weights"])
@@ -156,7 +157,7 @@ def test_what_is_not_understood(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "blip2_train": {}}, tmp_path / "step.ckpt")
     _, old = export(tmp_path / "old", "retrieval")
     about = json.loads((old / "manifest.json").read_text())
-    (old / "manifest.json").write_text(json.dumps(about | {"architecture": {}}))
+    (old / "manifest.json").write_text(json.dumps(with_checksum(about | {"architecture": {}})))
     for source, message in [
         (tmp_path / "nothing", "there is no .*nothing; what can be read is an export of blip2_train"),
         (tmp_path / "empty", "empty is not known here; what can be read is"),

@@ -23,6 +23,7 @@ from blip2_train.models.configs import VisionConfig
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.timm_alone import timm
 from blip2_train.models.vision_tower import normalisation
+from blip2_train.whole_file import with_checksum
 
 each = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.architecture)
 SIZE = 112
@@ -80,7 +81,7 @@ def test_an_export_of_before_keeps_what_its_processor_says(tmp_path: Path) -> No
     for name in ("mean", "std"):
         del manifest["architecture"]["vision"][name]
     manifest["processor"] |= {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
-    place.write_text(json.dumps(manifest), encoding="utf-8")
+    place.write_text(json.dumps(with_checksum(manifest)), encoding="utf-8")
     found = open_pretrained(tmp_path / "export")
     said = found.manifest.architecture["vision"]
     assert (found.processor.mean, found.processor.std) == (list(CLIP_MEAN), list(CLIP_STD))

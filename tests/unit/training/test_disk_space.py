@@ -86,8 +86,8 @@ def test_a_kill_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.Mon
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert len(list(folder.iterdir())) == 2
     assert find_checkpoint(str(tmp_path), "", "") == folder / "step_0000001.ckpt"
-    monkeypatch.setattr(StopSignals, "listen", lambda _: None)
-    trainer: Any = SimpleNamespace(is_global_zero=True)
+    monkeypatch.setattr(StopSignals, "listen", lambda *_: None)
+    trainer: Any = SimpleNamespace(is_global_zero=True, strategy=SimpleNamespace(launcher=None))
     RunCheckpoints(str(folder), every=1).on_train_start(trainer, None)  # type: ignore[arg-type]
     assert [path.name for path in folder.iterdir()] == ["step_0000001.ckpt"]
 

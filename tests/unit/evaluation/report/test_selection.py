@@ -55,7 +55,6 @@ def test_examples_without_a_score_take_the_places_that_are_left() -> None:
     assert choose_examples(captioning(examples=list[Example]()), 3) == []
 
 
-@pytest.mark.parametrize("limit", [0, 1, 2])
-def test_a_page_may_show_few_examples_or_none(limit: int) -> None:
-    """`examples=0` is a setting that evaluate.py takes."""
-    assert [pick for _, pick, _ in chosen([1.0, 2.0, 3.0, None], limit)] == ["between"] * limit
+def test_a_limit_below_three_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 3"):
+        choose_examples(task([1.0]), 2)
