@@ -90,9 +90,7 @@ def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(place: Path, tr
         running.communicate(60)
 
 
-def test_a_new_run_in_a_finished_folder_is_refused_or_replaces_all_of_it(
-    place: Path, train: Callable[..., Any]
-) -> None:
+def test_a_new_run_in_a_finished_folder_is_refused_or_replaces_it_all(place: Path, train: Callable[..., Any]) -> None:
     folder = place / "finished"
     assert train(folder)[0] == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
