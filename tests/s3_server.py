@@ -31,6 +31,8 @@ class S3:
     def __init__(self, port: int) -> None:
         self.requests: list[tuple[str, str]] = []
         """Method and path of each."""
+        self.sent = 0
+        """Bytes of all answers."""
         self.fault: Fault = lambda method, path, number: ""
         self.port = port
 
@@ -131,6 +133,7 @@ def _handler(s3: S3, port: int) -> type[BaseHTTPRequestHandler]:
                 content = content[: len(content) // 2]
                 self.close_connection = True
             self.wfile.write(content)
+            s3.sent += len(content)
             server.close()
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on

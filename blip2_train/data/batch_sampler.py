@@ -61,8 +61,18 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return self._steps * self._shape.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
+        return self._from(self._first_step * self._shape.accumulate, every=1)
+
+    def following(self, position: int, every: int) -> Iterator[list[int]]:
+        """The micro-batch that begins with `position`, and those that the same of `every` readers makes after it."""
+        step, inside = divmod(position, self._shape.global_batch_size)
+        part = inside // (self._shape.world_size * self._shape.micro_batch_size)
+        return self._from(step * self._shape.accumulate + part, every)
+
+    def _from(self, first: int, every: int) -> Iterator[list[int]]:
+        """Each `every`-th micro-batch from number `first`."""
         shape, size = self._shape, self._shape.micro_batch_size
-        for step in range(self._first_step, self._steps):
-            for part in range(shape.accumulate):
-                first = step * shape.global_batch_size + (part * shape.world_size + self._rank) * size
-                yield list(range(first, first + size))
+        for batch in range(first, self._steps * shape.accumulate, every):
+            step, part = divmod(batch, shape.accumulate)
+            position = step * shape.global_batch_size + (part * shape.world_size + self._rank) * size
+            yield list(range(position, position + size))

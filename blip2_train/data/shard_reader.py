@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from blip2_train.data.ahead import Ahead, Span
 from blip2_train.data.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.piece_cache import PieceCache
 from blip2_train.data.rejections import UnusableSample
@@ -19,9 +19,7 @@ from blip2_train.data.shard_catalog import ShardCatalog
 from blip2_train.data.storage import RemoteFile, Storage, TruncatedFile
 from blip2_train.errors import ShardError
 
-_REQUESTS = 16
-"""Samples that are read ahead at a time."""
-_KINDS = ("picture", "text", "json")
+KINDS = ("picture", "text", "json")
 _OWNERS = count()
 """Numbers of the readers of a process."""
 Members = Callable[[str], bytes]
@@ -31,25 +29,28 @@ Members = Callable[[str], bytes]
 class _Held(NamedTuple):
     """The members of a remote sample, as they lie in its shard."""
 
-    shard: int
-    start: int
+    span: Span
     data: bytes
 
-    def covers(self, shard: int, start: int, end: int) -> bool:
+    def covers(self, other: Span) -> bool:
         """Whether these bytes of a shard are among them."""
-        return shard == self.shard and self.start <= start and end <= self.start + len(self.data)
+        return other.shard == self.span.shard and self.span.start <= other.start and other.end <= self.span.end
 
     def cut(self, row: np.void, kind: str) -> bytes:
         """The content of a member."""
-        first = int(row[kind]) - self.start
+        first = int(row[kind]) - self.span.start
         return self.data[first : first + int(row[f"{kind}_size"])]
+
+
+_NOTHING = _Held(Span(-1, 0, 0), b"")
 
 
 class ShardReader:
     """Members of samples, by number of the shard and the sample's row of its index.
 
-    A remote sample is one request for all its members, or none if a piece that holds it is in the cache. Of a shard on
-    this machine, members are read one by one, as they are asked for.
+    Remote samples that were announced come many in a request (see `Ahead`); any other is a request for all its members,
+    or none if a piece that holds it is in the cache. Of a shard on this machine, members are read one by one, as they
+    are asked for.
 
     Args:
         catalog: of the shards.
@@ -67,9 +68,8 @@ class ShardReader:
         """What each process has of its own."""
         self._owner = next(_OWNERS)
         weakref.finalize(self, SHARD_FILES.forget, self._owner)
-        self._ahead: dict[tuple[int, int], Future[bytes]] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._held = _Held(-1, 0, b"")
+        self._ahead: Ahead | None = None
+        self._held = _NOTHING
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("_catalog", "_storage", "remote", "_cache")}
@@ -78,7 +78,7 @@ class ShardReader:
         self.__dict__.update(state)
         self._begin()
 
-    def members(self, shard: int, row: np.void, kinds: Sequence[str] = _KINDS) -> Members:
+    def members(self, shard: int, row: np.void, kinds: Sequence[str] = KINDS) -> Members:
         """The members of a sample, of these kinds.
 
         Raises:
@@ -88,29 +88,39 @@ class ShardReader:
         place = self._catalog.shard(shard)
         if not isinstance(place, RemoteFile):
             return partial(self._content, self._file(shard, place), place, row)
-        start, end = _span(row, kinds)
-        if self._held.covers(shard, start, end):
-            return partial(self._held.cut, row)
-        ahead = self._ahead.pop((shard, start), None)
+        wanted = span(shard, row, kinds)
+        if not self._held.covers(wanted):
+            self._held = self._come(place, wanted, span(shard, row))
+        return partial(self._held.cut, row)
+
+    def follow(self, passages: Iterable[Sequence[Span]], share: float) -> None:
+        """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
+
+        Args:
+            passages: all members of samples, in order; those of a passage lie close together.
+            share: of the memory that the options give, 0 … 1.
+        """
+        if self._ahead is not None:
+            self._ahead.close()
+        options = self._storage.options
+        memory = 0 if self._cache else int(options.memory_mb * 1e6 * share)
+        self._ahead = Ahead(lambda one: self._fetch(self._remote(one.shard), one), passages, memory)
+
+    def _come(self, place: RemoteFile, wanted: Span, whole: Span) -> _Held:
+        """The bytes of a sample, as they were fetched ahead or by a request."""
         try:
-            data = self._fetch(place, start, end) if ahead is None else ahead.result()
+            if self._ahead is not None and (data := self._ahead.take(whole)) is not None:
+                return _Held(whole, data)
+            return _Held(wanted, self._fetch(place, wanted))
         except TruncatedFile as error:
             self.refuse("truncated shard", f"{place}: {error.strerror}")
         except OSError as error:
             self.refuse("unreadable shard", f"{place}: {error.strerror or error or 'it is gone'}")
-        self._held = _Held(shard, start, data)
-        return partial(self._held.cut, row)
 
-    def read_ahead(self, wanted: Iterable[tuple[int, np.void]]) -> None:
-        """Ask for the members of several samples at once; what was asked for before and not read is forgotten."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_REQUESTS)
-        self._ahead = {
-            (shard, start): self._pool.submit(self._fetch, place, start, end)
-            for shard, row in wanted
-            if isinstance(place := self._catalog.shard(shard), RemoteFile)
-            for start, end in (_span(row, _KINDS),)
-        }
+    def _remote(self, shard: int) -> RemoteFile:
+        place = self._catalog.shard(shard)
+        assert isinstance(place, RemoteFile)
+        return place
 
     def refuse(self, reason: str, detail: str) -> NoReturn:
         """Say that a shard is bad: to the stream, which replaces the sample, or to the one who started the run."""
@@ -118,8 +128,8 @@ class ShardReader:
             raise bad_shard(reason, detail)
         raise UnusableSample(reason, detail)
 
-    def _fetch(self, file: RemoteFile, start: int, end: int) -> bytes:
-        return (self._cache or self._storage).read(file, start, end)
+    def _fetch(self, file: RemoteFile, wanted: Span) -> bytes:
+        return (self._cache or self._storage).read(file, wanted.start, wanted.end)
 
     def _file(self, shard: int, path: Path) -> OpenFile:
         try:
@@ -146,7 +156,7 @@ def bad_shard(reason: str, detail: str) -> ShardError:
     )
 
 
-def _span(row: np.void, kinds: Sequence[str]) -> tuple[int, int]:
+def span(shard: int, row: np.void, kinds: Sequence[str] = KINDS) -> Span:
     """The bytes from the first of these members to the end of the last; they lie side by side in every usual shard."""
     there = [(int(row[kind]), int(row[kind]) + int(row[f"{kind}_size"])) for kind in kinds if row[kind] >= 0]
-    return min(start for start, _ in there), max(end for _, end in there)
+    return Span(shard, min(start for start, _ in there), max(end for _, end in there))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.ahead import REQUESTS
 from blip2_train.data.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.shard_catalog import CatalogEntry, ShardCatalog, write_kept
 from blip2_train.data.shards import ROW_FIELDS, scan_shard
@@ -58,10 +61,21 @@ class ShardRows:
         found: np.void = rows[inside]
         return found
 
+    def make_ready(self, shards: Sequence[int]) -> None:
+        """Fetch the rows that lie beside remote shards and are not here, several at a time; raises what `row` does."""
+        entries = [entry for shard in shards if (entry := self._catalog.entry(shard)).origin is not None]
+        places = [(self._path(entry), entry) for entry in entries]
+        if missing := [(path, entry) for path, entry in places if not path.exists()]:
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                list(pool.map(lambda one: write_rows(one[0], one[1], self._storage), missing))
+
+    def _path(self, entry: CatalogEntry) -> Path:
+        return self._catalog.folder / f"{entry.rows}.npy"
+
     def _read(self, shard: int, first: int) -> NDArray[np.void]:
         """Rows from `first`, copied, so that no file stays open for them."""
         entry = self._catalog.entry(shard)
-        path = self._catalog.folder / f"{entry.rows}.npy"
+        path = self._path(entry)
         for again in (False, True):
             try:
                 return _piece(SHARD_FILES.open(path), first, entry.samples)

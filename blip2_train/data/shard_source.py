@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from blip2_train.data.ahead import Span
 from blip2_train.data.names import names_digest, printable_name
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sample_files import details_of, image_id_of, json_of, shard_record
 from blip2_train.data.shard_index import index_folder, open_catalog
 from blip2_train.data.shard_notes import read_notes
-from blip2_train.data.shard_reader import ShardReader
+from blip2_train.data.shard_reader import ShardReader, span
 from blip2_train.data.shard_rows import ShardRows
 from blip2_train.data.shards import MORE_PICTURES, PICTURES, find_shards
 from blip2_train.data.source import Place, Record
@@ -106,8 +107,23 @@ class ShardSource:
         return self._reader.remote
 
     def read_ahead(self, numbers: Sequence[int]) -> None:
-        """Ask for samples that will be read next, all at once."""
-        self._reader.read_ahead([self._row(number) for number in numbers])
+        """Ask for samples that will be read next, all at once; what was asked for before and not read is forgotten."""
+        self.follow([numbers])
+
+    def follow(self, passages: Iterable[Sequence[int]], share: float = 1.0) -> None:
+        """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
+
+        Args:
+            passages: numbers of samples, in order; those of a passage lie close together.
+            share: of the memory that the options give, 0 … 1.
+        """
+        self._reader.follow(map(self._spans, passages), share)
+
+    def _spans(self, numbers: Sequence[int]) -> list[Span]:
+        """Where samples lie; indexes that are missing are fetched at once."""
+        shards = np.unique(np.searchsorted(self._catalog.ends, np.asarray(numbers, dtype=np.int64), side="right"))
+        self._rows.make_ready(shards.tolist())
+        return [span(*self._row(number)) for number in numbers]
 
     def details(self, number: int) -> dict[str, Any]:
         """Entries of sample `number`'s `.json` that say more than its captions and its picture's file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
@@ -115,6 +115,20 @@ class ReadsAhead(Protocol):
 
     def read_ahead(self, numbers: Sequence[int]) -> None:
         """Ask for the samples with these numbers, all at once."""
+        ...
+
+
+@runtime_checkable
+class FollowsOrder(ReadsAhead, Protocol):
+    """A source that can be told the order in which all of it will be read."""
+
+    def follow(self, passages: Iterable[Sequence[int]], share: float = 1.0) -> None:
+        """Fetch samples in this order, before they are read; what was announced before is over.
+
+        Args:
+            passages: numbers of samples, in order, made as they are needed; those of a passage lie close together.
+            share: of the memory for that, 0 … 1.
+        """
         ...
 
 

@@ -21,8 +21,11 @@ class StorageOptions:
     bad_shards: Literal["skip", "stop"] = "skip"
     """What becomes of a shard that is missing, truncated or cannot be read: its samples are replaced by others of the
     source, counted and listed; or the run ends. Local shards are treated alike."""
+    memory_mb: float = 800.0
+    """Megabytes (10^6 bytes) of memory of a training process and its readers together, into which samples are fetched
+    many in a request before they are read; 0 = every sample is a request. Not used with `cache`."""
     cache: str | None = None
-    """Folder of this machine that keeps what was read, for all processes; None = every sample is a request."""
+    """Folder of this machine that keeps what was read, for all processes; None = nothing is kept."""
     cache_gb: float = 20.0
     """Gigabytes (10^9 bytes) that the folder may hold; what was not used for longest is removed."""
     read_ahead_mb: float = 8.0
@@ -34,8 +37,9 @@ class StorageOptions:
         for name in ("timeout", "cache_gb", "read_ahead_mb"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"data.storage.{name} must be positive, got {getattr(self, name)}")
-        if not self.first_pause >= 0:
-            raise ConfigError(f"data.storage.first_pause must be 0 or more, got {self.first_pause}")
+        for name in ("first_pause", "memory_mb"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"data.storage.{name} must be 0 or more, got {getattr(self, name)}")
         if self.bad_shards not in ("skip", "stop"):
             raise ConfigError(f"data.storage.bad_shards is skip or stop, got {self.bad_shards!r}")
         if self.read_ahead_mb > 1000 * self.cache_gb:

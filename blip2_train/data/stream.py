@@ -11,12 +11,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from blip2_train.data.batch_sampler import GlobalBatchSampler
 from blip2_train.data.mixture import Mixture
 from blip2_train.data.names import printable_name
 from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.pictures import decode_picture
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import CaptionSource, Place, Record, wants_to_read_ahead
+from blip2_train.data.source import CaptionSource, Place, Record
+from blip2_train.data.stream_ahead import StreamAhead
 from blip2_train.data.text import NOT_UNICODE, broken_texts, usable_texts, without_broken_marks
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.errors import ShardError
@@ -42,6 +44,8 @@ class TrainingStream(Dataset[ImageTextSample]):
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
         shuffle_captions: give each picture a caption of another sample (negative control: nothing can be learnt).
+        schedule: what this process reads in the whole run, so that remote storage is read ahead along the order; if
+            None, no further than a batch.
         read_picture: from the content of a picture's file, a generator and the orientation that is said beside it to
             pixel values, where that is not decoding it as a whole and `transform`.
     """
@@ -55,6 +59,7 @@ class TrainingStream(Dataset[ImageTextSample]):
         shuffle_block: int = 256,
         shuffle_window: int = 16384,
         shuffle_captions: bool = False,
+        schedule: GlobalBatchSampler | None = None,
         read_picture: ReadPicture | None = None,
     ) -> None:
         self._sources = list(sources)
@@ -68,6 +73,7 @@ class TrainingStream(Dataset[ImageTextSample]):
             SampleOrder(size=len(s), seed=seed, name=s.source.name, block=shuffle_block, window=shuffle_window)
             for s in sources
         ]
+        self._ahead = StreamAhead(self._sources, self._orders, self.mixture, schedule)
 
     def __getitem__(self, position: int) -> ImageTextSample:
         chosen, index = self.mixture.locate(position)
@@ -104,12 +110,8 @@ class TrainingStream(Dataset[ImageTextSample]):
         return source.source.read(source.number((place + step) % len(source))).captions
 
     def __getitems__(self, positions: Sequence[int]) -> list[ImageTextSample]:
-        """The samples at several positions; those on remote storage are asked for all at once."""
-        located = [self.mixture.locate(position) for position in positions]
-        for chosen, (source, order) in enumerate(zip(self._sources, self._orders, strict=True)):
-            if wants_to_read_ahead(source.source):
-                places = [order.sample_at(*divmod(index, len(source))) for one, index in located if one == chosen]
-                source.source.read_ahead([source.number(place) for place in places])
+        """The samples at several positions; those on remote storage are fetched ahead."""
+        self._ahead.begin(positions)
         return [self[position] for position in positions]
 
 

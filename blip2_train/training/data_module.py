@@ -143,7 +143,12 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self._sources = open_training_sources(self._configs, self._holdout)
         transform = self._train_transform
         self._stream = TrainingStream(
-            self._sources, transform, self._seed, read_picture=transform.from_file, **self._shuffle
+            self._sources,
+            transform,
+            self._seed,
+            schedule=GlobalBatchSampler(self._shape, distributed.rank(), self._steps),
+            read_picture=transform.from_file,
+            **self._shuffle,
         )
         opened = [part.source for part in self._sources]
         chosen = [(part.source, part.held_out) for part in self._sources]

@@ -122,14 +122,14 @@ def test_the_cache_asks_for_each_piece_once_and_keeps_its_limit(place: Path, s3:
 def test_the_piece_that_was_not_used_for_longest_goes_first(place: Path, s3: S3) -> None:
     options = {"cache": str(place / "pieces"), "read_ahead_mb": 0.004, "cache_gb": 9e-6}
     source = opened("s3://data/made", place / "index", **options)
-    source._reader._fetch(source._catalog.shard(0), 0, 9)  # type: ignore[arg-type]
+    source._reader._cache.read(source._catalog.shard(0), 0, 9)  # type: ignore[arg-type, union-attr]
     for piece in (1, 0, 2):  # 0 is used again before 2 needs room
         time.sleep(0.01)
-        source._reader._fetch(source._catalog.shard(0), 4000 * piece, 4000 * piece + 9)  # type: ignore[arg-type]
+        source._reader._cache.read(source._catalog.shard(0), 4000 * piece, 4000 * piece + 9)  # type: ignore[arg-type, union-attr]
     before = s3.gets(".tar")
-    source._reader._fetch(source._catalog.shard(0), 0, 9)  # type: ignore[arg-type]
+    source._reader._cache.read(source._catalog.shard(0), 0, 9)  # type: ignore[arg-type, union-attr]
     assert s3.gets(".tar") == before == 3
-    source._reader._fetch(source._catalog.shard(0), 4000, 4009)  # type: ignore[arg-type]
+    source._reader._cache.read(source._catalog.shard(0), 4000, 4009)  # type: ignore[arg-type, union-attr]
     assert s3.gets(".tar") == 4
 
 

@@ -1,0 +1,194 @@
+"""Samples on remote storage that will be read, fetched before they are, in few long requests and bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from threading import RLock
+from typing import NamedTuple
+
+import numpy as np
+
+REQUESTS = 16
+"""Requests at a time."""
+FIRST = 32
+"""Samples that are fetched before all else, so that the first batch does not wait for whole blocks."""
+_LONGEST = 32_000_000
+"""Bytes of a request, at most."""
+_WASTE = 8.0
+"""How many times the bytes that are needed a request may have."""
+_OF_A_ROUND = 0.75
+"""Share of the memory that the samples of a round take; the rest is for requests that bring more than is needed."""
+
+
+class Span(NamedTuple):
+    """The bytes of a sample in a shard, by the shard's number."""
+
+    shard: int
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+
+@dataclass(eq=False)
+class _Range:
+    """One request, and the samples that it brings."""
+
+    span: Span
+    samples: list[Span]
+    future: Future[dict[Span, bytes]] | None = None
+    held: int = 0
+    """Bytes that count as used by it."""
+    left: set[Span] = field(init=False)
+    """Samples that were not taken."""
+
+    def __post_init__(self) -> None:
+        self.left = set(self.samples)
+
+
+class Ahead:
+    """Fetches samples in the order in which they will be read, and gives each of them once.
+
+    The samples of a passage lie close to each other in some places of the shards (the training order permutes within a
+    window of blocks). A passage is cut into as few rounds as memory allows; in each, what lies close together is one
+    request. While a round is read, the next one is fetched into the memory that it leaves.
+
+    Args:
+        fetch: gives the bytes of a span.
+        passages: the samples that will be read, in order.
+        memory: bytes that are held, with those of requests that are under way; 0 = a request for each sample.
+    """
+
+    def __init__(self, fetch: Callable[[Span], bytes], passages: Iterable[Sequence[Span]], memory: int = 0) -> None:
+        self._fetch, self._memory = fetch, memory
+        self._rounds_to_come = rounds(passages, memory)
+        self._rounds: deque[dict[Span, _Range]] = deque()
+        """The one that is being read, and the next."""
+        self._waiting: deque[_Range] = deque()
+        self._used = 0
+        """Bytes of samples that were fetched and not taken, and of requests that are under way."""
+        self._lock = RLock()
+        self._pool = ThreadPoolExecutor(REQUESTS)
+        self._go_on()
+
+    def take(self, sample: Span) -> bytes | None:
+        """The bytes of a sample, once; None if it was not foreseen, or its request failed.
+
+        Raises:
+            ShardError: if the storage was given up.
+        """
+        place = next((place for place, one in enumerate(self._rounds) if sample in one), None)
+        if place is None:
+            return None
+        for _ in range(place):
+            self._forget(self._rounds.popleft())
+        request = self._rounds[0].pop(sample)
+        if place:
+            self._go_on()
+        with self._lock:
+            if request.future is None:
+                self._waiting.remove(request)
+                self._start(request)
+        assert request.future is not None
+        try:
+            data = request.future.result().pop(sample)
+        except OSError:
+            data = None
+        request.left.discard(sample)
+        self._hold(request, request.held - sample.size if request.left and data is not None else 0)
+        return data
+
+    def close(self) -> None:
+        """Ask for nothing more, and forget what came."""
+        with self._lock:
+            self._waiting.clear()
+            self._rounds.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _go_on(self) -> None:
+        """Plan until there is a round after the one that is being read."""
+        while len(self._rounds) < 2 and (requests := next(self._rounds_to_come, None)) is not None:
+            with self._lock:
+                self._rounds.append({sample: request for request in requests for sample in request.samples})
+                self._waiting += requests
+                self._start_what_fits()
+
+    def _start_what_fits(self) -> None:
+        while self._waiting and (not self._memory or self._used + self._waiting[0].span.size <= self._memory):
+            self._start(self._waiting.popleft())
+
+    def _start(self, request: _Range) -> None:
+        request.held = request.span.size
+        self._used += request.held
+        request.future = self._pool.submit(self._load, request)
+
+    def _load(self, request: _Range) -> dict[Span, bytes]:
+        try:
+            data = self._fetch(request.span)
+        except BaseException:
+            self._hold(request, 0)
+            raise
+        first = request.span.start
+        found = {sample: data[sample.start - first : sample.end - first] for sample in request.samples}
+        self._hold(request, sum(sample.size for sample in request.left))
+        return found
+
+    def _hold(self, request: _Range, size: int) -> None:
+        """Count what is left of a request now."""
+        with self._lock:
+            self._used += size - request.held
+            request.held = size
+            self._start_what_fits()
+
+    def _forget(self, finished: dict[Span, _Range]) -> None:
+        """Let go of samples of a round that was read to its end without them."""
+        with self._lock:
+            for request in set(finished.values()):
+                request.left.clear()
+                if request.future is None:
+                    self._waiting.remove(request)
+                elif request.future.cancel() or request.future.done():
+                    self._hold(request, 0)
+
+
+def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Range]]:
+    """The requests of each round, those first whose samples are read first."""
+    room, first = int(memory * _OF_A_ROUND), FIRST
+    for passage in passages:
+        if not room:
+            for start in range(0, len(passage), 2 * FIRST):
+                yield [_Range(sample, [sample]) for sample in passage[start : start + 2 * FIRST]]
+            continue
+        sizes = np.cumsum([sample.size for sample in passage[first:]], dtype=np.int64)
+        parts = -(-int(sizes[-1]) // room) if len(sizes) else 0
+        ends = [first + 1 + int(np.searchsorted(sizes, sizes[-1] * part / parts)) for part in range(1, parts + 1)]
+        for start, end in pairwise(sorted({0, min(first, len(passage)), *ends})):
+            yield _joined(passage[start:end], memory)
+        first = 0
+
+
+def _joined(samples: Sequence[Span], memory: int) -> list[_Range]:
+    """Requests for samples, of which those that lie close together share one."""
+    longest = min(_LONGEST, memory // 4)
+    found: list[_Range] = []
+    needed = 0
+    for sample in sorted(samples):
+        if found and found[-1].span.shard == sample.shard:
+            start, end = found[-1].span.start, max(found[-1].span.end, sample.end)
+            if end - start <= min(longest, _WASTE * (needed + sample.size)):
+                found[-1].span = Span(sample.shard, start, end)
+                found[-1].samples.append(sample)
+                found[-1].left.add(sample)
+                needed += sample.size
+                continue
+        found.append(_Range(sample, [sample]))
+        needed = sample.size
+    place = {sample: number for number, sample in enumerate(samples)}
+    return sorted(found, key=lambda request: min(place[sample] for sample in request.samples))
