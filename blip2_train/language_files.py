@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import find_hub
+from blip2_train.records import JsonObject, read_record
 
 GENERATION_CONFIG = "generation_config.json"
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
@@ -57,7 +57,7 @@ def stated_tokens(name: str) -> StatedTokens:
         for key, known in found.items():
             stated = values.get(key) if isinstance(values, dict) else None
             listed = stated if isinstance(stated, list) else [stated]
-            known += [item for item in listed if isinstance(item, int) and item >= 0 and item not in known]
+            known += [item for item in listed if type(item) is int and item >= 0 and item not in known]
     return StatedTokens(*(tuple(known) for known in found.values()))
 
 
@@ -120,7 +120,11 @@ def _below(folders: Iterable[Path]) -> tuple[str, ...]:
 
 
 def _read(name: str, file: str) -> dict[str, Any]:
-    """A JSON object of a language model's files; empty if there is none."""
+    """A JSON object of a language model's files; empty if there is none.
+
+    Raises:
+        CheckpointMismatch: if it cannot be read.
+    """
     path = Path(name).expanduser() / file
     if not path.parent.is_dir():
         from transformers.utils import cached_file
@@ -131,8 +135,4 @@ def _read(name: str, file: str) -> dict[str, Any]:
             path = Path(str(cached_file(name, file)))
         except OSError:
             return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_record(path, JsonObject, "download it again") if path.is_file() else {}

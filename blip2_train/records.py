@@ -22,6 +22,8 @@ DEEPEST = 64
 """Lists and mappings inside each other."""
 _MOST_REPEATED = 1000
 _LARGEST_NUMBER = 2**63 - 1
+_LARGEST_NOTED = 2**128
+"""Of what is not computed with: transformers writes 10^30 for the length of a text that has no bound."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_NUMBER)]
 """A whole number from 0."""
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -73,7 +75,8 @@ def check_record(
     closed: bool = False,
 ) -> T:
     """Plain values as typed ones; arguments and errors as for `parse_record`."""
-    if (fault := _not_plain(value)) is not None:
+    typed = is_dataclass(kind) or hasattr(kind, "__struct_fields__")
+    if (fault := _not_plain(value, _LARGEST_NUMBER if typed else _LARGEST_NOTED)) is not None:
         raise error(f"{what} cannot be read ({fault}); {fix}")
     unknown = _unknown(value, kind) if closed else []
     if unknown:
@@ -125,7 +128,7 @@ def _parse(content: Any, what: object, fix: str, error: type[Blip2TrainError]) -
         raise error(f"{what} cannot be read ({reason}); {fix}") from None
 
 
-def _not_plain(value: Any) -> str | None:
+def _not_plain(value: Any, largest: int) -> str | None:
     """Why a value is none that JSON holds, or none that is sound; None if it is."""
     left: list[tuple[Any, int, str]] = [(value, 0, "")]
     seen: set[int] = set()
@@ -146,7 +149,7 @@ def _not_plain(value: Any) -> str | None:
         elif isinstance(found, list | tuple):
             left += [(inner, depth + 1, f"{place}[{number}]") for number, inner in enumerate(found)]
         elif isinstance(found, int) and not isinstance(found, bool):
-            if not -_LARGEST_NUMBER <= found <= _LARGEST_NUMBER:
+            if not -largest <= found <= largest:
                 return f"{place or 'the file'}: a whole number of {len(f'{found:x}') * 4} bits"
         elif not (found is None or isinstance(found, bool | float | str)):
             return f"{place or 'the file'}: {type(found).__name__} is no plain value"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.reasons import is_refused_pickle, reason_of
+from blip2_train.records import read_record
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _READABLE = (".safetensors", ".pt", ".pth", ".bin")
@@ -135,13 +136,16 @@ def _instead(folder: Path) -> str:
     return "; give the folder that has the weights"
 
 
+class _ShardIndex(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
 def _shards(index: Path) -> dict[str, str]:
     """File of each weight, as an index of shards says."""
-    try:
-        shard_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {str(name): str(shard) for name, shard in shard_of.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointMismatch(f"{index} is no readable index of shards; download it again") from error
+    shard_of = read_record(index, _ShardIndex, "download it again").weight_map
+    if outside := next((shard for shard in shard_of.values() if Path(shard).name != shard), None):
+        raise CheckpointMismatch(f"{index} names {outside!r}, which is no file beside it; download it again")
+    return shard_of
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

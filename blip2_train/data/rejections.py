@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from blip2_train.errors import ShardError
+from blip2_train.records import parse_record
 from blip2_train.types import RejectedSample
 
 
@@ -80,8 +81,8 @@ class RejectionLog:
         text = path.read_text(encoding="utf-8")
         for line in text.split("\n"):
             try:
-                self._remember(RejectedSample(**json.loads(line)))
-            except (ValueError, TypeError):
+                self._remember(parse_record(line, RejectedSample, path, "", ShardError))
+            except ShardError:
                 continue
         if text and not text.endswith("\n"):
             with path.open("a", encoding="utf-8") as file:

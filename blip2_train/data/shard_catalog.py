@@ -11,16 +11,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.shards import Shard
 from blip2_train.data.storage import RemoteFile
 from blip2_train.errors import ShardError
+from blip2_train.records import read_record
 from blip2_train.types import RejectedSample
 
 _VERSION = 1
 """Part of every file name: raised when the meaning of the files changes."""
+
+
+class _About(msgspec.Struct):
+    checksum: str
+    rejected: list[RejectedSample]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +129,10 @@ def catalog_path(folder: Path, version: int, facts: Sequence[str]) -> Path:
 def kept_catalog(path: Path) -> tuple[ShardCatalog, list[RejectedSample]] | None:
     """The catalog of a file and what was rejected; None if it is not there, or no longer as it was written."""
     try:
-        about: Any = json.loads(_about(path).read_bytes())
-        if about["checksum"] != _checksum(path.read_bytes()):
+        about = read_record(_about(path), _About, "remove it", ShardError)
+        if about.checksum != _checksum(path.read_bytes()):
             return None
-        return ShardCatalog(path), [RejectedSample(**one) for one in about["rejected"]]
+        return ShardCatalog(path), about.rejected
     except (OSError, ValueError, KeyError, TypeError, ShardError):
         return None
 

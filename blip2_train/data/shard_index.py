@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -10,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
@@ -25,6 +26,7 @@ from blip2_train.data.shard_notes import ShardNote
 from blip2_train.data.shards import Shard, scan_shard
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.errors import ShardError
+from blip2_train.records import Count, read_record
 from blip2_train.types import RejectedSample
 
 _LOGGER = logging.getLogger(__name__)
@@ -104,6 +106,11 @@ def index_shards(
     return entries, rejected
 
 
+class _Summary(msgspec.Struct):
+    samples: Count
+    rejected: list[RejectedSample]
+
+
 def _entry(
     shard: Shard, name: str, note: ShardNote | None, folder: Path, storage: Storage
 ) -> tuple[CatalogEntry, list[RejectedSample]]:
@@ -119,11 +126,11 @@ def _entry(
             table, rejected = scan_shard(shard, storage)
             write_kept(rows, table)
             write_kept(summary, {"samples": len(table), "rejected": [asdict(sample) for sample in rejected]})
-        known = json.loads(summary.read_text(encoding="utf-8"))
+        known = read_record(summary, _Summary, "remove it", ShardError)
     except OSError as error:
         raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
-    entry = CatalogEntry(shard=shard, name=name, samples=known["samples"], size=size, rows=stem)
-    return entry, [RejectedSample(**sample) for sample in known["rejected"]]
+    entry = CatalogEntry(shard=shard, name=name, samples=known.samples, size=size, rows=stem)
+    return entry, known.rejected
 
 
 def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:

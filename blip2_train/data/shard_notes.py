@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.errors import ShardError
+from blip2_train.records import Count, check_record, parse_record
 from blip2_train.types import RejectedSample
 
 INDEX, PLACES = "index.json", ".index.npy"
 """Name of the list of a folder's shards; what stands in place of `.tar` in the name of the file of a shard's rows."""
+
+
+_FIX = "remove it, so that the shards are read instead, or make the shards again"
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,12 @@ def read_notes(
     try:
         here = {shard for shard in shards if isinstance(shard, str)}
         for folder in map(Path, dict.fromkeys(map(os.path.dirname, sorted(here)))):
-            listed = _listed((folder / INDEX).read_bytes()) if (folder / INDEX).is_file() else {}
+            listed = _listed((folder / INDEX).read_bytes(), str(folder / INDEX)) if (folder / INDEX).is_file() else {}
             unlisted = [name for name in listed if os.path.join(folder, name) not in here]
             missing += [_missing(str(folder), name) for name in unlisted if not (folder / name).is_file()]
         for address in dict.fromkeys(shard.parent for shard in shards if isinstance(shard, RemoteFile)):
             there = {file.name: file for file in storage.find(address)}
-            listed = _listed(storage.read(there[INDEX])) if INDEX in there else {}
+            listed = _listed(storage.read(there[INDEX]), f"{address}/{INDEX}") if INDEX in there else {}
             missing += [_missing(address, name) for name in listed if name not in there]
             for name, (samples, size) in listed.items():
                 rows = there.get(name.removesuffix(".tar") + PLACES)
@@ -59,13 +65,33 @@ def read_notes(
     return notes, missing
 
 
-def _listed(content: bytes) -> dict[str, tuple[int, int]]:
-    """Samples and bytes of each shard that an index lists; nothing if it is another program's."""
-    try:
-        index: Any = json.loads(content)
-        return {str(entry["file"]): (int(entry["samples"]), int(entry["bytes"])) for entry in index["shards"]}
-    except (ValueError, KeyError, TypeError):
+def _listed(content: bytes, place: str) -> dict[str, tuple[int, int]]:
+    """Samples and bytes of each shard that an index lists; nothing if it is another program's.
+
+    Raises:
+        ShardError: if it cannot be read, or is damaged.
+    """
+    found = parse_record(content, Any, place, _FIX, ShardError)
+    if not isinstance(found, dict) or not found.keys() >= {"settings", "shards"}:
         return {}
+    return {entry.file: (entry.samples, entry.bytes) for entry in _shards(found, place)}
+
+
+class _Entry(msgspec.Struct):
+    file: str
+    samples: Count
+    bytes: Count
+
+
+class _Index(msgspec.Struct):
+    shards: list[_Entry]
+
+
+def _shards(found: dict[str, Any], place: str) -> list[_Entry]:
+    entries = check_record(found, _Index, place, _FIX, ShardError).shards
+    if outside := next((entry.file for entry in entries if posixpath.basename(entry.file) != entry.file), None):
+        raise ShardError(f"{place} names {outside!r}, which is no file beside it; {_FIX}")
+    return entries
 
 
 def _missing(folder: str, name: str) -> RejectedSample:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_tokenizer
 from blip2_train.hub import fetch_files
 from blip2_train.reasons import reason_of
+from blip2_train.records import JsonObject, read_record
 
 DECODER_START = "[DEC]"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -163,12 +163,4 @@ def _vocabulary(folder: Path) -> frozenset[str]:
 
 def _json(file: Path) -> dict[str, Any]:
     """The content of a JSON file, empty if there is none."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointMismatch(f"{file} cannot be read ({type(error).__name__}); download it again") from None
-    if not isinstance(content, dict):
-        raise CheckpointMismatch(f"{file} does not hold what a tokenizer's file holds; download it again")
-    return content
+    return read_record(file, JsonObject, "download it again") if file.is_file() else {}

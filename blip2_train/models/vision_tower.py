@@ -6,7 +6,6 @@ Shape letters: B batch, P patches with the prefix tokens (class token, registers
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from blip2_train.models.timm_alone import (
     timm,
 )
 from blip2_train.reasons import reason_of
+from blip2_train.records import JsonObject, read_record
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -82,10 +82,11 @@ def beside_weights(weights: str) -> dict[str, tuple[float, ...]] | None:
     path = (place if place.is_dir() else place.parent) / "config.json"
     if not path.is_file():
         return None
+    fix = "mend it, or set model.vision.mean and model.vision.std"
+    content = read_record(path, JsonObject, fix, ConfigError)
+    if "architecture" not in content:
+        return None  # not timm's
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or "architecture" not in content:
-            return None  # not timm's
         about = content.get("pretrained_cfg", content)
         return {name: _three(about[name]) for name in ("mean", "std") if about.get(name) is not None} or None
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -82,5 +82,9 @@ def test_tokens_are_those_that_the_files_state(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"bos_token_id": 1, "eos_token_id": [7, 9], "pad_token_id": 0}')
     assert stated_tokens(str(tmp_path)) == StatedTokens(starts=(1,), ends=(7, 9, 2), pads=(0,))
     (tmp_path / "config.json").write_text('{"text_config": {"eos_token_id": 50118}}')
-    (tmp_path / "generation_config.json").write_text("[" * 100_000)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [true, "a", null, -3]}')
     assert stated_tokens(str(tmp_path)) == StatedTokens(ends=(50118,))
+    for content in ("[" * 100_000, '{"eos_token_id": ' + "9" * 5000 + "}", "[]", "\xff"):
+        (tmp_path / "generation_config.json").write_bytes(content.encode("latin-1"))
+        with pytest.raises(CheckpointMismatch, match=r"generation_config.json cannot be read \(.*; download it again"):
+            stated_tokens(str(tmp_path))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from transformers import BertConfig
 
 from blip2_train.checkpoints.export import MANIFEST
@@ -16,6 +15,7 @@ from blip2_train.data.tokenizers import TOKENIZER_FILES, has_tokenizer, load_qfo
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
 from blip2_train.models.configs import ACTIVATIONS
+from blip2_train.records import JsonObject, Size, check_record, read_record
 
 CONFIG = "config.json"
 _COUNTS = {
@@ -26,6 +26,22 @@ _COUNTS = {
     "max_positions": "max_position_embeddings",
 }
 _INSTEAD = {"blip-2": "; a BLIP-2 is continued with init_from", "blip": "; give a plain BERT"}
+
+
+_AGAIN = "download it again"
+
+
+class _Bert(msgspec.Struct):
+    """What is read of a configuration; the defaults are BERT's own, which old files leave out."""
+
+    hidden_size: Size = 768
+    num_hidden_layers: Size = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    max_position_embeddings: Size = 512
+    vocab_size: Size = 30522
+    hidden_act: str = "gelu"
+    layer_norm_eps: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-12
 
 
 def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, Any]:
@@ -92,28 +108,24 @@ def local_bert(weights: str) -> Path | None:
 
 
 def _read(file: Path, weights: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointMismatch(f"{file} cannot be read ({type(error).__name__}); download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointMismatch(f"{file} is no configuration of a model; download it again")
+    content = read_record(file, JsonObject, _AGAIN)
     _refuse_others(content, file, weights)
-    values = {**BertConfig().to_dict(), **content}
-    found: dict[str, Any] = {name: _count(values, key, file) for name, key in _COUNTS.items()}
+    stated = check_record(content, _Bert, file, _AGAIN)
+    found: dict[str, Any] = {name: getattr(stated, key) for name, key in _COUNTS.items()}
     if found["hidden_size"] % found["num_heads"]:
         raise CheckpointMismatch(
             f"{file}: hidden_size {found['hidden_size']} is not divisible by num_attention_heads {found['num_heads']}"
         )
-    act, eps = values["hidden_act"], values["layer_norm_eps"]
-    if act not in ACTIVATIONS:
+    if stated.hidden_act not in ACTIVATIONS:
         raise CheckpointMismatch(
-            f"{file}: hidden_act is {act!r}; the Q-Former computes one of {', '.join(ACTIVATIONS)}"
+            f"{file}: hidden_act is {stated.hidden_act!r}; the Q-Former computes one of {', '.join(ACTIVATIONS)}"
         )
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not math.isfinite(eps) or eps <= 0:
-        raise CheckpointMismatch(f"{file}: layer_norm_eps is {eps!r}, a positive number is needed")
-    rows = _count(values, "vocab_size", file)
-    return {**found, "hidden_act": act, "layer_norm_eps": float(eps), "rows": rows}
+    return {
+        **found,
+        "hidden_act": stated.hidden_act,
+        "layer_norm_eps": stated.layer_norm_eps,
+        "rows": stated.vocab_size,
+    }
 
 
 def _refuse_others(content: Mapping[str, Any], file: Path, weights: str) -> None:
@@ -132,10 +144,3 @@ def _refuse_others(content: Mapping[str, Any], file: Path, weights: str) -> None
             f"{weights} has position embeddings of type {positions!r}, the Q-Former learned ones ('absolute'); give "
             "another BERT"
         )
-
-
-def _count(values: Mapping[str, Any], key: str, file: Path) -> int:
-    value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointMismatch(f"{file}: {key} is {value!r}, a whole number from 1 is needed")
-    return value

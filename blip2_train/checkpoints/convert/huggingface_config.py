@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Blip2Config, PretrainedConfig
@@ -17,7 +18,9 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config, load_tokenizer
 from blip2_train.models.configs import ACTIVATIONS
 from blip2_train.reasons import reason_of
+from blip2_train.records import JsonObject, Size, check_record, read_record
 
+T = TypeVar("T")
 MAX_TEXT_LENGTH = 32
 """Tokens per text of the released code."""
 _VIT_G = {
@@ -30,13 +33,61 @@ _VIT_G = {
 _DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
+_AGAIN = "download it again"
+_Channels = Annotated[list[float], msgspec.Meta(min_length=3, max_length=3)]
+
+
+class _ImageProcessor(msgspec.Struct):
+    image_mean: float | _Channels | None = None
+    image_std: float | _Channels | None = None
+    do_normalize: bool | None = None
+
+
+class _Tower(msgspec.Struct):
+    hidden_act: str
+    layer_norm_eps: float
+    image_size: Size
+    patch_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    qkv_bias: bool
+
+
+class _QFormer(msgspec.Struct):
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    intermediate_size: Size
+    cross_attention_frequency: Size
+    vocab_size: Size
+    max_position_embeddings: Size
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+    layer_norm_eps: float
+    hidden_act: str
+
+
+class _Blip2(msgspec.Struct):
+    num_query_tokens: Size
+    image_text_hidden_size: Size
+
+
+def _stated(config: Any, kind: type[T], place: str, part: str = "") -> T:
+    """The fields of a configuration that a record names, with the types that it names."""
+    names = getattr(kind, "__struct_fields__", ())
+    values = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return check_record(values, kind, f"{place}: config.json{part and ': ' + part}", _AGAIN)
+
+
 def is_blip2_config(folder: Path) -> bool:
     """Whether a folder holds a configuration of transformers' BLIP-2."""
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_record(folder / "config.json", JsonObject, _AGAIN)
+    except CheckpointMismatch:
         return False
-    return isinstance(content, dict) and content.get("model_type") == Blip2Config.model_type
+    return content.get("model_type") == Blip2Config.model_type
 
 
 def read_config(folder: Path) -> Any:
@@ -67,7 +118,8 @@ def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dic
     Raises:
         CheckpointMismatch: if it is one that is not known here.
     """
-    qformer = config.qformer_config
+    qformer = _stated(config.qformer_config, _QFormer, place, "qformer_config")
+    whole = _stated(config, _Blip2, place)
     _only(qformer.hidden_act in ACTIVATIONS, place, f"its Q-Former computes {qformer.hidden_act!r}, not known here")
     retrieval = "itm_head.weight" in state
     description: dict[str, Any] = {
@@ -79,15 +131,15 @@ def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dic
             "num_layers": qformer.num_hidden_layers,
             "num_heads": qformer.num_attention_heads,
             "intermediate_size": qformer.intermediate_size,
-            "num_queries": config.num_query_tokens,
+            "num_queries": whole.num_query_tokens,
             "cross_attention_every": qformer.cross_attention_frequency,
             "vocab_size": qformer.vocab_size,
             "max_positions": qformer.max_position_embeddings,
-            "dropout": float(qformer.hidden_dropout_prob),
-            "attention_dropout": float(qformer.attention_probs_dropout_prob),
-            "layer_norm_eps": float(qformer.layer_norm_eps),
+            "dropout": qformer.hidden_dropout_prob,
+            "attention_dropout": qformer.attention_probs_dropout_prob,
+            "layer_norm_eps": qformer.layer_norm_eps,
             "hidden_act": qformer.hidden_act,
-            "feature_size": config.image_text_hidden_size,
+            "feature_size": whole.image_text_hidden_size,
         },
     }
     if not retrieval:
@@ -140,11 +192,10 @@ def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            try:
-                content = json.loads((folder / name).read_text(encoding="utf-8"))
-                found |= content.get("image_processor", content)
-            except (OSError, ValueError, TypeError, AttributeError) as error:
-                raise CheckpointMismatch(f"{folder / name} cannot be read ({error}); download it again") from error
+            content = read_record(folder / name, JsonObject, _AGAIN)
+            stated = content.get("image_processor", content)
+            read = msgspec.structs.asdict(check_record(stated, _ImageProcessor, folder / name, _AGAIN))
+            found |= {key: value for key, value in read.items() if value is not None}
     normalises = found.get("do_normalize") is not False
     return {
         "image_size": image_size,
@@ -155,15 +206,16 @@ def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
     }
 
 
-def _per_channel(said: Any, default: Sequence[float]) -> list[float]:
+def _per_channel(said: float | list[float] | None, default: Sequence[float]) -> list[float]:
     """Three numbers, of which a file may say one for all."""
     if said is None:
         return list(default)
     return [float(said)] * 3 if isinstance(said, int | float) else list(said)
 
 
-def _describe_tower(config: PretrainedConfig, dtype: str, place: str) -> dict[str, Any]:
+def _describe_tower(stated: PretrainedConfig, dtype: str, place: str) -> dict[str, Any]:
     """The released ViT-g as timm's, any other as a plain vision transformer of the same sizes."""
+    config = _stated(stated, _Tower, place, "vision_config")
     eps = config.layer_norm_eps
     _only(config.hidden_act == "gelu", place, f"its tower computes {config.hidden_act!r} instead of 'gelu'")
     _only(eps <= 1e-5, place, f"its tower's layer_norm_eps is {eps} instead of 1e-6")  # 1e-5: a slip in old copies

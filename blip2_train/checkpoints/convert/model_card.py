@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.processor import Processor
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.records import parse_yaml
 
 _CARD = """\
 ---
@@ -125,8 +124,8 @@ def _training(model: AnyModel, manifest: Manifest, config: str) -> dict[str, Any
         "stage": manifest.stage,
         "optimiser steps": manifest.step,
     }
-    values = yaml.safe_load(config) if config else {}
-    if isinstance(values, dict):
+    values = parse_yaml(config, "the configuration of the export", "export the run again") if config else {}
+    if values:
         named = {"global_batch_size": "pairs per step", "seed": "seed", "max_text_length": "tokens per text"}
         facts |= {name: values[key] for key, name in named.items() if key in values}
         optim = values.get("optim")

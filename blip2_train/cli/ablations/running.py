@@ -15,6 +15,8 @@ from blip2_train.checkpoints.saved import CHECKPOINTS, EVERY
 from blip2_train.cli.ablations.plan import PlannedRun
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.folder_lock import LOCK
+from blip2_train.reasons import reason_of
+from blip2_train.records import parse_yaml
 
 CONFIG = "config.yaml"
 Launch = Callable[[str, Sequence[str]], None]
@@ -47,13 +49,21 @@ def is_finished(run: PlannedRun) -> bool:
         if run.folder.is_dir() and any(path.name != LOCK for path in run.folder.iterdir()):
             raise ConfigError(f"{run.folder} holds something that is no run of an ablation; {remedy}")
         return False
-    before, now = (dict(_leaves(OmegaConf.to_container(c))) for c in (OmegaConf.load(known), run.config))
+    before, now = (dict(_leaves(c)) for c in (_written(known, remedy), OmegaConf.to_container(run.config)))
     for key in [*now, *before]:
         if key != "resume_from" and before.get(key) != now.get(key):
             raise ConfigError(f"{run.folder} was made with {key} {before.get(key)}, not {now.get(key)}; {remedy}")
     if run.parent is not None and not _came_before(run.parent.results, known):
         raise ConfigError(f"{run.folder} is older than {run.parent.folder}, which it starts from; {remedy}")
     return run.results.is_file()
+
+
+def _written(file: Path, remedy: str) -> dict[str, Any]:
+    """The configuration that a run folder holds, as plain values."""
+    try:
+        return parse_yaml(file.read_text(encoding="utf-8"), file, remedy, ConfigError)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read ({reason_of(error)}); {remedy}") from None
 
 
 def make(run: PlannedRun, launch: Launch) -> None:
