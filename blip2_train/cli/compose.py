@@ -239,7 +239,19 @@ def _refuse_unknown(findings: Findings, asked: CommandOverrides, folders: Sequen
     for path in findings.unknown:
         given = [key for key in asked.keys if f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")]
         origin = "" if given else f" (set in {_file_with(path, asked, folders)})"
+        if (instead := _instead_of(path)) is not None:
+            raise ConfigError(f"{path!r}{origin} cannot be set: {instead}")
         raise unknown_key(path, max([path, *given], key=len), findings.known, origin)
+
+
+def _instead_of(path: str) -> str | None:
+    """What this project has in the place of an option of Lightning's trainer; None if the key is none."""
+    group, _, name = path.partition(".")
+    if group != "trainer":
+        return None
+    from blip2_train.training.trainer_options import REPLACED  # loads Lightning: not for a list of recipes
+
+    return REPLACED.get(name.partition(".")[0])
 
 
 def _refuse_missing(findings: Findings, experiment: str | None) -> None:

@@ -39,6 +39,7 @@ from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_traine
 from blip2_train.training.progress import LossProgress
 from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
+from blip2_train.training.trainer_options import TrainerOptions
 from blip2_train.whole_file import write_whole
 from blip2_train.whole_folder import clear_leftovers
 
@@ -120,6 +121,7 @@ def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
 def build(config: DictConfig, show: bool = False) -> Run:
     """Build model, data, objective and trainer of a configuration, load initial weights, and say what will happen."""
     folder = Path(config.paths.run_dir)
+    options = trainer_options(config.trainer)
     seed_everything(config.seed)
     data = make_data(config)
     model = instantiate(config.model)
@@ -151,19 +153,29 @@ def build(config: DictConfig, show: bool = False) -> Run:
     callbacks: list[Any] = [] if best is None else [best]  # before the newest, after which the run may end
     callbacks += [*(instantiate(part) for part in config.callbacks.values()), progress]
     interval = None if config.validate_every is None else config.validate_every * config.accumulate
-    trainer: Trainer = instantiate(
-        config.trainer,
-        callbacks=callbacks,
-        plugins=[CheckpointFiles()],
-        logger=[instantiate(part) for part in config.logger.values()],
-        val_check_interval=interval or 1,
-        limit_val_batches=1.0 if interval else 0,
-    )
+    loggers = [instantiate(part) for part in config.logger.values()]
+    trainer = options.build(folder, callbacks, loggers, [CheckpointFiles()], interval)
     check_trainer(trainer, clips=config.optim.clip_norm is not None)
     run = Run(config, folder, module, data, progress, trainer, best)
     if show:
         overview.announce(describe_parameters(model), module.groups(), reports, folder)
     return run
+
+
+def trainer_options(node: DictConfig) -> TrainerOptions:
+    """The options of a run's trainer, with the devices they name looked for on this machine.
+
+    Raises:
+        ConfigError: if a part of the configuration builds another trainer, or a device is not here.
+    """
+    options = instantiate(node)
+    if not isinstance(options, TrainerOptions):
+        raise ConfigError(
+            f"trainer._target_ is {node._target_!r}, but a run takes the options of trainer=default alone: begin the "
+            "file with `defaults: [default]` and leave _target_ out"
+        )
+    options.check_machine()
+    return options
 
 
 def _begin(run: Run, checkpoint: Path | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable
 
@@ -16,8 +15,6 @@ from blip2_train.errors import ConfigError
 from blip2_train.screen import plain_logs
 
 __all__ = ["BeforeTraining", "Trainer", "check_trainer", "first_process_only", "quiet_libraries", "seed_everything"]
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 Trainer = lightning.Trainer
 first_process_only = rank_zero_only
@@ -44,19 +41,8 @@ def check_trainer(trainer: lightning.Trainer, clips: bool) -> None:
     Raises:
         ConfigError: naming the setting.
     """
-    if trainer.precision not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision={trainer.precision} would put trained weights in 16 bits; use one of "
-            f"{', '.join(PRECISIONS)} (frozen towers take their own dtype)"
-        )
     if clips and trainer.precision == "16-mixed":
         raise ConfigError("optim.clip_norm does not work with trainer.precision=16-mixed; use bf16-mixed or 32-true")
-    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-    if started != trainer.world_size and started > 1:
-        raise ConfigError(
-            f"torchrun started {started} processes, but this trainer uses {trainer.world_size}: pass trainer=ddp "
-            f"trainer.devices=<processes per node> (and trainer.num_nodes), or start it without torchrun"
-        )
 
 
 class BeforeTraining(Callback):

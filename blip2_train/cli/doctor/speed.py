@@ -49,8 +49,7 @@ def alone(config: DictConfig, machine: Machine, steps: int, folder: Path) -> Dic
     plain["paths"]["run_dir"] = str(folder)
     plain["data"] |= {**share, "rejected_list": None}
     one = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    plain["trainer"] |= {**one, "max_steps": min(steps, config.steps), "default_root_dir": str(folder)}
-    plain["trainer"]["enable_checkpointing"] = False
+    plain["trainer"] |= {**one, "max_steps": min(steps, config.steps)}
     changed: DictConfig = OmegaConf.create(plain)
     return changed
 
