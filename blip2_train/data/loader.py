@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from blip2_train.errors import ShardError
+from blip2_train.errors import ShardError, TrainingError
 from blip2_train.types import Batch
 
 _OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Signals that ask a whole run to stop; a terminal sends that of Ctrl-C to readers, too."""
+_NO_SHARED_MEMORY = ("unable to allocate shared memory", "unable to write to file </torch_", "unable to resize file <")
 PREFETCHED = 2
 """Batches that a reader makes ahead; more never wait, however slow the training is."""
 
@@ -59,16 +62,66 @@ class BatchLoader(DataLoader[Any]):
         super().__init__(dataset, num_workers=num_workers, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Iterate; an error of the data read in a worker arrives as its own one-line message."""
-        message = ""
+        """Iterate; an error of the data read in a worker arrives as its own one-line message.
+
+        Raises:
+            ShardError: as a reader raised it.
+            TrainingError: if a reader was killed, or there is no shared memory for what it read.
+        """
+        failure: ShardError | TrainingError | None = None
         try:
             yield from super().__iter__()
         except ShardError as error:
-            message = str(error).strip().splitlines()[-1].rpartition("ShardError: ")[2]
+            failure = ShardError(str(error).strip().splitlines()[-1].rpartition("ShardError: ")[2])
             error.with_traceback(None)  # its frames hold the readers, which would then stop late, after a time-out
-        if message:
+        except (RuntimeError, OSError, EOFError) as error:
+            if (told := self._lost_reader(error)) is None:
+                raise
+            failure = TrainingError(told)
+            error.with_traceback(None)
+        if failure is not None:
             self._iterator = None
-            raise ShardError(message)
+            raise failure
+
+    def _lost_reader(self, error: Exception) -> str | None:
+        """What to say if an error of torch's loader means that a reader is gone or has no memory; None if not.
+
+        A reader that dies while this process fetches a tensor of it breaks the connection, in one of many ways.
+        """
+        full = any(words in str(error) for words in _NO_SHARED_MEMORY)
+        readers = getattr(self._iterator, "_workers", [])
+        if isinstance(error, OSError | EOFError):  # told before the fork server tells that the reader is gone
+            wait([reader.sentinel for reader in readers], timeout=2)
+        numbers = {-reader.exitcode for reader in readers if reader.exitcode is not None}
+        if not full and not numbers:
+            return None
+        number = next((n for n in (signal.SIGBUS, signal.SIGSEGV, signal.SIGKILL) if n in numbers), None)
+        why = (
+            "found no room in shared memory for what it had read"
+            if full or number == signal.SIGBUS
+            else "crashed (SIGSEGV) in a library that reads data"
+            if number == signal.SIGSEGV
+            else "was killed (SIGKILL), mostly by the system for want of memory"
+            if number == signal.SIGKILL
+            else "ended unexpectedly, perhaps killed by the system for want of memory"
+        )
+        return (
+            f"a data reader (one of {self.num_workers} of this process) {why}: lower data.num_workers (0 reads without "
+            f"readers), give the run more memory{_shared_memory()}; a run that has a checkpoint goes on with "
+            "resume_from=last"
+        )
+
+
+def _shared_memory() -> str:
+    """How much shared memory there is, as an advice; "" where that is not known."""
+    try:
+        size = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return ""
+    return (
+        f", or more shared memory (/dev/shm has {size.free / 2**30:.1f} of {size.total / 2**30:.1f} GiB free; in a "
+        "container --shm-size)"
+    )
 
 
 def _start_reader(_: int) -> None:

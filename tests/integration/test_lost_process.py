@@ -1,4 +1,4 @@
-"""A process that dies or hangs ends the whole run in time, with one line that says what happened."""
+"""A process or a reader that dies, or hangs, ends the whole run in time, with one line that says what happened."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def test_a_lost_process_ends_the_run(tmp_path: Path, by: signal.Signals, words: 
     assert f"resume_from={run}" in line and [p.name for p in run.glob("checkpoints/*")] == ["step_0000003.ckpt"]
     assert "Traceback" not in printed.partition("lost contact")[0], printed
     assert time.monotonic() - began < 120, "it ended by a limit of the test, not by its own"
+
+
+@pytest.mark.usefixtures("warm_python")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_reader_ends_the_run(tmp_path: Path, processes: int) -> None:
+    folder = write_data(tmp_path) / "killed"
+    kill = "callbacks.kill={_target_: training_child.KillReader, step: 4}"
+    if processes == 1:
+        printed = start(folder, "data.num_workers=2", kill, code=2)
+        assert len(printed.partition("error: ")[2].splitlines()) == 1, printed
+    else:
+        patient = "trainer.strategy.patience=90"
+        printed = start(folder, *TWO, patient, kill, launcher=(*TORCHRUN, "--standalone", "--nproc-per-node=2"), code=1)
+    lines = [line for line in printed.splitlines() if "error: a data reader" in line]
+    assert len(lines) == 1, printed
+    (line,) = lines
+    assert "was killed (SIGKILL)" in line and "lower data.num_workers" in line and "resume_from=last" in line
+    assert "Traceback" not in printed.partition("error: a data reader")[0], printed
+    assert list(run_folder(folder).glob("checkpoints/step_*.ckpt"))

@@ -51,6 +51,19 @@ class Fall(Callback):
             os.kill(os.getpid(), self.by)
 
 
+class KillReader(Callback):
+    """Kills a reader of the last process after an optimiser step, as the system does for want of memory."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == trainer.world_size - 1:
+            os.kill(trainer.train_dataloader._iterator._workers[0].pid, signal.SIGKILL)
+
+
 class Poison(Callback):
     """Puts a NaN into the last rank's pictures at some optimiser steps."""
 
