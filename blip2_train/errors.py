@@ -1,5 +1,6 @@
 """Errors a reader can act on: each message names the thing, its value, and what to do."""
 
+from collections.abc import Sequence
 from signal import Signals
 
 
@@ -9,6 +10,34 @@ class Blip2TrainError(Exception):
 
 class ConfigError(Blip2TrainError):
     """A configuration key or value cannot be used."""
+
+
+class SeveralProblems(ConfigError):
+    """A configuration has several faults. Commands print each in a line of its own.
+
+    Args:
+        problems: What is wrong, each in a line.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise what is wrong, all at once.
+
+    Raises:
+        ConfigError: if there is one problem; if there are more, a `SeveralProblems`. The same text counts once.
+    """
+    found = list(dict.fromkeys(problems))
+    if found:
+        raise ConfigError(found[0]) if len(found) == 1 else SeveralProblems(found)
+
+
+def problems_of(error: Blip2TrainError) -> tuple[str, ...]:
+    """What an error says is wrong, each in a text of its own."""
+    return error.problems if isinstance(error, SeveralProblems) else (str(error),)
 
 
 class CheckpointMismatch(Blip2TrainError):

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 import blip2_train
 from blip2_train.cli.overrides import (
@@ -25,8 +25,8 @@ from blip2_train.cli.overrides import (
     read_overrides,
 )
 from blip2_train.cli.run_config import EvaluationConfig, RunConfig
-from blip2_train.cli.strict_keys import Findings, check_values, unknown_key, walk_names
-from blip2_train.errors import Blip2TrainError, ConfigError
+from blip2_train.cli.strict_keys import Findings, ValueProblems, check_values, unknown_key, walk_names
+from blip2_train.errors import Blip2TrainError, ConfigError, problems_of, refuse
 
 _PACKAGE = Path(blip2_train.__file__).parent
 _WANTED = {
@@ -66,7 +66,9 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> DictC
     folders = _folders(extra_folder)
     asked = read_overrides(overrides, folders)
     if asked.experiment is None:
-        raise ConfigError(f"choose a recipe: experiment=<name>; there are {', '.join(options('experiment', folders))}")
+        known = ", ".join(options("experiment", folders))
+        told = any("experiment" in problem for problem in asked.problems)
+        refuse([*asked.problems, *([] if told else [f"choose a recipe: experiment=<name>; there are {known}"])])
     return _checked("train", RunConfig, asked, extra_folder)
 
 
@@ -80,35 +82,67 @@ def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = Non
 
 
 def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Path | None) -> DictConfig:
+    from blip2_train.cli.follow_steps import follow_steps
     from blip2_train.cli.follow_weights import follow_weights, given_paths, option_says  # need torch, which help and
     from blip2_train.cli.tower_normalisation import fill_in_normalisation  # lists do not
 
     folders = _folders(extra_folder)
     OmegaConf.register_new_resolver("asset", asset, replace=True)
-    config = _compose(root, asked.choices, folders, extra_folder)
-    _refuse_derived(config, asked.keys)
-    read_by_others = _read_by_others(config)
+    try:
+        config = _compose(root, asked.choices, folders, extra_folder)
+    except ConfigError as error:
+        refuse([*asked.problems, *([] if asked.problems else problems_of(error))])
+        raise
+    problems = ValueProblems(texts=list(asked.problems))
+    recipe = config.copy()
     option = option_says(config) if schema is RunConfig else {}
+    read_by_others = _read_by_others(config)
+    derived = _derived(config, asked.keys)
     for override in asked.values:
-        _set(config, override)
+        try:
+            if (source := derived.get(override.key_or_group)) is not None:
+                raise ConfigError(
+                    f"{override.key_or_group!r} follows {source!r}, so that both stay equal: set {source}=<value>"
+                )
+            _set(config, override)
+        except ConfigError as error:
+            problems.add(error)
     if asked.experiment is not None:
         if not OmegaConf.is_missing(config, "experiment"):
-            raise ConfigError(f"recipe {asked.experiment} lacks its first line '# @package _global_'")
+            refuse([*problems.texts, f"recipe {asked.experiment} lacks its first line '# @package _global_'"])
         with open_dict(config):
             config.experiment = asked.experiment
     findings = Findings()
-    walk_names("", OmegaConf.to_container(config), schema, findings)
+    try:
+        walk_names("", OmegaConf.to_container(config), schema, findings)
+    except ConfigError as error:
+        refuse([*problems.texts, *problems_of(error)])
     variables = findings.set_aside(read_by_others, _read_by_others(config))
-    _refuse_unknown(findings, asked, folders)
-    _refuse_missing(findings, asked.experiment)
+    problems.texts += _unknown(findings, asked, folders)
+    if not asked.problems:  # an argument that could not be read may be what is missing
+        problems.texts += _missing(findings, asked.experiment, " ".join(problems.texts))
+    problems.bad.update(findings.absent)
+    for path in findings.unknown:
+        _drop(config, path)
+    problems.copies = _copies(config)
     if schema is RunConfig:
+        given = given_paths(asked.values)
+        follow_steps(config, recipe, given)
         chosen = any(choice.startswith("collator=") for choice in asked.choices)
-        follow_weights(config, given_paths(asked.values), option, None if chosen else _collator_option)
-    _resolve(config)
-    fill_in_normalisation(config)
+        try:
+            follow_weights(config, given, option, None if chosen else _collator_option)
+        except ConfigError as error:
+            problems.add(error)
+        except Exception:
+            if not problems.texts:
+                raise
+    _resolve(config, problems)
+    if not problems.texts:
+        fill_in_normalisation(config)
     for path in variables:
         _drop(config, path)
-    check_values("", OmegaConf.to_container(config), schema)
+    check_values("", OmegaConf.to_container(config), schema, problems)
+    refuse(problems.texts)
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -193,17 +227,24 @@ def _set(config: DictConfig, override: Override) -> None:
         raise ConfigError(f"cannot set {key}={value}: {_one_line(error)}") from error
 
 
-def _refuse_derived(config: DictConfig, keys: frozenset[str]) -> None:
-    """Refuse to set a copy of a number instead of the number: `data.image_size` is `${image_size}`."""
-    plain = OmegaConf.to_container(config)
-    for key in sorted(keys):
-        value: Any = plain
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, str) and (match := re.fullmatch(r"\$\{(\w+)\}", value)):
-            raise ConfigError(
-                f"{key!r} follows {match.group(1)!r}, so that both stay equal: set {match.group(1)}=<value>"
-            )
+def _derived(config: DictConfig, keys: frozenset[str]) -> dict[str, str]:
+    """Of keys, those that are copies of a number at the top, and it: `data.image_size` is `${image_size}`."""
+    return {key: source for key, source in _copies(config).items() if key in keys and "." not in source}
+
+
+def _copies(config: DictConfig) -> dict[str, str]:
+    """Full path of each value that is `${another}`, and that other's."""
+    found: dict[str, str] = {}
+
+    def walk(path: str, node: Any) -> None:
+        inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for key, value in inner:
+            walk(f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}" if path else str(key), value)
+        if isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
+            found[path] = match.group(1)
+
+    walk("", OmegaConf.to_container(config))
+    return found
 
 
 def _read_by_others(config: DictConfig) -> set[str]:
@@ -211,21 +252,27 @@ def _read_by_others(config: DictConfig) -> set[str]:
     return set(re.findall(r"\$\{([\w.]+)\}", str(OmegaConf.to_container(config))))
 
 
-def _resolve(node: Any) -> None:
+def _resolve(node: Any, problems: ValueProblems) -> None:
     """Replace interpolations by their values, naming the key whose interpolation fails."""
     keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
+        if OmegaConf.is_missing(node, key):
+            continue
+        name = node._get_full_key(key)
         try:
             value = node[key]
+        except InterpolationToMissingValueError:
+            problems.bad.add(name)  # what is missing is told already
+            continue
         except OmegaConfBaseException as error:
-            name = node._get_full_key(key)
-            raise ConfigError(
-                f"{name}: {_one_line(error)}; write it without ${{ }}, or name an existing key"
-            ) from error
+            if problems.copies.get(name) in problems.bad:
+                continue
+            problems.add(ConfigError(f"{name}: {_one_line(error)}; write it without ${{ }}, or name an existing key"))
+            continue
         if OmegaConf.is_interpolation(node, key):
             node[key] = value
         if OmegaConf.is_config(value):
-            _resolve(node[key])
+            _resolve(node[key], problems)
 
 
 def _drop(config: DictConfig, path: str) -> None:
@@ -235,13 +282,16 @@ def _drop(config: DictConfig, path: str) -> None:
         del node[name]
 
 
-def _refuse_unknown(findings: Findings, asked: CommandOverrides, folders: Sequence[Path]) -> None:
+def _unknown(findings: Findings, asked: CommandOverrides, folders: Sequence[Path]) -> list[str]:
+    texts = []
     for path in findings.unknown:
         given = [key for key in asked.keys if f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")]
         origin = "" if given else f" (set in {_file_with(path, asked, folders)})"
         if (instead := _instead_of(path)) is not None:
-            raise ConfigError(f"{path!r}{origin} cannot be set: {instead}")
-        raise unknown_key(path, max([path, *given], key=len), findings.known, origin)
+            texts.append(f"{path!r}{origin} cannot be set: {instead}")
+        else:
+            texts.append(str(unknown_key(path, max([path, *given], key=len), findings.known, origin)))
+    return texts
 
 
 def _instead_of(path: str) -> str | None:
@@ -254,11 +304,15 @@ def _instead_of(path: str) -> str | None:
     return REPLACED.get(name.partition(".")[0])
 
 
-def _refuse_missing(findings: Findings, experiment: str | None) -> None:
+def _missing(findings: Findings, experiment: str | None, told: str) -> list[str]:
+    """What has no value, but for keys that a misspelt one was meant for."""
     place = "the command line" if experiment is None else f"recipe {experiment}"
-    for path in sorted(findings.absent, key=lambda path: path not in _WANTED):
-        text = _WANTED.get(path, "{path} has no value: pass {path}=<value>, or write it into {place}")
-        raise ConfigError(text.format(path=path, experiment=experiment, place=place))
+    unset = "{path} has no value: pass {path}=<value>, or write it into {place}"
+    return [
+        _WANTED.get(path, unset).format(path=path, experiment=experiment, place=place)
+        for path in sorted(findings.absent, key=lambda path: path not in _WANTED)
+        if f"{path!r}" not in told
+    ]
 
 
 def _file_with(path: str, asked: CommandOverrides, folders: Sequence[Path]) -> str:

@@ -26,6 +26,8 @@ class CommandOverrides:
     """Values of keys, and keys to delete, in order."""
     keys: frozenset[str]
     """Full paths of the keys that were set by value."""
+    problems: tuple[str, ...] = ()
+    """Of arguments that cannot be used, and are left out."""
 
 
 def options(group: str, folders: Sequence[Path]) -> list[str]:
@@ -45,15 +47,17 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
     Whether a key may be set is not asked here: one that nothing reads gets the same answer on the command line, behind
     `+` or `++`, and in a recipe: that of `strict_keys`. Of two arguments for one group or key the later counts.
 
-    Raises:
-        ConfigError: if an argument is no `key=value`, sweeps, or names an option that does not exist.
+    Arguments that are no `key=value`, sweep, or name an option that does not exist are problems of the result.
     """
     experiment: str | None = None
     keys: set[str] = set()
     choices: dict[str, str] = {}
     values: list[Override] = []
+    problems: list[str] = []
     groups = [group for folder in folders for group in groups_in(folder)]
-    for argument in arguments:
+
+    def take(argument: str) -> None:
+        nonlocal experiment
         override = parse_setting(argument)
         key = override.key_or_group
         if override.is_sweep_override():
@@ -81,7 +85,24 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
                 raise no_such_group(key, groups if inner is None else [inner])
             keys.add(key)
             values.append(override)
-    return CommandOverrides(experiment=experiment, choices=list(choices.values()), values=values, keys=frozenset(keys))
+
+    torn = False
+    for argument in arguments:
+        try:
+            take(argument)
+        except ConfigError as error:
+            if "=" in argument or not torn:  # of `--steps 5` the first part is told
+                problems.append(str(error))
+            torn = "=" not in argument
+        else:
+            torn = False
+    return CommandOverrides(
+        experiment=experiment,
+        choices=list(choices.values()),
+        values=values,
+        keys=frozenset(keys),
+        problems=tuple(problems),
+    )
 
 
 def no_such_option(group: str, option: str, known: Sequence[str]) -> ConfigError:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blip2_train.errors import ConfigError
+from blip2_train.errors import ConfigError, refuse
+
+_COUNTS = (
+    "steps",
+    "global_batch_size",
+    "accumulate",
+    "image_size",
+    "max_text_length",
+    "validate_every",
+    "checkpoint_every",
+    "log_every",
+)
+_LEAST = dict.fromkeys(_COUNTS, 1) | {"seed": 0}
+"""Smallest values of numbers at the top."""
 
 
 class Part:
@@ -74,33 +87,28 @@ class RunConfig:
     paths: PathsConfig
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "global_batch_size",
-            "accumulate",
-            "image_size",
-            "max_text_length",
-            "validate_every",
-            "checkpoint_every",
-            "log_every",
-        ):
+        """Check what can be checked: of values of a wrong type, which are told elsewhere, nothing is said."""
+        problems, good = [], dict[str, int]()
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
-        if self.global_batch_size % self.accumulate:
-            raise ConfigError(
+            if isinstance(value, int) and value < least:
+                expected = "at least 1" if least else "0 or more"
+                problems.append(f"{name} must be {expected}, got {value}")
+            elif isinstance(value, int):
+                good[name] = value
+        if {"global_batch_size", "accumulate"} <= good.keys() and self.global_batch_size % self.accumulate:
+            problems.append(
                 f"global_batch_size {self.global_batch_size} is not divisible by accumulate {self.accumulate}; the "
                 f"nearest that is: {self.global_batch_size // self.accumulate * self.accumulate or self.accumulate}"
             )
         if self.monitor is not None and self.validate_every is None:
-            raise ConfigError(f"monitor {self.monitor} needs validation: give validate_every, or pass monitor=null")
-        if self.validate_every is not None and self.validate_every > self.steps:
-            raise ConfigError(
+            problems.append(f"monitor {self.monitor} needs validation: give validate_every, or pass monitor=null")
+        if {"validate_every", "steps"} <= good.keys() and good["validate_every"] > good["steps"]:
+            problems.append(
                 f"validate_every {self.validate_every} is more than steps {self.steps}: the run would end without a "
                 "validation; lower it, or validate_every=null for none"
             )
+        refuse(problems)
 
 
 @dataclass(frozen=True, kw_only=True)

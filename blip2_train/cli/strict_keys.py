@@ -6,16 +6,17 @@ import dataclasses
 import inspect
 import json
 import pkgutil
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from blip2_train.cli.run_config import Part
 from blip2_train.cli.value_types import builds_misfit, misfit, nearest
-from blip2_train.errors import ConfigError
+from blip2_train.errors import ConfigError, problems_of, refuse
 
 _BUILDING_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
@@ -116,15 +117,41 @@ def walk_names(path: str, node: Any, annotation: Any, findings: Findings) -> Non
         findings.absent += [_join(path, name) for name in sorted(takes.required - node.keys())]
 
 
-def check_values(path: str, node: Any, annotation: Any) -> None:
+@dataclass
+class ValueProblems:
+    """What is wrong with the values of a configuration, each fault told once."""
+
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Full path of each value that only repeats another's, and that other's."""
+    bad: set[str] = field(default_factory=set)
+    """Full paths of values that are known to be wrong or missing; what follows from them is not told as well."""
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, error: ConfigError) -> None:
+        """Take up an error, whose text begins with the path of what is wrong."""
+        for text in problems_of(error):
+            self.texts.append(text)
+            self.bad.add(re.match(r"[\w.\[\]]*", text).group())  # type: ignore[union-attr]
+
+    def concerns(self, path: str) -> bool:
+        """Whether a value is wrong already, or repeats or holds one that is."""
+        return self.copies.get(path) in self.bad or any(
+            bad == path or bad.startswith((f"{path}.", f"{path}[")) for bad in self.bad
+        )
+
+
+def check_values(path: str, node: Any, annotation: Any, problems: ValueProblems) -> None:
     """Check the values of `node`, resolved, and of everything below it against the arguments they go to.
 
-    Raises:
-        ConfigError: naming the full key, its value and what was expected.
+    Args:
+        path: Full path of the node.
+        node: Plain values.
+        annotation: Of the argument that the node goes to.
+        problems: Takes what is wrong: the full key, its value and what was expected.
     """
     if isinstance(node, list):
         for number, item in enumerate(node):
-            check_values(f"{path}[{number}]", item, Any)
+            check_values(f"{path}[{number}]", item, Any, problems)
     if not isinstance(node, dict):
         return
     takes, values = _arguments_at(path, node, annotation), _of_values(annotation)
@@ -134,13 +161,34 @@ def check_values(path: str, node: Any, annotation: Any) -> None:
         if not ("_target_" in node and key in _BUILDING_KEYS)
     }
     for key, wanted in expected.items():
-        _check_value(_join(path, key), node[key], wanted)
-    if "_target_" not in node:
-        _check_ranges(path, node, annotation)
+        if not problems.concerns(_join(path, key)):
+            _gather(problems, _check_value, _join(path, key), node[key], wanted)
+    if path == "":
+        _gather(problems, _check_ranges, path, node, annotation)
     for key, wanted in expected.items():
-        check_values(_join(path, key), node[key], wanted)
-    if "_target_" in node and not node.get("_partial_"):
+        check_values(_join(path, key), node[key], wanted, problems)
+    if path and not node.get("_partial_"):
+        wrong = {key for key in node if problems.concerns(_join(path, key))}
+        wrong |= {bad.removeprefix(f"{path}.") for bad in problems.bad if bad.startswith(f"{path}.")}
+        _gather(problems, _check_other_ranges, path, node, annotation, wrong)
+
+
+def _check_other_ranges(path: str, node: Any, annotation: Any, wrong: set[str]) -> None:
+    """Check ranges where some values are known to be wrong or missing: what is said of these is dropped."""
+    if not wrong:
         _check_ranges(path, node, annotation)
+        return
+    try:
+        _check_ranges(path, node, annotation, tolerant=True)
+    except ConfigError as error:
+        refuse([text for text in problems_of(error) if not wrong & set(re.findall(r"\w+", text))])
+
+
+def _gather(problems: ValueProblems, check: Callable[..., None], *arguments: Any) -> None:
+    try:
+        check(*arguments)
+    except ConfigError as error:
+        problems.add(error)
 
 
 def shown(value: Any) -> str:
@@ -198,21 +246,31 @@ def _check_value(path: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{path} is {shown(value)}; expected {expected}")
 
 
-def _check_ranges(path: str, node: dict[str, Any], annotation: Any) -> None:
+def _check_ranges(path: str, node: dict[str, Any], annotation: Any, tolerant: bool = False) -> None:
     """Let a configuration dataclass check its own values; the top level and parts of other kinds are left alone."""
     target = find_target(path, node["_target_"]) if "_target_" in node else annotation
     if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
         return
+    names = [f.name for f in dataclasses.fields(target)]
     try:
-        _built(target, node) if "_target_" in node else target(**node)
+        if "_target_" in node:
+            _built(target, node)
+        else:
+            target(**(dict.fromkeys(names) | node if path == "" else node))
     except (ConfigError, ValueError, TypeError) as error:
-        message = str(error).replace("\n", " ")
-        names = {f.name for f in dataclasses.fields(target)}
-        if path and message.split(" ")[0] in names:
-            message = f"{path}.{message}"
-        elif path and not message.startswith(f"{path.split('.')[0]}."):
-            message = f"{path}: {message}"
-        raise ConfigError(message) from error
+        if tolerant and isinstance(error, TypeError):
+            return
+        texts = problems_of(error) if isinstance(error, ConfigError) else (str(error),)
+        refuse([_in_full(path, names, text.replace("\n", " ")) for text in texts])
+
+
+def _in_full(path: str, names: Sequence[str], message: str) -> str:
+    """What a configuration dataclass says of its values, with the full path of the key."""
+    if path and message.split(" ")[0] in names:
+        return f"{path}.{message}"
+    if path and not message.startswith(f"{path.split('.')[0]}."):
+        return f"{path}: {message}"
+    return message
 
 
 def _built(target: Callable[..., Any], node: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2_train.cli import end_while_loading
 from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
-from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped
+from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped, problems_of
 from blip2_train.launched import started_as_first
 from blip2_train.screen import echo, plain_logs
 
@@ -92,7 +92,8 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
     except Blip2TrainError as error:
         if os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
-        echo("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
+        for problem in problems_of(error):
+            echo("error: " + " ".join(problem.split("\n")), file=sys.stderr)
         return 2
     except BrokenPipeError:
         if not _read_no_more(sys.stdout):
@@ -163,6 +164,10 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
         for name in every:
             echo(f"{name:{width}}{_purpose(group, name, folder)}")
         return None
+    if show != "cfg" and started_as_first():
+        logging.basicConfig()
+        plain_logs(logging.getLogger().handlers)
+        logging.getLogger("blip2_train").setLevel(logging.INFO)  # what follows from what is said once
     config = make()
     if show == "cfg":
         echo(OmegaConf.to_yaml(config), end="")

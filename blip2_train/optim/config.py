@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blip2_train.errors import ConfigError
+from blip2_train.errors import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,4 @@ class OptimizerConfig:
             ("layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]"),
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive, or null for no clipping"),
         ]
-        for name, good, expected in checks:
-            if not good:
-                raise ConfigError(f"optim.{name} must be {expected}, got {getattr(self, name)}")
+        refuse([f"optim.{name} must be {want}, got {getattr(self, name)}" for name, good, want in checks if not good])

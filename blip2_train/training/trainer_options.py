@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from blip2_train.errors import ConfigError
+from blip2_train.errors import ConfigError, refuse
 from blip2_train.training.launch import check_launch, environment_of_run
 
 _PROGRESS = "the progress line, the log and the curves are always there; log_every sets how often a loss is logged"
@@ -86,23 +86,24 @@ class TrainerOptions:
     """Prints where the time went."""
 
     def __post_init__(self) -> None:
+        problems = []
         if isinstance(self.strategy, str) and self.strategy != "auto":
-            raise ConfigError(
+            problems.append(
                 f"strategy is {self.strategy!r}; several processes are trainer=ddp, or trainer=fsdp for a model that "
                 "is divided among them"
             )
-        number = self.devices if isinstance(self.devices, int) else None
-        if number is not None and number < 1 and number != -1:
-            raise ConfigError(f"devices must be at least 1, or -1 for all, got {number}")
-        if isinstance(self.devices, str) and self.devices != "auto" and not _is_list(self.devices):
-            raise ConfigError(f"devices is {self.devices!r}; give a number, auto, or the numbers of GPUs: [0,1]")
-        if self.devices == []:
-            raise ConfigError("devices is []; give a number, auto, or the numbers of GPUs: [0,1]")
+        if isinstance(self.devices, int) and self.devices < 1 and self.devices != -1:
+            problems.append(f"devices must be at least 1, or -1 for all, got {self.devices}")
+        if self.devices == [] or (
+            isinstance(self.devices, str) and self.devices != "auto" and not _is_list(self.devices)
+        ):
+            problems.append(f"devices is {self.devices!r}; give a number, auto, or the numbers of GPUs: [0,1]")
         for name in ("num_nodes", "max_steps", "accumulate_grad_batches"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+                problems.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.overfit_batches < 0:
-            raise ConfigError(f"overfit_batches must be 0 or more, got {self.overfit_batches}")
+            problems.append(f"overfit_batches must be 0 or more, got {self.overfit_batches}")
+        refuse(problems)
 
     def check_machine(self) -> None:
         """Refuse devices that this machine lacks, before anything large is loaded.

@@ -84,7 +84,11 @@ TYPOS = {
     "unknown group": ("defaults: [demo_stage1, {override /dta: shards}]\n", ["'dta'", "did you mean 'data'?"]),
     "unknown base": ("defaults: [demo_stage2]\n", ["demo_stage2", "did you mean demo_stage1?"]),
     "option as value": (BASE + "optim: adamw_cosine\n", ["optim", "override /group: option"]),
-    "init_from forgotten": (f"defaults: [{TINY}]\nsteps: 9\n", ["recipe mine", "init_from=<export folder>"]),
+    "init_from forgotten": (
+        f"defaults: [{TINY}]\nsteps: 9\nvalidate_every: 3\nglobal_batch_size: 4\nimage_size: 24\nmax_text_length: 9\n"
+        "optim: {lr: 1.0e-3, min_lr: 0, warmup_lr: 0, warmup_steps: 1, betas: [0.9, 0.98], weight_decay: 0}\n",
+        ["recipe mine", "init_from=<export folder>"],
+    ),
     "nothing chosen": ("steps: 10\n", ["is not chosen", "<"]),
     "no YAML": (BASE + "optim: {lr: 1\n", ["YAML", "mine.yaml"]),
 }  # fmt: skip

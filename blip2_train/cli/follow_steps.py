@@ -1,0 +1,51 @@
+"""A run that is shorter than its recipe's keeps the recipe's shape: what hangs on the steps is scaled with them.
+
+Only where the recipe's own numbers would not fit into the steps of the command line, and only what the command line
+leaves to the recipe; numbers of recipes are absolute (a warm-up of 2,000 steps), and stay so wherever they fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from omegaconf import DictConfig, OmegaConf
+
+WARM_UP = "optim.warmup_steps"
+FOLLOWING = ("validate_every", WARM_UP, "checkpoint_every")
+"""Keys that count optimiser steps of the run."""
+MOST = 10
+"""Validations, and checkpoints, of a run that is scaled: each costs what it costs, however short the run is."""
+log = logging.getLogger(__name__)
+
+
+def follow_steps(config: DictConfig, recipe: DictConfig, given: frozenset[str]) -> None:
+    """Scale what hangs on the steps of a run, if the command line set only these and the recipe's numbers do not fit.
+
+    Args:
+        config: With what the command line set; changed in place.
+        recipe: The same before.
+        given: Full paths of the keys that the command line set.
+    """
+    steps, former = (_number(place, "steps") for place in (config, recipe))
+    if "steps" not in given or steps is None or former is None or not 0 < steps < former:
+        return
+    own = {key: _number(config, key) for key in FOLLOWING if key not in given and not {"optim"} & given}
+    numbers = {key: number for key, number in own.items() if number is not None}
+    if all(number <= steps for number in numbers.values()):
+        return
+    told = []
+    for key, number in numbers.items():
+        scaled = round(number * steps / former)
+        if key != WARM_UP:
+            scaled = max(scaled, math.ceil(steps / MOST))
+        if scaled < number:
+            OmegaConf.update(config, key, scaled)
+            told.append(f"{key}={scaled} ({number})")
+    log.info("steps=%d of the recipe's %d: %s follow", steps, former, ", ".join(told))
+
+
+def _number(config: DictConfig, key: str) -> int | None:
+    """A whole number of a configuration; None if it is none, or missing."""
+    value = OmegaConf.select(config, key, throw_on_missing=False)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
