@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.errors import DamagedFile
+from blip2_train.records import JsonObject, parse_record
 
 CHECKSUM = "crc32"
 """Key of a record's checksum: a plain number, so that a flat list of numbers stays one."""
@@ -52,12 +53,7 @@ def read_checked(path: Path, instead: str) -> dict[str, Any]:
 
 def parse_checked(content: bytes | str, name: object, instead: str) -> dict[str, Any]:
     """The same of a content that was read elsewhere; `name` says where, for the message."""
-    try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise DamagedFile(f"{name} is damaged: it is cut short, or no JSON; {instead}")
+    record = parse_record(content, JsonObject, f"{name} is damaged: it", instead, DamagedFile)
     return without_checksum(record, name, instead)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.reasons import reason_of
 
 CHECKPOINTS = "checkpoints"
 """Folder, inside that of a run, of its checkpoints."""
@@ -60,7 +61,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         state = _read_whole(path)
     except pickle.UnpicklingError as error:  # all bytes are as they were written
         raise CheckpointMismatch(
-            f"checkpoint {path} is refused: it holds more than tensors and plain values, which could run code"
+            f"checkpoint {path} is refused: {reason_of(error)}; resume from one that a run of yours has written"
         ) from error
     except _READING as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:150]

@@ -8,10 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from blip2_train.distributed import gather_objects, rank
 from blip2_train.errors import ConfigError, DamagedFile
 from blip2_train.evaluation.task import Row
+from blip2_train.records import Count, JsonObject, check_record, parse_record
 from blip2_train.whole_file import agrees, read_checked, with_checksum, write_checked
+
+
+class _Batch(msgspec.Struct):
+    batch: Count
+    rows: list[Row]
 
 
 class PredictionLog:
@@ -82,11 +90,12 @@ class PredictionLog:
         for path in sorted(self._folder.glob(f"{self._task}.*.jsonl")):
             for line in path.read_bytes().split(b"\n"):
                 try:
-                    entry = json.loads(line)
-                except ValueError:
+                    entry = parse_record(line, JsonObject, path, "", DamagedFile)
+                    batch = check_record(entry, _Batch, path, "", DamagedFile)
+                except DamagedFile:
                     continue
-                if isinstance(entry, dict) and agrees(entry):
-                    yield entry["batch"], entry["rows"]
+                if agrees(entry):
+                    yield batch.batch, batch.rows
 
 
 def _end_last_line(path: Path) -> None:

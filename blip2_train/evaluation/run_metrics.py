@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from blip2_train.errors import DamagedFile
+from blip2_train.records import check_record
 from blip2_train.whole_file import read_checked
 
 METRICS, RESULTS = "metrics.csv", "results.json"
@@ -27,7 +29,9 @@ def read_results(folder: Path) -> dict[str, float]:
     """
     path = folder / RESULTS
     instead = f"the scores stand in {METRICS} beside it, and resume_from={folder} writes it again once it is removed"
-    return dict(read_checked(path, instead)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return check_record(read_checked(path, instead), dict[str, float], path, instead, DamagedFile)
 
 
 def curve(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:

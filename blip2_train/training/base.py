@@ -21,6 +21,7 @@ from blip2_train.models.freezing import frozen_weights, kept_names
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
 from blip2_train.optim.schedule import learning_rate
+from blip2_train.training.checkpoint_notes import written_by
 from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, divide, whole
 
 _LOGGER = logging.getLogger(__name__)
@@ -201,14 +202,14 @@ class TrainingModule(lightning.LightningModule):
         Raises:
             CheckpointMismatch: with the reason.
         """
-        about = checkpoint["blip2_train"]
-        if about["seed"] != self.seed:
+        about = written_by(checkpoint)
+        if about.seed != self.seed:
             raise CheckpointMismatch(
-                f"the checkpoint was written with seed={about['seed']}, this run has seed={self.seed}: the data order "
-                f"would change; pass seed={about['seed']}"
+                f"the checkpoint was written with seed={about.seed}, this run has seed={self.seed}: the data order "
+                f"would change; pass seed={about.seed}"
             )
-        self._check_steps(about["steps"], checkpoint["global_step"])
-        self.saves = max(self.saves, about.get("saves", 0))
+        self._check_steps(about.steps, checkpoint["global_step"])
+        self.saves = max(self.saves, about.saves)
         keep, found = kept_names(self), set(checkpoint["state_dict"])
         if keep != found:
             difference = sorted(keep ^ found)
@@ -222,12 +223,12 @@ class TrainingModule(lightning.LightningModule):
                     f"{name} has shape {tuple(checkpoint['state_dict'][name].shape)} in the checkpoint and "
                     f"{tuple(parameter.shape)} in the model; resume with the recipe that wrote it"
                 )
-        if about["frozen_fingerprint"] != self.frozen_fingerprint():
+        if about.frozen_fingerprint != self.frozen_fingerprint():
             raise CheckpointMismatch(
                 "the frozen weights are not those of the checkpoint (their SHA-256 differs); point the recipe's vision "
                 "weights to the file that the run started with"
             )
-        self._restate_position(checkpoint, about["accumulate"])
+        self._restate_position(checkpoint, about.accumulate)
 
     def _check_steps(self, before: int, done: int) -> None:
         """Refuse another number of steps, unless a finished run is extended; then say what becomes of the schedule.

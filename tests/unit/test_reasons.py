@@ -13,8 +13,9 @@ import torch
 from foreign_models import DEMO, save_theirs, their_model
 from timm.models import load_state_dict as timm_load_state_dict
 
-from blip2_train.checkpoints.files import read_file, read_training_state, read_weights
+from blip2_train.checkpoints.files import read_file, read_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.checkpoints.saved import read_training_state
 from blip2_train.errors import Blip2TrainError
 from blip2_train.from_transformers import load_model
 from blip2_train.reasons import is_refused_pickle, reason_of

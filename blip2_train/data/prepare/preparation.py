@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import msgspec
 import numpy as np
 import PIL
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.shard_notes import INDEX
 from blip2_train.errors import ShardError
+from blip2_train.records import Count, JsonObject, check_record
 from blip2_train.types import RejectedSample
 from blip2_train.whole_file import parse_checked, read_checked, write_checked
 
@@ -38,6 +40,14 @@ _VERSION = 2
 
 Progress = Callable[[str, int, int], None]
 """Takes what is going on, how many samples are done, and how many there are."""
+
+
+class _Index(msgspec.Struct):
+    settings: JsonObject
+    samples: Count
+    bytes: Count
+    rejected: dict[str, Count]
+    shards: list[PackedShard]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,9 @@ class Preparation:
         """The index, if the folder holds all that was asked for."""
         if (content := self._to.text(INDEX)) is None:
             return None
-        index = parse_checked(content, f"{self._to}/{INDEX}", f"remove {self._to}, and make the shards again")
+        place, again = f"{self._to}/{INDEX}", f"remove {self._to}, and make the shards again"
+        index = parse_checked(content, place, again)
+        check_record(index, _Index, place, again, ShardError)
         self._compare(index["settings"], settings)
         sizes = self._to.sizes()
         for shard in index["shards"]:
