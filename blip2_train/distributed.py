@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -137,6 +140,43 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_group_for_plain_numbers())
     return values
+
+
+def gather_uneven(rows: Tensor, group: Any = None) -> list[Tensor]:
+    """The tensors of all processes in rank order, whatever their sizes, without the empty ones.
+
+    The `dist_sync_fn` of this project's torchmetrics objects. Their default takes what a process without a single
+    sample holds, `(0,)` of another dtype, for rows like any others.
+
+    Args:
+        rows: Of any shape; `(0,)` from a process that has nothing.
+        group: Ignored: exchanged by way of the CPU.
+
+    Returns:
+        On the device of `rows`.
+    """
+    return [part.to(rows.device) for part in gather_objects(rows.detach().cpu()) if part.numel()] or [rows]
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, on every process; an error that it raises is raised by all.
+
+    Args:
+        make: Called in the first process only; what it returns or raises must be picklable.
+    """
+    if not is_distributed():
+        return make()
+    result: Any = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            result = make()
+        except Exception as raised:
+            error = raised
+    result, error = gather_objects((result, error))[0]
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 def leave_group() -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_train.distributed import is_distributed, rank
-from blip2_train.evaluation.metrics.objects import AnswerMetric, CaptionMetric, RecallMetric
+from blip2_train.distributed import from_first, is_distributed, rank
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.metrics.objects import AnswerMetric, CaptionMetric, RecallMetric, Rows, Totals
 
 CAPTIONS = {
     30: "a cat on a mat",
@@ -31,14 +32,21 @@ def feature_case() -> tuple[Tensor, Tensor, Tensor]:
     return images, F.normalize(texts, dim=-1), image_of_text
 
 
-def metrics_of_share() -> dict[str, dict[str, float]]:
-    """Scores of all samples; of two processes, each adds its share, and the second one sample of the first too."""
+def metrics_of_share(of_one: bool = False) -> dict[str, dict[str, float]]:
+    """Scores of all samples; of two processes, each adds its share, and the second one sample of the first too.
+
+    With `of_one`, the second process has all samples, and the first none.
+    """
 
     def share(keys: list) -> list:
-        return keys if not is_distributed() else [keys[:2], [keys[1], *keys[2:]]][rank()]
+        shares = [[], keys] if of_one else [keys[:2], [keys[1], *keys[2:]]]
+        return shares[rank()] if is_distributed() else keys
 
     captions, answers, recall = CaptionMetric(("bleu_4", "cider")), AnswerMetric(), RecallMetric()
+    totals, rows = Totals(2), Rows("numbers")
     for key in share(list(CAPTIONS)):
+        totals.update(torch.tensor([key + 2**-30, 1.0], dtype=torch.float64))
+        rows.update(numbers=torch.tensor([2**60 + key]))
         captions.update([key], [CAPTIONS[key]], [REFERENCES[key]])
     keys = share(list(QUESTIONS))
     answers.update(
@@ -46,7 +54,27 @@ def metrics_of_share() -> dict[str, dict[str, float]]:
     )
     images, texts, image_of_text = feature_case()
     pictures = torch.tensor(share(list(range(7))))
-    own = torch.isin(image_of_text, pictures if rank() == 0 else pictures[1:])
-    recall.update(images[pictures], 100 + pictures, texts[own], 100 + image_of_text[own])
+    own = torch.isin(image_of_text, pictures if rank() == 0 or of_one else pictures[1:])
+    if len(pictures):
+        pictures = pictures.long()
+        recall.update(images[pictures], 100 + pictures, texts[own], 100 + image_of_text[own])
     found = {"captions": captions.compute(), "answers": answers.compute(), "recall": recall.compute()}
+    with rows.of_all() as everybody:
+        numbers = everybody["numbers"]
+    assert numbers.dtype == torch.int64 and {int(number) - 2**60 for number in numbers} == set(CAPTIONS)
+    if of_one or not is_distributed():
+        assert totals.compute().tolist() == [sum(CAPTIONS) + len(CAPTIONS) * 2**-30, len(CAPTIONS)]
     return {kind: {name: float(value) for name, value in scores.items()} for kind, scores in found.items()}
+
+
+def error_of_the_first() -> str:
+    """What every process hears of an error that only the first one can meet."""
+
+    def fail() -> None:
+        raise ConfigError(f"process {rank()} failed")
+
+    try:
+        from_first(fail)
+    except ConfigError as error:
+        return str(error)
+    return ""

@@ -181,7 +181,7 @@ class Steps(TrainingModule):
             self.said += [generated(self.model, batch, self.end, beams) for beams in BEAMS]
 
     def on_validation_epoch_end(self) -> None:
-        if self.evaluation.held.image_ids:
+        if len(self.evaluation):
             self.scores = self.evaluation.compute(self.model, self.device, batch_size=2 + rank())
 
 

@@ -59,3 +59,20 @@ def recall_at(ahead: Mapping[str, Tensor], ks: tuple[int, ...] = (1, 5, 10)) -> 
         {'image_to_text_r1': 50.0, 'image_to_text_r5': 100.0}
     """
     return {f"{name}_r{k}": 100.0 * (counts < k).double().mean().item() for name, counts in ahead.items() for k in ks}
+
+
+def pair_recall(
+    similarity: Tensor, image_ids: Tensor, text_image_ids: Tensor, ks: tuple[int, ...] = (1, 5, 10)
+) -> dict[str, float]:
+    """`retrieval_recall` of rows among which an image may come twice: it counts once, by its first row.
+
+    Args:
+        similarity: `(R, N)`, a row for each time that an image was seen.
+        image_ids: `(R,)`, int64.
+        text_image_ids: `(N,)`, int64: which image each text belongs to.
+        ks: Cut-offs.
+    """
+    known, rows = torch.unique(image_ids, return_inverse=True)
+    places = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(known, len(rows)).scatter_reduce_(0, rows, places, "amin")
+    return retrieval_recall(similarity[first], torch.searchsorted(known, text_image_ids), ks)

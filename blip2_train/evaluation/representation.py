@@ -7,31 +7,16 @@ all, Q queries, P patches, E feature size, T text tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
-from blip2_train.distributed import gather_objects, rank
-from blip2_train.evaluation.recall import retrieval_recall
+from blip2_train.distributed import rank
+from blip2_train.evaluation.metrics.objects import Rows, Totals
+from blip2_train.evaluation.recall import pair_recall
 from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
 from blip2_train.objectives.language_modelling import count_targets, next_token_loss
 from blip2_train.objectives.matching import sample_hard_negatives
 from blip2_train.types import ImageTextBatch, ImageTextEncoder
-
-
-@dataclass
-class _Held:
-    """What is kept of the pairs seen so far, on the CPU."""
-
-    patch_features: list[Tensor] = field(default_factory=list)
-    image_features: list[Tensor] = field(default_factory=list)
-    text_features: list[Tensor] = field(default_factory=list)
-    input_ids: list[Tensor] = field(default_factory=list)
-    attention_mask: list[Tensor] = field(default_factory=list)
-    image_ids: list[int] = field(default_factory=list)
-    itg_sum: float = 0.0
-    itg_count: float = 0.0
 
 
 class RepresentationEvaluation:
@@ -44,28 +29,36 @@ class RepresentationEvaluation:
 
     def __init__(self, label_smoothing: float = 0.1, seed: int = 0) -> None:
         self.label_smoothing, self.seed = label_smoothing, seed
-        self.held = _Held()
+        self._pairs = Rows("image_features", "text_features", "input_ids", "attention_mask", "image_ids", "process")
+        self._patches: list[Tensor] = []
+        """Of this process's pairs, on the CPU: they never travel."""
+        self._itg, self._itm = Totals(2), Totals(2, 3)
+
+    def __len__(self) -> int:
+        """Pairs of this process."""
+        return sum(map(len, self._patches))
 
     @torch.no_grad()
     def add(self, model: ImageTextEncoder, batch: ImageTextBatch) -> None:
         """Encode one batch of held-out pairs."""
         ids, mask = batch.input_ids, batch.attention_mask
         images = model.encode_image(batch.pixel_values)
-        held = self.held
-        held.patch_features.append(images.patch_features.cpu())
-        held.image_features.append(images.image_features.cpu())
-        held.text_features.append(model.encode_text(ids, mask).cpu())
-        held.input_ids.append(ids.cpu())
-        held.attention_mask.append(mask.cpu())
-        held.image_ids.extend(batch.image_ids.tolist())
+        self._patches.append(images.patch_features.cpu())
+        self._pairs.update(
+            image_features=images.image_features,
+            text_features=model.encode_text(ids, mask),
+            input_ids=ids,
+            attention_mask=mask,
+            image_ids=batch.image_ids,
+            process=torch.full_like(batch.image_ids, rank()),
+        )
         start = torch.full_like(ids[:, :1], model.decoder_start_token_id)
         decoder_ids = torch.cat([start, ids[:, 1:]], dim=1)
         count = count_targets(mask)
         loss = next_token_loss(
             model.caption_logits(images, decoder_ids, mask), decoder_ids, mask, count, self.label_smoothing
         )
-        held.itg_sum += float(loss * count)
-        held.itg_count += float(count)
+        self._itg.update(torch.tensor([float(loss * count), float(count)], dtype=torch.float64))
 
     @torch.no_grad()
     def compute(self, model: ImageTextEncoder, device: torch.device, batch_size: int = 64) -> dict[str, float]:
@@ -80,31 +73,24 @@ class RepresentationEvaluation:
             `loss_itc`, `loss_itm`, `loss_itg` (nats), `itm_accuracy_match`, `itm_accuracy_mismatch` (percent),
             `image_to_text_r1` … `text_to_image_r10` and their mean `recall_mean` (percent), and `pairs`.
         """
-        held = self.held
-        own = {name: torch.cat(getattr(held, name)) if getattr(held, name) else None for name in _GATHERED}
-        parts = gather_objects({**own, "image_ids": held.image_ids, "itg": (held.itg_sum, held.itg_count)})
-        first = sum(len(part["image_ids"]) for part in parts[: rank()])
-        everything = {name: torch.cat([p[name] for p in parts if p[name] is not None]) for name in _GATHERED}
-        image_ids = torch.tensor([i for part in parts for i in part["image_ids"]])
-        scores, pairs = self._contrast(model, everything, image_ids)
-        scores["loss_itg"] = sum(p["itg"][0] for p in parts) / max(1.0, sum(p["itg"][1] for p in parts))
-        scores |= self._match(model, everything, pairs, first, device, batch_size)
-        scores["pairs"] = float(len(image_ids))
+        with self._pairs.of_all() as everything:
+            scores, pairs = self._contrast(model, everything)
+            itg, count = self._itg.compute().tolist()
+            scores["loss_itg"] = itg / max(1.0, count)
+            scores |= self._match(model, everything, pairs, device, batch_size)
+            scores["pairs"] = float(len(everything["image_ids"]))
         return scores
 
-    def _contrast(
-        self, model: ImageTextEncoder, everything: dict[str, Tensor], image_ids: Tensor
-    ) -> tuple[dict[str, float], Tensor]:
+    def _contrast(self, model: ImageTextEncoder, everything: dict[str, Tensor]) -> tuple[dict[str, float], Tensor]:
         """Contrast and recall, and the pairs to match: `(3N, 3)` rows of (picture, text, label)."""
+        image_ids = everything["image_ids"]
         similarity = image_text_similarity(everything["image_features"], everything["text_features"])
         logits = similarity / model.temperature.detach().cpu()
         same = image_ids[:, None] == image_ids[None, :]
         total = len(image_ids)
         targets = contrastive_targets(total, 0, total, None, self.label_smoothing, logits.dtype)
-        pictures, rows = torch.unique(image_ids, return_inverse=True)
-        first = torch.full_like(pictures, total).scatter_reduce_(0, rows, torch.arange(total), "amin")
         scores = {"loss_itc": contrastive_loss(logits, logits.T, targets).item()}
-        recall = retrieval_recall(similarity[first], rows)
+        recall = pair_recall(similarity, image_ids, image_ids)
         scores |= recall | {"recall_mean": sum(recall.values()) / len(recall)}
         uniforms = torch.rand(2, total, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
         text, has_text = sample_hard_negatives(logits, same, uniforms[0])
@@ -121,13 +107,12 @@ class RepresentationEvaluation:
         model: ImageTextEncoder,
         everything: dict[str, Tensor],
         pairs: Tensor,
-        first: int,
         device: torch.device,
         batch_size: int,
     ) -> dict[str, float]:
-        features = torch.cat(self.held.patch_features) if self.held.patch_features else torch.empty(0)
-        mine = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < first + len(features))]
-        sums = torch.zeros(2, 3, dtype=torch.float64)
+        features = torch.cat(self._patches) if self._patches else torch.empty(0)
+        first = int((everything["process"] < rank()).sum())
+        mine = pairs[everything["process"][pairs[:, 0]] == rank()]
         for chunk in torch.split(mine, batch_size):
             image, text, label = chunk.unbind(1)
             memory = model.project_image(features[image - first].to(device))
@@ -135,16 +120,13 @@ class RepresentationEvaluation:
             log_probabilities = model.match([memory], ids, mask).cpu().double().log_softmax(dim=1)
             loss = -log_probabilities.gather(1, label[:, None])[:, 0]
             right = (log_probabilities.argmax(dim=1) == label).double()
-            for kind in (0, 1):
+            for kind, row in enumerate(sums := torch.zeros(2, 3, dtype=torch.float64)):
                 chosen = label == kind
-                sums[kind] += torch.stack([loss[chosen].sum(), right[chosen].sum(), chosen.double().sum()])
-        sums = torch.stack(gather_objects(sums)).sum(dim=0)
-        mismatch, match = sums
+                row += torch.stack([loss[chosen].sum(), right[chosen].sum(), chosen.double().sum()])
+            self._itm.update(sums)
+        mismatch, match = self._itm.compute()
         return {
             "loss_itm": ((mismatch[0] + match[0]) / (mismatch[2] + match[2]).clamp_min(1)).item(),
             "itm_accuracy_match": 100 * (match[1] / match[2].clamp_min(1)).item(),
             "itm_accuracy_mismatch": 100 * (mismatch[1] / mismatch[2].clamp_min(1)).item(),
         }
-
-
-_GATHERED = ("image_features", "text_features", "input_ids", "attention_mask")

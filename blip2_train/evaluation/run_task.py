@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blip2_train.distributed import gather_objects, rank, world_size
+from blip2_train.distributed import from_first, gather_objects, rank, world_size
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.predictions import PredictionLog
 from blip2_train.evaluation.reading import read_ahead
@@ -41,5 +41,4 @@ def run_task(
             progress(count, len(mine))
     gather_objects(None)  # every process has written
     rows = log.rows()
-    scored: TaskScores = gather_objects(task.score(rows) if rank() == 0 else None)[0]
-    return rows, scored
+    return rows, from_first(lambda: task.score(rows))

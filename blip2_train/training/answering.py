@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from blip2_train.data.answer_collate import AnswerCollator
@@ -25,11 +26,13 @@ class AnsweringModule(GenerationModule):
         """An empty collection of answers."""
         return AnswerEvaluation()
 
-    def write(self, batch: Any, evaluation: GenerationEvaluation) -> None:
-        """Answer the questions of a held-out batch."""
+    def write(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
+        """Answer the questions of a held-out batch; each question is shown with its answer."""
         assert isinstance(evaluation, AnswerEvaluation)
         prompts = [self.collator.asked(question) for question in batch.questions]
-        evaluation.add_answers(batch, self.said(batch.pixel_values, prompts, batch.question_tokens))
+        answers = self.said(batch.pixel_values, prompts, batch.question_tokens)
+        evaluation.add_answers(batch, answers)
+        return [f"{question} {answer}".strip() for question, answer in zip(batch.questions, answers, strict=True)]
 
     def needed_room(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from blip2_train.data.answer_collate import AnswerCollator
 from blip2_train.data.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.generation import CaptionScore, GenerationEvaluation, WrittenCaption
+from blip2_train.evaluation.generation import GenerationEvaluation, WrittenCaption
+from blip2_train.evaluation.metrics.objects import CaptionScore
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
@@ -84,7 +86,7 @@ class GenerationModule(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self._evaluation, self._pictures = self.new_evaluation(), []
+        self._evaluation, self._pictures, self.shown_captions = self.new_evaluation(), [], []
 
     def new_evaluation(self) -> GenerationEvaluation:
         """An empty collection of what is written."""
@@ -94,15 +96,20 @@ class GenerationModule(TrainingModule):
         """The loss on one held-out batch, and captions for its pictures."""
         assert self._evaluation is not None
         self._evaluation.add_loss(*self.objective.sums(self.model, batch), len(batch.target_positions))
-        self.write(batch, self._evaluation)
-        missing = self.shown - sum(len(part) for part in self._pictures)
+        written = self.write(batch, self._evaluation)
+        missing = self.shown - len(self.shown_captions)
         if self.captions is not None and missing > 0:
             self._pictures.append(batch.pixel_values[:missing].cpu())
+            self.shown_captions += [
+                WrittenCaption(image_id=image_id, caption=caption, references=others)
+                for image_id, caption, others in zip(batch.image_ids.tolist(), written, batch.references, strict=True)
+            ][:missing]
 
-    def write(self, batch: Any, evaluation: GenerationEvaluation) -> None:
-        """Describe the pictures of a held-out batch."""
+    def write(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
+        """Describe the images of a held-out batch; the texts are shown beside them."""
         said = self.said(batch.pixel_values, [self.prompt] * len(batch))
         evaluation.add_captions(batch.image_ids, said, batch.references)
+        return said
 
     def said(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
         """What the model says after the prompts of pictures `(B, 3, H, W)`."""
@@ -115,13 +122,10 @@ class GenerationModule(TrainingModule):
         """Score all held-out pictures, log the scores under `val/`, and show some captions."""
         assert self._evaluation is not None
         scores = self._evaluation.compute()
-        written = list(self._evaluation.written.values())
         self._evaluation = None
         self.log_validation(scores)
         if self.captions is not None and self._pictures:
-            pictures = torch.cat(self._pictures)
-            self.shown_captions = written[: len(pictures)]
-            self.captions.write(self.global_step, pictures[: len(written)], self.shown_captions, self.loggers)
+            self.captions.write(self.global_step, torch.cat(self._pictures), self.shown_captions, self.loggers)
 
     def needed_room(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""

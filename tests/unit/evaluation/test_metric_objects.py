@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from metric_work import CAPTIONS, QUESTIONS, REFERENCES, TYPES, feature_case, metrics_of_share
+from metric_work import CAPTIONS, QUESTIONS, REFERENCES, TYPES, error_of_the_first, feature_case, metrics_of_share
 from processes import run_processes
 
 from blip2_train.evaluation.metrics.coco_caption import score_captions
@@ -40,3 +40,17 @@ def test_two_processes_of_which_one_saw_a_sample_again(expected: dict[str, dict[
     for of_rank in run_processes((2,), metrics_of_share, tmp_path)[2]:
         for kind, scores in expected.items():
             assert of_rank[kind] == pytest.approx(scores, abs=1e-5), kind
+
+
+def test_a_process_without_a_sample_has_the_scores_of_the_other(
+    expected: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    """torchmetrics gathers `(0,)` in float32 for an empty state, beside bytes and integers above 2**53."""
+    for of_rank in run_processes((2,), metrics_of_share, tmp_path, True)[2]:
+        for kind, scores in expected.items():
+            assert of_rank[kind] == pytest.approx(scores, abs=1e-5), kind
+
+
+def test_an_error_of_the_first_process_is_raised_by_all(tmp_path: Path) -> None:
+    found = run_processes((1, 2), error_of_the_first, tmp_path)
+    assert found == {1: ["process 0 failed"], 2: ["process 0 failed"] * 2}
