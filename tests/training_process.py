@@ -15,9 +15,12 @@ import torch
 from safetensors.torch import load_file
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
+from torch.distributed.run import get_args_parser
 from warm_process import HERE, WarmProcess, child_environment
 
-TORCHRUN = ("-m", "torch.distributed.run", "--local-addr=127.0.0.1", "--shutdown-timeout=2")
+_SHORT_END = [f"{name}=2" for name in ("--shutdown-timeout",) if name in get_args_parser().format_help()]
+"""torch 2.11 does not have it: what is left of a run then takes 30 s to end."""
+TORCHRUN = ("-m", "torch.distributed.run", "--local-addr=127.0.0.1", *_SHORT_END)
 
 
 def write_data(folder: Path) -> Path:

@@ -24,7 +24,7 @@ class DataParallelStrategy(DDPStrategy):
 
     With gloo, and for what processes on GPUs exchange by way of the CPU, the wait ends in an error that becomes one
     line. What NCCL exchanges is ended by its own watchdog (on by default) after the same time, with a text of its own
-    and SIGABRT. In both cases torchrun ends the processes that are left, 30 s later (`--shutdown-timeout`).
+    and SIGABRT. In both cases torchrun ends the processes that are left, 30 s later unless told otherwise.
 
     Args:
         patience: Seconds that a process waits for the others.
