@@ -17,11 +17,11 @@ class AnswerEvaluation(GenerationEvaluation):
 
     def __init__(self) -> None:
         super().__init__()
-        self.texts = AnswerMetric()
+        self.texts = self._answers = AnswerMetric()
 
     def add_answers(self, batch: AnswerBatch, answers: Sequence[str]) -> None:
         """Add the answers written for a batch of B questions."""
-        self.texts.update(batch.question_ids, answers, batch.references, batch.question_types)
+        self._answers.update(batch.question_ids, answers, batch.references, batch.question_types)
 
     def named(self, scores: dict[str, float]) -> dict[str, float]:
         """With `vqa/` before each name."""

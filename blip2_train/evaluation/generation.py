@@ -29,7 +29,8 @@ class GenerationEvaluation:
 
     def __init__(self, more_scores: Mapping[str, CaptionScore] | None = None) -> None:
         self._totals = Totals(3)
-        self.texts: CaptionMetric | AnswerMetric = CaptionMetric(more_scores=more_scores)
+        self._captions = CaptionMetric(more_scores=more_scores)
+        self.texts: CaptionMetric | AnswerMetric = self._captions
         """What was written; an image that comes twice counts once."""
 
     def add_loss(self, total: Tensor, right: Tensor, count: int) -> None:
@@ -38,7 +39,7 @@ class GenerationEvaluation:
 
     def add_captions(self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]) -> None:
         """Add the captions written for images `(B,)`."""
-        self.texts.update(image_ids.tolist(), captions, references)
+        self._captions.update(image_ids.tolist(), captions, references)
 
     def compute(self) -> dict[str, float]:
         """Scores over the images of all processes; every process must call it.
