@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     quiet_libraries()
-    data = make_data(config, rejected_list=None)
+    data = make_data(config, rejected_list=None, access="random")  # samples from all over, whatever a run reads
     data.prepare_data()
     data.setup()
     console = make_console(width=max(WIDTH, make_console().width))

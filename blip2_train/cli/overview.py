@@ -9,6 +9,7 @@ from rich.table import Table
 
 from blip2_train.checkpoints.handover import LoadReport
 from blip2_train.data.plan import DataPlan
+from blip2_train.data.sequential.plan import SequentialPlan
 from blip2_train.models.freezing import PartSize
 from blip2_train.optim.param_groups import ParameterGroup
 from blip2_train.screen import make_console
@@ -127,7 +128,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 @first_process_only
-def announce_plan(plan: DataPlan) -> None:
+def announce_plan(plan: DataPlan | SequentialPlan) -> None:
     """What the run will read."""
     for line in plan.lines():
         say(line)

@@ -21,6 +21,8 @@ def make_data(config: DictConfig, **changes: Any) -> ImageTextDataModule:
     Raises:
         ConfigError: if something cannot be used, or the normalisation of the tower is not known.
     """
+    if config.data.get("access", "random") == "random":
+        changes.pop("access", None)  # a data set of one's own may lack the key
     if config.data.get("mean") is None or config.data.get("std") is None:
         require_normalisation(config)
     data: ImageTextDataModule = instantiate(OmegaConf.merge(config.data, changes))

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2_train.cli import end_while_loading
 from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
+from blip2_train.cli.typed_commands import allow_typed_commands
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped, problems_of
 from blip2_train.launched import started_as_first
 from blip2_train.screen import echo, plain_logs
@@ -87,7 +88,9 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
     if signal.getsignal(signal.SIGINT) is end_while_loading:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main(list(sys.argv[1:] if arguments is None else arguments))
+        typed = list(sys.argv[1:] if arguments is None else arguments)
+        allow_typed_commands(typed)
+        main(typed)
         sys.stdout.flush()
     except Blip2TrainError as error:
         if os.environ.get("BLIP2_TRACEBACK") == "1":

@@ -49,10 +49,11 @@ class SourcePlan:
     def line(self, mixed: bool) -> str:
         """What will be read; `mixed` tells the share of the mixture too."""
         share = f"{100 * self.share:.4g} % of the mixture, " if mixed else ""
-        read = f", {_size(self.bytes * self.epochs)} read" if self.in_shards else ""
+        read = f", {readable_size(self.bytes * self.epochs)} read" if self.in_shards else ""
+        size = readable_size(self.bytes)
         return (
             f"{self.name}: {self.samples:,} samples in {self.files:,} file{'s' * (self.files != 1)} "
-            f"({_size(self.bytes)}), {share}{self.drawn:,} drawn = {self.epochs:.2f} epochs ({self.repeats}){read}, "
+            f"({size}), {share}{self.drawn:,} drawn = {self.epochs:.2f} epochs ({self.repeats}){read}, "
             f"unusable: {', '.join(f'{n} {reason}' for reason, n in self.rejected.items()) or 'none'}"
         )
 
@@ -119,7 +120,7 @@ class DataPlan:
 
     def _readers(self) -> str:
         batches = self.steps * self.shape.accumulate
-        memory = f"batches in memory: at most {_size(self.waiting_bytes)} per process"
+        memory = f"batches in memory: at most {readable_size(self.waiting_bytes)} per process"
         order = "shuffled by number before anything is read"
         if self.workers == 0:
             return f"readers: none, each process reads its own {batches:,} micro-batches; {memory}; {order}"
@@ -173,7 +174,7 @@ def make_plan(
     )
 
 
-def _size(count: float) -> str:
+def readable_size(count: float) -> str:
     """Bytes in units of 10^6 or more, as storage is sold."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9)):
         if count >= scale:

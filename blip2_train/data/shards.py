@@ -37,6 +37,8 @@ PIPE = "pipe:"
 """What an address begins with that is a command, whose output is a shard."""
 Member = tuple[str, int, int]
 """Extension (everything after the first dot), offset of the content in bytes, length in bytes."""
+SampleRow = tuple[int, int, int, int, int, int, bytes]
+"""Values of `ROW_FIELDS`."""
 
 
 def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[Shard]:
@@ -149,7 +151,7 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
         RejectedSample(source=source, key=key, reason=reason, detail=detail)
         for (key, reason), detail in headers.refused.items()
     ]
-    rows: list[tuple[int | bytes, ...]] = []
+    rows: list[SampleRow] = []
     last = next(reversed(members)) if members and damage else None
     for key, found in members.items():
         try:
@@ -160,7 +162,7 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
     if damage is not None:
         detail = f"{damage[1]}; {len(rows)} samples usable"
         rejected.append(RejectedSample(source=source, key="", reason=damage[0], detail=detail))
-    width = max((len(row[-1]) for row in rows if isinstance(row[-1], bytes)), default=1)
+    width = max((len(row[-1]) for row in rows), default=1)
     fields = [(name, np.int64) for name in ROW_FIELDS[:-1]]
     return np.array(rows, dtype=[*fields, ("key", f"S{width}")]), rejected
 
@@ -302,7 +304,7 @@ def _next_content(file: BinaryIO, offset: int) -> int | None:
     return None
 
 
-def samples_of(key: str, members: list[Member]) -> list[tuple[int | bytes, ...]]:
+def samples_of(key: str, members: list[Member]) -> list[SampleRow]:
     """The samples that the members of a key make: one, or one per stem when names hold more dots.
 
     Raises:
@@ -326,7 +328,7 @@ def samples_of(key: str, members: list[Member]) -> list[tuple[int | bytes, ...]]
     return samples
 
 
-def _sample(key: str, members: list[Member]) -> tuple[int | bytes, ...]:
+def _sample(key: str, members: list[Member]) -> SampleRow:
     places = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
     if "picture" not in places:
         raise IncompleteSample(
@@ -334,8 +336,8 @@ def _sample(key: str, members: list[Member]) -> tuple[int | bytes, ...]:
         )
     if "text" not in places and "json" not in places:
         raise IncompleteSample("missing text")
-    parts = [number for kind in ("picture", "text", "json") for number in places.get(kind, (-1, 0))]
-    return (*parts, key.encode())
+    picture, text, extra = (places.get(kind, (-1, 0)) for kind in ("picture", "text", "json"))
+    return (*picture, *text, *extra, key.encode())
 
 
 def _kinds(members: list[Member]) -> list[str]:

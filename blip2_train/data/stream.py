@@ -135,14 +135,15 @@ class EvaluationItems(Dataset[ImageTextSample]):
     ) -> None:
         self._samples = list(samples)
         self._ends = np.cumsum([len(numbers) for _, numbers in samples])
+        self._pictures = sum(len(numbers) for _, numbers in samples)
         self._transform = transform
         self._captions = captions_per_image
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) * self._captions
+        return self._pictures * self._captions
 
     def __getitem__(self, item: int) -> ImageTextSample:
-        pictures = int(self._ends[-1])
+        pictures = self._pictures
         first, caption = divmod(item, self._captions)
         rejected: list[RejectedSample] = []
         for attempt in range(min(ATTEMPTS, pictures)):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
+from numpy.typing import NDArray
 
 from blip2_train import distributed
 from blip2_train.data.batch_sampler import BatchShape, GlobalBatchSampler
@@ -15,11 +17,15 @@ from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.loader import BatchLoader, start_fork_server
 from blip2_train.data.plan import DataPlan, make_plan
 from blip2_train.data.rejections import RejectionLog
+from blip2_train.data.sequential.plan import SequentialPlan
+from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.source import CaptionSource
 from blip2_train.data.source_config import SourceConfig, open_source
 from blip2_train.data.stream import EvaluationItems, TrainingStream
 from blip2_train.data.training_source import TrainingSource, open_training_sources
 from blip2_train.data.transforms import EvalTransform, TrainTransform
 from blip2_train.errors import ConfigError
+from blip2_train.training.sequential_reading import SequentialReading
 from blip2_train.types import Batch, Collator
 
 
@@ -28,7 +34,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     Global batch k holds the same samples whatever the number of processes, readers or accumulated micro-batches, so a
     run continues on other hardware where it stopped; the whole run is one Lightning epoch of `steps * accumulate`
-    micro-batches.
+    micro-batches. With `access="sequential"` whole shards are read one after the other instead, in streams that belong
+    to a process; see `SequentialReading` and `docs/reading-shards.md`.
 
     Args:
         sources: what to train on.
@@ -53,6 +60,10 @@ class ImageTextDataModule(lightning.LightningDataModule):
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
         shuffle_captions: train on wrong captions (negative control).
+        access: `random` = any sample at any time, by an index of the shards; `sequential` = whole shards, one after the
+            other.
+        streams: shards that a process reads at a time with sequential access, a multiple of `num_workers`.
+        shuffle_buffer: samples that each of these streams holds and draws from at random.
         max_rejected_share: largest tolerated share of samples that cannot be used.
         rejected_list: JSON-lines file that lists them; process 1 and up add their number to its name. No list if None.
         prepare: called once per machine before anything is read, for instance to write a set that is made from a seed.
@@ -86,6 +97,9 @@ class ImageTextDataModule(lightning.LightningDataModule):
         shuffle_block: int = 256,
         shuffle_window: int = 16384,
         shuffle_captions: bool = False,
+        access: str = "random",
+        streams: int = 4,
+        shuffle_buffer: int = 1000,
         max_rejected_share: float = 0.05,
         rejected_list: str | Path | None = None,
         prepare: Callable[[], Any] | None = None,
@@ -106,6 +120,12 @@ class ImageTextDataModule(lightning.LightningDataModule):
             raise ConfigError(f"data: num_workers and holdout must be 0 or more, got {num_workers} and {holdout}")
         if not 0 <= max_rejected_share <= 1:
             raise ConfigError(f"data: max_rejected_share is a share, 0 to 1; got {max_rejected_share}")
+        if access not in ("random", "sequential"):
+            raise ConfigError(f"data.access is random or sequential, got {access!r}")
+        if access == "sequential" and shuffle_captions:
+            raise ConfigError("data.shuffle_captions needs samples at random: leave data.access=sequential out")
+        self._access, self._streams = access, {"streams": streams, "buffer": shuffle_buffer}
+        self._reading: SequentialReading | None = None
         self._configs, self._validation, self._prepare = list(sources), validation, prepare
         self._holdout = 0 if validation else holdout
         self._validation_samples = validation_samples
@@ -131,7 +151,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """Make what has to be made, and index every shard; Lightning calls this in one process per machine."""
         if self._prepare is not None:
             self._prepare()
-        for config in [*self._configs, *([self._validation] if self._validation else [])]:
+        training = self._configs if self._access == "random" else []
+        for config in [*training, *([self._validation] if self._validation else [])]:
             open_source(config)
 
     def setup(self, stage: str | None = None) -> None:
@@ -140,18 +161,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             return
         self._rejected_list = distributed.gather_objects(self._rejected_list)[0]
         self._shape = BatchShape(world_size=distributed.world_size(), **self._batch)
-        self._sources = open_training_sources(self._configs, self._holdout)
-        transform = self._train_transform
-        self._stream = TrainingStream(
-            self._sources,
-            transform,
-            self._seed,
-            schedule=GlobalBatchSampler(self._shape, distributed.rank(), self._steps),
-            read_picture=transform.from_file,
-            **self._shuffle,
-        )
-        opened = [part.source for part in self._sources]
-        chosen = [(part.source, part.held_out) for part in self._sources]
+        opened, chosen = self._open_random() if self._access == "random" else self._open_sequential()
         if self._validation is not None:
             opened.append(open_source(self._validation))
             chosen = [(opened[-1], evenly_chosen(len(opened[-1]), self._validation_samples))]
@@ -163,6 +173,41 @@ class ImageTextDataModule(lightning.LightningDataModule):
             start_fork_server()
         self._ready = True
 
+    def _open_random(self) -> tuple[list[CaptionSource], list[tuple[CaptionSource, NDArray[np.int64]]]]:
+        """Open the sources; these, and what of them is held out."""
+        self._sources = open_training_sources(self._configs, self._holdout)
+        transform = self._train_transform
+        self._stream = TrainingStream(
+            self._sources,
+            transform,
+            self._seed,
+            schedule=GlobalBatchSampler(self._shape, distributed.rank(), self._steps),
+            read_picture=transform.from_file,
+            **self._shuffle,
+        )
+        return [part.source for part in self._sources], [(part.source, part.held_out) for part in self._sources]
+
+    def _open_sequential(self) -> tuple[list[CaptionSource], list[tuple[CaptionSource, NDArray[np.int64]]]]:
+        """Find the shards; the source of the one that is held out, and what of it is validated on."""
+        self._reading = reading = SequentialReading(
+            self._configs,
+            self._shape,
+            **self._streams,
+            seed=self._seed,
+            workers=self._num_workers,
+            hold_out=self._holdout > 0,
+        )
+        self._sources = []
+        for source in reading.sources:
+            self._new_log(everywhere=False).record(source.rejected, len(source.shards))
+        first, config = reading.sources[0], self._configs[0]
+        if first.held_out is None:
+            return [], []
+        held_out = ShardSource(
+            str(first.held_out), first.name, options=config.storage, caption_key=config.caption_column
+        )
+        return [held_out], [(held_out, evenly_chosen(len(held_out), self._holdout))]
+
     def _new_log(self, everywhere: bool = True) -> RejectionLog:
         """A log that lists in this process's file; unless `everywhere`, only in that of process 0."""
         path, rank = self._rejected_list, distributed.rank()
@@ -172,6 +217,9 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """This process's micro-batches from the first step that is not done; its length is that of the whole run."""
+        if self._reading is not None:
+            read, collator, done = self._train_transform.from_file, self.collator, self._first_step
+            return self._reading.loader(read, collator, self._steps, done, pin_memory=self._on_gpu)
         sampler = GlobalBatchSampler(self._shape, distributed.rank(), self._steps, self._first_step)
         return self._loader(self._stream, batch_sampler=sampler)
 
@@ -183,10 +231,13 @@ class ImageTextDataModule(lightning.LightningDataModule):
         return self._loader(self._items, sampler=mine, batch_size=self._eval_batch_size)
 
     def _loader(self, dataset: Any, **options: Any) -> BatchLoader:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return BatchLoader(
-            dataset, collate_fn=self.collator, num_workers=self._num_workers, pin_memory=on_gpu, **options
+            dataset, collate_fn=self.collator, num_workers=self._num_workers, pin_memory=self._on_gpu, **options
         )
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def first_step(self) -> int:
@@ -195,7 +246,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     @property
     def sources(self) -> list[TrainingSource]:
-        """What is trained on, without what is held out; after `setup`."""
+        """What is trained on, without what is held out; after `setup`. With sequential access nothing is opened."""
         return self._sources
 
     @property
@@ -213,26 +264,34 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """How pictures are made ready, as plain values for exports."""
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
-    def plan(self) -> DataPlan:
+    @property
+    def access(self) -> str:
+        """How shards are read: `random` or `sequential`."""
+        return self._access
+
+    def plan(self) -> DataPlan | SequentialPlan:
         """What the run reads; after `setup`."""
-        run = {"steps": self._steps, "first_step": self._first_step, "workers": self._num_workers}
+        run = {"steps": self._steps, "first_step": self._first_step}
         sizes = {"validation_samples": self.validation_count, "image_size": self.image_size}
-        return make_plan(self._sources, self._stream.mixture, self._shape, **run, **sizes)
+        if self._reading is not None:
+            return self._reading.plan(held_out=0 if self._validation else self.validation_count, **run, **sizes)
+        return make_plan(self._sources, self._stream.mixture, self._shape, workers=self._num_workers, **run, **sizes)
 
     def fingerprint(self) -> Fingerprint:
         """What has to be the same for a run to continue in the same order of samples; after `setup`."""
         return {
             "seed": self._seed,
             "global_batch_size": self._shape.global_batch_size,
-            **self._shuffle,
+            **(self._shuffle if self._reading is None else {}),
             **self.collator.fingerprint(),
-            **sources_fingerprint(self._sources),
+            **(sources_fingerprint(self._sources) if self._reading is None else self._reading.fingerprint()),
         }
 
     def resume(self, samples_consumed: int, fingerprint: Mapping[str, str | int | float]) -> None:
         """Continue after `samples_consumed` samples of the global order; after `setup`, before the loaders are made.
 
-        The number of processes, readers and accumulated micro-batches may differ from those of the run before.
+        The number of processes, readers and accumulated micro-batches may differ from those of the run before; with
+        sequential access only that of readers.
 
         Raises:
             CheckpointMismatch: if the order of samples would not be the same.
@@ -243,8 +302,11 @@ class ImageTextDataModule(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Position and fingerprint; Lightning stores them in its checkpoints."""
         done = self.trainer.global_step if self.trainer is not None else self._first_step
-        return {"samples_consumed": done * self._shape.global_batch_size, "fingerprint": self.fingerprint()}
+        state = {"samples_consumed": done * self._shape.global_batch_size, "fingerprint": self.fingerprint()}
+        return state if self._reading is None else {**state, "streams": self._reading.positions(done)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where the checkpoint was written; Lightning calls this after `setup`."""
         self.resume(state_dict["samples_consumed"], state_dict["fingerprint"])
+        if self._reading is not None:
+            self._reading.resume(state_dict["streams"])

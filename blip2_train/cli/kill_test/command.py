@@ -77,7 +77,7 @@ def _plan(options: KillOptions) -> Trial:
 
 
 def _samples_per_epoch(config: DictConfig) -> int:
-    data = make_data(config)
+    data = make_data(config, access="random")
     data.prepare_data()
     data.setup()
     if len(data.sources) != 1:

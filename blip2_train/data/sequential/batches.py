@@ -1,0 +1,194 @@
+"""The micro-batches of one process, each read from one of its streams in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from blip2_train.data.batch_sampler import BatchShape
+from blip2_train.data.mixture import Mixture
+from blip2_train.data.order import stable_seed
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.sequential.lane import START, Position, SourceLane
+from blip2_train.data.sequential.source import SequentialSource
+from blip2_train.data.stream import ATTEMPTS, ReadPicture, given_up, rejected_at, training_sample
+from blip2_train.errors import ConfigError
+from blip2_train.types import ImageTextSample, RejectedSample
+
+StreamPosition = dict[str, Position]
+"""Where a stream stands in each source, by name."""
+
+
+class Mark(NamedTuple):
+    """What travels with a micro-batch."""
+
+    batch: int
+    """Its number in the run, counted from 0, of this process."""
+    stream: int
+    """Which of the process's streams it was read from."""
+    position: StreamPosition
+    """Where that stream stands after it."""
+    epochs: dict[str, float]
+    """Passes of that stream over its part of each source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamShape:
+    """How a process's part of a run is cut into streams."""
+
+    batches: BatchShape
+    rank: int
+    """This process."""
+    streams: int
+    """Streams of each process."""
+    buffer: int
+    """Samples that the shuffle buffer of each stream holds, of each source."""
+    seed: int
+
+    @property
+    def all_streams(self) -> int:
+        """Streams of all processes."""
+        return self.streams * self.batches.world_size
+
+    def check(self, sources: Sequence[SequentialSource], workers: int) -> None:
+        """Refuse what would leave a stream without shards, or make the order depend on the number of readers.
+
+        Raises:
+            ConfigError: naming the numbers and what to set.
+        """
+        if self.streams < 1 or self.buffer < 1:
+            raise ConfigError(
+                f"data.streams and data.shuffle_buffer must be at least 1, got {self.streams} and {self.buffer}"
+            )
+        if workers and self.streams % workers:
+            fits = [number for number in range(1, self.streams + 1) if self.streams % number == 0]
+            raise ConfigError(
+                f"data.num_workers={workers} readers cannot share data.streams={self.streams} evenly: use "
+                f"data.num_workers={' or '.join(map(str, fits))} (the order of samples stays the same), or set "
+                f"data.streams={workers}"
+            )
+        for source in sources:
+            if len(source.shards) < self.all_streams:
+                most = len(source.shards) // self.batches.world_size
+                advice = (
+                    f"set data.streams={most} and a number of readers that divides it"
+                    if most
+                    else "train in fewer processes, make more and smaller shards, or pass data.access=random"
+                )
+                raise ConfigError(
+                    f"source {source.name!r} has {len(source.shards)} shards to train on, fewer than the "
+                    f"{self.all_streams} streams that read at a time (data.streams={self.streams} in each of "
+                    f"{self.batches.world_size} processes): {advice}"
+                )
+
+
+@dataclass
+class _Stream:
+    """One stream while it is read."""
+
+    lanes: list[SourceLane]
+    mixture: Mixture
+    next_batch: int
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+
+class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
+    """Micro-batch b of a process is read from its stream `b % streams`, whoever reads it.
+
+    The loader gives reader w of n the batches w, w + n, …, so where n divides the number of streams, every stream is
+    read by one reader, in order: the order of samples does not depend on the number of readers.
+
+    Args:
+        sources: what to mix, by their weights.
+        shape: sizes.
+        read_picture: see `TrainingStream`.
+        first_batch: micro-batches of this process that were done before.
+        positions: where each stream of this process stands; None = at the start.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[SequentialSource],
+        shape: StreamShape,
+        read_picture: ReadPicture,
+        first_batch: int = 0,
+        positions: Sequence[StreamPosition] | None = None,
+    ) -> None:
+        self._sources, self._shape, self._read_picture = list(sources), shape, read_picture
+        self._first = first_batch
+        self._positions = positions
+        self._streams: dict[int, _Stream] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_streams": {}}
+
+    def __getitem__(self, batch: int) -> tuple[list[ImageTextSample], Mark]:
+        number = batch % self._shape.streams
+        stream = self._streams.get(number)
+        if stream is None or batch != stream.next_batch:
+            stream = self._streams[number] = self._begin(number)
+        if batch != stream.next_batch:
+            raise RuntimeError(f"micro-batch {batch} was asked for where {stream.next_batch} is the next")
+        stream.next_batch += self._shape.streams
+        size = self._shape.batches.micro_batch_size
+        first = batch // self._shape.streams * size
+        samples = [self._sample(stream, number, first + place) for place in range(size)]
+        names = [source.name for source in self._sources]
+        position = {name: lane.position() for name, lane in zip(names, stream.lanes, strict=True)}
+        epochs = {name: lane.epochs for name, lane in zip(names, stream.lanes, strict=True)}
+        return samples, Mark(batch, number, position, epochs)
+
+    def _begin(self, number: int) -> _Stream:
+        """Open a stream where this run begins."""
+        shape, start = self._shape, {source.name: START for source in self._sources}
+        where = self._positions[number] if self._positions is not None else start
+        own = shape.rank * shape.streams + number
+        lanes = [
+            SourceLane(source, shape.seed, own, shape.all_streams, shape.buffer, where[source.name])
+            for source in self._sources
+        ]
+        mixture = Mixture([source.weight for source in self._sources], stable_seed("stream", shape.seed, own))
+        following = self._first + (number - self._first) % shape.streams
+        return _Stream(lanes, mixture, following)
+
+    def _sample(self, stream: _Stream, number: int, count: int) -> ImageTextSample:
+        """The sample that a stream gives after `count` others."""
+        chosen = stream.mixture.locate(count)[0]
+        source, lane = self._sources[chosen], stream.lanes[chosen]
+        own = self._shape.rank * self._shape.streams + number
+        rejected: list[RejectedSample] = []
+        for attempt in range(ATTEMPTS):
+            drawn, found = lane.draw()
+            rejected += found
+            stream.generator.manual_seed(stable_seed("streamed sample", self._shape.seed, own, count, attempt))
+            try:
+                record = drawn.record()
+                return training_sample(
+                    record,
+                    drawn.place,
+                    self._read_picture,
+                    stream.generator,
+                    captions=record.captions,
+                    first_captions=source.first_captions,
+                    rejected=rejected,
+                )
+            except UnusableSample as problem:
+                rejected.append(rejected_at(drawn.place, problem))
+        raise given_up(source.name, rejected)
+
+
+class BatchNumbers(Sampler[int]):
+    """The numbers of a process's micro-batches from the first that is not done; its length is that of the whole run."""
+
+    def __init__(self, total: int, first: int) -> None:
+        self._total, self._first = total, first
+
+    def __len__(self) -> int:
+        return self._total
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self._first, self._total)

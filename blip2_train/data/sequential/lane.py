@@ -1,0 +1,180 @@
+"""One source's part of one stream: its shards of each epoch in turn, through a shuffle buffer, to be continued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from blip2_train.data.sample_files import shard_record
+from blip2_train.data.sequential.draw_order import DrawOrder
+from blip2_train.data.sequential.shard_stream import StreamedSample, stream_samples
+from blip2_train.data.sequential.source import SequentialSource
+from blip2_train.data.shard_reader import bad_shard
+from blip2_train.data.source import Place, Record
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+Position = dict[str, Any]
+"""Where a lane stands, as plain numbers: `epoch`, `draws` made in it, `total` samples of it if that is known, and the
+`shards` that its buffer draws from or that is being read, each as the number of its first sample and its place among
+the shards of the epoch."""
+START: Position = {"epoch": 0, "draws": 0, "total": None, "shards": []}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A sample in the buffer."""
+
+    files: StreamedSample
+    shard: int
+    """Number in the source."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample that left the buffer."""
+
+    files: StreamedSample
+    place: Place
+    source: SequentialSource
+
+    def record(self) -> Record:
+        """What it holds; raises `UnusableSample`."""
+        key, picture, text, extra = self.files
+        own = self.source
+        return shard_record(own.name, self.place.shard, key, text, extra, lambda: picture, own.caption_key)
+
+
+class SourceLane:
+    """The samples of one source in one stream, without end.
+
+    In every epoch it reads its share of the shards, each from start to end, through a shuffle buffer, which is drawn
+    empty before the next epoch: each sample comes once per epoch. The shares of all streams are the source.
+
+    Args:
+        source: where the shards lie.
+        seed: of the order.
+        stream: number of the stream among those of all processes.
+        streams: how many these are.
+        buffer: samples that the shuffle buffer holds.
+        position: where to go on.
+    """
+
+    def __init__(
+        self, source: SequentialSource, seed: int, stream: int, streams: int, buffer: int, position: Position = START
+    ) -> None:
+        self._source, self._seed, self._stream, self._streams, self._size = source, seed, stream, streams, buffer
+        self._rejected: list[RejectedSample] = []
+        self._begin(position["epoch"])
+        if position["draws"] or position["shards"]:
+            self._restore(position)
+
+    def draw(self) -> tuple[Drawn, list[RejectedSample]]:
+        """The next sample, and what was found unusable since the one before.
+
+        Raises:
+            ShardError: if an epoch holds no sample, or a shard is bad and that is to stop the run.
+        """
+        self._fill()
+        if not self._order.held:
+            if self._order.draws == 0:
+                reasons = "; ".join(f"{one.source}: {one.reason}" for one in self._rejected[:3]) or "no members"
+                raise ShardError(
+                    f"no usable sample in {len(self._share)} shards of source {self._source.name!r} ({reasons})"
+                )
+            self._begin(self._epoch + 1)
+            return self.draw()
+        held = self._contents.pop(self._order.draw())
+        rejected, self._rejected = self._rejected, []
+        return Drawn(held.files, self._place(held), self._source), rejected
+
+    def position(self) -> Position:
+        """Where it stands after the last draw."""
+        total = self._order.read if self._order.ended else None
+        return {"epoch": self._epoch, "draws": self._order.draws, "total": total, "shards": self._needed_shards()}
+
+    @property
+    def epochs(self) -> float:
+        """Passes over its part of the source, by the shards that were read."""
+        return self._epoch + self._next_place / len(self._share)
+
+    def _begin(self, epoch: int) -> None:
+        """Stand at the start of an epoch."""
+        self._epoch = epoch
+        self._share = self._source.share(self._seed, epoch, self._stream, self._streams)
+        self._order = DrawOrder(self._size, "draw", self._seed, self._source.name, epoch, self._stream)
+        self._contents: dict[int, _Held] = {}
+        self._shards: list[list[int]] = []
+        self._next_place = 0
+        self._reading: Iterator[StreamedSample | RejectedSample] = iter(())
+
+    def _fill(self) -> None:
+        while self._order.wants_more:
+            found = next(self._reading, None)
+            if found is None:
+                if self._next_place == len(self._share):
+                    self._order.ended = True
+                    return
+                self._open(self._order.read, self._next_place)
+            elif isinstance(found, RejectedSample):
+                self._reject(found)
+            else:
+                self._contents[self._order.add()] = _Held(found, self._share[self._next_place - 1])
+
+    def _open(self, first: int, place: int) -> None:
+        """Begin to read a shard, whose first sample has the number `first` in this epoch."""
+        self._shards = [*self._needed_shards(), [first, place]]
+        self._next_place = place + 1
+        self._reading = stream_samples(self._source.shards[self._share[place]], self._source.storage)
+
+    def _needed_shards(self) -> list[list[int]]:
+        """The shards that the buffer draws from, and the one that is being read."""
+        held, needed, number = sorted(self._order.held), list[list[int]](), 0
+        ends = [first for first, _ in self._shards[1:]] + [self._order.read] * bool(self._shards)
+        for shard, end in zip(self._shards, ends, strict=True):
+            while number < len(held) and held[number] < shard[0]:
+                number += 1
+            being_read = shard is self._shards[-1] and not self._order.ended
+            if being_read or (number < len(held) and held[number] < end):
+                needed.append(shard)
+        return needed
+
+    def _restore(self, position: Position) -> None:
+        """Read again what the buffer held, and stand where the position says."""
+        self._order.replay(position["draws"], position["total"])
+        wanted = set(self._order.held)
+        last = len(position["shards"]) - 1
+        for number, (first, place) in enumerate(position["shards"]):
+            end = position["shards"][number + 1][0] if number < last else self._order.read
+            self._open(first, place)
+            reads_on = number == last and position["total"] is None
+            needed = end if reads_on else max((n for n in wanted if first <= n < end), default=first - 1) + 1
+            self._read_again(first, needed, wanted, self._share[place])
+        if position["total"] is not None:
+            self._reading = iter(())
+            self._next_place = len(self._share)
+
+    def _read_again(self, first: int, end: int, wanted: set[int], shard: int) -> None:
+        """Take the samples with the numbers `first` to before `end`, and keep those in the buffer."""
+        number = first
+        while number < end:
+            found = next(self._reading, None)
+            if found is None:
+                raise ShardError(
+                    f"shard {self._source.shards[shard]} gives fewer samples than before the run was interrupted: "
+                    "restore it, or start a new run from the weights with init_from"
+                )
+            if isinstance(found, StreamedSample):
+                if number in wanted:
+                    self._contents[number] = _Held(found, shard)
+                number += 1
+
+    def _reject(self, found: RejectedSample) -> None:
+        if not found.key and self._source.storage.options.bad_shards == "stop":
+            raise bad_shard(found.reason, f"{found.source}: {found.detail}")
+        self._rejected.append(found)
+
+    def _place(self, held: _Held) -> Place:
+        source = self._source
+        return Place(str(source.shards[held.shard]), source.names[held.shard], held.files.key)

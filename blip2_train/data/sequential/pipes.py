@@ -1,0 +1,87 @@
+"""Addresses that are commands: run only if the one who started the run typed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from webdataset.gopen import gopen_pipe
+
+from blip2_train.data.braces import expanded_braces
+from blip2_train.data.shards import PIPE
+from blip2_train.errors import ConfigError
+
+_typed: set[str] = set()
+
+
+def allow_commands(addresses: Iterable[str]) -> None:
+    """Let this process run the commands of these addresses, and of what their ranges in braces stand for.
+
+    The command line of a program calls this with what was typed there. Nothing that is read from a file may get here: a
+    recipe, a list of shards or an index of someone else would otherwise run what it likes.
+
+    Args:
+        addresses: `pipe:<command>`.
+    """
+    _typed.update(addresses)
+
+
+@dataclass(frozen=True)
+class PipeShard:
+    """A shard that a command writes to its standard output, run by the shell."""
+
+    address: str
+    """`pipe:<command>`."""
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open(self) -> PipeStream:
+        """Start the command."""
+        return PipeStream(self.address)
+
+
+class PipeStream:
+    """The output of a command.
+
+    webdataset's own check of the exit status while reading is left off: it fails a reading, or does not, depending on
+    whether the command has ended by then, and what it wrote last would be lost.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._pipe = gopen_pipe(address, "rb", 1 << 20)
+        self._pipe.ignore_errors = True
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at the end."""
+        return cast(BinaryIO, self._pipe.stream).read(size)
+
+    def close(self) -> None:
+        """Wait for the command, whose output is read no further."""
+        self._pipe.close()
+
+    def problem(self) -> str:
+        """What to say of a command whose output was read to its end; empty if it ended well."""
+        self.close()
+        status = self._pipe.proc.returncode
+        return f"the command ended with status {status}" if status else ""
+
+
+def pipe_shards(address: str) -> list[PipeShard]:
+    """The shards of an address, which may hold a range in braces.
+
+    Raises:
+        ConfigError: if it was not typed on the command line.
+    """
+    if address not in _typed:
+        raise ConfigError(
+            f"{address!r} runs a command, and was not typed on the command line but stands in a file or a default: "
+            f"commands are never taken from there; type data.source=\"'{address}'\" if you want it"
+        )
+    return [PipeShard(one) for one in expanded_braces(address)]
+
+
+def is_pipe(address: str) -> bool:
+    """Whether an address is a command."""
+    return address.startswith(PIPE)

@@ -1,0 +1,76 @@
+"""What a run reads whose numbers of samples nobody knows before they are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from blip2_train.data.loader import PREFETCHED
+from blip2_train.data.plan import readable_size
+from blip2_train.data.sequential.batches import StreamShape
+from blip2_train.data.sequential.source import SequentialSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialPlan:
+    """Everything that decides what a run reads with `data.access=sequential`."""
+
+    sources: Sequence[SequentialSource]
+    shape: StreamShape
+    validation_samples: int
+    held_out: int
+    """Validation samples that were taken from a training source."""
+    steps: int
+    first_step: int
+    workers: int
+    """Reading processes per training process."""
+    image_size: int
+    passes: Callable[[], dict[str, float]]
+    """Passes over each source so far, of this process's streams."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the pixel values of all batches that a process can hold, with the one it trains on."""
+        batch = self.shape.batches.micro_batch_size * 3 * self.image_size**2 * 4
+        return (1 + PREFETCHED * self.workers) * batch
+
+    def epochs_at(self, step: int) -> dict[str, float]:
+        """Passes over each source by now, counted in shards; earlier steps' are not known."""
+        return {f"data/epochs_{name}": passes for name, passes in self.passes().items()}
+
+    def account(self, step: int) -> list[str]:
+        """What the run drew, a line per source."""
+        return [f"{name}: {passes:.2f} epochs, counted in shards" for name, passes in self.passes().items()]
+
+    def lines(self) -> list[str]:
+        """The plan as text, a line per fact."""
+        shape, batches = self.shape, self.shape.batches
+        total = sum(source.weight for source in self.sources)
+        lines = []
+        for source in self.sources:
+            unusable = Counter(sample.reason for sample in source.rejected)
+            share = f", {100 * source.weight / total:.4g} % of the mixture" if len(self.sources) > 1 else ""
+            lines.append(
+                f"{source.name}: {len(source.shards):,} shards ({readable_size(source.size)}), read one after the "
+                f"other{share}; how many samples they hold is not known before"
+                + "".join(f"; {count} {reason}" for reason, count in unusable.items())
+            )
+        held = self.sources[0].held_out
+        origin = f" (of {held}, which is not trained on)" if held is not None else ""
+        lines.append(f"validation: {self.validation_samples:,} samples{origin}")
+        lines.append(
+            f"batch: {batches.global_batch_size:,} samples a step = {batches.world_size} processes x "
+            f"{batches.accumulate} micro-batches x {batches.micro_batch_size}; {self.workers} readers per process"
+        )
+        lines.append(f"steps: {self.steps:,} = {self.steps * batches.global_batch_size:,} samples")
+        lines.append(
+            f"streams: {batches.world_size} x {shape.streams}, each with a shuffle buffer of {shape.buffer:,} samples; "
+            f"batches in memory: at most {readable_size(self.waiting_bytes)} per process"
+        )
+        if self.first_step:
+            lines.append(
+                f"resumed at step {self.first_step:,} of {self.steps:,}: only the shards that the buffers draw from "
+                "are read again"
+            )
+        return lines

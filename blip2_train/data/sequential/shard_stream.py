@@ -1,0 +1,258 @@
+"""Streams the samples of one shard from its first byte to its last, without an index."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from webdataset.tariterators import tar_file_iterator
+
+from blip2_train.data.names import printable_name
+from blip2_train.data.sequential.pipes import PipeShard, PipeStream
+from blip2_train.data.shards import DUPLICATE, UNSAFE, IncompleteSample, Shard, listing, member_name, samples_of
+from blip2_train.data.storage import RemoteFile, Storage, TruncatedFile
+from blip2_train.types import RejectedSample
+
+AnyShard = Shard | PipeShard
+"""A shard that can be read from its start to its end."""
+_BLOCK = 512
+_ZEROS = bytes(_BLOCK)
+_CHUNK = 1 << 20
+"""Bytes asked of the file at a time."""
+SIDE_BY_SIDE = "; read one after the other, the members of a sample have to lie side by side"
+
+
+class StreamedSample(NamedTuple):
+    """The files of a sample."""
+
+    key: str
+    picture: bytes
+    text: bytes | None
+    extra: bytes | None
+
+
+class _Damage(Exception):
+    """What ends a shard early."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def stream_samples(shard: AnyShard, storage: Storage) -> Iterator[StreamedSample | RejectedSample]:
+    """The usable samples of a shard in order, and a record of each that is not, by the rules of `scan_shard`.
+
+    A sample's members have to lie side by side, as every writer of shards puts them: of a sample whose members do not,
+    none is used. Damage ends the shard; samples before it are used. Memory is one sample and one block.
+
+    Args:
+        shard: tar file here or on remote storage, or a command that writes one.
+        storage: how remote storage is reached.
+    """
+    source, usable = printable_name(str(shard)), 0
+    groups = _Groups(source)
+    damage: _Damage | None = None
+    try:
+        archives = _Archives(_opened(shard, storage))
+        try:
+            while archives.more():
+                groups.begin_archive()
+                for member in tar_file_iterator(archives, skip_meta=None):
+                    for found in groups.take(member["fname"], member["data"]):
+                        usable += isinstance(found, StreamedSample)
+                        yield found
+                archives.check_end()
+                for found in groups.end():
+                    usable += isinstance(found, StreamedSample)
+                    yield found
+            archives.check_command()
+        finally:
+            archives.close()
+    except _Damage as problem:
+        damage = problem
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        damage = archives.problem or _Damage("truncated shard", f"it ends within a member ({error})")
+    except TruncatedFile as error:
+        damage = _Damage("truncated shard", str(error.strerror))
+    except OSError as error:
+        damage = _Damage("unreadable shard", str(error.strerror or error or "it is gone"))
+    for found in groups.end(damaged=damage is not None):
+        usable += isinstance(found, StreamedSample)
+        yield found
+    if damage is not None:
+        detail = f"{damage.detail}; {usable} samples usable"
+        yield RejectedSample(source=source, key="", reason=damage.reason, detail=detail)
+
+
+def _opened(shard: AnyShard, storage: Storage) -> Any:
+    if isinstance(shard, PipeShard):
+        return shard.open()
+    return storage.open(shard) if isinstance(shard, RemoteFile) else shard.open("rb")
+
+
+class _Archives:
+    """The bytes of a shard as webdataset's iterator reads them: archive by archive.
+
+    Tar files that were joined by `cat` are several in one; the iterator ends at the first end mark, and would have read
+    beyond it. So nothing is handed out beyond a block of zeros at a time: when the iterator ends, the next archive
+    begins where this stands. A header that is no header ends the iterator without a word, too; the last block that was
+    handed out tells it from an end mark.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._held = memoryview(b"")
+        self._place, self._number, self._last = 0, 0, b""
+        self.problem: _Damage | None = None
+        """What went wrong while the iterator read, which changes errors that pass through it."""
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, up to the end of the first block of zeros."""
+        if not self._held:
+            self._held = self._next()
+        data = bytes(self._held[: max(_BLOCK, size // _BLOCK * _BLOCK)])
+        data = data[: _end_of_zeros(data)]
+        self._held = self._held[len(data) :]
+        self._place += len(data)
+        self._last = data[(len(data) - 1) // _BLOCK * _BLOCK :] if data else self._last
+        return data
+
+    def more(self) -> bool:
+        """Whether an archive begins here, behind zeros.
+
+        Raises:
+            _Damage: if there is something else.
+        """
+        self._number += 1
+        while True:
+            if not self._held:
+                self._held = self._next()
+            block = bytes(self._held[:_BLOCK])
+            if not block and self._number == 1 and self._place == 0:
+                raise _Damage("empty file", "the file has no bytes")
+            if not block:
+                return False
+            if self._number == 1 or block.strip(b"\0"):
+                break
+            self._held = self._held[len(block) :]
+            self._place += len(block)
+        try:
+            if len(block) < _BLOCK or block != _ZEROS:
+                tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+        except (tarfile.TarError, ValueError) as error:
+            if self._number == 1:
+                raise _Damage("not a tar file", str(error)) from None
+            detail = f"what lies behind the end mark, at byte {self._place}, is no tar file"
+            raise _Damage("damaged shard", detail) from None
+        return True
+
+    def check_end(self) -> None:
+        """Tell an end mark from damage, when the iterator has ended.
+
+        Raises:
+            _Damage: if it was none.
+        """
+        if self._last == _ZEROS:
+            return
+        self._held = self._held or self._next()
+        if not self._held:
+            raise _Damage("truncated shard", f"the file stops at byte {self._place} without an end mark")
+        raise _Damage("damaged shard", f"no member header before byte {self._place}")
+
+    def check_command(self) -> None:
+        """See whether a command that was read to its end ended well.
+
+        Raises:
+            _Damage: if not.
+        """
+        if isinstance(self._file, PipeStream) and (problem := self._file.problem()):
+            raise _Damage("unreadable shard", problem)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _next(self) -> memoryview:
+        try:
+            return memoryview(self._file.read(_CHUNK))
+        except TruncatedFile as error:
+            self._failed("truncated shard", error)
+        except OSError as error:
+            self._failed("unreadable shard", error)
+
+    def _failed(self, reason: str, error: OSError) -> NoReturn:
+        self.problem = _Damage(reason, str(error.strerror or error))
+        raise self.problem
+
+
+def _end_of_zeros(data: bytes) -> int | None:
+    """Where the first whole block of zeros ends; None if there is none."""
+    start = data.find(_ZEROS)
+    while start >= 0:
+        start = -(-start // _BLOCK) * _BLOCK
+        if data[start : start + _BLOCK] == _ZEROS:
+            return start + _BLOCK
+        start = data.find(_ZEROS, start)
+    return None
+
+
+class _Groups:
+    """Puts the members of a shard together, key by key."""
+
+    def __init__(self, source: str) -> None:
+        self._source, self._archive = source, 0
+        self._key: str | None = None
+        self._members: dict[str, bytes] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+        self._keys: set[str] = set()
+        self._earlier: set[str] = set()
+
+    def begin_archive(self) -> None:
+        """Count the tar files of one shard: a key that comes again in a later one has its number."""
+        self._archive += 1
+        self._earlier |= self._keys
+        self._keys = set()
+
+    def take(self, name: str, content: bytes) -> Iterator[StreamedSample | RejectedSample]:
+        """Take in a member; gives the sample before, if this is the first of another."""
+        parts = member_name(name)
+        if parts is None:
+            return
+        if not parts.safe:
+            self._refused.setdefault((parts.key, UNSAFE), parts.leads_out())
+            return
+        if parts.key != self._key:
+            yield from self._flush()
+            if parts.key in self._keys:
+                self._refused.setdefault((parts.key, DUPLICATE), parts.comes_again() + SIDE_BY_SIDE)
+                return
+            self._key = parts.key
+            self._keys.add(parts.key)
+        if parts.extension in self._members:
+            self._refused.setdefault((parts.key, DUPLICATE), parts.comes_again())
+        else:
+            self._members[parts.extension] = content
+
+    def end(self, damaged: bool = False) -> Iterator[StreamedSample | RejectedSample]:
+        """The last sample of an archive; what it lacks in a damaged shard is part of the damage."""
+        yield from self._flush(last=damaged)
+
+    def _flush(self, last: bool = False) -> Iterator[StreamedSample | RejectedSample]:
+        key, members = self._key, self._members
+        self._key, self._members = None, {}
+        if key is not None:
+            name = f"{key} ({self._archive})" if key in self._earlier else key
+            contents = list(members.values())
+            found = [(extension, place, len(content)) for place, (extension, content) in enumerate(members.items())]
+            try:
+                for picture, _, text, _, extra, _, own in samples_of(name, found):
+                    words, record = (None if place < 0 else contents[place] for place in (text, extra))
+                    yield StreamedSample(own.decode(), contents[picture], words, record)
+            except IncompleteSample as problem:
+                if not last:
+                    detail = listing(key, found) + SIDE_BY_SIDE * (len(found) == 1)
+                    yield RejectedSample(source=self._source, key=name, reason=str(problem), detail=detail)
+        for (key, reason), detail in self._refused.items():
+            yield RejectedSample(source=self._source, key=key, reason=reason, detail=detail)
+        self._refused = {}

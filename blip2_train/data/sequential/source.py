@@ -1,0 +1,135 @@
+"""The shards of one source, to be read one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from blip2_train.data.names import names_digest, printable_name
+from blip2_train.data.order import permutation
+from blip2_train.data.sequential.pipes import PipeShard, is_pipe, pipe_shards
+from blip2_train.data.sequential.shard_stream import AnyShard
+from blip2_train.data.shard_notes import read_notes
+from blip2_train.data.shards import list_shards
+from blip2_train.data.source_config import SourceConfig
+from blip2_train.data.storage import RemoteFile, Storage
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.types import RejectedSample
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialSource:
+    """What is known of a source before it is read: where its shards lie."""
+
+    name: str
+    shards: tuple[AnyShard, ...]
+    """Those that are trained on."""
+    held_out: AnyShard | None
+    """The last one, if it is kept for validation."""
+    names: tuple[str, ...]
+    """Of each shard, without what depends on the machine."""
+    weight: float
+    """Share in the mixture, in any unit."""
+    first_captions: int | None
+    caption_key: str | None
+    storage: Storage
+    size: int
+    """Bytes of the shards that are trained on, without those of commands."""
+    rejected: tuple[RejectedSample, ...]
+    """Shards that an index lists and that are not there."""
+
+    def share(self, seed: int, epoch: int, stream: int, streams: int) -> list[int]:
+        """Numbers of the shards that one of `streams` streams reads in an epoch; all together, each shard once."""
+        order = permutation(len(self.shards), "shard order", seed, self.name, epoch)
+        return [int(number) for number in order[stream::streams]]
+
+    def fingerprint(self) -> str:
+        """Hash of the names and sizes of the shards, in order, and of the key of the caption."""
+        sizes = (f"{name}:{_size(shard)}" for name, shard in zip(self.names, self.shards, strict=True))
+        return names_digest([*sizes, *([] if self.caption_key is None else [self.caption_key])])
+
+
+def open_sequential(configs: Sequence[SourceConfig], hold_out: bool) -> list[SequentialSource]:
+    """Find the shards of every source; nothing of them is read.
+
+    Args:
+        configs: of the sources.
+        hold_out: keep the last shard of the first source for validation.
+
+    Raises:
+        ConfigError: if a source holds no shards, or the weights or names do not fit together.
+        ShardError: if a source does not exist.
+    """
+    titles = [config.title for config in configs]
+    for config in configs:
+        if titles.count(config.title) > 1:
+            raise ConfigError(f"two data sources are named {config.title!r}: give each its own name")
+        if type(config) is not SourceConfig or config.is_annotation_file:
+            raise ConfigError(
+                f"data source {config.title!r} is no folder or list of tar shards, and data.access=sequential reads "
+                "nothing else: leave it out, or make shards (make_shards.py)"
+            )
+        if config.weight is None and len(configs) > 1:
+            raise ConfigError(
+                f"data source {config.title!r} has no weight: with data.access=sequential the numbers of samples are "
+                "not known before they are read, so give every source a weight"
+            )
+    return [_open(config, hold_out and number == 0) for number, config in enumerate(configs)]
+
+
+def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
+    storage = Storage(config.storage)
+    given = [config.path] if isinstance(config.path, str) else [str(item) for item in config.path]
+    shards: list[AnyShard] = [shard for item in given if is_pipe(item) for shard in pipe_shards(item)]
+    if files := [item for item in given if not is_pipe(item)]:
+        found = list_shards(files, storage)
+        missing = read_notes([shard if isinstance(shard, RemoteFile) else Path(shard) for shard in found], storage)[1]
+        shards = [*found, *shards]
+    else:
+        missing = []
+    if len(set(shards)) < len(shards):
+        twice = next(shard for shard in shards if shards.count(shard) > 1)
+        raise ShardError(f"shard {twice} is listed twice: its samples would come twice per epoch; name it once")
+    names = _names(shards)
+    held_out = shards.pop() if hold_out else None
+    if held_out is not None and (isinstance(held_out, PipeShard) or not shards):
+        what = "is the output of a command" if shards else "is the only one"
+        raise ConfigError(
+            f"the last shard of {config.title!r} would be held out for validation, and {what}: give data.validation, "
+            "or data.holdout=0 with validate_every=null"
+        )
+    if missing and storage.options.bad_shards == "stop":
+        raise ShardError(f"{missing[0].source}: {missing[0].detail}, and it is not there: restore it")
+    return SequentialSource(
+        name=config.title,
+        shards=tuple(shards),
+        held_out=held_out,
+        names=tuple(names[: len(shards)]),
+        weight=config.weight or 1.0,
+        first_captions=config.first_captions,
+        caption_key=config.caption_column,
+        storage=storage,
+        size=sum(_size(shard) for shard in shards),
+        rejected=tuple(missing),
+    )
+
+
+def _size(shard: AnyShard) -> int:
+    """Bytes; 0 where nobody knows before the command ran."""
+    if isinstance(shard, PipeShard):
+        return 0
+    return shard.size if isinstance(shard, RemoteFile) else shard.stat().st_size
+
+
+def _names(shards: Sequence[AnyShard]) -> list[str]:
+    """Each shard's path below the folder that all share, without the extension; of commands, what they are."""
+    places = [
+        PurePosixPath("/" + shard.url.replace("://", "/")) if isinstance(shard, RemoteFile) else shard.absolute()
+        for shard in shards
+        if not isinstance(shard, PipeShard)
+    ]
+    common = os.path.commonpath([place.parent for place in places]) if places else ""
+    names = iter([place.relative_to(common).with_suffix("").as_posix() for place in places])
+    return [printable_name(shard.address if isinstance(shard, PipeShard) else next(names)) for shard in shards]
