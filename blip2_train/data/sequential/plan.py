@@ -51,9 +51,10 @@ class SequentialPlan:
         for source in self.sources:
             unusable = Counter(sample.reason for sample in source.rejected)
             share = f", {100 * source.weight / total:.4g} % of the mixture" if len(self.sources) > 1 else ""
+            size = readable_size(sum(source.sizes))
             lines.append(
-                f"{source.name}: {len(source.shards):,} shards ({readable_size(source.size)}), read one after the "
-                f"other{share}; how many samples they hold is not known before"
+                f"{source.name}: {len(source.shards):,} shards ({size}), read one after the other{share}; "
+                "how many samples they hold is not known before"
                 + "".join(f"; {count} {reason}" for reason, count in unusable.items())
             )
         held = self.sources[0].held_out

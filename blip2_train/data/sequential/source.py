@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from blip2_train.data.names import names_digest, printable_name
 from blip2_train.data.order import permutation
 from blip2_train.data.sequential.pipes import PipeShard, is_pipe, pipe_shards
 from blip2_train.data.sequential.shard_stream import AnyShard
+from blip2_train.data.shard_index import relative_names
 from blip2_train.data.shard_notes import read_notes
-from blip2_train.data.shards import list_shards
+from blip2_train.data.shards import find_shards
 from blip2_train.data.source_config import SourceConfig
 from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.errors import ConfigError, ShardError
@@ -35,10 +38,19 @@ class SequentialSource:
     first_captions: int | None
     caption_key: str | None
     storage: Storage
-    size: int
-    """Bytes of the shards that are trained on, without those of commands."""
+    sizes: tuple[int, ...]
+    """Bytes of each shard; 0 where a command writes it."""
     rejected: tuple[RejectedSample, ...]
     """Shards that an index lists and that are not there."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What readers are sent: names of shards differ little, so 100,000 of them take less than a megabyte."""
+        lists = json.dumps([list(map(_plain, self.shards)), self.names]).encode()
+        return {**self.__dict__, "shards": zlib.compress(lists, 6), "names": (), "sizes": (), "rejected": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shards, names = json.loads(zlib.decompress(state["shards"]))
+        self.__dict__.update(state | {"shards": tuple(map(_shard, shards)), "names": tuple(names)})
 
     def share(self, seed: int, epoch: int, stream: int, streams: int) -> list[int]:
         """Numbers of the shards that one of `streams` streams reads in an epoch; all together, each shard once."""
@@ -47,8 +59,8 @@ class SequentialSource:
 
     def fingerprint(self) -> str:
         """Hash of the names and sizes of the shards, in order, and of the key of the caption."""
-        sizes = (f"{name}:{_size(shard)}" for name, shard in zip(self.names, self.shards, strict=True))
-        return names_digest([*sizes, *([] if self.caption_key is None else [self.caption_key])])
+        contents = (f"{name}:{size}" for name, size in zip(self.names, self.sizes, strict=True))
+        return names_digest([*contents, *([] if self.caption_key is None else [self.caption_key])])
 
 
 def open_sequential(configs: Sequence[SourceConfig], hold_out: bool) -> list[SequentialSource]:
@@ -83,12 +95,11 @@ def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
     storage = Storage(config.storage)
     given = [config.path] if isinstance(config.path, str) else [str(item) for item in config.path]
     shards: list[AnyShard] = [shard for item in given if is_pipe(item) for shard in pipe_shards(item)]
+    missing: list[RejectedSample] = []
     if files := [item for item in given if not is_pipe(item)]:
-        found = list_shards(files, storage)
-        missing = read_notes([shard if isinstance(shard, RemoteFile) else Path(shard) for shard in found], storage)[1]
-        shards = [*found, *shards]
-    else:
-        missing = []
+        found = find_shards(files, storage)
+        missing = read_notes(found, storage)[1]
+        shards = [*(Path(shard) if isinstance(shard, str) else shard for shard in found), *shards]
     if len(set(shards)) < len(shards):
         twice = next(shard for shard in shards if shards.count(shard) > 1)
         raise ShardError(f"shard {twice} is listed twice: its samples would come twice per epoch; name it once")
@@ -111,7 +122,7 @@ def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
         first_captions=config.first_captions,
         caption_key=config.caption_column,
         storage=storage,
-        size=sum(_size(shard) for shard in shards),
+        sizes=tuple(map(_size, shards)),
         rejected=tuple(missing),
     )
 
@@ -123,13 +134,20 @@ def _size(shard: AnyShard) -> int:
     return shard.size if isinstance(shard, RemoteFile) else shard.stat().st_size
 
 
+def _plain(shard: AnyShard) -> str | list[Any]:
+    """A shard as JSON holds it."""
+    return [shard.url, shard.size, shard.version] if isinstance(shard, RemoteFile) else str(shard)
+
+
+def _shard(plain: str | list[Any]) -> AnyShard:
+    """The shard of `_plain`; a command was looked at when the source was opened."""
+    if isinstance(plain, list):
+        return RemoteFile(*plain)
+    return PipeShard(plain) if is_pipe(plain) else Path(plain)
+
+
 def _names(shards: Sequence[AnyShard]) -> list[str]:
-    """Each shard's path below the folder that all share, without the extension; of commands, what they are."""
-    places = [
-        PurePosixPath("/" + shard.url.replace("://", "/")) if isinstance(shard, RemoteFile) else shard.absolute()
-        for shard in shards
-        if not isinstance(shard, PipeShard)
-    ]
-    common = os.path.commonpath([place.parent for place in places]) if places else ""
-    names = iter([place.relative_to(common).with_suffix("").as_posix() for place in places])
-    return [printable_name(shard.address if isinstance(shard, PipeShard) else next(names)) for shard in shards]
+    """What `relative_names` makes of each shard; of commands, what they are."""
+    files = [shard for shard in shards if not isinstance(shard, PipeShard)]
+    names = iter(relative_names(files) if files else [])
+    return [printable_name(shard.address) if isinstance(shard, PipeShard) else next(names) for shard in shards]

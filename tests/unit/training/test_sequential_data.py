@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -306,6 +307,15 @@ def test_validation_may_be_a_source_of_its_own(shards: Path) -> None:
     module = _module(shards, validation=other, holdout=3)
     assert module.validation_count == 4
     assert len({name for batch in _batches(module) for name in batch.sample_ids}) == 40
+
+
+def test_readers_are_sent_little(shards: Path) -> None:
+    for number in range(5, 2005):
+        (shards / f"{number:05d}.tar").touch()
+    source = _module(shards)._reading.sources[0]  # type: ignore[union-attr]
+    sent = pickle.dumps(source)
+    assert len(sent) < 20_000, "10 bytes a shard: 100,000 take less than a megabyte"
+    assert pickle.loads(sent).shards == source.shards and pickle.loads(sent).names == source.names
 
 
 def test_sources_are_mixed_by_their_weights(shards: Path) -> None:
