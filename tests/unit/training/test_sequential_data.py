@@ -276,7 +276,9 @@ def test_damage_and_bad_samples_are_counted_and_replaced(shards: Path) -> None:
 
 
 def test_a_shard_that_an_index_lists_and_that_is_not_there_is_told(shards: Path) -> None:
-    (shards / "index.json").write_text('{"shards": [{"file": "00009.tar", "samples": 3, "bytes": 100}]}')
+    (shards / "index.json").write_text(
+        '{"settings": {}, "shards": [{"file": "00009.tar", "samples": 3, "bytes": 100}]}'
+    )
     assert any("1 missing shard" in line for line in _module(shards).plan().lines())
 
 
