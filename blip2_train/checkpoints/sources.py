@@ -113,6 +113,20 @@ def describe_source(source: str | Path, language_model: str | None = None) -> So
     return _described(find_weights(source, language_model))
 
 
+def require_source(source: str) -> None:
+    """Find out, before anything else is loaded, whether weights are there.
+
+    Args:
+        source: Path or hub id.
+
+    Raises:
+        CheckpointMismatch: if there is no such file or folder, the hub has none, or a folder holds something else.
+    """
+    if Path(source).expanduser().is_file():
+        return  # known when it is read: a file may be large
+    describe_source(source)
+
+
 def is_source(name: str) -> bool:
     """Whether a name is one of a whole model, not of a tower or a language model alone.
 

@@ -21,6 +21,7 @@ from blip2_train.cli.check_report import (
 )
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.run_data import make_data
+from blip2_train.cli.starting_weights import find_sources
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.data.holdout import evenly_chosen
 from blip2_train.data.inspection import Inspection, copies, inspect_samples
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     quiet_libraries()
+    find_sources(config)
     data = make_data(config, rejected_list=None, access="random")  # samples from all over, whatever a run reads
     data.prepare_data()
     data.setup()

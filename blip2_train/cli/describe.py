@@ -10,7 +10,9 @@ import torch
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.memory import show_memory
 from blip2_train.cli.overview import parts_table
+from blip2_train.cli.starting_weights import find_sources
 from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.errors import Blip2TrainError
 from blip2_train.models.adapters import add_adapters
 from blip2_train.models.freezing import PartSize, describe_parameters
 from blip2_train.screen import echo, make_console
@@ -39,17 +41,20 @@ parts, which the paper does not explain."""
 def main(arguments: list[str]) -> None:
     """Build the model on the meta device and print its parts, and with `--memory` what they take."""
     settings = [argument for argument in arguments if argument != MEMORY]
-    # what a model starts from changes nothing here; given first, so that a user's own init_from counts
-    config = config_from(["init_from=null", *settings], ABOUT, USAGE)
+    config = config_from(["init_from=null", *settings], ABOUT, USAGE)  # first, so that a user's own init_from counts
     if config is None:
         return
+    try:
+        find_sources(config)
+    except Blip2TrainError as error:
+        echo(f"note: {error}; shown are the sizes that the recipe says", file=sys.stderr)
     with torch.device("meta"):
         model = instantiate(config.model)
         if config.peft is not None:
             add_adapters(model, instantiate(config.peft))
     parts, console = describe_parameters(model), make_console()
     console.print(parts_table(parts))
-    echo(parameter_line(parts, config.experiment if config.peft is None else ""))
+    echo(parameter_line(parts, config.experiment if config.peft is None and config.init_from is None else ""))
     if MEMORY in arguments:
         show_memory(model, console)
 

@@ -23,6 +23,8 @@ from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.sources import SourceDescription, describe_source, same_place
 from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.tower_normalisation import brought_by_weights
+from blip2_train.data.language_tokenizer import QUESTIONS
+from blip2_train.data.text_tokenizer import load_text_tokenizer
 from blip2_train.data.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
@@ -197,6 +199,18 @@ def _is_same_model(settings: _Settings, option: Mapping[str, Any]) -> bool:
     return all(own.get(key) == value for key, value in expected.items() if not key.startswith(("_", "transformers_")))
 
 
+def _contradiction(named: str, language: Mapping[str, Any]) -> str:
+    """In which size a language model is another one than weights were trained with; empty if in none that is known."""
+    one, other = _architecture({"name": named}), _architecture({**language, "overrides": {}})
+    if one is None or other is None:
+        return ""
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        own, their = getattr(one, key, None), getattr(other, key, None)
+        if own != their:
+            return f"{key} is {own}, not {their}"
+    return ""
+
+
 def _architecture(language: Mapping[str, Any]) -> Any:
     """The configuration of a language model in transformers' terms; None if it cannot be read."""
     try:
@@ -234,7 +248,14 @@ def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
         if key not in left_out:
             settings.follow(f"model.qformer.{key}", theirs[key], source.what)
     if reads_text:
-        _follow_tokenizer(settings, source, theirs["weights"])
+        _follow_tokenizer(settings, source)
+    if settings.is_given("model.qformer.weights"):
+        named = settings.get("model.qformer.weights")
+        if named not in (RANDOM, theirs["weights"]):
+            raise ConfigError(
+                f"model.qformer.weights={named}: {source.what} holds its Q-Former itself; leave model.qformer.weights "
+                "out"
+            )
     settings.put("model.qformer.weights", theirs["weights"])
 
 
@@ -242,13 +263,32 @@ def _follow_text_half(settings: _Settings, source: SourceDescription) -> None:
     theirs = asdict(QFormerConfig(**here(source.architecture["qformer"])))
     for key in _TEXT_SIZES:
         settings.follow(f"model.qformer.{key}", theirs[key], source.what)
-    _follow_tokenizer(settings, source, theirs["weights"])
+    _follow_tokenizer(settings, source)
 
 
-def _follow_tokenizer(settings: _Settings, source: SourceDescription, started_from: str) -> None:
-    """Take the Q-Former's tokenizer from a source, unless both descend from the BERT that the recipe names."""
-    if started_from != settings.get("model.qformer.weights") and source.tokenizer and source.stage == "stage1":
-        settings.put("tokenizer", source.tokenizer)
+def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
+    """Take the Q-Former's tokenizer from the source of its text half, unless the recipe's is the same and lies here.
+
+    Raises:
+        ConfigError: if the command line named one with another vocabulary.
+    """
+    if not source.tokenizer:
+        return
+    theirs = source.tokenizer if source.stage == "stage1" else str(Path(source.tokenizer) / QUESTIONS)
+    own, given = str(settings.get("tokenizer")), settings.is_given("tokenizer")
+    if given or Path(own).expanduser().exists():
+        try:
+            words, known = (load_text_tokenizer(place) for place in (own, theirs))
+        except Blip2TrainError:  # the run says what is wrong with it
+            return
+        if words.get_vocab() == known.get_vocab():
+            return
+        if given:
+            raise ConfigError(
+                f"tokenizer={own} contradicts {source.what}, whose Q-Former knows another vocabulary: leave tokenizer "
+                "out"
+            )
+    settings.put("tokenizer", theirs)
 
 
 def _follow_language_model(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
@@ -264,12 +304,18 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
                 "model.language.name out"
             )
         settings.put("model.language.name", source.place)
-        settings.put("model.language.weights", "pretrained")
-        if source.tokenizer:
-            settings.put("collator.name", source.tokenizer)
+        settings.follow("model.language.weights", "pretrained", source.what)
+        if (tokenizer := source.tokenizer or theirs["name"]) != source.place:
+            settings.put("collator.name", tokenizer)
     else:
+        if settings.is_given("model.language.name") and (why := _contradiction(str(name), theirs)):
+            raise ConfigError(
+                f"model.language.name={name} contradicts {source.what}, which was trained with {theirs['name']}: "
+                f"{why}; leave model.language.name out, or name the same model in another place"
+            )
         settings.put("model.language.name", theirs["name"])
-        settings.put("model.language.weights", theirs["weights"])
+        if not settings.is_given("model.language.name"):
+            settings.put("model.language.weights", theirs["weights"])
     if theirs["architecture"] is not None or settings.get("model.language.name") != option.get("name"):
         settings.put("model.language.architecture", theirs["architecture"])
     settings.follow("model.language.overrides", theirs["overrides"], source.what)

@@ -21,7 +21,8 @@ from blip2_train.cli import overview
 from blip2_train.cli.compose import instantiate
 from blip2_train.cli.own_folder import held_for, remove_results
 from blip2_train.cli.run_data import make_data
-from blip2_train.cli.run_folder import EXPORT, find_export
+from blip2_train.cli.run_folder import EXPORT
+from blip2_train.cli.starting_weights import find_sources
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.data.holdout import validation_problem
 from blip2_train.distributed import gather_objects
@@ -123,6 +124,7 @@ def build(config: DictConfig, show: bool = False) -> Run:
     folder = Path(config.paths.run_dir)
     options = trainer_options(config.trainer)
     seed_everything(config.seed)
+    init_from, text_from = find_sources(config)
     data = make_data(config)
     model = instantiate(config.model)
     module: TrainingModule = instantiate(
@@ -131,12 +133,6 @@ def build(config: DictConfig, show: bool = False) -> Run:
         objective=instantiate(config.objective),
         optimizer=instantiate(config.optim),
         collator=data.collator,
-    )
-    init_from = None if config.init_from is None else find_export(config.init_from, config.paths.output_dir)
-    text_from = (
-        None
-        if config.init_text_from is None
-        else find_export(config.init_text_from, config.paths.output_dir, "init_text_from")
     )
     adapters = None if config.peft is None else instantiate(config.peft)
     reports = load_initial_weights(model, init_from, text_from, adapters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from foreign_models import EVA, our_model, save_theirs, their_model
 from blip2_train.checkpoints.assembly import complete_manifest
 from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.cli.check import main as check
 from blip2_train.cli.compose import asset, compose
 from blip2_train.cli.convert_checkpoint import main as convert
+from blip2_train.cli.describe import main as describe
 from blip2_train.cli.run import train
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
@@ -105,3 +108,33 @@ def test_what_cannot_be_had_is_one_line(captions: Path, tmp_path: Path, capsys: 
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert line.startswith("error: ") and words in line, line
         assert not run.exists()
+
+
+@pytest.mark.parametrize("command", [main, check])
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("init_from=no/such/folder", "there is no no/such/folder"),
+        ("init_from=last:no_recipe", "no run under"),
+        ("init_from=Salesforce/blip2-opt-2.7b", "Salesforce/blip2-opt-2.7b is no local path"),
+        ("init_text_from=no/such/folder", "there is no no/such/folder"),
+    ],
+)
+def test_weights_that_are_not_there_are_told_before_what_the_recipe_lacks(
+    command: Callable[[list[str]], None], setting: str, words: str, captions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tower, tokenizer and language model would be the weights' own, not the recipe's, which cannot be had here."""
+    recipe = ["experiment=caption_coco_opt_2.7b", "init_from=null", "data=captions", f"data.source={captions}"]
+    assert run_command(command, [*recipe, setting]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_papers_count_stands_only_beside_the_papers_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_theirs(their_model("opt"), "opt", tmp_path / "theirs")
+    assert run_command(describe, ["experiment=caption_coco_opt_2.7b", f"init_from={folder}"]) == 0
+    shown = capsys.readouterr().out
+    assert "trainable parameters: " in shown and "of the paper" not in shown
+    assert run_command(describe, ["experiment=caption_coco_opt_2.7b", "init_from=no/such/folder"]) == 0
+    assert "there is no no/such/folder" in capsys.readouterr().err

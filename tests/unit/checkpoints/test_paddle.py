@@ -20,6 +20,7 @@ from blip2_train.checkpoints.convert.array_pickle import read_array_pickle
 from blip2_train.checkpoints.convert.key_map import PADDLE_OPT
 from blip2_train.checkpoints.convert.paddle import WEIGHTS, read_paddle
 from blip2_train.checkpoints.pretrained import open_pretrained
+from blip2_train.cli.compose import compose
 from blip2_train.errors import CheckpointMismatch
 
 
@@ -72,6 +73,14 @@ def test_a_pickle_of_arrays_is_read_like_transformers_weights(
         assert found.processor.language_tokenizer.end_id == theirs.config.text_config.eos_token_id
         (folder / WEIGHTS).write_bytes(pickle.dumps(tuples, protocol))  # as Paddle's own pickles may have them
     assert name in arrays and array.size
+
+
+def test_a_file_brings_a_run_the_tokenizer_that_lies_beside_it(tmp_path: Path) -> None:
+    """A run takes the file as its language model, but no tokenizer can be read from it."""
+    _, folder, _ = paddle_folder(tmp_path)
+    config = compose(["experiment=caption_coco_opt_2.7b", f"init_from={folder / WEIGHTS}"])
+    assert config.model.language.name == str(folder / WEIGHTS) and config.collator.name == str(folder)
+    assert compose(["experiment=caption_coco_opt_2.7b", f"init_from={folder}"]).collator.name == str(folder)
 
 
 def test_a_tokenizer_as_published(tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def test_stage_1_of_the_hub_brings_its_tokenizer(foreign: dict[str, str]) -> Non
         ("model.vision={name: vit_tiny_patch16_224}", "model.vision.name=vit_tiny_patch16_224 contradicts"),
         ("model.vision.weights=timm", "holds its tower itself"),
         ("model.language.name=google/flan-t5-xl", "holds its language model itself"),
+        ("model.language.weights=random", "model.language.weights=random contradicts"),
+        ("model.qformer.weights=google-bert/bert-base-uncased", "holds its Q-Former itself"),
     ],
 )
 def test_what_the_command_line_says_against_the_weights_is_refused_by_name(
@@ -100,6 +102,37 @@ def test_what_the_command_line_says_against_the_weights_is_refused_by_name(
     compose([*CAPTIONS, f"init_from={foreign['opt']}", "model.qformer.num_queries=4", "model.vision.overrides.depth=2"])
 
 
+def test_questions_are_split_by_the_tokenizer_of_their_text_half(
+    foreign: dict[str, str], exports: dict[str, str]
+) -> None:
+    questions = ["experiment=vqa_opt_2.7b", f"init_from={foreign['opt']}"]
+    config = compose([*questions, f"init_text_from={foreign['retrieval']}"])
+    assert value(config, "tokenizer") == foreign["retrieval"] == value(config, "collator.tokenizer")
+    assert value(config, "model.qformer.vocab_size") == 691 and value(config, "model.qformer.max_positions") == 40
+    own = compose([*questions, f"init_text_from={exports['stage1']}"])
+    assert value(own, "tokenizer") == str(Path(exports["stage1"]) / "tokenizer")
+
+
+def test_a_tokenizer_with_other_words_than_the_weights_is_refused(foreign: dict[str, str], tmp_path: Path) -> None:
+    settings = ["experiment=retrieval_coco_vit_g", f"init_from={foreign['retrieval']}"]
+    same = compose([*settings, f"tokenizer={asset('demo/bert')}"])
+    assert value(same, "tokenizer") == asset("demo/bert")
+    words = (Path(asset("demo/bert")) / "vocab.txt").read_text("utf-8").splitlines()
+    (tmp_path / "vocab.txt").write_text("\n".join([*words[:-1], "another"]), "utf-8")  # of the same length
+    with pytest.raises(ConfigError, match=r"tokenizer=.* contradicts Hugging Face .* another vocabulary"):
+        compose([*settings, f"tokenizer={tmp_path}"])
+
+
+def test_another_language_model_than_weights_were_trained_with_is_refused(exports: dict[str, str]) -> None:
+    settings = [*DEMO_2, f"init_from={exports['opt']}"]
+    with pytest.raises(
+        ConfigError, match=r"model\.language\.name=.*t5 contradicts .*: model_type is t5, not opt; leave"
+    ):
+        compose([*settings, f"model.language.name={asset('demo/t5')}"])
+    moved = compose([*settings, "model.language.name=/elsewhere/opt"])
+    assert value(moved, "model.language.name") == "/elsewhere/opt"
+
+
 def test_an_export_of_other_sizes_is_followed(exports: dict[str, str]) -> None:
     for export in (exports["stage1"], str(Path(exports["opt"]).parent)):
         config = compose([*DEMO_2, f"init_from={export}"])
@@ -107,7 +140,7 @@ def test_an_export_of_other_sizes_is_followed(exports: dict[str, str]) -> None:
         assert value(config, "model.language.name") == asset("demo/opt")
         assert value(config, "model.vision.weights") == asset("demo/vision/model.safetensors")
     config = compose([*DEMO_1, f"init_from={exports['stage1']}"])
-    assert value(config, "tokenizer") == str(Path(exports["stage1"]) / "tokenizer")
+    assert value(config, "tokenizer") == asset("demo/bert")  # the same words, which stay where the export may not
 
 
 def test_weights_that_are_not_there_leave_the_recipe_as_it_is() -> None:
