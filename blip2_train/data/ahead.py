@@ -20,7 +20,10 @@ _LONGEST = 32_000_000
 """Bytes of a request, at most."""
 _WASTE = 8.0
 """How many times the bytes that are needed a request may have."""
-_OF_A_ROUND = 0.75
+_PAYS = 4.0
+"""How many samples the requests of a round must have, times how far their bytes exceed what is needed; else each sample
+is asked for alone, as little would be saved for much that comes for nothing."""
+_OF_A_ROUND = 0.9
 """Share of the memory that the samples of a round take; the rest is for requests that bring more than is needed."""
 
 
@@ -190,5 +193,8 @@ def _joined(samples: Sequence[Span], memory: int) -> list[_Range]:
                 continue
         found.append(_Range(sample, [sample]))
         needed = sample.size
+    needed = sum(sample.size for sample in samples)
+    if len(samples) * needed < _PAYS * len(found) * sum(request.span.size for request in found):
+        return [_Range(sample, [sample]) for sample in samples]
     place = {sample: number for number, sample in enumerate(samples)}
     return sorted(found, key=lambda request: min(place[sample] for sample in request.samples))

@@ -16,8 +16,11 @@ from blip2_train.cli.benchmark.measure import measure
 from blip2_train.cli.benchmark.meters import matmul_ceiling
 from blip2_train.cli.benchmark.options import PRECISIONS, SYNTAX, BenchmarkOptions, split_options
 from blip2_train.cli.benchmark.record import Record, as_record
+from blip2_train.cli.benchmark.shards.command import measure_shards
+from blip2_train.cli.benchmark.shards.options import SYNTAX as SHARDS_SYNTAX
 from blip2_train.cli.benchmark.stages import stage_of
 from blip2_train.cli.benchmark.table import as_table
+from blip2_train.cli.benchmark.watching import watch
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.errors import ConfigError
 from blip2_train.screen import echo, make_console
@@ -27,17 +30,26 @@ ABOUT = f"""Time a recipe's steps by part, and compare ways to run them; weights
 {SYNTAX}
 
 part=loader times reading instead, without a recipe: pictures a second and core, waiting, resuming; it takes
-{LOADER_SYNTAX}"""
+{LOADER_SYNTAX}
+
+part=shards opens and reads very many shards, and counts the requests to remote storage; it takes
+{SHARDS_SYNTAX}
+
+part=watch runs another command and prints how its memory and its open files grow:
+  python scripts/benchmark.py part=watch train experiment=demo_stage1"""
 USAGE = "python scripts/benchmark.py"
+PARTS = {"part=loader": measure_loader, "part=shards": measure_shards, "part=watch": watch}
+"""What is measured without a recipe."""
 
 
 def main(arguments: list[str]) -> None:
     """Measure, print tables, and write JSON if asked to."""
     parts = [argument for argument in arguments if argument.startswith("part=")]
     if parts:
-        if parts != ["part=loader"]:
-            raise ConfigError(f"{' '.join(parts)}: write part=loader, or leave it out to time a recipe's steps")
-        measure_loader([argument for argument in arguments if argument not in parts])
+        if len(parts) > 1 or parts[0] not in PARTS:
+            known = " or ".join(PARTS)
+            raise ConfigError(f"{' '.join(parts)}: write {known}, or leave it out to time a recipe's steps")
+        PARTS[parts[0]]([argument for argument in arguments if argument not in parts])
         return
     options, rest = split_options(arguments)
     settings = [argument for argument in rest if not argument.startswith("-")]

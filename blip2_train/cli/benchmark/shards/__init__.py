@@ -1,0 +1,1 @@
+"""The benchmark of many shards: `python scripts/benchmark.py part=shards`."""

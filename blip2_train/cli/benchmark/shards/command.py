@@ -1,0 +1,48 @@
+"""`python scripts/benchmark.py part=shards [option=value …]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from blip2_train.cli.benchmark.shards.linked_shards import SAMPLES, write_linked_shards
+from blip2_train.cli.benchmark.shards.open_files import measure_open_files
+from blip2_train.cli.benchmark.shards.opening import measure_opening
+from blip2_train.cli.benchmark.shards.options import read_options
+from blip2_train.cli.benchmark.shards.requests import measure_requests
+from blip2_train.cli.benchmark.shards.table import open_files_table, opening_table, requests_table
+
+
+def measure_shards(arguments: Sequence[str]) -> None:
+    """Measure many shards, print tables, and write JSON if asked to.
+
+    Raises:
+        ConfigError: if an option cannot be used.
+    """
+    options = read_options(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    with tempfile.TemporaryDirectory(prefix="blip2_shards_") as folder:
+        place, index = Path(folder) / "shards", Path(folder) / "index"
+        _say(f"writing {options.shards:,} shards of {SAMPLES} samples (links), and opening them for the first time")
+        write_linked_shards(place, options.shards)
+        opening = measure_opening(place, index, options.turns)
+        console.print(opening_table(opening, options.shards))
+        _say(f"reading {options.random:,} shards in random order")
+        files = measure_open_files(place, index, options.random)
+        console.print(open_files_table(files))
+    requests = measure_requests()
+    console.print(requests_table(requests))
+    if options.json is not None:
+        found = {"shards": options.shards, "opening": opening, "open_files": files, "requests": requests}
+        about = {"what": "many shards", "cores": os.cpu_count()}
+        options.json.write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
