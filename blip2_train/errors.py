@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from signal import Signals
 
+LONGEST = 2000
+"""Characters of a message; what is longer quotes a value of thousands, of which nobody needs the middle."""
+
 
 class Blip2TrainError(Exception):
     """Base of every error caused by a user's input. Commands print it as one line and exit with 2."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST * 3 // 4]} … {text[-LONGEST // 4 + 3 :]}"
 
 
 class ConfigError(Blip2TrainError):

@@ -83,7 +83,7 @@ def check_record(
         raise error(f"{what} cannot be read (unknown field {unknown[0]!r}); {fix}")
     try:
         return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, RecursionError, OverflowError) as cause:
+    except (msgspec.ValidationError, RecursionError, OverflowError, UnicodeError) as cause:  # half a character, as key
         raise error(f"{what} cannot be read ({_field_first(str(cause))}); {fix}") from None
     except Blip2TrainError as cause:  # of a dataclass that checks its own values
         raise error(f"{what} cannot be read ({cause}); {fix}") from None

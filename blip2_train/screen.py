@@ -34,6 +34,16 @@ def printable(text: object) -> str:
     return _STEERING.sub(lambda found: _escape(ord(found[0])), str(text))
 
 
+def in_one_line(text: object) -> str:
+    r"""A text that begins no line of its own: its line ends as escapes, too.
+
+    Example:
+        >>> print(in_one_line("a name\nerror: of somebody"))
+        a name\nerror: of somebody
+    """
+    return str(text).replace("\r", "\\r").replace("\n", "\\n")
+
+
 def _escape(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
 

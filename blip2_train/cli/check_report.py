@@ -13,6 +13,7 @@ from blip2_train.data.inspection import Inspection, SeenPicture, leaks
 from blip2_train.data.language_tokenizer import LanguageTokenizer
 from blip2_train.data.text import EMPTY, NOT_UNICODE
 from blip2_train.data.unknown_tokens import UnknownTokens
+from blip2_train.screen import in_one_line
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
 
 _COLUMNS = ("source", "use", "pictures", "looked at", "captions", "broken", "tokens", "cut", "unknown")
@@ -126,6 +127,6 @@ def _text(collator: Collator, ids: Tensor) -> str:
 
 
 def show(console: Console, lines: Sequence[str]) -> None:
-    """Print lines as they are, however wide the terminal is."""
+    """Print lines as they are, however wide the terminal is; names in them begin no line of their own."""
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(in_one_line(line), highlight=False, markup=False, soft_wrap=True)

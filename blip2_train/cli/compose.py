@@ -27,7 +27,9 @@ from blip2_train.cli.overrides import (
 from blip2_train.cli.run_config import EvaluationConfig, RunConfig
 from blip2_train.cli.strict_keys import Findings, ValueProblems, check_values, unknown_key, walk_names
 from blip2_train.errors import Blip2TrainError, ConfigError, problems_of, refuse
+from blip2_train.reasons import reason_of
 
+_HEADER = re.compile(r"# @package +\S")
 _PACKAGE = Path(blip2_train.__file__).parent
 _WANTED = {
     "init_from": "recipe {experiment} continues earlier weights: pass init_from=<export folder>, "
@@ -192,6 +194,26 @@ def _compose(root: str, arguments: Sequence[str], folders: Sequence[Path], extra
         raise ConfigError(f"{error.full_key or 'the configuration'}: {_one_line(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"a configuration file is not valid YAML: {_one_line(error)}") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, too deep, no header
+        deep = "lists or mappings lie too deep inside each other"
+        reason = deep if isinstance(error, RecursionError) else reason_of(error)
+        raise ConfigError(f"{_first_unreadable(folders)} cannot be read ({reason}); mend or remove it") from None
+
+
+def _first_unreadable(folders: Sequence[Path]) -> str:
+    """The newest of the configuration files that YAML cannot read, or that begins with a broken `@package`."""
+    files = sorted(
+        (file for folder in folders for file in folder.rglob("*.yaml")), key=lambda file: -file.stat().st_mtime
+    )
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+            yaml.safe_load(text)
+        except (ValueError, RecursionError, yaml.YAMLError):
+            return str(file)
+        if any(line.startswith("# @") and not _HEADER.match(line) for line in text.splitlines()):
+            return str(file)
+    return "a configuration file"
 
 
 def _explain(message: str, folders: Sequence[Path]) -> ConfigError:

@@ -37,7 +37,10 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
         group: Folder below a configuration folder, for instance `model/vision_model`.
         folders: Configuration folders.
     """
-    files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml")] if group else []
+    try:
+        files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml")] if group else []
+    except (OSError, ValueError):  # a name that no file can have
+        files = []
     return sorted({file.stem for file in files})
 
 
@@ -131,9 +134,11 @@ def parse_setting(argument: str) -> Override:
     """
     if argument.startswith("-"):
         raise ConfigError(f"unknown option {argument!r}; settings are given as key=value, --help shows the options")
+    if argument.strip() in ("~", "+", "++"):
+        raise ConfigError(f"{argument!r} names no key; settings are given as key=value")
     try:
         return OverridesParser.create().parse_override(argument)
-    except HydraException as error:
+    except (HydraException, RecursionError) as error:
         if "=" not in argument:
             raise ConfigError(f"cannot read {argument!r}: settings are given as key=value") from error
         key, value = argument.split("=", 1)

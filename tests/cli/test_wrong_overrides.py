@@ -60,6 +60,8 @@ WRONG = {
     "sweep": ([DEMO, "optim.lr=1e-3,1e-4"], ["optim.lr=1e-3,1e-4", "train.py --multirun", "[a,b]"]),
     "--multirun": ([DEMO, "-m", "seed=1,2"], ["train.py --multirun"]),
     "option with dashes": ([DEMO, "--steps", "5"], ["'--steps'", "key=value"]),
+    "key without a name": ([DEMO, "~"], ["'~' names no key", "key=value"]),
+    "name that no file can have": ([DEMO, f"~optim.{'x' * 300}"], ["no such key"]),
     "word": ([DEMO, "steps"], ["'steps'", "key=value"]),
     "space instead of =": (["experiment", "demo_stage1"], ["'experiment'", "key=value"]),
     "braces": (
@@ -91,6 +93,8 @@ TYPOS = {
     ),
     "nothing chosen": ("steps: 10\n", ["is not chosen", "<"]),
     "no YAML": (BASE + "optim: {lr: 1\n", ["YAML", "mine.yaml"]),
+    "too deep": (f"{BASE}steps: {'[' * 3000}\n", ["experiment/mine.yaml cannot be read", "too deep"]),
+    "thousands of digits": (f"{BASE}steps: {'1' * 5000}\n", ["experiment/mine.yaml cannot be read", "digits"]),
 }  # fmt: skip
 
 
@@ -121,6 +125,15 @@ def test_typo_in_recipe(recipe: str, parts: list[str], tmp_path: Path, capsys: p
     (tmp_path / "experiment" / "mine.yaml").write_text(HEAD + recipe)
     line = failure(["--config-dir", str(tmp_path), "experiment=mine"], capsys)
     assert [part for part in parts if part not in line] == [], line
+
+
+@pytest.mark.parametrize("content", [b"# @package _global_\nsteps: \xff\n", b"# @pack\nsteps: 3\n"])
+def test_recipe_that_is_no_text_or_has_half_a_header(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(content)
+    assert "experiment/mine.yaml cannot be read" in failure(["--config-dir", str(tmp_path), "experiment=mine"], capsys)
 
 
 def test_recipe_without_package_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
