@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from blip2_train.cli.key_values import read_settings
 from blip2_train.cli.shown_progress import ShownProgress
-from blip2_train.cli.terminal import run_command
+from blip2_train.cli.terminal import kept_when_stopped, run_command
 from blip2_train.data.prepare.destination import open_destination
 from blip2_train.data.prepare.engines import EngineName, open_engine, paths_here
 from blip2_train.data.prepare.exclusion import read_exclusions
@@ -84,6 +84,7 @@ def main(arguments: list[str]) -> None:
     source = open_pairs(request.source, request.images, request.split, *columns)
     excluded = read_exclusions(request.exclude, request.exclude_split)
     folder = open_destination(request.output)
+    kept_when_stopped(f"what is done so far is kept for {folder}, and the same command goes on from there")
     preparation = Preparation(
         source=source, folder=folder.folder, options=options, excluded=excluded, destination=folder
     )

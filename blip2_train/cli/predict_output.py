@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.errors import ConfigError
 from blip2_train.screen import make_console, printable
 
@@ -69,6 +70,7 @@ class Results:
         lines = (json.dumps(record, ensure_ascii=False) for record in records)
         self._file.writelines((line if self.path is not None else printable(line)) + "\n" for line in lines)
         self._file.flush()
+        kept_when_stopped("the results so far are " + ("shown" if self.path is None else f"in {self.path}"))
 
 
 class Bar:

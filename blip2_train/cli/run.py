@@ -96,7 +96,7 @@ def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
         with interrupted_in_training():
             run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
     except RunStopped as stop:
-        overview.say(f"{stop} and saved in {run.folder}; the same command goes on from there with resume_from=last")
+        overview.say(f"{stop} and saved in {run.folder}; the same command goes on with resume_from={run.folder}")
         raise
     with_checkpoint = "checkpoint" in config.callbacks
     kept_when_stopped(

@@ -69,7 +69,9 @@ def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -
     """First inside the run, then where a validation follows the step."""
     folder = place / "stopped"
     printed = start(folder, *RUN, "data.num_workers=2", kill_at=5, kill_by=signal.SIGUSR1, code=138)
-    assert "stopped at step 5" in printed and "resume_from=last" in printed and "Traceback" not in printed, printed
+    assert (
+        "stopped at step 5" in printed and f"resume_from={run_folder(folder)}" in printed and "Traceback" not in printed
+    ), printed
     assert checkpoints(folder) == ["step_0000005.ckpt"]
     again = start(folder, *RUN, "resume_from=last", kill_at=6, kill_by=signal.SIGTERM, code=143)
     assert "going on from step 5" in again and checkpoints(folder) == ["step_0000006.ckpt"]

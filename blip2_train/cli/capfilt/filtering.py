@@ -15,6 +15,7 @@ from blip2_train.cli.capfilt.work import CapFiltWork
 from blip2_train.cli.key_values import read_settings
 from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.shown_progress import ShownProgress
+from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.data.prepare.destination import Destination, open_destination
 from blip2_train.data.prepare.engine import Engine, LocalEngine
 from blip2_train.data.prepare.engines import EngineName, cores, open_engine, paths_here
@@ -93,6 +94,7 @@ def filter_captions(arguments: Sequence[str]) -> None:
     columns = request.picture_column, request.caption_column, request.id_column
     source = open_pairs(request.source, request.images, request.split, *columns)
     output = open_destination(request.output)
+    kept_when_stopped(f"what is done so far is kept for {output}, and the same command goes on from there")
     echo(f"models:    {models.captioner} writes, {models.scorer} ranks", flush=True)  # opening them takes its time
     try:
         index, rate = _run(request, models, source, output, shard_options)
