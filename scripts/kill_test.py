@@ -1,6 +1,7 @@
-"""Kill a run again and again and compare it with one that was never killed: `python scripts/kill_test.py`."""
+"""Kill a run and commands again and again, and compare with what was never killed: `python scripts/kill_test.py`."""
 
-from blip2_train.cli.kill_test.command import command
+import runpy
+from pathlib import Path
 
 if __name__ == "__main__":
-    command()
+    runpy.run_path(str(Path(__file__).parents[1] / "tests/kill_test"), run_name="__main__")

@@ -110,8 +110,18 @@ def _main() -> None:
     os.environ.update(next((place for place in others if os.fork() == 0), first))
     os.chdir(request["folder"])
     _fork_servers_of_readers()
+    _open_streams()
     sys.executable = os.environ.get(PYTHON, sys.executable)
     _become(request["command"], request.get("options", []))
+
+
+def _open_streams() -> None:
+    """Output as a new Python has it: the server's own went to a file, where more can be done than in a pipe."""
+    for number, name, errors in ((1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
+        how: dict[str, Any] = {"encoding": "utf-8", "errors": errors, "closefd": False}
+        stream = os.fdopen(number, "w", 1 if number == 2 else -1, **how)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _become(command: list[str], options: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from kill_test.moments import draw_moments
+from kill_test.options import read_options
 
-from blip2_train.cli.kill_test.moments import draw_moments
-from blip2_train.cli.kill_test.options import read_options
 from blip2_train.errors import ConfigError
 
 

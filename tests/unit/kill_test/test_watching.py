@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from blip2_train.cli.kill_test import launch
-from blip2_train.cli.kill_test.launch import LaunchedRun
-from blip2_train.cli.kill_test.moments import Moment
-from blip2_train.cli.kill_test.watching import Kill, RunWatch
+from kill_test import launch
+from kill_test.launch import LaunchedRun
+from kill_test.moments import Moment
+from kill_test.watching import Kill, RunWatch
 
 RUN = """
 import json, pathlib, time

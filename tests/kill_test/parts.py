@@ -9,12 +9,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from blip2_train.cli.kill_test.comparison import differences, epoch_differences, sample_differences
-from blip2_train.cli.kill_test.launch import LaunchedRun
-from blip2_train.cli.kill_test.moments import Moment
-from blip2_train.cli.kill_test.options import KillOptions
-from blip2_train.cli.kill_test.watching import Kill, RunWatch, newest_checkpoint
 from blip2_train.screen import echo
+from kill_test.comparison import differences, epoch_differences, sample_differences
+from kill_test.launch import LaunchedRun
+from kill_test.moments import Moment
+from kill_test.options import KillOptions
+from kill_test.watching import CommandKill, Kill, RunWatch, newest_checkpoint
 
 _LOG = "{_target_: blip2_train.training.sample_log.SampleLog, folder: '${paths.run_dir}'}"
 
@@ -36,7 +36,7 @@ class Part:
     """One part of the test, done."""
 
     name: str
-    kills: list[Kill]
+    kills: Sequence[Kill | CommandKill]
     problems: dict[str, list[str]]
     """By what was looked at; empty lists where all is as it has to be."""
 

@@ -15,6 +15,7 @@ SYNTAX = """\
   kills=<n>                  SIGKILLs of each part (20)
   processes=<n>              of the run that has to end the same bit for bit (2)
   other_processes=<a,b,…>    of the second part, another number at each continuation; none = leave it out (1,2)
+  command_kills=<n>          SIGKILLs of the third part: exporting, converting, filtering captions, evaluating (12)
   workers=<n>                reading processes of each process (2)
   kill_seed=<n>              decides the moments (0)
   output=<folder>            new or empty (outputs/kill_test/<date and time>)
@@ -54,6 +55,7 @@ class KillOptions:
     kills: int = 20
     processes: int = 2
     other_processes: tuple[int, ...] = (1, 2)
+    command_kills: int = 12
     workers: int = 2
     kill_seed: int = 0
     output: Path = field(default_factory=lambda: Path("outputs/kill_test") / time.strftime("%Y-%m-%d_%H-%M-%S"))
@@ -64,8 +66,9 @@ class KillOptions:
         for name in ("kills", "processes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.workers < 0:
-            raise ConfigError(f"workers must be 0 or more, got {self.workers}")
+        for name in ("workers", "command_kills"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.other_processes and min(self.other_processes) < 1:
             raise ConfigError(f"other_processes must be 1 or more each, got {min(self.other_processes)}")
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):

@@ -1,4 +1,4 @@
-"""Starts a run as torchrun does it, and ends every process of it at once."""
+"""Starts a run as torchrun does it, or another command, and ends every process of it at once."""
 
 from __future__ import annotations
 
@@ -20,30 +20,28 @@ _LONGEST = 20.0
 """Seconds after SIGKILL within which all processes must be gone."""
 
 
-class LaunchedRun:
-    """A run of the training command in processes of its own.
+class LaunchedCommand:
+    """A command in processes of its own.
 
     torchrun starts each process in a new session, and readers belong to a fork server: killing a process group would
     leave most of them. They are found by a mark in their environment, which all inherit, in `/proc`.
 
     Args:
-        settings: Of the training command.
-        processes: How many train together.
+        command: What is started.
         log: File that everything they print is appended to.
     """
 
-    def __init__(self, settings: Sequence[str], processes: int, log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path) -> None:
         self.log = log
         self._mark = f"{MARK}={uuid.uuid4().hex}"
         self._known: list[int] = []
         name, _, value = self._mark.partition("=")
-        launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--no-python")
-        command = [sys.executable, *launcher, f"--nproc-per-node={processes}", sys.executable, "-P", "-c", PROGRAM]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._launcher = subprocess.Popen(
-                [*command, *settings],
+                command,
                 env={"OMP_NUM_THREADS": "1", **os.environ, name: value},
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -110,3 +108,18 @@ class LaunchedRun:
                 if mark in environment:
                     found.append(int(entry.name))
         return found
+
+
+class LaunchedRun(LaunchedCommand):
+    """The training command, as torchrun starts it.
+
+    Args:
+        settings: Of the training command.
+        processes: How many train together.
+        log: File that everything they print is appended to.
+    """
+
+    def __init__(self, settings: Sequence[str], processes: int, log: Path) -> None:
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--no-python")
+        command = [sys.executable, *launcher, f"--nproc-per-node={processes}", sys.executable, "-P", "-c", PROGRAM]
+        super().__init__([*command, *settings], log)

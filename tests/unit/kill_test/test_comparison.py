@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from kill_test.comparison import differences, epoch_differences, lost_or_doubled, sample_differences
 from safetensors.torch import save_file
-
-from blip2_train.cli.kill_test.comparison import differences, epoch_differences, lost_or_doubled, sample_differences
 
 IDS = {1: ["a#0", "b#1"], 2: ["c#0", "d#0"], 3: ["e#0", "b#0"], 4: ["a#1", "c#0"], 5: ["d#0", "e#2"]}
 """Two epochs of five samples, each with the number of a caption."""

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from kill_test import launch
+from kill_test.launch import LaunchedRun
 
-from blip2_train.cli.kill_test import launch
-from blip2_train.cli.kill_test.launch import LaunchedRun
 from blip2_train.errors import TrainingError
 
 CHILD = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'], "

@@ -10,20 +10,23 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from blip2_train.cli.compose import compose
-from blip2_train.cli.kill_test.moments import draw_moments
-from blip2_train.cli.kill_test.options import SYNTAX, KillOptions, read_options
-from blip2_train.cli.kill_test.parts import Trial, run_elastic, run_killed, run_settings, run_whole
-from blip2_train.cli.kill_test.report import show, write_record
 from blip2_train.cli.run_data import make_data
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.batch_sampler import BatchShape
 from blip2_train.errors import ConfigError
 from blip2_train.screen import echo
+from kill_test.command_kills import run_commands
+from kill_test.moments import draw_moments
+from kill_test.options import SYNTAX, KillOptions, read_options
+from kill_test.parts import Trial, run_elastic, run_killed, run_settings, run_whole
+from kill_test.report import show, write_record
 
 ABOUT = f"""\
 Train a small run, then the same one killed with SIGKILL again and again (anywhere, while a checkpoint is written,
 where an epoch ends, while it starts) and continued each time; compare weights, losses and sample ids bit for bit. Then
-the same with another number of processes at each continuation: every sample of each epoch exactly once.
+the same with another number of processes at each continuation: every sample of each epoch exactly once. Then kill
+the commands that export, convert, filter captions (CapFilt) and evaluate: after each kill no file is half under its
+final name, and the command, repeated, leaves what it leaves where nobody kills it.
 Ends with 1 if anything differs. Linux only.
 
 usage: python scripts/kill_test.py [option=value …] [key=value …]
@@ -51,6 +54,8 @@ def main(arguments: list[str]) -> None:
     parts = [run_killed(trial, whole)]
     if options.other_processes:
         parts.append(run_elastic(trial, whole))
+    if options.command_kills:
+        parts.append(run_commands(trial, whole))
     for part in parts:
         show(part)
     record = write_record(options.output, parts, time.monotonic() - started)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2_train.checkpoints.saved import CHECKPOINTS
-from blip2_train.cli.kill_test.launch import LaunchedRun
-from blip2_train.cli.kill_test.moments import Moment
 from blip2_train.training.checkpoint_files import UNFINISHED
 from blip2_train.training.sample_log import SAMPLES, read_samples
+from kill_test.launch import LaunchedRun
+from kill_test.moments import Moment
 
 _GLANCE = 0.001
 """Seconds between looks at a run."""
@@ -31,6 +31,34 @@ class Kill:
     """Step of the newest checkpoint that was left; 0 = none."""
     cut: bool
     """Whether a checkpoint was left half written."""
+
+    def row(self) -> tuple[object, ...]:
+        """What stands in the table, below `COLUMNS`."""
+        return self.moment.kind, self.processes, self.step, "yes" if self.cut else "", self.checkpoint
+
+
+COLUMNS = ("moment", "processes", "trained until", "checkpoint cut", "goes on from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandKill:
+    """What a kill of another command met."""
+
+    command: str
+    moment: str
+    seconds: float
+    """After the start."""
+    unfinished: int
+    """Files that were left under names that say they are not finished."""
+    whole: int
+    """Files that were left under their final names."""
+
+    def row(self) -> tuple[object, ...]:
+        """What stands in the table, below `COMMAND_COLUMNS`."""
+        return self.command, self.moment, f"{self.seconds:.1f}", self.unfinished, self.whole
+
+
+COMMAND_COLUMNS = ("command", "moment", "after s", "unfinished files", "whole files")
 
 
 class RunWatch:

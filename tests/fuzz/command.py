@@ -1,0 +1,109 @@
+"""`bash run_scripts/fuzz.sh [inputs=20000] [seed=0]`: files that are wrong in many ways, given to all readers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ABOUT = """\
+Change valid files (manifests, annotations of each layout, shards, their sidecars and indexes, tokenizers, results,
+configurations, images, weights) in ways that follow from a seed, and read them. Each must be read, or refused by an
+error of this project with one short message. Anything else (another exception, 5 s, more memory than 3 GiB, something
+printed or written elsewhere) is a failure, and told with what makes the input anew. Ends with 1 if there is one.
+Linux only.
+
+usage: bash run_scripts/fuzz.sh [option=value …]
+
+  inputs=<n>         how many (20000)
+  seed=<n>           decides them (0)
+  input=<n>          this one alone: shows what is in it and what happens
+  only=<words>       readers whose name holds this; other inputs than without it
+  processes=<n>      (2)
+  --help             this text"""
+USUAL = {"inputs": "20000", "seed": "0", "input": "", "only": "", "processes": "2"}
+
+
+def main(arguments: list[str]) -> int:
+    """Read all inputs; the exit code."""
+    if {"--help", "-h"} & set(arguments):
+        print(ABOUT)
+        return 0
+    given = USUAL | dict(argument.partition("=")[::2] for argument in arguments)
+    wrong = [name for name in given if name not in USUAL]
+    wrong += [name for name in ("inputs", "seed", "processes") if name in USUAL and not given[name].isdecimal()]
+    if wrong:
+        print(f"error: {', '.join(wrong)} cannot be used; see --help", file=sys.stderr)
+        return 2
+    _prepare()
+    if given["input"]:
+        return _show(int(given["seed"]), int(given["input"]), given["only"])
+    return _run(int(given["inputs"]), int(given["seed"]), given["only"], max(1, int(given["processes"])))
+
+
+def _prepare() -> None:
+    for folder in (TESTS, TESTS.parent, TESTS / "interpreter"):
+        sys.path.insert(0, str(folder))
+    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline")
+    sys.modules.pop("sitecustomize", None)
+    __import__("sitecustomize")
+    __import__("composed_once").compose_each_choice_once()
+
+
+def _run(inputs: int, seed: int, only: str, processes: int) -> int:
+    from fuzz.running import Found
+
+    began, found = time.monotonic(), Found()
+    parts = [(seed, only, list(range(first, min(first + 250, inputs)))) for first in range(0, inputs, 250)]
+    with multiprocessing.get_context("fork").Pool(processes, _begin, (seed, only)) as pool:
+        for number, part in enumerate(pool.imap_unordered(_part, [part[2] for part in parts]), 1):
+            found.add(part)
+            if number % 8 == 0:
+                print(f"  {min(number * 250, inputs):,} inputs, {len(found.failures)} failures", flush=True)
+    seconds = time.monotonic() - began
+    for name in sorted({*found.read, *found.refused}):
+        print(f"{name:28} {found.read[name]:6} read {found.refused[name]:6} refused")
+    kinds = Counter((where, said.partition("'")[0]) for _, where, said in found.failures)
+    for (where, said), count in kinds.most_common(60):
+        number = next(n for n, place, what in found.failures if place == where and what.startswith(said))
+        text = next(what for n, place, what in found.failures if n == number and place == where)
+        print(f"FAILED {count}x  {where}: {text}\n        seed={seed} input={number}{f' only={only}' if only else ''}")
+    total = sum(found.read.values()) + sum(found.refused.values())
+    print(
+        f"seed {seed}: {total:,} of {inputs:,} inputs as they have to be, {len(found.failures)} failures; slowest "
+        f"{found.slowest:.2f} s, memory at most {found.peak / 2**20:,.0f} MiB; {seconds:.0f} s"
+    )
+    return int(bool(found.failures) or total != inputs)
+
+
+def _begin(seed: int, only: str) -> None:
+    from fuzz.running import Fuzzer
+
+    global _fuzzer, _temporary
+    _temporary = tempfile.TemporaryDirectory(prefix="blip2-fuzz-", ignore_cleanup_errors=True)
+    os.environ["XDG_CACHE_HOME"] = str(Path(_temporary.name) / "cache")
+    _fuzzer = Fuzzer(Path(_temporary.name) / "fuzz", seed, only)
+
+
+def _part(numbers: list[int]):
+    return _fuzzer.run(numbers)
+
+
+def _show(seed: int, number: int, only: str) -> int:
+    _begin(seed, only)
+    reader, name, content = _fuzzer.make(number)
+    print(f"{reader.name}, {name}: {len(content)} bytes, {content[:1500]!r}")
+    found = _fuzzer.run([number])
+    print("read" if found.read else "refused" if found.refused else f"FAILED: {found.failures}")
+    if found.read or found.refused:
+        print(found.failures or "as it has to be")
+    return int(bool(found.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
