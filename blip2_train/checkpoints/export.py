@@ -23,6 +23,7 @@ from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.checkpoints.foreign_descriptions import check_description, check_processor
 from blip2_train.errors import CheckpointMismatch, DamagedFile
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.reasons import reason_of
 from blip2_train.records import JsonObject, check_record, read_record
 from blip2_train.whole_file import without_checksum, write_checked, write_whole
 from blip2_train.whole_folder import clear_leftovers, replace_folder
@@ -144,6 +145,19 @@ def checked_manifest(values: Any, what: object) -> Manifest:
     manifest = check_record(values, Manifest, what, _FIX, closed=True)
     architecture = check_description(manifest.architecture, what)
     return replace(manifest, architecture=architecture, processor=check_processor(manifest.processor, what))
+
+
+def read_config_text(folder: Path) -> str:
+    """The configuration of an export's run, as YAML text that nobody has looked into; empty if there is none.
+
+    Raises:
+        CheckpointMismatch: if it cannot be read.
+    """
+    path = folder / CONFIG
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointMismatch(f"{path} cannot be read ({reason_of(error)}); {_FIX}") from error
 
 
 def exported_at(manifest: Path) -> float:

@@ -33,6 +33,8 @@ TIMM_ARGUMENTS = frozenset(
 )
 """Arguments of timm's plain vision transformers that say what a tower is; nothing that is loaded or fetched."""
 _FIX = "export the run again with this version, or give weights of another source"
+_TIMM_NAME = re.compile(r"\w+(\.[\w.+-]+)?")
+"""Without the places that timm takes in a name's stead: `hf-hub:…`, `local-dir:…`."""
 _MOST_LAYERS = 1000
 _LAYERS = re.compile(r"(^|_)(depth|n_layers?|layers)$")
 _Three = Annotated[list[float], msgspec.Meta(min_length=3, max_length=3)]
@@ -101,6 +103,9 @@ def check_description(values: Any, what: object) -> dict[str, Any]:
         check_record(found.adapters, _Task, place, _FIX)
         own = {key: value for key, value in found.adapters.items() if key != "task_type"}
         check_record(own, AdapterConfig, place, _FIX, closed=True)
+    if not _TIMM_NAME.fullmatch(found.vision["name"]):
+        name = found.vision["name"]
+        raise CheckpointMismatch(f"{what}: architecture.vision.name {name!r} is no name of timm; {_FIX}")
     for key in found.vision.get("overrides") or {}:
         if key not in TIMM_ARGUMENTS:
             raise _not_settable(f"{what}: architecture.vision.overrides", key)

@@ -15,7 +15,7 @@ from blip2_train.checkpoints.convert.huggingface import describe_huggingface, re
 from blip2_train.checkpoints.convert.huggingface_config import is_blip2_config
 from blip2_train.checkpoints.convert.lavis import read_lavis
 from blip2_train.checkpoints.convert.paddle import locate_paddle, read_paddle
-from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, WEIGHTS, read_export, read_manifest
+from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, WEIGHTS, read_config_text, read_export, read_manifest
 from blip2_train.checkpoints.files import read_file, weight_names
 from blip2_train.checkpoints.found import FoundWeights, held_parts
 from blip2_train.checkpoints.hub import fetch, fetch_description, looks_like_hub_id
@@ -178,7 +178,7 @@ def _read_own(folder: Path, place: str) -> FoundWeights:
         adapters=read_adapter(folder, manifest.adapter_sha256),
         tokenizer=str(folder / TOKENIZER),
         manifest=manifest,
-        config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
+        config=read_config_text(folder),
     )
 
 

@@ -1,4 +1,6 @@
-"""Nothing that comes from data or from a file of weights is run: the calls that could do so are not in the package."""
+"""Nothing that comes from data or from a file is run: the calls that could do so are not in the package, and what reads
+files of others does so in the few places that check what they read.
+"""
 
 import ast
 from pathlib import Path
@@ -36,3 +38,63 @@ def test_the_walk_sees_each() -> None:
 def test_no_such_call() -> None:
     found = {path: findings(ast.parse(path.read_text("utf-8"))) for path in PACKAGE.rglob("*.py")}
     assert {str(path): calls for path, calls in found.items() if calls} == {}
+
+
+OWN_FILES = {
+    "records.py": "the reader of files of others itself",
+    "data/annotations/json_content.py": "the reader of annotation files, which checks each field",
+    "data/annotations/listed_texts.py": "cells of annotation files, the same",
+    "data/annotated_pictures.py": "rows of annotation files that were written here",
+    "data/sample_files.py": "records of samples in shards; what cannot be read counts as rejected",
+    "data/text_tokenizer.py": "what a tokenizer that is loaded gives back",
+    "data/prepare/preparation.py": "lines of its own folder",
+    "data/prepare/new_captions.py": "lines of its own folder",
+    "data/prepare/journal.py": "lines of its own folder",
+    "data/emoji_scenes/world.py": "a mark of its own",
+    "data/emoji_scenes/concepts.py": "comes with the package",
+    "evaluation/metrics/objects.py": "what a child of its own writes",
+    "evaluation/predictions.py": "its own settings, there and back",
+    "checkpoints/convert/huggingface_config.py": "a configuration of transformers, there and back",
+    "checkpoints/convert/transformers4.py": "what was just written",
+    "training/non_finite.py": "lines of the run's own folder",
+    "training/sample_log.py": "lines of the run's own folder",
+    "folder_lock.py": "whoever holds a lock; anything else is another process",
+}
+"""Modules that read JSON by themselves, with the reason why that is nobody else's."""
+OF_DEVELOPERS = ("cli/demo_assets/", "cli/other_transformers/", "cli/kill_test/")
+"""Commands that make what comes with the package, and tests of it."""
+CONFIGURATION = {
+    "cli/compose.py": "the folder of configurations, and that of the command line",
+    "cli/key_values.py": "the command line",
+    "records.py": "a loader without objects, aliases and interpolations",
+}
+"""Modules that read YAML, or have interpolations resolved."""
+
+
+def readers(functions: set[str]) -> dict[str, list[str]]:
+    """Modules that use such functions, and which."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        names = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)}
+        if hit := sorted(names & functions):
+            found[str(path.relative_to(PACKAGE))] = hit
+    return found
+
+
+def test_json_of_others_is_read_through_records() -> None:
+    found = readers({"json.load", "json.loads", "json.JSONDecoder"})
+    assert [path for path in found if path not in OWN_FILES and not path.startswith(OF_DEVELOPERS)] == []
+    assert OWN_FILES.keys() <= found.keys()
+
+
+def test_configurations_are_read_where_a_person_has_named_them() -> None:
+    found = readers({"yaml.safe_load", "OmegaConf.load", "_PlainLoader", "hydra.utils.instantiate", "get_class"})
+    known = CONFIGURATION.keys() | {path for path, calls in found.items() if calls == ["get_class"]}
+    assert found.keys() <= known
+
+
+def test_what_a_checkpoint_has_made_is_a_list() -> None:
+    """Of the two ways from a configuration to an object, the one that calls any name is not used for checkpoints."""
+    makers = readers({"instantiate"})
+    assert "cli/export.py" not in makers and "cli/checkpoint_parts.py" not in makers

@@ -22,7 +22,7 @@ from blip2_train.checkpoints.convert.huggingface_config import (
 )
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, KeyMap
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
-from blip2_train.checkpoints.export import CONFIG, MANIFEST, TOKENIZER, Manifest, read_export, read_manifest
+from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, Manifest, read_config_text, read_export, read_manifest
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.found import FoundWeights, State
 from blip2_train.errors import CheckpointMismatch
@@ -58,7 +58,7 @@ def read_huggingface(folder: Path, place: str) -> FoundWeights:
             processor=manifest.processor,
             tokenizer=str(folder / SIDE / TOKENIZER),
             manifest=manifest,
-            config=(folder / SIDE / CONFIG).read_text(encoding="utf-8"),
+            config=read_config_text(folder / SIDE),
             their_name=HUGGING_FACE.to_theirs,
             fit=_fit_own,
             ignored=ignored,

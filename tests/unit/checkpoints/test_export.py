@@ -12,7 +12,7 @@ from tiny import image_text_model
 from tiny_generation import generative_model
 
 from blip2_train.checkpoints.architecture import describe_model
-from blip2_train.checkpoints.export import Manifest, read_export, read_manifest, write_export
+from blip2_train.checkpoints.export import Manifest, read_config_text, read_export, read_manifest, write_export
 from blip2_train.checkpoints.foreign_descriptions import TIMM_ARGUMENTS, check_description
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.data.tokenizers import load_qformer_tokenizer
@@ -101,6 +101,8 @@ OPT = {"model_type": "opt", "hidden_size": 16}
         (("architecture",), [], "architecture: expected object, got array"),
         (("architecture", "kind"), None, "architecture cannot be read (kind: expected str"),
         (VISION, {}, "architecture.vision cannot be read (object missing required field name)"),
+        ((*VISION, "name"), "hf-hub:some/body", "architecture.vision.name 'hf-hub:some/body' is no name of timm"),
+        ((*VISION, "name"), "vit_tiny_patch16_224.local-dir:/tmp", "is no name of timm"),
         ((*VISION, "image_size"), "224", "architecture.vision cannot be read (image_size: expected int, got str)"),
         ((*VISION, "dtype"), "int4", "vision dtype 'int4' is unknown"),
         ((*VISION, "builder"), "x", "unknown field 'builder'"),
@@ -183,3 +185,12 @@ def test_the_listed_arguments_are_architecture() -> None:
     own = {name for kind in PLAIN for name in inspect.signature(kind.__init__).parameters}
     around = {*inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters}
     assert own >= TIMM_ARGUMENTS and not TIMM_ARGUMENTS & around
+
+
+def test_a_configuration_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    folder = export(tmp_path)
+    (folder / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointMismatch, match=r"config.yaml cannot be read \(.*utf-8.*; export the run again"):
+        read_config_text(folder)
+    (folder / "config.yaml").unlink()
+    assert read_config_text(folder) == ""
