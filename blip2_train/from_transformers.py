@@ -6,12 +6,14 @@ told nothing. Here nobody is asked, and a repository that cannot do without its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.screen import plain_logs
 
 _OWN_CODE = "trust_remote_code"
 """Stands in each message of transformers about a repository that brings code, whatever else it says."""
@@ -108,6 +110,7 @@ def nobody_is_asked(place: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _no_foreign_code(place: str | Path) -> Iterator[None]:
+    plain_logs(logging.getLogger("transformers").handlers)  # which tell what files say
     try:
         yield
     except (ValueError, ImportError, EOFError) as error:

@@ -83,15 +83,23 @@ def make_console(**options: Any) -> Console:
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats a record of a log with control characters as escapes."""
+    """Formats a record of a log as another formatter does, with control characters as escapes.
+
+    Args:
+        inside: The other formatter; None = the message alone.
+    """
+
+    def __init__(self, inside: logging.Formatter | None = None) -> None:
+        super().__init__("%(message)s")
+        self._inside = inside
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        return printable(super().format(record))
+        return printable(super().format(record) if self._inside is None else self._inside.format(record))
 
 
 def plain_logs(handlers: Iterable[logging.Handler | None]) -> None:
-    """Have handlers write messages alone, with control characters as escapes."""
+    """Have handlers write what they write with control characters as escapes."""
     for handler in handlers:
-        if handler is not None:
-            handler.setFormatter(PlainFormatter("%(message)s"))
+        if handler is not None and not isinstance(handler.formatter, PlainFormatter):
+            handler.setFormatter(PlainFormatter(handler.formatter))

@@ -63,7 +63,7 @@ def seed_everything(seed: int) -> None:
 
 def quiet_libraries() -> None:
     """Show the project's own notes, and silence those of Lightning that say nothing to a reader of its output."""
-    logging.basicConfig()
+    logging.basicConfig(format="%(message)s")
     plain_logs(logging.getLogger().handlers)
     logging.getLogger("blip2_train").setLevel(logging.INFO)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators", "lightning.fabric"):

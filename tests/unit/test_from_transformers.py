@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from foreign_code import MARKER, change_json, folder_with_code
 from foreign_models import DEMO, save_theirs, their_model
 from tiny_blip import write_blip
 from tiny_clip import tiny_clip
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BlipForConditionalGeneration
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BlipForConditionalGeneration, OPTConfig
 from warm_process import WarmProcess
 
 from blip2_train import from_transformers
@@ -99,3 +100,15 @@ def test_no_call_goes_by() -> None:
                     inside.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert [place for place in beside if not place.startswith("cli/other_transformers/reading.py:")] == []
     assert inside == []
+
+
+def test_what_transformers_tells_of_a_file_steers_no_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(DEMO / "opt", tmp_path / "language"))
+    change_json(folder / "config.json", model_type="evil\x1b[2J")
+    load_config(OPTConfig, folder)
+    handlers = logging.getLogger("transformers").handlers
+    record = logging.LogRecord("transformers", logging.WARNING, "", 1, "a model of type evil\x1b[2J", (), None)
+    assert handlers and all("\x1b[2J" not in handler.format(record) for handler in handlers)
+    assert "\x1b[2J" not in capfd.readouterr().err

@@ -47,6 +47,7 @@ OWN_FILES = {
     "data/annotated_pictures.py": "rows of annotation files that were written here",
     "data/sample_files.py": "records of samples in shards; what cannot be read counts as rejected",
     "data/text_tokenizer.py": "what a tokenizer that is loaded gives back",
+    "data/sequential/source.py": "what the run hands its own readers",
     "data/prepare/preparation.py": "lines of its own folder",
     "data/prepare/new_captions.py": "lines of its own folder",
     "data/prepare/journal.py": "lines of its own folder",
@@ -61,7 +62,7 @@ OWN_FILES = {
     "folder_lock.py": "whoever holds a lock; anything else is another process",
 }
 """Modules that read JSON by themselves, with the reason why that is nobody else's."""
-OF_DEVELOPERS = ("cli/demo_assets/", "cli/other_transformers/", "cli/kill_test/")
+OF_DEVELOPERS = ("cli/demo_assets/", "cli/other_transformers/", "cli/kill_test/", "cli/versions/")
 """Commands that make what comes with the package, and tests of it."""
 CONFIGURATION = {
     "cli/compose.py": "the folder of configurations, and that of the command line",

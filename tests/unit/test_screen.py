@@ -58,7 +58,7 @@ def test_lines_and_logs(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert is_plain(shown) and shown.startswith("caption ") and shown.endswith("\n")
     record = logging.LogRecord("blip2_train", logging.WARNING, "", 1, "%s: \x1b[2J", (EVIL,), None)
-    assert is_plain(PlainFormatter("%(message)s").format(record))
+    assert is_plain(PlainFormatter().format(record))
 
 
 def test_an_error_about_a_name_of_control_characters_keeps_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
