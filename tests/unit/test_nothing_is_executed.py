@@ -62,8 +62,8 @@ OWN_FILES = {
     "folder_lock.py": "whoever holds a lock; anything else is another process",
 }
 """Modules that read JSON by themselves, with the reason why that is nobody else's."""
-OF_DEVELOPERS = ("cli/demo_assets/", "cli/other_transformers/", "cli/kill_test/", "cli/versions/")
-"""Commands that make what comes with the package, and tests of it."""
+OF_DEVELOPERS = ("cli/benchmark/", "cli/demo_assets/", "cli/other_transformers/", "cli/versions/")
+"""Commands that make what comes with the package, measure it or try it, and read what they have written."""
 CONFIGURATION = {
     "cli/compose.py": "the folder of configurations, and that of the command line",
     "cli/key_values.py": "the command line",

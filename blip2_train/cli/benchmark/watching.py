@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from blip2_train.errors import ConfigError
+from blip2_train.screen import make_console
 
 COMMANDS = ("train", "evaluate", "predict", "score", "capfilt", "make_shards", "export")
 _PAUSE = 0.2
@@ -52,7 +52,7 @@ def watch(arguments: Sequence[str]) -> None:
             if (look := _look(process, time.perf_counter() - began)) is not None:
                 looks.setdefault(process, []).append(look)
         time.sleep(_PAUSE)
-    Console(width=None if sys.stdout.isatty() else 130).print(growth_table(looks, running.pid))
+    make_console(width=None if sys.stdout.isatty() else 130).print(growth_table(looks, running.pid))
     if running.returncode:
         raise ConfigError(f"{arguments[0]} ended with exit code {running.returncode}")
 

@@ -13,6 +13,7 @@ from blip2_train.cli.terminal import run_command
 from blip2_train.cli.versions.environment import RESOLUTION, find_uv
 from blip2_train.cli.versions.row import FAST, STEPS, Row, try_row
 from blip2_train.errors import ConfigError
+from blip2_train.screen import echo
 
 ABOUT = f"""\
 For each Python: the lowest version of everything that pyproject.toml names, then the newest, each in an environment of
@@ -36,12 +37,12 @@ def main(arguments: list[str]) -> None:
         uv = find_uv(Path(name))
         for python in options.python:
             for bound in options.of:
-                print(f"Python {python}, {bound}: installing, training, testing …", file=sys.stderr, flush=True)
+                echo(f"Python {python}, {bound}: installing, training, testing …", file=sys.stderr, flush=True)
                 rows.append(try_row(uv, python, bound, options.tests, _PROJECT, Path(name), logs))
-                print("\n".join(table(rows[-1:])[len(rows) > 1 and 2 :]), flush=True)
+                echo("\n".join(table(rows[-1:])[len(rows) > 1 and 2 :]), flush=True)
     (logs / "versions.txt").write_text("\n".join(map(everything, rows)), "utf-8")
     if any(row.problem for row in rows):
-        print("\n" + "\n".join(f"{row.python} {row.bound}: {row.problem[:1000]}" for row in rows if row.problem))
+        echo("\n" + "\n".join(f"{row.python} {row.bound}: {row.problem[:1000]}" for row in rows if row.problem))
     if not all(row.held for row in rows):
         sys.exit(1)
 

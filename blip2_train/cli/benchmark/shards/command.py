@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from blip2_train.cli.benchmark.shards.linked_shards import SAMPLES, write_linked_shards
 from blip2_train.cli.benchmark.shards.open_files import measure_open_files
 from blip2_train.cli.benchmark.shards.opening import measure_opening
 from blip2_train.cli.benchmark.shards.options import read_options
 from blip2_train.cli.benchmark.shards.requests import measure_requests
 from blip2_train.cli.benchmark.shards.table import open_files_table, opening_table, requests_table
+from blip2_train.screen import echo, make_console
 
 
 def measure_shards(arguments: Sequence[str]) -> None:
@@ -26,7 +25,7 @@ def measure_shards(arguments: Sequence[str]) -> None:
         ConfigError: if an option cannot be used.
     """
     options = read_options(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = make_console(width=None if sys.stdout.isatty() else 110)
     with tempfile.TemporaryDirectory(prefix="blip2_shards_") as folder:
         place, index = Path(folder) / "shards", Path(folder) / "index"
         _say(f"writing {options.shards:,} shards of {SAMPLES} samples (links), and opening them for the first time")
@@ -45,4 +44,4 @@ def measure_shards(arguments: Sequence[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    echo(text, file=sys.stderr, flush=True)
