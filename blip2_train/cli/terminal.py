@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2_train.cli import end_while_loading
 from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.cli.overrides import options
+from blip2_train.cli.system_errors import what_to_do
 from blip2_train.cli.typed_commands import allow_typed_commands
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped, problems_of
 from blip2_train.launched import started_as_first
@@ -54,10 +54,6 @@ checkpoint=last:<recipe> is the newest export of a recipe here; checkpoints.capt
 checkpoints.retrieval= name one for a kind of task. An evaluation that was stopped goes on with
 paths.run_dir=<its folder>; several processes share the work: torchrun --nproc_per_node=8 scripts/evaluate.py …"""
 
-_ROOM = "make room there, or write to another disk (paths.output_dir=…)"
-_RIGHTS = "it needs other rights, or name another place (for what is written: paths.output_dir=…)"
-_FIXES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS}
-
 
 _kept = ""
 
@@ -76,9 +72,9 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         arguments: `sys.argv[1:]` if None.
 
     Returns:
-        0, also if the output is not read to its end, or 2 after a `Blip2TrainError` or where the disk is full or
-        forbidden (with BLIP2_TRACEBACK=1 the traceback is shown too), 130 after Ctrl-C, 143 or 138 after SIGTERM or
-        SIGUSR1 stopped a run that was saved (0 in all but its first process).
+        0, also if the output is not read to its end, or 2 after a `Blip2TrainError` or where the system refuses
+        (`system_errors`; with BLIP2_TRACEBACK=1 the traceback is shown too), 130 after Ctrl-C, 143 or 138 after SIGTERM
+        or SIGUSR1 stopped a run that was saved (0 in all but its first process).
     """
     if isinstance(sys.stdout, TextIOWrapper):  # names that are no UTF-8, as standard error shows them
         with suppress(OSError):
@@ -103,11 +99,6 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in _FIXES or os.environ.get("BLIP2_TRACEBACK") == "1":
-            raise
-        echo(f"error: {error}: {_FIXES[error.errno]}", file=sys.stderr)
-        return 2
     except RunStopped as stop:
         return stop.status
     except KeyboardInterrupt:
@@ -115,6 +106,12 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         if started_as_first():
             echo(f"stopped by Ctrl-C; {_kept}", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = what_to_do(error)
+        if line is None or os.environ.get("BLIP2_TRACEBACK") == "1":
+            raise
+        echo("error: " + " ".join(line.split("\n")), file=sys.stderr)
+        return 2
     return 0
 
 

@@ -6,6 +6,8 @@ from tempfile import NamedTemporaryFile
 
 import yaml
 from pytest import CaptureFixture, MonkeyPatch, mark, raises
+from safetensors import SafetensorError
+from wandb.errors import UsageError
 
 from blip2_train.cli.compose import compose, recipes
 from blip2_train.cli.terminal import config_from, run_command
@@ -78,6 +80,32 @@ def test_a_place_that_cannot_be_written_to_is_one_line(capsys: CaptureFixture[st
     assert run_command(write, []) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "'/some/place'" in line and "paths.output_dir=" in line
+
+
+def test_a_file_where_a_folder_has_to_be_is_one_line(tmp_path: Path, capsys: CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for make in ((tmp_path / "file" / "run").mkdir, (tmp_path / "file").mkdir):
+        assert run_command(lambda _, make=make: make(), []) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / "file") in line and "a file lies where a folder has to be" in line
+
+
+def test_a_full_disk_that_safetensors_meets_is_one_line(capsys: CaptureFixture[str]) -> None:
+    def write(_: list[str]) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    assert run_command(write, []) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line and "make room" in line
+
+
+def test_what_weights_and_biases_refuses_is_one_line(capsys: CaptureFixture[str]) -> None:
+    def log(_: list[str]) -> None:
+        raise UsageError("No API key configured.")
+
+    assert run_command(log, []) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No API key configured" in line and "WANDB_API_KEY" in line and "logger=csv" in line
 
 
 def test_a_reader_that_has_seen_enough() -> None:
