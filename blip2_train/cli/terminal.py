@@ -100,9 +100,11 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except RunStopped as stop:
+        if stop.signal == signal.SIGINT:
+            signal.signal(signal.SIGINT, _end)  # a second one, while Python ends
         return stop.status
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, _end)  # a second one, while Python ends
+        signal.signal(signal.SIGINT, _end)
         if started_as_first():
             echo(f"stopped by Ctrl-C; {_kept}", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from blip2_train.cli import run
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
 
@@ -36,6 +38,44 @@ class Recorder(Callback):
             if self.kill_by == signal.SIGKILL:
                 os.kill(os.getpid(), signal.SIGKILL)
             subprocess.run(["bash", "-c", f"kill -{int(self.kill_by)} -- -{os.getpgrp()}"], check=False)
+
+
+class Interrupt(Callback):
+    """Sends Ctrl-C to the whole process group, as a terminal does, once or twice, at a moment of a run.
+
+    Args:
+        moment: `setup`, `train` (inside a step), `validation`, `last_validation`, `writing` (of the export).
+        times: How often; the second time after more than a second.
+        by: Another signal instead.
+    """
+
+    def __init__(self, moment: str, times: int = 1, by: int = signal.SIGINT) -> None:
+        self.moment, self.times, self.by = moment, times, by
+        if moment == "writing":
+            for name in ("write_export", "write_results", "draw_curves"):
+                setattr(run, name, self._before(getattr(run, name)))
+
+    def _before(self, act: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            self._send("writing")
+            return act(*arguments)
+
+        return call
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self._send("setup" if trainer.is_global_zero else "")
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._send("train" if trainer.global_step == 4 and trainer.is_global_zero else "")
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        fitting = trainer.state.fn == "fit"
+        self._send(("validation" if fitting else "last_validation") if trainer.is_global_zero else "")
+
+    def _send(self, moment: str) -> None:
+        for time_ in range(self.times if moment == self.moment else 0):
+            time.sleep(1.2 if time_ else 0)
+            subprocess.run(["bash", "-c", f"kill -{int(self.by)} -- -{os.getpgrp()}"], check=False)
 
 
 class Fall(Callback):
