@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
+from blip2_train.cli.benchmark.loader.access import measure_access, write_shards
 from blip2_train.cli.benchmark.loader.options import LoaderOptions, read_options
 from blip2_train.cli.benchmark.loader.photographs import write_photographs
 from blip2_train.cli.benchmark.loader.reading import open_data
 from blip2_train.cli.benchmark.loader.resuming import measure_resuming
 from blip2_train.cli.benchmark.loader.speed import measure_speed
-from blip2_train.cli.benchmark.loader.table import resuming_table, speed_table, waiting_table
+from blip2_train.cli.benchmark.loader.table import access_table, resuming_table, speed_table, waiting_table
 from blip2_train.cli.benchmark.loader.waiting import measure_waiting
 from blip2_train.cli.benchmark.record import Record
 from blip2_train.data.source_config import SourceConfig
@@ -44,6 +45,14 @@ def measure_loader(arguments: Sequence[str]) -> None:
 
 def _measure(options: LoaderOptions, folder: Path) -> Record:
     console = make_console(width=None if sys.stdout.isatty() else 130)
+    about: Record = {"what": "reading", "torch": torch.__version__, "cores": os.cpu_count()}
+    about |= {"batch_size": options.batch_size, "image_size": options.image_size}
+    if options.access:
+        _say("reading by way of access")
+        given = SourceConfig(path=options.source, name="given") if options.source else None
+        access = measure_access(given or write_shards(folder / "shards", options), options, folder / "cache")
+        console.print(access_table(access))
+        return {**about, "access": access}
     sources = _sources(options, folder)
     speed = {}
     for size, source in sources.items():
@@ -64,9 +73,8 @@ def _measure(options: LoaderOptions, folder: Path) -> Record:
     _say("resuming")
     resuming = measure_resuming(everything, options)
     console.print(resuming_table(resuming, options.samples, len(each) / sum(each)))
-    about = {"what": "reading", "torch": torch.__version__, "cores": os.cpu_count(), "batch_size": options.batch_size}
     found = {"speed": speed, "waiting": waiting, "resuming": resuming, "waiting_bytes": plan.waiting_bytes}
-    return {**about, "image_size": options.image_size, "samples": options.samples, **found}
+    return {**about, "samples": options.samples, **found}
 
 
 def _sources(options: LoaderOptions, folder: Path) -> dict[str, SourceConfig]:

@@ -18,6 +18,7 @@ SYNTAX = """\
   turns=<n>          times that each way of reading is timed (7)
   steps=<n>          steps timed for the share of waiting, three times (6)
   samples=<n>        samples of the index that is resumed in (129000000)
+  access=<way>,…     measure this alone: random and sequential access to the source, or to 8 shards made for it
   json=<file>        write all figures there too"""
 
 
@@ -40,6 +41,8 @@ class LoaderOptions:
     """Steps timed for the share of waiting."""
     samples: int = 129_000_000
     """Samples of the index that is resumed in."""
+    access: tuple[str, ...] = ()
+    """Ways of access that are compared; none = measure everything else."""
     json: Path | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +56,8 @@ class LoaderOptions:
             )
         if self.samples < 10 * self.batch_size:
             raise ConfigError(f"samples={self.samples} is too few to resume in; give {10 * self.batch_size} or more")
+        if wrong := set(self.access) - {"random", "sequential"}:
+            raise ConfigError(f"access={','.join(sorted(wrong))}: give random, sequential or both")
         if self.json is not None and not self.json.parent.is_dir():
             raise ConfigError(f"json={self.json}: there is no folder {self.json.parent}")
 
@@ -76,6 +81,8 @@ def read_options(arguments: Sequence[str]) -> LoaderOptions:
 def _value(name: str, value: str) -> Any:
     if name == "source":
         return value
+    if name == "access":
+        return tuple(value.split(","))
     if name == "json":
         return Path(value).expanduser()
     if name == "sizes":

@@ -51,10 +51,10 @@ def _canvas(side: int, noise: np.random.Generator) -> NDArray[np.float32]:
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def write_photographs(path: Path, size: tuple[int, int], count: int) -> Path:
-    """A tar shard of `count` photographs with captions."""
+def write_photographs(path: Path, size: tuple[int, int], count: int, seed: int | None = None) -> Path:
+    """A tar shard of `count` photographs with captions; the seed is their width if None."""
     with tarfile.open(path, "w") as tar:
-        for number, content in enumerate(photographs(size, count, seed=size[0])):
+        for number, content in enumerate(photographs(size, count, size[0] if seed is None else seed)):
             for end, data in (("jpg", content), ("txt", f"a photograph of the number {number}".encode())):
                 member = tarfile.TarInfo(f"{number:06d}.{end}")
                 member.size = len(data)

@@ -83,3 +83,33 @@ def resuming_table(resuming: list[Record], samples: int, per_second: float) -> T
             f"{record['samples_before'] / per_second / 3600:.1f}",
         )
     return table
+
+
+def access_table(access: dict[str, Record]) -> Table:
+    """Speed, requests and memory, by way of access."""
+    table = Table(
+        title="access to shards, one process, nothing indexed before",
+        caption="memory: beyond what the process had before it opened the source",
+        caption_justify="left",
+    )
+    table.add_column("access", no_wrap=True)
+    for heading in (
+        "first batch\ns",
+        "requests\nuntil then",
+        "pictures/s\nper core",
+        "pictures/s\nby clock",
+        "requests\nper picture",
+        "memory\nMB",
+    ):
+        table.add_column(heading, justify="right")
+    for name, record in access.items():
+        table.add_row(
+            name,
+            f"{record['first_batch']['seconds']:.2f}",
+            f"{record['first_batch']['requests']:,}",
+            f"{record['pictures_per_second_and_core']:.1f}",
+            f"{record['pictures_per_second']:.1f}",
+            f"{record['requests_per_picture']:.4f}",
+            f"{record['memory_bytes'] / 1e6:.0f}",
+        )
+    return table

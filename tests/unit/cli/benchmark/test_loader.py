@@ -32,6 +32,17 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert all(words in printed for words in ("per core", "waiting", "at most 0.0 MB per process", "reading on"))
 
 
+def test_both_ways_of_access_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "figures.json"
+    main([*SMALL, "sizes=24x24", "pictures=16", "access=random,sequential", f"json={target}"])
+    record = json.loads(target.read_text(encoding="utf-8"))
+    assert list(record["access"]) == ["random", "sequential"] and "speed" not in record
+    for way in record["access"].values():
+        assert way["pictures_per_second_and_core"] > 0 and way["memory_bytes"] > 0
+        assert way["requests_per_picture"] == way["first_batch"]["requests"] == 0, "the shards lie here"
+    assert "per picture" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argument", "reason"),
     [
@@ -41,6 +52,7 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         ("sizes=big", "no whole number"),
         ("sizes=4x4", "8 pixels per side"),
         ("samples=3", "too few to resume in"),
+        ("access=quick", "give random, sequential or both"),
         ("json=/no/such/folder/x.json", "no folder"),
         ("experiment=demo_stage1", "it measures no recipe"),
         ("source=/no/such/folder", "/no/such/folder"),
