@@ -211,7 +211,7 @@ def test_a_run_older_than_what_it_starts_from_is_refused(finished: Path, capsys:
         ("seeds=-1", "seeds must be 0 or more"),
         ("stage2_steps=0", "stage2_steps must be at least 1"),
         ("finetune_steps=-1", "finetune_steps must be 0 (none) or more"),
-        ("stage1_steps=20", "optim.warmup_steps must be between 0 and steps (20), got 50"),
+        ("optim.warmup_steps=70", "optim.warmup_steps must be between 0 and steps (60), got 70"),
         ("validate_every=90", "validate_every 90 is more than steps 80"),
         ("stage1_step=3", "did you mean 'stage1_steps'?"),
         ("seed=3", "seed cannot be set in an ablation: pass seeds="),
