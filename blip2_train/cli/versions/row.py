@@ -93,8 +93,9 @@ def _test(row: Row, environment: Environment, tests: Sequence[str], project: Pat
     options = ["-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = finished([environment.python, "-m", "pytest", *options, *tests], cwd=project)
     log.write_text(done.stdout + done.stderr, "utf-8")
+    if done.returncode not in (0, 1):  # 1 = some failed, anything else = pytest did not come to its end
+        row.problem = row.problem or f"tests: {last_line(done.stderr or done.stdout) or f'exit code {done.returncode}'}"
     if not report.is_file():
-        row.problem = row.problem or f"tests: {last_line(done.stderr or done.stdout)}"
         return
     (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
     count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}

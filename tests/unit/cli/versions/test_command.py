@@ -22,7 +22,7 @@ class Machine:
     """Has Python 3.11 only; programs do as told."""
 
     def __init__(self) -> None:
-        self.failures, self.steps, self.broken = 0, row.STEPS, ""
+        self.failures, self.steps, self.broken, self.code = 0, row.STEPS, "", 0
         self.environments: list[Path] = []
         self.bounds: list[str] = []
 
@@ -47,6 +47,7 @@ class Machine:
                 'errors="1"', f'errors="{int(self.failures > 1)}"'
             )
             (self.environments[-1] / "tests.xml").write_text(suite)
+            return subprocess.CompletedProcess(list(words), self.code, "stopped early\n", "")
         return subprocess.CompletedProcess(list(words), 0, "3.11.9\n", "")
 
 
@@ -79,6 +80,7 @@ def test_rows_that_hold(machine: Machine, tmp_path: Path, capsys: pytest.Capture
     [
         ({"failures": 2}, "3 tests failed; see "),
         ({"steps": 19}, "| 19 |"),
+        ({"code": 2}, "tests: stopped early"),
         ({"broken": "No solution found"}, "3.11.9 lowest: No solution found"),
     ],
 )
