@@ -38,4 +38,7 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except AttributeError as error:  # of something that is imported: Python would say that the name does not exist
+        raise ImportError(f"{__name__}.{name} cannot be imported: {_HOMES[name]} fails: {error}") from error

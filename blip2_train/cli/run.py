@@ -37,10 +37,12 @@ from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.disk_space import FIX, Space, checkpoint_bytes, measure_space, weight_bytes
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
+from blip2_train.training.out_of_memory import memory_in_one_line
 from blip2_train.training.progress import LossProgress
 from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
 from blip2_train.training.trainer_options import TrainerOptions
+from blip2_train.training.wandb_login import require_login
 from blip2_train.whole_file import write_whole
 from blip2_train.whole_folder import clear_leftovers
 
@@ -91,9 +93,10 @@ def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
     started = time.perf_counter()
     run = build(config, show=True)
     run.trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint)))  # type: ignore[attr-defined]
+    batch = (config.global_batch_size, config.accumulate, run.trainer.world_size)
     try:
         resume = None if checkpoint is None else str(checkpoint)
-        with interrupted_in_training():
+        with interrupted_in_training(), memory_in_one_line(*batch):
             run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
     except RunStopped as stop:
         overview.say(f"{stop} and saved in {run.folder}; the same command goes on with resume_from={run.folder}")
@@ -106,7 +109,7 @@ def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
     )
     validations = run.module.validations
     if config.validate_every is not None and (not validations or validations[-1]["step"] != run.trainer.global_step):
-        with interrupted_in_training():
+        with interrupted_in_training(), memory_in_one_line(*batch):
             run.trainer.validate(run.module, datamodule=run.data, verbose=False)
         if not validations:
             raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")
@@ -123,6 +126,8 @@ def build(config: DictConfig, show: bool = False) -> Run:
     """Build model, data, objective and trainer of a configuration, load initial weights, and say what will happen."""
     folder = Path(config.paths.run_dir)
     options = trainer_options(config.trainer)
+    if any(part._target_.endswith(".WandbLogger") and not part.get("offline") for part in config.logger.values()):
+        require_login()
     seed_everything(config.seed)
     init_from, text_from = find_sources(config)
     data = make_data(config)

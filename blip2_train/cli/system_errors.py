@@ -29,8 +29,10 @@ def what_to_do(error: Exception) -> str | None:
     if library == "wandb":
         return (
             f"Weights & Biases: {reason_of(error)}; log in (wandb login, or WANDB_API_KEY), keep the run on this "
-            "machine (WANDB_MODE=offline), or pass logger=csv"
+            "machine (logger.wandb.offline=true), or pass logger=csv"
         )
     found = _IN_TEXT.search(str(error)) if library.startswith("safetensors") else None
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):  # of torch.save
+        return f"weights could not be written, the disk is full or fails: {_ROOM}"
     return None if number not in _FIXES else f"{error}: {_FIXES[number]}"

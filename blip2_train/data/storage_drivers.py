@@ -11,10 +11,11 @@ import fsspec
 from fsspec.asyn import sync
 
 from blip2_train.errors import ConfigError
+from blip2_train.extras import install
 
 _OWN_OPTIONS = {"s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}}}
 """What drivers need to be told, so that they do not retry on their own."""
-_HINTS = {"s3": "pip install 'blip2_train[data]'", "gs": "pip install gcsfs"}
+_DRIVERS = {"s3": lambda: install("s3fs"), "gs": lambda: "pip install gcsfs"}
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
 
 
@@ -34,7 +35,7 @@ def _connected(protocol: str, process: int) -> Any:
     try:
         system = fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **own)
     except ImportError as error:
-        advice = _HINTS.get(protocol, "install what it names")
+        advice = _DRIVERS.get(protocol, lambda: "install what it names")()
         raise ConfigError(f"{protocol}:// cannot be reached, its driver is not installed ({error}): {advice}") from None
     except ValueError as error:
         raise ConfigError(f"{protocol}:// cannot be reached ({error}); use s3://, gs:// or a folder") from None

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.pair_scoring import divided, middle, picture_of_each
+from blip2_train.extras import import_extra
 from blip2_train.from_transformers import nobody_is_asked
 from blip2_train.reasons import reason_of
 from blip2_train.records import JsonObject, read_record
@@ -25,6 +26,15 @@ from blip2_train.records import JsonObject, read_record
 _FORMS = "give open_clip:<model>/<tag>, as ViT-L-14/openai, open_clip:<model>/<file of weights> or open_clip:<folder>"
 _CONFIG = "open_clip_config.json"
 _MISFIT = "QuickGELU mismatch"
+
+
+def require_open_clip(scorer: str) -> Any:
+    """The package behind a scorer.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    return import_extra("open_clip", f"scorer={scorer}", "or name a scorer=clip:<folder or hub id>")
 
 
 class OpenClipScorer:
@@ -43,12 +53,7 @@ class OpenClipScorer:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        try:
-            import open_clip
-        except ImportError:
-            raise ConfigError(
-                f"scorer=open_clip:{name} needs open_clip, which is not installed: pip install open_clip_torch"
-            ) from None
+        open_clip = require_open_clip(f"open_clip:{name}")
         model, weights = _split(name, open_clip)
         known: Any = open_clip.get_pretrained_cfg(model, weights) if weights else None
         try:

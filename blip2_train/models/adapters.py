@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import warnings
 from dataclasses import replace
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from blip2_train.errors import ConfigError
+from blip2_train.extras import import_extra
 from blip2_train.models.adapted_layers import ADAPTER_NAME, adapter_layers
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import freeze
@@ -120,12 +120,7 @@ def peft() -> Any:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise ConfigError(
-            "adapters need the package peft, which is not installed: pip install 'blip2_train[peft]', or train without "
-            "them (peft=none)"
-        ) from error
+        return import_extra("peft", "training with adapters", "or train without them (peft=none)")
     finally:
         logger.setLevel(level)
 

@@ -6,7 +6,6 @@ the states to 8 bits as well, which doubles the error, and in training they keep
 
 from __future__ import annotations
 
-import importlib
 import logging
 from functools import cache
 from typing import Any, Self, cast
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from blip2_train.errors import ConfigError
+from blip2_train.extras import import_extra
 
 QUANTIZATIONS = ("none", "int8", "int4")
 NF4_BLOCK = 64
@@ -45,6 +45,7 @@ def quantize_language_model(model: PreTrainedModel, quantization: str) -> PreTra
         raise ConfigError(f"quantization {quantization!r} is unknown; use one of {', '.join(QUANTIZATIONS)}")
     if quantization == "none":
         return model
+    bitsandbytes()
     head = model.get_output_embeddings()
     names = [
         name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D) and module is not head
@@ -159,12 +160,7 @@ def bitsandbytes() -> Any:
     level = logger.level
     logger.setLevel(logging.ERROR)  # on some CPUs it recommends, at import, a package that is not needed
     try:
-        return importlib.import_module("bitsandbytes")
-    except ImportError as error:
-        raise ConfigError(
-            "quantization needs bitsandbytes, which is not installed: pip install 'blip2_train[quantization]', or "
-            "choose quantization=none"
-        ) from error
+        return import_extra("bitsandbytes", "quantization of a language model", "or choose quantization=none")
     finally:
         logger.setLevel(level)
 

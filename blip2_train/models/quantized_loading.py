@@ -11,7 +11,7 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from blip2_train.models.quantization import QuantizedLinear, quantize_language_model, quantize_weight
+from blip2_train.models.quantization import QuantizedLinear, bitsandbytes, quantize_language_model, quantize_weight
 
 _METHOD = "blip2_train"
 
@@ -22,10 +22,15 @@ def loading_options(quantization: str) -> dict[str, Any]:
     Args:
         quantization: `none`, `int8` or `int4`.
 
+    Raises:
+        ConfigError: if bitsandbytes is not installed: inside transformers that would be told in 200 lines.
+
     Example:
         >>> loading_options("none")
         {}
     """
+    if quantization != "none":
+        bitsandbytes()
     return {} if quantization == "none" else {"quantization_config": WhileLoading(quantization)}
 
 

@@ -1,11 +1,11 @@
 """A sweep that cannot be made is refused in one line, before anything is submitted or written."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from blip2_train.cli.sweep import launching
 from blip2_train.cli.sweep.plan import plan_sweep
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train import main
@@ -64,8 +64,8 @@ def test_wrong_launcher(
 def test_a_launcher_that_is_not_installed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "find_spec", lambda name: None)
-    assert "pip install 'blip2_train[slurm]'" in refusal([DEMO, LOCAL], tmp_path, capsys)
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_submitit_launcher", None)
+    assert 'pip install "blip2_train[slurm]"' in refusal([DEMO, LOCAL], tmp_path, capsys)
 
 
 def test_under_torchrun(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

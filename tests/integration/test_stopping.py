@@ -158,3 +158,25 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     assert "step_0000006.ckpt cannot be written: No space left on device" in line and "resume_from=" in line
     (left,) = (place / "full" / "checkpoints").iterdir()
     assert left.name == "step_0000003.ckpt" and read_training_state(left)["global_step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("accumulate=1",), "of 4 samples (CUDA out of memory. Tried to allocate 2.00 GiB): pass accumulate=2"),
+        (("accumulate=2",), "for micro-batches of 2 samples"),
+        (("accumulate=4",), "for a step of one sample"),
+        (("accumulate=1", "validate_every=3"), "for a validation"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_the_setting(
+    refusal: Callable[..., str], settings: tuple[str, ...], words: str
+) -> None:
+    training = "validate_every=3" not in settings
+    out = f"callbacks.out={{_target_: training_child.OutOfMemory, training: {training}}}"
+    line = refusal(f"memory_{'_'.join(settings)}".replace("=", ""), out, *settings)
+    assert words in line, line
+    if training and "accumulate=4" not in settings:
+        assert "the step stays 4 samples" in line and "trainer=fsdp" in line and "resume_from=last" in line
+    elif not training:
+        assert "lower data.eval_batch_size" in line

@@ -129,6 +129,24 @@ class Spoil(Callback):
             parameter.data.fill_(torch.nan)
 
 
+class OutOfMemory(Callback):
+    """Says at the third step, or in validation, what torch says when a device's memory is at its end."""
+
+    def __init__(self, training: bool) -> None:
+        self.training = training
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 2:
+            pl_module.model.qformer.register_forward_pre_hook(self.end)
+
+    def end(self, qformer: torch.nn.Module, _: Any) -> None:
+        if qformer.training == self.training:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of which"
+                " 1.20 GiB is free. Including non-PyTorch memory, this process has 22.10 GiB memory in use."
+            )
+
+
 def threads_of_gloo() -> list[str]:
     """Names of those that are left; see `leave_group`."""
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]

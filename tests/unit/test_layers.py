@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "blip2_train"
 LAYER = {
     "types": 0, "errors": 0, "distributed": 0, "launched": 0, "screen": 0, "reasons": 0,
-    "questions": 0.5, "hub": 0.5, "from_transformers": 0.5, "records": 0.5,
+    "questions": 0.5, "hub": 0.5, "from_transformers": 0.5, "records": 0.5, "extras": 0.5,
     "whole_file": 0.6, "whole_folder": 0.5, "folder_lock": 0.5,
     "language_files": 0.7,
     "models": 1, "objectives": 1, "data": 1, "optim": 1,

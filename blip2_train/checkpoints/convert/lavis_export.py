@@ -67,7 +67,8 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
         if first in theirs:
             theirs[second] = theirs[first]
     note = {"manifest": asdict(_portable(manifest)), "config": config}
-    torch.save({"model": theirs, NOTE: json.dumps(note)}, file)
+    with file.open("wb") as opened:  # of a path, torch tells a full disk in 30 lines of its own
+        torch.save({"model": theirs, NOTE: json.dumps(note)}, opened)
     return file
 
 

@@ -27,7 +27,7 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
                           (blip:Salesforce/blip-image-captioning-large)
   scorer=<model>          ranks: a stage-1 model of these; clip:<folder or id of transformers' CLIP>, which the paper
                           took (clip:openai/clip-vit-large-patch14); or of OpenCLIP, open_clip:<model>/<tag or file> or
-                          open_clip:<folder> (open_clip:ViT-L-14/openai; pip install open_clip_torch)
+                          open_clip:<folder> (open_clip:ViT-L-14/openai; extra data)
   captions=<n>            synthetic captions of each picture (10)
   keep=<n>                captions kept of each, the picture's own among those that compete (2)
   score=<itc or itm>      what a stage-1 scorer ranks by: cosine, or log-odds of a match (itc)

@@ -21,7 +21,7 @@ from blip2_train.evaluation.blip_captioner import BlipCaptioner
 from blip2_train.evaluation.capfilt import CapFilt, CapFiltOptions
 from blip2_train.evaluation.caption_sampling import Blip2Captioner, Captioner
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.open_clip_scorer import OpenClipScorer
+from blip2_train.evaluation.open_clip_scorer import OpenClipScorer, require_open_clip
 from blip2_train.evaluation.pair_scoring import ClipScorer, MatchScorer, PairScorer
 
 KINDS = BLIP, CLIP, OPEN_CLIP = "blip:", "clip:", "open_clip:"
@@ -74,6 +74,8 @@ def load(models: CapFiltModels) -> Loaded:
     device = _own_device(models.device)
     if device.type == "cpu":
         torch.set_num_threads(1)  # in each process, however many there are: so their number does not touch rounding
+    if models.scorer.startswith(OPEN_CLIP):
+        require_open_clip(models.scorer)  # before the captioner, which may be large, is loaded
     captioner, scorer = _captioner(models, device), _scorer(models, device)
     return Loaded(captioner, scorer, CapFilt(captioner, scorer, models.options))
 

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from blip2_train.cli.strict_keys import unknown_key
 from blip2_train.cli.sweep.plan import Job, Processes, Sweep, quoted
 from blip2_train.cli.sweep.task import train_as_task
 from blip2_train.errors import ConfigError
+from blip2_train.extras import import_extra
 from blip2_train.screen import echo
 
 HERE = "basic"
@@ -100,10 +100,7 @@ class Submitit:
     """
 
     def __init__(self, name: str, options: Sequence[str]) -> None:
-        if find_spec("hydra_plugins") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
-            raise ConfigError(
-                f"hydra/launcher={name} needs Hydra's submitit launcher: pip install 'blip2_train[slurm]'"
-            )
+        import_extra("hydra_plugins.hydra_submitit_launcher", f"hydra/launcher={name}")
         if name == "submitit_slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
             raise ConfigError(
                 "hydra/launcher=submitit_slurm: there is no sbatch or no srun on this machine; start the sweep on the "

@@ -7,7 +7,8 @@ from typing import Any
 
 from blip2_train.data.annotations.rows import ListRows
 from blip2_train.data.storage import AnyFile, RemoteFile, Storage
-from blip2_train.errors import ConfigError, ShardError
+from blip2_train.errors import ShardError
+from blip2_train.extras import import_extra
 
 EMBEDDED = b""
 """Stands where the file of an image stands in the table, which is not read."""
@@ -39,14 +40,9 @@ def open_parquet(path: AnyFile) -> Any:
         ConfigError: if pyarrow is not installed.
         ShardError: if the file cannot be read.
     """
+    parquet = import_extra("pyarrow.parquet", f"the Parquet file {path}")
     try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ConfigError(
-            f"{path}: Parquet files are read by pyarrow, which is not installed: pip install 'blip2_train[data]'"
-        ) from None
-    try:
-        return ParquetFile(Storage().open(path) if isinstance(path, RemoteFile) else path, buffer_size=1 << 20)
+        return parquet.ParquetFile(Storage().open(path) if isinstance(path, RemoteFile) else path, buffer_size=1 << 20)
     except (OSError, ValueError) as error:
         raise ShardError(f"{path} is no readable Parquet file ({error}); get it again") from None
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import blip2_train
 from blip2_train.errors import ConfigError
+from blip2_train.extras import import_extra
 
 _PREFIX = "blip2-ray-"
 _LONGEST_BASE = 21
@@ -77,11 +78,7 @@ def connected(address: str | None, cpus: float | None = None, *, gpus: bool = Fa
 
 
 def _module() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("engine=ray needs Ray, which is not installed: pip install 'blip2_train[data]'") from None
-    return ray
+    return import_extra("ray", "engine=ray", "or leave engine=local")
 
 
 @contextmanager

@@ -137,7 +137,8 @@ def test_weights_get_the_function_they_were_trained_with(monkeypatch: pytest.Mon
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(
-        ConfigError, match=r"scorer=open_clip:ViT-L-14/openai needs open_clip.* pip install open_clip_t"
+        ConfigError,
+        match=r"=open_clip:ViT-L-14/openai needs open_clip_torch, which is .*: pip install .blip2_train.data",
     ):
         OpenClipScorer("ViT-L-14/openai", CPU)
 

@@ -210,7 +210,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     adapters.peft.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"pip install 'blip2_train\[peft\]'"):
+        with pytest.raises(ConfigError, match=r'pip install "blip2_train\[peft\]"'):
             add_adapters(generative_model(), AdapterConfig())
     finally:
         adapters.peft.cache_clear()

@@ -271,7 +271,7 @@ def test_stage_2_trains_through_it(bnb: Any, quantization: str, family: str) -> 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     bitsandbytes.cache_clear()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ConfigError, match=r"pip install 'blip2_train\[quantization\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "blip2_train\[quantization\]"'):
         quantize_weight(torch.ones(2, 64), "int8")
     bitsandbytes.cache_clear()
 

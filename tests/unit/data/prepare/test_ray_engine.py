@@ -141,7 +141,7 @@ def test_a_cluster_that_is_not_there_is_one_line(address: str, message: str) -> 
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with open_engine("ray", 1) as engine, pytest.raises(ConfigError, match=r"pip install 'blip2_train\[data\]'"):
+    with open_engine("ray", 1) as engine, pytest.raises(ConfigError, match=r'pip install "blip2_train\[data\]"'):
         list(engine(abs, [1]))
     with pytest.raises(ConfigError, match="ray_address=auto is for engine=ray"), open_engine(ray_address="auto"):
         pass
