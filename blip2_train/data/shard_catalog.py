@@ -21,7 +21,7 @@ from blip2_train.errors import ShardError
 from blip2_train.records import read_record
 from blip2_train.types import RejectedSample
 
-_VERSION = 1
+_VERSION = 2
 """Part of every file name: raised when the meaning of the files changes."""
 
 
@@ -42,6 +42,9 @@ class CatalogEntry:
     """Bytes of the shard."""
     rows: str
     """Name of the file of its rows (see `scan_shard`) in the folder of the index, without extension."""
+    content: str = ""
+    """Hash of the rows (names, offsets and lengths of all members): the same for a copy, another one for another shard.
+    Empty where they were not read."""
     origin: RemoteFile | None = None
     """Where the rows are fetched from when they are first needed; None if they come from reading the shard."""
 
@@ -101,6 +104,7 @@ class ShardCatalog:
             samples=int(row["samples"]),
             size=int(row["size"]),
             rows=bytes(row["rows"]).decode(),
+            content=bytes(row["content"]).decode(),
             origin=_remote(row, "origin", "origin_size", "origin_version") if row["origin"] else None,
         )
 
@@ -108,6 +112,15 @@ class ShardCatalog:
         """Name and number of samples of each shard, in order."""
         for name, samples in zip(self._table["name"].tolist(), self._table["samples"].tolist(), strict=True):
             yield f"{name.decode()}:{samples}"
+
+    def sizes(self) -> list[str]:
+        """Bytes of each shard, in order."""
+        return [str(size) for size in self._table["size"].tolist()]
+
+    def row_hashes(self) -> list[str]:
+        """Hash of the rows of each shard, in order; empty if they are not known of every shard."""
+        hashes = [found.decode() for found in self._table["content"].tolist()]
+        return hashes if all(hashes) else []
 
 
 def _remote(row: np.void, url: str, size: str, version: str) -> RemoteFile:
@@ -151,6 +164,7 @@ def write_catalog(path: Path, entries: Sequence[CatalogEntry], rejected: Sequenc
         "samples": [entry.samples for entry in entries],
         "size": [entry.size for entry in entries],
         "rows": [entry.rows.encode() for entry in entries],
+        "content": [entry.content.encode() for entry in entries],
         "origin": [(entry.origin or none).url.encode() for entry in entries],
         "origin_size": [(entry.origin or none).size for entry in entries],
         "origin_version": [(entry.origin or none).version.encode() for entry in entries],

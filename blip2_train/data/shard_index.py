@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -11,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from blip2_train.data.names import printable_name
 from blip2_train.data.order import stable_seed
@@ -106,9 +109,15 @@ def index_shards(
     return entries, rejected
 
 
+_TELLING = ("key", "picture", "picture_size", "text_size", "json_size")
+"""Fields of rows that tell a shard from another one; named here, so that a new field changes no hash."""
+
+
 class _Summary(msgspec.Struct):
     samples: Count
     rejected: list[RejectedSample]
+    content: str = ""
+    """Hash of the rows; those of earlier versions have none."""
 
 
 def _entry(
@@ -125,12 +134,24 @@ def _entry(
             _LOGGER.info("indexing %s", shard)
             table, rejected = scan_shard(shard, storage)
             write_kept(rows, table)
-            write_kept(summary, {"samples": len(table), "rejected": [asdict(sample) for sample in rejected]})
+            write_kept(summary, _summary_of(table, rejected))
         known = read_record(summary, _Summary, "remove it", ShardError)
+        if not known.content:
+            table = np.load(rows, allow_pickle=False)
+            write_kept(summary, _summary_of(table, known.rejected))
+            known = read_record(summary, _Summary, "remove it", ShardError)
     except OSError as error:
         raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
-    entry = CatalogEntry(shard=shard, name=name, samples=known.samples, size=size, rows=stem)
+    entry = CatalogEntry(shard=shard, name=name, samples=known.samples, size=size, rows=stem, content=known.content)
     return entry, known.rejected
+
+
+def _summary_of(rows: NDArray[np.void], rejected: Sequence[RejectedSample]) -> dict[str, object]:
+    content = hashlib.blake2b(digest_size=8)
+    for name in _TELLING:
+        content.update(np.ascontiguousarray(rows[name]).tobytes())
+    rejections = [asdict(sample) for sample in rejected]
+    return {"samples": len(rows), "rejected": rejections, "content": content.hexdigest()}
 
 
 def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:

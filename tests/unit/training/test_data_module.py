@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,24 @@ def test_other_hardware_reads_the_same_global_batches(
         assert torch.equal(torch.cat([batch.pixel_values for batch in micro]), single[step].pixel_values)
     every = [name for names in validation for name in names]
     assert len(every) == len(set(every)) == module.validation_count == 4
+
+
+def test_a_replaced_shard_of_equally_many_samples_is_refused_and_a_copy_is_not(shards: Path, tmp_path: Path) -> None:
+    kept = json.loads(json.dumps(_module(shards).fingerprint()))
+    elsewhere = tmp_path / "copied" / "elsewhere"
+    shutil.copytree(shards, elsewhere, copy_function=shutil.copyfile)  # other times of change
+    shutil.copytree(shards.parent / "bert", elsewhere.parent / "bert", dirs_exist_ok=True)
+    _module(elsewhere).resume(8, kept)
+    replaced = elsewhere / "00001.tar"
+    with tarfile.open(replaced) as file:
+        members = [(member.name, file.extractfile(member).read()) for member in file]  # type: ignore[union-attr]
+    longer = [(name, content + b" and more" if name.endswith(".txt") else content) for name, content in members]
+    write_tar(replaced, longer)
+    assert replaced.stat().st_size == (shards / "00001.tar").stat().st_size, "sizes of tar files do not tell"
+    with pytest.raises(CheckpointMismatch, match=r"content of shards: rows in source set was .*, is .*init_from"):
+        _module(elsewhere).resume(8, kept)
+    earlier = {key: value for key, value in kept.items() if not key.startswith("content of shards")}
+    _module(elsewhere).resume(8, earlier)  # of an earlier version, which knew no such entries
 
 
 def test_a_different_order_is_refused_with_the_reason(shards: Path, tmp_path: Path) -> None:
