@@ -17,7 +17,7 @@ PART = (
     "a recipe that is no YAML",
     "a manifest too deep to be read",
     "a Paddle file that would run code",
-    "a checkpoint that is cut",
+    "a checkpoint is cut",
     "a GGUF file as a language model",
     "a vocabulary without special tokens",
     "captions too deep to be read",

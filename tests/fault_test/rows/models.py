@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,16 @@ def a_copy(desk: Desk, source: Path, change: BREAKS) -> Path:
     return place
 
 
-def flipped(path: Path, share: float = 0.7) -> None:
-    """Turn one bit of a file."""
+def flipped(path: Path) -> None:
+    """Turn one bit of a file, in the middle; of a zip file, in the middle of its largest part, not in what fills up."""
     content = bytearray(path.read_bytes())
-    content[int(len(content) * share)] ^= 0x10
+    at = len(content) // 2
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            largest = max(parts.infolist(), key=lambda part: part.file_size)
+        name, extra = struct.unpack_from("<HH", content, largest.header_offset + 26)
+        at = largest.header_offset + 30 + name + extra + largest.file_size // 2
+    content[at] ^= 0x10
     path.write_bytes(content)
 
 
