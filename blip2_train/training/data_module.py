@@ -309,4 +309,4 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """Continue where the checkpoint was written; Lightning calls this after `setup`."""
         self.resume(state_dict["samples_consumed"], state_dict["fingerprint"])
         if self._reading is not None:
-            self._reading.resume(state_dict["streams"])
+            self._reading.resume(state_dict.get("streams"), state_dict["samples_consumed"])

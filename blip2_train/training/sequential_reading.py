@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from blip2_train import distributed
 from blip2_train.data.batch_sampler import BatchShape
 from blip2_train.data.fingerprint import Fingerprint
@@ -14,8 +16,19 @@ from blip2_train.data.sequential.loader import SequentialLoader
 from blip2_train.data.sequential.plan import SequentialPlan
 from blip2_train.data.sequential.source import open_sequential
 from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.stream import ReadPicture
+from blip2_train.data.stream import ATTEMPTS, ReadPicture
+from blip2_train.errors import CheckpointMismatch
+from blip2_train.records import Count, check_record
 from blip2_train.types import Collator
+
+
+class _Position(msgspec.Struct, forbid_unknown_fields=True):
+    """See `Position`."""
+
+    epoch: Count
+    draws: Count
+    total: Count | None
+    shards: list[tuple[Count, Count]]
 
 
 class SequentialReading:
@@ -87,9 +100,32 @@ class SequentialReading:
         start = self._resumed or [{source.name: START for source in self.sources}] * self._shape.streams
         return distributed.gather_objects([latest.get(number, start[number]) for number in range(len(start))])
 
-    def resume(self, positions: Sequence[list[StreamPosition]]) -> None:
-        """Go on where `positions` said that the streams of all processes stood."""
+    def resume(self, positions: Any, samples_consumed: int) -> None:
+        """Go on where `positions` said that the streams of all processes stood.
+
+        Raises:
+            CheckpointMismatch: if a checkpoint holds something else, or what no run of its length can have reached.
+        """
+        what, fix = "the position in the data of the checkpoint", "resume from another checkpoint"
+        kind = list[list[dict[str, _Position]]]
+        found = check_record(positions, kind, what, fix)
+        names = {source.name for source in self.sources}
+        streams = [stream for process in found for stream in process]
+        fits = len(found) == self._shape.batches.world_size and len(streams) == self._shape.all_streams
+        for stream in streams:
+            fits &= stream.keys() == names
+            for name, position in stream.items() if fits else ():
+                fits &= max(position.epoch, position.draws) <= ATTEMPTS * (1 + samples_consumed)
+                fits &= position.total is None or position.draws <= position.total
+                fits &= all(place < self._most_shards(name) for _, place in position.shards)
+        if not fits:
+            raise CheckpointMismatch(f"{what} does not fit its own run, so it is damaged; {fix}")
         self._resumed = positions[self._shape.rank]
+
+    def _most_shards(self, name: str) -> int:
+        """Shards of a source that a stream can have in an epoch."""
+        shards = next(len(source.shards) for source in self.sources if source.name == name)
+        return -(-shards // self._shape.all_streams)
 
     def plan(self, **numbers: Any) -> SequentialPlan:
         """What the run reads."""

@@ -151,6 +151,11 @@ class SourceLane:
             reads_on = number == last and position["total"] is None
             needed = end if reads_on else max((n for n in wanted if first <= n < end), default=first - 1) + 1
             self._read_again(first, needed, wanted, self._share[place])
+        if self._contents.keys() != wanted:
+            raise ShardError(
+                f"the position in source {self._source.name!r} that the checkpoint holds is damaged; resume from "
+                "another checkpoint"
+            )
         if position["total"] is not None:
             self._reading = iter(())
             self._next_place = len(self._share)

@@ -238,6 +238,42 @@ def test_another_number_of_processes_is_refused(shards: Path, monkeypatch: pytes
         _module(shards).load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("draws", 10**15, "does not fit its own run"),
+        ("epoch", 10**9, "does not fit its own run"),
+        ("shards", [[0, 9]], "does not fit its own run"),
+        ("total", -1, "total"),
+        ("draws", "many", "draws"),
+        ("other", 1, "other"),
+    ],
+)
+def test_a_position_that_no_run_can_have_is_refused(shards: Path, key: str, value: Any, words: str) -> None:
+    module = _module(shards)
+    state = module.state_dict()
+    state["streams"][0][0] = {"set": {**state["streams"][0][0]["set"], key: value}}
+    with pytest.raises(CheckpointMismatch, match=words):
+        _module(shards).load_state_dict(state)
+    others: list[Any] = [None, [], [[]], {"a": 1}, [[{}, {}]]]
+    for damaged in others:
+        with pytest.raises(CheckpointMismatch, match="position in the data"):
+            _module(shards).load_state_dict(state | {"streams": damaged})
+
+
+def test_a_position_without_its_shards_is_named(shards: Path) -> None:
+    module = _module(shards)
+    loader = iter(module.train_dataloader())
+    next(loader)
+    module._first_step = 1
+    state = module.state_dict()
+    state["streams"][0][0]["set"] |= {"shards": []}
+    again = _module(shards)
+    again.load_state_dict(state)
+    with pytest.raises(ShardError, match="damaged; resume from another"):
+        list(again.train_dataloader())
+
+
 def test_a_shard_that_lost_samples_since_is_named(shards: Path) -> None:
     module = _module(shards, streams=1, shuffle_buffer=30)
     next(iter(module.train_dataloader()))
