@@ -44,21 +44,27 @@ def watch(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] not in COMMANDS:
         raise ConfigError(f"part=watch needs the command that is watched and its arguments: {', '.join(COMMANDS)}")
     script = "import sys; from blip2_train.cli.{0} import command; sys.argv[0] = '{0}'; command()".format(arguments[0])
-    running = subprocess.Popen([sys.executable, "-c", script, *arguments[1:]])
-    looks: dict[int, list[Look]] = {}
+    code, looks = watched([sys.executable, "-c", script, *arguments[1:]])
+    make_console(width=None if sys.stdout.isatty() else 130).print(growth_table(looks))
+    if code:
+        raise ConfigError(f"{arguments[0]} ended with exit code {code}")
+
+
+def watched(command: Sequence[str]) -> tuple[int, dict[int, list[Look]]]:
+    """Run a command, and look at it and all that it starts until it ends; its exit code, and the looks by process."""
+    running = subprocess.Popen(command)
+    looks: dict[int, list[Look]] = {running.pid: []}
     began = time.perf_counter()
     while running.poll() is None:
         for process in _family(running.pid):
             if (look := _look(process, time.perf_counter() - began)) is not None:
                 looks.setdefault(process, []).append(look)
         time.sleep(_PAUSE)
-    make_console(width=None if sys.stdout.isatty() else 130).print(growth_table(looks, running.pid))
-    if running.returncode:
-        raise ConfigError(f"{arguments[0]} ended with exit code {running.returncode}")
+    return running.returncode, looks
 
 
-def growth_table(looks: dict[int, list[Look]], first: int) -> Table:
-    """What each process had at quarters of its time, and the slopes of the second half."""
+def growth_table(looks: dict[int, list[Look]]) -> Table:
+    """What each process had at quarters of its time, and the slopes of the second half; the first is the command's."""
     table = Table(
         title="memory, descriptors and mappings of each process",
         caption="memory: MB that a process shares with no other; at 1/4, 1/2, 3/4 and the end of its time; the slopes "
@@ -79,13 +85,16 @@ def growth_table(looks: dict[int, list[Look]], first: int) -> Table:
     for process, seen in looks.items():
         if len(seen) < _FEWEST:
             continue
-        row = ["main" if process == first else f"child {process}", f"{seen[-1].seconds - seen[0].seconds:.0f}"]
+        row = [
+            "main" if process == next(iter(looks)) else f"child {process}",
+            f"{seen[-1].seconds - seen[0].seconds:.0f}",
+        ]
         for values, unit in (
             ([look.private for look in seen], _MB),
             ([look.descriptors for look in seen], 1),
             ([look.mappings for look in seen], 1),
         ):
-            quarters = [values[(len(values) - 1) * part // 4] / unit for part in (1, 2, 3, 4)]
+            quarters = [values[(len(values) - 1) * part // 4] / unit for part in range(1, 5)]
             row += [" ".join(f"{value:.0f}" for value in quarters), f"{60 * slope(seen, values) / unit:+.2f}"]
         table.add_row(*row)
     return table
@@ -117,6 +126,6 @@ def _look(process: int, seconds: float) -> Look | None:
         resident, shared = (int(pages) for pages in (place / "statm").read_text().split()[1:3])
         mappings = (place / "maps").read_bytes().count(b"\n")
         private = (resident - shared) * os.sysconf("SC_PAGE_SIZE")
-        return Look(seconds, private, len(os.listdir(place / "fd")), mappings)
+        return Look(seconds, private, len(os.listdir(place / "fd")), mappings) if mappings else None
     except OSError:
         return None
