@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
     logs = Path(options.logs)
     logs.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the environment is deleted then, too
     with tempfile.TemporaryDirectory(prefix="blip2_train_versions_") as name:
         uv = find_uv(Path(name))
         for python in options.python:

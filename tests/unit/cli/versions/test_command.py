@@ -54,6 +54,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
+    monkeypatch.setattr(command.signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(command, "find_uv", lambda work: Path("uv"))
     monkeypatch.setattr(row, "find_python", lambda uv, asked: Path("python") if asked == "3.11" else None)
     monkeypatch.setattr(row, "make_environment", machine.make)
