@@ -167,7 +167,7 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
             echo(f"{name:{width}}{_purpose(group, name, folder)}")
         return None
     if show != "cfg" and started_as_first():
-        logging.basicConfig()
+        logging.basicConfig(format="%(message)s")
         plain_logs(logging.getLogger().handlers)
         logging.getLogger("blip2_train").setLevel(logging.INFO)  # what follows from what is said once
     config = make()
