@@ -62,7 +62,7 @@ def run(arguments: list[str], folder: Path, processes: int = 1, other: bool = Fa
 
 def results_of(folder: Path) -> dict[str, str]:
     results = json.loads((folder / "results.json").read_text())
-    del results["created"]
+    del results["created"], results["crc32"]
     predictions = {task: (folder / "predictions" / f"{task}.json").read_text() for task in TASKS}
     return {"results": json.dumps(results, indent=1), **predictions}
 
