@@ -79,6 +79,8 @@ class Ahead:
         """Bytes of samples that were fetched and not taken, and of requests that are under way."""
         self._lock = RLock()
         self._pool = ThreadPoolExecutor(REQUESTS)
+        self._cutter = ThreadPoolExecutor(1)
+        """Cuts all answers into samples: memory that many threads allocate in turn is given back late (glibc)."""
         self._go_on()
 
     def take(self, sample: Span) -> bytes | None:
@@ -114,6 +116,7 @@ class Ahead:
             self._waiting.clear()
             self._rounds.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._cutter.shutdown(wait=False)
 
     def _go_on(self) -> None:
         """Plan until there is a round after the one that is being read."""
@@ -138,8 +141,7 @@ class Ahead:
         except BaseException:
             self._hold(request, 0)
             raise
-        first = request.span.start
-        found = {sample: data[sample.start - first : sample.end - first] for sample in request.samples}
+        found = self._cutter.submit(_cut, data, request).result()
         self._hold(request, sum(sample.size for sample in request.left))
         return found
 
@@ -159,6 +161,12 @@ class Ahead:
                     self._waiting.remove(request)
                 elif request.future.cancel() or request.future.done():
                     self._hold(request, 0)
+
+
+def _cut(data: bytes, request: _Range) -> dict[Span, bytes]:
+    """The samples that an answer holds."""
+    first = request.span.start
+    return {sample: data[sample.start - first : sample.end - first] for sample in request.samples}
 
 
 def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Range]]:

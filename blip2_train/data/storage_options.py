@@ -21,9 +21,10 @@ class StorageOptions:
     bad_shards: Literal["skip", "stop"] = "skip"
     """What becomes of a shard that is missing, truncated or cannot be read: its samples are replaced by others of the
     source, counted and listed; or the run ends. Local shards are treated alike."""
-    memory_mb: float = 950.0
+    memory_mb: float = 720.0
     """Megabytes (10^6 bytes) of memory of a training process and its readers together, into which samples are fetched
-    many in a request before they are read; 0 = every sample is a request. Not used with `cache`."""
+    many in a request before they are read (with what the allocator keeps, about 1.4 times as much); 0 = every sample
+    is a request. Not used with `cache`."""
     cache: str | None = None
     """Folder of this machine that keeps what was read, for all processes; None = nothing is kept."""
     cache_gb: float = 20.0

@@ -64,11 +64,11 @@ def watched(command: Sequence[str]) -> tuple[int, dict[int, list[Look]]]:
 
 
 def growth_table(looks: dict[int, list[Look]]) -> Table:
-    """What each process had at quarters of its time, and the slopes of the second half; the first is the command's."""
+    """What each process had at quarters of its time, and the slopes of the last third; the first is the command's."""
     table = Table(
         title="memory, descriptors and mappings of each process",
         caption="memory: MB that a process shares with no other; at 1/4, 1/2, 3/4 and the end of its time; the slopes "
-        "are straight lines through the second half",
+        "are straight lines through the last third",
         caption_justify="left",
     )
     for heading in (
@@ -101,10 +101,10 @@ def growth_table(looks: dict[int, list[Look]]) -> Table:
 
 
 def slope(looks: Sequence[Look], values: Sequence[int]) -> float:
-    """Growth of a value in a second: of the straight line that fits the second half best."""
-    half = len(looks) // 2
-    seconds = np.array([look.seconds for look in looks[half:]])
-    return float(np.polyfit(seconds - seconds[0], np.array(values[half:], dtype=float), 1)[0])
+    """Growth of a value in a second: of the straight line that fits the last third best."""
+    late = 2 * len(looks) // 3
+    seconds = np.array([look.seconds for look in looks[late:]])
+    return float(np.polyfit(seconds - seconds[0], np.array(values[late:], dtype=float), 1)[0])
 
 
 def _family(process: int) -> list[int]:

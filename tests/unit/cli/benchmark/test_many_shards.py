@@ -52,10 +52,10 @@ def test_wrong_options_end_in_one_line(arguments: list[str], reason: str, capsys
     assert "\n" not in error.partition("error: ")[2] and reason in error
 
 
-def test_slopes_are_those_of_the_second_half() -> None:
-    looks = [Look(seconds, 0, 0, 0) for seconds in range(20)]
-    assert slope(looks, [*range(100, 110), *[110] * 10]) == pytest.approx(0)
-    assert slope(looks, [*[0] * 10, *range(0, 30, 3)]) == pytest.approx(3)
+def test_slopes_are_those_of_the_last_third() -> None:
+    looks = [Look(seconds, 0, 0, 0) for seconds in range(30)]
+    assert slope(looks, [*range(90, 110), *[110] * 10]) == pytest.approx(0)
+    assert slope(looks, [*[0] * 20, *range(0, 30, 3)]) == pytest.approx(3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
