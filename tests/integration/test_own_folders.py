@@ -68,7 +68,7 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
         assert [folder.name for folder in folders] == [name, f"{name}-2", f"{name}-3"]
         two = made[1]
         assert two.callbacks.checkpoint.folder == f"{folders[1]}/checkpoints"
-        assert two.trainer.default_root_dir == str(folders[1]) and two.paths.output_dir == str(tmp_path)
+        assert two.data.rejected_list == f"{folders[1]}/rejected.jsonl" and two.paths.output_dir == str(tmp_path)
         assert all(folder.is_dir() for folder in folders)
         (folders[2] / "results.json").touch()
     assert [path.name for path in (tmp_path / "demo_stage1").iterdir()] == [f"{name}-3"]
