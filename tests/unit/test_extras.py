@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.registry import _registry
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
@@ -70,6 +71,11 @@ def hidden(module: str) -> Iterator[None]:
     for name in loaded:
         if f"{name}.".startswith(f"{module}."):
             del sys.modules[name]
+    drivers = _registry  # what was asked for before is not imported again
+    known = dict(drivers)
+    for name, driver in known.items():
+        if f"{driver.__module__}.".startswith(f"{module}."):
+            del drivers[name]
     sys.meta_path[:] = [*(finder for finder in finders if finder is not PathFinder), Others()]
     for cached in (bitsandbytes, peft, storage_drivers._connected):
         cached.cache_clear()
@@ -78,6 +84,7 @@ def hidden(module: str) -> Iterator[None]:
     finally:
         sys.meta_path[:] = finders
         sys.modules.update(loaded)
+        drivers.update(known)
         for cached in (bitsandbytes, peft, storage_drivers._connected):
             cached.cache_clear()
 

@@ -38,7 +38,7 @@ def test_both_ways_of_access_are_compared(tmp_path: Path, capsys: pytest.Capture
     record = json.loads(target.read_text(encoding="utf-8"))
     assert list(record["access"]) == ["random", "sequential"] and "speed" not in record
     for way in record["access"].values():
-        assert way["pictures_per_second_and_core"] > 0 and way["memory_bytes"] > 0
+        assert way["pictures_per_second_and_core"] > 0 and way["memory_bytes"] >= 0
         assert way["requests_per_picture"] == way["first_batch"]["requests"] == 0, "the shards lie here"
     assert "per picture" in capsys.readouterr().out
 
