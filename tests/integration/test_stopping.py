@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,3 +182,17 @@ def test_too_little_memory_is_one_line_with_the_setting(
         assert "the step stays 4 samples" in line and "trainer=fsdp" in line and "resume_from=last" in line
     elif not training:
         assert "lower data.eval_batch_size" in line
+
+
+def test_files_of_shards_are_closed_at_the_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", ResourceWarning)
+        given = [*arguments(place / "closed"), "data.num_workers=0", "logger=csv", "steps=2", "validate_every=2"]
+        assert run_command(main, given) == 0
+        gc.collect()
+    assert [str(one.message) for one in seen if issubclass(one.category, ResourceWarning)] == []
+    descriptors = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert [name for name in descriptors if str(place) in name] == []
+    mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert str(place / "shards") not in mapped

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from warm_process import WarmProcess
 
 from blip2_train.cli.compose import compose, recipes
 from blip2_train.errors import ConfigError
@@ -27,6 +29,13 @@ def test_a_shorter_demo_is_scaled_and_says_so(caplog: pytest.LogCaptureFixture) 
         "steps=100 of the recipe's 660: validate_every=25 (165), optim.warmup_steps=8 (50), checkpoint_every=15 (100) "
         "follow"
     )
+
+
+def test_the_command_says_it_plainly(root: Path, tmp_path: Path) -> None:
+    asked = ["experiment=demo_stage1", "steps=100", f"paths.output_dir={tmp_path}"]
+    process = WarmProcess([str(root / "scripts" / "describe.py"), *asked], folder=tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert errors.splitlines()[0].startswith("steps=100 of the recipe's 660: "), errors
 
 
 def test_what_fits_stays(caplog: pytest.LogCaptureFixture) -> None:
