@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+from pathlib import Path
 
 from blip2_train.reasons import reason_of
 
@@ -35,4 +37,12 @@ def what_to_do(error: Exception) -> str | None:
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):  # of torch.save
         return f"weights could not be written, the disk is full or fails: {_ROOM}"
+    if number in (errno.ENOTDIR, errno.EEXIST) and isinstance(error, OSError) and (file := _file_above(error)):
+        return f"{error.filename} cannot be made: {file} is a file, not a folder; name another place, or move it away"
     return None if number not in _FIXES else f"{error}: {_FIXES[number]}"
+
+
+def _file_above(error: OSError) -> Path | None:
+    """The file that lies where an error needs a folder."""
+    place = Path(os.fsdecode(error.filename or ""))
+    return next((folder for folder in (place, *place.parents) if folder.is_file()), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import select
@@ -119,6 +120,15 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
 
 def _end(*_: object) -> None:
     os._exit(130)
+
+
+def _ignore_to_the_end() -> None:
+    """Python gives Ctrl-C back to the system before it has ended, which would take the place of the exit code."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+atexit.register(_ignore_to_the_end)  # now, so that it comes after what others do at the end
 
 
 def _read_no_more(stream: TextIO) -> bool:

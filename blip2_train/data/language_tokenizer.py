@@ -241,7 +241,9 @@ def _load(place: str, name: str) -> Any:
             "not installed: pip install sentencepiece"
         )
     try:
-        return load_tokenizer(AutoTokenizer, place)
+        tokenizer = load_tokenizer(AutoTokenizer, place)
+        tokenizer("a")  # some values of its files are looked at only here
+        return tokenizer
     except CheckpointMismatch:
         raise
     except Exception as error:  # transformers raises whatever its readers raise

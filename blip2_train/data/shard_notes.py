@@ -15,6 +15,7 @@ from blip2_train.data.storage import RemoteFile, Storage
 from blip2_train.errors import ShardError
 from blip2_train.records import Count, check_record, parse_record
 from blip2_train.types import RejectedSample
+from blip2_train.whole_file import without_checksum
 
 INDEX, PLACES = "index.json", ".index.npy"
 """Name of the list of a folder's shards; what stands in place of `.tar` in the name of the file of a shard's rows."""
@@ -42,7 +43,8 @@ def read_notes(
         that is listed but not there.
 
     Raises:
-        ShardError: if remote storage does not answer.
+        ShardError: if remote storage does not answer, or an index cannot be read.
+        DamagedFile: if an index does not fit its checksum.
     """
     notes: dict[RemoteFile, ShardNote] = {}
     missing: list[RejectedSample] = []
@@ -69,11 +71,13 @@ def _listed(content: bytes, place: str) -> dict[str, tuple[int, int]]:
     """Samples and bytes of each shard that an index lists; nothing if it is another program's.
 
     Raises:
-        ShardError: if it cannot be read, or is damaged.
+        ShardError: if it cannot be read.
+        DamagedFile: if it does not fit its checksum.
     """
     found = parse_record(content, Any, place, _FIX, ShardError)
     if not isinstance(found, dict) or not found.keys() >= {"settings", "shards"}:
         return {}
+    without_checksum(found, place, _FIX)
     return {entry.file: (entry.samples, entry.bytes) for entry in _shards(found, place)}
 
 

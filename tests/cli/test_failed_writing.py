@@ -82,7 +82,7 @@ def test_output_below_a_file_is_one_line(place: Path, model: Path, capsys: pytes
     ):
         line = line_of(command, given, capsys)
         assert str(place / "file") in line, line
-        assert "a file lies where a folder has to be" in line or "Not a directory" in line, line
+        assert "is a file, not a folder" in line or "Not a directory" in line, line
     assert (place / "file").read_text() == "a file\n"
 
 

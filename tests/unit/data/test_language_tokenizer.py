@@ -52,6 +52,14 @@ def test_t5_ends_what_its_encoder_reads(t5: LanguageTokenizer) -> None:
     assert t5.finished("a cat on a mat", 3) == [*t5.words("a cat on a mat")[:2], t5.end_id]
 
 
+def test_a_value_that_is_looked_at_only_when_a_text_is_read(tmp_path: Path) -> None:
+    name = write_words(tmp_path, eos_token="</s>", pad_token="<unk>")
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": "many"}))
+    with pytest.raises(CheckpointMismatch, match=r"tokenizer of language model .* cannot be loaded"):
+        LanguageTokenizer(name, padding_side="right", encoder_decoder=False)
+
+
 @pytest.mark.parametrize("template", ["<s> $A", "<s> $A </s>"])
 def test_only_what_stands_in_front_of_a_text_is_its_start(tmp_path: Path, template: str) -> None:
     name = write_words(tmp_path, template, eos_token="</s>", pad_token="<unk>")

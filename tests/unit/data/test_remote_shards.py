@@ -20,7 +20,7 @@ from blip2_train.data.storage_options import StorageOptions
 from blip2_train.data.stream import TrainingStream
 from blip2_train.data.training_source import TrainingSource
 from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
-from blip2_train.errors import ConfigError, ShardError
+from blip2_train.errors import ConfigError, DamagedFile, ShardError
 
 
 @pytest.fixture
@@ -104,6 +104,17 @@ def test_a_shard_that_is_listed_and_not_there(folder: str, place: Path, s3: S3) 
     ]
     with pytest.raises(ShardError, match=r"missing shard: .*00001.tar: index.json lists it"):
         opened(path, place / "index", bad_shards="stop")
+
+
+@pytest.mark.parametrize("folder", ["s3://data/made", "{place}/made"])
+def test_a_number_that_changed_in_the_list_of_shards(folder: str, place: Path, s3: S3) -> None:
+    index = place / "made" / "index.json"
+    changed = index.read_text().replace('"samples": 12', '"samples": 13', 1)
+    assert changed != index.read_text()
+    index.write_text(changed)
+    s3.put("made/index.json", changed.encode())
+    with pytest.raises(DamagedFile, match=r"index\.json is damaged: its content does not fit its checksum; remove it"):
+        opened(folder.format(place=place), place / "index")
 
 
 def test_the_cache_asks_for_each_piece_once_and_keeps_its_limit(place: Path, s3: S3) -> None:
