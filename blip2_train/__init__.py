@@ -11,13 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compose": "blip2_train.cli.compose",
-    "train": "blip2_train.cli.run",
-    "compose_evaluation": "blip2_train.cli.compose",
+    "compose": "blip2_train.config.compose",
+    "train": "blip2_train.cli.train.run",
+    "compose_evaluation": "blip2_train.config.compose",
     "evaluate": "blip2_train.cli.evaluate",
-    "load_pretrained": "blip2_train.cli.pretrained",
+    "load_pretrained": "blip2_train.pretrained",
     "Blip2": "blip2_train.evaluation.inference",
-    "Processor": "blip2_train.data.processor",
+    "Processor": "blip2_train.data.batches.processor",
     "ImageTextModel": "blip2_train.models.image_text",
     "GenerativeModel": "blip2_train.models.generative",
     "VisionConfig": "blip2_train.models.configs",
@@ -27,9 +27,9 @@ _HOMES = {
     "RepresentationObjective": "blip2_train.objectives.representation",
     "GenerationObjective": "blip2_train.objectives.generation",
     "OptimizerConfig": "blip2_train.optim.config",
-    "CaptionMetric": "blip2_train.evaluation.metrics.objects",
-    "AnswerMetric": "blip2_train.evaluation.metrics.objects",
-    "RecallMetric": "blip2_train.evaluation.metrics.objects",
+    "CaptionMetric": "blip2_train.evaluation.metrics.metric_states",
+    "AnswerMetric": "blip2_train.evaluation.metrics.metric_states",
+    "RecallMetric": "blip2_train.evaluation.metrics.metric_states",
 }
 
 __all__ = ["__version__", *_HOMES]

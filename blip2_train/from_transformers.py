@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.screen import plain_logs
+from blip2_train.system.screen import plain_logs
 
 _OWN_CODE = "trust_remote_code"
 """Stands in each message of transformers about a repository that brings code, whatever else it says."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import find_hub
-from blip2_train.records import JsonObject, read_record
+from blip2_train.system.records import JsonObject, read_record
 
 GENERATION_CONFIG = "generation_config.json"
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"

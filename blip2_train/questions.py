@@ -1,4 +1,4 @@
-"""The records and protocols of questions about pictures that the layers exchange.
+"""The records and protocols of questions about images that the layers exchange.
 
 Shape letters: B batch per process, T text tokens, D hidden size.
 """
@@ -15,7 +15,7 @@ from blip2_train.types import GenerationBatch, GenerativeEncoder, ImageTextSampl
 
 @dataclass(slots=True, kw_only=True)
 class QuestionSample(ImageTextSample):
-    """One picture and one question about it; the caption is one of its answers."""
+    """One image and one question about it; the caption is one of its answers."""
 
     question: str
     """Cleaned question."""
@@ -36,7 +36,7 @@ class TextTokens(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class AnswerBatch(GenerationBatch):
-    """A batch of questions about pictures: the language model is to say an answer after the question."""
+    """A batch of questions about images: the language model is to say an answer after the question."""
 
     qformer_input_ids: Tensor
     """`(B, T)`, int64: the questions as the Q-Former reads them, `[CLS]` … `[SEP]`, then padding."""
@@ -64,5 +64,5 @@ class AnsweringEncoder(GenerativeEncoder, Protocol):
         labels: Tensor,
         question: TextTokens | None = None,
     ) -> Tensor:
-        """Last states `(B, T, D)` of the language model; its queries may read each picture with its question."""
+        """Last states `(B, T, D)` of the language model; its queries may read each image with its question."""
         ...

@@ -23,25 +23,25 @@ class RejectedSample:
     key: str
     """Key of the sample inside its shard (`"000000012"`), or an empty string for the shard itself."""
     reason: str
-    """One of the short reasons that counters are kept by, for instance `"unreadable picture"`."""
+    """One of the short reasons that counters are kept by, for instance `"unreadable image"`."""
     detail: str
     """What the reader said, for the log."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ImageTextSample:
-    """One picture and one caption after the transform, before tokenisation."""
+    """One image and one caption after the transform, before tokenisation."""
 
     pixel_values: Tensor
     """`(3, H, W)`, float, normalised."""
     caption: str
     """Cleaned caption."""
     image_id: int
-    """Identity of the picture: equal for samples that show the same picture. Fits int64."""
+    """Identity of the image: equal for samples that show the same image. Fits int64."""
     sample_id: str
     """Where the sample came from: `<shard stem>/<key>#<caption number>`."""
     references: tuple[str, ...] = ()
-    """Every caption of the picture, as found in the data."""
+    """Every caption of the image, as found in the data."""
     uniform: float = 0.0
     """A number in [0, 1) drawn for this sample, for whatever a collator decides at random."""
     rejected: tuple[RejectedSample, ...] = ()
@@ -55,7 +55,7 @@ class Batch:
     pixel_values: Tensor
     """`(B, 3, H, W)`, float, normalised."""
     image_ids: Tensor
-    """`(B,)`, int64: equal for samples that show the same picture."""
+    """`(B,)`, int64: equal for samples that show the same image."""
     sample_ids: tuple[str, ...]
     """Where each sample came from."""
     rejected: tuple[RejectedSample, ...]
@@ -106,15 +106,15 @@ class GenerationBatch(Batch):
     target_positions: Tensor
     """`(K,)`, int64: where `labels`, flattened, is not -100; made on the CPU, so that no one waits for the device."""
     references: tuple[tuple[str, ...], ...]
-    """Every caption of each picture, as found in the data."""
+    """Every caption of each image, as found in the data."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ImageMemory:
-    """Keys and values that the queries read pictures from, one pair per cross-attention layer.
+    """Keys and values that the queries read images from, one pair per cross-attention layer.
 
-    A memory of M pictures serves `copies * M` consecutive rows of queries, copy by copy: rows `0 … M-1` are the first
-    pair of each picture, rows `M … 2M-1` the second. So a picture that takes part in several pairs is stored once.
+    A memory of M images serves `copies * M` consecutive rows of queries, copy by copy: rows `0 … M-1` are the first
+    pair of each image, rows `M … 2M-1` the second. So an image that takes part in several pairs is stored once.
     """
 
     keys: tuple[Tensor, ...]
@@ -122,31 +122,31 @@ class ImageMemory:
     values: tuple[Tensor, ...]
     """Each `(M, H, P, D/H)`."""
     copies: int = 1
-    """Rows of queries per picture."""
+    """Rows of queries per image."""
 
     def __len__(self) -> int:
         return self.keys[0].shape[0]
 
     def select(self, rows: Tensor) -> ImageMemory:
-        """The memory of the pictures at `rows` `(R,)`, int64, each serving one row of queries."""
+        """The memory of the images at `rows` `(R,)`, int64, each serving one row of queries."""
         return ImageMemory(
             keys=tuple(k.index_select(0, rows) for k in self.keys),
             values=tuple(v.index_select(0, rows) for v in self.values),
         )
 
     def repeat(self, copies: int) -> ImageMemory:
-        """The same pictures, each serving `copies` rows of queries; no tensor is copied."""
+        """The same images, each serving `copies` rows of queries; no tensor is copied."""
         return ImageMemory(keys=self.keys, values=self.values, copies=copies)
 
 
 @dataclass(slots=True, kw_only=True)
 class EncodedImages:
-    """What one pass of the pictures through tower and Q-Former leaves for the three objectives."""
+    """What one pass of the images through tower and Q-Former leaves for the three objectives."""
 
     patch_features: Tensor
     """`(B, P, Dv)`: the tower's output before `ln_vision`; this is what travels to other processes."""
     memory: ImageMemory
-    """Keys and values of these pictures for cross-attention, projected once."""
+    """Keys and values of these images for cross-attention, projected once."""
     query_states: Tensor
     """`(B, Q, D)`: output of the image pass."""
     query_cache: tuple[tuple[Tensor, Tensor], ...]
@@ -172,7 +172,7 @@ class ImageTextEncoder(Protocol):
         ...
 
     def project_image(self, patch_features: Tensor) -> ImageMemory:
-        """Cross-attention keys and values of pictures given by the tower's features `(M, P, Dv)`."""
+        """Cross-attention keys and values of images given by the tower's features `(M, P, Dv)`."""
         ...
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -180,11 +180,11 @@ class ImageTextEncoder(Protocol):
         ...
 
     def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Matching logits `(R, 2)` of R rows of (picture, text); column 1 = match."""
+        """Matching logits `(R, 2)` of R rows of (image, text); column 1 = match."""
         ...
 
     def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Vocabulary logits `(B, T, V)` of texts `(B, T)` that start with `[DEC]`, given the pictures."""
+        """Vocabulary logits `(B, T, V)` of texts `(B, T)` that start with `[DEC]`, given the images."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """Time training steps and generation by part: `python scripts/benchmark.py experiment=stage1_vit_g`."""
 
-from blip2_train.cli.benchmark.command import command
+from benchmark.command import command
 
 if __name__ == "__main__":
     command()

@@ -1,6 +1,6 @@
-"""Give pictures better captions: `python scripts/capfilt.py source=<shards> output=<folder> captioner=… scorer=…`."""
+"""Give images better captions: `python scripts/capfilt.py source=<shards> output=<folder> captioner=… scorer=…`."""
 
-from blip2_train.cli.capfilt.command import command
+from capfilt_demo.command import command
 
 if __name__ == "__main__":
     command()

@@ -1,6 +1,7 @@
 """Kill the making of shards again and again, and compare them with others: `python scripts/kill_preparation.py`."""
 
-from blip2_train.cli.kill_preparation import command
+import runpy
+from pathlib import Path
 
 if __name__ == "__main__":
-    command()
+    runpy.run_path(str(Path(__file__).parents[1] / "tests/kill_test/preparation.py"), run_name="__main__")

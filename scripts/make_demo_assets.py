@@ -1,6 +1,6 @@
 """Rebuild the assets of the embedded world from the unpacked emoji packages."""
 
-from blip2_train.cli.demo_assets.command import main
+from demo_assets.command import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Turn captions with pictures into tar shards: `python scripts/make_shards.py source=captions.csv output=shards/`."""
+"""Turn captions with images into tar shards: `python scripts/make_shards.py source=captions.csv output=shards/`."""
 
 from blip2_train.cli.make_shards import command
 

@@ -1,6 +1,6 @@
 """Try the lowest and the newest versions that pyproject.toml admits: `python scripts/versions.py`."""
 
-from blip2_train.cli.versions.command import command
+from versions.command import command
 
 if __name__ == "__main__":
     command()

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_INTERPRETER = str(Path(__file__).parent / "interpreter")
+_INTERPRETER = str(Path(__file__).parent / "support" / "interpreter")
 _ROOT = str(Path(__file__).parent.parent)
 sys.path.insert(0, _INTERPRETER)
 sys.modules.pop("sitecustomize", None)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from blip2_train.checkpoints.adapter_files import described_adapters
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.adapters import add_adapters, resolve_adapters
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.configs import AdapterConfig
-from blip2_train.models.image_queries import ImageQueryModel
 
 
 def check_adapters(

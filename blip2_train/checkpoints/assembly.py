@@ -15,11 +15,11 @@ from blip2_train.checkpoints.adapters import attach_adapters
 from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface_config import plain_architecture
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.checkpoints.found import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import FoundWeights, State
 from blip2_train.checkpoints.frozen_parts import fill_language_model, load_language_model, load_tower
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule, why_names_differ
 from blip2_train.checkpoints.initial_weights import RANDOM
-from blip2_train.data.processor import Processor
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule, why_names_differ
+from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.models.generative import GenerativeModel

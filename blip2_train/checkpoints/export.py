@@ -23,10 +23,10 @@ from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.checkpoints.foreign_descriptions import check_description, check_processor
 from blip2_train.errors import CheckpointMismatch, DamagedFile
 from blip2_train.models.adapted_layers import is_adapter
-from blip2_train.reasons import reason_of
-from blip2_train.records import JsonObject, check_record, read_record
-from blip2_train.whole_file import without_checksum, write_checked, write_whole
-from blip2_train.whole_folder import clear_leftovers, replace_folder
+from blip2_train.system.atomic_folder import clear_leftovers, replace_folder
+from blip2_train.system.atomic_write import without_checksum, write_checked, write_whole
+from blip2_train.system.error_reasons import reason_of
+from blip2_train.system.records import JsonObject, check_record, read_record
 
 _FIX = "export the run again"
 WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"

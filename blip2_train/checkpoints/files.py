@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.reasons import is_refused_pickle, reason_of
-from blip2_train.records import read_record
+from blip2_train.system.error_reasons import is_refused_pickle, reason_of
+from blip2_train.system.records import read_record
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _READABLE = (".safetensors", ".pt", ".pth", ".bin")

@@ -17,7 +17,7 @@ from transformers import __version__ as transformers_version
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.architecture_keys import architecture_keys, is_fetched
 from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
-from blip2_train.records import JsonObject, Size, check_record
+from blip2_train.system.records import JsonObject, Size, check_record
 
 TIMM_ARGUMENTS = frozenset(
     """

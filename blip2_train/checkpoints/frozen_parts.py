@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2_train.checkpoints.convert import timm_towers
-from blip2_train.checkpoints.found import FoundWeights
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.foreign_weights import FoundWeights
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
-from blip2_train.checkpoints.sources import find_weights, is_source
+from blip2_train.checkpoints.weight_sources import find_weights, is_source
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_model
 from blip2_train.language_files import locate_language_model
@@ -23,7 +23,7 @@ from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.quantized_loading import loading_options
 from blip2_train.models.vision_tower import VisionTower
-from blip2_train.reasons import reason_of
+from blip2_train.system.error_reasons import reason_of
 
 VISION_MODEL, LANGUAGE_MODEL = FROZEN_PARTS
 

@@ -10,7 +10,7 @@ from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import fingerprint, read_weights
-from blip2_train.checkpoints.found import FoundWeights
+from blip2_train.checkpoints.foreign_weights import FoundWeights
 from blip2_train.checkpoints.frozen_parts import (
     LANGUAGE_MODEL,
     VISION_MODEL,
@@ -18,10 +18,10 @@ from blip2_train.checkpoints.frozen_parts import (
     load_tower,
     refuse_other_language_model,
 )
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
-from blip2_train.checkpoints.sources import find_weights, same_place
 from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
+from blip2_train.checkpoints.weight_sources import find_weights, same_place
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import FROZEN_PARTS

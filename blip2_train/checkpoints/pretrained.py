@@ -10,13 +10,13 @@ from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import assemble, complete_manifest
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import fingerprint
-from blip2_train.checkpoints.found import FoundWeights
-from blip2_train.checkpoints.handover import LoadReport
+from blip2_train.checkpoints.foreign_weights import FoundWeights
 from blip2_train.checkpoints.initial_weights import RANDOM
-from blip2_train.checkpoints.sources import find_weights
-from blip2_train.data.language_tokenizer import QUESTIONS, AnsweringTokenizer, LanguageTokenizer
-from blip2_train.data.processor import Processor
-from blip2_train.data.text_tokenizer import load_text_tokenizer
+from blip2_train.checkpoints.load_rules import LoadReport
+from blip2_train.checkpoints.weight_sources import find_weights
+from blip2_train.data.batches.language_tokenizer import QUESTIONS, AnsweringTokenizer, LanguageTokenizer
+from blip2_train.data.batches.processor import Processor
+from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import frozen_weights

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
-from blip2_train.checkpoints.sources import find_weights
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.weight_sources import find_weights
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel

@@ -19,22 +19,22 @@ from blip2_train.cli.check_report import (
     sample_lines,
     show,
 )
-from blip2_train.cli.compose import instantiate
-from blip2_train.cli.run_data import make_data
-from blip2_train.cli.starting_weights import find_sources
 from blip2_train.cli.terminal import config_from, run_command
-from blip2_train.data.holdout import evenly_chosen
-from blip2_train.data.inspection import Inspection, copies, inspect_samples
-from blip2_train.data.source_config import open_source
-from blip2_train.data.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
+from blip2_train.config.compose import instantiate
+from blip2_train.config.run_data import make_data
+from blip2_train.config.starting_weights import find_sources
+from blip2_train.data.batches.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
+from blip2_train.data.sources.config import open_source
+from blip2_train.data.sources.holdout import evenly_chosen
+from blip2_train.data.sources.inspection import Inspection, copies, inspect_samples
 from blip2_train.errors import ConfigError, ShardError
-from blip2_train.screen import make_console
+from blip2_train.system.screen import make_console
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.lifecycle import quiet_libraries
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
 
 ABOUT = (
-    "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated pictures, captions "
+    "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated images, captions "
     "that are cut, unknown tokens. Looks at 1,000 samples of each source; with --all at all of them. Exits with 2 if a "
     "run would stop, or could learn nothing of the texts."
 )

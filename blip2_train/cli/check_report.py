@@ -9,19 +9,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from blip2_train.data.inspection import Inspection, SeenPicture, leaks
-from blip2_train.data.language_tokenizer import LanguageTokenizer
-from blip2_train.data.text import EMPTY, NOT_UNICODE
-from blip2_train.data.unknown_tokens import UnknownTokens
-from blip2_train.screen import in_one_line
+from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
+from blip2_train.data.batches.unknown_tokens import UnknownTokens
+from blip2_train.data.sources.inspection import Inspection, SeenImage, leaks
+from blip2_train.data.text_cleaning import EMPTY, NOT_UNICODE
+from blip2_train.system.screen import in_one_line
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
 
-_COLUMNS = ("source", "use", "pictures", "looked at", "captions", "broken", "tokens", "cut", "unknown")
+_COLUMNS = ("source", "use", "images", "looked at", "captions", "broken", "tokens", "cut", "unknown")
 _LISTED = 10
 _FIXES = {
-    "missing picture": "put the picture there, or remove the row",
-    "unreadable picture": "save the picture again, or remove it",
-    "picture too large": "make the picture smaller",
+    "missing image": "put the image there, or remove the row",
+    "unreadable image": "save the image again, or remove it",
+    "image too large": "make the image smaller",
     EMPTY: "write words, or remove the row",
     NOT_UNICODE: "write the text again, in UTF-8 and with whole characters",
     "missing text": "write a caption, or remove the row",
@@ -91,27 +91,27 @@ def left_out_lines(left_out: Sequence[RejectedSample]) -> list[str]:
     return [*lines, *([f"left out: and {len(left_out) - _LISTED} more"] if len(left_out) > _LISTED else [])]
 
 
-def copy_lines(groups: Sequence[Sequence[tuple[Inspection, SeenPicture]]]) -> list[str]:
-    """Which pictures are the same file under several names."""
+def copy_lines(groups: Sequence[Sequence[tuple[Inspection, SeenImage]]]) -> list[str]:
+    """Which images are the same file under several names."""
     lines = []
     for group in groups[:_LISTED]:
-        places = " = ".join(f"{picture.where} ({part.use})" for part, picture in group[:4])
+        places = " = ".join(f"{image.where} ({part.use})" for part, image in group[:4])
         more = f" = {len(group) - 4} more" if len(group) > 4 else ""
         warning = "; validation shows what was trained on: remove one" if leaks(group) else ""
-        lines.append(f"same picture: {places}{more}{warning}")
+        lines.append(f"same image: {places}{more}{warning}")
     leaking = sum(leaks(group) for group in groups)
-    total = [f"same picture: {len(groups)} times in all, {leaking} of them in training and in validation"]
+    total = [f"same image: {len(groups)} times in all, {leaking} of them in training and in validation"]
     return [*lines, *(total if groups else [])]
 
 
 def sample_lines(batch: Batch, collator: Collator, shown: int) -> list[str]:
-    """Samples as the model reads them: size and range of the picture, ids, and what ids and labels stand for."""
+    """Samples as the model reads them: size and range of the image, ids, and what ids and labels stand for."""
     assert isinstance(batch, ImageTextBatch | GenerationBatch)
     lines = []
     for row in range(min(shown, len(batch))):
         pixels, ids = batch.pixel_values[row], batch.input_ids[row][batch.attention_mask[row]]
         size = " x ".join(map(str, pixels.shape))
-        lines.append(f"sample {batch.sample_ids[row]}: picture {size}, {pixels.min():.2f} … {pixels.max():.2f}")
+        lines.append(f"sample {batch.sample_ids[row]}: image {size}, {pixels.min():.2f} … {pixels.max():.2f}")
         lines.append(f"  ids    {' '.join(map(str, ids.tolist()))}")
         lines.append(f"  reads  {_text(collator, ids)!r}")
         if isinstance(batch, GenerationBatch):

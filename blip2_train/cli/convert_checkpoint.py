@@ -20,14 +20,14 @@ from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
-from blip2_train.checkpoints.sources import UNDERSTOOD
+from blip2_train.checkpoints.weight_sources import UNDERSTOOD
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.adapters import merge_adapters
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import FROZEN_PARTS
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 
 FORMATS = ("blip2_train", "huggingface", "lavis")
 _FILES = (".pth", ".pt")

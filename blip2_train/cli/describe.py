@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
-from blip2_train.cli.compose import instantiate
-from blip2_train.cli.memory import show_memory
+from blip2_train.cli.memory_table import show_memory
 from blip2_train.cli.overview import parts_table
-from blip2_train.cli.starting_weights import find_sources
 from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.config.compose import instantiate
+from blip2_train.config.starting_weights import find_sources
 from blip2_train.errors import Blip2TrainError
 from blip2_train.models.adapters import add_adapters
 from blip2_train.models.freezing import PartSize, describe_parameters
-from blip2_train.screen import echo, make_console
+from blip2_train.system.screen import echo, make_console
 
 ABOUT = "Show what a recipe's model consists of and what trains; with --memory also the memory it needs, by precision."
 USAGE = "python scripts/describe.py [--memory]"

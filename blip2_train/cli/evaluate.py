@@ -14,14 +14,12 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from blip2_train.checkpoints.files import fingerprint
-from blip2_train.cli.compose import instantiate
-from blip2_train.cli.own_folder import made_alone
-from blip2_train.cli.predict_output import Bar
-from blip2_train.cli.pretrained import load_pretrained
-from blip2_train.cli.run_folder import find_source, logged_run
+from blip2_train.cli.json_lines import Bar
 from blip2_train.cli.score_overview import print_closing, print_scores
 from blip2_train.cli.terminal import evaluation_from, kept_when_stopped, run_command
-from blip2_train.data.text import clean_question
+from blip2_train.config.compose import instantiate
+from blip2_train.config.run_folder import made_alone
+from blip2_train.data.text_cleaning import clean_question
 from blip2_train.distributed import gather_objects, leave_group, rank
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -32,10 +30,12 @@ from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
-from blip2_train.folder_lock import held
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.generative import GenerativeModel
-from blip2_train.screen import echo
+from blip2_train.pretrained import load_pretrained
+from blip2_train.system.folder_lock import held
+from blip2_train.system.screen import echo
+from blip2_train.training.earlier_runs import find_source, logged_run
 from blip2_train.training.lifecycle import quiet_libraries
 
 RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
@@ -143,7 +143,7 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         return with_attention(
             report,
             model.network,
-            lambda example: model.processor.image(Path(str(example.picture))),
+            lambda example: model.processor.image(Path(str(example.image))),
             texts=(lambda some: model.processor.questions([clean_question(one.question) for one in some]))
             if asks
             else None,

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from blip2_train.checkpoints.export import write_export
-from blip2_train.checkpoints.saved import read_training_state
-from blip2_train.cli.checkpoint_parts import checkpoint_parts
-from blip2_train.cli.run_folder import find_checkpoint, run_folder_of
+from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.cli.terminal import run_command
+from blip2_train.config.checkpoint_parts import checkpoint_parts
 from blip2_train.errors import ConfigError
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
+from blip2_train.training.earlier_runs import find_checkpoint, run_folder_of
 
 USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to write, default <run folder>/export]"
 

@@ -6,42 +6,42 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blip2_train.cli.key_values import read_settings
 from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import kept_when_stopped, run_command
+from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import open_destination
 from blip2_train.data.prepare.engines import EngineName, open_engine, paths_here
 from blip2_train.data.prepare.exclusion import read_exclusions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
-from blip2_train.data.shard_notes import INDEX
+from blip2_train.data.shards.notes import INDEX
 from blip2_train.errors import ConfigError
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 
 ABOUT = """\
 Make tar shards in the layout of img2dataset, with index.json (samples, bytes and SHA-256 of every shard) and
-rejected.jsonl (every sample that is not in them, with the reason). Pictures are copied byte for byte. Repeated, the
+rejected.jsonl (every sample that is not in them, with the reason). Images are copied byte for byte. Repeated, the
 command goes on where it was stopped; the shards do not depend on that, nor on the number of processes.
 
 usage: python scripts/make_shards.py source=<what> output=<folder> [key=value …]
 
   source=<what>           tar shards (folder, 'glob*.tar', '{00..99}.tar', [a.tar,b.tar]); .csv .tsv .jsonl .json .token
-                          with captions (COCO, Karpathy, Visual Genome's regions, rows); .parquet; pictures are paths,
-                          or base64, or bytes; a folder of pictures with .txt or .json beside each; or a list of such
+                          with captions (COCO, Karpathy, Visual Genome's regions, rows); .parquet; images are paths,
+                          or base64, or bytes; a folder of images with .txt or .json beside each; or a list of such
   output=<folder>         a new one, or that of the same command before; here or on s3:// or gs://, like tar shards
   images=<folder>         where the paths of the source start, or a glob of several (the source's own folder)
-  split=<a+b>             which pictures, of a source with splits
-  picture_column=<name>   column or key of the picture, where it is not a usual one; likewise id_column
+  split=<a+b>             which images, of a source with splits
+  picture_column=<name>   column or key of the image, where it is not a usual one; likewise id_column
   caption_column=<name>   column or key of the caption; of shards and folders, in the .json of each sample
   samples_per_shard=<n>   samples in every shard but the last (10000)
-  min_side=<pixels>       reject pictures with a shorter side (0)
-  max_aspect_ratio=<x>    reject pictures whose sides have a greater ratio (null = none)
-  duplicates=<keep>       keep pictures whose file is that of an earlier sample (drop)
-  exclude=[a.json,b.txt]  reject the pictures of these annotation files, or those whose id, path or SHA-256 is a line of
+  min_side=<pixels>       reject images with a shorter side (0)
+  max_aspect_ratio=<x>    reject images whose sides have a greater ratio (null = none)
+  duplicates=<keep>       keep images whose file is that of an earlier sample (drop)
+  exclude=[a.json,b.txt]  reject the images of these annotation files, or those whose id, path or SHA-256 is a line of
                           these text files: what you test on
-  exclude_split=<a+b>     which pictures of those annotation files
-  resize=<pixels>         scale larger pictures down to this shorter side, as JPEG (null = copy)
+  exclude_split=<a+b>     which images of those annotation files
+  resize=<pixels>         scale larger images down to this shorter side, as JPEG (null = copy)
   quality=<1 to 100>      of those JPEGs (95)
   workers=<n>             processes (one per core)
   engine=<local|ray>      processes of this machine, or workers of Ray: one started here, or a cluster with
@@ -71,7 +71,7 @@ class Request:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers must be at least 1, got {self.workers}")
         if self.exclude_split is not None and not self.exclude:
-            raise ConfigError("exclude_split chooses among the pictures of exclude=, which is not given")
+            raise ConfigError("exclude_split chooses among the images of exclude=, which is not given")
 
 
 def main(arguments: list[str]) -> None:
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> None:
     echo(f"rejected:  {listed}; see {folder}/{REJECTED}")
     echo(f"index:     {folder}/{INDEX}")
     if excluded and "excluded" not in counts:
-        echo(f"none of the {len(excluded):,} excluded names was met: see whether the source names pictures like that")
+        echo(f"none of the {len(excluded):,} excluded names was met: see whether the source names images like that")
 
 
 def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from blip2_train.checkpoints.handover import LoadReport
-from blip2_train.data.plan import DataPlan
+from blip2_train.checkpoints.load_rules import LoadReport
 from blip2_train.data.sequential.plan import SequentialPlan
+from blip2_train.data.stream.plan import DataPlan
 from blip2_train.models.freezing import PartSize
 from blip2_train.optim.param_groups import ParameterGroup
-from blip2_train.screen import make_console
+from blip2_train.system.screen import make_console
 from blip2_train.training.lifecycle import first_process_only
 
 _LABELS = {
@@ -24,7 +24,7 @@ _LABELS = {
 _CAPTION_ROWS = (
     ("cider", "CIDEr of captions (1.0 = the papers' 100)", 3),
     ("vqa/accuracy", "VQA accuracy (%)", 1),
-    ("names_right", "captions that name all pictures rightly (%)", 1),
+    ("names_right", "captions that name all images rightly (%)", 1),
 )
 
 

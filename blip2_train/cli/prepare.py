@@ -12,11 +12,11 @@ from blip2_train.cli.terminal import run_command
 from blip2_train.data.official.inventory import OfficialFile, verify
 from blip2_train.data.official.sets import SETS
 from blip2_train.errors import ConfigError
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 
 ABOUT = f"""\
 Look at the files of official data sets in the data folder, a line for each: whether it is there, can be read, has
-as many entries as it should, has all its pictures, and none that must not be trained on. Ends with 0 only if the
+as many entries as it should, has all its images, and none that must not be trained on. Ends with 0 only if the
 sets that were named are whole. Without a set: tells which files belong where, and looks at nothing.
 
 sets: {", ".join(SETS)}"""
@@ -42,9 +42,9 @@ def main(arguments: list[str]) -> None:
 
 def _described(file: OfficialFile) -> list[str]:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in file.counts.items()) or "any number of entries"
-    pictures = " or ".join(file.folders)
+    images = " or ".join(file.folders)
     optional = "optional; " if file.optional else ""
-    return [*file.paths, f"    {optional}{counts}; pictures in {pictures}", f"    from {file.origin}"]
+    return [*file.paths, f"    {optional}{counts}; images in {images}", f"    from {file.origin}"]
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

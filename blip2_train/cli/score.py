@@ -15,18 +15,18 @@ from rich.table import Table
 from blip2_train import __version__
 from blip2_train.checkpoints.files import file_fingerprint
 from blip2_train.cli.command_parser import CommandParser, add_output
-from blip2_train.cli.predict_output import new_file
+from blip2_train.cli.json_lines import new_file
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.annotations.captions import read_references
 from blip2_train.data.annotations.questions import read_questions
 from blip2_train.data.annotations.results import ANSWERS, CAPTIONS, GQA_ANSWERS, read_results
+from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.official.results import write_json
-from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, ExactRules, exact_match_accuracy, vqa_accuracy
-from blip2_train.screen import echo, make_console
+from blip2_train.system.screen import echo, make_console
 
 ABOUT = """\
 Score a file of predictions against official annotations. The result is JSON, on standard output or in a file; a
@@ -66,23 +66,23 @@ def main(arguments: list[str]) -> None:
 def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
     annotated = read_references(options.annotations, options.split)
     predictions = read_results(options.predictions, CAPTIONS)
-    pictures = _chosen(options, predictions, {picture.identity: picture for picture in annotated})
-    references: dict[int | str, tuple[str, ...]] = {picture.identity: picture.captions for picture in pictures}
+    images = _chosen(options, predictions, {image.identity: image for image in annotated})
+    references: dict[int | str, tuple[str, ...]] = {image.identity: image.captions for image in images}
     metrics, limit = options.metrics, options.time_limit
-    if pictures[0].domain:
-        domains: dict[int | str, str] = {picture.identity: picture.domain for picture in pictures}
+    if images[0].domain:
+        domains: dict[int | str, str] = {image.identity: image.domain for image in images}
         by_domain = score_domains(predictions, references, domains, metrics, time_limit=limit)
     else:
         domains = {}
         by_domain = {ENTIRE: score_captions(predictions, references, metrics, time_limit=limit)}
     counts = {name: sum(domain == name for domain in domains.values()) for name in by_domain}
     told = {
-        name: {"pictures": counts[name] if name != ENTIRE else len(pictures), **_scores(found)}
+        name: {"pictures": counts[name] if name != ENTIRE else len(images), **_scores(found)}
         for name, found in by_domain.items()
     }
     result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **told.pop(ENTIRE)}
-    result |= _share(options, len(pictures), len(annotated), "pictures")
-    table = _table(f"captions (x 100){_of(options, len(pictures), len(annotated))}", ["metric", *by_domain])
+    result |= _share(options, len(images), len(annotated), "pictures")
+    table = _table(f"captions (x 100){_of(options, len(images), len(annotated))}", ["metric", *by_domain])
     for metric in metrics:
         values = [found.scores[metric] for found in by_domain.values()]
         table.add_row(metric, *("–" if value is None else f"{100 * value:.2f}" for value in values))
@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument(
         "--annotations", required=True, metavar="FILE", help="captions in COCO's format, or NoCaps', or any other"
     )
-    task.add_argument("--split", metavar="NAME", help="which pictures, of annotations with splits")
+    task.add_argument("--split", metavar="NAME", help="which images, of annotations with splits")
     task.add_argument(
         "--metrics", nargs="+", choices=METRICS, default=METRICS, metavar="NAME", help=f"of {', '.join(METRICS)}"
     )

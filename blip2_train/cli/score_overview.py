@@ -10,7 +10,7 @@ from rich.text import Text
 
 from blip2_train.evaluation.report.content import TaskReport
 from blip2_train.evaluation.report.score_table import metric, parse, score_table
-from blip2_train.screen import make_console
+from blip2_train.system.screen import make_console
 
 
 def score_overview(task: TaskReport) -> Group:

@@ -6,8 +6,8 @@ import sys
 import time
 from datetime import timedelta
 
-from blip2_train.cli.predict_output import Bar
-from blip2_train.screen import echo
+from blip2_train.cli.json_lines import Bar
+from blip2_train.system.screen import echo
 
 _LINE_EVERY = 20.0
 """Seconds between lines of progress where there is no terminal."""

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from blip2_train.reasons import reason_of
+from blip2_train.system.error_reasons import reason_of
 
 _ROOM = "make room there, or write to another disk (paths.output_dir=…)"
 _RIGHTS = "it needs other rights, or name another place (for what is written: paths.output_dir=…)"

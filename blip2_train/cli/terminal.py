@@ -17,13 +17,13 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli import end_while_loading
-from blip2_train.cli.compose import compose, compose_evaluation, config_folder, recipes
-from blip2_train.cli.overrides import options
 from blip2_train.cli.system_errors import what_to_do
-from blip2_train.cli.typed_commands import allow_typed_commands
+from blip2_train.config.compose import compose, compose_evaluation, config_folder, recipes
+from blip2_train.config.overrides import options
+from blip2_train.config.pipe_addresses import allow_typed_commands
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped, problems_of
-from blip2_train.launched import started_as_first
-from blip2_train.screen import echo, plain_logs
+from blip2_train.system.launcher import started_as_first
+from blip2_train.system.screen import echo, plain_logs
 
 _GROUPS = ("model/vision_model", "model/qformer", "data", "trainer", "logger", "debug")
 _HELP = """\

@@ -1,6 +1,6 @@
 """Sampled captions by BLIP, the model before BLIP-2, whose largest captioner wrote BLIP-2's synthetic captions.
 
-Shape letters: B pictures, N captions of each, P patches with class token, D hidden, S tokens of the prompt.
+Shape letters: B images, N captions of each, P patches with class token, D hidden, S tokens of the prompt.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.caption_sampling import by_picture, draws
+from blip2_train.evaluation.caption_sampling import by_image, draws
 from blip2_train.evaluation.prompts import caption_start
-from blip2_train.evaluation.word_pieces import decode_word_pieces
+from blip2_train.evaluation.wordpiece import decode_word_pieces
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.configs import DTYPES, GenerationOptions
-from blip2_train.models.drawing import GivenDraws
-from blip2_train.reasons import reason_of
+from blip2_train.models.nucleus_sampling import GivenDraws
+from blip2_train.system.error_reasons import reason_of
 
 PROMPT = "a picture of"
 """With which BLIP's captioners were trained; source: configuration of BLIP's released code."""
@@ -65,15 +65,15 @@ class BlipCaptioner:
         if any(str(name).startswith("text_encoder.") for name in found["unexpected_keys"]):
             raise CheckpointMismatch(f"captioner {folder} is a BLIP that reads questions; {remedy}")
         self._model: Any = model.to(device).eval()
-        self._pictures, self._tokenizer = processor.image_processor, processor.tokenizer
+        self._images, self._tokenizer = processor.image_processor, processor.tokenizer
         words = self._tokenizer(start, add_special_tokens=False).input_ids
         self._start = torch.tensor([model.config.text_config.bos_token_id, *words], device=device)
 
     @torch.inference_mode()
     def __call__(
-        self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
+        self, images: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
     ) -> list[list[str]]:
-        """N captions of each of B pictures.
+        """N captions of each of B images.
 
         Raises:
             ConfigError: if so many new tokens are more than the model can write.
@@ -86,7 +86,7 @@ class BlipCaptioner:
                 f"max_new_tokens {options.max_new_tokens} behind a prompt of {len(self._start)} tokens is more than "
                 f"the {text.max_position_embeddings} of this BLIP; give fewer"
             )
-        read = self._pictures(images=list(pictures), return_tensors="pt").pixel_values
+        read = self._images(images=list(images), return_tensors="pt").pixel_values
         seen = self._model.vision_model(pixel_values=read.to(device)).last_hidden_state  # (B, P, D)
         decoder = self._model.text_decoder
         decoder.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # whole: nothing else counts
@@ -101,7 +101,7 @@ class BlipCaptioner:
             pad_token_id=text.pad_token_id,
         )
         given = draws(seeds, count, options.max_new_tokens).flatten(0, 1).to(device)
-        start = self._start.expand(len(pictures), -1)  # (B, S)
+        start = self._start.expand(len(images), -1)  # (B, S)
         said = decoder.generate(
             input_ids=start,
             attention_mask=torch.ones_like(start),
@@ -110,7 +110,7 @@ class BlipCaptioner:
             logits_processor=LogitsProcessorList([GivenDraws(given, options.top_p, options.temperature)]),
             trust_remote_code=False,
         )
-        return by_picture([self._decoded(row) for row in said[:, len(self._start) :].tolist()], count)
+        return by_image([self._decoded(row) for row in said[:, len(self._start) :].tolist()], count)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""

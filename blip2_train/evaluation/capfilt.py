@@ -1,4 +1,4 @@
-"""CapFilt: synthetic captions beside a picture's own, all ranked by how well they fit, the best kept."""
+"""CapFilt: synthetic captions beside an image's own, all ranked by how well they fit, the best kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import isfinite
 
 from PIL import Image
 
-from blip2_train.data.text import clean_caption, text_fault
+from blip2_train.data.text_cleaning import clean_caption, text_fault
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.caption_sampling import Captioner
 from blip2_train.evaluation.pair_scoring import PairScorer, Score
@@ -26,7 +26,7 @@ class CapFiltOptions:
     """
 
     captions: int = 10
-    """Synthetic captions of each picture."""
+    """Synthetic captions of each image."""
     keep: int = 2
     """Captions that are kept of each."""
     score: Score = "itc"
@@ -60,7 +60,7 @@ class CapFiltOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptCaptions:
-    """The captions of one picture that fit it best, best first."""
+    """The captions of one image that fit it best, best first."""
 
     captions: list[str]
     scores: list[float]
@@ -82,25 +82,25 @@ class CapFilt:
         self._captioner, self._scorer, self._options = captioner, scorer, options
 
     def __call__(
-        self, pictures: Sequence[Image.Image], originals: Sequence[Sequence[str]], seeds: Sequence[int]
+        self, images: Sequence[Image.Image], originals: Sequence[Sequence[str]], seeds: Sequence[int]
     ) -> list[KeptCaptions]:
-        """The best captions of each picture; of equal ones the first, and the picture's own come first.
+        """The best captions of each image; of equal ones the first, and the image's own come first.
 
         Args:
-            pictures: One batch.
+            images: One batch.
             originals: Captions that each has, none of them empty once cleaned.
-            seeds: Of each picture's synthetic captions.
+            seeds: Of each image's synthetic captions.
 
         Raises:
             ConfigError: if a score is not finite.
         """
         options = self._options
-        written = self._captioner(pictures, seeds, options.captions, options.generation)
+        written = self._captioner(images, seeds, options.captions, options.generation)
         candidates = [
             list(_different([(text, ORIGINAL) for text in own] + [(text, SYNTHETIC) for text in new]).values())
             for own, new in zip(originals, written, strict=True)
         ]
-        scores = self._scorer(pictures, [[text for text, _ in some] for some in candidates])
+        scores = self._scorer(images, [[text for text, _ in some] for some in candidates])
         if not all(isfinite(score) for some in scores for score in some):
             raise ConfigError("the scorer gave a score that is no number; give it another dtype=, or another scorer=")
         return [self._best(some, values) for some, values in zip(candidates, scores, strict=True)]

@@ -1,6 +1,6 @@
-"""Several sampled captions of each picture, each picture's by a seed of its own.
+"""Several sampled captions of each image, each image's by a seed of its own.
 
-Shape letters: B pictures, N captions of each, T new tokens.
+Shape letters: B images, N captions of each, T new tokens.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2_train.evaluation.generation import Prompt, read_batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.prompts import caption_start
-from blip2_train.evaluation.qformer_writing import write_captions
-from blip2_train.evaluation.writing import Prompt, read_batches
+from blip2_train.evaluation.qformer_captions import write_captions
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 
 
 class Captioner(Protocol):
-    """Samples captions. Those of a picture follow from it and its seed, but for rounding: not from its neighbours."""
+    """Samples captions. Those of an image follow from it and its seed, but for rounding: not from its neighbours."""
 
     def __call__(
-        self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
+        self, images: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
     ) -> list[list[str]]:
-        """N captions of each of B pictures, which are encoded once, in one batch.
+        """N captions of each of B images, which are encoded once, in one batch.
 
         Args:
-            pictures: B of them.
+            images: B of them.
             seeds: One for each.
             count: N.
             options: With `do_sample` and one beam.
@@ -63,25 +63,25 @@ class Blip2Captioner:
 
     @torch.inference_mode()
     def __call__(
-        self, pictures: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
+        self, images: Sequence[Image.Image], seeds: Sequence[int], count: int, options: GenerationOptions
     ) -> list[list[str]]:
-        """N captions of each of B pictures."""
+        """N captions of each of B images."""
         numbers = draws(seeds, count, options.max_new_tokens)
         with suitable_autocast(self._network):
             if isinstance(self._network, GenerativeModel):
-                texts = self._by_language_model(self._network, pictures, options, numbers)
+                texts = self._by_language_model(self._network, images, options, numbers)
             else:
                 texts = write_captions(
-                    self._network, self._processor, pictures, self._start, options, len(pictures), numbers
+                    self._network, self._processor, images, self._start, options, len(images), numbers
                 )
-        return by_picture(texts, count)
+        return by_image(texts, count)
 
     def _by_language_model(
-        self, network: GenerativeModel, pictures: Sequence[Image.Image], options: GenerationOptions, numbers: Tensor
+        self, network: GenerativeModel, images: Sequence[Image.Image], options: GenerationOptions, numbers: Tensor
     ) -> list[str]:
-        tokenizer, prompts = self._processor.language_tokenizer, [Prompt(self._start, "")] * len(pictures)
+        tokenizer, prompts = self._processor.language_tokenizer, [Prompt(self._start, "")] * len(images)
         assert tokenizer is not None
-        asked = read_batches(network, self._processor, pictures, prompts, options.max_new_tokens, len(pictures))
+        asked = read_batches(network, self._processor, images, prompts, options.max_new_tokens, len(images))
         numbers = numbers.to(network.query_tokens.device)
         said = network.generate(**next(asked), options=options, draws=numbers, **tokenizer.generation_tokens)
         return tokenizer.decode(said)
@@ -92,15 +92,15 @@ class Blip2Captioner:
 
 
 def draws(seeds: Sequence[int], count: int, length: int) -> Tensor:
-    """Random numbers `(B, N, T)` in [0, 1) for pictures with these seeds, the same on every device."""
+    """Random numbers `(B, N, T)` in [0, 1) for images with these seeds, the same on every device."""
     return torch.stack([torch.rand(count, length, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def by_picture(texts: Sequence[str], count: int) -> list[list[str]]:
-    """The texts of each picture, from those of all.
+def by_image(texts: Sequence[str], count: int) -> list[list[str]]:
+    """The texts of each image, from those of all.
 
     Example:
-        >>> by_picture(["a cat", "cats", "a dog", "dogs"], 2)
+        >>> by_image(["a cat", "cats", "a dog", "dogs"], 2)
         [['a cat', 'cats'], ['a dog', 'dogs']]
     """
     return [list(texts[first : first + count]) for first in range(0, len(texts), count)]

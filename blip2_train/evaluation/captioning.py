@@ -1,4 +1,4 @@
-"""Captioning: one caption for each picture, scored as COCO's and NoCaps' servers do."""
+"""Captioning: one caption for each image, scored as COCO's and NoCaps' servers do."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 
 from torch import Tensor
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.coco import DOMAINS
 from blip2_train.data.official.results import write_caption_results
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.coco_caption import METRICS, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
-from blip2_train.evaluation.qformer_writing import qformer_defaults
+from blip2_train.evaluation.qformer_captions import qformer_defaults
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
-from blip2_train.evaluation.writing import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
 from blip2_train.models.image_text import ImageTextModel
 
 
 class CaptioningTask:
-    """Captions of a set of pictures, and their scores.
+    """Captions of a set of images, and their scores.
 
     Args:
         name: Of the task.
         title: As a person would say it.
-        pictures: With the captions that people wrote.
-        folder: Of the pictures.
+        images: With the captions that people wrote.
+        folder: Of the images.
         prompt: What captions go on from; None = what the model was trained with.
         generation: Fields of `GenerationOptions`; 5 beams and up to 30 new tokens unless told. `min_new_tokens: None` =
             as the model's recipe validates, see `SHORTEST_CAPTION`. A stage-1 model takes what is not told from
             `QFORMER_CAPTIONING`.
         metrics: Any of `METRICS`; CIDEr is always among them.
-        batch_size: Pictures at once.
+        batch_size: Images at once.
 
     Source: BLIP-2, table 7 and section 4.2.
     """
@@ -46,7 +46,7 @@ class CaptioningTask:
         self,
         name: str,
         title: str,
-        pictures: Sequence[AnnotatedPicture],
+        images: Sequence[AnnotatedImage],
         folder: Path,
         *,
         prompt: str | None = None,
@@ -54,25 +54,25 @@ class CaptioningTask:
         metrics: Sequence[str] = METRICS,
         batch_size: int = 16,
     ) -> None:
-        if unwritten := next((picture for picture in pictures if not picture.captions), None):
-            raise ConfigError(f"task {name}: picture {unwritten.image_id} has no captions to compare with")
+        if unwritten := next((image for image in images if not image.captions), None):
+            raise ConfigError(f"task {name}: image {unwritten.image_id} has no captions to compare with")
         generation_options(CAPTIONING, generation or {})
-        self.name, self.title, self.pictures, self.folder = name, title, list(pictures), folder
+        self.name, self.title, self.images, self.folder = name, title, list(images), folder
         self._prompt, self._generation, self._metrics = (
             prompt,
             dict(generation or {}),
             tuple(dict.fromkeys([*metrics, "cider"])),
         )
         self._chosen = dict(self._generation)
-        domains = [domain for domain in DOMAINS if any(picture.domain == domain for picture in self.pictures)]
+        domains = [domain for domain in DOMAINS if any(image.domain == domain for image in self.images)]
         self.closing = tuple(f"{domain}/cider" for domain in domains) or ("cider",)
-        self._batches = list(batches(len(self.pictures), batch_size))
+        self._batches = list(batches(len(self.images), batch_size))
         self._batch_size = batch_size
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the predictions."""
         return {
-            "data": data_fingerprint(self.pictures),
+            "data": data_fingerprint(self.images),
             "prompt": self._prompt,
             "generation": CAPTIONING | self._chosen,
             "batch_size": self._batch_size,
@@ -93,23 +93,23 @@ class CaptioningTask:
         return len(self._batches)
 
     def paths(self, batch: int) -> list[Path]:
-        """Pictures of a batch."""
-        return [self.folder / picture.path for picture in self.pictures[self._batches[batch]]]
+        """Images of a batch."""
+        return [self.folder / image.path for image in self.images[self._batches[batch]]]
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
-        """A caption for each picture of a batch."""
+        """A caption for each image of a batch."""
         said = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._chosen)
-        chosen = self.pictures[self._batches[batch]]
-        return [{"image_id": picture.identity, "caption": text} for picture, text in zip(chosen, said, strict=True)]
+        chosen = self.images[self._batches[batch]]
+        return [{"image_id": image.identity, "caption": text} for image, text in zip(chosen, said, strict=True)]
 
     def score(self, rows: Sequence[Row]) -> TaskScores:
-        """The metrics over all pictures, on the library's scale, and over each domain of NoCaps; see `score_domains`.
+        """The metrics over all images, on the library's scale, and over each domain of NoCaps; see `score_domains`.
 
-        Single pictures are compared by CIDEr.
+        Single images are compared by CIDEr.
         """
         written = {row["image_id"]: row["caption"] for row in rows}
-        references = {picture.identity: picture.captions for picture in self.pictures}
-        domains = {picture.identity: picture.domain for picture in self.pictures if picture.domain}
+        references = {image.identity: image.captions for image in self.images}
+        domains = {image.identity: image.domain for image in self.images if image.domain}
         if domains:
             found = score_domains(written, references, domains, self._metrics)
         else:
@@ -123,21 +123,21 @@ class CaptioningTask:
         return TaskScores(scores=scores, reasons=reasons, per_sample={str(key): value for key, value in single.items()})
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
-        """Every picture with its caption."""
+        """Every image with its caption."""
         written = {row["image_id"]: row["caption"] for row in rows}
         return [
             Example(
-                id=str(picture.identity),
-                picture=self.folder / picture.path,
-                prediction=written[picture.identity],
-                references=picture.captions,
-                score=scored.per_sample.get(str(picture.identity)),
-                domain=picture.domain,
+                id=str(image.identity),
+                image=self.folder / image.path,
+                prediction=written[image.identity],
+                references=image.captions,
+                score=scored.per_sample.get(str(image.identity)),
+                domain=image.domain,
             )
-            for picture in self.pictures
+            for image in self.images
         ]
 
     def write(self, rows: Sequence[Row], path: Path) -> None:
         """Write the captions as COCO's and NoCaps' servers take them."""
         captions = {row["image_id"]: row["caption"] for row in rows}
-        write_caption_results(path, captions, [picture.identity for picture in self.pictures])
+        write_caption_results(path, captions, [image.identity for image in self.images])

@@ -1,18 +1,18 @@
-"""Features of pictures, texts and pairs, and the scores of pairs, computed as in training.
+"""Features of images, texts and pairs, and the scores of pairs, computed as in training.
 
 What `features` gives, by name (N rows; Q queries, D hidden size, E feature size, T = `max_text_length` tokens, Dl
 hidden size of a language model):
 
 | name | shape | of | what it is |
 | --- | --- | --- | --- |
-| `image_states` | `(N, Q, D)` | pictures | the queries after reading the picture |
-| `image_features` | `(N, Q, E)` | pictures | those projected, unit length: what contrast compares |
+| `image_states` | `(N, Q, D)` | images | the queries after reading the image |
+| `image_features` | `(N, Q, E)` | images | those projected, unit length: what contrast compares |
 | `text_states` | `(N, T, D)` | texts | all tokens of the text, zeros where `text_mask` is False |
 | `text_mask` | `(N, T)` | texts | bool, True = real token |
 | `text_features` | `(N, E)` | texts | the first token projected, unit length |
-| `multimodal_states` | `(N, Q, D)` | pairs | the queries after reading picture and text: what matching judges |
-| `query_states` | `(N, Q, D)` | pictures | generative models: the queries after reading the picture |
-| `soft_prompt` | `(N, Q, Dl)` | pictures | generative models: what the language model reads |
+| `multimodal_states` | `(N, Q, D)` | pairs | the queries after reading image and text: what matching judges |
+| `query_states` | `(N, Q, D)` | images | generative models: the queries after reading the image |
+| `soft_prompt` | `(N, Q, Dl)` | images | generative models: what the language model reads |
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_train.data.processor import Picture, Processor
+from blip2_train.data.batches.processor import ImageInput, Processor
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.writing import batches
+from blip2_train.evaluation.generation import batches
 from blip2_train.models import masks
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -37,16 +37,16 @@ TEXTS_AT_ONCE, PAIRS_AT_ONCE = 256, 128
 
 
 class MatchScores(NamedTuple):
-    """How well N pictures and M texts belong together."""
+    """How well N images and M texts belong together."""
 
     itc: Tensor
     """`(N, M)`, float32, in [-1, 1]: cosine of the text and the best query, not divided by the temperature."""
     itm: Tensor
-    """`(N, M)`, float32, in [0, 1]: probability that picture and text match."""
+    """`(N, M)`, float32, in [0, 1]: probability that image and text match."""
 
 
 class EncodedTexts(NamedTuple):
-    """M texts, ready to be compared with pictures."""
+    """M texts, ready to be compared with images."""
 
     input_ids: Tensor
     """`(M, T)`, int64."""
@@ -57,7 +57,7 @@ class EncodedTexts(NamedTuple):
 
 
 def encode_texts(network: ImageTextModel, processor: Processor, texts: Sequence[str]) -> EncodedTexts:
-    """Tokenise and encode texts once, for any number of pictures.
+    """Tokenise and encode texts once, for any number of images.
 
     Raises:
         ConfigError: if a text is empty.
@@ -68,7 +68,7 @@ def encode_texts(network: ImageTextModel, processor: Processor, texts: Sequence[
 
 
 def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTexts) -> tuple[Tensor, Tensor]:
-    """Similarity and probability of a match of every picture with every text.
+    """Similarity and probability of a match of every image with every text.
 
     Args:
         network: The stage-1 model.
@@ -91,29 +91,29 @@ def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTex
 
 
 def match_all(
-    network: ImageTextModel, processor: Processor, pictures: Sequence[Picture], texts: Sequence[str], batch_size: int
+    network: ImageTextModel, processor: Processor, images: Sequence[ImageInput], texts: Sequence[str], batch_size: int
 ) -> MatchScores:
-    """Scores of N pictures, `batch_size` at once, with M texts, on the CPU; raises as `Blip2.match`."""
-    itc, itm = torch.empty(2, len(pictures), len(texts))
+    """Scores of N images, `batch_size` at once, with M texts, on the CPU; raises as `Blip2.match`."""
+    itc, itm = torch.empty(2, len(images), len(texts))
     if texts:
         encoded = encode_texts(network, processor, texts)
-        for rows in batches(len(pictures), batch_size):
-            pixels = processor.images(pictures[rows]).to(network.query_tokens.device)
+        for rows in batches(len(images), batch_size):
+            pixels = processor.images(images[rows]).to(network.query_tokens.device)
             itc[rows], itm[rows] = match_pairs(network, pixels, encoded)
     return MatchScores(itc, itm)
 
 
-def paired(pictures: Sequence[Picture] | None, texts: Sequence[str] | None) -> int:
+def paired(images: Sequence[ImageInput] | None, texts: Sequence[str] | None) -> int:
     """How many there are of what is given.
 
     Raises:
         ConfigError: if there is nothing, or both are given in different numbers.
     """
-    counts = {len(part) for part in (pictures, texts) if part is not None}
+    counts = {len(part) for part in (images, texts) if part is not None}
     if len(counts) != 1 or 0 in counts:
         raise ConfigError(
-            f"{len(pictures or ())} pictures and {len(texts or ())} texts are no pairs; give a text for each picture, "
-            "one for all, or only pictures or only texts"
+            f"{len(images or ())} images and {len(texts or ())} texts are no pairs; give a text for each image, "
+            "one for all, or only images or only texts"
         )
     return counts.pop()
 
@@ -124,10 +124,10 @@ def features(
     pixel_values: Tensor | None,
     texts: Sequence[str] | None,
 ) -> dict[str, Tensor]:
-    """Features of B pictures, B texts, or B pairs, on the CPU in float32 (see the table above).
+    """Features of B images, B texts, or B pairs, on the CPU in float32 (see the table above).
 
     Args:
-        network: Generative models read pictures only.
+        network: Generative models read images only.
         processor: Its tokenizer reads the texts.
         pixel_values: `(B, 3, H, W)`, or None.
         texts: B of them, or None.

@@ -1,64 +1,184 @@
-"""Scores of a generative model on held-out images: its loss, and CIDEr of the captions it writes."""
+"""Text from images and prompts, batch by batch, by a generative model.
+
+Shape letters: B images of a batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from blip2_train.evaluation.metrics.objects import AnswerMetric, CaptionMetric, CaptionScore, Totals
+from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.errors import ConfigError
+from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.questions import TextTokens
+
+CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
+"""How captions are generated unless something else is asked for (paper: 5 beams; released code: 30 tokens)."""
+SHORTEST_CAPTION = {False: 4, True: 8}
+"""Fewest new tokens of COCO's captions, by whether the language model has an encoder: the released yaml asks for 8, and
+counted the 4 of the prompt "a photo of" where one model reads it and writes on."""
+ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
+"""How answers are (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
+_ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature"), ("length_penalty",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrittenCaption:
-    """A caption beside what people wrote."""
+class Prompt(NamedTuple):
+    """What is said to a model about an image."""
 
-    image_id: int
-    caption: str
-    references: tuple[str, ...]
+    text: str
+    """What the language model reads."""
+    question: str
+    """What a Q-Former reads that reads questions; empty = there is no question."""
 
 
-class GenerationEvaluation:
-    """Collects held-out batches, then scores them; the scores do not depend on the number of processes.
+class PromptTooLong(ConfigError):
+    """A prompt takes more tokens than the language model can read."""
+
+
+def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> GenerationOptions:
+    """Options of generation: what is given, the rest from `defaults`; sampling draws from one beam unless told.
 
     Args:
-        more_scores: Scores of single captions, beside CIDEr, by name; their means are reported in percent.
+        defaults: Fields of `GenerationOptions`.
+        given: Fields as a user wrote them; None = not given.
+
+    Raises:
+        ConfigError: if a name is unknown, a value impossible, or an option would have no effect.
     """
+    names = [field.name for field in fields(GenerationOptions)]
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+            raise ConfigError(f"generation option {name!r} is unknown; {hint}")
+    sampling = {"num_beams": 1} if given.get("do_sample") else {}
+    try:
+        options = GenerationOptions(**(dict(defaults) | sampling | given))
+    except TypeError as error:
+        raise ConfigError(f"a generation option is no number: {error}") from None
+    for needed, wanted, idle in (
+        (options.do_sample, "do_sample=True", _ONLY_FOR_SAMPLING),
+        (options.num_beams > 1, "num_beams of 2 or more", _ONLY_FOR_BEAMS),
+    ):
+        for name in idle:
+            if name in given and not needed:
+                raise ConfigError(f"{name} {given[name]} changes nothing without {wanted}; add that, or leave it out")
+    return options
 
-    def __init__(self, more_scores: Mapping[str, CaptionScore] | None = None) -> None:
-        self._totals = Totals(3)
-        self._captions = CaptionMetric(more_scores=more_scores)
-        self.texts: CaptionMetric | AnswerMetric = self._captions
-        """What was written; an image that comes twice counts once."""
 
-    def add_loss(self, total: Tensor, right: Tensor, count: int) -> None:
-        """Add the summed loss (nats) of `count` labelled tokens, and how many of them were guessed right."""
-        self._totals.update(torch.tensor([float(total), float(right), count], dtype=torch.float64))
+@torch.inference_mode()
+def write_texts(
+    network: GenerativeModel,
+    processor: Processor,
+    images: Sequence[ImageInput],
+    prompts: Sequence[Prompt],
+    options: GenerationOptions,
+    batch_size: int,
+) -> list[str]:
+    """What the model says to each image after its prompt: new text only.
 
-    def add_captions(self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]) -> None:
-        """Add the captions written for images `(B,)`."""
-        self._captions.update(image_ids.tolist(), captions, references)
+    Args:
+        network: The model, on its device.
+        processor: With the tokenizer of its language model.
+        images: Read batch by batch.
+        prompts: One per image.
+        options: Search or sampling.
+        batch_size: B.
 
-    def compute(self) -> dict[str, float]:
-        """Scores over the images of all processes; every process must call it.
+    Raises:
+        PromptTooLong: before any image is read.
+        ShardError: naming a file that is no readable image.
+    """
+    tokenizer = processor.language_tokenizer
+    assert tokenizer is not None
+    texts: list[str] = []
+    for asked in read_batches(network, processor, images, prompts, options.max_new_tokens, batch_size):
+        texts += tokenizer.decode(network.generate(**asked, options=options, **tokenizer.generation_tokens))
+    return texts
 
-        Returns:
-            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures` (how many), the means of `more_scores`
-            (percent), and `cider` unless there is no Java to tokenise with. (1.0 of CIDEr is 100 in the papers' scale;
-            it depends on the set, see `score_captions`.)
-        """
-        loss, right, count = self._totals.compute().tolist()
-        texts = {name: float(value) for name, value in self.texts.compute().items()}
-        count = max(1.0, count)
-        return {
-            "loss_lm": loss / count,
-            "lm_accuracy": 100 * right / count,
-            "pictures": float(self.texts.samples),
-            **self.named(texts),
+
+def read_batches(
+    network: GenerativeModel,
+    processor: Processor,
+    images: Sequence[ImageInput],
+    prompts: Sequence[Prompt],
+    new_tokens: int,
+    batch_size: int,
+) -> Iterator[dict[str, Any]]:
+    """What a model reads of images and prompts, on its device, by the names of `GenerativeModel.generate`.
+
+    Args:
+        network: The model.
+        processor: With the tokenizer of its language model.
+        images: Read batch by batch.
+        prompts: One per image.
+        new_tokens: Most tokens that are to stand behind a prompt.
+        batch_size: B.
+
+    Raises:
+        PromptTooLong: before any image is read.
+        ShardError: naming a file that is no readable image.
+    """
+    tokenizer = processor.language_tokenizer
+    assert tokenizer is not None
+    for prompt in dict.fromkeys(prompt.text for prompt in prompts):
+        _check_length(network, prompt, len(tokenizer.prompt(prompt)), new_tokens)
+    device = network.query_tokens.device
+    for rows in batches(len(images), batch_size):
+        ids, mask = processor.prompts([prompt.text for prompt in prompts[rows]])
+        asked = [prompt.question for prompt in prompts[rows]]
+        reads = network.question_to_qformer and any(asked)
+        yield {
+            "pixel_values": processor.images(images[rows]).to(device),
+            "input_ids": ids.to(device),
+            "attention_mask": mask.to(device),
+            "question": TextTokens(*(part.to(device) for part in processor.questions(asked))) if reads else None,
         }
 
-    def named(self, scores: dict[str, float]) -> dict[str, float]:
-        """The scores of texts by the names under which validation reports them."""
-        return scores
+
+def batches(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices that cover `count` rows.
+
+    Raises:
+        ConfigError: if `batch_size` is not positive.
+
+    Example:
+        >>> list(batches(5, 3))
+        [slice(0, 3, None), slice(3, 5, None)]
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    return (slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+
+
+@contextmanager
+def random_state(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Random numbers from `seed` inside, torch's own state again afterwards; None = nothing changes."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check_length(network: GenerativeModel, prompt: str, tokens: int, new_tokens: int) -> None:
+    config, queries = network.language_model.config, network.qformer_config.num_queries
+    longest = getattr(config, "max_position_embeddings", None)  # T5 has no such limit
+    if longest is None:
+        return
+    room = longest - queries - (0 if network.is_encoder_decoder else new_tokens)
+    if tokens > room:
+        start = prompt if len(prompt) < 40 else prompt[:37] + "…"
+        raise PromptTooLong(
+            f"prompt {start!r} takes {tokens} tokens, but beside {queries} queries and {new_tokens} new tokens "
+            f"language model {network.language_config.name} has room for {max(0, room)} of its {longest}; shorten it"
+        )

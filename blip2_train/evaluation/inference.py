@@ -1,6 +1,6 @@
-"""A trained model in use: captions, answers, conversations, matching scores and features of pictures.
+"""A trained model in use: captions, answers, conversations, matching scores and features of images.
 
-Shape letters: N pictures, M texts.
+Shape letters: N images, M texts.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_train.data.processor import Picture, Pictures, Processor, listed
+from blip2_train.data.batches.processor import ImageInput, ImageInputs, Processor, listed
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
 from blip2_train.evaluation.embedding import MatchScores, features, match_all, paired
-from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.qformer_writing import qformer_defaults, write_captions
-from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
-from blip2_train.evaluation.writing import (
+from blip2_train.evaluation.generation import (
     ANSWERING,
     CAPTIONING,
     Prompt,
@@ -27,6 +24,9 @@ from blip2_train.evaluation.writing import (
     random_state,
     write_texts,
 )
+from blip2_train.evaluation.precision import suitable_autocast
+from blip2_train.evaluation.qformer_captions import qformer_defaults, write_captions
+from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 
@@ -34,10 +34,10 @@ AT_ONCE = 16
 
 
 class Blip2:
-    """A model with everything around it: pictures and texts in; texts, scores or features out.
+    """A model with everything around it: images and texts in; texts, scores or features out.
 
     `answer` and `chat` need a generative model (stage 2 and what follows it), `match` and the features of texts a model
-    of pictures and texts (stage 1, retrieval); `caption` works with both. Pictures are files, PIL images, or the pixel
+    of images and texts (stage 1, retrieval); `caption` works with both. Images are files, PIL images, or the pixel
     values that `Processor.image` gives; a single one counts as a list of one. Batches change nothing but what is
     sampled. Options of generation are the fields of `GenerationOptions`; `seed` is that of sampling, None = torch's own
     state.
@@ -67,19 +67,19 @@ class Blip2:
 
     def caption(
         self,
-        images: Pictures,
+        images: ImageInputs,
         *,
         prompt: str | None = None,
         batch_size: int = AT_ONCE,
         seed: int | None = None,
         **generation: Any,
     ) -> list[str]:
-        """Describe N pictures.
+        """Describe N images.
 
         Args:
-            images: The pictures.
+            images: The images.
             prompt: What the captions go on from; None = what the model was trained with, "" = nothing.
-            batch_size: Pictures at once.
+            batch_size: Images at once.
             seed: Of sampling.
             **generation: 5 beams and up to 30 new tokens unless told; by the Q-Former of a stage-1 model 3 beams and 9
                 to 29 tokens.
@@ -89,21 +89,21 @@ class Blip2:
 
         Raises:
             ConfigError: if an option or the prompt cannot be used, or a stage-1 model came without prediction head.
-            ShardError: naming a file that is no readable picture.
+            ShardError: naming a file that is no readable image.
         """
         start = prompts.caption_start(self.processor.prompt if prompt is None else prompt)
-        pictures = listed(images)
+        inputs = listed(images)
         if isinstance(self.network, ImageTextModel):
             self.check_describes()
             options = generation_options(qformer_defaults(generation), generation)
             with random_state(seed, self.device), suitable_autocast(self.network):
-                return write_captions(self.network, self.processor, pictures, start, options, batch_size)
-        said = [Prompt(start, "")] * len(pictures)
-        return self._write("caption", pictures, said, CAPTIONING, generation, batch_size, seed)
+                return write_captions(self.network, self.processor, inputs, start, options, batch_size)
+        said = [Prompt(start, "")] * len(inputs)
+        return self._write("caption", inputs, said, CAPTIONING, generation, batch_size, seed)
 
     def answer(
         self,
-        images: Pictures,
+        images: ImageInputs,
         questions: str | Sequence[str],
         *,
         prompt: str | None = None,
@@ -114,17 +114,17 @@ class Blip2:
         seed: int | None = None,
         **generation: Any,
     ) -> list[str]:
-        """Answer a question about each of N pictures.
+        """Answer a question about each of N images.
 
         Args:
-            images: The pictures.
+            images: The images.
             questions: One for each, or one for all.
             prompt: The form of a question, with `{}` for it; None = what the model was trained with, else as the
                 paper: "Question: {} Answer:" for decoder-only, "… Short answer:" for encoder-decoder language models.
             clean: Bring questions to the form in which data sets give them: lower case, without `.!"()*#:;~`.
             candidates: Answer with the likeliest of these, and generate nothing.
             shortlist: How many of them, those with the likeliest first tokens, are read to the end.
-            batch_size: Pictures at once.
+            batch_size: Images at once.
             seed: Of sampling.
             **generation: 5 beams, up to 10 new tokens and length penalty -1 unless told.
 
@@ -133,24 +133,24 @@ class Blip2:
 
         Raises:
             ConfigError: if an option, the prompt or a question cannot be used, or this is no generative model.
-            ShardError: naming a file that is no readable picture.
+            ShardError: naming a file that is no readable image.
 
         Source: BLIP-2, section 4.1; the cleaning is that of its released data sets.
         """
         template = prompts.question_template(prompt, self.processor.prompt, self._is_encoder_decoder)
-        pictures = listed(images)
-        asked = prompts.asked(questions, len(pictures), clean)
+        inputs = listed(images)
+        asked = prompts.asked(questions, len(inputs), clean)
         said = [Prompt(prompts.put_question(template, text), text.strip()) for text in asked]
         if candidates is None:
-            return self._write("answer", pictures, said, ANSWERING, generation, batch_size, seed)
+            return self._write("answer", inputs, said, ANSWERING, generation, batch_size, seed)
         if generation:
             raise ConfigError(f"{next(iter(generation))} changes nothing among candidates; leave out one of the two")
         with suitable_autocast(network := self._generative("answer")):
-            return rank_texts(network, self.processor, pictures, said, candidates, shortlist, batch_size)
+            return rank_texts(network, self.processor, inputs, said, candidates, shortlist, batch_size)
 
     def chat(
         self,
-        image: Picture,
+        image: ImageInput,
         turns: Sequence[tuple[str, str]],
         message: str,
         *,
@@ -158,10 +158,10 @@ class Blip2:
         seed: int | None = None,
         **generation: Any,
     ) -> str:
-        """Answer a message about a picture, after earlier turns that the model reads again.
+        """Answer a message about an image, after earlier turns that the model reads again.
 
         Args:
-            image: The picture.
+            image: The image.
             turns: What was asked and answered so far, oldest first.
             message: What is asked now; taken as it is.
             prompt: The form of a question, with `{}` for it; None = "Question: {} Answer:".
@@ -174,63 +174,63 @@ class Blip2:
         Raises:
             PromptTooLong: if the conversation is longer than the model can read; leave out its first turns.
             ConfigError: if an option or the message cannot be used, or this is no generative model.
-            ShardError: naming a file that is no readable picture.
+            ShardError: naming a file that is no readable image.
         """
         template = prompts.question_template(prompts.CHAT if prompt is None else prompt, "", self._is_encoder_decoder)
         said = Prompt(prompts.conversation(template, turns, message), message.strip())
         return prompts.first_turn(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
 
-    def match(self, images: Pictures, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
-        """Score each of N pictures with each of M texts, by the formulas of training.
+    def match(self, images: ImageInputs, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
+        """Score each of N images with each of M texts, by the formulas of training.
 
         Args:
-            images: The pictures.
+            images: The images.
             texts: Cleaned and cut as in training.
-            batch_size: Pictures at once.
+            batch_size: Images at once.
 
         Returns:
             `itc` and `itm`, each `(N, M)`, on the CPU.
 
         Raises:
             ConfigError: if a text is empty, or the model reads no texts.
-            ShardError: naming a file that is no readable picture.
+            ShardError: naming a file that is no readable image.
 
         Source: BLIP-2, section 3.2.
         """
         network = self._image_text("match")
-        pictures, lines = listed(images), [texts] if isinstance(texts, str) else list(texts)
+        inputs, lines = listed(images), [texts] if isinstance(texts, str) else list(texts)
         with torch.inference_mode(), suitable_autocast(network):
-            return match_all(network, self.processor, pictures, lines, batch_size)
+            return match_all(network, self.processor, inputs, lines, batch_size)
 
     def embed(
-        self, images: Pictures | None = None, texts: str | Sequence[str] | None = None, *, batch_size: int = AT_ONCE
+        self, images: ImageInputs | None = None, texts: str | Sequence[str] | None = None, *, batch_size: int = AT_ONCE
     ) -> dict[str, Tensor]:
-        """Features of N pictures, N texts, or N pairs; their names and shapes stand in `evaluation.embedding`.
+        """Features of N images, N texts, or N pairs; their names and shapes stand in `evaluation.embedding`.
 
         Args:
-            images: The pictures, or None.
-            texts: One for each picture, or one for all; or None.
-            batch_size: Pictures or texts at once.
+            images: The images, or None.
+            texts: One for each image, or one for all; or None.
+            batch_size: Images or texts at once.
 
         Returns:
             Tensors of N rows by name, on the CPU.
 
         Raises:
-            ConfigError: if pictures and texts are no pairs, a text is empty, or the model reads no texts.
-            ShardError: naming a file that is no readable picture.
+            ConfigError: if images and texts are no pairs, a text is empty, or the model reads no texts.
+            ShardError: naming a file that is no readable image.
 
         Source: `extract_features` of BLIP-2's released code.
         """
-        pictures = None if images is None else listed(images)
-        times = 1 if pictures is None else len(pictures)
+        inputs = None if images is None else listed(images)
+        times = 1 if inputs is None else len(inputs)
         lines = [texts] * times if isinstance(texts, str) else None if texts is None else list(texts)
         if lines is not None:
             self._image_text("embed of texts")
-        count = paired(pictures, lines)
+        count = paired(inputs, lines)
         found: list[dict[str, Tensor]] = []
         with torch.inference_mode(), suitable_autocast(self.network):
             for rows in batches(count, batch_size):
-                pixels = None if pictures is None else self.processor.images(pictures[rows]).to(self.device)
+                pixels = None if inputs is None else self.processor.images(inputs[rows]).to(self.device)
                 found.append(features(self.network, self.processor, pixels, None if lines is None else lines[rows]))
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
@@ -249,7 +249,7 @@ class Blip2:
     def _write(
         self,
         what: str,
-        pictures: Sequence[Picture],
+        inputs: Sequence[ImageInput],
         said: Sequence[Prompt],
         defaults: dict[str, Any],
         given: dict[str, Any],
@@ -258,7 +258,7 @@ class Blip2:
     ) -> list[str]:
         network, options = self._generative(what), generation_options(defaults, given)
         with random_state(seed, self.device), suitable_autocast(network):
-            return write_texts(network, self.processor, pictures, said, options, batch_size)
+            return write_texts(network, self.processor, inputs, said, options, batch_size)
 
     def _generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.network, GenerativeModel):

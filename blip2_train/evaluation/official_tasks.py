@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.captions import CaptionForm, read_references
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
-from blip2_train.data.embedded_pictures import is_embedded
 from blip2_train.data.official.candidates import read_candidates
-from blip2_train.data.official.checks import missing_pictures
-from blip2_train.data.question_control import Control
+from blip2_train.data.official.checks import missing_images
+from blip2_train.data.sources.annotated_images import AnnotatedImage
+from blip2_train.data.sources.embedded_images import is_embedded
+from blip2_train.data.sources.question_control import Control
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.metrics.coco_caption import METRICS
@@ -46,32 +46,32 @@ def captioning_task(
         name: Of the task.
         title: As a person would say it.
         annotations: Caption file, of any layout that `read_captions` knows.
-        images: Folder of the pictures; None = that of the file.
+        images: Folder of the images; None = that of the file.
         form: The layout that it must have: `coco` = COCO's and NoCaps' annotations, `karpathy` = `dataset_coco.json`,
             `list` = the lists of the released code; None = any.
         split: Of a file with splits, or of a `list` of the released code.
-        picture_column: Column or key of the picture in rows, where it is not a usual one.
+        picture_column: Column or key of the image in rows, where it is not a usual one.
         caption_column: Likewise of the caption.
-        id_column: Likewise of what predictions call a picture.
+        id_column: Likewise of what predictions call an image.
         prompt: What captions go on from; None = what the model was trained with.
         generation: Fields of `GenerationOptions`.
         metrics: Any of `METRICS`.
-        batch_size: Pictures at once.
-        limit: The first pictures only, for a try; scores of a part cannot be compared with those of the whole.
+        batch_size: Images at once.
+        limit: The first images only, for a try; scores of a part cannot be compared with those of the whole.
         prepare: Called before the files are read, for instance to write a set that is made from a seed.
 
     Raises:
-        ShardError: if a file or picture is missing, or a file is not of that form.
+        ShardError: if a file or image is missing, or a file is not of that form.
         ConfigError: if an option cannot be used.
     """
     if prepare is not None:
         prepare()
     columns = Columns(image=picture_column, caption=caption_column, id=id_column)
-    pictures, folder = _pictures(name, annotations, images, form, split, columns, limit)
+    references, folder = _references(name, annotations, images, form, split, columns, limit)
     return CaptioningTask(
         name,
         title,
-        pictures,
+        references,
         folder,
         prompt=prompt,
         generation=generation,
@@ -98,13 +98,13 @@ def retrieval_task(
     limit: int | None = None,
     prepare: Callable[[], Any] | None = None,
 ) -> RetrievalTask:
-    """Retrieval among the pictures and captions of a set; arguments as `captioning_task` and `RetrievalTask`."""
+    """Retrieval among the images and captions of a set; arguments as `captioning_task` and `RetrievalTask`."""
     if prepare is not None:
         prepare()
     columns = Columns(image=picture_column, caption=caption_column, id=id_column)
-    pictures, folder = _pictures(name, annotations, images, form, split, columns, limit)
+    references, folder = _references(name, annotations, images, form, split, columns, limit)
     sizes = {"shortlist": shortlist, "max_text_length": max_text_length, "batch_size": batch_size}
-    return RetrievalTask(name, title, pictures, folder, rerank=rerank, **sizes)
+    return RetrievalTask(name, title, references, folder, rerank=rerank, **sizes)
 
 
 def answering_task(
@@ -136,11 +136,11 @@ def answering_task(
         name: Of the task.
         title: As a person would say it.
         questions: Question file, of any layout that `read_questions` knows.
-        images: Folder of the pictures; None = that of the file.
+        images: Folder of the images; None = that of the file.
         annotations: Annotation file of VQAv2 or OK-VQA; None where the answers are not published or in the same file.
         form: The layout that it must have: `vqa` = VQAv2 and OK-VQA, `visual_genome`, `gqa`, or in place of each a list
             of entries; None = any.
-        picture_column: Column or key of the picture in lists and tables, where it is not a usual one.
+        picture_column: Column or key of the image in lists and tables, where it is not a usual one.
         question_column: Likewise of the question.
         answer_column: Likewise of the answer or answers.
         id_column: Likewise of what predictions call a question.
@@ -151,7 +151,7 @@ def answering_task(
         prepare: Called before the files are read.
 
     Raises:
-        ShardError: if a file or picture is missing, or a file is not of that form.
+        ShardError: if a file or image is missing, or a file is not of that form.
         ConfigError: if an option cannot be used.
     """
     if prepare is not None:
@@ -173,11 +173,11 @@ def answering_task(
         control=control,
         batch_size=batch_size,
     )
-    _check_there(name, {task.picture_of(question) for question in task.questions}, folder)
+    _check_there(name, {task.image_of(question) for question in task.questions}, folder)
     return task
 
 
-def _pictures(
+def _references(
     name: str,
     annotations: str,
     images: str | None,
@@ -185,13 +185,13 @@ def _pictures(
     split: str | None,
     columns: Columns,
     limit: int | None,
-) -> tuple[list[AnnotatedPicture], Path]:
-    pictures, folder = read_references(annotations, split, columns, form)[:limit], _folder(images, annotations)
-    if unnamed := next((one for one in pictures if not one.path or is_embedded(one.path)), None):
-        what = "holds the picture itself" if unnamed.path else "does not say which file is the picture"
-        raise ConfigError(f"task {name}: {annotations}, {unnamed.row} {what}; give a file with the paths of pictures")
-    _check_there(name, {picture.path for picture in pictures}, folder)
-    return pictures, folder
+) -> tuple[list[AnnotatedImage], Path]:
+    references, folder = read_references(annotations, split, columns, form)[:limit], _folder(images, annotations)
+    if unnamed := next((one for one in references if not one.path or is_embedded(one.path)), None):
+        what = "holds the image itself" if unnamed.path else "does not say which file is the image"
+        raise ConfigError(f"task {name}: {annotations}, {unnamed.row} {what}; give a file with the paths of images")
+    _check_there(name, {image.path for image in references}, folder)
+    return references, folder
 
 
 def _folder(images: str | None, file: str) -> Path:
@@ -199,9 +199,9 @@ def _folder(images: str | None, file: str) -> Path:
 
 
 def _check_there(name: str, paths: set[str], folder: Path) -> None:
-    missing = missing_pictures(sorted(paths), folder)
+    missing = missing_images(sorted(paths), folder)
     if missing:
         raise ShardError(
-            f"task {name}: {len(missing)} of {len(paths)} pictures are not in {folder} (first: {missing[0]}); put them "
+            f"task {name}: {len(missing)} of {len(paths)} images are not in {folder} (first: {missing[0]}); put them "
             "there, or name their folder"
         )

@@ -1,6 +1,6 @@
-"""How well each of a picture's own texts fits it, by a CLIP of OpenCLIP's, whatever its towers and tokenizer.
+"""How well each of an image's own texts fits it, by a CLIP of OpenCLIP's, whatever its towers and tokenizer.
 
-Shape letters: B pictures, K texts of all of them together, E feature.
+Shape letters: B images, K texts of all of them together, E feature.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.evaluation.pair_scoring import divided, middle, picture_of_each
-from blip2_train.extras import import_extra
+from blip2_train.evaluation.pair_scoring import divided, image_of_each, middle
 from blip2_train.from_transformers import nobody_is_asked
-from blip2_train.reasons import reason_of
-from blip2_train.records import JsonObject, read_record
+from blip2_train.system.error_reasons import reason_of
+from blip2_train.system.extras import import_extra
+from blip2_train.system.records import JsonObject, read_record
 
 _FORMS = "give open_clip:<model>/<tag>, as ViT-L-14/openai, open_clip:<model>/<file of weights> or open_clip:<folder>"
 _CONFIG = "open_clip_config.json"
@@ -38,7 +38,7 @@ def require_open_clip(scorer: str) -> Any:
 
 
 class OpenClipScorer:
-    """Cosine of picture and text by a model of the package `open_clip_torch`.
+    """Cosine of image and text by a model of the package `open_clip_torch`.
 
     Weights that were trained with QuickGELU get it: under the name ViT-L-14, open_clip by itself computes those of
     OpenAI with another function, and only warns. Of a file nobody knows; name the model that fits (ViT-L-14-quickgelu).
@@ -71,13 +71,13 @@ class OpenClipScorer:
         self._device = device
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Scores of each picture's own texts, which are cut to what the model reads."""
-        read = torch.stack([self._prepare(middle(picture)) for picture in pictures]).to(self._device)
+    def __call__(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each image's own texts, which are cut to what the model reads."""
+        read = torch.stack([self._prepare(middle(image)) for image in images]).to(self._device)
         lines = self._tokenize([text for some in texts for text in some]).to(self._device)
         seen = self._model.encode_image(read, normalize=True)  # (B, E)
         told = self._model.encode_text(lines, normalize=True)  # (K, E)
-        return divided((seen[picture_of_each(texts).to(self._device)] * told).sum(dim=1), texts)
+        return divided((seen[image_of_each(texts).to(self._device)] * told).sum(dim=1), texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""

@@ -1,6 +1,6 @@
-"""How well each of a picture's own texts fits it, by this project's models or by CLIP.
+"""How well each of an image's own texts fits it, by this project's models or by CLIP.
 
-Shape letters: B pictures, K texts of all of them together.
+Shape letters: B images, K texts of all of them together.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts
+from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.writing import batches
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.image_text import ImageTextModel
-from blip2_train.reasons import reason_of
+from blip2_train.system.error_reasons import reason_of
 
 _LONGEST = 8
 """Longest side over shortest of what CLIP's preprocessing is given."""
@@ -29,10 +29,10 @@ Score = Literal["itc", "itm"]
 
 
 class PairScorer(Protocol):
-    """Scores pictures with texts; higher fits better."""
+    """Scores images with texts; higher fits better."""
 
-    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Scores of each picture's own texts; B lists."""
+    def __call__(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each image's own texts; B lists."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -60,20 +60,20 @@ class MatchScorer:
         self._network, self._processor, self._score = model.network, model.processor, score
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Scores of each picture's own texts."""
+    def __call__(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each image's own texts."""
         device = self._network.query_tokens.device
         with suitable_autocast(self._network):
             encoded = encode_texts(self._network, self._processor, [text for some in texts for text in some])
-            images = self._network.encode_image(self._processor.images(pictures).to(device))
-            own = picture_of_each(texts).to(device)
+            seen = self._network.encode_image(self._processor.images(images).to(device))
+            own = image_of_each(texts).to(device)
             if self._score == "itc":
                 with torch.autocast(device.type, enabled=False):
-                    queries = images.image_features[own]
+                    queries = seen.image_features[own]
                     return divided((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
             logits = [
                 self._network.match(
-                    [images.memory.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
+                    [seen.memory.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
                 )
                 for rows in batches(len(own), PAIRS_AT_ONCE)
             ]
@@ -86,7 +86,7 @@ class MatchScorer:
 
 
 class ClipScorer:
-    """Cosine of picture and text by a CLIP model of transformers, as BLIP-2 ranked captions (section 3.4: ViT-L/14).
+    """Cosine of image and text by a CLIP model of transformers, as BLIP-2 ranked captions (section 3.4: ViT-L/14).
 
     Args:
         folder: With the model's and the processor's files.
@@ -110,18 +110,18 @@ class ClipScorer:
         self._model: Any = model.to(device).eval()
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Scores of each picture's own texts, which are cut to what CLIP reads."""
+    def __call__(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Scores of each image's own texts, which are cut to what CLIP reads."""
         lines = [text for some in texts for text in some]
         read = self._processor(
             text=lines,
-            images=[middle(picture) for picture in pictures],
+            images=[middle(image) for image in images],
             return_tensors="pt",
             padding=True,
             truncation=True,
         ).to(self._model.device)
         seen = self._model(**read)
-        own = picture_of_each(texts).to(self._model.device)
+        own = image_of_each(texts).to(self._model.device)
         return divided((seen.image_embeds[own] * seen.text_embeds).sum(dim=1), texts)
 
     def weights(self) -> dict[str, Tensor]:
@@ -129,8 +129,8 @@ class ClipScorer:
         return dict(self._model.state_dict())
 
 
-def middle(picture: Image.Image) -> Image.Image:
-    """The middle of a very long picture, any other as it is.
+def middle(image: Image.Image) -> Image.Image:
+    """The middle of a very long image, any other as it is.
 
     CLIP's preprocessing scales the shorter side to the model's size and cuts out the middle: a line of 1 x 65,535
     pixels would take 10 GB before it is cut.
@@ -139,17 +139,17 @@ def middle(picture: Image.Image) -> Image.Image:
         >>> [middle(Image.new("RGB", size)).size for size in ((40, 30), (60_001, 2))]
         [(40, 30), (17, 2)]
     """
-    width, height = picture.size
-    left, top = (max(0, (side - _LONGEST * min(picture.size)) // 2) for side in (width, height))
-    return picture.crop((left, top, width - left, height - top)) if left or top else picture
+    width, height = image.size
+    left, top = (max(0, (side - _LONGEST * min(image.size)) // 2) for side in (width, height))
+    return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
-def picture_of_each(texts: Sequence[Sequence[str]]) -> Tensor:
-    """Number of the picture `(K,)` of each text."""
+def image_of_each(texts: Sequence[Sequence[str]]) -> Tensor:
+    """Number of the image `(K,)` of each text."""
     return torch.arange(len(texts)).repeat_interleave(torch.tensor([len(some) for some in texts]))
 
 
 def divided(scores: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Scores `(K,)`, a list for each picture."""
+    """Scores `(K,)`, a list for each image."""
     left: Iterator[float] = iter(scores.float().tolist())
     return [[next(left) for _ in some] for some in texts]

@@ -13,8 +13,8 @@ import msgspec
 from blip2_train.distributed import gather_objects, rank
 from blip2_train.errors import ConfigError, DamagedFile
 from blip2_train.evaluation.task import Row
-from blip2_train.records import Count, JsonObject, check_record, parse_record
-from blip2_train.whole_file import agrees, read_checked, with_checksum, write_checked
+from blip2_train.system.atomic_write import agrees, read_checked, with_checksum, write_checked
+from blip2_train.system.records import Count, JsonObject, check_record, parse_record
 
 
 class _Batch(msgspec.Struct):

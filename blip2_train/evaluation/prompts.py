@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blip2_train.data.text import clean_question, is_unicode
+from blip2_train.data.text_cleaning import clean_question, is_unicode
 from blip2_train.errors import ConfigError
 
 DECODER_ONLY, ENCODER_DECODER = "Question: {} Answer:", "Question: {} Short answer:"
@@ -42,7 +42,7 @@ def caption_start(prompt: str) -> str:
         raise ConfigError(f"prompt {prompt!r} is not Unicode (it holds half a character); write it again in UTF-8")
     if "{}" in prompt:
         raise ConfigError(
-            f"this model was trained to answer questions ({prompt!r}), not to describe pictures; ask it one (answer), "
+            f"this model was trained to answer questions ({prompt!r}), not to describe images; ask it one (answer), "
             "or give another prompt"
         )
     if prompt and not prompt.strip():
@@ -51,14 +51,14 @@ def caption_start(prompt: str) -> str:
 
 
 def asked(questions: str | Sequence[str], count: int, clean: bool) -> list[str]:
-    """A question for each of `count` pictures, from one for each or one for all.
+    """A question for each of `count` images, from one for each or one for all.
 
     Raises:
         ConfigError: if their number is another.
     """
     each = [questions] * count if isinstance(questions, str) else list(questions)
     if len(each) != count:
-        raise ConfigError(f"{count} pictures, but {len(each)} questions; give one for each, or one in all")
+        raise ConfigError(f"{count} images, but {len(each)} questions; give one for each, or one in all")
     return [clean_question(text) if clean else text for text in each]
 
 

@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from blip2_train.data.annotations.visual_questions import VisualQuestion, named_image
 from blip2_train.data.official.results import write_answer_results
-from blip2_train.data.question_control import Control, controlled
-from blip2_train.data.text import without_broken_marks
-from blip2_train.data.visual_questions import VisualQuestion, named_picture
+from blip2_train.data.sources.question_control import Control, controlled
+from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.generation import ANSWERING, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
-from blip2_train.evaluation.writing import ANSWERING, batches, generation_options
 
 Metric = Literal["vqa", "exact"]
 _PLAIN = "plain/accuracy"
@@ -31,9 +31,9 @@ class AnsweringTask:
     Args:
         name: Of the task.
         title: As a person would say it.
-        questions: With the answers that people gave; those about the same picture should follow each other.
-        folder: Of the pictures.
-        picture_name: A picture's path below `folder`, from its `{image_id}`: `COCO_val2014_{image_id:012d}.jpg`; None
+        questions: With the answers that people gave; those about the same image should follow each other.
+        folder: Of the images.
+        picture_name: An image's path below `folder`, from its `{image_id}`: `COCO_val2014_{image_id:012d}.jpg`; None
             = the questions say it.
         prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
         generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
@@ -42,7 +42,7 @@ class AnsweringTask:
         metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA), printed
             twice: `accuracy` with both sides normalised as in the released code, which the published numbers come from,
             and `plain/accuracy` with the texts as they are, as in GQA's official program.
-        control: Negative control: ask about the picture of another question, or with no words in the question.
+        control: Negative control: ask about the image of another question, or with no words in the question.
         batch_size: Questions at once.
 
     Source: BLIP-2, sections 4.1 and 4.3.
@@ -77,9 +77,9 @@ class AnsweringTask:
         self.closing: tuple[str, ...] = ("accuracy",) if metric == "vqa" else ("accuracy", _PLAIN)
         self._data, self._control, self._batch_size = data_fingerprint(questions), control, batch_size
         self._batches = list(batches(len(self.questions), batch_size))
-        if picture_name is None and (nowhere := next((q for q in self.questions if not q.picture), None)):
+        if picture_name is None and (nowhere := next((q for q in self.questions if not q.image), None)):
             raise ConfigError(
-                f"task {name}: the file does not say which picture question {nowhere.question_id} is about; give "
+                f"task {name}: the file does not say which image question {nowhere.question_id} is about; give "
                 "picture_name, for instance COCO_val2014_{image_id:012d}.jpg"
             )
 
@@ -105,8 +105,8 @@ class AnsweringTask:
         return len(self._batches)
 
     def paths(self, batch: int) -> list[Path]:
-        """The picture of each question of a batch."""
-        return [self.folder / self.picture_of(question) for question in self.questions[self._batches[batch]]]
+        """The image of each question of a batch."""
+        return [self.folder / self.image_of(question) for question in self.questions[self._batches[batch]]]
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
         """An answer to each question of a batch."""
@@ -146,7 +146,7 @@ class AnsweringTask:
         return [
             Example(
                 id=str(question.question_id),
-                picture=self.folder / self.picture_of(question),
+                image=self.folder / self.image_of(question),
                 prediction=said[question.question_id],
                 references=question.answers,
                 question=question.question,
@@ -161,6 +161,6 @@ class AnsweringTask:
         answers = {row["question_id"]: row["answer"] for row in rows}
         write_answer_results(path, answers, [question.question_id for question in self.questions])
 
-    def picture_of(self, question: VisualQuestion) -> str:
-        """Path of a question's picture below the folder."""
-        return question.picture if self._name is None else named_picture(self._name, question.image_id)
+    def image_of(self, question: VisualQuestion) -> str:
+        """Path of a question's image below the folder."""
+        return question.image if self._name is None else named_image(self._name, question.image_id)

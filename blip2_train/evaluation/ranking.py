@@ -1,4 +1,4 @@
-"""The likeliest of given answers, for each picture and prompt."""
+"""The likeliest of given answers, for each image and prompt."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from blip2_train.data.processor import Picture, Processor
-from blip2_train.data.text import is_unicode
+from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.data.text_cleaning import is_unicode
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.writing import Prompt, read_batches
+from blip2_train.evaluation.generation import Prompt, read_batches
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.ranking import log_likelihoods
 
@@ -21,27 +21,27 @@ SHORTLIST = 128
 def rank_texts(
     network: GenerativeModel,
     processor: Processor,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageInput],
     prompts: Sequence[Prompt],
     candidates: Sequence[str],
     shortlist: int,
     batch_size: int,
 ) -> list[str]:
-    """The candidate that is the likeliest after each picture and its prompt; of equals the first.
+    """The candidate that is the likeliest after each image and its prompt; of equals the first.
 
     Args:
         network: The model, on its device.
         processor: With the tokenizer of its language model.
-        pictures: Read batch by batch.
-        prompts: One per picture; all end alike.
+        images: Read batch by batch.
+        prompts: One per image; all end alike.
         candidates: What can be said.
         shortlist: See `log_likelihoods`.
-        batch_size: Pictures at once.
+        batch_size: Images at once.
 
     Raises:
-        PromptTooLong: before any picture is read.
+        PromptTooLong: before any image is read.
         ConfigError: if there is no candidate, one is empty, or the shortlist is.
-        ShardError: naming a file that is no readable picture.
+        ShardError: naming a file that is no readable image.
     """
     if not candidates or isinstance(candidates, str) or not all(text.strip() for text in candidates):
         raise ConfigError("candidates must be a list of answers, none of them empty; leave them out to let it write")
@@ -57,7 +57,7 @@ def rank_texts(
     start = tokenizer.generation_tokens["decoder_start"]
     longest = max(map(len, texts))
     said: list[str] = []
-    for asked in read_batches(network, processor, pictures, prompts, longest, batch_size):
+    for asked in read_batches(network, processor, images, prompts, longest, batch_size):
         found = log_likelihoods(network, **asked, texts=texts, shortlist=shortlist, decoder_start=start)
         said += [candidates[place] for place in found.argmax(dim=1).tolist()]
     return said

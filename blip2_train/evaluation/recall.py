@@ -1,6 +1,6 @@
 """Recall@k of image-text retrieval, both ways.
 
-Shape letters: M pictures, N texts.
+Shape letters: M images, N texts.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 _ROWS = 256
-"""Pictures at a time: what is computed beside the scores stays small (COCO's 5,000 x 25,010 scores are 500 MB)."""
+"""Images at a time: what is computed beside the scores stays small (COCO's 5,000 x 25,010 scores are 500 MB)."""
 
 
 def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
     """Share of queries with a right answer among the k most similar, in percent.
 
     Args:
-        similarity: `(M, N)`, any real score; every picture has at least one text.
-        image_of_text: `(N,)`, int64: row of the picture that each text describes.
+        similarity: `(M, N)`, any real score; every image has at least one text.
+        image_of_text: `(N,)`, int64: row of the image that each text describes.
         ks: Cut-offs.
 
     Returns:
-        `image_to_text_r<k>` and `text_to_image_r<k>`, each in percent. A picture counts as found when any of its texts
+        `image_to_text_r<k>` and `text_to_image_r<k>`, each in percent. An image counts as found when any of its texts
         is among the first k. Ties and NaN count against the query: a right answer must beat all wrong ones before it.
 
     Raises:
@@ -41,7 +41,7 @@ def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, .
     own = similarity[image_of_text, torch.arange(texts, device=device)]
     best = own.new_full((images,), -torch.inf).scatter_reduce(0, image_of_text, own, "amax")
     texts_ahead = torch.empty(images, dtype=torch.long, device=device)
-    images_ahead = torch.full((texts,), -1, device=device)  # a text's own picture is not ahead of itself
+    images_ahead = torch.full((texts,), -1, device=device)  # a text's own image is not ahead of itself
     for rows in torch.arange(images, device=device).split(_ROWS):
         block = similarity[rows[0] : rows[-1] + 1]
         wrong = image_of_text[None, :] != rows[:, None]

@@ -1,6 +1,6 @@
 """Image-text retrieval: a shortlist by contrast, ranked again by matching (Li et al., 2023, section 4.4).
 
-Shape letters: M pictures, N texts, B pictures of a batch, Q queries, P patches, E feature size, K length of a list.
+Shape letters: M images, N texts, B images of a batch, Q queries, P patches, E feature size, K length of a list.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
-from blip2_train.data.text import without_broken_marks
+from blip2_train.data.sources.annotated_images import AnnotatedImage
+from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE
+from blip2_train.evaluation.generation import batches
+from blip2_train.evaluation.image_prefetch import read_ahead
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.reading import read_ahead
 from blip2_train.evaluation.recall import recall_at
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.shortlist import Shortlists, join
 from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
-from blip2_train.evaluation.writing import batches
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.contrastive import image_text_similarity
-from blip2_train.whole_file import write_whole
+from blip2_train.system.atomic_write import write_whole
 
 Rerank = Literal["released", "log_odds"]
 
@@ -37,14 +37,14 @@ Rerank = Literal["released", "log_odds"]
 class RetrievalTask:
     """Recall@1/5/10 both ways, by contrast alone and after matching.
 
-    What is not on a shortlist follows in the order of contrast. Pictures are divided among the processes by whole
-    batches, and a pair is matched where its picture is, so features of patches never travel; they are kept in 16 bits.
+    What is not on a shortlist follows in the order of contrast. Images are divided among the processes by whole
+    batches, and a pair is matched where its image is, so features of patches never travel; they are kept in 16 bits.
 
     Args:
         name: Of the task.
         title: As a person would say it.
-        pictures: M, with the captions that are their texts.
-        folder: Of the pictures.
+        images: M, with the captions that are their texts.
+        folder: Of the images.
         shortlist: K, 128 in the paper.
         max_text_length: Tokens per text; 35 in the released code (32 in training).
         batch_size: B.
@@ -62,7 +62,7 @@ class RetrievalTask:
         self,
         name: str,
         title: str,
-        pictures: Sequence[AnnotatedPicture],
+        images: Sequence[AnnotatedImage],
         folder: Path,
         *,
         shortlist: int = 128,
@@ -74,19 +74,19 @@ class RetrievalTask:
             raise ConfigError(f"task {name}: rerank is {rerank!r}; use released or log_odds")
         if shortlist < 1:
             raise ConfigError(f"task {name}: shortlist must be at least 1, got {shortlist}")
-        if wordless := next((picture for picture in pictures if not picture.captions), None):
-            raise ConfigError(f"task {name}: picture {wordless.image_id} has no captions to be found by")
-        self.name, self.title, self.pictures, self.folder = name, title, list(pictures), folder
+        if wordless := next((image for image in images if not image.captions), None):
+            raise ConfigError(f"task {name}: image {wordless.image_id} has no captions to be found by")
+        self.name, self.title, self.images, self.folder = name, title, list(images), folder
         self._k, self._length, self._size, self._rerank = shortlist, max_text_length, batch_size, rerank
-        self._batches = list(batches(len(self.pictures), batch_size))
-        self._texts = [without_broken_marks(text) for picture in self.pictures for text in picture.captions]
-        owners = [number for number, picture in enumerate(self.pictures) for _ in picture.captions]
+        self._batches = list(batches(len(self.images), batch_size))
+        self._texts = [without_broken_marks(text) for image in self.images for text in image.captions]
+        owners = [number for number, image in enumerate(self.images) for _ in image.captions]
         self._image_of_text = torch.tensor(owners, dtype=torch.long)
 
     def settings(self) -> Mapping[str, Any]:
         """What decides the predictions."""
         return {
-            "data": data_fingerprint(self.pictures),
+            "data": data_fingerprint(self.images),
             "shortlist": self._k,
             "max_text_length": self._length,
             "batch_size": self._size,
@@ -97,7 +97,7 @@ class RetrievalTask:
         return len(self._batches)
 
     def start(self, model: Blip2) -> None:
-        """Features of all pictures and texts, and the shortlists."""
+        """Features of all images and texts, and the shortlists."""
         if not isinstance(model.network, ImageTextModel):
             raise ConfigError(f"task {self.name} needs an image-text model, but {model.source} is a generative model")
         self._network = model.network
@@ -106,8 +106,8 @@ class RetrievalTask:
         self._patches: dict[int, Tensor] = {}
         mine = range(rank(), len(self._batches), world_size())
         with torch.inference_mode(), suitable_autocast(self._network):
-            pictures = read_ahead(model.processor, map(self._files, mine))
-            images = {number: self._encode(number, pixels) for number, pixels in zip(mine, pictures, strict=True)}
+            pixels_ahead = read_ahead(model.processor, map(self._files, mine))
+            images = {number: self._encode(number, pixels) for number, pixels in zip(mine, pixels_ahead, strict=True)}
             texts = list(batches(len(self._texts), TEXTS_AT_ONCE))[rank() :: world_size()]
             own = {rows.start: self._encode_texts(model, rows) for rows in texts}
             parts = {start: part for found in gather_objects(own) for start, part in found.items()}
@@ -115,15 +115,15 @@ class RetrievalTask:
             self._rank_by_contrast(images, features)
 
     def paths(self, batch: int) -> list[Path]:
-        """None: the features of the pictures are kept from `start`."""
+        """None: the features of the images are kept from `start`."""
         return []
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
-        """The matching scores of every pair that a shortlist asks for, picture by picture."""
+        """The matching scores of every pair that a shortlist asks for, image by image."""
         with torch.inference_mode(), suitable_autocast(self._network):
             return [
                 self._match(number, self._patches[batch][place : place + 1], model.device)
-                for place, number in enumerate(range(*self._batches[batch].indices(len(self.pictures))))
+                for place, number in enumerate(range(*self._batches[batch].indices(len(self.images))))
             ]
 
     def score(self, rows: Sequence[Row]) -> TaskScores:
@@ -147,40 +147,40 @@ class RetrievalTask:
         scores = recall_at(ahead)
         scores["recall_mean"] = sum(scores.values()) / len(scores)
         before = {f"itc/{name}": value for name, value in recall_at(self._ahead).items()}
-        counted = zip(self.pictures, ahead["image_to_text"].tolist(), strict=True)
-        found_at = {str(picture.identity): 1.0 + count for picture, count in counted}
+        counted = zip(self.images, ahead["image_to_text"].tolist(), strict=True)
+        found_at = {str(image.identity): 1.0 + count for image, count in counted}
         return TaskScores(scores={**scores, **before}, per_sample=found_at)
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
-        """Every picture with the text that came first; its score is the rank of the first right one."""
+        """Every image with the text that came first; its score is the rank of the first right one."""
         first = {row["image"]: _best_first(row["image_to_text"])[0] for row in rows}
         return [
             Example(
-                id=str(picture.identity),
-                picture=self.folder / picture.path,
+                id=str(image.identity),
+                image=self.folder / image.path,
                 prediction=self._texts[first[number]],
-                references=picture.captions,
-                score=scored.per_sample.get(str(picture.identity)),
+                references=image.captions,
+                score=scored.per_sample.get(str(image.identity)),
             )
-            for number, picture in enumerate(self.pictures)
+            for number, image in enumerate(self.images)
         ]
 
     def write(self, rows: Sequence[Row], path: Path) -> None:
-        """Write the texts of each picture's list, best first, and the other way round; no server asks for them."""
+        """Write the texts of each image's list, best first, and the other way round; no server asks for them."""
         texts: dict[int, list[list[float]]] = {}
         for row in rows:
             for text, score in row["text_to_image"]:
                 texts.setdefault(text, []).append([row["image"], score])
-        by_picture = {self.pictures[row["image"]].identity: _best_first(row["image_to_text"]) for row in rows}
+        by_image = {self.images[row["image"]].identity: _best_first(row["image_to_text"]) for row in rows}
         by_text = {self._texts[text]: _best_first(found) for text, found in sorted(texts.items())}
-        found = {"image_to_text": by_picture, "text_to_image": by_text}
+        found = {"image_to_text": by_image, "text_to_image": by_text}
         write_whole(path, json.dumps(found, ensure_ascii=False) + "\n")
 
     def _files(self, number: int) -> list[Path]:
-        return [self.folder / picture.path for picture in self.pictures[self._batches[number]]]
+        return [self.folder / image.path for image in self.images[self._batches[number]]]
 
     def _encode(self, number: int, pixel_values: Tensor) -> Tensor:
-        """Features `(B, Q, E)` of one batch of pictures, float16; those of its patches are kept."""
+        """Features `(B, Q, E)` of one batch of images, float16; those of its patches are kept."""
         images = self._network.encode_image(pixel_values.to(self._network.query_tokens.device))
         self._patches[number] = images.patch_features.half().cpu()
         return images.image_features.half().cpu()
@@ -190,7 +190,7 @@ class RetrievalTask:
         return self._network.encode_text(ids, mask).half().cpu()
 
     def _rank_by_contrast(self, images: dict[int, Tensor], texts: Tensor) -> None:
-        """Shortlists of all pictures and texts, and how many wrong ones contrast puts before the right ones."""
+        """Shortlists of all images and texts, and how many wrong ones contrast puts before the right ones."""
         own, right_of_text, ahead_of_image = Shortlists(self._k), torch.full((len(texts),), torch.inf), {}
         similarities = {
             self._batches[number].start: image_text_similarity(features.float(), texts)
@@ -204,8 +204,8 @@ class RetrievalTask:
             row, column = right.nonzero().unbind(1)
             right_of_text[column] = block[row, column]
         everyone = gather_objects((own, right_of_text, ahead_of_image))
-        self._of_picture, of_text = join([part[0] for part in everyone])
-        self._asking = of_text.inverted(len(self.pictures))
+        self._of_image, of_text = join([part[0] for part in everyone])
+        self._asking = of_text.inverted(len(self.images))
         best = torch.stack([part[1] for part in everyone]).amin(dim=0)
         ahead_of_text = torch.zeros(len(texts), dtype=torch.int64)
         for first, block in similarities.items():
@@ -221,8 +221,8 @@ class RetrievalTask:
         return torch.arange(first, first + len(block))[:, None] == self._image_of_text[None, :]
 
     def _match(self, number: int, patches: Tensor, device: torch.device) -> Row:
-        """Scores of all pairs of picture `number`, whose features are `(1, P, Dv)`, that a shortlist asks for."""
-        listed, listed_values = self._of_picture.numbers[number], self._of_picture.values[number]
+        """Scores of all pairs of image `number`, whose features are `(1, P, Dv)`, that a shortlist asks for."""
+        listed, listed_values = self._of_image.numbers[number], self._of_image.values[number]
         asking, asking_values = self._asking[number]
         wanted = torch.unique(torch.cat([listed, asking]))
         memory = self._network.project_image(patches.float().to(device))
@@ -240,7 +240,7 @@ class RetrievalTask:
             return [list(pair) for pair in zip(texts.tolist(), final.tolist(), strict=True)]
 
         return {
-            "image_id": self.pictures[number].identity,
+            "image_id": self.images[number].identity,
             "image": number,
             "image_to_text": told(listed, listed_values),
             "text_to_image": told(asking, asking_values),

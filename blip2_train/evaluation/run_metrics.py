@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 from blip2_train.errors import DamagedFile
-from blip2_train.records import check_record
-from blip2_train.whole_file import read_checked
+from blip2_train.system.atomic_write import read_checked
+from blip2_train.system.records import check_record
 
 METRICS, RESULTS = "metrics.csv", "results.json"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.distributed import from_first, gather_objects, rank, world_size
+from blip2_train.evaluation.image_prefetch import read_ahead
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.predictions import PredictionLog
-from blip2_train.evaluation.reading import read_ahead
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores
 
 Progress = Callable[[int, int], None]
@@ -34,9 +34,9 @@ def run_task(
     task.start(model)
     log = PredictionLog(folder, task.name, {**settings, **task.settings()})
     mine = [batch for batch in range(rank(), len(task), world_size()) if batch not in log.done]
-    pictures = read_ahead(model.processor, map(task.paths, mine))
+    images = read_ahead(model.processor, map(task.paths, mine))
     with log:
-        for count, (batch, pixel_values) in enumerate(zip(mine, pictures, strict=True), 1):
+        for count, (batch, pixel_values) in enumerate(zip(mine, images, strict=True), 1):
             log.write(batch, task.predict(model, batch, pixel_values))
             progress(count, len(mine))
     gather_objects(None)  # every process has written

@@ -1,7 +1,7 @@
-"""The most similar texts of every picture and pictures of every text, found block by block.
+"""The most similar texts of every image and images of every text, found block by block.
 
-The order does not depend on how pictures are divided: of equal values the lower number comes first. Shape letters: M
-pictures, N texts, B pictures of a block, K length of a list.
+The order does not depend on how images are divided: of equal values the lower number comes first. Shape letters: M
+images, N texts, B images of a block, K length of a list.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Lists(NamedTuple):
 
 
 class Shortlists:
-    """Collects the lists of the pictures of one process, and of all texts among these pictures.
+    """Collects the lists of the images of one process, and of all texts among these images.
 
     Args:
         k: K.
@@ -52,21 +52,21 @@ class Shortlists:
 
     def __init__(self, k: int) -> None:
         self.k = k
-        self.of_pictures: dict[int, Lists] = {}
-        """By the number of a block's first picture."""
+        self.of_images: dict[int, Lists] = {}
+        """By the number of a block's first image."""
         self.of_texts: Lists | None = None
 
     def add(self, first: int, similarity: Tensor) -> None:
-        """Add pictures `first` … `first + B - 1`, given by `(B, N)` similarities."""
-        pictures, texts = similarity.shape
-        self.of_pictures[first] = Lists.of(similarity, torch.arange(texts).expand(pictures, -1), self.k)
-        block = Lists(torch.arange(first, first + pictures).expand(texts, -1), similarity.T)
+        """Add images `first` … `first + B - 1`, given by `(B, N)` similarities."""
+        images, texts = similarity.shape
+        self.of_images[first] = Lists.of(similarity, torch.arange(texts).expand(images, -1), self.k)
+        block = Lists(torch.arange(first, first + images).expand(texts, -1), similarity.T)
         self.of_texts = Lists.merged([block] if self.of_texts is None else [self.of_texts, block], self.k)
 
 
 def join(parts: Sequence[Shortlists]) -> tuple[Lists, Lists]:
-    """Lists of texts for all M pictures, in order, and of pictures for all N texts, from what the processes found."""
-    blocks = {first: lists for part in parts for first, lists in part.of_pictures.items()}
+    """Lists of texts for all M images, in order, and of images for all N texts, from what the processes found."""
+    blocks = {first: lists for part in parts for first, lists in part.of_images.items()}
     ordered = [blocks[first] for first in sorted(blocks)]
     of_texts = [part.of_texts for part in parts if part.of_texts is not None]
     return Lists(*(torch.cat(part) for part in zip(*ordered, strict=True))), Lists.merged(of_texts, parts[0].k)

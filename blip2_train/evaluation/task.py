@@ -67,7 +67,7 @@ class EvaluationTask(Protocol):
         ...
 
     def paths(self, batch: int) -> Sequence[Path]:
-        """Pictures that `predict` needs for a batch, one for each of its samples; none if it needs no more."""
+        """Images that `predict` needs for a batch, one for each of its samples; none if it needs no more."""
         ...
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> Sequence[Row]:

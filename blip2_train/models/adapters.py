@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from blip2_train.errors import ConfigError
-from blip2_train.extras import import_extra
 from blip2_train.models.adapted_layers import ADAPTER_NAME, adapter_layers
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import freeze
-from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.language_model import FLOAT16_GRADIENT_SCALE, scale_gradient
 from blip2_train.models.quantization import QuantizedLinear
+from blip2_train.system.extras import import_extra
 
 _QFORMER_DEFAULT = ["query", "value"]
 

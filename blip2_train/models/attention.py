@@ -1,7 +1,7 @@
 """Multi-head attention of the Q-Former, by `scaled_dot_product_attention` throughout.
 
 Parameter names follow transformers' BLIP-2 (`attention.query`, `output.dense`, `output.LayerNorm`), so that weights
-convert without a map. Shape letters: R rows, L tokens, D hidden size, H heads, M pictures, P patches.
+convert without a map. Shape letters: R rows, L tokens, D hidden size, H heads, M images, P patches.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ResidualOutput(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention, or attention of the queries to pictures, with its residual output."""
+    """Self-attention, or attention of the queries to images, with its residual output."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Attention(nn.Module):
         return self.output(context, wanted), own
 
     def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of pictures, with the affine part of the layer norm folded into the projection.
+        """Keys and values of images, with the affine part of the layer norm folded into the projection.
 
         `W (g * x + b) + c` is computed as `(W * g) x + (W b + c)`: the same function, but as a frozen tower's features
         then take no gradient, the backward pass needs no product for them. Adapters are folded in too, without their
@@ -118,27 +118,27 @@ class Attention(nn.Module):
         return self.split_heads(key), self.split_heads(value)
 
     def read_images(self, states: Tensor, memories: list[tuple[Tensor, Tensor, int]]) -> Tensor:
-        """Attention of queries to pictures.
+        """Attention of queries to images.
 
         Args:
             states: `(R, Q, D)`; rows in the order of the memories, see `ImageMemory`.
-            memories: For each memory its keys and values `(M, H, P, D/H)` and the number of rows per picture.
+            memories: For each memory its keys and values `(M, H, P, D/H)` and the number of rows per image.
 
         Returns:
             New states `(R, Q, D)`.
 
-        Rows that read the same picture are laid side by side as more queries of one attention, so keys and values are
+        Rows that read the same image are laid side by side as more queries of one attention, so keys and values are
         never repeated.
         """
         query = self.split_heads(self.attention.query(states))
         contexts, start = [], 0
         for key, value, copies in memories:
-            pictures, length = key.shape[0], query.shape[2]
-            rows = query[start : start + copies * pictures].unflatten(0, (copies, pictures))
+            images, length = key.shape[0], query.shape[2]
+            rows = query[start : start + copies * images].unflatten(0, (copies, images))
             side_by_side = rows.permute(1, 2, 0, 3, 4).flatten(2, 3)
             context = self.attend(side_by_side, key, value).unflatten(2, (copies, length))
             contexts.append(context.permute(2, 0, 3, 1, 4).flatten(0, 1).flatten(2))
-            start += copies * pictures
+            start += copies * images
         if start != states.shape[0]:
             raise ValueError(f"the memories serve {start} rows of queries, but there are {states.shape[0]}")
         return self.output(torch.cat(contexts) if len(contexts) > 1 else contexts[0], states)

@@ -85,7 +85,7 @@ class QFormerConfig:
     intermediate_size: int = 3072
     num_queries: int = 32
     cross_attention_every: int = 2
-    """Layers 0, n, 2n, … read the picture."""
+    """Layers 0, n, 2n, … read the image."""
     vocab_size: int = 30523
     """BERT's 30,522 word pieces and `[DEC]`."""
     max_positions: int = 512

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
 from blip2_train.models.adapted_layers import train_adapters
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
-from blip2_train.models.drawing import GivenDraws
-from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.language_model import (
     FLOAT16_GRADIENT_SCALE,
     build_language_model,
@@ -24,6 +23,7 @@ from blip2_train.models.language_model import (
     own_precision,
     scale_gradient,
 )
+from blip2_train.models.nucleus_sampling import GivenDraws
 from blip2_train.models.qformer import TextEmbeddings
 from blip2_train.questions import TextTokens
 
@@ -35,7 +35,7 @@ class GenerativeModel(ImageQueryModel):
         vision: The tower.
         qformer: The Q-Former; its text sizes are used only with `question_to_qformer`.
         language: The language model, decoder-only or encoder-decoder.
-        question_to_qformer: Whether the Q-Former reads the question about a picture beside its queries (section 4.3,
+        question_to_qformer: Whether the Q-Former reads the question about an image beside its queries (section 4.3,
             figure 7 of the paper). It then has its text half, without the feed-forward of the last layer: only the
             queries' outputs are used, so that no loss would reach it.
     """
@@ -80,14 +80,14 @@ class GenerativeModel(ImageQueryModel):
         return self
 
     def query_states(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
-        """Output `(B, Q, D)` of the Q-Former for pictures `(B, 3, H, W)`, and questions if it reads them."""
+        """Output `(B, Q, D)` of the Q-Former for images `(B, 3, H, W)`, and questions if it reads them."""
         memory = self.project_image(self.vision_model(pixel_values))
         if question is None or not self.question_to_qformer:
             return self.image_pass(memory).states
         return self.joint_pass([memory], question)
 
     def soft_prompt(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
-        """What the language model reads of pictures `(B, 3, H, W)`: `(B, Q, Dl)`."""
+        """What the language model reads of images `(B, 3, H, W)`: `(B, Q, Dl)`."""
         prompt: Tensor = self.language_projection(self.query_states(pixel_values, question))
         return prompt
 
@@ -142,7 +142,7 @@ class GenerativeModel(ImageQueryModel):
         decoder_start: Sequence[int] = (),
         **tokens: int | Sequence[int],
     ) -> Tensor:
-        """Generate text for pictures.
+        """Generate text for images.
 
         Only `options` and `tokens` decide; settings that a language model brings along (sampling, forced or forbidden
         tokens, …) are left aside.
@@ -153,7 +153,7 @@ class GenerativeModel(ImageQueryModel):
             attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
             options: Search or sampling.
             question: What the Q-Former reads, if it reads questions.
-            draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each picture are drawn by these
+            draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each image are drawn by these
                 numbers; None = one text, by torch's random state.
             decoder_start: What stands in an encoder-decoder's decoder between its start token and its text (BART:
                 `<s>`).

@@ -1,6 +1,6 @@
 """The stage-1 model: vision tower, Q-Former, and the heads of the three objectives (Li et al., 2023, section 3.2).
 
-Shape letters: B batch, R rows of pairs, M pictures, P patches, Dv tower width, Q queries, T text tokens, D hidden size,
+Shape letters: B batch, R rows of pairs, M images, P patches, Dv tower width, Q queries, T text tokens, D hidden size,
 E feature size, V vocabulary.
 """
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models import masks
+from blip2_train.models.base import ImageQueryModel, at_least_float32
 from blip2_train.models.configs import GenerationOptions, QFormerConfig, VisionConfig
-from blip2_train.models.image_queries import ImageQueryModel, at_least_float32
+from blip2_train.models.decoding import write_tokens
 from blip2_train.models.qformer import (
     KeyValue,
     LanguageModellingHead,
     TextEmbeddings,
     copy_text_to_query_feed_forward,
 )
-from blip2_train.models.token_search import write_tokens
 from blip2_train.questions import TextTokens
 from blip2_train.types import EncodedImages, ImageMemory
 
@@ -29,7 +29,7 @@ from blip2_train.types import EncodedImages, ImageMemory
 class ImageTextModel(ImageQueryModel):
     """BLIP-2's representation model.
 
-    Every method is one pass of the Q-Former; `encode_image` runs once per picture, and its memory, query states and
+    Every method is one pass of the Q-Former; `encode_image` runs once per image, and its memory, query states and
     query cache serve all three objectives. `generate` writes captions with what the third has taught.
 
     Args:
@@ -56,7 +56,7 @@ class ImageTextModel(ImageQueryModel):
         return self.qformer_config.vocab_size - 1
 
     def encode_image(self, pixel_values: Tensor) -> EncodedImages:
-        """The image pass: everything the objectives need of B pictures, computed once.
+        """The image pass: everything the objectives need of B images, computed once.
 
         Args:
             pixel_values: `(B, 3, H, W)`, float, normalised.
@@ -93,7 +93,7 @@ class ImageTextModel(ImageQueryModel):
         """The matching pass: logits averaged over the queries.
 
         Args:
-            memories: Pictures; their rows add up to R, in the order of the texts.
+            memories: Images; their rows add up to R, in the order of the texts.
             input_ids: `(R, T)`, int64, starting with `[CLS]`.
             attention_mask: `(R, T)`, bool, True = real token.
 
@@ -160,7 +160,7 @@ class ImageTextModel(ImageQueryModel):
         """The generation pass: text reads the queries through the cache of the image pass.
 
         Args:
-            images: Output of `encode_image` for the same B pictures.
+            images: Output of `encode_image` for the same B images.
             input_ids: `(B, T)`, int64, starting with `[DEC]`.
             attention_mask: `(B, T)`, bool, True = real token.
 

@@ -19,7 +19,7 @@ from blip2_train.language_files import locate_language_model
 from blip2_train.models.architecture_keys import architecture_keys
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
 from blip2_train.models.quantization import quantize_language_model
-from blip2_train.reasons import reason_of
+from blip2_train.system.error_reasons import reason_of
 
 _log = logging.getLogger(__name__)
 FLOAT16_GRADIENT_SCALE = 1024.0

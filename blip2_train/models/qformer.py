@@ -1,4 +1,4 @@
-"""The Querying Transformer: BERT layers in which learned queries read a picture (Li et al., 2023, section 3.1).
+"""The Querying Transformer: BERT layers in which learned queries read an image (Li et al., 2023, section 3.1).
 
 Parameter names follow transformers' `Blip2QFormerModel`. Shape letters: R rows, Q queries, T text tokens, L = Q + T,
 W positions wanted, D hidden size, H heads, V vocabulary.
@@ -111,7 +111,7 @@ class QFormer(nn.Module):
 
     Args:
         config: Sizes.
-        image_width: Width Dv of the pictures' features.
+        image_width: Width Dv of the images' features.
         text_layers: How many layers, from the first, have feed-forward blocks for text: all to use the text's outputs,
             one less if only the queries' are used (`leading` in every pass), 0 if no text goes in.
     """
@@ -143,7 +143,7 @@ class QFormer(nn.Module):
             embeddings: `(R, L, D)`: queries first, then text, before the layer norm (queries pass through it too).
             num_queries: Number Q of queries at the front; 0 for a pass of text alone.
             mask: Broadcastable to `(R, H, L, C + L)`, bool, True = may attend; None = everything may.
-            memories: The pictures the queries read; their rows add up to R.
+            memories: The images the queries read; their rows add up to R.
             cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
             leading: Number W of positions, from the first, whose states are wanted; the last layer then computes no
                 others. None = all L.
@@ -165,7 +165,7 @@ class QFormer(nn.Module):
         return QFormerOutput(states, tuple(kept))
 
     def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> ImageMemory:
-        """Cross-attention keys and values of pictures; see `Attention.project_memory`."""
+        """Cross-attention keys and values of images; see `Attention.project_memory`."""
         pairs = [
             layer.crossattention.project_memory(normalised, scale, shift)
             for layer in self.layers

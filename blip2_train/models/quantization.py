@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from blip2_train.errors import ConfigError
-from blip2_train.extras import import_extra
+from blip2_train.system.extras import import_extra
 
 QUANTIZATIONS = ("none", "int8", "int4")
 NF4_BLOCK = 64

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blip2_train.models import masks
-from blip2_train.models.image_queries import ImageQueryModel, at_least_float32
+from blip2_train.models.base import ImageQueryModel, at_least_float32
 from blip2_train.models.qformer import QFormer
 from blip2_train.types import ImageMemory
 
@@ -82,7 +82,7 @@ def cross_attention(
     Args:
         qformer: The Q-Former.
         embeddings: `(B, L, D)`: queries first, then text, as for `QFormer.forward`.
-        memory: B pictures.
+        memory: B images.
         num_queries: Q.
         mask: Of the self-attention, as for `QFormer.forward`.
         layer: Number among the cross-attentions; -1 = last.

@@ -1,6 +1,6 @@
-"""Log-likelihoods of given texts after pictures and prompts, under the language model of a generative model.
+"""Log-likelihoods of given texts after images and prompts, under the language model of a generative model.
 
-Shape letters: B pictures, S tokens read, C texts, V vocabulary.
+Shape letters: B images, S tokens read, C texts, V vocabulary.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def log_likelihoods(
     question: TextTokens | None = None,
     decoder_start: Sequence[int] = (),
 ) -> Tensor:
-    """Score texts as continuations of pictures and prompts: the sum over their tokens, without a penalty of length.
+    """Score texts as continuations of images and prompts: the sum over their tokens, without a penalty of length.
 
-    Queries and prompt are read once for each picture; their keys and values serve all texts. The texts whose first
-    tokens are the likeliest are read to the end, the others are left out. Each picture is computed alone, so that no
+    Queries and prompt are read once for each image; their keys and values serve all texts. The texts whose first
+    tokens are the likeliest are read to the end, the others are left out. Each image is computed alone, so that no
     padding or neighbour changes its scores.
 
     Args:

@@ -26,8 +26,8 @@ from blip2_train.models.timm_alone import (
     resolve_data_config,
     timm,
 )
-from blip2_train.reasons import reason_of
-from blip2_train.records import JsonObject, read_record
+from blip2_train.system.error_reasons import reason_of
+from blip2_train.system.records import JsonObject, read_record
 
 
 class _WithoutValues(TorchFunctionMode):

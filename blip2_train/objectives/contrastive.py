@@ -1,4 +1,4 @@
-"""Image-text contrast (ITC): match each picture to its caption among those of all processes.
+"""Image-text contrast (ITC): match each image to its caption among those of all processes.
 
 Shape letters: B batch per process, N over all processes, Q queries, E feature size.
 """
@@ -55,12 +55,12 @@ def contrastive_targets(
         rows: B.
         first_row: Global position of this process's first row.
         total: N.
-        same: `(B, N)`, bool, True where row and column show the same picture; None = only a row's own column.
+        same: `(B, N)`, bool, True where row and column show the same image; None = only a row's own column.
         smoothing: Share of the mass that is spread evenly over all columns.
         dtype: Of the result.
 
     Returns:
-        `(B, N)`, rows sum to 1. Without repeated pictures this is ordinary label smoothing.
+        `(B, N)`, rows sum to 1. Without repeated images this is ordinary label smoothing.
 
     Example:
         >>> contrastive_targets(1, 1, 2, None, 0.1)

@@ -1,4 +1,4 @@
-"""Stage 2 of BLIP-2: the frozen language model says the text that belongs to the picture.
+"""Stage 2 of BLIP-2: the frozen language model says the text that belongs to the image.
 
 Shape letters: B batch per process, T text tokens, K tokens with a label, D hidden size, V vocabulary.
 """
@@ -127,7 +127,7 @@ class GenerationObjective:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerObjective(GenerationObjective):
-    """The same loss of answers to questions about pictures; the Q-Former may read the questions too.
+    """The same loss of answers to questions about images; the Q-Former may read the questions too.
 
     Source: BLIP-2, section 4.3.
     """

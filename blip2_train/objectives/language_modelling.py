@@ -1,4 +1,4 @@
-"""Next-token loss of text given pictures; the shift of the labels lives here and nowhere else.
+"""Next-token loss of text given images; the shift of the labels lives here and nowhere else.
 
 Shape letters: B batch, T text tokens, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Image-text matching (ITM): tell a picture's own caption from a hard negative.
+"""Image-text matching (ITM): tell an image's own caption from a hard negative.
 
 Shape letters: B batch per process, N over all processes, R = 3B rows of pairs.
 """
@@ -23,7 +23,7 @@ def sample_hard_negatives(
 
     Args:
         logits: `(B, N)` similarities divided by the temperature.
-        forbidden: `(B, N)`, bool, True where the column is the row's own picture or text and must never be drawn.
+        forbidden: `(B, N)`, bool, True where the column is the row's own image or text and must never be drawn.
         uniforms: `(B,)`, float64 (or float32 where there is no other) in [0, 1): one random number per row. The draw
             inverts the cumulative weights, so the same numbers give the same negatives however the rows are spread
             over processes.
@@ -55,7 +55,7 @@ def sample_hard_negatives(
 
 
 def matching_labels(batch_size: int, device: torch.device) -> Tensor:
-    """Labels of the 3B pairs, in the order own pair, own picture with a negative text, negative picture with own text.
+    """Labels of the 3B pairs, in the order own pair, own image with a negative text, negative image with own text.
 
     Example:
         >>> matching_labels(1, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Stage 1 of BLIP-2: contrast, matching and grounded generation from one pass over the pictures.
+"""Stage 1 of BLIP-2: contrast, matching and grounded generation from one pass over the images.
 
 Shape letters: B batch per process, N over all processes, Q queries, T text tokens, E feature size.
 """
@@ -54,7 +54,7 @@ class RepresentationObjective:
         gather: `detached`: features of the other side are constants, also one's own (the released code with several
             processes); `full`: the gradient flows to the process that owns a feature.
         negatives: How hard negatives are drawn, see `sample_hard_negatives`.
-        mask_same_image: Samples that show the same picture (`image_ids`) share the contrastive target and are never
+        mask_same_image: Samples that show the same image (`image_ids`) share the contrastive target and are never
             each other's negatives (the released retrieval fine-tuning; off in pre-training).
 
     Source: BLIP-2 (Li et al., 2023, arXiv:2301.12597), section 3.2. Differences from the released code: similarities in
@@ -182,7 +182,7 @@ def _own_columns(rows: int, total: int, device: torch.device) -> Tensor:
 
 
 def _negative_memory(model: ImageTextEncoder, images: EncodedImages, columns: Tensor) -> ImageMemory:
-    """Memory of the negative pictures: picked from this process's own, or projected from features that were fetched."""
+    """Memory of the negative images: picked from this process's own, or projected from features that were fetched."""
     if not is_distributed():
         return images.memory.select(columns)
     return model.project_image(fetch_rows(images.patch_features, columns))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from blip2_train.data.answer_collate import AnswerCollator
+from blip2_train.data.batches.answer_collate import AnswerCollator
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.answering import AnswerEvaluation
-from blip2_train.evaluation.generation import GenerationEvaluation
+from blip2_train.evaluation.held_out_answers import AnswerEvaluation
+from blip2_train.evaluation.held_out_captions import GenerationEvaluation
 from blip2_train.training.generation import GenerationModule
 
 
 class AnsweringModule(GenerationModule):
-    """Trains a `GenerativeModel` to answer a question about each picture (arguments as `GenerationModule`).
+    """Trains a `GenerativeModel` to answer a question about each image (arguments as `GenerationModule`).
 
     Raises:
         ConfigError: if the collator makes no questions, or the Q-Former or the language model cannot read so long ones.

@@ -8,11 +8,11 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from blip2_train.checkpoints.saved import BEST, describe_checkpoint
+from blip2_train.checkpoints.training_checkpoints import BEST, describe_checkpoint
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError
-from blip2_train.training.base import TrainingModule
 from blip2_train.training.checkpoint_files import write_checkpoint
+from blip2_train.training.module import TrainingModule
 
 
 class BestCheckpoint(Checkpoint):

@@ -1,4 +1,4 @@
-"""Shows what a model says of a fixed handful of held-out pictures: as text, as a picture, as a table of W&B."""
+"""Shows what a model says of a fixed handful of held-out images: as text, as an image, as a table of W&B."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from blip2_train.evaluation.generation import WrittenCaption
+from blip2_train.evaluation.held_out_captions import WrittenCaption
 
 GRID, LINES = "captions.png", "captions.jsonl"
 
 
 class CaptionLog:
-    """Writes `captions.png` (pictures with the newest captions) and `captions.jsonl` (those of every validation).
+    """Writes `captions.png` (images with the newest captions) and `captions.jsonl` (those of every validation).
 
     Args:
         folder: The run folder.
@@ -30,8 +30,8 @@ class CaptionLog:
         self.folder = folder
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
-    def write(self, step: int, pictures: Tensor, captions: Sequence[WrittenCaption], loggers: Sequence[Any]) -> None:
-        """Write the captions of pictures `(N, 3, H, W)`, normalised, after `step` optimiser steps."""
+    def write(self, step: int, images: Tensor, captions: Sequence[WrittenCaption], loggers: Sequence[Any]) -> None:
+        """Write the captions of images `(N, 3, H, W)`, normalised, after `step` optimiser steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LINES).open("a", encoding="utf-8") as file:
             for item in captions:
@@ -42,15 +42,15 @@ class CaptionLog:
                     "reference": item.references[0],
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        shown = (pictures.float().cpu() * self.std + self.mean).clamp(0, 1)
+        shown = (images.float().cpu() * self.std + self.mean).clamp(0, 1)
         self._draw(step, shown, captions)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("val/pictures", list(shown), step=step, caption=[item.caption for item in captions])
+                logger.log_image("val/images", list(shown), step=step, caption=[item.caption for item in captions])
                 rows = [[item.image_id, item.caption, item.references[0]] for item in captions]
                 logger.log_table("val/captions", columns=["image_id", "caption", "reference"], data=rows, step=step)
 
-    def _draw(self, step: int, pictures: Tensor, captions: Sequence[WrittenCaption]) -> None:
+    def _draw(self, step: int, images: Tensor, captions: Sequence[WrittenCaption]) -> None:
         import matplotlib
 
         matplotlib.use("Agg")
@@ -61,8 +61,8 @@ class CaptionLog:
         figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 4.4 * rows), squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
-        for axis, picture, item in zip(axes.flat, pictures, captions, strict=False):
-            axis.imshow(picture.permute(1, 2, 0).numpy())
+        for axis, image, item in zip(axes.flat, images, captions, strict=False):
+            axis.imshow(image.permute(1, 2, 0).numpy())
             said = textwrap.fill(item.caption or "(nothing)", 34)
             people = textwrap.fill(f"({item.references[0]})", 40)
             axis.set_title(f"{said}", fontsize=10)

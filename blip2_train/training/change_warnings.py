@@ -13,7 +13,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from blip2_train.errors import ConfigError
-from blip2_train.training.base import TrainingModule
+from blip2_train.training.module import TrainingModule
 
 FEWEST = 10
 """Values from which it can be told what is usual."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.records import Count, Size, check_record
+from blip2_train.system.records import Count, Size, check_record
 
 _FIX = "resume from another checkpoint, or start from the weights of an export with init_from=<export>"
 _PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")

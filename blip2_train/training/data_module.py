@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train import distributed
-from blip2_train.data.batch_sampler import BatchShape, GlobalBatchSampler
-from blip2_train.data.fingerprint import Fingerprint, check_fingerprint, sources_fingerprint
-from blip2_train.data.holdout import evenly_chosen
-from blip2_train.data.loader import BatchLoader, start_fork_server
-from blip2_train.data.plan import DataPlan, make_plan
-from blip2_train.data.rejections import RejectionLog
+from blip2_train.data.batches.transforms import EvalTransform, TrainTransform
 from blip2_train.data.sequential.plan import SequentialPlan
-from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.source import CaptionSource
-from blip2_train.data.source_config import SourceConfig, open_source
-from blip2_train.data.stream import EvaluationItems, TrainingStream
-from blip2_train.data.training_source import TrainingSource, open_training_sources
-from blip2_train.data.transforms import EvalTransform, TrainTransform
+from blip2_train.data.sources.config import SourceConfig, open_source
+from blip2_train.data.sources.holdout import evenly_chosen
+from blip2_train.data.sources.rejections import RejectionLog
+from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.sources.source import CaptionSource
+from blip2_train.data.sources.training_source import TrainingSource, open_training_sources
+from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
+from blip2_train.data.stream.fingerprint import Fingerprint, check_fingerprint, sources_fingerprint
+from blip2_train.data.stream.loader import BatchLoader, start_fork_server
+from blip2_train.data.stream.plan import DataPlan, make_plan
+from blip2_train.data.stream.stream import EvaluationItems, TrainingStream
 from blip2_train.errors import ConfigError
 from blip2_train.training.sequential_reading import SequentialReading
 from blip2_train.types import Batch, Collator
 
 
 class ImageTextDataModule(lightning.LightningDataModule):
-    """Pictures with captions: a training stream in a fixed global order, and validation items.
+    """Images with captions: a training stream in a fixed global order, and validation items.
 
     Global batch k holds the same samples whatever the number of processes, readers or accumulated micro-batches, so a
     run continues on other hardware where it stopped; the whole run is one Lightning epoch of `steps * accumulate`
@@ -46,8 +46,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         seed: chooses order, mixture, captions and crops.
         validation: what to validate on; if None, `holdout` samples of `sources` that are never trained on.
         holdout: samples held out when `validation` is None, at most a tenth of all.
-        validation_samples: pictures of `validation` that are used, evenly chosen; all if None.
-        captions_per_image: validation items per picture.
+        validation_samples: images of `validation` that are used, evenly chosen; all if None.
+        captions_per_image: validation items per image.
         accumulate: micro-batches per optimiser step and process.
         eval_batch_size: samples per process and validation batch.
         mean: per channel, of values in 0 … 1: the vision tower's (`vision_tower.normalisation`).
@@ -182,7 +182,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             transform,
             self._seed,
             schedule=GlobalBatchSampler(self._shape, distributed.rank(), self._steps),
-            read_picture=transform.from_file,
+            read_image=transform.from_file,
             **self._shuffle,
         )
         return [part.source for part in self._sources], [(part.source, part.held_out) for part in self._sources]
@@ -261,7 +261,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         return batch
 
     def processing(self) -> dict[str, Any]:
-        """How pictures are made ready, as plain values for exports."""
+        """How images are made ready, as plain values for exports."""
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
     @property

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_train.data.answer_collate import AnswerCollator
-from blip2_train.data.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
+from blip2_train.data.batches.answer_collate import AnswerCollator
+from blip2_train.data.batches.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.generation import GenerationEvaluation, WrittenCaption
-from blip2_train.evaluation.metrics.objects import CaptionScore
+from blip2_train.evaluation.held_out_captions import GenerationEvaluation, WrittenCaption
+from blip2_train.evaluation.metrics.metric_states import CaptionScore
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.questions import TextTokens
-from blip2_train.training.base import TrainingModule
 from blip2_train.training.caption_log import CaptionLog
+from blip2_train.training.module import TrainingModule
 from blip2_train.types import GenerationBatch
 
 
 class GenerationModule(TrainingModule):
-    """Trains a `GenerativeModel` to say the text of each picture.
+    """Trains a `GenerativeModel` to say the text of each image.
 
     Args:
         model: The stage-2 model.
@@ -35,7 +35,7 @@ class GenerationModule(TrainingModule):
         prompt: What generation in validation starts from.
         generation: How captions are generated in validation.
         more_scores: Scores of single captions that validation reports beside CIDEr, by name.
-        shown: Held-out pictures whose captions are shown.
+        shown: Held-out images whose captions are shown.
         log_every: Optimiser steps between logged values.
 
     Raises:
@@ -65,11 +65,11 @@ class GenerationModule(TrainingModule):
         self.more_scores = more_scores or {}
         self.tokenizer = collator.tokenizer.padding_on("left")
         self.captions: CaptionLog | None = None
-        """Where the captions of a few pictures are written; None = nowhere."""
+        """Where the captions of a few images are written; None = nowhere."""
         self.shown_captions: list[WrittenCaption] = []
-        """Captions of the last validation, of this process's first pictures."""
+        """Captions of the last validation, of this process's first images."""
         self._evaluation: GenerationEvaluation | None = None
-        self._pictures: list[Tensor] = []
+        self._images: list[Tensor] = []
         self._check()
 
     def training_step(self, batch: GenerationBatch, batch_idx: int) -> Tensor:
@@ -86,20 +86,20 @@ class GenerationModule(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self._evaluation, self._pictures, self.shown_captions = self.new_evaluation(), [], []
+        self._evaluation, self._images, self.shown_captions = self.new_evaluation(), [], []
 
     def new_evaluation(self) -> GenerationEvaluation:
         """An empty collection of what is written."""
         return GenerationEvaluation(self.more_scores)
 
     def validation_step(self, batch: GenerationBatch, batch_idx: int) -> None:
-        """The loss on one held-out batch, and captions for its pictures."""
+        """The loss on one held-out batch, and captions for its images."""
         assert self._evaluation is not None
         self._evaluation.add_loss(*self.objective.sums(self.model, batch), len(batch.target_positions))
         written = self.write(batch, self._evaluation)
         missing = self.shown - len(self.shown_captions)
         if self.captions is not None and missing > 0:
-            self._pictures.append(batch.pixel_values[:missing].cpu())
+            self._images.append(batch.pixel_values[:missing].cpu())
             self.shown_captions += [
                 WrittenCaption(image_id=image_id, caption=caption, references=others)
                 for image_id, caption, others in zip(batch.image_ids.tolist(), written, batch.references, strict=True)
@@ -112,20 +112,20 @@ class GenerationModule(TrainingModule):
         return said
 
     def said(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
-        """What the model says after the prompts of pictures `(B, 3, H, W)`."""
+        """What the model says after the prompts of images `(B, 3, H, W)`."""
         ids, mask = self.tokenizer.padded([self.tokenizer.prompt(prompt) for prompt in prompts])
         tokens = self.tokenizer.generation_tokens
         ids, mask = ids.to(self.device), mask.to(self.device)
         return self.tokenizer.decode(self.model.generate(pixel_values, ids, mask, self.generation, question, **tokens))
 
     def on_validation_epoch_end(self) -> None:
-        """Score all held-out pictures, log the scores under `val/`, and show some captions."""
+        """Score all held-out images, log the scores under `val/`, and show some captions."""
         assert self._evaluation is not None
         scores = self._evaluation.compute()
         self._evaluation = None
         self.log_validation(scores)
-        if self.captions is not None and self._pictures:
-            self.captions.write(self.global_step, torch.cat(self._pictures), self.shown_captions, self.loggers)
+        if self.captions is not None and self._images:
+            self.captions.write(self.global_step, torch.cat(self._images), self.shown_captions, self.loggers)
 
     def needed_room(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""

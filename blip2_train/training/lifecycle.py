@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from blip2_train.errors import ConfigError
-from blip2_train.screen import plain_logs
+from blip2_train.system.screen import plain_logs
 
 __all__ = ["BeforeTraining", "Trainer", "check_trainer", "first_process_only", "quiet_libraries", "seed_everything"]
 

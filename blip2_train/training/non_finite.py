@@ -14,10 +14,10 @@ from torch.distributed.tensor import DTensor
 
 from blip2_train.distributed import gather_objects, largest_over_processes
 from blip2_train.errors import ConfigError, TrainingError
-from blip2_train.training.base import TrainingModule
+from blip2_train.system.atomic_write import write_whole
+from blip2_train.training.module import TrainingModule
 from blip2_train.training.non_finite_search import KINDS, Finding, first_non_finite
 from blip2_train.types import Batch
-from blip2_train.whole_file import write_whole
 
 RECORD = "non_finite.jsonl"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from blip2_train.training.base import TrainingModule
+from blip2_train.training.module import TrainingModule
 from blip2_train.types import Batch
 
 KINDS = ("input", "output of", "loss", "gradient at", "nothing")

@@ -13,8 +13,8 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from blip2_train.screen import make_console
-from blip2_train.training.base import TrainingModule
+from blip2_train.system.screen import make_console
+from blip2_train.training.module import TrainingModule
 
 
 class _TwoLines(Progress):

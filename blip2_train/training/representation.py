@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from blip2_train.data.collate import ImageTextCollator
+from blip2_train.data.batches.collate import ImageTextCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.representation import RepresentationEvaluation
+from blip2_train.evaluation.held_out_pairs import RepresentationEvaluation
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.optim.config import OptimizerConfig
-from blip2_train.training.base import TrainingModule
+from blip2_train.training.module import TrainingModule
 from blip2_train.types import ImageTextBatch
 
 

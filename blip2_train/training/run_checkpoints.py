@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from blip2_train.checkpoints.saved import NEWEST, describe_checkpoint
+from blip2_train.checkpoints.training_checkpoints import NEWEST, describe_checkpoint
 from blip2_train.errors import ConfigError, RunStopped
 from blip2_train.training.checkpoint_files import UNFINISHED, write_checkpoint
 from blip2_train.training.stop_signals import StopSignals

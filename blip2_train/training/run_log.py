@@ -1,4 +1,4 @@
-"""The run folder: metrics as CSV that survive a resume, curves as a picture, results as flat JSON."""
+"""The run folder: metrics as CSV that survive a resume, curves as an image, results as flat JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from blip2_train.evaluation.run_metrics import METRICS, RESULTS, curve, read_metrics
-from blip2_train.whole_file import write_checked, write_whole
+from blip2_train.system.atomic_write import write_checked, write_whole
 
 CURVES = "curves.png"
 
@@ -115,10 +115,10 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         axes[0][-1].set_title("held-out retrieval", y=1.0)
         axes[0][-1].set(xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
         axes[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=110)
     pyplot.close(figure)
-    return write_whole(folder / CURVES, picture.getvalue())
+    return write_whole(folder / CURVES, image.getvalue())
 
 
 def write_results(folder: Path, results: dict[str, float]) -> Path:

@@ -10,7 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from blip2_train.distributed import gather_objects
-from blip2_train.whole_file import write_whole
+from blip2_train.system.atomic_write import write_whole
 
 SAMPLES = "samples.jsonl"
 

@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 
 from blip2_train import distributed
-from blip2_train.data.batch_sampler import BatchShape
-from blip2_train.data.fingerprint import Fingerprint
 from blip2_train.data.sequential.batches import BatchNumbers, Mark, SequentialBatches, StreamPosition, StreamShape
 from blip2_train.data.sequential.lane import START
 from blip2_train.data.sequential.loader import SequentialLoader
 from blip2_train.data.sequential.plan import SequentialPlan
 from blip2_train.data.sequential.source import open_sequential
-from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.stream import ATTEMPTS, ReadPicture
+from blip2_train.data.sources.config import SourceConfig
+from blip2_train.data.stream.batch_sampler import BatchShape
+from blip2_train.data.stream.fingerprint import Fingerprint
+from blip2_train.data.stream.stream import ATTEMPTS, ReadImage
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.records import Count, check_record
+from blip2_train.system.records import Count, check_record
 from blip2_train.types import Collator
 
 
@@ -70,11 +70,11 @@ class SequentialReading:
         self._resumed: list[StreamPosition] | None = None
         self._marks: dict[int, Mark] = {}
 
-    def loader(self, read_picture: ReadPicture, collator: Collator, steps: int, first_step: int, **options: Any) -> Any:
+    def loader(self, read_image: ReadImage, collator: Collator, steps: int, first_step: int, **options: Any) -> Any:
         """This process's micro-batches from the first step that is not done."""
         accumulate = self._shape.batches.accumulate
         numbers = BatchNumbers(steps * accumulate, first_step * accumulate)
-        streams = SequentialBatches(self.sources, self._shape, read_picture, first_step * accumulate, self._resumed)
+        streams = SequentialBatches(self.sources, self._shape, read_image, first_step * accumulate, self._resumed)
         return SequentialLoader(streams, collator, numbers, self._note, num_workers=self._workers, **options)
 
     def fingerprint(self) -> Fingerprint:

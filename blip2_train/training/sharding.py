@@ -20,10 +20,10 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.freezing import kept_names
 from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_queries import ImageQueryModel
-from blip2_train.training.lost_contact import PATIENCE, wait_at_most
+from blip2_train.training.timeout import PATIENCE, wait_at_most
 
 _USES_THE_MODEL = ("training_step", "validation_step", "on_validation_epoch_end")
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from blip2_train.distributed import largest_over_processes
-from blip2_train.launched import started_as_first
+from blip2_train.system.launcher import started_as_first
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """SIGTERM: a machine or a person ends the run. SIGUSR1: a scheduler takes the machine away, and gives one later.

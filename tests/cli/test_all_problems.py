@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blip2_train.cli.compose import compose
 from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError, SeveralProblems
 
 DEMO = "experiment=demo_stage1"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from shard_files import picture, sample, write_shards, write_tar, write_tokenizer
+from shard_files import image, sample, write_shards, write_tar, write_tokenizer
 from tiny_run import arguments
 from transformers import BertConfig, BertForMaskedLM
 
 from blip2_train.cli.export import main as export
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 
 Break = Callable[[Path], list[str]]
 
@@ -94,11 +94,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "glob that matches nothing": (lambda p: [f"data.source={p}/*.tarr"], "tarr"),
     "truncated tars": (cut_every_shard, "truncated|usable"),
     "files that are no tars": (no_tar, "not a tar|usable|tar"),
-    "samples without text": (only(lambda n: [(f"{n}.jpg", picture())]), "missing|text"),
-    "samples without picture": (only(lambda n: [(f"{n}.txt", "a cat")]), "missing|picture"),
-    "empty captions": (some(lambda n: [(f"{n}.jpg", picture()), (f"{n}.txt", " . ")]), "empty caption"),
-    "unreadable pictures": (some(lambda n: [(f"{n}.jpg", b"no jpeg"), (f"{n}.txt", "a cat")]), "unreadable picture"),
-    "broken json": (some(lambda n: [(f"{n}.jpg", picture()), (f"{n}.json", "{caption")]), "json"),
+    "samples without text": (only(lambda n: [(f"{n}.jpg", image())]), "missing|text"),
+    "samples without image": (only(lambda n: [(f"{n}.txt", "a cat")]), "missing|image"),
+    "empty captions": (some(lambda n: [(f"{n}.jpg", image()), (f"{n}.txt", " . ")]), "empty caption"),
+    "unreadable images": (some(lambda n: [(f"{n}.jpg", b"no jpeg"), (f"{n}.txt", "a cat")]), "unreadable image"),
+    "broken json": (some(lambda n: [(f"{n}.jpg", image()), (f"{n}.json", "{caption")]), "json"),
     "missing tower file": (lambda p: [f"model.vision.weights={p / 'tower.safetensors'}"], "tower.safetensors"),
     "tower of another size": (tower_file({"pos_embed": torch.ones(1, 5, 99)}), "lacks|shape"),
     "optimiser state for a tower": (tower_file({"optimizer": 3}), "tensors"),

@@ -1,4 +1,4 @@
-"""The command that gives pictures better captions: the same shards, whoever works on them and whatever is killed."""
+"""The command that gives images better captions: the same shards, whoever works on them and whatever is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from demo_exports import write_exports
 from foreign_models import save_theirs, their_model
 from PIL import Image
 from s3_server import running_s3
-from shard_files import encode, picture, write_shards, write_tar
+from shard_files import encode, image, write_shards, write_tar
 from tiny_blip import write_blip
 from transformers import BlipForConditionalGeneration
 
@@ -26,11 +26,11 @@ from blip2_train.cli.capfilt import filtering
 from blip2_train.cli.capfilt.command import main
 from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import run_command
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
 from blip2_train.data.prepare import journal
-from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.stream import TrainingStream
-from blip2_train.data.training_source import TrainingSource
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
+from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.sources.training_source import TrainingSource
+from blip2_train.data.stream.stream import TrainingStream
 from blip2_train.errors import ConfigError
 
 QUICK = ["captions=3", "max_new_tokens=5", "batch_size=4", "samples_per_shard=5", "duplicates=keep", "device=cpu"]
@@ -45,13 +45,13 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two shards of 13 samples, and one with two captions, no picture, and a caption without a word."""
+    """Two shards of 13 samples, and one with two captions, no image, and a caption without a word."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(journal, "CHUNK", 6)
     folder = write_shards(tmp_path / "source", (8, 5))
     extra = json.dumps({"captions": ["a dog", "a big dog", "A DOG."], "url": "https://example.org/1", "licence": "CC0"})
-    members = [("a.jpg", picture((1, 2, 3))), ("a.json", extra), ("b.jpg", b"none"), ("b.txt", "a cat")]
-    write_tar(folder / "00002.tar", [*members, ("c.jpg", picture((9, 9, 9))), ("c.txt", " . ")])
+    members = [("a.jpg", image((1, 2, 3))), ("a.json", extra), ("b.jpg", b"none"), ("b.txt", "a cat")]
+    write_tar(folder / "00002.tar", [*members, ("c.jpg", image((9, 9, 9))), ("c.txt", " . ")])
     return folder
 
 
@@ -89,10 +89,10 @@ def test_the_best_captions_come_first_and_training_draws_one(
     main(arguments(source, exports, folder))
     said = capsys.readouterr().out
     assert said.startswith(f"models:    {exports['opt']} writes, {exports['stage1']} ranks\n") and said.count("\n") == 5
-    assert "captions:  the best 2 of 3 and a picture's own, " in said and "pictures a second" in said
+    assert "captions:  the best 2 of 3 and an image's own, " in said and "images a second" in said
     index = json.loads((folder / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [5, 5, 4]
-    assert index["rejected"] == {"empty caption": 1, "unreadable picture": 1}
+    assert index["rejected"] == {"empty caption": 1, "unreadable image": 1}
     assert {name: index["settings"][name] for name in ("captions", "keep", "score", "seed")} == {
         "captions": 3, "keep": 2, "score": "itc", "seed": 42,
     }  # fmt: skip
@@ -123,12 +123,12 @@ def test_images_that_img2dataset_left_turned_are_seen_upright(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     photograph = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 50, 3), dtype=np.uint8))
     made = {}
-    for name, image, words in (
+    for name, turned, words in (
         ("turned", photograph, "Rotated 90 CW"),
         ("upright", photograph.transpose(Image.Transpose.ROTATE_270), "Horizontal (normal)"),
     ):
         record = {"blip": "a dog", "exif": json.dumps({"Image Orientation": words}), "original_width": 500}
-        members = [("a.png", encode(image, "PNG")), ("a.json", json.dumps(record)), ("a.txt", "no")]
+        members = [("a.png", encode(turned, "PNG")), ("a.json", json.dumps(record)), ("a.txt", "no")]
         write_tar(tmp_path / name / "0.tar", members)
         main([*arguments(tmp_path / name, exports, tmp_path / f"{name} out"), "caption_column=blip", "keep=9"])
         (made[name],) = records(tmp_path / f"{name} out")

@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
-from blip2_train.cli.compose import compose
 from blip2_train.cli.doctor import speed
 from blip2_train.cli.doctor.command import main
 from blip2_train.cli.doctor.weights import examine_weights
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main as train
+from blip2_train.cli.train.command import main as train
+from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError
 
 

@@ -139,7 +139,7 @@ def parsed(line: str) -> dict | None:
         (["evaluation=demo_caption", "checkpoint=null"], "task demo_caption has no checkpoint: pass checkpoint="),
         (["evaluation=demo_captions"], "did you mean demo_caption?"),
         (["evaluation=demo_caption", "tasks.demo_caption.limt=3"], "did you mean 'tasks.demo_caption.limit'?"),
-        (["evaluation=demo_caption", "tasks.demo_caption.images=/nowhere"], "picture folder /nowhere does not exist"),
+        (["evaluation=demo_caption", "tasks.demo_caption.images=/nowhere"], "image folder /nowhere does not exist"),
         (["evaluation=demo_caption", "tasks.demo_caption.metrics=[ciderr]"], "no caption metric 'ciderr'"),
         (["evaluation=demo_caption", "tasks.demo_caption.generation={num_beam: 3}"], "did you mean num_beams?"),
         (["evaluation=demo_vqa", "tasks.demo_vqa.picture_name=null"], "give picture_name"),

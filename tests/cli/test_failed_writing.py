@@ -21,7 +21,7 @@ from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.cli.make_shards import main as make_shards
 from blip2_train.cli.system_errors import what_to_do
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main as train
+from blip2_train.cli.train.command import main as train
 from blip2_train.errors import ConfigError
 from blip2_train.training.wandb_login import require_login
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kill_test import preparation
+from kill_test.preparation import main
 
-from blip2_train.cli import kill_preparation
-from blip2_train.cli.kill_preparation import main
 from blip2_train.cli.terminal import run_command
 
 
@@ -33,11 +33,11 @@ def test_a_difference_is_told(
         self.seconds = 2
         return 0 if until is None else -signal.SIGKILL
 
-    monkeypatch.setattr(kill_preparation._Making, "run", run)
+    monkeypatch.setattr(preparation._Making, "run", run)
     arguments = ["scenes=4", "kills=2", f"folder={tmp_path}"]
     assert run_command(main, arguments) == 2
     assert "error: 1 files differ, the first is 00001.tar; see" in capsys.readouterr().err
-    monkeypatch.setattr(kill_preparation._Making, "run", lambda *_, **__: 7)
+    monkeypatch.setattr(preparation._Making, "run", lambda *_, **__: 7)
     assert run_command(main, arguments) == 2
     assert "make_shards.py ended with 7 instead of 0" in capsys.readouterr().err
     assert run_command(main, ["kills=some"]) == 2

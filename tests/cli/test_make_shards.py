@@ -15,38 +15,38 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caption_files import LAYOUTS, as_csv, as_karpathy, as_list, rows, write_pictures
+from caption_files import LAYOUTS, as_csv, as_karpathy, as_list, rows, write_images
 from PIL import Image
-from shard_files import encode, picture, write_shards, write_tar
+from shard_files import encode, image, write_shards, write_tar
 
 from blip2_train.cli import make_shards
 from blip2_train.cli.make_shards import main
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.pictures import decode_picture
+from blip2_train.data.batches.images import decode_image
 from blip2_train.data.prepare import journal
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ShardError
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with twenty pictures."""
+    """A folder with twenty images."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_pictures(tmp_path / "pictures", 20)
+    write_images(tmp_path / "images", 20)
     return tmp_path
 
 
 def make(place: Path, source: Path, *more: str, output: str = "shards", workers: int = 1) -> Path:
-    """Make shards of the pictures of `place`; the folder they are in."""
+    """Make shards of the images of `place`; the folder they are in."""
     main([f"source={source}", f"output={place / output}", f"workers={workers}", *more])
     return place / output
 
 
 def content(source: PairSource) -> list[tuple[bytes, tuple[str, ...], Any]]:
     records = [(source.read(number), source.details(number)) for number in range(len(source))]
-    return [(record.picture, record.captions, details.get("image_id")) for record, details in records]
+    return [(record.image, record.captions, details.get("image_id")) for record, details in records]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -61,9 +61,9 @@ def rejected(folder: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_goes_in_comes_out(layout: str, place: Path) -> None:
     file = LAYOUTS[layout](place / "captions", rows(20, captions=2))
-    where = [f"images={place / 'pictures'}"] + (["split=train"] if layout == "karpathy" else [])
+    where = [f"images={place / 'images'}"] + (["split=train"] if layout == "karpathy" else [])
     folder = make(place, file, "samples_per_shard=8", *where)
-    given = open_pairs(str(file), str(place / "pictures"), "train" if layout == "karpathy" else None)
+    given = open_pairs(str(file), str(place / "images"), "train" if layout == "karpathy" else None)
     assert content(ShardSource(str(folder), "made")) == content(given)
     index = json.loads((folder / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [8, 8, 4] and index["samples"] == 20
@@ -76,25 +76,25 @@ def test_what_goes_in_comes_out(layout: str, place: Path) -> None:
 
 
 def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = place / "pictures"
-    (pictures / "broken.jpg").write_bytes(picture(size=(90, 80))[:300])
-    (pictures / "small.jpg").write_bytes(picture(size=(60, 9)))
-    (pictures / "long.jpg").write_bytes(picture(size=(61, 20)))
-    (pictures / "square.jpg").write_bytes(picture(size=(60, 20)))
-    (pictures / "again.jpg").write_bytes((pictures / "p01.jpg").read_bytes())
+    images = place / "images"
+    (images / "broken.jpg").write_bytes(image(size=(90, 80))[:300])
+    (images / "small.jpg").write_bytes(image(size=(60, 9)))
+    (images / "long.jpg").write_bytes(image(size=(61, 20)))
+    (images / "square.jpg").write_bytes(image(size=(60, 20)))
+    (images / "again.jpg").write_bytes((images / "p01.jpg").read_bytes())
     names = ["broken", "again", "small", "p01", "p02", "long", "p03", "p04", "square", "p05", "gone", "p06"]
     spoken = {"p02": " .!", "p06": "a \ud800 cat"}
     content = [{"image": f"{n}.jpg", "caption": spoken.get(n, "a cat"), "image_id": k} for k, n in enumerate(names)]
     content[0]["caption"] = ["a cat"]
     source = place / "captions.json"
     source.write_text(json.dumps(content))
-    (place / "names.txt").write_text(f"{hashlib.sha256((pictures / 'p03.jpg').read_bytes()).hexdigest().upper()}\n9\n")
+    (place / "names.txt").write_text(f"{hashlib.sha256((images / 'p03.jpg').read_bytes()).hexdigest().upper()}\n9\n")
     test = as_karpathy(place / "test", [("p04.jpg", "a cat", 700), ("again.jpg", "a cat", 701)])
     test.write_text(test.read_text().replace('"train"', '"test"', 1))
     exclude = [f"exclude=[{place / 'names.txt'},{test}]", "exclude_split=test"]
-    folder = make(place, source, f"images={pictures}", "min_side=10", "max_aspect_ratio=3", *exclude)
+    folder = make(place, source, f"images={images}", "min_side=10", "max_aspect_ratio=3", *exclude)
     assert rejected(folder) == [
-        ("broken.jpg", "unreadable picture"),
+        ("broken.jpg", "unreadable image"),
         ("small.jpg", "too small"),
         ("p01.jpg", "duplicate"),
         ("p02.jpg", "empty caption"),
@@ -102,7 +102,7 @@ def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("p03.jpg", "excluded"),
         ("p04.jpg", "excluded"),
         ("p05.jpg", "excluded"),
-        ("gone.jpg", "missing picture"),
+        ("gone.jpg", "missing image"),
         ("p06.jpg", "text is not Unicode"),
     ]
     assert [number for *_, number in content_of(folder)] == [1, 8]
@@ -112,7 +112,7 @@ def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = make(
         place,
         source,
-        f"images={pictures}",
+        f"images={images}",
         "duplicates=keep",
         f"exclude={as_csv(place / 'no', [('x', '', 99)])}",
         output="all",
@@ -126,10 +126,10 @@ def content_of(folder: Path) -> list[tuple[bytes, tuple[str, ...], Any]]:
 
 
 def shards_with_faults(place: Path) -> Path:
-    """Three shards as img2dataset might leave them: repeated pictures, a member missing, the last one cut off."""
+    """Three shards as img2dataset might leave them: repeated images, a member missing, the last one cut off."""
     folder = write_shards(place / "source", (30, 31, 12))
     extra = {"url": "https://example.org/1", "similarity": 0.31, "captions": ["a dog", " ", "a big dog"]}
-    members = [("a.jpg", picture((1, 2, 3))), ("a.json", json.dumps(extra)), ("b.jpg", picture()), ("c.txt", "a")]
+    members = [("a.jpg", image((1, 2, 3))), ("a.json", json.dumps(extra)), ("b.jpg", image()), ("c.txt", "a")]
     write_tar(folder / "00003.tar", [*members, ("d.png", encode(Image.new("RGB", (9, 9)), "PNG")), ("d.txt", "a dot")])
     tail = (folder / "00002.tar").read_bytes()
     (folder / "00002.tar").write_bytes(tail[: len(tail) // 2])
@@ -142,7 +142,7 @@ def test_the_number_of_processes_does_not_matter(place: Path, monkeypatch: pytes
     one = make(place, source, "samples_per_shard=9", output="one")
     assert digests(make(place, source, "samples_per_shard=9", output="two", workers=3)) == digests(one)
     reasons = {reason for _, reason in rejected(one)}
-    assert reasons == {"duplicate", "truncated shard", "missing text", "missing picture"}
+    assert reasons == {"duplicate", "truncated shard", "missing text", "missing image"}
     made = ShardSource(str(one), "made")
     last = len(made) - 1
     assert made.read(last - 1).captions == ("a dog", "a big dog")
@@ -155,7 +155,7 @@ def test_the_number_of_processes_does_not_matter(place: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("resize", [None, 20])
 def test_what_img2dataset_knew_of_the_original_stays(resize: int | None, place: Path) -> None:
-    """A picture that is encoded anew is upright, and its record says so; else file and record are as they were."""
+    """An image that is encoded anew is upright, and its record says so; else file and record are as they were."""
     exif = json.dumps({"Image Make": "x", "Image Orientation": "Rotated 90 CW"})
     record = {"caption": "a cat", "url": "u", "width": 60, "height": 40, "exif": exif, "sha256": "old"}
     record |= {"original_width": 600, "original_height": 400, "similarity": 0.3}
@@ -172,7 +172,7 @@ def test_what_img2dataset_knew_of_the_original_stays(resize: int | None, place: 
         assert found["jpg"] == data and known["exif"] == exif and (known["width"], known["height"]) == (40, 60)
     else:
         assert json.loads(known["exif"]) == {"Image Make": "x", "Image Orientation": "Horizontal (normal)"}
-        assert (known["width"], known["height"]) == (20, 30) and decode_picture(found["jpg"]).size == (20, 30)
+        assert (known["width"], known["height"]) == (20, 30) and decode_image(found["jpg"]).size == (20, 30)
     assert again.decoded().size == (known["width"], known["height"])
 
 
@@ -228,12 +228,12 @@ def test_kills_change_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_source_that_changes_meanwhile_is_refused(place: Path) -> None:
-    source = as_csv(place / "pictures" / "captions", rows(20))
+    source = as_csv(place / "images" / "captions", rows(20))
     folder = place / "shards"
     arguments = [f"source={source}", f"output={folder}", "workers=1"]
     assert killed_after(1, arguments) == -signal.SIGKILL
-    (place / "pictures" / "p07.jpg").write_bytes(picture((9, 9, 9)))
-    with pytest.raises(ShardError, match=r"p07.jpg changed while shards were made of it \(its picture is another"):
+    (place / "images" / "p07.jpg").write_bytes(image((9, 9, 9)))
+    with pytest.raises(ShardError, match=r"p07.jpg changed while shards were made of it \(its image is another"):
         main(arguments)
     with pytest.raises(ShardError, match="made with resize None, now it is 8; give another output"):
         main([*arguments, "resize=8"])
@@ -250,16 +250,16 @@ def test_only_what_is_larger_is_resized(place: Path) -> None:
         "p03.jpg": encode(noise.resize((30, 20)), "WEBP"),
     }
     for name, data in files.items():
-        (place / "pictures" / name).write_bytes(data)
-    folder = make(place, as_list(place / "pictures" / "captions", rows(4)), "resize=20", "quality=80")
+        (place / "images" / name).write_bytes(data)
+    folder = make(place, as_list(place / "images" / "captions", rows(4)), "resize=20", "quality=80")
     with tarfile.open(folder / "00000.tar") as tar:
         members = {m.name: tar.extractfile(m).read() for m in tar if not m.name.endswith("txt")}  # type: ignore[union-attr]
-    pictures = {name: data for name, data in members.items() if not name.endswith("json")}
-    assert [name.split(".")[1] for name in pictures] == ["jpg", "png", "png", "webp"]
-    first, second, third, fourth = pictures.values()
-    assert decode_picture(first).size == (20, 32) and len(first) < len(files["p00.jpg"])
+    images = {name: data for name, data in members.items() if not name.endswith("json")}
+    assert [name.split(".")[1] for name in images] == ["jpg", "png", "png", "webp"]
+    first, second, third, fourth = images.values()
+    assert decode_image(first).size == (20, 32) and len(first) < len(files["p00.jpg"])
     assert (second, fourth) == (files["p01.jpg"], files["p03.jpg"])
-    assert np.array_equal(decode_picture(third), decode_picture(files["p02.jpg"]))
+    assert np.array_equal(decode_image(third), decode_image(files["p02.jpg"]))
     record = json.loads(next(data for name, data in members.items() if name.endswith("0.json")))
     assert [record[k] for k in ("width", "height", "original_width", "original_height")] == [20, 32, 50, 81]
     assert record["sha256"] == hashlib.sha256(first).hexdigest()
@@ -280,9 +280,9 @@ def all_empty(place: Path) -> None:
         (None, ["source=gone.csv"], "annotation file gone.csv does not exist"),
         (None, ["source=gone"], "there is no file or folder gone"),
         (None, ["source=gone.parquet"], "there is no file gone.parquet"),
-        (None, ["images=gone"], "picture folder gone does not exist"),
-        (None, ["exclude=gone.txt"], "list of excluded pictures gone.txt cannot be read"),
-        (None, ["exclude_split=test"], "exclude_split chooses among the pictures of exclude="),
+        (None, ["images=gone"], "image folder gone does not exist"),
+        (None, ["exclude=gone.txt"], "list of excluded images gone.txt cannot be read"),
+        (None, ["exclude_split=test"], "exclude_split chooses among the images of exclude="),
         (None, ["sample_per_shard=9"], "no setting 'sample_per_shard'; did you mean 'samples_per_shard'?"),
         (None, ["samples_per_shard=many"], "samples_per_shard=many: expected a whole number"),
         (None, ["samples_per_shard=0"], "samples_per_shard must be at least 1, got 0"),
@@ -304,7 +304,7 @@ def test_mistakes_are_one_line(
     if spoil is not None:
         spoil(place)
     given = dict(setting.split("=", 1) for setting in settings)
-    usual = {"source": str(file), "output": str(place / "shards"), "images": str(place / "pictures"), "workers": "1"}
+    usual = {"source": str(file), "output": str(place / "shards"), "images": str(place / "images"), "workers": "1"}
     if given.get("source", ".csv").endswith("gone"):
         del usual["images"]
     assert run_command(main, [f"{name}={value}" for name, value in (usual | given).items()]) == 2
@@ -317,7 +317,7 @@ def test_names_that_are_no_utf8_are_excluded_by_name(place: Path) -> None:
     name, folder = os.fsdecode(b"caf\xe9.jpg"), place / "named"
     folder.mkdir()
     for number, stem in enumerate((b"caf\xe9", b"other")):
-        (folder / os.fsdecode(stem + b".jpg")).write_bytes((place / "pictures" / f"p{number:02d}.jpg").read_bytes())
+        (folder / os.fsdecode(stem + b".jpg")).write_bytes((place / "images" / f"p{number:02d}.jpg").read_bytes())
         (folder / os.fsdecode(stem + b".txt")).write_text("a cat")
     entries = [{"image": name, "caption": "a"}, {"image": "other.jpg", "caption": "b"}]
     (place / "list.json").write_text(json.dumps(entries))

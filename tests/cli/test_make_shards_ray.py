@@ -53,7 +53,7 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("blip2_train.data.prepare.journal.CHUNK", 16)
     source = write_shards(tmp_path / "source", (30, 31, 12))
-    write_tar(source / "00003.tar", [("a.jpg", b"no picture"), ("a.txt", "a cat")])
+    write_tar(source / "00003.tar", [("a.jpg", b"no image"), ("a.txt", "a cat")])
     settings = ["source=source", "samples_per_shard=9", "duplicates=keep"]
     main([*settings, "output=local", "workers=1"])
     on_ray = [*settings, "engine=ray", f"ray_address={local_ray.address}", "workers=2"]
@@ -79,7 +79,7 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
     said = capfd.readouterr()
     assert said.err == "" and said.out.count("\n") == 3
     assert digests(tmp_path / "killed") == digests(tmp_path / "local")
-    assert "unreadable picture" in (tmp_path / "local" / "rejected.jsonl").read_text()
+    assert "unreadable image" in (tmp_path / "local" / "rejected.jsonl").read_text()
 
 
 @pytest.mark.slow

@@ -9,24 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from caption_files import LAYOUTS, Row, as_csv, rows, write_pictures
+from caption_files import LAYOUTS, Row, as_csv, rows, write_images
 from PIL import Image
 from shard_files import encode, write_shards, write_tokenizer
 from tiny_run import arguments
 
 from blip2_train.cli.check import main as check
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 
 TWO_STEPS = ("data=captions", "data.num_workers=0", "steps=2", "validate_every=2", "optim.warmup_steps=0")
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with twenty pictures and a tokenizer."""
+    """A folder with twenty images and a tokenizer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_tokenizer(tmp_path / "tokenizer")
-    write_pictures(tmp_path / "pictures", 20)
+    write_images(tmp_path / "images", 20)
     return tmp_path
 
 
@@ -42,11 +42,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_twenty_pictures_train(layout: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From the command line only; beside the pictures, or elsewhere with the folder named."""
+def test_twenty_images_train(layout: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line only; beside the images, or elsewhere with the folder named."""
     beside = layout in ("csv", "coco")
-    file = LAYOUTS[layout](place / ("pictures" if beside else ".") / "captions", rows(20, captions=2))
-    more = [] if beside else [f"data.images={place / 'pictures'}"]
+    file = LAYOUTS[layout](place / ("images" if beside else ".") / "captions", rows(20, captions=2))
+    more = [] if beside else [f"data.images={place / 'images'}"]
     more += ["data.split=train"] if layout == "karpathy" else []
     assert run_command(main, settings(place, file, *more)) == 0, said(capsys)
     assert "captions: 18 samples in 1 file" in said(capsys)
@@ -57,7 +57,7 @@ def test_twenty_pictures_train(layout: str, place: Path, capsys: pytest.CaptureF
 
 
 def text_of(place: Path, change: Callable[[list[Row]], list[Row]]) -> Path:
-    return as_csv(place / "pictures" / "captions", change(rows(20)))
+    return as_csv(place / "images" / "captions", change(rows(20)))
 
 
 def no_caption_column(place: Path) -> Path:
@@ -66,8 +66,8 @@ def no_caption_column(place: Path) -> Path:
     return file
 
 
-def missing_picture(place: Path) -> Path:
-    (place / "pictures" / "p03.jpg").unlink()
+def missing_image(place: Path) -> Path:
+    (place / "images" / "p03.jpg").unlink()
     return text_of(place, lambda content: content)
 
 
@@ -79,7 +79,7 @@ def empty_caption(place: Path) -> Path:
 
 def truncated(place: Path) -> Path:
     noise = Image.effect_noise((200, 200), 60).convert("RGB")
-    (place / "pictures" / "p03.jpg").write_bytes(encode(noise, "JPEG")[:2000])
+    (place / "images" / "p03.jpg").write_bytes(encode(noise, "JPEG")[:2000])
     return text_of(place, lambda content: content)
 
 
@@ -95,9 +95,9 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], int, str]] = {
         2,
         "captions.csv has no column 'caption' or 'text'.*'words'.*data.caption_column",
     ),
-    "missing picture": (missing_picture, 0, "captions.csv, p03.jpg: missing picture .line 5:.*put the picture there"),
+    "missing image": (missing_image, 0, "captions.csv, p03.jpg: missing image .line 5:.*put the image there"),
     "empty caption": (empty_caption, 0, "captions.csv, p03.jpg: empty caption .line 5:.*write words"),
-    "truncated JPEG": (truncated, 0, "captions.csv, p03.jpg: unreadable picture .line 5:.*truncated.*save the picture"),
+    "truncated JPEG": (truncated, 0, "captions.csv, p03.jpg: unreadable image .line 5:.*truncated.*save the image"),
     "duplicate id": (
         duplicate_id,
         2,
@@ -126,11 +126,11 @@ def test_broken_files_are_named_with_row_and_fix(name: str, place: Path, capsys:
         assert f"1 {rejected['reason']}" in printed
 
 
-def test_pictures_of_other_modes_are_turned_into_rgb(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_other_modes_are_turned_into_rgb(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, mode in enumerate(("L", "CMYK", "RGBA", "P", "1")):
         file = io.BytesIO()
         Image.new("RGB", (20, 20), (9, 99, 199)).convert(mode).save(file, "PNG" if mode not in ("CMYK",) else "JPEG")
-        (place / "pictures" / f"p{number:02d}.jpg").write_bytes(file.getvalue())
+        (place / "images" / f"p{number:02d}.jpg").write_bytes(file.getvalue())
     source = text_of(place, lambda content: content)
     assert run_command(check, ["--all", *settings(place, source)]) == 0
     _, heading, below = said(capsys).partition("  broken  ")
@@ -142,7 +142,7 @@ def test_pictures_of_other_modes_are_turned_into_rgb(place: Path, capsys: pytest
 def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "pictures" / "p19.jpg").write_bytes((place / "pictures" / "p18.jpg").read_bytes())
+    (place / "images" / "p19.jpg").write_bytes((place / "images" / "p18.jpg").read_bytes())
     long = "a cat " * 12
     source = text_of(
         place, lambda content: [(path, long if n == 5 else text, n) for n, (path, text, _) in enumerate(content)]
@@ -155,9 +155,9 @@ def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
     )
     printed = said(capsys)
     assert re.search(r"captions\s+training\s+20\s+20\s+20\s+0\s+7 … 26\s+1 \(5\.0 %\)", printed), printed
-    assert re.search(r"same picture: .*line 20 \(training\) = .*line 21 \(training\)", printed)
+    assert re.search(r"same image: .*line 20 \(training\) = .*line 21 \(training\)", printed)
     assert f"longest caption, 26 tokens: {long.strip()}" in printed
-    assert printed.count("picture 3 x 24 x 24") == 2
+    assert printed.count("image 3 x 24 x 24") == 2
     (ids, *_), (reads, *_) = re.findall(r"  ids    (.*)", printed), re.findall(r"  reads  '(.*)'", printed)
     assert (
         ids.startswith("2 ") and len(ids.split()) <= 14 and reads.startswith("[CLS] a cat") and reads.endswith("[SEP]")
@@ -167,7 +167,7 @@ def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
 
 def test_check_refuses_what_a_run_would_stop_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(0, 20, 3):
-        (place / "pictures" / f"p{number:02d}.jpg").write_bytes(b"no picture")
+        (place / "images" / f"p{number:02d}.jpg").write_bytes(b"no image")
     source = text_of(place, lambda content: content)
     assert run_command(check, settings(place, source)) == 2
     assert "max_rejected_share" in said(capsys)

@@ -18,13 +18,13 @@ from demo_exports import write_exports
 from PIL import Image
 from safetensors import safe_open
 
-from blip2_train.cli.predict import command, main
-from blip2_train.cli.predict_pictures import PictureList, read_batches
-from blip2_train.cli.pretrained import load_pretrained
+from blip2_train.cli.predict.command import command, main
+from blip2_train.cli.predict.images import ImageList, read_batches
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.processor import Processor
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.processor import Processor
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import ConfigError
+from blip2_train.pretrained import load_pretrained
 
 ASSETS = Path(__file__).parents[2] / "blip2_train/assets/demo"
 TOWER = {"patch_size": 12, "embed_dim": 128, "depth": 4, "num_heads": 4}
@@ -38,15 +38,15 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five pictures, the third of which is broken, at two depths, among files that are none."""
+    """Five images, the third of which is broken, at two depths, among files that are none."""
     draw = np.random.default_rng(0)
-    (tmp_path / "pictures/below").mkdir(parents=True)
+    (tmp_path / "images/below").mkdir(parents=True)
     for name in ("a.png", "b.JPG", "d.webp", "below/e.png"):
-        Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / name)
-    (tmp_path / "pictures/c.jpg").write_text("no picture")
-    (tmp_path / "pictures/notes.txt").write_text("no picture, and not meant as one")
-    (tmp_path / "pictures/._a.png").write_text("hidden")
-    return tmp_path / "pictures"
+        Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / name)
+    (tmp_path / "images/c.jpg").write_text("no image")
+    (tmp_path / "images/notes.txt").write_text("no image, and not meant as one")
+    (tmp_path / "images/._a.png").write_text("hidden")
+    return tmp_path / "images"
 
 
 GOOD = ["a.png", "b.JPG", "d.webp", "below/e.png"]
@@ -56,7 +56,7 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_captions_come_as_lines_of_json_and_a_broken_picture_stops_nothing(
+def test_captions_come_as_lines_of_json_and_a_broken_image_stops_nothing(
     exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["caption", "--model", exports["opt"], "--batch-size", "2", *SHORT, str(folder)]
@@ -69,8 +69,8 @@ def test_captions_come_as_lines_of_json_and_a_broken_picture_stops_nothing(
     assert [set(line) - {"image"} for line in found] == [{"caption"}, {"caption"}, {"error"}, {"caption"}, {"caption"}]
     assert "not a JPEG" in found[2]["error"]
     *_, told, error = err.splitlines()
-    assert told.startswith("4 pictures in")
-    assert error.startswith("error: 1 of 5 pictures could not be read, the other 4 are done; the first: ")
+    assert told.startswith("4 images in")
+    assert error.startswith("error: 1 of 5 images could not be read, the other 4 are done; the first: ")
     model, _ = load_pretrained(exports["opt"])
     alone = [model.caption(folder / name, max_new_tokens=6)[0] for name in GOOD]
     assert [line["caption"] for line in found if "caption" in line] == alone
@@ -119,7 +119,7 @@ def test_output_goes_to_a_file_that_is_never_replaced_unasked(
     assert len(lines(output.read_text())) == 1 and output.read_text() != before
 
 
-def test_every_question_is_asked_of_every_picture(
+def test_every_question_is_asked_of_every_image(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "questions.txt").write_text("Is it a cat?\n\nwhat is on the left?\n")
@@ -184,7 +184,7 @@ def test_a_conversation_forgets_its_start_when_it_grows_too_long(
     assert "takes" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_every_picture_is_scored_with_every_text(
+def test_every_image_is_scored_with_every_text(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "texts.txt").write_text("two dogs\n")
@@ -200,7 +200,7 @@ def test_every_picture_is_scored_with_every_text(
     assert [line["itm"] for line in found] == pytest.approx(itm.flatten().tolist(), abs=1e-5)
 
 
-def test_features_of_good_pictures_go_to_npz(
+def test_features_of_good_images_go_to_npz(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "features.npz"
@@ -218,7 +218,7 @@ def test_features_of_good_pictures_go_to_npz(
     assert not list(tmp_path.glob(".features-*"))
 
 
-def test_features_go_to_safetensors_and_texts_need_no_picture(
+def test_features_go_to_safetensors_and_texts_need_no_image(
     exports: dict[str, str], folder: Path, tmp_path: Path
 ) -> None:
     files = [str(folder / name) for name in GOOD]
@@ -243,7 +243,7 @@ def test_features_go_to_safetensors_and_texts_need_no_picture(
                 torch.testing.assert_close(found.get_tensor(key), value, rtol=1e-5, atol=1e-5)
 
 
-def test_no_more_pictures_than_two_batches_are_held(folder: Path) -> None:
+def test_no_more_images_than_two_batches_are_held(folder: Path) -> None:
     paths, taken = [folder / "a.png"] * 50, []
 
     def counted() -> Any:
@@ -260,7 +260,7 @@ def test_no_more_pictures_than_two_batches_are_held(folder: Path) -> None:
 
 def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
     (folder / "a.png").rename(folder / "photo.of.me")
-    assert [path.name for path in PictureList([str(folder / "photo.of.me"), str(folder / "below")])] == [
+    assert [path.name for path in ImageList([str(folder / "photo.of.me"), str(folder / "below")])] == [
         "photo.of.me", "e.png",
     ]  # fmt: skip
 
@@ -268,55 +268,55 @@ def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
 def test_what_is_passed_over_in_a_folder_is_told(tmp_path: Path) -> None:
     for name in ("a.tif", "b.AVIF", "c.txt", ".hidden.jpg", "d.heic", os.fsdecode(b"e\xe9.jpg")):
         (tmp_path / name).write_bytes(b"x")
-    found = PictureList([str(tmp_path)])
+    found = ImageList([str(tmp_path)])
     assert [os.fsencode(path.name) for path in found] == [b"a.tif", b"b.AVIF", b"e\xe9.jpg"] and len(found) == 3
     assert found.passed_over == "3 passed over: 1 hidden file, 1 .txt file, 1 .heic file"
     for name in (".hidden.jpg", "a.tif", "b.AVIF", os.fsdecode(b"e\xe9.jpg")):
         (tmp_path / name).unlink()
-    with pytest.raises(ConfigError, match=r"no picture found in .* \(2 passed over: 1 .txt file, 1 .heic file\); give"):
-        PictureList([str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"no image found in .* \(2 passed over: 1 .txt file, 1 .heic file\); give"):
+        ImageList([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["caption", "--model", "{opt}", "{gone}"], "there is no picture or folder .*gone"),
-        (["caption", "--model", "{opt}", "{empty}"], "no picture found in .*empty"),
-        (["caption", "--model", "{gone}", "{picture}"], "there is no .*gone; "),
-        (["caption", "--model", "{empty}", "{picture}"], "empty is not known here"),
-        (["caption", "--model", "last:demo_vqa", "{picture}"], "--model=last:demo_vqa: no run under outputs/demo_vqa"),
-        (["caption", "--model", "{opt}", "{broken}"], "c.jpg is no picture that can be read"),
-        (["answer", "--model", "{stage1}", "--question", "a?", "{picture}"], r"answer needs a generative model \(stag"),
-        (["caption", "--model", "{stage1}", "--max-new-tokens", "99", "{picture}"], "room for 0 of its 40"),
-        (["match", "--model", "{opt}", "--text", "a cat", "{picture}"], "match needs an image-text model"),
-        (["caption", "--model", "{opt}", "--prompt", "", "{picture}"], "--prompt is empty; write words"),
-        (["caption", "--model", "{opt}", "--prompt", "{long}", "{picture}"], "takes .* tokens, but beside 4 queries"),
-        (["answer", "--model", "{opt}", "{picture}"], "no question is given"),
-        (["answer", "--model", "{opt}", "--question", " ", "{picture}"], "--question is empty"),
-        (["answer", "--model", "{opt}", "--question", "!", "{picture}"], "a question is empty"),
-        (["answer", "--model", "{opt}", "--questions", "{gone}", "{picture}"], "gone cannot be read"),
-        (["answer", "--model", "{opt}", "--question", "what?", "--prompt", "Q:", "{picture}"], "has no {} for the"),
-        (["match", "--model", "{stage1}", "{picture}"], "no text is given"),
-        (["match", "--model", "{stage1}", "--text", "...", "{picture}"], "is empty once cleaned"),
-        (["match", "--model", "{stage1}", "--texts", "{broken}x", "{picture}"], "cannot be read"),
+        (["caption", "--model", "{opt}", "{gone}"], "there is no image or folder .*gone"),
+        (["caption", "--model", "{opt}", "{empty}"], "no image found in .*empty"),
+        (["caption", "--model", "{gone}", "{image}"], "there is no .*gone; "),
+        (["caption", "--model", "{empty}", "{image}"], "empty is not known here"),
+        (["caption", "--model", "last:demo_vqa", "{image}"], "--model=last:demo_vqa: no run under outputs/demo_vqa"),
+        (["caption", "--model", "{opt}", "{broken}"], "c.jpg is no image that can be read"),
+        (["answer", "--model", "{stage1}", "--question", "a?", "{image}"], r"answer needs a generative model \(stag"),
+        (["caption", "--model", "{stage1}", "--max-new-tokens", "99", "{image}"], "room for 0 of its 40"),
+        (["match", "--model", "{opt}", "--text", "a cat", "{image}"], "match needs an image-text model"),
+        (["caption", "--model", "{opt}", "--prompt", "", "{image}"], "--prompt is empty; write words"),
+        (["caption", "--model", "{opt}", "--prompt", "{long}", "{image}"], "takes .* tokens, but beside 4 queries"),
+        (["answer", "--model", "{opt}", "{image}"], "no question is given"),
+        (["answer", "--model", "{opt}", "--question", " ", "{image}"], "--question is empty"),
+        (["answer", "--model", "{opt}", "--question", "!", "{image}"], "a question is empty"),
+        (["answer", "--model", "{opt}", "--questions", "{gone}", "{image}"], "gone cannot be read"),
+        (["answer", "--model", "{opt}", "--question", "what?", "--prompt", "Q:", "{image}"], "has no {} for the"),
+        (["match", "--model", "{stage1}", "{image}"], "no text is given"),
+        (["match", "--model", "{stage1}", "--text", "...", "{image}"], "is empty once cleaned"),
+        (["match", "--model", "{stage1}", "--texts", "{broken}x", "{image}"], "cannot be read"),
         (["embed", "--model", "{stage1}", "--output", "{gone}.npz"], "nothing to embed"),
-        (["embed", "--model", "{stage1}", "--output", "{gone}.csv", "{picture}"], "is neither .npz nor .safetensors"),
+        (["embed", "--model", "{stage1}", "--output", "{gone}.csv", "{image}"], "is neither .npz nor .safetensors"),
         (
-            ["embed", "--model", "{opt}", "--output", "{gone}.npz", "--text", "a", "{picture}"],
+            ["embed", "--model", "{opt}", "--output", "{gone}.npz", "--text", "a", "{image}"],
             "embed of texts needs an",
         ),
-        (["chat", "--model", "{opt}", "{pictures}"], "holds 5 pictures; a conversation is about one"),
-        (["caption", "--model", "{opt}", "--num-beams", "0", "{picture}"], "num_beams must be at least 1"),
-        (["caption", "--model", "{opt}", "--num-beams", "two", "{picture}"], "--num-beams: invalid int value: 'two'"),
-        (["caption", "--model", "{opt}", "--beams", "2", "{picture}"], "unrecognized arguments: --beams"),
+        (["chat", "--model", "{opt}", "{images}"], "holds 5 images; a conversation is about one"),
+        (["caption", "--model", "{opt}", "--num-beams", "0", "{image}"], "num_beams must be at least 1"),
+        (["caption", "--model", "{opt}", "--num-beams", "two", "{image}"], "--num-beams: invalid int value: 'two'"),
+        (["caption", "--model", "{opt}", "--beams", "2", "{image}"], "unrecognized arguments: --beams"),
         (
-            ["caption", "--model", "{opt}", "--batch-size", "0", "{picture}"],
+            ["caption", "--model", "{opt}", "--batch-size", "0", "{image}"],
             "--batch-size: '0' is no whole number above 0",
         ),
-        (["caption", "--model", "{opt}", "--device", "cuda:7", "{picture}"], "device 'cuda:7' is not there"),
-        (["caption", "--model", "{opt}", "--device", "gpu", "{picture}"], "device 'gpu' is unknown"),
-        (["caption", "--model", "{t5}", "--dtype", "float16", "{picture}"], "t5 overflows in it"),
-        (["captoin", "--model", "{opt}", "{picture}"], "invalid choice: 'captoin'"),
+        (["caption", "--model", "{opt}", "--device", "cuda:7", "{image}"], "device 'cuda:7' is not there"),
+        (["caption", "--model", "{opt}", "--device", "gpu", "{image}"], "device 'gpu' is unknown"),
+        (["caption", "--model", "{t5}", "--dtype", "float16", "{image}"], "t5 overflows in it"),
+        (["captoin", "--model", "{opt}", "{image}"], "invalid choice: 'captoin'"),
         ([], "the following arguments are required: task"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
@@ -333,15 +333,15 @@ def test_a_mistake_gets_one_clear_line(
     places = {
         "gone": str(tmp_path / "gone"),
         "empty": str(tmp_path / "empty"),
-        "picture": str(folder / "a.png"),
+        "image": str(folder / "a.png"),
         "broken": str(folder / "c.jpg"),
-        "pictures": str(folder),
+        "images": str(folder),
         "long": "a red apple " * 100,
     }
     filled = [argument.format(**exports, **places) for argument in arguments]
     assert run_command(main, filled) == 2
     out, err = capsys.readouterr()
-    errors = [line for line in err.splitlines() if not line.startswith(("model: ", "0 pictures in"))]
+    errors = [line for line in err.splitlines() if not line.startswith(("model: ", "0 images in"))]
     assert len(errors) == 1 and errors[0].startswith("error: "), err
     assert re.search(words, errors[0]), errors[0]
     assert all("error" in line for line in lines(out))

@@ -18,15 +18,15 @@ from blip2_train.data.official.sets import SETS
 KARPATHY = {1: "train", 2: "train", 3: "restval", 4: "val", 5: "test"}
 SMALL = {
     "coco/dataset_coco.json": {"train": 2, "restval": 1, "val": 1, "test": 1, "captions": 10},
-    "coco/coco_karpathy_train.json": {"pictures": 3, "captions": 6},
-    "coco/coco_karpathy_val.json": {"pictures": 1},
-    "coco/coco_karpathy_test.json": {"pictures": 1, "captions": 2},
-    "nocaps/nocaps_val_4500_captions.json": {"pictures": 2, "captions": 20, "in-domain": 1, "out-domain": 1},
-    "nocaps/nocaps_test_image_info.json": {"pictures": 1},
+    "coco/coco_karpathy_train.json": {"images": 3, "captions": 6},
+    "coco/coco_karpathy_val.json": {"images": 1},
+    "coco/coco_karpathy_test.json": {"images": 1, "captions": 2},
+    "nocaps/nocaps_val_4500_captions.json": {"images": 2, "captions": 20, "in-domain": 1, "out-domain": 1},
+    "nocaps/nocaps_test_image_info.json": {"images": 1},
     "vqa_v2/v2_OpenEnded_mscoco_train2014_questions.json": {"questions": 2},
     "vqa_v2/v2_OpenEnded_mscoco_val2014_questions.json": {"questions": 1},
     "visual_genome/question_answers.json": {},
-    "visual_genome/region_descriptions.json": {"pictures": 2, "phrases": 4},
+    "visual_genome/region_descriptions.json": {"images": 2, "phrases": 4},
     "okvqa/OpenEnded_mscoco_train2014_questions.json": {"questions": 2},
     "okvqa/OpenEnded_mscoco_val2014_questions.json": {"questions": 1},
     "gqa/train_balanced_questions.json": {"questions": 2},
@@ -45,15 +45,15 @@ def write(root: Path, name: str, content: Any) -> None:
     (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def vqa(root: Path, names: tuple[str, str], pictures: list[int]) -> None:
-    asked = [{"question_id": 10 * n, "image_id": picture, "question": "?"} for n, picture in enumerate(pictures)]
+def vqa(root: Path, names: tuple[str, str], shown: list[int]) -> None:
+    asked = [{"question_id": 10 * n, "image_id": image, "question": "?"} for n, image in enumerate(shown)]
     told = [{**one, "answers": [{"answer": "yes"}] * 10} for one in asked]
     write(root, names[0], {"questions": asked})
     write(root, names[1], {"annotations": told})
 
 
-def gqa(*pictures: str) -> dict[str, Any]:
-    return {f"0{n}": {"imageId": picture, "question": "?", "answer": "b"} for n, picture in enumerate(pictures)}
+def gqa(*shown: str) -> dict[str, Any]:
+    return {f"0{n}": {"imageId": image, "question": "?", "answer": "b"} for n, image in enumerate(shown)}
 
 
 def fill(root: Path) -> None:
@@ -77,8 +77,8 @@ def fill(root: Path) -> None:
     for name in ("7f.jpg", "8f.jpg", "9f.jpg"):
         write(root, f"nocaps/images/{name}", "")
     for name in ("vqav2", "okvqa"):
-        for file, pictures in zip(SETS[name], ([1, 2], [4]), strict=True):
-            vqa(root, file.paths, pictures)  # type: ignore[arg-type]
+        for file, shown in zip(SETS[name], ([1, 2], [4]), strict=True):
+            vqa(root, file.paths, shown)  # type: ignore[arg-type]
     genome = [{"id": n, "qas": [{"qa_id": n, "question": "?", "answer": "x"}]} for n in (1, 2)]
     write(root, "visual_genome/question_answers.json", genome)
     regions = [{"id": n, "regions": [{"region_id": 1, "image_id": n, "phrase": p} for p in "ab"]} for n in (1, 2)]
@@ -117,7 +117,7 @@ def test_whole_sets_are_found_whole(root: Path, capsys: pytest.CaptureFixture[st
     code, lines = checked(root, capsys, *SETS)
     assert code == 0, lines
     assert len(lines) == len(SMALL) and all(line.startswith("whole ") for line in lines)
-    assert "2 train, 1 restval, 1 val, 1 test, 10 captions; all 5 pictures are there" in lines[0]
+    assert "2 train, 1 restval, 1 val, 1 test, 10 captions; all 5 images are there" in lines[0]
 
 
 def lost(name: str) -> Callable[[Path], None]:
@@ -146,18 +146,18 @@ def val_asks_about_train(root: Path) -> None:
     ("name", "broken", "message"),
     [
         ("coco_karpathy", lost("coco/dataset_coco.json"), "missing   coco/dataset_coco.json: put it below"),
-        ("coco_karpathy", lost(f"coco/images/{coco_path(3)}"), f"1 of its 5 pictures .*first: {coco_path(3)}"),
+        ("coco_karpathy", lost(f"coco/images/{coco_path(3)}"), f"1 of its 5 images .*first: {coco_path(3)}"),
         ("coco_karpathy", changed("coco/dataset_coco.json", '{"images": ['), "is broken JSON"),
-        ("coco_karpathy", twice_in_karpathy, "wrong .* picture 1 comes twice"),
-        ("coco_karpathy", another_split, "pictures are not in test of coco/dataset_coco.json .*first: 4 val20"),
-        ("nocaps", lost("nocaps/images/9f.jpg"), "wrong .*nocaps_test_image_info.json: 1 of its 1 pictures"),
+        ("coco_karpathy", twice_in_karpathy, "wrong .* image 1 comes twice"),
+        ("coco_karpathy", another_split, "images are not in test of coco/dataset_coco.json .*first: 4 val20"),
+        ("nocaps", lost("nocaps/images/9f.jpg"), "wrong .*nocaps_test_image_info.json: 1 of its 1 images"),
         ("vqav2", lost(SETS["vqav2"][0].paths[1]), "put vqa_v2/v2_mscoco_train2014_annotations.json below"),
-        ("vqav2", val_asks_about_train, "pictures of .*val2014_questions.json are in .*train2014.* 1 val2014"),
-        ("okvqa", lost(f"coco/images/{coco_path(4)}"), "1 of its 1 pictures are not in .*coco/images"),
+        ("vqav2", val_asks_about_train, "images of .*val2014_questions.json are in .*train2014.* 1 val2014"),
+        ("okvqa", lost(f"coco/images/{coco_path(4)}"), "1 of its 1 images are not in .*coco/images"),
         ("visual_genome", lost("visual_genome/VG_100K_2/2.jpg"), r"1 of its 2 .*VG_100K or .*VG_100K_2 \(first: 2"),
-        ("gqa", changed("gqa/testdev_balanced_questions.json", gqa("1")), "pictures of gqa/testdev.* are in gqa/train"),
+        ("gqa", changed("gqa/testdev_balanced_questions.json", gqa("1")), "images of gqa/testdev.* are in gqa/train"),
         ("gqa", changed("gqa/train_balanced_questions.json", gqa("1")), "it holds 1 questions instead of 2; get it"),
-        ("flickr30k", lost("flickr30k/images/2.jpg"), "1 of its 3 pictures"),
+        ("flickr30k", lost("flickr30k/images/2.jpg"), "1 of its 3 images"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(
@@ -166,7 +166,7 @@ def test_what_is_wrong_is_named(
     broken(root)
     code, lines = checked(root, capsys, name)
     faults = [line for line in lines if not line.startswith(("whole", "not there"))]
-    lists_too = int(bool(re.search("5 pictures|VG_100K", message)))  # another file of the set names the picture too
+    lists_too = int(bool(re.search("5 images|VG_100K", message)))  # another file of the set names the image too
     assert code == 2 and len(faults) == 1 + lists_too
     assert re.search(message, faults[0]), faults[0]
 
@@ -191,7 +191,7 @@ def test_the_list_names_every_file(capsys: pytest.CaptureFixture[str]) -> None:
 def test_expected_numbers_add_up() -> None:
     files = {file.paths[0]: file.counts for files in SETS.values() for file in files}
     coco, train = files["coco/dataset_coco.json"], files["coco/coco_karpathy_train.json"]
-    assert coco["train"] + coco["restval"] == train["pictures"] == 113_287
+    assert coco["train"] + coco["restval"] == train["images"] == 113_287
     assert coco["captions"] - train["captions"] == 2 * files["coco/coco_karpathy_test.json"]["captions"]
     nocaps = files["nocaps/nocaps_val_4500_captions.json"]
-    assert sum(count for name, count in nocaps.items() if name.endswith("domain")) == nocaps["pictures"] == 4_500
+    assert sum(count for name, count in nocaps.items() if name.endswith("domain")) == nocaps["images"] == 4_500

@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from benchmark.options import split_options
 
-from blip2_train.cli.benchmark.options import split_options
-from blip2_train.cli.compose import compose, recipes
+from blip2_train.config.compose import compose, recipes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from caption_files import as_csv, rows, write_pictures
+from caption_files import as_csv, rows, write_images
 from pyarrow.parquet import write_table
 from s3_server import S3, running_s3
 from shard_files import write_shards, write_tokenizer
@@ -17,7 +17,7 @@ from tiny_run import arguments
 
 from blip2_train.cli import make_shards
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main as train
+from blip2_train.cli.train.command import main as train
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
 def test_made_there_and_here_are_the_same_bytes(
     s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blip2_train.data.storage._LONGEST_PAUSE", 0.01)
-    write_pictures(tmp_path / "pictures", 20)
+    monkeypatch.setattr("blip2_train.data.storage.remote._LONGEST_PAUSE", 0.01)
+    write_images(tmp_path / "images", 20)
     source = as_csv(tmp_path / "captions", rows(20))
-    options = [f"source={source}", f"images={tmp_path / 'pictures'}", "samples_per_shard=8"]
+    options = [f"source={source}", f"images={tmp_path / 'images'}", "samples_per_shard=8"]
     make_shards.main([*options, f"output={tmp_path / 'here'}", "workers=1"])
     there = [*options, "output=s3://data/there", "workers=2"]
     s3.fault = lambda method, path, number: "500" if method == "PUT" and "00001.tar" in path else ""
@@ -48,27 +48,27 @@ def test_made_there_and_here_are_the_same_bytes(
     s3.requests.clear()
     make_shards.main(there)
     assert not any(method == "PUT" for method, _ in s3.requests)
-    s3.upload(tmp_path / "pictures", "full")
+    s3.upload(tmp_path / "images", "full")
     assert run_command(make_shards.main, [*options, "output=s3://data/full"]) == 2
     assert "s3://data/full is not empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "shards"])
 def test_sources_there_give_the_same_bytes(kind: str, s3: S3, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 5)
+    write_images(tmp_path / "images", 5)
     as_csv(tmp_path / "captions", rows(5))
     columns = [list(column) for column in zip(*rows(5), strict=True)]
     table = pyarrow.table(columns, names=["image", "text", "image_id"])
     write_table(table, tmp_path / "captions.parquet")
     write_shards(tmp_path / "shards", (3, 2))
-    for name in ("pictures", "shards"):
+    for name in ("images", "shards"):
         s3.upload(tmp_path / name, name)
     for path in (tmp_path / "captions.csv", tmp_path / "captions.parquet"):
         s3.put(path.name, path.read_bytes())
     made = []
     for place in (str(tmp_path), "s3://data"):
         source = "shards" if kind == "shards" else f"captions.{kind}"
-        images = [] if kind == "shards" else [f"images={place}/pictures"]
+        images = [] if kind == "shards" else [f"images={place}/images"]
         made.append(tmp_path / f"made{len(made)}")
         make_shards.main([f"source={place}/{source}", *images, f"output={made[-1]}", "duplicates=keep", "workers=1"])
     here, there = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in made)

@@ -174,8 +174,8 @@ def test_captions_that_do_not_fit_are_refused_by_name(
     predictions, annotations = captions[2], captions[4]
     said = json.loads(Path(predictions).read_text())
     for edited, message in (
-        (said[1:], f"1 pictures have references but no caption (first: {said[0]['image_id']})"),
-        ([*said, {"image_id": 77, "caption": "x"}], "1 pictures have a caption but no references (first: 77)"),
+        (said[1:], f"1 images have references but no caption (first: {said[0]['image_id']})"),
+        ([*said, {"image_id": 77, "caption": "x"}], "1 images have a caption but no references (first: 77)"),
         ([*said, said[0]], f"image_id {said[0]['image_id']} comes twice"),
         ([one | {"image_id": n} for n, one in enumerate(said)], "no id in common, so they are of different sets"),
         ([one | {"image_id": str(one["image_id"])} for one in said], "numbers on one side, text on the other"),

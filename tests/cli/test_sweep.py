@@ -8,7 +8,7 @@ import pytest
 
 from blip2_train.cli.sweep.plan import plan_sweep
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 
 DEMO, LOCAL = "experiment=demo_stage1", "hydra/launcher=submitit_local"
 WRONG = {

@@ -19,10 +19,10 @@ from user_files import COUNT
 from blip2_train.cli.check import main as check
 from blip2_train.cli.evaluate import main as evaluate
 from blip2_train.cli.make_shards import main as make_shards
-from blip2_train.cli.predict import main as predict
+from blip2_train.cli.predict.command import main as predict
 from blip2_train.cli.score import main as score
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main as train
+from blip2_train.cli.train.command import main as train
 
 TWO_STEPS = ("data.num_workers=0", "steps=2", "data.holdout=2", "validate_every=2", "optim.warmup_steps=0")
 FIGURE = pytest.approx(9.4596, abs=5e-5)
@@ -174,9 +174,9 @@ def test_row_6_names_are_ids(coco: Path, desk: Desk) -> None:
 
 def test_row_7_a_part_is_refused_or_scored_as_one(coco: Path, desk: Desk) -> None:
     files = ("captions", "--predictions", coco / "results_part.json", "--annotations", coco / "annotations.json")
-    assert "16 pictures have references but no caption (first: 8, 9, 10)" in desk.run(score, *files, refused=True)
+    assert "16 images have references but no caption (first: 8, 9, 10)" in desk.run(score, *files, refused=True)
     said = desk.run(score, *files, "--metrics", "cider", "--partial")
-    assert "8 of 24 pictures scored" in said
+    assert "8 of 24 images scored" in said
     assert json.loads(said[: said.rindex("}") + 1])["partial"] == {"scored": 8, "of": 24}
 
 
@@ -290,7 +290,7 @@ def test_row_15_odd_images_are_read_and_others_told(desk: Desk, exports: dict[st
     said = desk.run(predict, "caption", "--model", exports["opt"], "--device", "cpu", "--max-new-tokens", "2", folder)
     named = [Path(json.loads(line)["image"]).name for line in said.splitlines() if line.startswith("{")]
     assert named == ["avif.avif", "avif_as.jpg", "cmyk.jpg", "several.jpg", "tiff.tif"]
-    assert re.search(r"5 pictures, 3 passed over: .*1 \.txt file", said)
+    assert re.search(r"5 images, 3 passed over: .*1 \.txt file", said)
     source = desk.captions(folder / "captions.jsonl", "data.holdout=0", "validate_every=null", "global_batch_size=2")
     assert "5 samples in 1 file" in desk.run(train, *source)
     assert not (desk.folder / "outputs/run/rejected.jsonl").exists()

@@ -1,4 +1,4 @@
-"""Web pictures as img2dataset leaves them train through the command, without a setting for them."""
+"""Web images as img2dataset leaves them train through the command, without a setting for them."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from shard_files import write_tokenizer, write_web_shard
 from tiny_run import arguments
 
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 
 
-def test_a_shard_of_web_pictures_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_of_web_images_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_web_shard(tmp_path / "shards")
     write_tokenizer(tmp_path / "tokenizer")

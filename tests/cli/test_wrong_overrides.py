@@ -9,7 +9,7 @@ from warm_process import WarmProcess
 
 from blip2_train.cli.terminal import config_from, run_command
 
-SOURCE = "blip2_train.data.source_config.SourceConfig"
+SOURCE = "blip2_train.data.sources.config.SourceConfig"
 DEMO = "experiment=demo_stage1"
 WRONG = {
     "no recipe": ([], ["experiment=<name>", "demo_stage1", "stage1_vit_g"]),

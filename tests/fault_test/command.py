@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+_INTERPRETER = TESTS / "support" / "interpreter"
 ABOUT = """\
 Give the real commands bad input of each kind, and bad days: signals, full disks, two runs in one folder, storage that
 fails. Prints a row each: what was done, what came out (exit code and the line), and whether that is what has to come:
@@ -31,11 +32,11 @@ _OPTIONS = ("only", "rows", "jobs")
 
 def prepare() -> None:
     """Give this process and those that it starts what the tests give theirs: no network, one thread."""
-    for folder in (TESTS / "integration", TESTS, TESTS.parent, TESTS / "interpreter"):
+    for folder in (TESTS / "integration", TESTS / "support", TESTS, TESTS.parent, _INTERPRETER):
         sys.path.insert(0, str(folder))
     sys.modules.pop("sitecustomize", None)
     __import__("sitecustomize")
-    given = [str(TESTS / "interpreter"), os.environ.get("PYTHONPATH", "")]
+    given = [str(_INTERPRETER), os.environ.get("PYTHONPATH", "")]
     os.environ.update(
         PYTHONPATH=os.pathsep.join(filter(None, given)),
         HF_HUB_OFFLINE="1",

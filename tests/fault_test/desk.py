@@ -16,10 +16,9 @@ from typing import Any
 
 from fault_test.world import World
 from tiny_run import TINY
-from warm_process import HERE, WarmProcess, child_environment
+from warm_process import ROOT, TESTS, WarmProcess, child_environment
 
-ROOT = HERE.parent
-CHILD = str(HERE / "fault_test" / "child.py")
+CHILD = str(TESTS / "fault_test" / "child.py")
 LONGEST = 120.0
 """Seconds that a command of a row may take, on a machine that does other things, too."""
 WIDEST = 700

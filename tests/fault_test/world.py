@@ -10,7 +10,7 @@ from demo_exports import write_exports
 from foreign_models import save_theirs, their_model
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
-from warm_process import HERE, WarmProcess
+from warm_process import ROOT, WarmProcess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def make_world(folder: Path) -> World:
     run = folder / "finished" / "run"
     process = WarmProcess(
         [
-            str(HERE.parent / "scripts" / "train.py"),
+            str(ROOT / "scripts" / "train.py"),
             *arguments(folder / "finished"),
             f"paths.run_dir={run}",
             "data.num_workers=0",

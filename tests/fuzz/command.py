@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _prepare() -> None:
-    for folder in (TESTS, TESTS.parent, TESTS / "interpreter"):
+    for folder in (TESTS / "support", TESTS, TESTS.parent, TESTS / "support" / "interpreter"):
         sys.path.insert(0, str(folder))
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline")
     sys.modules.pop("sitecustomize", None)

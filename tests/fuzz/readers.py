@@ -21,20 +21,20 @@ from blip2_train.checkpoints.convert.huggingface_config import describe_processo
 from blip2_train.checkpoints.export import read_manifest
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
-from blip2_train.cli.compose import compose
+from blip2_train.config.compose import compose
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import read_questions
 from blip2_train.data.annotations.results import ANSWERS, read_results
 from blip2_train.data.annotations.results import CAPTIONS as CAPTION_NAMES
-from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.batches.images import decode_image
+from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
+from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
 from blip2_train.data.official.candidates import read_candidates
-from blip2_train.data.pictures import decode_picture
-from blip2_train.data.sample_files import captions_of, details_of, image_id_of, orientation_of
-from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.shards.sample_files import captions_of, details_of, image_id_of, orientation_of
+from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.language_files import stated_tokens
-from blip2_train.records import parse_yaml
+from blip2_train.system.records import parse_yaml
 
 DEMO = Path(__file__).parents[2] / "blip2_train" / "assets" / "demo"
 
@@ -232,7 +232,7 @@ def make_readers(folder: Path) -> list[Reader]:
             name="images",
             share=10,
             files=images,
-            read=lambda _, path: decode_picture(path.read_bytes()),
+            read=lambda _, path: decode_image(path.read_bytes()),
             structured=False,
         ),
         Reader(

@@ -8,16 +8,17 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from ablations.command import main
 from safetensors.torch import load_file
 
-from blip2_train.cli.ablations.command import main
 from blip2_train.data.emoji_scenes.world import write_world
 from blip2_train.evaluation.run_metrics import curve, read_metrics
 
 
 def launch_here(command: str, settings: Sequence[str]) -> None:
     """Runs a command in this process: it need not load its libraries again."""
-    import_module(f"blip2_train.cli.{command}").main(list(settings))
+    module = "train.command" if command == "train" else command
+    import_module(f"blip2_train.cli.{module}").main(list(settings))
 
 
 def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

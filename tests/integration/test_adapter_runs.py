@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from tiny_run import arguments
 from training_process import assert_same_run, run_folder, start, write_data
 
-from blip2_train.cli.compose import compose
 from blip2_train.cli.describe import main as describe
 from blip2_train.cli.export import main as export
-from blip2_train.cli.pretrained import load_pretrained
-from blip2_train.cli.run import train
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
+from blip2_train.cli.train.run import train
+from blip2_train.config.compose import compose
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.pretrained import load_pretrained
 
 pytest.importorskip("peft", reason="the extra 'peft' is not installed")
 
@@ -62,8 +62,8 @@ def test_the_export_writes_with_its_adapters_and_can_be_made_again(whole: Path, 
     assert run_command(export, [str(whole), str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / ADAPTER).read_bytes() == (whole / "export" / ADAPTER).read_bytes()
     model, _ = load_pretrained(tmp_path / "again")
-    picture = Image.new("RGB", (24, 24), (200, 10, 10))
-    assert len(model.caption([picture], num_beams=1, max_new_tokens=4)) == 1
+    image = Image.new("RGB", (24, 24), (200, 10, 10))
+    assert len(model.caption([image], num_beams=1, max_new_tokens=4)) == 1
     about = json.loads((whole / "export" / "adapter" / "adapter_config.json").read_text())
     assert about["peft_type"] == "LORA" and about["r"] == 4 and sorted(about["target_modules"]) == ["q_proj", "v_proj"]
 

@@ -6,9 +6,9 @@ import torch
 from shard_files import write_shards, write_tokenizer
 from tiny import image_text_model
 
-from blip2_train.data.collate import load_image_text_collator
-from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.collate import load_image_text_collator
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.sources.config import SourceConfig
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import build_adamw, parameter_groups, set_learning_rate

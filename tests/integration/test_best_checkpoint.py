@@ -16,7 +16,7 @@ from training_process import assert_same_run, run_folder, start, write_data
 from blip2_train.checkpoints.export import read_export
 from blip2_train.cli.export import main as export
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 from blip2_train.evaluation.run_metrics import read_results
 
 RISING = ("validate_every=3", "monitor=val/loss_itg", "optim.lr=0.5", "optim.min_lr=0.4", "optim.warmup_steps=6")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from capfilt_demo import demo
+from capfilt_demo.command import main
 from demo_exports import write_exports
 
-from blip2_train.cli import train
-from blip2_train.cli.capfilt import demo
-from blip2_train.cli.capfilt.command import main
-from blip2_train.data.shard_source import ShardSource
+from blip2_train.cli.train.command import main as train
+from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
     def launch(command: str, settings: Sequence[str]) -> None:
         trained.append(command)
-        train.main(list(settings))
+        train(list(settings))
 
     monkeypatch.setattr(demo, "launch_child", launch)
     models = [f"captioner={exports['opt']}", f"scorer={exports['stage1']}"]

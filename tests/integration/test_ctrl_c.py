@@ -9,7 +9,7 @@ import pytest
 from training_process import run_folder, start, write_data
 
 from blip2_train.checkpoints.export import read_export
-from blip2_train.checkpoints.saved import read_training_state
+from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.evaluation.run_metrics import read_results
 
 RUN = ("validate_every=3", "checkpoint_every=4", "data.num_workers=2")

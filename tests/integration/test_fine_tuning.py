@@ -1,4 +1,4 @@
-"""Fine-tuning through the command: larger pictures, a trained tower, and an export that holds everything trained."""
+"""Fine-tuning through the command: larger images, a trained tower, and an export that holds everything trained."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from shard_files import picture, write_shards, write_tokenizer
+from shard_files import image, write_shards, write_tokenizer
 from tiny_run import arguments
 from training_process import assert_same_run, run_folder, start
 
 import blip2_train as b2
 from blip2_train.checkpoints.export import read_export
 from blip2_train.checkpoints.files import read_weights
-from blip2_train.cli.compose import compose
-from blip2_train.cli.run import build, train
+from blip2_train.cli.train.run import build, train
+from blip2_train.config.compose import compose
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.vision_tower import create_timm_tower
 
@@ -28,7 +28,7 @@ POSITIONS = "vision_model.tower.pos_embed"
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output folder with finished tiny runs of both stages, on pictures of 24 pixels with a frozen tower."""
+    """Output folder with finished tiny runs of both stages, on images of 24 pixels with a frozen tower."""
     folder = tmp_path_factory.mktemp("finetune")
     write_shards(folder / "shards", [9, 4, 13])
     write_tokenizer(folder / "tokenizer")
@@ -88,7 +88,7 @@ def test_the_export_holds_the_tower_and_is_used_alone(
     finally:
         (outputs.parent / "moved").rename(outputs.parent / "tower.safetensors")
     assert torch.equal(model.network.state_dict()[POSITIONS], state[POSITIONS])
-    (outputs.parent / "a.jpg").write_bytes(picture())
+    (outputs.parent / "a.jpg").write_bytes(image())
     if recipe == "demo_caption_opt":
         assert model.processor.prompt == "a picture of"
         assert len(model.caption([outputs.parent / "a.jpg"], max_new_tokens=4)) == 1

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from caption_files import as_csv, rows, write_pictures
+from caption_files import as_csv, rows, write_images
 from foreign_models import EVA, our_model, save_theirs, their_model
 
 from blip2_train.checkpoints.assembly import complete_manifest
 from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli.check import main as check
-from blip2_train.cli.compose import asset, compose
 from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.cli.describe import main as describe
-from blip2_train.cli.run import train
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
+from blip2_train.cli.train.run import train
+from blip2_train.config.compose import asset, compose
 
 RECIPES = {"opt": "caption_coco_opt_2.7b", "t5": "caption_coco_opt_2.7b", "retrieval": "retrieval_coco_vit_g"}
 SHORT = (
@@ -32,7 +32,7 @@ SHORT = (
 @pytest.fixture(scope="module")
 def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("captions")
-    write_pictures(folder, 12)
+    write_images(folder, 12)
     return as_csv(folder / "mine", rows(12))
 
 

@@ -18,10 +18,10 @@ from published_tokenizers import write_language_model
 from transformers import AutoTokenizer
 
 from blip2_train.checkpoints.initial_weights import load_initial_weights
-from blip2_train.cli.compose import asset, compose, instantiate, recipes
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
-from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.cli.train.command import main
+from blip2_train.config.compose import asset, compose, instantiate, recipes
+from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
 from blip2_train.questions import QuestionSample
 
 PUBLISHED = {

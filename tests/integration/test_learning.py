@@ -1,6 +1,6 @@
 """The demo recipes learn from what belongs together, and from nothing else.
 
-Stage 1 with captions of other scenes stays at chance, and stage 2 with pictures of other scenes says nothing of what it
+Stage 1 with captions of other scenes stays at chance, and stage 2 with images of other scenes says nothing of what it
 sees. That stage 2 needs stage 1 cannot be shown in this world: which of the two is ahead depends on the seed, see
 `run_scripts/ablations.sh`.
 """
@@ -73,10 +73,10 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
 @pytest.mark.usefixtures("stage_1")
-def test_stage_2_needs_its_pictures(place: Path) -> None:
-    """Bound: at most half the CIDEr. A caption that fits no picture in particular scores about 0.1 in this world."""
+def test_stage_2_needs_its_images(place: Path) -> None:
+    """Bound: at most half the CIDEr. A caption that fits no image in particular scores about 0.1 in this world."""
     common = ["experiment=demo_stage2_opt_instruct", "global_batch_size=16", "module.generation.num_beams=1"]
     common += [*length(110), f"init_from={place / 'right'}"]
-    found = train_together(place, {"right pictures": common, "others": [*common, "data.shuffle_captions=true"]})
+    found = train_together(place, {"right images": common, "others": [*common, "data.shuffle_captions=true"]})
     cider = {name: results["val/cider"] for name, results in found.items()}
-    assert cider["others"] < 0.5 * cider["right pictures"], cider
+    assert cider["others"] < 0.5 * cider["right images"], cider

@@ -11,7 +11,7 @@ from shard_files import write_many_shards, write_tokenizer
 from tiny_run import arguments
 
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main as train
+from blip2_train.cli.train.command import main as train
 
 SHARDS, STEPS, BATCH = 2000, 5, 400
 

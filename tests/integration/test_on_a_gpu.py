@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmark.command import main as benchmark
 from demo_exports import write_exports
 from PIL import Image
 from tiny import image_text_batch, image_text_model
@@ -21,11 +22,10 @@ from torch import Tensor
 from training_process import TORCHRUN, losses, run_folder, samples, start, write_data
 
 from blip2_train.checkpoints.export import read_export
-from blip2_train.cli.benchmark.command import main as benchmark
 from blip2_train.cli.doctor.command import main as doctor
-from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.cli.terminal import run_command
 from blip2_train.objectives.representation import RepresentationObjective
+from blip2_train.pretrained import load_pretrained
 
 DEVICE = os.environ.get("BLIP2_TEST_DEVICE", "cuda")
 ON_GPU = DEVICE == "cuda"
@@ -52,7 +52,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     draw = np.random.default_rng(0)
     return [Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)) for _ in range(3)]
 
@@ -148,13 +148,13 @@ def stage_1_export(place: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_captions_and_features(exports: dict[str, str], pictures: list[Image.Image], kind: str) -> None:
+def test_captions_and_features(exports: dict[str, str], images: list[Image.Image], kind: str) -> None:
     (here, _), (cpu, _) = (load_pretrained(exports[kind], device=device) for device in (DEVICE, "cpu"))
     for beams in (1, 3):
-        wanted = cpu.caption(pictures, num_beams=beams, max_new_tokens=6)
-        assert here.caption(pictures, num_beams=beams, max_new_tokens=6) == wanted
+        wanted = cpu.caption(images, num_beams=beams, max_new_tokens=6)
+        assert here.caption(images, num_beams=beams, max_new_tokens=6) == wanted
     half, _ = load_pretrained(exports[kind], device=DEVICE, dtype=torch.bfloat16)
-    assert len(half.caption(pictures, num_beams=3, max_new_tokens=6)) == len(pictures)
+    assert len(half.caption(images, num_beams=3, max_new_tokens=6)) == len(images)
 
 
 @pytest.mark.parametrize("recipe", ["demo_stage1", "demo_stage2_opt"])

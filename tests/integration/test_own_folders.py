@@ -15,11 +15,11 @@ from tiny_run import arguments
 from training_process import begin, start, write_data
 
 from blip2_train.checkpoints.export import read_manifest
-from blip2_train.checkpoints.saved import read_training_state
+from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.cli.export import main as export
-from blip2_train.cli.own_folder import made_alone
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
+from blip2_train.config.run_folder import made_alone
 from blip2_train.evaluation.run_metrics import read_metrics, read_results
 
 ONE = ("data.num_workers=0", "validate_every=null")

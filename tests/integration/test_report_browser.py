@@ -1,4 +1,4 @@
-"""The page in a real browser: pictures are there, scores can be seen, filters filter, nothing hostile runs."""
+"""The page in a real browser: images are there, scores can be seen, filters filter, nothing hostile runs."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def type_into(browser: Browser, field: str, value: str) -> None:
     )
 
 
-def test_pictures_are_decoded_and_scores_can_be_seen(browser: Browser, page: Path) -> None:
+def test_images_are_decoded_and_scores_can_be_seen(browser: Browser, page: Path) -> None:
     browser.requests.clear()
     browser.open(page)
-    sizes = browser.run("[...document.querySelectorAll('img.picture')].map((image) => image.naturalWidth)")
+    sizes = browser.run("[...document.querySelectorAll('img.image')].map((image) => image.naturalWidth)")
     assert sizes == [60] * 13
     heats = browser.run("[...document.querySelectorAll('img.heat')].map((image) => image.naturalWidth)")
     assert len(heats) == 24 and min(heats) > 0, "four cards with attention, six views each"
@@ -58,17 +58,17 @@ def test_pictures_are_decoded_and_scores_can_be_seen(browser: Browser, page: Pat
     assert browser.problems == []
 
 
-def test_the_heat_lies_exactly_over_its_picture(browser: Browser, page: Path) -> None:
+def test_the_heat_lies_exactly_over_its_image(browser: Browser, page: Path) -> None:
     browser.open(page, "#attention=on")
     places = browser.run(
         "[...document.querySelectorAll('.stage')].filter((s) => s.querySelector('.heat')).map((stage) => "
-        "['.picture', '.heat:not([hidden])'].map((which) => { const box = stage.querySelector(which)"
+        "['.image', '.heat:not([hidden])'].map((which) => { const box = stage.querySelector(which)"
         ".getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; }))"
     )
     assert len(places) == 4
-    for picture, heat in places:
-        assert picture == heat and picture[2] > 100
-        assert picture[2] / picture[3] == pytest.approx(60 / 40, rel=0.01)
+    for image, heat in places:
+        assert image == heat and image[2] > 100
+        assert image[2] / image[3] == pytest.approx(60 / 40, rel=0.01)
 
 
 def test_an_address_opens_a_filtered_view(browser: Browser, page: Path) -> None:

@@ -13,8 +13,8 @@ from tiny_run import arguments
 from training_process import assert_same_run, run_folder, samples, start, write_data
 
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
-from blip2_train.folder_lock import LOCK
+from blip2_train.cli.train.command import main
+from blip2_train.system.folder_lock import LOCK
 
 KILL = 7
 

@@ -12,10 +12,10 @@ from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
 from blip2_train.checkpoints.export import read_export
-from blip2_train.cli.compose import asset, compose
-from blip2_train.cli.run import build, train
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
+from blip2_train.cli.train.run import build, train
+from blip2_train.config.compose import asset, compose
 
 STAGE_2 = ("init_from=last:demo_stage1", "module.generation.max_new_tokens=4", "module.generation.num_beams=2")
 
@@ -39,7 +39,7 @@ def stage_2(outputs: Path, family: str, *overrides: str) -> list[str]:
 def test_a_run_from_the_newest_export(outputs: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = load_file(asset(f"demo/{family}/model.safetensors"))
     results = train(compose(stage_2(outputs, family)))
-    assert results["steps"] == 9 and results["val/pictures"] == 2 and 0 <= results["val/names_right"] <= 100
+    assert results["steps"] == 9 and results["val/images"] == 2 and 0 <= results["val/names_right"] <= 100
     assert results["val/cider"] >= 0 and results["val/loss_lm"] > 0
     (folder,) = (outputs / f"demo_stage2_{family}").iterdir()
     state, manifest = read_export(folder / "export")

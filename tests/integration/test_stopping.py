@@ -19,9 +19,9 @@ import torch
 from tiny_run import arguments
 from training_process import assert_same_run, losses, run_folder, start, write_data
 
-from blip2_train.checkpoints.saved import read_training_state
+from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 
 POISON = "callbacks.poison={{_target_: training_child.Poison, steps: {}}}"
 RUN = ("validate_every=3", "checkpoint_every=4", "data.num_workers=0", POISON.format("[4, 8]"))

@@ -14,7 +14,7 @@ from tiny_run import STEPS, arguments
 from training_process import write_data
 
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train.command import main
 
 RECORD = "callbacks.record={_target_: training_child.Recorder, folder: '${paths.run_dir}'}"
 TWO = ("trainer=ddp_cpu", "trainer.devices=2")
@@ -37,7 +37,7 @@ SLURM = {
 @pytest.fixture
 def place(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Data of a small run; what a sweep starts finds the project and the tests' callbacks."""
-    here = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(root)]
+    here = [str(Path(__file__).parent), str(root / "tests" / "support"), str(root)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*here, os.environ["PYTHONPATH"]]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(here[0])

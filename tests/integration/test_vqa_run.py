@@ -16,13 +16,13 @@ from tiny_run import arguments as stage_1
 from training_process import assert_same_run, losses, run_folder, samples, start
 
 from blip2_train.checkpoints.export import read_export
-from blip2_train.cli.compose import compose
 from blip2_train.cli.convert_checkpoint import main as convert
-from blip2_train.cli.predict import main as predict
-from blip2_train.cli.pretrained import load_pretrained
-from blip2_train.cli.run import train
+from blip2_train.cli.predict.command import main as predict
 from blip2_train.cli.terminal import run_command
+from blip2_train.cli.train.run import train
+from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError
+from blip2_train.pretrained import load_pretrained
 
 TOWER = (  # of the embedded world: an export does not hold a frozen tower, so a random one could not be had again
     "model.vision.weights=${asset:demo/vision/model.safetensors}",
@@ -33,7 +33,7 @@ SHORT = ("module.generation.max_new_tokens=4", "module.generation.num_beams=2")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with questions, pictures, shards and a tokenizer."""
+    """A folder with questions, images, shards and a tokenizer."""
     folder = tmp_path_factory.mktemp("vqa")
     write_shards(folder / "shards", [9, 4, 13])
     write_tokenizer(folder / "tokenizer")
@@ -50,7 +50,7 @@ def export(place: Path) -> Path:
     train(compose([*stage_1(outputs), *TOWER, *second]))
     starts = ("init_from=last:demo_stage2_opt_instruct", "init_text_from=last:demo_stage1")
     results = train(compose([*arguments(outputs, place / "questions"), *TOWER, *starts]))
-    assert 0 <= results["val/vqa/accuracy"] <= 100 and results["val/pictures"] == 6 and results["val/loss_lm"] > 0
+    assert 0 <= results["val/vqa/accuracy"] <= 100 and results["val/images"] == 6 and results["val/loss_lm"] > 0
     assert {"val/vqa/accuracy what color", "val/vqa/accuracy how many"} < results.keys()
     return run_folder_of(outputs) / "export"
 
@@ -77,18 +77,18 @@ def test_a_run_of_two_exports(place: Path, export: Path) -> None:
 def test_its_export_answers(export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, processor = load_pretrained(export)
     draw = np.random.default_rng(0)
-    pictures = [Image.fromarray(draw.integers(0, 256, (24, 24, 3), dtype=np.uint8)) for _ in range(3)]
+    images = [Image.fromarray(draw.integers(0, 256, (24, 24, 3), dtype=np.uint8)) for _ in range(3)]
     asked = ["What color is the cat?", "how many dogs are there?", "is it a cat?"]
-    said = model.answer(pictures, asked, max_new_tokens=4)
-    assert said == [model.answer([p], q, max_new_tokens=4)[0] for p, q in zip(pictures, asked, strict=True)]
+    said = model.answer(images, asked, max_new_tokens=4)
+    assert said == [model.answer([p], q, max_new_tokens=4)[0] for p, q in zip(images, asked, strict=True)]
     tokens = processor.questions(["is it a cat?"])
     assert tokens.input_ids.shape[1] == int(tokens.attention_mask.sum()) > 3
-    states = [model.network.query_states(processor.images(pictures[:1]), t) for t in (tokens, None)]  # type: ignore[operator]
+    states = [model.network.query_states(processor.images(images[:1]), t) for t in (tokens, None)]  # type: ignore[operator]
     assert (states[0] - states[1]).abs().max() > 1e-3
-    assert len(model.chat(pictures[0], [], "what is it?", max_new_tokens=4)) >= 0
+    assert len(model.chat(images[0], [], "what is it?", max_new_tokens=4)) >= 0
     with pytest.raises(ConfigError, match="trained to answer questions"):
-        model.caption(pictures)
-    pictures[0].save(tmp_path / "a.png")
+        model.caption(images)
+    images[0].save(tmp_path / "a.png")
     arguments = ["answer", "--model", str(export), "--question", asked[0], str(tmp_path / "a.png")]
     assert run_command(predict, [*arguments, "--max-new-tokens", "4", "--device", "cpu"]) == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
@@ -106,9 +106,9 @@ def test_other_formats_cannot_hold_it(
 
 def test_a_copy_in_our_own_format_answers_alike(export: Path, tmp_path: Path) -> None:
     assert run_command(convert, [str(export), "--to", str(tmp_path / "copy")]) == 0
-    picture = Image.new("RGB", (24, 24), (200, 10, 10))
+    image = Image.new("RGB", (24, 24), (200, 10, 10))
     said = [
-        load_pretrained(folder)[0].answer([picture], "is it a cat?", max_new_tokens=4)
+        load_pretrained(folder)[0].answer([image], "is it a cat?", max_new_tokens=4)
         for folder in (export, tmp_path / "copy")
     ]
     assert said[0] == said[1]

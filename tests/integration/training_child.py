@@ -15,9 +15,9 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from blip2_train.cli import run
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import main
+from blip2_train.cli.train import run
+from blip2_train.cli.train.command import main
 
 
 class Recorder(Callback):
@@ -105,7 +105,7 @@ class KillReader(Callback):
 
 
 class Poison(Callback):
-    """Puts a NaN into the last rank's pictures at some optimiser steps."""
+    """Puts a NaN into the last rank's images at some optimiser steps."""
 
     def __init__(self, steps: list[int]) -> None:
         self.steps = steps

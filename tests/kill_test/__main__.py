@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])
+_TESTS = Path(__file__).parents[1]
+sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
 from kill_test.command import command  # noqa: E402
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from blip2_train.cli.compose import compose
-from blip2_train.cli.run_data import make_data
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.batch_sampler import BatchShape
+from blip2_train.config.compose import compose
+from blip2_train.config.run_data import make_data
+from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.errors import ConfigError
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 from kill_test.command_kills import run_commands
 from kill_test.moments import draw_moments
 from kill_test.options import SYNTAX, KillOptions, read_options

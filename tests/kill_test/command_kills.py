@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_train.checkpoints.saved import CHECKPOINTS
+from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS
 from blip2_train.errors import TrainingError
 from kill_test.launch import LaunchedCommand
 from kill_test.parts import Part, Trial

@@ -11,9 +11,9 @@ import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from blip2_train.checkpoints.files import read_weights
-from blip2_train.checkpoints.saved import CHECKPOINTS, read_training_state
-from blip2_train.cli.run_folder import EXPORT
+from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, read_training_state
 from blip2_train.evaluation.run_metrics import METRICS, read_metrics
+from blip2_train.training.earlier_runs import EXPORT
 from blip2_train.training.sample_log import SAMPLES, read_samples
 
 Samples = Mapping[int, Sequence[str]]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blip2_train.errors import TrainingError
 
-PROGRAM = "from blip2_train.cli.train import command; command()"
+PROGRAM = "from blip2_train.cli.train.command import command; command()"
 MARK = "BLIP2_KILL_TEST"
 """Environment variable by which every process of a run is known, whatever session or parent it has."""
 _LONGEST = 20.0

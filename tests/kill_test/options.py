@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from blip2_train.cli.value_types import nearest
+from blip2_train.config.value_types import nearest
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\

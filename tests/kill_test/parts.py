@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 from kill_test.comparison import differences, epoch_differences, sample_differences
 from kill_test.launch import LaunchedRun
 from kill_test.moments import Moment

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from blip2_train.screen import echo, make_console
-from blip2_train.whole_file import write_whole
+from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.screen import echo, make_console
 from kill_test.parts import Part
 from kill_test.watching import COLUMNS, COMMAND_COLUMNS, CommandKill
 

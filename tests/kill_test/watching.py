@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_train.checkpoints.saved import CHECKPOINTS
+from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS
 from blip2_train.training.checkpoint_files import UNFINISHED
 from blip2_train.training.sample_log import SAMPLES, read_samples
 from kill_test.launch import LaunchedRun

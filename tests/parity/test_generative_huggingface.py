@@ -22,7 +22,7 @@ from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
-from blip2_train.data.processor import Processor
+from blip2_train.data.batches.processor import Processor
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
@@ -199,7 +199,7 @@ def demo_model(kind: str, tmp_path: Path) -> tuple[GenerativeModel, Path, Proces
     return model, write_huggingface(tmp_path / "demo", model, processor, manifest), processor
 
 
-def pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
+def make_images(count: int, size: tuple[int, int]) -> list[Image.Image]:
     generator = torch.Generator().manual_seed(5)
     coarse = torch.rand(count, 3, 6, 6, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=(size[1], size[0]), mode="nearest")
@@ -214,7 +214,7 @@ def test_captions_of_the_exported_demo(kind: str, tmp_path: Path) -> None:
     reader = Blip2Processor.from_pretrained(folder)
     tokenizer = processor.language_tokenizer
     tokens = {"eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
-    images = pictures(5, (96, 96))
+    images = make_images(5, (96, 96))
     for prompt in ("", "a photo of", "question: what is in the corner? answer:"):
         ids, mask = processor.prompts([prompt] * len(images))
         inputs = reader(images=images, text=[prompt] * len(images), return_tensors="pt")
@@ -232,12 +232,12 @@ def test_captions_of_the_exported_demo(kind: str, tmp_path: Path) -> None:
                 assert found == [text.strip() for text in reader.batch_decode(alone, skip_special_tokens=True)]
 
 
-def test_pictures_are_processed_alike(tmp_path: Path) -> None:
+def test_images_are_processed_alike(tmp_path: Path) -> None:
     _, folder, processor = demo_model("opt", tmp_path)
     reader = Blip2Processor.from_pretrained(folder)
-    same = pictures(2, (96, 96))
+    same = make_images(2, (96, 96))
     torch.testing.assert_close(processor.images(same), reader(images=same, return_tensors="pt")["pixel_values"])
-    larger = pictures(2, (150, 110))
+    larger = make_images(2, (150, 110))
     difference = (processor.images(larger) - reader(images=larger, return_tensors="pt")["pixel_values"]).abs()
     assert difference.max() < 2.5 / 255 / 0.26 and difference.mean() < 0.5 / 255 / 0.26  # rounding of one resizer
 
@@ -258,7 +258,7 @@ def test_retrieval(direction: str, tmp_path: Path) -> None:
         theirs.vision_model.post_layernorm.eps = 1e-5
         reader = Blip2Processor.from_pretrained(folder)
     texts = ["a red circle", "two stars above a house"]
-    images = pictures(2, (32, 32))
+    images = make_images(2, (32, 32))
     ids, mask = processor.texts(texts)
     inputs = reader(images=images, text=texts, padding=True, return_tensors="pt")
     pixels = inputs["pixel_values"]

@@ -175,15 +175,15 @@ def test_contrast(models: Any) -> None:
 
 
 def test_matching(models: Any) -> None:
-    """The bidirectional mask and the head, with pictures that serve several pairs."""
+    """The bidirectional mask and the head, with images that serve several pairs."""
     ours, theirs = models
     batch = global_batch(4, "distinct")
-    texts, pictures = [0, 1, 2, 3, 1, 2, 3, 0, 0, 1], [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
+    texts, images = [0, 1, 2, 3, 1, 2, 3, 0, 0, 1], [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
     ids, mask = batch.input_ids[texts], batch.attention_mask[texts]
     memory = ours.encode_image(batch.pixel_values).memory
     found = ours.match([memory.repeat(2), memory.select(torch.tensor([2, 3]))], ids, mask)
     expected = theirs.model(
-        batch.pixel_values[pictures], ids, mask.long(), use_image_text_matching_head=True
+        batch.pixel_values[images], ids, mask.long(), use_image_text_matching_head=True
     ).logits_per_image
     assert_close(found, expected)
     labels = torch.tensor([1] * 4 + [0] * 6)

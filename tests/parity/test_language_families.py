@@ -29,17 +29,17 @@ from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.export import write_export
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
-from blip2_train.cli.compose import asset
-from blip2_train.cli.predict import main as predict
+from blip2_train.cli.predict.command import main as predict
 from blip2_train.cli.terminal import run_command
-from blip2_train.data.generation_collate import (
+from blip2_train.config.compose import asset
+from blip2_train.data.batches.generation_collate import (
     DecoderOnlyCollator,
     EncoderDecoderCollator,
     load_decoder_only_collator,
     load_encoder_decoder_collator,
 )
-from blip2_train.data.language_tokenizer import LanguageTokenizer
-from blip2_train.data.processor import Processor
+from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
+from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, VisionConfig

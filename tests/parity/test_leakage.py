@@ -33,9 +33,7 @@ def model(embedded: list[Tensor]) -> ImageTextModel:
     return model
 
 
-def test_a_caption_is_predicted_from_its_past_and_its_own_picture(
-    model: ImageTextModel, embedded: list[Tensor]
-) -> None:
+def test_a_caption_is_predicted_from_its_past_and_its_own_image(model: ImageTextModel, embedded: list[Tensor]) -> None:
     pixels = BATCH.pixel_values.clone().requires_grad_()
     features = model.vision_model(pixels).requires_grad_()
     logits = model.caption_logits(model.encode_patches(features), BATCH.input_ids, BATCH.attention_mask)
@@ -78,7 +76,7 @@ def test_matching_sees_all_real_tokens_and_all_patches_of_the_pair(
 
 
 def test_text_never_reaches_the_states_of_the_image_pass(model: ImageTextModel) -> None:
-    """ITC and ITG read the pictures through these states and their cache; both are functions of the pictures alone."""
+    """ITC and ITG read the images through these states and their cache; both are functions of the images alone."""
     images = model.encode_image(BATCH.pixel_values)
     outputs = [images.query_states, images.image_features, *(tensor for pair in images.query_cache for tensor in pair)]
     total = sum(output.square().sum() for output in outputs)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from plain import PlainReference
 from processes import run_processes
 from reference_cases import RULES, double_model, global_batch, reference, step, steps
 from slow_losses import loop_losses
 from torch import nn
 
-from blip2_train.cli.benchmark.plain import PlainReference
 from blip2_train.objectives.representation import RepresentationObjective
 
 
@@ -33,12 +33,12 @@ def every_trainable(model: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("rules", RULES, ids=lambda rules: "-".join(str(value) for value in rules.values()))
 @pytest.mark.parametrize(
-    ("size", "pictures"), [(5, "distinct"), (6, "repeated"), (4, "one"), (1, "distinct"), (2, "one")]
+    ("size", "images"), [(5, "distinct"), (6, "repeated"), (4, "one"), (1, "distinct"), (2, "one")]
 )
-def test_one_process(rules: dict[str, Any], size: int, pictures: str) -> None:
-    expected = reference((rules, size, pictures))
+def test_one_process(rules: dict[str, Any], size: int, images: str) -> None:
+    expected = reference((rules, size, images))
     assert expected[1].keys() == every_trainable(double_model())
-    assert_equal(step((rules, size, pictures)), expected)
+    assert_equal(step((rules, size, images)), expected)
 
 
 def test_several_processes(tmp_path: Path) -> None:

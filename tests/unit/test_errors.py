@@ -10,7 +10,7 @@ from rich.console import Console
 
 from blip2_train.cli.check_report import broken_lines, show
 from blip2_train.errors import LONGEST, CheckpointMismatch, ConfigError
-from blip2_train.records import check_record
+from blip2_train.system.records import check_record
 from blip2_train.types import RejectedSample
 
 
@@ -32,9 +32,7 @@ def test_half_a_character_in_a_record_is_one_line(value: dict[str, object]) -> N
 
 
 def test_names_with_line_ends_begin_no_line_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = [
-        RejectedSample(source="s.tar", key="a\nerror: nothing is wrong", reason="unreadable picture", detail="b\r")
-    ]
+    broken = [RejectedSample(source="s.tar", key="a\nerror: nothing is wrong", reason="unreadable image", detail="b\r")]
     show(Console(), broken_lines(broken))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and r"a\nerror: nothing is wrong" in lines[0] and r"(b\r)" in lines[0]

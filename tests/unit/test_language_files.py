@@ -7,7 +7,7 @@ import pytest
 
 from blip2_train import language_files
 from blip2_train.checkpoints.initial_weights import load_language_model
-from blip2_train.data.language_tokenizer import LanguageTokenizer
+from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.language_files import StatedTokens, locate_language_model, stated_tokens
 from blip2_train.models.configs import LanguageModelConfig

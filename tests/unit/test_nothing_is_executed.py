@@ -41,33 +41,31 @@ def test_no_such_call() -> None:
 
 
 OWN_FILES = {
-    "records.py": "the reader of files of others itself",
+    "system/records.py": "the reader of files of others itself",
     "data/annotations/json_content.py": "the reader of annotation files, which checks each field",
     "data/annotations/listed_texts.py": "cells of annotation files, the same",
-    "data/annotated_pictures.py": "rows of annotation files that were written here",
-    "data/sample_files.py": "records of samples in shards; what cannot be read counts as rejected",
-    "data/text_tokenizer.py": "what a tokenizer that is loaded gives back",
+    "data/sources/annotated_images.py": "rows of annotation files that were written here",
+    "data/shards/sample_files.py": "records of samples in shards; what cannot be read counts as rejected",
+    "data/batches/text_tokenizer.py": "what a tokenizer that is loaded gives back",
     "data/sequential/source.py": "what the run hands its own readers",
     "data/prepare/preparation.py": "lines of its own folder",
     "data/prepare/new_captions.py": "lines of its own folder",
     "data/prepare/journal.py": "lines of its own folder",
     "data/emoji_scenes/world.py": "a mark of its own",
     "data/emoji_scenes/concepts.py": "comes with the package",
-    "evaluation/metrics/objects.py": "what a child of its own writes",
+    "evaluation/metrics/metric_states.py": "what a child of its own writes",
     "evaluation/predictions.py": "its own settings, there and back",
     "checkpoints/convert/huggingface_config.py": "a configuration of transformers, there and back",
     "checkpoints/convert/transformers4.py": "what was just written",
     "training/non_finite.py": "lines of the run's own folder",
     "training/sample_log.py": "lines of the run's own folder",
-    "folder_lock.py": "whoever holds a lock; anything else is another process",
+    "system/folder_lock.py": "whoever holds a lock; anything else is another process",
 }
 """Modules that read JSON by themselves, with the reason why that is nobody else's."""
-OF_DEVELOPERS = ("cli/benchmark/", "cli/demo_assets/", "cli/other_transformers/", "cli/versions/")
-"""Commands that make what comes with the package, measure it or try it, and read what they have written."""
 CONFIGURATION = {
-    "cli/compose.py": "the folder of configurations, and that of the command line",
-    "cli/key_values.py": "the command line",
-    "records.py": "a loader without objects, aliases and interpolations",
+    "config/compose.py": "the folder of configurations, and that of the command line",
+    "config/key_values.py": "the command line",
+    "system/records.py": "a loader without objects, aliases and interpolations",
 }
 """Modules that read YAML, or have interpolations resolved."""
 
@@ -85,7 +83,7 @@ def readers(functions: set[str]) -> dict[str, list[str]]:
 
 def test_json_of_others_is_read_through_records() -> None:
     found = readers({"json.load", "json.loads", "json.JSONDecoder"})
-    assert [path for path in found if path not in OWN_FILES and not path.startswith(OF_DEVELOPERS)] == []
+    assert [path for path in found if path not in OWN_FILES] == []
     assert OWN_FILES.keys() <= found.keys()
 
 
@@ -98,4 +96,4 @@ def test_configurations_are_read_where_a_person_has_named_them() -> None:
 def test_what_a_checkpoint_has_made_is_a_list() -> None:
     """Of the two ways from a configuration to an object, the one that calls any name is not used for checkpoints."""
     makers = readers({"instantiate"})
-    assert "cli/export.py" not in makers and "cli/checkpoint_parts.py" not in makers
+    assert "cli/export.py" not in makers and "config/checkpoint_parts.py" not in makers

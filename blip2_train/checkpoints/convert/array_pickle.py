@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.reasons import reason_of
+from blip2_train.system.error_reasons import reason_of
 
 Array = np.ndarray[Any, Any]
 

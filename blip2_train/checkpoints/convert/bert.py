@@ -13,11 +13,11 @@ from torch import Tensor
 
 from blip2_train.checkpoints.convert.bert_config import CONFIG, local_bert, read_bert_config
 from blip2_train.checkpoints.files import has_weights, read_weights
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.configs import QFormerConfig
-from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.qformer import copy_text_to_query_feed_forward
 

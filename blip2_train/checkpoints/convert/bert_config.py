@@ -11,11 +11,11 @@ from transformers import BertConfig
 
 from blip2_train.checkpoints.export import MANIFEST
 from blip2_train.checkpoints.files import WEIGHT_FILES
-from blip2_train.data.tokenizers import TOKENIZER_FILES, has_tokenizer, load_qformer_tokenizer
+from blip2_train.data.batches.tokenizers import TOKENIZER_FILES, has_tokenizer, load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
 from blip2_train.models.configs import ACTIVATIONS
-from blip2_train.records import JsonObject, Size, check_record, read_record
+from blip2_train.system.records import JsonObject, Size, check_record, read_record
 
 CONFIG = "config.json"
 _COUNTS = {

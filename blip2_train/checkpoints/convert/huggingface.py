@@ -24,7 +24,7 @@ from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, KeyMap
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
 from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, Manifest, read_config_text, read_export, read_manifest
 from blip2_train.checkpoints.files import read_weights
-from blip2_train.checkpoints.found import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import FoundWeights, State
 from blip2_train.errors import CheckpointMismatch
 
 SIDE = "blip2_train"

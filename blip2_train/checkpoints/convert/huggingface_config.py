@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, Blip2Config, PretrainedConfig
 
 from blip2_train.checkpoints.foreign_descriptions import settable_architecture
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config, load_tokenizer
 from blip2_train.models.configs import ACTIVATIONS
-from blip2_train.reasons import reason_of
-from blip2_train.records import JsonObject, Size, check_record, read_record
+from blip2_train.system.error_reasons import reason_of
+from blip2_train.system.records import JsonObject, Size, check_record, read_record
 
 T = TypeVar("T")
 MAX_TEXT_LENGTH = 32

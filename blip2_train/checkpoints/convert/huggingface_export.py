@@ -32,9 +32,9 @@ from blip2_train.checkpoints.convert.model_card import model_card
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4, make_readable
 from blip2_train.checkpoints.export import Manifest, write_export
-from blip2_train.checkpoints.found import State
-from blip2_train.data.processor import Processor
-from blip2_train.data.text_tokenizer import IMAGE_TOKEN
+from blip2_train.checkpoints.foreign_weights import State
+from blip2_train.data.batches.processor import Processor
+from blip2_train.data.batches.text_tokenizer import IMAGE_TOKEN
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel, embedding_width
 from blip2_train.models.image_text import ImageTextModel
@@ -68,7 +68,7 @@ def write_huggingface(
         _refuse_as_decoder(model)
     if isinstance(model, GenerativeModel) and model.question_to_qformer:
         raise CheckpointMismatch(
-            "transformers' Blip2ForConditionalGeneration gives its Q-Former pictures only, but that of this model "
+            "transformers' Blip2ForConditionalGeneration gives its Q-Former images only, but that of this model "
             "reads questions; share the export itself"
         )
     reading = _processor(model, processor)
@@ -176,7 +176,7 @@ def _config(model: AnyModel, processor: Processor, image_token: int, theirs: Sta
         ends = speaking.end_ids
         text.eos_token_id, text.pad_token_id = ends if len(ends) > 1 else ends[0], speaking.pad_id
         starts = [speaking.end_id] if model.is_encoder_decoder else speaking.start_ids
-        text.bos_token_id = starts[0] if starts else text.bos_token_id  # what follows the pictures without a prompt
+        text.bos_token_id = starts[0] if starts else text.bos_token_id  # what follows the images without a prompt
         parts["text_config"] = text.to_dict()
     config = Blip2Config(
         vision_config=describe_tower(model.vision_model).to_dict(),
@@ -220,10 +220,10 @@ def _processor(model: AnyModel, processor: Processor) -> Any:
     if speaking is not None:
         tokenizer.padding_side = "right" if speaking.encoder_decoder else "left"
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(speaking.pad_id)
-    pictures = BlipImageProcessor(
+    images = BlipImageProcessor(
         size={"height": processor.image_size, "width": processor.image_size},
         image_mean=list(processor.mean),
         image_std=list(processor.std),
     )
     make: Any = Blip2Processor
-    return make(pictures, tokenizer, num_query_tokens=model.qformer_config.num_queries)
+    return make(images, tokenizer, num_query_tokens=model.qformer_config.num_queries)

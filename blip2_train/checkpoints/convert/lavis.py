@@ -19,10 +19,10 @@ from blip2_train.checkpoints.convert.huggingface_config import MAX_TEXT_LENGTH
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, KeyMap, lavis_names
 from blip2_train.checkpoints.export import checked_manifest
 from blip2_train.checkpoints.files import only_tensors
-from blip2_train.checkpoints.found import FoundWeights, State
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.checkpoints.foreign_weights import FoundWeights, State
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.records import JsonObject, parse_record
+from blip2_train.system.records import JsonObject, parse_record
 
 NOTE = "blip2_train"
 """Key beside `model` under which a file of ours describes itself, as JSON."""

@@ -15,7 +15,7 @@ from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, Rule, lavis_names
 from blip2_train.checkpoints.convert.lavis import NOTE, TIED
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.generative import GenerativeModel
@@ -111,7 +111,7 @@ def _family(model: AnyModel) -> str:
         return ""
     if model.question_to_qformer:
         raise CheckpointMismatch(
-            "LAVIS's BLIP-2 with a language model gives its Q-Former pictures only, but that of this model reads "
+            "LAVIS's BLIP-2 with a language model gives its Q-Former images only, but that of this model reads "
             "questions; share the export itself"
         )
     family = str(model.language_model.config.model_type)

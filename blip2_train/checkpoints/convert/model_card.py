@@ -9,9 +9,9 @@ from typing import Any
 from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.data.processor import Processor
+from blip2_train.data.batches.processor import Processor
 from blip2_train.models.generative import GenerativeModel
-from blip2_train.records import parse_yaml
+from blip2_train.system.records import parse_yaml
 
 _CARD = """\
 ---
@@ -57,7 +57,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 processor = Blip2Processor.from_pretrained("<this folder>")
 model = Blip2ForConditionalGeneration.from_pretrained("<this folder>")
-inputs = processor(images=Image.open("picture.jpg"), text={prompt!r}, return_tensors="pt")
+inputs = processor(images=Image.open("image.jpg"), text={prompt!r}, return_tensors="pt")
 ids = model.generate(**inputs, num_beams=5, max_new_tokens=30)
 print(processor.batch_decode(ids, skip_special_tokens=True)[0].strip())"""
 _RETRIEVAL = """\
@@ -67,7 +67,7 @@ from transformers import Blip2ForImageTextRetrieval, Blip2Processor
 processor = Blip2Processor.from_pretrained("<this folder>")
 model = Blip2ForImageTextRetrieval.from_pretrained("<this folder>")
 texts = ["a first text", "another"]
-inputs = processor(images=Image.open("picture.jpg"), text=texts, padding=True, return_tensors="pt")
+inputs = processor(images=Image.open("image.jpg"), text=texts, padding=True, return_tensors="pt")
 print(model(**inputs).logits_per_image)  # similarity; with use_image_text_matching_head=True: (no match, match)"""
 
 
@@ -115,7 +115,7 @@ def _about(model: AnyModel, manifest: Manifest) -> str:
         if "adapters" in manifest.architecture:
             return f"{reads} and speaks through the language model `{language}`, changed by LoRA adapters (stage 2)."
         return f"{reads} and speaks through the frozen language model `{language}` (stage 2)."
-    return f"{reads} and compares pictures with texts (stage 1)."
+    return f"{reads} and compares images with texts (stage 1)."
 
 
 def _training(model: AnyModel, manifest: Manifest, config: str) -> dict[str, Any]:
@@ -155,10 +155,10 @@ def _lineage(manifest: Manifest) -> str:
 def _limitations(model: AnyModel, beside: Sequence[str]) -> list[str]:
     lines = [
         "It repeats the errors and biases of its training data and of its frozen parts, and may describe what is not "
-        "in the picture; do not use it where that does harm.",
-        f"Pictures are resized to a square of {model.vision_config.image_size} pixels; small print is lost.",
+        "in the image; do not use it where that does harm.",
+        f"Images are resized to a square of {model.vision_config.image_size} pixels; small print is lost.",
         "transformers computes the last layer norm of the tower with the eps of all the others instead of 1e-5, and "
-        "resizes pictures with other rounding; scores differ in the last digits.",
+        "resizes images with other rounding; scores differ in the last digits.",
     ]
     if isinstance(model, GenerativeModel):
         language = _short(model.language_config.name)

@@ -26,7 +26,7 @@ from blip2_train.checkpoints.convert.huggingface_config import (
 )
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, PADDLE_OPT
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
-from blip2_train.checkpoints.found import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import FoundWeights, State
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config
 from blip2_train.hub import find_hub

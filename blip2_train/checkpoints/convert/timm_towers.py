@@ -10,14 +10,14 @@ from torch import Tensor
 
 from blip2_train.checkpoints.convert.tower_names import BEYOND_THE_FEATURES, in_timms_names
 from blip2_train.checkpoints.files import read_weights
-from blip2_train.checkpoints.handover import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.timm_alone import timm
 from blip2_train.models.vision_tower import VisionTower
-from blip2_train.reasons import reason_of
+from blip2_train.system.error_reasons import reason_of
 
 _NOT_READ = tuple(f"{part}*" for part in BEYOND_THE_FEATURES)
 

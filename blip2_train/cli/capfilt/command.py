@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from blip2_train.cli.capfilt.demo import demonstrate
 from blip2_train.cli.capfilt.filtering import filter_captions
 from blip2_train.cli.terminal import run_command
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 
 ABOUT = """\
-Write captions for pictures, rank them together with the pictures' own by how well they fit, and keep the best: CapFilt
+Write captions for images, rank them together with the images' own by how well they fit, and keep the best: CapFilt
 as BLIP-2 cleaned web data. Makes tar shards as make_shards.py does; the .json of a sample holds the list "captions",
 best first, with "caption_scores" and "caption_origins" (original or synthetic), of which training draws one in each
 step. Repeated, the command goes on where it was stopped; the shards do not depend on that, nor on the number of
 processes.
 
 usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model> scorer=<model> [key=value …]
-       python scripts/capfilt.py demo [key=value …]    what it is worth, on the embedded world; demo --help
 
   source=<what>           tar shards, or whatever make_shards.py takes, with images=, split=,
                           picture_column=, caption_column= and id_column= as there
@@ -28,13 +26,13 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
   scorer=<model>          ranks: a stage-1 model of these; clip:<folder or id of transformers' CLIP>, which the paper
                           took (clip:openai/clip-vit-large-patch14); or of OpenCLIP, open_clip:<model>/<tag or file> or
                           open_clip:<folder> (open_clip:ViT-L-14/openai; extra data)
-  captions=<n>            synthetic captions of each picture (10)
-  keep=<n>                captions kept of each, the picture's own among those that compete (2)
+  captions=<n>            synthetic captions of each image (10)
+  keep=<n>                captions kept of each, the image's own among those that compete (2)
   score=<itc or itm>      what a stage-1 scorer ranks by: cosine, or log-odds of a match (itc)
   top_p= temperature= max_new_tokens=   of nucleus sampling (0.9, 1.0, 20)
-  prompt=<text>           what captions go on from (as the captioner was trained; BLIP: a picture of)
+  prompt=<text>           what captions go on from (as the captioner was trained; BLIP: an image of)
   seed=<n>                of sampling; each sample has its own from it (42)
-  batch_size=<n>          pictures at once (16); changes nothing but rounding
+  batch_size=<n>          images at once (16); changes nothing but rounding
   device=<name> dtype=<name>   cpu, cuda, …; float16 or bfloat16 (a GPU if there is one; as configured)
   workers=<n>             processes (one per GPU, without GPU one per core), each with both models
   engine=<local|ray> ray_address=<address>   as for make_shards.py; all machines must see models, source and output,
@@ -45,10 +43,8 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
 
 
 def main(arguments: list[str]) -> None:
-    """Give captions, or show what that is worth."""
-    if arguments[:1] == ["demo"]:
-        demonstrate(arguments[1:])
-    elif not arguments or {"--help", "-h"} & set(arguments):
+    """Give captions."""
+    if not arguments or {"--help", "-h"} & set(arguments):
         echo(ABOUT)
     else:
         filter_captions(arguments)

@@ -12,10 +12,9 @@ import torch
 
 from blip2_train.cli.capfilt.models import KINDS, CapFiltModels, describe
 from blip2_train.cli.capfilt.work import CapFiltWork
-from blip2_train.cli.key_values import read_settings
-from blip2_train.cli.run_folder import find_export
 from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import kept_when_stopped
+from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import Destination, open_destination
 from blip2_train.data.prepare.engine import Engine, LocalEngine
 from blip2_train.data.prepare.engines import EngineName, cores, open_engine, paths_here
@@ -24,10 +23,11 @@ from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
-from blip2_train.data.shard_notes import INDEX
+from blip2_train.data.shards.notes import INDEX
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.capfilt import CapFiltOptions
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
+from blip2_train.training.earlier_runs import find_export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +100,12 @@ def filter_captions(arguments: Sequence[str]) -> None:
         index, rate = _run(request, models, source, output, shard_options)
     except torch.OutOfMemoryError:
         raise ConfigError(
-            f"a GPU has too little memory for both models and {request.batch_size} pictures with {options.captions} "
+            f"a GPU has too little memory for both models and {request.batch_size} images with {options.captions} "
             "captions each; repeat the command with a smaller batch_size, or dtype=bfloat16 and another output"
         ) from None
     listed = ", ".join(f"{count:,} {reason}" for reason, count in index["rejected"].items()) or "none"
-    speed = "" if rate is None else f", {rate:,.1f} pictures a second"
-    echo(f"captions:  the best {options.keep} of {options.captions} and a picture's own{speed}")
+    speed = "" if rate is None else f", {rate:,.1f} images a second"
+    echo(f"captions:  the best {options.keep} of {options.captions} and an image's own{speed}")
     echo(f"shards:    {len(index['shards']):,} in {output}, {index['samples']:,} samples, {index['bytes']:,} bytes")
     echo(f"rejected:  {listed}; see {output}/{REJECTED}")
     echo(f"index:     {output}/{INDEX}")
@@ -123,7 +123,7 @@ def find_model(setting: str, given: str) -> str:
 def _run(
     request: Request, models: CapFiltModels, source: PairSource, output: Destination, options: ShardOptions
 ) -> tuple[dict[str, Any], float | None]:
-    """The index of what was made, and how many pictures were given captions in a second, if any were."""
+    """The index of what was made, and how many images were given captions in a second, if any were."""
     shared = [*paths_here(request.source, request.images), *models.files(), str(output.folder / UNFINISHED)]
     with _engines(request, shared) as (engine, writing), ShownProgress() as shown:
         (settings,) = writing(partial(describe, models), [None])

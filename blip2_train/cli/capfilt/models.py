@@ -14,8 +14,7 @@ import transformers
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
-from blip2_train.checkpoints.sources import UNDERSTOOD
-from blip2_train.cli.pretrained import find_device, load_pretrained
+from blip2_train.checkpoints.weight_sources import UNDERSTOOD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.blip_captioner import BlipCaptioner
 from blip2_train.evaluation.capfilt import CapFilt, CapFiltOptions
@@ -23,6 +22,7 @@ from blip2_train.evaluation.caption_sampling import Blip2Captioner, Captioner
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.open_clip_scorer import OpenClipScorer, require_open_clip
 from blip2_train.evaluation.pair_scoring import ClipScorer, MatchScorer, PairScorer
+from blip2_train.pretrained import find_device, load_pretrained
 
 KINDS = BLIP, CLIP, OPEN_CLIP = "blip:", "clip:", "open_clip:"
 """What names of models of other packages begin with."""

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blip2_train.cli.capfilt.models import CapFiltModels, load
-from blip2_train.data.order import stable_seed
 from blip2_train.data.prepare.examination import usable_texts
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import wants_to_read_ahead
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import wants_to_read_ahead
+from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 
 
@@ -32,7 +32,7 @@ class CapFiltWork:
             ShardError: if a sample can no longer be used.
             ConfigError: if a score is not finite.
         """
-        pictures: list[Image.Image] = []
+        images: list[Image.Image] = []
         originals: list[tuple[str, ...]] = []
         seeds: list[int] = []
         if wants_to_read_ahead(self.source):
@@ -41,7 +41,7 @@ class CapFiltWork:
             place = self.source.locate(number)
             try:
                 record = self.source.read(number)
-                pictures.append(record.decoded())
+                images.append(record.decoded())
                 originals.append(usable_texts(record))
             except UnusableSample as problem:
                 raise ShardError(
@@ -49,7 +49,7 @@ class CapFiltWork:
                     "the source alone, and start again in an empty folder"
                 ) from None
             seeds.append(stable_seed("capfilt", self.models.options.seed, place.shard, place.key))
-        kept = load(self.models).capfilt(pictures, originals, seeds)
+        kept = load(self.models).capfilt(images, originals, seeds)
         return [
             {"captions": one.captions, "caption_scores": one.scores, "caption_origins": one.origins} for one in kept
         ]

@@ -21,7 +21,7 @@ from blip2_train.cli.doctor.table import as_table
 from blip2_train.cli.doctor.weights import examine_weights
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.errors import Blip2TrainError
-from blip2_train.screen import echo, make_console
+from blip2_train.system.screen import echo, make_console
 from blip2_train.training.lifecycle import quiet_libraries
 
 ABOUT = f"""Look at everything a run needs before it is paid for: devices, data, labels, weights, memory, disk, Java

@@ -8,14 +8,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from blip2_train.cli.check_report import broken_lines
-from blip2_train.cli.compose import instantiate
 from blip2_train.cli.doctor.findings import OK, PROBLEM, WARNING, Finding, attempt
 from blip2_train.cli.overview import size_text
-from blip2_train.cli.run_data import make_data
-from blip2_train.data.holdout import evenly_chosen
-from blip2_train.data.inspection import inspect_samples
-from blip2_train.data.source_config import open_source
-from blip2_train.data.unknown_tokens import unknown_tokens
+from blip2_train.config.compose import instantiate
+from blip2_train.config.run_data import make_data
+from blip2_train.data.batches.unknown_tokens import unknown_tokens
+from blip2_train.data.sources.config import open_source
+from blip2_train.data.sources.holdout import evenly_chosen
+from blip2_train.data.sources.inspection import inspect_samples
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.types import Collator
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
-from blip2_train.cli.run import planned_space
+from blip2_train.cli.train.run import planned_space
 from blip2_train.training.disk_space import FIX
 
 

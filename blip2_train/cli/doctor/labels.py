@@ -30,7 +30,7 @@ def _doubts(batch: Batch) -> Iterator[Finding]:
     assert isinstance(batch, ImageTextBatch | GenerationBatch)
     for row, sample in enumerate(batch.sample_ids):
         if not torch.isfinite(batch.pixel_values[row]).all():
-            yield Finding(PROBLEM, f"sample {sample}: its picture holds values that are no numbers; check data.std")
+            yield Finding(PROBLEM, f"sample {sample}: its image holds values that are no numbers; check data.std")
         if isinstance(batch, GenerationBatch) and not (batch.labels[row] >= 0).any():
             yield Finding(
                 PROBLEM,

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from blip2_train.cli.doctor.findings import OK, WARNING, Finding, attempt
 from blip2_train.cli.overview import size_text
-from blip2_train.data.batch_sampler import BatchShape
+from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.training.sharding import ShardedStrategy
 
 

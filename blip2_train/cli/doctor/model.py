@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from omegaconf import DictConfig
 
-from blip2_train.cli.compose import instantiate
 from blip2_train.cli.doctor.findings import OK, Finding, attempt
+from blip2_train.config.compose import instantiate
 from blip2_train.models.adapters import add_adapters
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.freezing import describe_parameters
-from blip2_train.models.image_queries import ImageQueryModel
 from blip2_train.types import Collator
 
 

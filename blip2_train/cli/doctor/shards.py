@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
 from blip2_train.cli.doctor.machine import Machine
-from blip2_train.data.holdout import validation_problem
-from blip2_train.data.shard_source import ShardSource
+from blip2_train.data.sources.holdout import validation_problem
+from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.training.data_module import ImageTextDataModule
 
 READERS = 2

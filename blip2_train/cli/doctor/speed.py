@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
 from blip2_train.cli.overview import size_text
-from blip2_train.cli.run import build
+from blip2_train.cli.train.run import build
 from blip2_train.training.step_clock import StepClock
 
 LONGEST = 10.0
@@ -114,7 +114,7 @@ def _memory(machine: Machine, most: int) -> list[Finding]:
     assert machine.memory is not None
     text = f"at most {size_text(most)} of the device's {size_text(machine.memory)} were taken"
     if most > FULL * machine.memory:
-        return [Finding(WARNING, f"{text}: a longer text or picture can be too much; raise accumulate")]
+        return [Finding(WARNING, f"{text}: a longer text or image can be too much; raise accumulate")]
     return [Finding(OK, text)]
 
 

@@ -9,21 +9,21 @@ from omegaconf import DictConfig
 
 from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert
-from blip2_train.checkpoints.found import FoundWeights
+from blip2_train.checkpoints.foreign_weights import FoundWeights
 from blip2_train.checkpoints.frozen_parts import VISION_MODEL, load_language_model, load_tower
-from blip2_train.checkpoints.handover import LoadReport
 from blip2_train.checkpoints.initial_weights import RANDOM, brings_language_model, load_source
-from blip2_train.checkpoints.saved import read_training_state
-from blip2_train.checkpoints.sources import find_weights
-from blip2_train.cli.compose import instantiate
+from blip2_train.checkpoints.load_rules import LoadReport
+from blip2_train.checkpoints.training_checkpoints import read_training_state
+from blip2_train.checkpoints.weight_sources import find_weights
 from blip2_train.cli.doctor.findings import OK, SKIPPED, Finding, attempt
 from blip2_train.cli.doctor.machine import host_memory
 from blip2_train.cli.overview import size_text
-from blip2_train.cli.run_folder import find_checkpoint, find_export
+from blip2_train.config.compose import instantiate
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.memory import language_model_bytes
 from blip2_train.models.vision_tower import VisionTower
+from blip2_train.training.earlier_runs import find_checkpoint, find_export
 
 
 def examine_weights(config: DictConfig) -> list[Finding]:

@@ -14,8 +14,8 @@ from blip2_train.cli.sweep.plan import Processes, Sweep, plan_sweep
 from blip2_train.cli.terminal import split_arguments
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.evaluation.run_metrics import read_results
-from blip2_train.screen import echo, make_console
-from blip2_train.whole_file import read_checked, write_checked
+from blip2_train.system.atomic_write import read_checked, write_checked
+from blip2_train.system.screen import echo, make_console
 
 _SCORES = ("val/recall_mean", "val/cider", "val/loss_lm", "train/loss")
 """By which runs are compared that name no `monitor`: the first that all have."""

@@ -21,13 +21,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from blip2_train.cli.overrides import no_such_option, parse_setting
-from blip2_train.cli.strict_keys import unknown_key
 from blip2_train.cli.sweep.plan import Job, Processes, Sweep, quoted
 from blip2_train.cli.sweep.task import train_as_task
+from blip2_train.config.overrides import no_such_option, parse_setting
+from blip2_train.config.strict_keys import unknown_key
 from blip2_train.errors import ConfigError
-from blip2_train.extras import import_extra
-from blip2_train.screen import echo
+from blip2_train.system.extras import import_extra
+from blip2_train.system.screen import echo
 
 HERE = "basic"
 """Hydra's name for a launcher that submits nothing."""
@@ -83,7 +83,7 @@ def run_here(jobs: Sequence[Job]) -> list[str]:
     failures = []
     for number, job in enumerate(jobs):
         echo(f"== run {number}: {job.chosen}", flush=True)
-        status = subprocess.call([sys.executable, "-P", "-m", "blip2_train.cli.train", *job.arguments])
+        status = subprocess.call([sys.executable, "-P", "-m", "blip2_train.cli.train.command", *job.arguments])
         failures.append(f"exit status {status}, see above" if status else "")
     return failures
 

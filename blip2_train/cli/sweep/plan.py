@@ -12,8 +12,8 @@ from typing import Any
 from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig, ListConfig
 
-from blip2_train.cli.compose import compose
-from blip2_train.cli.overrides import parse_setting
+from blip2_train.config.compose import compose
+from blip2_train.config.overrides import parse_setting
 from blip2_train.errors import ConfigError
 
 _OWN = {

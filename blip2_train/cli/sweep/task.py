@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from blip2_train.screen import echo
+from blip2_train.system.screen import echo
 
 PREEMPTED = 128 + signal.SIGUSR1
 """Exit status of a run that is saved and shall go on, in its first process."""
@@ -41,7 +41,7 @@ def train_as_task(runs: Sequence[tuple[tuple[str, ...], Path]], config: DictConf
     try:
         from blip2_train.cli.sweep.plan import quoted
         from blip2_train.cli.terminal import run_command
-        from blip2_train.cli.train import main
+        from blip2_train.cli.train.command import main
 
         begun = any(folder.glob("checkpoints/*.ckpt"))
         status = run_command(main, [*arguments, *([quoted("resume_from", folder)] if begun else [])])

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.columns import CAPTIONS, DOWNLOAD, IMAGES, Columns, find_column, is_address, listed
 from blip2_train.data.annotations.entry import Entry, shown
 from blip2_train.data.annotations.parquet_rows import EMBEDDED
 from blip2_train.data.annotations.rows import Rows, Values
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ShardError
 
 ROWS = '[{"image": …, "caption": …}]'
@@ -34,7 +34,7 @@ class CaptionRows:
         self._file, self._rows, self._strict = file, rows, strict
         there = next(([*values] for _, _, values in rows), [])
         if not there:
-            raise ShardError(f"{file} has no rows; expected one per caption, with a picture and a caption")
+            raise ShardError(f"{file} has no rows; expected one per caption, with an image and a caption")
         if columns.image is None and columns.caption is None:
             self._refuse_others(there)
         prefix = "" if strict else "data."
@@ -42,28 +42,28 @@ class CaptionRows:
         self._caption = find_column(file, there, columns.caption, CAPTIONS, f"{prefix}caption_column")
         self._id = "image_id" if columns.id is None else find_column(file, there, columns.id, (), f"{prefix}id_column")
 
-    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedPicture]]:
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
         return ((place, number, self._entry(number, values)) for place, number, values in self._rows)
 
-    def read(self, place: int, number: int) -> AnnotatedPicture:
+    def read(self, place: int, number: int) -> AnnotatedImage:
         """What the row says that stands there and has this number."""
         return self._entry(number, self._rows.read(place))
 
-    def _entry(self, number: int, values: Values) -> AnnotatedPicture:
+    def _entry(self, number: int, values: Values) -> AnnotatedImage:
         entry = Entry(self._file, f"{self._rows.unit} {number}", values, self._strict, ROWS)
         path = values.get(self._image)
         if path == EMBEDDED:
             raise ShardError(
-                f"{self._file}, {entry.where}: {self._image} holds the picture itself; make tar shards of the file "
+                f"{self._file}, {entry.where}: {self._image} holds the image itself; make tar shards of the file "
                 f"first (python scripts/make_shards.py source={self._file} output=<folder>)"
             )
         if not isinstance(path, str) or not path.strip():
-            raise entry.fault(f"{self._image} is {shown(path)}; write the picture's path, or remove the row")
+            raise entry.fault(f"{self._image} is {shown(path)}; write the image's path, or remove the row")
         if is_address(path.strip()):
             address = path.split()[0][:60]
             raise ShardError(f"{self._file}, {entry.where}: {self._image} is the address {address}: {DOWNLOAD}")
         known = values.get(self._id)
-        return AnnotatedPicture(
+        return AnnotatedImage(
             row=entry.where,
             path=path.strip(),
             captions=entry.texts(self._caption) if self._strict or self._caption in values else (),

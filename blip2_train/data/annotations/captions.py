@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture, AnnotatedPictures, HeldPictures, PackedPictures
 from blip2_train.data.annotations.caption_rows import ROWS, CaptionRows
 from blip2_train.data.annotations.coco import COCO, coco_images
 from blip2_train.data.annotations.columns import DOWNLOAD, Columns, lists_addresses
@@ -21,6 +20,7 @@ from blip2_train.data.annotations.entry import shown
 from blip2_train.data.annotations.karpathy import KARPATHY, is_karpathy, karpathy_images
 from blip2_train.data.annotations.region_captions import REGIONS, region_images
 from blip2_train.data.annotations.rows import Rows
+from blip2_train.data.sources.annotated_images import AnnotatedImage, AnnotatedImages, HeldImages, PackedImages
 from blip2_train.errors import ShardError
 
 CaptionForm = Literal["coco", "karpathy", "regions", "list"]
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"(?:.*_)?([0-9]{12})|([0-9]{1,18})")
 
 def read_captions(
     file: str | Path, split: str | None = None, columns: Columns | None = None, *, strict: bool = False
-) -> AnnotatedPictures:
+) -> AnnotatedImages:
     """The images of one split of a file, each once, with all its captions.
 
     Rows that name the same image are put together.
@@ -51,7 +51,7 @@ def read_captions(
 
 def read_references(
     file: str | Path, split: str | None = None, columns: Columns | None = None, form: CaptionForm | None = None
-) -> list[AnnotatedPicture]:
+) -> list[AnnotatedImage]:
     """The images of a file, read strictly, each with the identity by which predictions name it.
 
     That is the file's own (`id`, `image_id`, `cocoid`, `imgid`); without any, the number that is the name of the
@@ -76,7 +76,7 @@ def read_references(
 
 def _read(
     file: Path, split: str | None, columns: Columns, strict: bool, form: CaptionForm | None = None
-) -> AnnotatedPictures:
+) -> AnnotatedImages:
     content = _content(file)
     found = _form(content)
     # Rows that are no captions are refused by what they are, before the layout is.
@@ -87,12 +87,12 @@ def _read(
         raise ShardError(f"{file} is of the layout {found!r}, not {form!r}; take the official file, or set form=null")
     if rows is not None:
         # All of it is evaluated, and at once; a training set stays on the disk.
-        return AnnotatedPictures(file, HeldPictures(rows) if strict else rows, split, together=True)
+        return AnnotatedImages(file, HeldImages(rows) if strict else rows, split, together=True)
     if not isinstance(content, dict):
-        images: Iterable[AnnotatedPicture] = region_images(file, content, strict=strict)
+        images: Iterable[AnnotatedImage] = region_images(file, content, strict=strict)
     else:
         images = (karpathy_images if found == "karpathy" else coco_images)(file, content, strict=strict)
-    return AnnotatedPictures(file, PackedPictures(images), split, together=False)
+    return AnnotatedImages(file, PackedImages(images), split, together=False)
 
 
 def _form(content: Rows | dict[str, Any]) -> CaptionForm:
@@ -105,7 +105,7 @@ def _content(file: Path) -> Rows | dict[str, Any]:
     """Rows of a table, of JSON lines or of a JSON list; or the object of a JSON file that has `images`."""
     content = read_content(file, EXPECTED)
     if isinstance(content, dict) and lists_addresses([*content]):
-        raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
+        raise ShardError(f"{file} lists addresses of images: {DOWNLOAD}")
     if isinstance(content, dict) and not isinstance(content.get("images"), list):
         raise ShardError(f"{file} is of no known layout; expected {EXPECTED}")
     return content
@@ -120,16 +120,14 @@ def _check_released(file: Path, rows: Rows | dict[str, Any], split: str) -> None
             raise ShardError(f"{file} is not the list of split {split!r}, which has {form}; take the other file")
         path = str(values.get("image"))
         if path in seen and not train:
-            raise ShardError(
-                f"{file}, entry {number}: picture {shown(path)} comes twice; remove one of the two entries"
-            )
+            raise ShardError(f"{file}, entry {number}: image {shown(path)} comes twice; remove one of the two entries")
         seen.add(path)
 
 
-def _identified(file: Path, images: Sequence[AnnotatedPicture]) -> list[AnnotatedPicture]:
+def _identified(file: Path, images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:
     numbers = [_number(image.path) for image in images]
     by_number = None not in numbers and len({*numbers}) == len(numbers)
-    found: dict[int | str, AnnotatedPicture] = {}
+    found: dict[int | str, AnnotatedImage] = {}
     for image, number in zip(images, numbers, strict=True):
         identity = image.identity
         if image.image_id is None:
@@ -137,9 +135,7 @@ def _identified(file: Path, images: Sequence[AnnotatedPicture]) -> list[Annotate
         elif is_table(file):
             identity = number_of(identity)
         if identity in found:
-            raise ShardError(
-                f"{file}, {image.row}: picture {shown(identity)} comes twice; remove one of the two entries"
-            )
+            raise ShardError(f"{file}, {image.row}: image {shown(identity)} comes twice; remove one of the two entries")
         found[identity] = replace(image, image_id=identity)
     return [*found.values()]
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.entry import Entry, shown
 from blip2_train.data.annotations.rows import ListRows
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ShardError
 
 COCO = '{"images": [{"id": …, "file_name": …}], "annotations": [{"image_id": …, "caption": …}]}'
 DOMAINS = ("in-domain", "near-domain", "out-domain")
 
 
-def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list[AnnotatedPicture]:
+def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list[AnnotatedImage]:
     """The images in the order of `images`, each with its captions.
 
     Args:
@@ -34,7 +34,7 @@ def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list
         if identity in entries:
             raise ShardError(
                 f"{file}: {entry.where} has id {shown(identity)}, as {entries[identity].where} has, so that their "
-                "captions cannot be told apart; give each picture its own id"
+                "captions cannot be told apart; give each image its own id"
             )
         entries[identity], captions[identity] = entry, []
     if "annotations" in content or not strict:
@@ -43,7 +43,7 @@ def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list
     bare = [image.image_id for image in found if not image.domain]
     if 0 < len(bare) < len(found):
         raise ShardError(
-            f"{file}: {len(bare)} of {len(found)} pictures have no domain (first: {shown(bare[0])}); get the file "
+            f"{file}: {len(bare)} of {len(found)} images have no domain (first: {shown(bare[0])}); get the file "
             "again, all or none of them should have one"
         )
     return found
@@ -58,7 +58,7 @@ def _add_captions(
         if image not in captions:
             raise ShardError(
                 f"{file}: {entry.where} is for image_id {shown(image)}, which is not in images; remove it, or add the "
-                "picture"
+                "image"
             )
         if strict and "id" in entry.values:
             identity = entry.identity("id")
@@ -70,8 +70,7 @@ def _add_captions(
         captions[image].append(entry.text("caption"))
     if strict and (bare := [image for image, texts in captions.items() if not texts]):
         raise ShardError(
-            f"{file}: {len(bare)} pictures have no caption (first: {', '.join(map(shown, bare[:3]))}); get the whole "
-            "file"
+            f"{file}: {len(bare)} images have no caption (first: {', '.join(map(shown, bare[:3]))}); get the whole file"
         )
 
 
@@ -84,12 +83,12 @@ def _entries(file: Path, content: Mapping[str, Any], key: str, strict: bool) -> 
     ]
 
 
-def _image(entry: Entry, identity: int | str, captions: tuple[str, ...], strict: bool) -> AnnotatedPicture:
+def _image(entry: Entry, identity: int | str, captions: tuple[str, ...], strict: bool) -> AnnotatedImage:
     domain = entry.values.get("domain") or ""
     if domain and domain not in DOMAINS:
         raise entry.fault(f"domain {shown(domain)} is none of {', '.join(DOMAINS)}")
     nameless = strict and entry.values.get("file_name") is None
-    return AnnotatedPicture(
+    return AnnotatedImage(
         row=entry.where,
         path="" if nameless else entry.name("file_name"),
         captions=captions,

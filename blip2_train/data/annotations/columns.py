@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2_train.data.annotations.entry import shown
-from blip2_train.data.storage import AnyFile
+from blip2_train.data.storage.remote import AnyFile
 from blip2_train.errors import ShardError
 
-DOWNLOAD = "download the pictures with img2dataset first, and give the tar shards that it writes as source"
+DOWNLOAD = "download the images with img2dataset first, and give the tar shards that it writes as source"
 IMAGES = ("image", "filepath", "file_name", "filename", "image_path", "image_name")
 CAPTIONS = ("caption", "text", "captions", "comment")
 QUESTIONS = ("question", "text")
@@ -60,7 +60,7 @@ def find_column(
     if "conversations" in columns and not chosen:
         raise ShardError(_CHATS.format(file))
     if "image" in usual and not chosen and lists_addresses(columns):
-        raise ShardError(f"{file} lists addresses of pictures: {DOWNLOAD}")
+        raise ShardError(f"{file} lists addresses of images: {DOWNLOAD}")
     wanted = repr(chosen) if chosen else " or ".join(map(repr, usual))
     raise ShardError(
         f"{file} has no column {wanted}; its columns are {listed(columns)}: rename one, or pass {option}=<column>"

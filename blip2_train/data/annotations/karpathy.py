@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.entry import Entry
 from blip2_train.data.annotations.rows import ListRows
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 
 _OWN = {"sentences", "filename", "filepath", "cocoid", "split"}
 KARPATHY = '{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}]}]}'
@@ -20,7 +20,7 @@ def is_karpathy(content: Mapping[str, Any]) -> bool:
     return "annotations" not in content and isinstance(first, dict) and not _OWN.isdisjoint(first)
 
 
-def karpathy_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> Iterator[AnnotatedPicture]:
+def karpathy_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> Iterator[AnnotatedImage]:
     """The images in the order of the file, each with its sentences.
 
     An image is called by its `cocoid`; without one by its `imgid`, which counts the images of the file.
@@ -32,7 +32,7 @@ def karpathy_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> 
         entry = Entry(file, f"entry {number} of images", values, strict, "a Karpathy JSON, " + KARPATHY)
         known = next((name for name in ("cocoid", "imgid") if values.get(name) is not None), None)
         folder = "" if values.get("filepath") is None else entry.text("filepath")
-        yield AnnotatedPicture(
+        yield AnnotatedImage(
             row=entry.where,
             path="/".join(part for part in (folder, entry.name("filename")) if part),
             captions=tuple(sentence.text("raw") for sentence in entry.entries("sentences")),

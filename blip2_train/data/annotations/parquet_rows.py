@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.data.annotations.rows import ListRows
-from blip2_train.data.storage import AnyFile, RemoteFile, Storage
+from blip2_train.data.storage.remote import AnyFile, RemoteFile, Storage
 from blip2_train.errors import ShardError
-from blip2_train.extras import import_extra
+from blip2_train.system.extras import import_extra
 
 EMBEDDED = b""
 """Stands where the file of an image stands in the table, which is not read."""

@@ -9,7 +9,7 @@ from blip2_train.data.annotations.columns import ANSWERS, IMAGES, QUESTIONS, Col
 from blip2_train.data.annotations.content import is_table, number_of
 from blip2_train.data.annotations.entry import Entry
 from blip2_train.data.annotations.rows import Rows
-from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.errors import ShardError
 
 QUESTION = '{"question_id": …, "image": … or "image_id": …, "question": …, "answer": …}'
@@ -48,7 +48,7 @@ def question_entries(file: Path, rows: Rows, columns: Columns, *, strict: bool) 
         yield VisualQuestion(
             question_id=number_of(identity) if is_table(file) else identity,
             image_id=number_of(image_id) if is_table(file) else image_id,
-            picture=entry.name(shown).strip() if named else "",
+            image=entry.name(shown).strip() if named else "",
             question=entry.text(asked),
             answers=answers_of(entry, columns),
             question_type=entry.kind("question_type"),

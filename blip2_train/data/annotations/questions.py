@@ -15,7 +15,7 @@ from blip2_train.data.annotations.content import read_content
 from blip2_train.data.annotations.entry import Entry, shown
 from blip2_train.data.annotations.question_rows import answers_of, question_entries
 from blip2_train.data.annotations.rows import ListRows, Rows
-from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.errors import ShardError
 
 QuestionForm = Literal["vqa", "visual_genome", "gqa", "list"]
@@ -97,7 +97,7 @@ def _visual_genome(file: Path, content: Any, columns: Columns, strict: bool) -> 
             yield VisualQuestion(
                 question_id=asked.identity("qa_id"),
                 image_id=asked.identity("image_id") if own is None else image.identity(own),
-                picture="",
+                image="",
                 question=asked.text("question"),
                 answers=answers_of(asked, Columns(answer="answer")),
                 question_type="",
@@ -116,7 +116,7 @@ def _gqa(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[V
         yield VisualQuestion(
             question_id=identity,
             image_id=image,
-            picture=f"{image}.jpg",
+            image=f"{image}.jpg",
             question=entry.text("question"),
             answers=answers_of(entry, columns),
             question_type=kinds.kind("structural"),
@@ -177,9 +177,9 @@ def _with_answers(
     asked: VisualQuestion, entry: Entry, questions: Path, annotations: Path, columns: Columns
 ) -> VisualQuestion:
     about = entry.identity("image_id") if "image_id" in entry.values else asked.image_id
-    if not asked.picture and str(about) != str(asked.image_id):
+    if not asked.image and str(about) != str(asked.image_id):
         raise ShardError(
-            f"question {shown(asked.question_id)} is about picture {shown(asked.image_id)} in {questions}, but about "
+            f"question {shown(asked.question_id)} is about image {shown(asked.image_id)} in {questions}, but about "
             f"{shown(about)} in {annotations}; take the two files of one split and version"
         )
     return replace(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blip2_train.data.annotations.content import is_table, number_of, read_content
 from blip2_train.data.annotations.entry import Entry, shown
-from blip2_train.data.text import without_broken_marks
+from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ShardError
 
 CAPTIONS = ("image_id", "caption")

@@ -15,19 +15,19 @@ from blip2_train.errors import ConfigError
 SPRITES_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "demo" / "sprites"
 STYLES = ("google", "twitter")
 SPRITE_SIZE = 64
-"""Pixels per side of one picture on a sheet."""
+"""Pixels per side of one image on a sheet."""
 SHEET_COLUMNS = 16
-"""Pictures in one row of a sheet; picture `i` lies in row `i // 16`, column `i % 16`."""
+"""Images in one row of a sheet; image `i` lies in row `i // 16`, column `i % 16`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concept:
-    """One kind of thing, with a picture in every style."""
+    """One kind of thing, with an image in every style."""
 
     index: int
     """Place in the names file and on the sheets."""
     code: str
-    """Unicode code points of the picture, in the way the emoji packages name their files."""
+    """Unicode code points of the image, in the way the emoji packages name their files."""
     name: str
     """Singular, lower case, at most two words: `palm tree`."""
     plural: str

@@ -26,7 +26,7 @@ class DescribedScene:
 
     @property
     def file_name(self) -> str:
-        """Name of its picture file, COCO style: `emoji_val_000002000012.jpg`."""
+        """Name of its image file, COCO style: `emoji_val_000002000012.jpg`."""
         return f"emoji_{self.split}_{self.image_id:012d}.jpg"
 
     def caption_id(self, number: int) -> int:
@@ -35,7 +35,7 @@ class DescribedScene:
 
 
 def karpathy_json(scenes: Iterable[DescribedScene]) -> dict[str, Any]:
-    """The layout of `dataset_coco.json`: the pictures of every split with their sentences."""
+    """The layout of `dataset_coco.json`: the images of every split with their sentences."""
     images = []
     for number, described in enumerate(scenes):
         sentids = [described.caption_id(i) for i in range(len(described.captions))]

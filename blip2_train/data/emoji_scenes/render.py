@@ -1,4 +1,4 @@
-"""Draws a scene: pictures pasted on a softly shaded ground."""
+"""Draws a scene: images pasted on a softly shaded ground."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RAMP = np.linspace(-0.5, 0.5, SCENE_SIZE, dtype=np.float32)
 
 @cache
 def sprite(style: str, concept: int, size: int) -> Image.Image:
-    """The picture of a concept, `size` pixels wide, RGBA; kept in memory once drawn."""
+    """The image of a concept, `size` pixels wide, RGBA; kept in memory once drawn."""
     row, column = divmod(concept, SHEET_COLUMNS)
     top, left = row * SPRITE_SIZE, column * SPRITE_SIZE
     cut = Image.fromarray(np.ascontiguousarray(load_sheet(style)[top : top + SPRITE_SIZE, left : left + SPRITE_SIZE]))
@@ -46,10 +46,10 @@ def ground(scene: Scene) -> Image.Image:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of 96 x 96 pixels."""
+    """The scene as an RGB image of 96 x 96 pixels."""
     canvas = ground(scene)
     style = STYLES[scene.style]
     for item in scene.items:
-        picture = sprite(style, item.concept, item.size)
-        canvas.paste(picture, (item.left, item.top), picture)
+        image = sprite(style, item.concept, item.size)
+        canvas.paste(image, (item.left, item.top), image)
     return canvas

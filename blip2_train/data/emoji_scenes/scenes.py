@@ -16,7 +16,7 @@ SCENE_SIZE = 96
 """Pixels per side."""
 GROUNDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white")
 SIZES = {1: (44, 62), 2: (36, 48), 3: (30, 40), 4: (28, 36)}
-"""Smallest and largest side of a picture in pixels, by the number of pictures of the scene."""
+"""Smallest and largest side of an image in pixels, by the number of images of the scene."""
 PATTERNS = (
     ((1,), 0.20),
     ((1, 1), 0.36),
@@ -32,14 +32,14 @@ PATTERNS = (
 SPLITS = (("train", 0.76), ("val", 0.08), ("test", 0.08), ("nocaps", 0.08))
 """Share of all compositions that belong to each split."""
 MAX_OVERLAP = 0.12
-"""Largest share of the smaller of two pictures' squares that may lie under the other."""
+"""Largest share of the smaller of two images' squares that may lie under the other."""
 SIDE_MARGIN = 10.0
-"""Pixels between two centres from which one picture counts as left of, right of, above or below the other."""
+"""Pixels between two centres from which one image counts as left of, right of, above or below the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture in a scene."""
+    """One image in a scene."""
 
     concept: int
     """Index of the concept."""
@@ -76,7 +76,7 @@ class Scene:
 
     @property
     def composition(self) -> str:
-        """What no two splits share: the concepts with their numbers; for a lone picture also style, ground, place."""
+        """What no two splits share: the concepts with their numbers; for a lone image also style, ground, place."""
         what = ",".join(f"{concept}x{count}" for concept, count in sorted(self.counts.items()))
         if len(self.items) > 1:
             return what
@@ -84,7 +84,7 @@ class Scene:
 
 
 def place(item: Item) -> str:
-    """Which part of the scene the picture's middle lies in: `middle`, `top`, `bottom left`."""
+    """Which part of the scene the image's middle lies in: `middle`, `top`, `bottom left`."""
     x, y = item.center
     near, far = SCENE_SIZE * 0.42, SCENE_SIZE * 0.58
     row = "top" if y < near else "bottom" if y > far else ""
@@ -123,7 +123,7 @@ def _overlap(left: int, top: int, size: int, other_left: int, other_top: int, ot
 
 
 def draw_scene(concepts: Sequence[int], generator: np.random.Generator) -> Scene:
-    """A scene that shows one picture per entry of `concepts`, everything else drawn from `generator`."""
+    """A scene that shows one image per entry of `concepts`, everything else drawn from `generator`."""
     smallest, largest = SIZES[len(concepts)]
     corners = None
     while corners is None:

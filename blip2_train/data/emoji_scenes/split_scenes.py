@@ -16,7 +16,7 @@ from blip2_train.errors import ConfigError
 
 SPLIT_NAMES = ("train", "val", "test", "nocaps")
 FIRST_IMAGE_ID = 1_000_000
-"""Identities of the pictures of split number `i` start at `(i + 1)` times this."""
+"""Identities of the images of split number `i` start at `(i + 1)` times this."""
 MOST_TRIES = 20_000
 
 

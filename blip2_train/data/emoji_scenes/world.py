@@ -18,7 +18,7 @@ from blip2_train.data.emoji_scenes.official_files import DescribedScene, caption
 from blip2_train.data.emoji_scenes.render import render
 from blip2_train.data.emoji_scenes.scenes import SCENE_SIZE
 from blip2_train.data.emoji_scenes.split_scenes import SPLIT_NAMES, split_scenes
-from blip2_train.data.shard_writer import ShardWriter
+from blip2_train.data.shards.writer import ShardWriter
 from blip2_train.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class WorldPaths:
 
     @property
     def images(self) -> Path:
-        """Folder in which `<split>/<file name>` are the pictures of the splits written as files."""
+        """Folder in which `<split>/<file name>` are the images of the splits written as files."""
         return self.root / "images"
 
     @property
@@ -52,7 +52,7 @@ class WorldPaths:
         return self.root / "annotations" / "dataset_emoji.json"
 
     def captions(self, split: str) -> Path:
-        """COCO caption annotations of `val` or `test`; for `nocaps` with a domain per picture."""
+        """COCO caption annotations of `val` or `test`; for `nocaps` with a domain per image."""
         return self.root / "annotations" / f"captions_{split}.json"
 
     def questions(self, split: str) -> Path:
@@ -66,7 +66,7 @@ class WorldPaths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSize:
-    """What decides every byte of a world, beside the packaged pictures."""
+    """What decides every byte of a world, beside the packaged images."""
 
     seed: int
     train_scenes: int
@@ -75,7 +75,7 @@ class WorldSize:
     nocaps_scenes: int
     samples_per_shard: int
     image_folders: tuple[str, ...]
-    """Splits whose pictures are written as files too; Karpathy's file lists these."""
+    """Splits whose images are written as files too; Karpathy's file lists these."""
 
     def scenes(self, split: str) -> int:
         """Number of scenes of a split."""
@@ -83,10 +83,10 @@ class WorldSize:
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain values that tell this world from others."""
-        pictures = hashlib.sha256()
+        images = hashlib.sha256()
         for path in sorted(SPRITES_FOLDER.iterdir()):
-            pictures.update(path.read_bytes())
-        return {"version": WORLD_VERSION, "pictures": pictures.hexdigest(), **json.loads(json.dumps(asdict(self)))}
+            images.update(path.read_bytes())
+        return {"version": WORLD_VERSION, "pictures": images.hexdigest(), **json.loads(json.dumps(asdict(self)))}
 
 
 def write_world(
@@ -109,7 +109,7 @@ def write_world(
         seed: everything random follows from it.
         train_scenes: scenes of the training split, in shards; likewise the other splits.
         samples_per_shard: scenes per shard.
-        image_folders: splits whose pictures are also written as files.
+        image_folders: splits whose images are also written as files.
 
     Raises:
         ConfigError: if `folder` holds something, a number is negative, or a split has too few different scenes.
@@ -197,7 +197,7 @@ def _fill(paths: WorldPaths, size: WorldSize) -> None:
     listed: list[DescribedScene] = []
     for split in SPLIT_NAMES:
         scenes = list(split_scenes(split, size.scenes(split), size.seed))
-        _write_pictures(paths, split, scenes, size)
+        _write_images(paths, split, scenes, size)
         if split != "train":
             _write_json(paths.captions(split), caption_json(scenes, domains=split == "nocaps"))
         if split in QUESTIONED:
@@ -209,7 +209,7 @@ def _fill(paths: WorldPaths, size: WorldSize) -> None:
     _write_json(paths.karpathy, karpathy_json(listed))
 
 
-def _write_pictures(paths: WorldPaths, split: str, scenes: Iterable[DescribedScene], size: WorldSize) -> None:
+def _write_images(paths: WorldPaths, split: str, scenes: Iterable[DescribedScene], size: WorldSize) -> None:
     images = paths.images / split if split in size.image_folders else None
     if images is not None:
         images.mkdir(parents=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from blip2_train.data.emoji_scenes.naming import names_right
 from blip2_train.data.emoji_scenes.scenes import SCENE_SIZE
-from blip2_train.data.order import permutation, stable_seed
-from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.shard_writer import ShardWriter
+from blip2_train.data.shards.writer import ShardWriter
+from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.stream.order import permutation, stable_seed
 
 _SAMPLES_PER_SHARD = 1000
 
@@ -39,7 +39,7 @@ def write_noisy_shards(scenes: ShardSource, folder: Path, share: float, seed: in
                 "right_captions": list(record.captions),
             }
             caption = _caption(scenes, givers.get(number, number), seed)
-            writer.write(record.picture, caption, size=(SCENE_SIZE, SCENE_SIZE), url=details["url"], extra=extra)
+            writer.write(record.image, caption, size=(SCENE_SIZE, SCENE_SIZE), url=details["url"], extra=extra)
     unfinished.rename(folder)
     return folder
 

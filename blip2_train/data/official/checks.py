@@ -1,4 +1,4 @@
-"""Checks of official files against each other and against the pictures on disk."""
+"""Checks of official files against each other and against the images on disk."""
 
 from __future__ import annotations
 
@@ -6,63 +6,63 @@ import os
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ShardError
 
 
-def paths_by_id(pictures: Iterable[AnnotatedPicture]) -> dict[int | str, str]:
-    """Paths of pictures by their numbers, as the checks take them."""
-    return {picture.identity: picture.path for picture in pictures}
+def paths_by_id(images: Iterable[AnnotatedImage]) -> dict[int | str, str]:
+    """Paths of images by their numbers, as the checks take them."""
+    return {image.identity: image.path for image in images}
 
 
 def check_no_leak(
     train: Collection[Hashable], held_out: Mapping[int | str, str], *, train_file: object, held_out_file: object
 ) -> None:
-    """Refuse two sets of one numbering, COCO's for instance, that share pictures.
+    """Refuse two sets of one numbering, COCO's for instance, that share images.
 
     Args:
-        train: Ids of the pictures to train on.
-        held_out: Paths of the pictures to test on, by id.
+        train: Ids of the images to train on.
+        held_out: Paths of the images to test on, by id.
         train_file: For messages.
         held_out_file: For messages.
 
     Raises:
-        ShardError: naming the first pictures that are in both.
+        ShardError: naming the first images that are in both.
     """
     seen = set(train)
     if both := [image_id for image_id in held_out if image_id in seen]:
         raise ShardError(
-            f"{len(both)} of the {len(held_out)} pictures of {held_out_file} are in {train_file} too (first: "
+            f"{len(both)} of the {len(held_out)} images of {held_out_file} are in {train_file} too (first: "
             f"{_first(both, held_out)}); a model trained on the one must not be tested on the other"
         )
 
 
-def check_split(pictures: Mapping[int | str, str], wanted: Collection[int | str], *, file: object, split: str) -> None:
-    """Refuse pictures that are not exactly those of a split.
+def check_split(images: Mapping[int | str, str], wanted: Collection[int | str], *, file: object, split: str) -> None:
+    """Refuse images that are not exactly those of a split.
 
     Args:
-        pictures: Paths of the pictures that the file holds, by id.
-        wanted: Ids of the split's pictures.
+        images: Paths of the images that the file holds, by id.
+        wanted: Ids of the split's images.
         file: For messages.
         split: For messages: `test of dataset_coco.json`.
 
     Raises:
-        ShardError: naming the first pictures of another split, or the first that are missing.
+        ShardError: naming the first images of another split, or the first that are missing.
     """
     known = set(wanted)
-    if foreign := [image_id for image_id in pictures if image_id not in known]:
+    if foreign := [image_id for image_id in images if image_id not in known]:
         raise ShardError(
-            f"{file} is of another split: {len(foreign)} of its {len(pictures)} pictures are not in {split} (first: "
-            f"{_first(foreign, pictures)}); take the file of that split"
+            f"{file} is of another split: {len(foreign)} of its {len(images)} images are not in {split} (first: "
+            f"{_first(foreign, images)}); take the file of that split"
         )
-    if lacking := [image_id for image_id in wanted if image_id not in pictures]:
+    if lacking := [image_id for image_id in wanted if image_id not in images]:
         raise ShardError(
-            f"{file} lacks {len(lacking)} of the {len(known)} pictures of {split} (first: "
+            f"{file} lacks {len(lacking)} of the {len(known)} images of {split} (first: "
             f"{', '.join(map(str, lacking[:3]))}); get the whole file"
         )
 
 
-def missing_pictures(paths: Iterable[str], folder: str | Path) -> list[str]:
+def missing_images(paths: Iterable[str], folder: str | Path) -> list[str]:
     """Those of the paths below `folder` at which there is nothing; each folder is listed once only.
 
     Raises:
@@ -70,7 +70,7 @@ def missing_pictures(paths: Iterable[str], folder: str | Path) -> list[str]:
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise ShardError(f"picture folder {folder} does not exist; put the pictures there")
+        raise ShardError(f"image folder {folder} does not exist; put the images there")
     there: dict[str, set[str]] = {}
     missing = []
     for path in paths:

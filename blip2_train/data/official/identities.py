@@ -1,4 +1,4 @@
-"""Whether predictions are of exactly the pictures or questions that the references are of."""
+"""Whether predictions are of exactly the images or questions that the references are of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def check_identities(
     predicted: Collection[Hashable],
     known: Collection[Hashable],
     *,
-    thing: str = "picture",
+    thing: str = "image",
     prediction: str = "caption",
     reference: str = "references",
 ) -> None:

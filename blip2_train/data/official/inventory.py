@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Literal
 
-from blip2_train.data.official.checks import check_no_leak, check_split, missing_pictures
+from blip2_train.data.official.checks import check_no_leak, check_split, missing_images
 from blip2_train.errors import ShardError
 
 
@@ -18,8 +18,8 @@ class Contents:
 
     counts: Mapping[str, int]
     """Numbers of its entries, by a name for each kind: `{"val": 5000, "captions": 25010}`."""
-    pictures: Mapping[int | str, str]
-    """Paths below the folder of the pictures, by id."""
+    images: Mapping[int | str, str]
+    """Paths below the folder of the images, by id."""
     splits: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     """Ids by split, where a file holds several."""
 
@@ -37,13 +37,13 @@ class OfficialFile:
     counts: Mapping[str, int]
     """What `Contents.counts` should say; what is not named here is not checked."""
     folders: tuple[str, ...]
-    """Folders of the pictures below the data folder; a picture may lie in any of them."""
+    """Folders of the images below the data folder; an image may lie in any of them."""
     optional: bool = False
     """Whether the set is whole without it."""
     apart_from: str = ""
-    """Path of another file of the set that must not have a picture in common."""
+    """Path of another file of the set that must not have an image in common."""
     split_of: tuple[str, str] | None = None
-    """Path of another file of the set, and the split of it (or several, joined by +) whose pictures these must be."""
+    """Path of another file of the set, and the split of it (or several, joined by +) whose images these must be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[Verd
             yield Verdict(path=name, state="wrong", text=str(error))
         else:
             counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
-            yield Verdict(path=name, state="whole", text=f"{counts}; all {len(found.pictures):,} pictures are there")
+            yield Verdict(path=name, state="whole", text=f"{counts}; all {len(found.images):,} images are there")
 
 
 def _check(file: OfficialFile, found: Contents, seen: Mapping[str, Contents], root: Path) -> None:
@@ -94,20 +94,18 @@ def _check(file: OfficialFile, found: Contents, seen: Mapping[str, Contents], ro
         if (count := found.counts.get(kind, 0)) != wanted:
             raise ShardError(f"it holds {count:,} {kind} instead of {wanted:,}; get it again from {file.origin}")
     if file.apart_from in seen:
-        other = seen[file.apart_from].pictures
-        check_no_leak(other, found.pictures, train_file=file.apart_from, held_out_file=name)
+        other = seen[file.apart_from].images
+        check_no_leak(other, found.images, train_file=file.apart_from, held_out_file=name)
     if file.split_of is not None and file.split_of[0] in seen:
         whole, split = file.split_of
         members: list[int | str] = [image_id for part in split.split("+") for image_id in seen[whole].splits[part]]
-        check_split(found.pictures, members, file=name, split=f"{split} of {whole}")
+        check_split(found.images, members, file=name, split=f"{split} of {whole}")
     folders = [folder for folder in file.folders if (root / folder).is_dir()]
     if not folders:
+        raise ShardError(f"its images are not there; put them into {' or '.join(str(root / f) for f in file.folders)}")
+    paths = list(found.images.values())
+    if missing := reduce(lambda still, folder: missing_images(still, root / folder), folders, paths):
         raise ShardError(
-            f"its pictures are not there; put them into {' or '.join(str(root / f) for f in file.folders)}"
-        )
-    paths = list(found.pictures.values())
-    if missing := reduce(lambda still, folder: missing_pictures(still, root / folder), folders, paths):
-        raise ShardError(
-            f"{len(missing):,} of its {len(paths):,} pictures are not in {' or '.join(str(root / f) for f in folders)} "
+            f"{len(missing):,} of its {len(paths):,} images are not in {' or '.join(str(root / f) for f in folders)} "
             f"(first: {', '.join(missing[:3])}); put them there"
         )

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.data.official.identities import check_identities
-from blip2_train.whole_file import write_whole
+from blip2_train.system.atomic_write import write_whole
 
 
-def write_caption_results(path: str | Path, captions: Mapping[int | str, str], pictures: Collection[int | str]) -> None:
+def write_caption_results(path: str | Path, captions: Mapping[int | str, str], images: Collection[int | str]) -> None:
     """Captions as the servers of COCO and NoCaps take them; a file is there as a whole or not at all.
 
     Args:
         path: COCO's server wants the names `captions_<val2014 or test2014>_<algorithm>_results.json`.
-        captions: By picture.
-        pictures: Numbers of all pictures of the split, in the order to write.
+        captions: By image.
+        images: Numbers of all images of the split, in the order to write.
 
     Raises:
-        ConfigError: if a picture has no caption, or a caption no picture.
+        ConfigError: if an image has no caption, or a caption no image.
     """
-    check_identities(captions, dict.fromkeys(pictures), reference="a place in the split")
-    write_json(path, [{"image_id": key, "caption": captions[key]} for key in pictures])
+    check_identities(captions, dict.fromkeys(images), reference="a place in the split")
+    write_json(path, [{"image_id": key, "caption": captions[key]} for key in images])
 
 
 def write_answer_results(path: str | Path, answers: Mapping[int | str, str], questions: Collection[int | str]) -> None:

@@ -12,56 +12,56 @@ from pathlib import Path
 from blip2_train.data.annotations.captions import read_references
 from blip2_train.data.annotations.coco import DOMAINS
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
+from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.official.checks import paths_by_id
 from blip2_train.data.official.inventory import Contents, OfficialFile
-from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ShardError
 
 _KARPATHY = "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-_COCO_PICTURES = "coco/images"
-_GENOME_PICTURES = ("visual_genome/VG_100K", "visual_genome/VG_100K_2")
+_COCO_IMAGES = "coco/images"
+_GENOME_IMAGES = ("visual_genome/VG_100K", "visual_genome/VG_100K_2")
 
 
 def _karpathy(splits: str, paths: Sequence[Path]) -> Contents:
-    pictures = read_references(paths[0], splits, form="karpathy")
-    members = {part: [picture.identity for picture in pictures if picture.split == part] for part in splits.split("+")}
+    images = read_references(paths[0], splits, form="karpathy")
+    members = {part: [image.identity for image in images if image.split == part] for part in splits.split("+")}
     counts = {split: len(ids) for split, ids in members.items()}
-    counts["captions"] = sum(len(picture.captions) for picture in pictures)
-    return Contents(counts=counts, pictures=paths_by_id(pictures), splits=members)
+    counts["captions"] = sum(len(image.captions) for image in images)
+    return Contents(counts=counts, images=paths_by_id(images), splits=members)
 
 
 def _caption_list(split: str, paths: Sequence[Path]) -> Contents:
-    pictures = read_references(paths[0], split, form="list")
-    captions = sum(len(picture.captions) for picture in pictures)
-    return Contents(counts={"pictures": len(pictures), "captions": captions}, pictures=paths_by_id(pictures))
+    images = read_references(paths[0], split, form="list")
+    captions = sum(len(image.captions) for image in images)
+    return Contents(counts={"images": len(images), "captions": captions}, images=paths_by_id(images))
 
 
 def _nocaps(paths: Sequence[Path]) -> Contents:
-    pictures = read_references(paths[0], form="coco")
-    counts = {domain: sum(picture.domain == domain for picture in pictures) for domain in DOMAINS}
-    counts["captions"] = sum(len(picture.captions) for picture in pictures)
-    return Contents(counts={"pictures": len(pictures), **counts}, pictures=paths_by_id(pictures))
+    images = read_references(paths[0], form="coco")
+    counts = {domain: sum(image.domain == domain for image in images) for domain in DOMAINS}
+    counts["captions"] = sum(len(image.captions) for image in images)
+    return Contents(counts={"images": len(images), **counts}, images=paths_by_id(images))
 
 
 def _nocaps_test(paths: Sequence[Path]) -> Contents:
-    pictures = read_references(paths[0], form="coco")
-    return Contents(counts={"pictures": len(pictures)}, pictures=paths_by_id(pictures))
+    images = read_references(paths[0], form="coco")
+    return Contents(counts={"images": len(images)}, images=paths_by_id(images))
 
 
 def _regions(paths: Sequence[Path]) -> Contents:
-    pictures = read_references(paths[0], form="regions")
-    counts = {"pictures": len(pictures), "phrases": sum(len(picture.captions) for picture in pictures)}
-    return Contents(counts=counts, pictures={picture.path: picture.path for picture in pictures})
+    images = read_references(paths[0], form="regions")
+    counts = {"images": len(images), "phrases": sum(len(image.captions) for image in images)}
+    return Contents(counts=counts, images={image.path: image.path for image in images})
 
 
-def _questions(form: QuestionForm, picture: Callable[[VisualQuestion], str], paths: Sequence[Path]) -> Contents:
+def _questions(form: QuestionForm, image: Callable[[VisualQuestion], str], paths: Sequence[Path]) -> Contents:
     asked = read_questions(*paths, form=form, strict=True)
-    return Contents(counts={"questions": len(asked)}, pictures={one.image_id: picture(one) for one in asked})
+    return Contents(counts={"questions": len(asked)}, images={one.image_id: image(one) for one in asked})
 
 
 def _coco_name(part: str, question: VisualQuestion) -> str:
     if not isinstance(question.image_id, int):
-        raise ShardError(f"question {question.question_id} is about picture {question.image_id!r}, no number of COCO's")
+        raise ShardError(f"question {question.question_id} is about image {question.image_id!r}, no number of COCO's")
     return f"{part}/COCO_{part}_{question.image_id:012d}.jpg"
 
 
@@ -71,7 +71,7 @@ def _coco_list(split: str, counts: Mapping[str, int]) -> OfficialFile:
         origin="the released code (salesforce/LAVIS), which reads this instead of dataset_coco.json",
         read=partial(_caption_list, split),
         counts=counts,
-        folders=(_COCO_PICTURES,),
+        folders=(_COCO_IMAGES,),
         optional=True,
         split_of=("coco/dataset_coco.json", "train+restval" if split == "train" else split),
     )
@@ -83,7 +83,7 @@ def _vqa(names: Iterable[str], origin: str, part: str, questions: int, apart_fro
         origin=origin,
         read=partial(_questions, "vqa", partial(_coco_name, part)),
         counts={"questions": questions},
-        folders=(_COCO_PICTURES,),
+        folders=(_COCO_IMAGES,),
         apart_from=apart_from.format("train2014"),
     )
 
@@ -92,7 +92,7 @@ def _gqa(part: str, questions: int, apart_from: str = "") -> OfficialFile:
     return OfficialFile(
         paths=(f"gqa/{part}_balanced_questions.json",),
         origin="cs.stanford.edu/people/dorarad/gqa/download.html (questions1.2.zip, images.zip)",
-        read=partial(_questions, "gqa", lambda question: question.picture),
+        read=partial(_questions, "gqa", lambda question: question.image),
         counts={"questions": questions},
         folders=("gqa/images",),
         apart_from=apart_from,
@@ -107,29 +107,29 @@ SETS: dict[str, tuple[OfficialFile, ...]] = {
     "coco_karpathy": (
         OfficialFile(
             paths=("coco/dataset_coco.json",),
-            origin=_KARPATHY + ", pictures from cocodataset.org (train2014.zip, val2014.zip)",
+            origin=_KARPATHY + ", images from cocodataset.org (train2014.zip, val2014.zip)",
             read=partial(_karpathy, "train+restval+val+test"),
             counts={"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000, "captions": 616_767},
-            folders=(_COCO_PICTURES,),
+            folders=(_COCO_IMAGES,),
         ),
-        _coco_list("train", {"pictures": 113_287, "captions": 566_747}),
-        _coco_list("val", {"pictures": 5_000}),
-        _coco_list("test", {"pictures": 5_000, "captions": 25_010}),
+        _coco_list("train", {"images": 113_287, "captions": 566_747}),
+        _coco_list("val", {"images": 5_000}),
+        _coco_list("test", {"images": 5_000, "captions": 25_010}),
     ),
     "nocaps": (
         OfficialFile(
             paths=("nocaps/nocaps_val_4500_captions.json",),
-            origin="nocaps.org/download, pictures from the URLs in the file",
+            origin="nocaps.org/download, images from the URLs in the file",
             read=_nocaps,
-            counts={"pictures": 4_500, "captions": 45_000}
+            counts={"images": 4_500, "captions": 45_000}
             | dict(zip(DOMAINS, (417, 2_670, 1_413), strict=True)),  # as in the file; the site's table says otherwise
             folders=("nocaps/images",),
         ),
         OfficialFile(
             paths=("nocaps/nocaps_test_image_info.json",),
-            origin="nocaps.org/download, pictures from the URLs in the file",
+            origin="nocaps.org/download, images from the URLs in the file",
             read=_nocaps_test,
-            counts={"pictures": 10_600},
+            counts={"images": 10_600},
             folders=("nocaps/images",),
             optional=True,
         ),
@@ -144,14 +144,14 @@ SETS: dict[str, tuple[OfficialFile, ...]] = {
             origin="homes.cs.washington.edu/~ranjay/visualgenome (question answers, images part 1 and 2)",
             read=partial(_questions, "visual_genome", lambda question: f"{question.image_id}.jpg"),
             counts={},  # differ between its versions
-            folders=_GENOME_PICTURES,
+            folders=_GENOME_IMAGES,
         ),
         OfficialFile(
             paths=("visual_genome/region_descriptions.json",),
             origin="homes.cs.washington.edu/~ranjay/visualgenome (region descriptions, images part 1 and 2)",
             read=_regions,
             counts={},
-            folders=_GENOME_PICTURES,
+            folders=_GENOME_IMAGES,
             optional=True,
         ),
     ),
@@ -163,7 +163,7 @@ SETS: dict[str, tuple[OfficialFile, ...]] = {
     "flickr30k": (
         OfficialFile(
             paths=("flickr30k/dataset_flickr30k.json",),
-            origin=_KARPATHY + ", pictures from shannon.cs.illinois.edu/DenotationGraph",
+            origin=_KARPATHY + ", images from shannon.cs.illinois.edu/DenotationGraph",
             read=partial(_karpathy, "train+val+test"),
             counts={"train": 29_000, "val": 1_014, "test": 1_000},
             folders=("flickr30k/images",),

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blip2_train.data.order import stable_seed
-from blip2_train.data.shard_index import index_folder
-from blip2_train.data.storage import Storage, is_remote
+from blip2_train.data.shards.index import index_folder
+from blip2_train.data.storage.remote import Storage, is_remote
+from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
-from blip2_train.folder_lock import held
+from blip2_train.system.folder_lock import held
 
 
 class Destination:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from glob import iglob
 from typing import Literal
 
-from blip2_train.data.braces import expanded_braces
 from blip2_train.data.prepare.engine import Engine, LocalEngine
 from blip2_train.data.prepare.ray_engine import RayEngine
+from blip2_train.data.shards.braces import expanded_braces
 from blip2_train.errors import ConfigError
 
 EngineName = Literal["local", "ray"]

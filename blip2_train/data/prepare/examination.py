@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2_train.data.names import printable_name
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source import Record, wants_to_read_ahead
-from blip2_train.data.stream import left_out, rejection, usable_captions
+from blip2_train.data.printable_names import printable_name
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import Record, wants_to_read_ahead
+from blip2_train.data.stream.stream import left_out, rejection, usable_captions
 from blip2_train.types import RejectedSample
 
 VERDICT = np.dtype([("good", "u1"), ("width", "<u4"), ("height", "<u4"), ("digest", "<u8", (2,))])
@@ -36,14 +36,14 @@ class Examination:
     Args:
         source: where the samples lie.
         options: of which `min_side` and `max_aspect_ratio` count.
-        excluded: names of pictures that must not be used, see `read_exclusions`.
+        excluded: names of images that must not be used, see `read_exclusions`.
     """
 
     def __init__(self, source: PairSource, options: ShardOptions, excluded: frozenset[str]) -> None:
         self._source, self._options, self._excluded = source, options, excluded
 
     def __call__(self, numbers: range) -> Examined:
-        """Examine the samples with these numbers; one picture is held at a time, of remote sources a chunk of files."""
+        """Examine the samples with these numbers; one image is held at a time, of remote sources a chunk of files."""
         verdicts = np.zeros(len(numbers), VERDICT)
         rejected = []
         if wants_to_read_ahead(self._source):
@@ -60,7 +60,7 @@ class Examination:
         """A row of `VERDICT`, and the captions as written."""
         record = self._source.read(number)
         usable_texts(record)
-        content = hashlib.sha256(record.picture)
+        content = hashlib.sha256(record.image)
         self._refuse_excluded(number, content.hexdigest())
         width, height = record.decoded().size
         shortest, longest = sorted((width, height))

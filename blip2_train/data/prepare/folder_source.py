@@ -1,4 +1,4 @@
-"""Pictures that lie as files in folders, each with its caption in a file beside it."""
+"""Images that lie as files in folders, each with its caption in a file beside it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from blip2_train.data.names import printable_name
-from blip2_train.data.order import stable_seed
-from blip2_train.data.picture_files import ENDINGS, HIDDEN, files_below
-from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sample_files import captions_of, details_of, image_id_of, orientation_of
-from blip2_train.data.source import Place, Record
+from blip2_train.data.printable_names import printable_name
+from blip2_train.data.shards.sample_files import captions_of, details_of, image_id_of, orientation_of
+from blip2_train.data.sources.image_files import ENDINGS, HIDDEN, files_below
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 _TEXTS = (".txt", ".json")
 _ACCOUNTS = re.compile(r"(.*/)?\d+(_stats\.json|\.parquet)")
-"""What img2dataset writes beside a folder of pictures, about it."""
+"""What img2dataset writes beside a folder of images, about it."""
 _PROBES = 20
-"""Pictures beside which a text is looked for when the kind of a folder is found out."""
+"""Images beside which a text is looked for when the kind of a folder is found out."""
 
 
 class FolderSource:
-    """Pictures below a folder, each with a `.txt` or a `.json` of the same name, read as those of tar shards are.
+    """Images below a folder, each with a `.txt` or a `.json` of the same name, read as those of tar shards are.
 
     So img2dataset writes them with `output_format=files`, and so people keep their own. They come in the order of
     their paths; of each the path is kept.
@@ -55,12 +55,12 @@ class FolderSource:
             elif _ACCOUNTS.fullmatch(path):
                 continue
             elif path.lower().endswith(_TEXTS) and why != HIDDEN:
-                passed_over.append(self._rejected(path, "missing picture", "no picture of this name beside it"))
+                passed_over.append(self._rejected(path, "missing image", "no image of this name beside it"))
             else:
-                passed_over.append(self._rejected(path, "not a picture", why))
+                passed_over.append(self._rejected(path, "not an image", why))
         self.rejected = tuple(passed_over)
         if not paths:
-            raise ShardError(f"folder {folder} holds no picture ({', '.join(ENDINGS)})")
+            raise ShardError(f"folder {folder} holds no image ({', '.join(ENDINGS)})")
         self._paths = np.sort(np.array(paths))  # of equal width, which takes less than objects
         self.size = sum(path.stat().st_size for path in map(self._path, range(len(self))))
 
@@ -68,12 +68,12 @@ class FolderSource:
         return len(self._paths)
 
     def locate(self, number: int) -> Place:
-        """Where picture `number` lies."""
+        """Where image `number` lies."""
         path = printable_name(self._relative(number))
         return Place(printable_name(str(self._folder)), "", path, path)
 
     def read(self, number: int) -> Record:
-        """Read picture `number` with its captions.
+        """Read image `number` with its captions.
 
         Raises:
             UnusableSample: if it has no text, or its text holds no caption.
@@ -84,18 +84,18 @@ class FolderSource:
         captions, own_id = captions_of(text, extra, self._caption_key), image_id_of(extra)
         identity = (printable_name(self._relative(number)),) if own_id is None else (own_id,)
         try:
-            picture = self._path(number).read_bytes()
+            image = self._path(number).read_bytes()
         except OSError as error:
-            raise UnusableSample("missing picture", error.strerror or str(error)) from None
+            raise UnusableSample("missing image", error.strerror or str(error)) from None
         image_id = stable_seed(self.name, *identity)
-        return Record(picture=picture, captions=captions, image_id=image_id, orientation=orientation_of(extra))
+        return Record(image=image, captions=captions, image_id=image_id, orientation=orientation_of(extra))
 
     def details(self, number: int) -> dict[str, Any]:
-        """Entries of the `.json` that say more than the captions and the picture's file."""
+        """Entries of the `.json` that say more than the captions and the image's file."""
         return details_of(self._beside(number, ".json"))
 
     def fingerprint(self) -> str:
-        """Hash of the pictures' paths, in order, and of the key of the caption."""
+        """Hash of the images' paths, in order, and of the key of the caption."""
         parts = [*self._paths.tolist(), *([] if self._caption_key is None else [self._caption_key.encode()])]
         return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
@@ -118,15 +118,15 @@ class FolderSource:
         return None
 
 
-def holds_pictures_with_texts(folder: Path) -> bool:
-    """Whether a folder is for `FolderSource`: no tar shard lies in it, but a picture with a text beside it does."""
+def holds_images_with_texts(folder: Path) -> bool:
+    """Whether a folder is for `FolderSource`: no tar shard lies in it, but an image with a text beside it does."""
     if not folder.is_dir() or any(folder.glob("*.tar")):
         return False
-    probes = (folder / path for path in islice(_pictures(folder), _PROBES))
+    probes = (folder / path for path in islice(_images(folder), _PROBES))
     endings = [ending for suffix in _TEXTS for ending in (suffix, suffix.upper())]
     return any(path.with_suffix(ending).is_file() for path in probes for ending in endings)
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    """Paths of the pictures below a folder, relative to it."""
+def _images(folder: Path) -> Iterator[str]:
+    """Paths of the images below a folder, relative to it."""
     return (path for path, passed_over in files_below(folder) if not passed_over)

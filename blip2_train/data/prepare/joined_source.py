@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from blip2_train.data.names import names_digest
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.source import Place, Record, wants_to_read_ahead
+from blip2_train.data.printable_names import names_digest
+from blip2_train.data.sources.source import Place, Record, wants_to_read_ahead
 
 
 class JoinedSource:

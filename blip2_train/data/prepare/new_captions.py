@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from blip2_train.data.prepare.engine import Engine
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.source import Place, Record
+from blip2_train.data.sources.source import Place, Record
 
 Entry = dict[str, Any]
 """Of one sample: its `captions`, best first, and whatever else its record is to say of them."""

@@ -9,17 +9,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from blip2_train.data.annotation_source import AnnotationSource
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.content import SUFFIXES
-from blip2_train.data.braces import expanded_braces
-from blip2_train.data.parquet_source import ParquetSource, parquet_files
-from blip2_train.data.prepare.folder_source import FolderSource, holds_pictures_with_texts
+from blip2_train.data.prepare.folder_source import FolderSource, holds_images_with_texts
 from blip2_train.data.prepare.joined_source import JoinedSource
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.shard_source import ShardSource
-from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.storage import is_remote
+from blip2_train.data.shards.braces import expanded_braces
+from blip2_train.data.sources.annotation_source import AnnotationSource
+from blip2_train.data.sources.config import SourceConfig
+from blip2_train.data.sources.parquet_source import ParquetSource, parquet_files
+from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.storage.remote import is_remote
 from blip2_train.errors import ConfigError, ShardError
 
 _Kind = Literal["annotation files", "Parquet files", "shards", "folders"]
@@ -33,7 +33,7 @@ def open_pairs(
     caption_column: str | None = None,
     id_column: str | None = None,
 ) -> PairSource:
-    """Open tar shards, annotation files with a folder of pictures, Parquet files, or folders of pictures with texts.
+    """Open tar shards, annotation files with a folder of images, Parquet files, or folders of images with texts.
 
     Several annotation files, or sources of several kinds, are one source, in the order in which they are given.
 
@@ -41,7 +41,7 @@ def open_pairs(
         path: folder, glob, file, or list of these.
         images: folder that paths start from, or a glob of several; each file's own if None.
         split: split of annotation files that have splits, several joined by `+`.
-        picture_column: column or key of the picture, where it is not a usual one.
+        picture_column: column or key of the image, where it is not a usual one.
         caption_column: column or key of the caption; of shards and folders, in the `.json` of each sample.
         id_column: column or key of what an image is called.
 
@@ -74,13 +74,13 @@ def open_pairs(
         name = SourceConfig(path=items).title
         taken[name] += 1
         name = name if taken[name] == 1 else f"{name}-{taken[name]}"
-        # Paths that start from one folder are the same picture's, whatever file they stand in.
+        # Paths that start from one folder are the same image's, whatever file they stand in.
         sources.append(opened(kind, items, whole if kind == "annotation files" and images is not None else name))
     return JoinedSource(sources, whole)
 
 
 def _parts(path: str | Sequence[str]) -> list[tuple[_Kind, list[str]]]:
-    """What is opened by itself: each annotation file, each folder of pictures, and neighbours of the other kinds."""
+    """What is opened by itself: each annotation file, each folder of images, and neighbours of the other kinds."""
     items = [item for given in ([path] if isinstance(path, str) else path) for item in _expanded(given)]
     parts: list[tuple[_Kind, list[str]]] = []
     for kind, neighbours in groupby(items, _kind):
@@ -104,7 +104,7 @@ def _expanded(item: str) -> Iterator[str]:
 def _kind(item: str) -> _Kind:
     if item.lower().endswith(SUFFIXES):
         return "annotation files"
-    if not is_remote(item) and holds_pictures_with_texts(Path(item).expanduser()):
+    if not is_remote(item) and holds_images_with_texts(Path(item).expanduser()):
         return "folders"
     return "Parquet files" if parquet_files(item) else "shards"
 

@@ -15,13 +15,13 @@ class ShardOptions:
     samples_per_shard: int = 10_000
     """Samples in every shard but the last."""
     min_side: int = 0
-    """Shortest side that a picture may have, pixels."""
+    """Shortest side that an image may have, pixels."""
     max_aspect_ratio: float | None = None
-    """Longest side over shortest that a picture may have; None = any."""
+    """Longest side over shortest that an image may have; None = any."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """What becomes of a picture whose file is, byte for byte, that of an earlier usable sample."""
+    """What becomes of an image whose file is, byte for byte, that of an earlier usable sample."""
     resize: int | None = None
-    """Pictures with a longer shortest side are scaled down to it, pixels, and become JPEGs; None = bytes are copied."""
+    """Images with a longer shortest side are scaled down to it, pixels, and become JPEGs; None = bytes are copied."""
     quality: int = 95
     """Quality of those JPEGs."""
 

@@ -15,12 +15,12 @@ from blip2_train.data.prepare.destination import Destination, sha256_of
 from blip2_train.data.prepare.examination import short_digest, usable_texts
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sample_files import without_orientation
-from blip2_train.data.shard_notes import PLACES
-from blip2_train.data.shard_writer import RECORD_KEYS, ShardFile, shard_stem
-from blip2_train.data.shards import scan_shard
-from blip2_train.data.source import Record, wants_to_read_ahead
+from blip2_train.data.shards.notes import PLACES
+from blip2_train.data.shards.sample_files import without_orientation
+from blip2_train.data.shards.tar import scan_shard
+from blip2_train.data.shards.writer import RECORD_KEYS, ShardFile, shard_stem
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import Record, wants_to_read_ahead
 from blip2_train.errors import ShardError
 
 _AHEAD = 64
@@ -55,7 +55,7 @@ class Packing:
 
     Args:
         source: where the samples lie.
-        options: of which the sizes of shards and pictures count.
+        options: of which the sizes of shards and images count.
         destination: where shards go.
         unfinished: folder on the disk of the destination's folder for shards that are not whole.
     """
@@ -105,24 +105,24 @@ class Packing:
             texts = usable_texts(record)
         except UnusableSample as problem:
             raise self._changed(number, problem.detail or problem.reason) from None
-        if short_digest(hashlib.sha256(record.picture).digest()) != tuple(verdict["digest"].tolist()):
-            raise self._changed(number, "its picture is another")
+        if short_digest(hashlib.sha256(record.image).digest()) != tuple(verdict["digest"].tolist()):
+            raise self._changed(number, "its image is another")
         size = int(verdict["width"]), int(verdict["height"])
-        picture, extension, new_size = self._fitted(record, size)
+        image, extension, new_size = self._fitted(record, size)
         extra = self._source.details(number)
         url, exif, width, height = (
             extra.pop(name, None) for name in ("url", "exif", "original_width", "original_height")
         )
         extra = {name: value for name, value in extra.items() if name not in RECORD_KEYS}
         shard.write(
-            picture,
+            image,
             texts[0],
             size=new_size,
             url=url if isinstance(url, str) else "",
             extra=extra | ({"captions": list(texts)} if len(texts) > 1 else {}),
             original_size=(width, height) if isinstance(width, int) and isinstance(height, int) else size,
             extension=extension,
-            exif="{}" if exif is None else exif if picture is record.picture else without_orientation(exif),
+            exif="{}" if exif is None else exif if image is record.image else without_orientation(exif),
         )
 
     def _changed(self, number: int, what: str) -> ShardError:
@@ -133,15 +133,15 @@ class Packing:
         )
 
     def _fitted(self, record: Record, size: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:
-        """The picture's file as the shard holds it, its extension, and its size; upright if it is encoded anew."""
+        """The image's file as the shard holds it, its extension, and its size; upright if it is encoded anew."""
         shortest = self._options.resize
         if shortest is not None and min(size) > shortest:
             width, height = (round(side * shortest / min(size)) for side in size)
             scaled = record.decoded().resize((width, height), Image.Resampling.LANCZOS)
             return _encoded(scaled, "JPEG", quality=self._options.quality), "jpg", (width, height)
-        if (extension := _extension(record.picture)) is None:
+        if (extension := _extension(record.image)) is None:
             return _encoded(record.decoded(), "PNG"), "png", size
-        return record.picture, extension, size
+        return record.image, extension, size
 
 
 def _extension(data: bytes) -> str | None:
@@ -151,7 +151,7 @@ def _extension(data: bytes) -> str | None:
     return {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(data[:2])
 
 
-def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **options)
+    image.save(file, form, **options)
     return file.getvalue()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from blip2_train.data.source import CaptionSource
+from blip2_train.data.sources.source import CaptionSource
 
 
 class PairSource(CaptionSource, Protocol):
-    """Pictures with captions, and what else is known of them."""
+    """Images with captions, and what else is known of them."""
 
     def details(self, number: int) -> dict[str, Any]:
         """Entries for the record of sample `number`, as JSON holds them; `image_id` and `url` among them if known."""

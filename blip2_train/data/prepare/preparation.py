@@ -27,11 +27,11 @@ from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
 from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.shard_notes import INDEX
+from blip2_train.data.shards.notes import INDEX
 from blip2_train.errors import ShardError
-from blip2_train.records import Count, JsonObject, check_record
+from blip2_train.system.atomic_write import parse_checked, read_checked, write_checked
+from blip2_train.system.records import Count, JsonObject, check_record
 from blip2_train.types import RejectedSample
-from blip2_train.whole_file import parse_checked, read_checked, write_checked
 
 REJECTED = "rejected.jsonl"
 UNFINISHED, _PARTS = ".preparing", "parts-"
@@ -55,7 +55,7 @@ class Preparation:
     """Shards of one source in one folder.
 
     Each sample is read twice: to examine it, and to write it into its shard. So what is in a shard follows from the
-    source and the options alone, however many processes work and however often they were stopped; pictures are held
+    source and the options alone, however many processes work and however often they were stopped; images are held
     one at a time in each process, and of every sample 25 bytes are noted.
 
     Attributes:
@@ -63,7 +63,7 @@ class Preparation:
         folder: where shards, `index.json` and `rejected.jsonl` go; of a remote destination, its folder here.
         options: what they are like.
         new_captions: what gives the samples other captions; None = they keep theirs.
-        excluded: names of pictures that must not be used, see `read_exclusions`.
+        excluded: names of images that must not be used, see `read_exclusions`.
         destination: where what is finished goes; None = `folder`.
     """
 

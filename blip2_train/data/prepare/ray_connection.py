@@ -18,7 +18,7 @@ from typing import Any
 
 import blip2_train
 from blip2_train.errors import ConfigError
-from blip2_train.extras import import_extra
+from blip2_train.system.extras import import_extra
 
 _PREFIX = "blip2-ray-"
 _LONGEST_BASE = 21

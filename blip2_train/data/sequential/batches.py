@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from blip2_train.data.batch_sampler import BatchShape
-from blip2_train.data.mixture import Mixture
-from blip2_train.data.order import stable_seed
-from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sequential.lane import START, Position, SourceLane
 from blip2_train.data.sequential.source import SequentialSource
-from blip2_train.data.stream import ATTEMPTS, ReadPicture, given_up, rejected_at, training_sample
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.stream.batch_sampler import BatchShape
+from blip2_train.data.stream.mixture import Mixture
+from blip2_train.data.stream.order import stable_seed
+from blip2_train.data.stream.stream import ATTEMPTS, ReadImage, given_up, rejected_at, training_sample
 from blip2_train.errors import ConfigError
 from blip2_train.types import ImageTextSample, RejectedSample
 
@@ -105,7 +105,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
     Args:
         sources: what to mix, by their weights.
         shape: sizes.
-        read_picture: see `TrainingStream`.
+        read_image: see `TrainingStream`.
         first_batch: micro-batches of this process that were done before.
         positions: where each stream of this process stands; None = at the start.
     """
@@ -114,11 +114,11 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
         self,
         sources: Sequence[SequentialSource],
         shape: StreamShape,
-        read_picture: ReadPicture,
+        read_image: ReadImage,
         first_batch: int = 0,
         positions: Sequence[StreamPosition] | None = None,
     ) -> None:
-        self._sources, self._shape, self._read_picture = list(sources), shape, read_picture
+        self._sources, self._shape, self._read_image = list(sources), shape, read_image
         self._first = first_batch
         self._positions = positions
         self._streams: dict[int, _Stream] = {}
@@ -170,7 +170,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
                 return training_sample(
                     record,
                     drawn.place,
-                    self._read_picture,
+                    self._read_image,
                     stream.generator,
                     captions=record.captions,
                     first_captions=source.first_captions,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from blip2_train.data.sample_files import shard_record
 from blip2_train.data.sequential.draw_order import DrawOrder
 from blip2_train.data.sequential.shard_stream import StreamedSample, stream_samples
 from blip2_train.data.sequential.source import SequentialSource
-from blip2_train.data.shard_reader import bad_shard
-from blip2_train.data.source import Place, Record
+from blip2_train.data.shards.reader import bad_shard
+from blip2_train.data.shards.sample_files import shard_record
+from blip2_train.data.sources.source import Place, Record
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
@@ -41,9 +41,9 @@ class Drawn:
 
     def record(self) -> Record:
         """What it holds; raises `UnusableSample`."""
-        key, picture, text, extra = self.files
+        key, image, text, extra = self.files
         own = self.source
-        return shard_record(own.name, self.place.shard, key, text, extra, lambda: picture, own.caption_key)
+        return shard_record(own.name, self.place.shard, key, text, extra, lambda: image, own.caption_key)
 
 
 class SourceLane:

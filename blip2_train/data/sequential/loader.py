@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from blip2_train.data.loader import BatchLoader
 from blip2_train.data.sequential.batches import BatchNumbers, Mark, SequentialBatches
+from blip2_train.data.stream.loader import BatchLoader
 from blip2_train.types import Batch, Collator, ImageTextSample
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from blip2_train.data.loader import PREFETCHED
-from blip2_train.data.plan import readable_size
 from blip2_train.data.sequential.batches import StreamShape
 from blip2_train.data.sequential.source import SequentialSource
+from blip2_train.data.stream.loader import PREFETCHED
+from blip2_train.data.stream.plan import readable_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, NoReturn
 
 from webdataset.tariterators import tar_file_iterator
 
-from blip2_train.data.names import printable_name
+from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sequential.pipes import PipeShard, PipeStream
-from blip2_train.data.shards import DUPLICATE, UNSAFE, IncompleteSample, Shard, listing, member_name, samples_of
-from blip2_train.data.storage import RemoteFile, Storage, TruncatedFile
+from blip2_train.data.shards.tar import DUPLICATE, UNSAFE, IncompleteSample, Shard, listing, member_name, samples_of
+from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile
 from blip2_train.types import RejectedSample
 
 AnyShard = Shard | PipeShard
@@ -27,7 +27,7 @@ class StreamedSample(NamedTuple):
     """The files of a sample."""
 
     key: str
-    picture: bytes
+    image: bytes
     text: bytes | None
     extra: bytes | None
 
@@ -246,9 +246,9 @@ class _Groups:
             contents = list(members.values())
             found = [(extension, place, len(content)) for place, (extension, content) in enumerate(members.items())]
             try:
-                for picture, _, text, _, extra, _, own in samples_of(name, found):
+                for image, _, text, _, extra, _, own in samples_of(name, found):
                     words, record = (None if place < 0 else contents[place] for place in (text, extra))
-                    yield StreamedSample(own.decode(), contents[picture], words, record)
+                    yield StreamedSample(own.decode(), contents[image], words, record)
             except IncompleteSample as problem:
                 if not last:
                     detail = listing(key, found) + SIDE_BY_SIDE * (len(found) == 1)

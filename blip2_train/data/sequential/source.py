@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.names import names_digest, printable_name
-from blip2_train.data.order import permutation
+from blip2_train.data.printable_names import names_digest, printable_name
 from blip2_train.data.sequential.pipes import PipeShard, is_pipe, pipe_shards
 from blip2_train.data.sequential.shard_stream import AnyShard
-from blip2_train.data.shard_index import relative_names
-from blip2_train.data.shard_notes import read_notes
-from blip2_train.data.shards import find_shards
-from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.storage import RemoteFile, Storage
+from blip2_train.data.shards.index import relative_names
+from blip2_train.data.shards.notes import read_notes
+from blip2_train.data.shards.tar import find_shards
+from blip2_train.data.sources.config import SourceConfig
+from blip2_train.data.storage.remote import RemoteFile, Storage
+from blip2_train.data.stream.order import permutation
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
 

@@ -1,7 +1,7 @@
 """Scores of captions against those that people wrote, equal to the last digit to the official COCO evaluation.
 
 The official code is the package pycocoevalcap. Its tokeniser, METEOR and SPICE are Java programs, which are run here
-without its wrappers: those shift captions to other pictures after a line separator, write into site-packages, and hang
+without its wrappers: those shift captions to other images after a line separator, write into site-packages, and hang
 for ever when METEOR fails.
 """
 
@@ -23,7 +23,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from blip2_train.data.official.identities import check_identities
-from blip2_train.data.text import without_broken_marks
+from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.java import JavaError, JavaProgram
 
@@ -45,11 +45,11 @@ class CaptionScores(Generic[K]):
     """Scores by name of the metric, on the library's scale: 1.0 is what papers print as 100."""
 
     scores: dict[str, float | None]
-    """Over all pictures; None where it could not be computed."""
+    """Over all images; None where it could not be computed."""
     reasons: dict[str, str]
     """Why a score is None, and how to get it."""
     per_image: dict[str, dict[K, float]]
-    """By metric, then picture. SPICE has none."""
+    """By metric, then image. SPICE has none."""
 
 
 def score_captions(
@@ -59,15 +59,15 @@ def score_captions(
     *,
     time_limit: float = 600.0,
 ) -> CaptionScores[K]:
-    """BLEU, METEOR, ROUGE-L, CIDEr and SPICE of one caption per picture.
+    """BLEU, METEOR, ROUGE-L, CIDEr and SPICE of one caption per image.
 
-    CIDEr weighs words by how rare they are among the references of exactly these pictures. So it can be compared only
-    between runs on the same set, must not be averaged over parts of a set, and is 0 for a single picture. Its highest
+    CIDEr weighs words by how rare they are among the references of exactly these images. So it can be compared only
+    between runs on the same set, must not be averaged over parts of a set, and is 0 for a single image. Its highest
     value is 10, which papers would print as 1000.
 
     Args:
-        predictions: By picture. An empty caption is allowed, and scores low.
-        references: By the same pictures, one or more captions each.
+        predictions: By image. An empty caption is allowed, and scores low.
+        references: By the same images, one or more captions each.
         metrics: Any of `METRICS`.
         time_limit: Seconds, for each of the Java programs (the tokeniser, METEOR, SPICE). METEOR needs 10 to 30 for its
             start; SPICE parses every caption, and may need more than the default for COCO's test split.
@@ -77,7 +77,7 @@ def score_captions(
         tokeniser that is every metric. SPICE is the mean with three decimals that its program prints.
 
     Raises:
-        ConfigError: for a picture that only one side has, one without references, an unknown metric, or no picture.
+        ConfigError: for an image that only one side has, one without references, an unknown metric, or no image.
 
     Source: Chen et al., "Microsoft COCO Captions", arXiv:1504.00325; the code of pycocoevalcap 1.2.
     """
@@ -95,7 +95,7 @@ def score_captions(
     reference_tokens = {index: list(islice(following, len(references[key]))) for index, key in enumerate(keys)}
     prediction_tokens = {index: [text] for index, text in enumerate(own)}
     if "cider" in metrics and len(keys) == 1:
-        _logger.warning("CIDEr of a single picture is 0 whatever the caption: no word is rarer than another")
+        _logger.warning("CIDEr of a single image is 0 whatever the caption: no word is rarer than another")
     results: dict[str, tuple[float, Sequence[float]]] = {}
     reasons: dict[str, str] = {}
     for names, score in _SCORERS.items():
@@ -119,11 +119,11 @@ def tokenize_captions(captions: Mapping[K, Sequence[str]], time_limit: float = 6
     """Captions as the official evaluation compares them: lower case, no punctuation, tokens separated by blanks.
 
     Args:
-        captions: By picture, any number each.
+        captions: By image, any number each.
         time_limit: Seconds.
 
     Returns:
-        By the same pictures, as many each.
+        By the same images, as many each.
 
     Raises:
         JavaError: if the tokeniser cannot run. There is no other one: its scores would be others.
@@ -167,9 +167,9 @@ def _check(predictions: Mapping[K, str], references: Mapping[K, Sequence[str]], 
     check_identities(predictions, references)
     for key, texts in references.items():
         if isinstance(texts, str) or not texts:
-            raise ConfigError(f"picture {key!r} has references {texts!r}; give a list of one or more captions")
+            raise ConfigError(f"image {key!r} has references {texts!r}; give a list of one or more captions")
         if not isinstance(predictions[key], str):
-            raise ConfigError(f"picture {key!r} has caption {predictions[key]!r}; give one string")
+            raise ConfigError(f"image {key!r} has caption {predictions[key]!r}; give one string")
 
 
 def _bleu(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
@@ -198,7 +198,7 @@ def _meteor(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Sc
 def _spice(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
     """The mean F-score that the program prints.
 
-    The program writes the scores of single pictures by way of a JavaScript engine, which Java lost in version 15, so
+    The program writes the scores of single images by way of a JavaScript engine, which Java lost in version 15, so
     they are not asked for. The opened packages are those that its serialiser reaches into, which Java forbids since 16.
     """
     folder = _PACKAGE / "spice"

@@ -1,4 +1,4 @@
-"""Scores of captions on NoCaps, by how far the pictures are from those of COCO."""
+"""Scores of captions on NoCaps, by how far the images are from those of COCO."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def score_domains(
     *,
     time_limit: float = 600.0,
 ) -> dict[str, CaptionScores[K]]:
-    """Scores within each domain, then over all pictures.
+    """Scores within each domain, then over all images.
 
     Each domain is scored as a corpus of its own, with everything that follows from a corpus: CIDEr weighs words by how
     rare they are among that domain's references only, BLEU adds up its n-grams only. So the scores of the whole are not
     the mean of those of the parts. The submission server did it so (and is gone), as do the public local evaluations.
 
     Args:
-        predictions: By picture.
-        references: By the same pictures.
-        domains: By the same pictures, each `in-domain`, `near-domain` or `out-domain`.
+        predictions: By image.
+        references: By the same images.
+        domains: By the same images, each `in-domain`, `near-domain` or `out-domain`.
         metrics: See `score_captions`; likewise the rest.
 
     Returns:
-        By domain, those without pictures left out; the last is `entire`.
+        By domain, those without images left out; the last is `entire`.
 
     Raises:
-        ConfigError: for a picture without a domain or with an unknown one, and as `score_captions`.
+        ConfigError: for an image without a domain or with an unknown one, and as `score_captions`.
 
     Source: Agrawal et al., "nocaps: novel object captioning at scale", arXiv:1812.08658, section 5.
     """
     check_identities(domains, references, prediction="domain")
     if odd := [key for key in references if domains[key] not in DOMAINS]:
         raise ConfigError(
-            f"picture {odd[0]!r} has domain {domains[odd[0]]!r}; the domains of NoCaps are {', '.join(DOMAINS)}"
+            f"image {odd[0]!r} has domain {domains[odd[0]]!r}; the domains of NoCaps are {', '.join(DOMAINS)}"
         )
     check_identities(predictions, references)
     scores = {}

@@ -1,4 +1,4 @@
-"""Accuracy of answers about pictures: the official one of VQA with all its quirks, and GQA's exact match.
+"""Accuracy of answers about images: the official one of VQA with all its quirks, and GQA's exact match.
 
 Two official programs exist. All published results up to 2021, the released code of BLIP-2 among them, come from that of
 2016; that of 2021 treats prediction and answers alike. They differ where all people agree, in number words, articles

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blip2_train.evaluation.report.content import Example, TaskReport
+from blip2_train.evaluation.report.image_data import embed_image, heat_addresses
 from blip2_train.evaluation.report.markup import Markup, element, joined
-from blip2_train.evaluation.report.picture_data import embed_picture, heat_addresses
 from blip2_train.evaluation.report.score_table import metric
 from blip2_train.evaluation.report.selection import ChosenExample
 
@@ -44,7 +44,7 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
     shown = None if example.score is None else f"{example.score * what.factor:.6g}"
     return element(
         "article",
-        _picture(example, number),
+        _image(example, number),
         element("div", *body, class_="told"),
         class_="card",
         data_task=task.name,
@@ -55,25 +55,25 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
     )
 
 
-def _picture(example: Example, number: int) -> Markup:
-    picture = embed_picture(example.picture)
-    if picture is None:
-        return element("div", element("p", "This picture could not be read."), class_="frame broken")
-    image = element(
+def _image(example: Example, number: int) -> Markup:
+    image = embed_image(example.image)
+    if image is None:
+        return element("div", element("p", "This image could not be read."), class_="frame broken")
+    shown = element(
         "img",
-        src=picture.address,
-        alt=f"picture {example.id}",
-        width=picture.width,
-        height=picture.height,
+        src=image.address,
+        alt=f"image {example.id}",
+        width=image.width,
+        height=image.height,
         decoding="async",
-        class_="picture",
+        class_="image",
     )
     views = heat_addresses(example.attention)
     layers = [
         element("img", src=address, alt=f"where the queries look: {label}", class_="heat", hidden=True)
         for label, address in views
     ]
-    stage = element("div", image, *layers, class_="stage", style=f"--w:{picture.width};--h:{picture.height}")
+    stage = element("div", shown, *layers, class_="stage", style=f"--w:{image.width};--h:{image.height}")
     if not views:
         return element("div", stage, class_="frame")
     options = [element("option", "attention off", value="")]

@@ -24,11 +24,11 @@ class AttentionView:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A picture with what the model made of it."""
+    """An image with what the model made of it."""
 
     id: str
-    """Of the picture, or of the question."""
-    picture: bytes | Path
+    """Of the image, or of the question."""
+    image: bytes | Path
     """A JPEG, PNG, WebP, GIF or BMP file, or where it lies; it is read only if the example is shown."""
     prediction: str
     """A caption or an answer; for retrieval the text that came first."""

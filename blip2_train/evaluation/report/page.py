@@ -1,6 +1,6 @@
 """One HTML file that shows an evaluation: scores, curves, and a gallery that can be filtered.
 
-Nothing is loaded from anywhere: pictures, style and script are inside the file, and its content security policy lets a
+Nothing is loaded from anywhere: images, style and script are inside the file, and its content security policy lets a
 browser run that one script only and fetch nothing, whatever the data say.
 """
 
@@ -19,7 +19,7 @@ from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.evaluation.report.score_table import metric, parse, score_table
 from blip2_train.evaluation.report.selection import ChosenExample, choose_examples
-from blip2_train.whole_file import write_whole
+from blip2_train.system.atomic_write import write_whole
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
 _MANY_ROWS = 8

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from blip2_train.evaluation.report.content import TaskReport
-from blip2_train.whole_file import write_checked
+from blip2_train.system.atomic_write import write_checked
 
 _PROGRAMS = ("torch", "torchvision", "transformers", "timm", "pycocoevalcap", "blip2_train")
 

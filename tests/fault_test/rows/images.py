@@ -10,7 +10,7 @@ import numpy as np
 from fault_test.desk import Desk
 from fault_test.table import row
 from PIL import Image
-from shard_files import encode, picture
+from shard_files import encode, image
 
 GROUP = "images"
 
@@ -27,7 +27,7 @@ def described(desk: Desk, name: str, content: bytes) -> tuple[int, dict[str, str
     desk.clean(said)
     (line,) = [line for line in ended.out.splitlines() if line.startswith("{")]
     if ended.code:
-        desk.one_line(ended, "could not be read|no picture that can be read")
+        desk.one_line(ended, "could not be read|no image that can be read")
     return ended.code, json.loads(line), desk.short(" ".join(ended.errors))
 
 
@@ -63,11 +63,11 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 9999)) + chunk(b"IEND", b"")
 
 
-unreadable("a JPEG that is cut", picture()[:200])
+unreadable("a JPEG that is cut", image()[:200])
 unreadable("a text that is called JPEG", b"no image")
 unreadable("an image whose header asks for 10,000 megapixels", bomb(), "a.png")
 unreadable("an empty file", b"", "a.png")
 unreadable("a broken image whose name holds escapes", b"no image", "a\x1b[2J\x9b\nerror: b.jpg")
 readable("a JPEG in CMYK", encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), "a.jpg")
 readable("a PNG of 16 bits", encode(Image.fromarray(np.full((20, 20), 40_000, np.uint16)), "PNG"), "a.png")
-readable("a PNG that is called JPEG", picture(form="PNG"), "a.jpg")
+readable("a PNG that is called JPEG", image(form="PNG"), "a.jpg")

@@ -16,10 +16,10 @@ from fault_test.desk import Desk
 from fault_test.table import refused, row
 from foreign_code import MARKER, folder_with_code
 from shard_files import write_tokenizer
-from warm_process import HERE
+from warm_process import ROOT
 
 GROUP = "models"
-DEMO = HERE.parent / "blip2_train/assets/demo"
+DEMO = ROOT / "blip2_train/assets/demo"
 BREAKS = Callable[[Path], None]
 
 
@@ -194,7 +194,7 @@ def named_target(desk: Desk) -> str:
         state = torch.load(path, weights_only=True)
         text = state["blip2_train"]["config"]
         state["blip2_train"]["config"] = text.replace(
-            "blip2_train.data.collate.load_image_text_collator", "pathlib.Path.touch"
+            "blip2_train.data.batches.collate.load_image_text_collator", "pathlib.Path.touch"
         ).replace("experiment: demo_stage1", "experiment: ${oc.env:HOME}")
         assert state["blip2_train"]["config"] != text
         torch.save(state, path)

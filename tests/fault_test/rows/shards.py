@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fault_test.desk import Desk
 from fault_test.table import refused, row
-from shard_files import picture, sample, write_shards, write_tar
+from shard_files import image, sample, write_shards, write_tar
 
 GROUP = "shards"
 
@@ -72,9 +72,7 @@ def joined(desk: Desk) -> str:
 @row(GROUP, "images that are damaged, a third of all")
 def damaged(desk: Desk) -> str:
     names = [f"{n:09d}" for n in range(30)]
-    broken = [
-        [(f"{n}.jpg", picture()[:90]), (f"{n}.txt", "a cat")] if i % 3 else sample(n) for i, n in enumerate(names)
-    ]
+    broken = [[(f"{n}.jpg", image()[:90]), (f"{n}.txt", "a cat")] if i % 3 else sample(n) for i, n in enumerate(names)]
     write_tar(desk.folder / "s" / "0.tar", [member for members in broken for member in members])
     return desk.refused(
         "train", *desk.training(source(desk.folder / "s"), "steps=40", "validate_every=null"), words="unreadable"
@@ -84,7 +82,7 @@ def damaged(desk: Desk) -> str:
 @row(GROUP, "sidecars that are no JSON")
 def sidecars(desk: Desk) -> str:
     names = [f"{n:09d}" for n in range(30)]
-    members = [(f"{n}{end}", data) for n in names for end, data in ((".jpg", picture()), (".json", "{caption"))]
+    members = [(f"{n}{end}", data) for n in names for end, data in ((".jpg", image()), (".json", "{caption"))]
     write_tar(desk.folder / "s" / "0.tar", members)
     return desk.refused("train", *desk.training(source(desk.folder / "s"), "validate_every=null"), words="json")
 
@@ -92,9 +90,9 @@ def sidecars(desk: Desk) -> str:
 @row(GROUP, "members that lead out of the shard")
 def traversal(desk: Desk) -> str:
     bad = [
-        ("../../outside.jpg", picture()),
+        ("../../outside.jpg", image()),
         ("../../outside.txt", "a cat"),
-        ("/etc/x.jpg", picture()),
+        ("/etc/x.jpg", image()),
         ("/etc/x.txt", "b"),
     ]
     write_tar(desk.folder / "s" / "0.tar", [*bad, *(m for n in range(24) for m in sample(f"{n:09d}"))])
@@ -111,7 +109,7 @@ def odd_names(desk: Desk) -> str:
     name = "a\nerror: nothing\x1b[2J\u202e"
     odd = [(f"{name}{n}.jpg", b"no image") if end else (f"{name}{n}.txt", "a cat") for n in range(3) for end in (0, 1)]
     write_tar(desk.folder / "s" / "0.tar", [*odd, *(m for n in range(24) for m in sample(f"{n:09d}"))])
-    return desk.refused("check", "--all", *desk.training(source(desk.folder / "s")), words="unreadable picture")
+    return desk.refused("check", "--all", *desk.training(source(desk.folder / "s")), words="unreadable image")
 
 
 @row(GROUP, "an index of shards that is cut")

@@ -25,7 +25,7 @@ from blip2_train.models.adapted_layers import adapter_layers, is_adapter
 from blip2_train.models.adapters import merge_adapters
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import frozen_weights, kept_names
-from blip2_train.whole_file import with_checksum
+from blip2_train.system.atomic_write import with_checksum
 
 peft = pytest.importorskip("peft", reason="the extra 'peft' is not installed")
 TOWER = {
@@ -130,9 +130,9 @@ def test_a_qformer_with_adapters_is_exported_as_an_ordinary_one(tmp_path: Path) 
     model, folder = export(tmp_path / "export", "retrieval", config)
     assert not (folder / "adapter").exists() and "adapters" not in read_export(folder)[1].architecture
     found = open_pretrained(folder).model
-    pictures = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected, got = (m.encode_image(pictures).image_features for m in (model, found))
+        expected, got = (m.encode_image(images).image_features for m in (model, found))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     merge_adapters(model)
     torch.testing.assert_close(dict(found.state_dict()), dict(model.state_dict()))

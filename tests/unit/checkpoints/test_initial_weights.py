@@ -1,4 +1,4 @@
-"""What a model starts from when its pictures are larger than before, and its tower trains."""
+"""What a model starts from when its images are larger than before, and its tower trains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
-from blip2_train.data.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.freezing import trainable_names
@@ -30,7 +30,7 @@ POSITIONS = "vision_model.tower.pos_embed"
 
 @pytest.fixture
 def tower_file(tmp_path: Path) -> str:
-    """A tower of its own, as it was published: all blocks, for pictures of 32 pixels."""
+    """A tower of its own, as it was published: all blocks, for images of 32 pixels."""
     torch.manual_seed(5)
     save_file(create_timm_tower(vision_config()).state_dict(), tmp_path / "tower.safetensors")
     return str(tmp_path / "tower.safetensors")
@@ -54,7 +54,7 @@ def export(folder: Path, model: AnyModel, stage: str, state: dict[str, Tensor] |
 
 
 def larger(tower_file: str, frozen: bool = False) -> ImageTextModel:
-    """A stage-1 model for pictures of 48 pixels, 36 patches instead of 16."""
+    """A stage-1 model for images of 48 pixels, 36 patches instead of 16."""
     torch.manual_seed(9)
     return ImageTextModel(vision_config(weights=tower_file, image_size=48, frozen=frozen), qformer_config())
 
@@ -94,7 +94,7 @@ def test_half_a_tower_is_refused(tower_file: str, tmp_path: Path) -> None:
         load_initial_weights(larger(tower_file), folder)
 
 
-def test_a_generative_model_continues_stage_2_with_larger_pictures(tower_file: str, tmp_path: Path) -> None:
+def test_a_generative_model_continues_stage_2_with_larger_images(tower_file: str, tmp_path: Path) -> None:
     before = generative_model(vision={"weights": tower_file})
     folder = export(tmp_path / "export", before, "stage2")
     language = LanguageModelConfig(name="opt", weights="random", architecture=ARCHITECTURES["opt"])

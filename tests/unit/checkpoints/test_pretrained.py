@@ -22,7 +22,7 @@ from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.quantization import QuantizedLinear
-from blip2_train.whole_file import with_checksum
+from blip2_train.system.atomic_write import with_checksum
 
 TOWER = {
     "weights": str(DEMO / "vision" / "model.safetensors"), "image_size": 96,

@@ -6,7 +6,7 @@ import pytest
 from pytest import CaptureFixture
 
 from blip2_train.cli.describe import PAPER, main
-from blip2_train.cli.memory import exact_size
+from blip2_train.cli.memory_table import exact_size
 from blip2_train.cli.terminal import run_command
 
 

@@ -9,8 +9,8 @@ from pytest import CaptureFixture, MonkeyPatch, mark, raises
 from safetensors import SafetensorError
 from wandb.errors import UsageError
 
-from blip2_train.cli.compose import compose, recipes
 from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.config.compose import compose, recipes
 from blip2_train.errors import ConfigError
 
 
@@ -87,7 +87,7 @@ def test_a_file_where_a_folder_has_to_be_is_one_line(tmp_path: Path, capsys: Cap
     for make in ((tmp_path / "file" / "run").mkdir, (tmp_path / "file").mkdir):
         assert run_command(lambda _, make=make: make(), []) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert str(tmp_path / "file") in line and "a file lies where a folder has to be" in line
+        assert str(tmp_path / "file") in line and "is a file, not a folder" in line
 
 
 def test_a_full_disk_that_safetensors_meets_is_one_line(capsys: CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blip2_train.cli.compose import compose_evaluation, config_folder
-from blip2_train.cli.overrides import options
+from blip2_train.config.compose import compose_evaluation, config_folder
+from blip2_train.config.overrides import options
 from blip2_train.data.official.sets import SETS
 from blip2_train.errors import ConfigError
 

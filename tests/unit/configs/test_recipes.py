@@ -9,10 +9,10 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from blip2_train.cli.compose import compose, config_folder, recipes
-from blip2_train.cli.overrides import options
-from blip2_train.cli.run_folder import find_checkpoint, find_export, run_folder_of
+from blip2_train.config.compose import compose, config_folder, recipes
+from blip2_train.config.overrides import options
 from blip2_train.errors import ConfigError
+from blip2_train.training.earlier_runs import find_checkpoint, find_export, run_folder_of
 
 FOLDER = config_folder()
 TRAINERS = options("trainer", [FOLDER])

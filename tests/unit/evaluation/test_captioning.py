@@ -10,8 +10,8 @@ import torch
 from foreign_models import our_model
 from tiny_writer import writer
 
-from blip2_train.cli.compose import compose, compose_evaluation
-from blip2_train.data.annotated_pictures import AnnotatedPicture
+from blip2_train.config.compose import compose, compose_evaluation
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.run_task import run_task
@@ -21,8 +21,8 @@ RECIPE = {"opt": "caption_coco_opt_2.7b", "t5": "caption_coco_flan_t5_xl"}
 
 
 def task(**generation: Any) -> CaptioningTask:
-    pictures = [AnnotatedPicture(image_id=1, path="1.png", captions=("a cat",))]
-    return CaptioningTask("set", "A set", pictures, Path(), generation=generation)
+    images = [AnnotatedImage(image_id=1, path="1.png", captions=("a cat",))]
+    return CaptioningTask("set", "A set", images, Path(), generation=generation)
 
 
 def used(model: Blip2, made: CaptioningTask, monkeypatch: pytest.MonkeyPatch) -> GenerationOptions:

@@ -98,11 +98,11 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
     CLIPProcessor(preparing, tokenizer).save_pretrained(folders[1])
 
     draw = np.random.default_rng(0)
-    pictures = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in TEXTS]
+    images = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in TEXTS]
     handlers = list(logging.getLogger().handlers)
     scorer = OpenClipScorer(str(folders[0]), CPU)
     assert logging.getLogger().handlers == handlers and logging.root.manager.disable == 0
-    found, wanted = scorer(pictures, TEXTS), ClipScorer(folders[1], CPU)(pictures, TEXTS)
+    found, wanted = scorer(images, TEXTS), ClipScorer(folders[1], CPU)(images, TEXTS)
     assert [len(some) for some in found] == [2, 1, 3] and len({score for some in found for score in some}) == 6
     for scores, expected in zip(found, wanted, strict=True):
         assert scores == pytest.approx(expected, abs=1e-5)

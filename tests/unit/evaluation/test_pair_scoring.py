@@ -1,4 +1,4 @@
-"""Scores of pictures with their own texts: those of all pairs, at the right places; CLIP's own."""
+"""Scores of images with their own texts: those of all pairs, at the right places; CLIP's own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image
 from tiny_clip import tiny_clip
 from transformers import CLIPModel, CLIPProcessor
 
-from blip2_train.cli.pretrained import load_pretrained
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.pair_scoring import ClipScorer, MatchScorer
+from blip2_train.pretrained import load_pretrained
 
 TEXTS = [["a cat", "two dogs on red"], ["a fox"], ["a very long line of many words here", "a cat", "an owl"]]
 
 
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     draw = np.random.default_rng(0)
     return [Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in TEXTS]
 
@@ -27,10 +27,10 @@ def pictures() -> list[Image.Image]:
 def test_scores_of_own_texts_are_those_of_all_pairs(tmp_path: Path) -> None:
     exports = write_exports(tmp_path)
     model, _ = load_pretrained(exports["stage1"], device="cpu")
-    found = model.match(pictures(), [text for some in TEXTS for text in some])
+    found = model.match(images(), [text for some in TEXTS for text in some])
     own = [(0, 0), (0, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
-    itc = MatchScorer(model, "itc")(pictures(), TEXTS)
-    itm = MatchScorer(model, "itm")(pictures(), TEXTS)
+    itc = MatchScorer(model, "itc")(images(), TEXTS)
+    itm = MatchScorer(model, "itm")(images(), TEXTS)
     assert [len(some) for some in itc] == [len(some) for some in itm] == [2, 1, 3]
     assert [s for some in itc for s in some] == pytest.approx([found.itc[pair].item() for pair in own], abs=1e-5)
     chances = torch.sigmoid(torch.tensor([s for some in itm for s in some])).tolist()
@@ -41,11 +41,11 @@ def test_scores_of_own_texts_are_those_of_all_pairs(tmp_path: Path) -> None:
 
 def test_clip(tmp_path: Path) -> None:
     scorer = ClipScorer(tiny_clip(tmp_path / "clip"), torch.device("cpu"))
-    found = scorer(pictures(), TEXTS)
+    found = scorer(images(), TEXTS)
     model, processor = CLIPModel.from_pretrained(tmp_path / "clip"), CLIPProcessor.from_pretrained(tmp_path / "clip")
-    for picture, texts, scores in zip(pictures(), TEXTS, found, strict=True):
+    for image, texts, scores in zip(images(), TEXTS, found, strict=True):
         for text, score in zip(texts, scores, strict=True):
-            read = processor(text=[text[:18]], images=[picture], return_tensors="pt", truncation=True)
+            read = processor(text=[text[:18]], images=[image], return_tensors="pt", truncation=True)
             logit = model(**read).logits_per_image.item() / model.logit_scale.exp().item()
             if len(text) <= 18:
                 assert score == pytest.approx(logit, abs=1e-5)

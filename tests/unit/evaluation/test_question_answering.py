@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from blip2_train.cli.score_overview import print_closing
-from blip2_train.data.visual_questions import VisualQuestion
+from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.evaluation.question_answering import AnsweringTask
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.score_table import score_table
@@ -17,7 +17,7 @@ from blip2_train.evaluation.report.score_table import score_table
 def task(metric: Any, answers: list[tuple[str, ...]]) -> AnsweringTask:
     questions = [
         VisualQuestion(
-            question_id=number, image_id="a.png", picture="a.png", question="what?", answers=known,
+            question_id=number, image_id="a.png", image="a.png", question="what?", answers=known,
             question_type="query", answer_type="obj",
         )
         for number, known in enumerate(answers)

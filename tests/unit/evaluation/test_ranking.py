@@ -1,4 +1,4 @@
-"""The likeliest candidate, against a loop that reads picture, question and candidate anew each time."""
+"""The likeliest candidate, against a loop that reads image, question and candidate anew each time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_writer import QUESTIONS, pictures, writer
+from tiny_writer import QUESTIONS, shown, writer
 
+from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.official.candidates import read_candidates
-from blip2_train.data.visual_questions import VisualQuestion
 from blip2_train.errors import ConfigError, ShardError
+from blip2_train.evaluation.generation import Prompt
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.question_answering import AnsweringTask
 from blip2_train.evaluation.ranking import rank_texts
-from blip2_train.evaluation.writing import Prompt
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.ranking import log_likelihoods
 
 CANDIDATES = ["yes", "no", "2", "a red apple", "the red fox and the cat", "cat", "on the left of the green car", "red"]
 
 
-def naive(model: Blip2, picture: torch.Tensor, question: str, candidate: str) -> list[float]:
+def naive(model: Blip2, image: torch.Tensor, question: str, candidate: str) -> list[float]:
     """Log-likelihoods of the candidate's tokens and of the end, from the loss of training, token by token."""
     network, tokenizer = model.network, model.processor.language_tokenizer
     assert isinstance(network, GenerativeModel) and tokenizer is not None
@@ -34,7 +34,7 @@ def naive(model: Blip2, picture: torch.Tensor, question: str, candidate: str) ->
     labels = torch.tensor([said])
     with torch.no_grad():
         states = network.predicting_states(
-            picture[None], torch.tensor([read]), torch.ones(1, len(read), dtype=torch.bool), labels
+            image[None], torch.tensor([read]), torch.ones(1, len(read), dtype=torch.bool), labels
         )
         weight, bias = network.output_layer()
         chances = torch.nn.functional.linear(states, weight, bias).log_softmax(dim=-1)[0]
@@ -46,10 +46,9 @@ def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: 
     monkeypatch.setattr("blip2_train.models.ranking.AT_ONCE", 3)
     model = writer(family)
     prompts = [f"Question: {question} Answer:" for question in QUESTIONS]
-    pixels = model.processor.images(pictures())
+    pixels = model.processor.images(shown())
     parts = [
-        [naive(model, picture, asked, text) for text in CANDIDATES]
-        for picture, asked in zip(pixels, prompts, strict=True)
+        [naive(model, image, asked, text) for text in CANDIDATES] for image, asked in zip(pixels, prompts, strict=True)
     ]
     wanted = torch.tensor([[sum(tokens) for tokens in row] for row in parts])
     assert model.processor.language_tokenizer is not None and isinstance(model.network, GenerativeModel)
@@ -57,7 +56,7 @@ def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: 
     read = (pixels, *model.processor.prompts(prompts), texts)
     torch.testing.assert_close(log_likelihoods(model.network, *read, shortlist=99), wanted, rtol=1e-4, atol=1e-4)
     best = [CANDIDATES[place] for place in wanted.argmax(dim=1)]
-    assert model.answer(pictures(), QUESTIONS, prompt="Question: {} Answer:", candidates=CANDIDATES) == best
+    assert model.answer(shown(), QUESTIONS, prompt="Question: {} Answer:", candidates=CANDIDATES) == best
 
     some = log_likelihoods(model.network, *read, shortlist=3)
     for row, tokens, whole in zip(some, parts, wanted, strict=True):
@@ -70,9 +69,9 @@ def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: 
 def test_the_cases_tell_candidates_apart() -> None:
     for family in ("opt", "t5"):
         model = writer(family)
-        said = model.answer(pictures() * 2, QUESTIONS * 2, candidates=CANDIDATES, batch_size=3)
+        said = model.answer(shown() * 2, QUESTIONS * 2, candidates=CANDIDATES, batch_size=3)
         assert said[:4] == said[4:] and model.answer([], [], candidates=CANDIDATES) == []
-        alone = [model.answer(p, q, candidates=CANDIDATES)[0] for p, q in zip(pictures(), QUESTIONS, strict=True)]
+        alone = [model.answer(p, q, candidates=CANDIDATES)[0] for p, q in zip(shown(), QUESTIONS, strict=True)]
         assert alone == said[:4]
 
 
@@ -80,27 +79,27 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     model = writer("opt")
     for candidates in ([], ["yes", " "], "yes"):
         with pytest.raises(ConfigError, match="candidates must be a list of answers"):
-            model.answer(pictures(), "what?", candidates=candidates)
+            model.answer(shown(), "what?", candidates=candidates)
     with pytest.raises(ConfigError, match=r"candidate '\\udce9' is not Unicode"):
-        model.answer(pictures(), "what?", candidates=["yes", "\udce9"])
+        model.answer(shown(), "what?", candidates=["yes", "\udce9"])
     with pytest.raises(ConfigError, match="num_beams changes nothing among candidates"):
-        model.answer(pictures(), "what?", candidates=["yes"], num_beams=3)
+        model.answer(shown(), "what?", candidates=["yes"], num_beams=3)
     with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
-        model.answer(pictures(), "what?", candidates=["yes"], shortlist=0)
+        model.answer(shown(), "what?", candidates=["yes"], shortlist=0)
     with pytest.raises(ConfigError, match=r"takes .* tokens, but beside 4 queries and 7. new tokens"):
         rank_texts(model.network, model.processor, ["none"], [Prompt("what?", "")], ["a " * 70], 1, 1)  # type: ignore[arg-type]
 
 
 def test_a_task_ranks_and_says_so(tmp_path: Path) -> None:
-    picture, model = pictures(1)[0], writer("t5")
-    picture.save(tmp_path / "a.png")
+    image, model = shown(1)[0], writer("t5")
+    image.save(tmp_path / "a.png")
     asked = VisualQuestion(
-        question_id=7, image_id="a.png", picture="a.png", question="what?", answers=("cat",), question_type="",
+        question_id=7, image_id="a.png", image="a.png", question="what?", answers=("cat",), question_type="",
         answer_type="",
     )  # fmt: skip
     task = AnsweringTask("vqa", "VQA", [asked], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
-    rows = task.predict(model, 0, model.processor.images([picture]))
-    expected = model.answer(picture, "what?", candidates=CANDIDATES, shortlist=5)[0]
+    rows = task.predict(model, 0, model.processor.images([image]))
+    expected = model.answer(image, "what?", candidates=CANDIDATES, shortlist=5)[0]
     assert rows == [{"question_id": 7, "answer": expected}]
     told = task.settings()["generation"]
     assert told["shortlist"] == 5 and "num_beams" not in told
@@ -109,15 +108,15 @@ def test_a_task_ranks_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_question_with_half_a_character_is_asked_without_it(tmp_path: Path) -> None:
-    picture, model = pictures(1)[0], writer("t5")
+    image, model = shown(1)[0], writer("t5")
     rows = []
     for question in ("what \udc80is it?", "what is it?"):
         asked = VisualQuestion(
-            question_id=7, image_id="a.png", picture="a.png", question=question, answers=("cat",), question_type="",
+            question_id=7, image_id="a.png", image="a.png", question=question, answers=("cat",), question_type="",
             answer_type="",
         )  # fmt: skip
         task = AnsweringTask("vqa", "VQA", [asked], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
-        rows.append(task.predict(model, 0, model.processor.images([picture])))
+        rows.append(task.predict(model, 0, model.processor.images([image])))
     assert rows[0] == rows[1]
 
 

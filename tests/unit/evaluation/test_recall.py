@@ -26,7 +26,7 @@ def slow_recall(scores: list[list[float]], image_of_text: list[int], k: int) -> 
 @pytest.mark.parametrize("levels", [None, 40, 5, 2], ids=["no ties", "some ties", "many ties", "two values"])
 @pytest.mark.parametrize(("images", "texts"), [(1, 1), (12, 12), (23, 80), (300, 700)])
 def test_equals_brute_force(images: int, texts: int, levels: int | None) -> None:
-    """Each picture has one or more texts, in no order; 300 pictures are more than one block."""
+    """Each image has one or more texts, in no order; 300 images are more than one block."""
     generator = torch.Generator().manual_seed(images)
     more = torch.randint(images, (texts - images,), generator=generator)
     image_of_text = torch.cat([torch.arange(images), more])[torch.randperm(texts, generator=generator)]
@@ -50,7 +50,7 @@ def test_a_constant_score_finds_nothing() -> None:
 def test_a_score_that_is_no_number_finds_nothing() -> None:
     assert set(retrieval_recall(torch.full((20, 20), torch.nan), torch.arange(20)).values()) == {0.0}
     similarity = torch.eye(20)
-    similarity[3, 4] = torch.nan  # a wrong pair: it spoils R@1 of its picture and its text only
+    similarity[3, 4] = torch.nan  # a wrong pair: it spoils R@1 of its image and its text only
     scores = retrieval_recall(similarity, torch.arange(20), ks=(1, 5))
     assert set(scores.values()) == {95.0, 100.0} and scores["image_to_text_r1"] == 95.0
 

@@ -10,10 +10,10 @@ from PIL import Image
 from tiny import image_text_model
 from torch import Tensor
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
-from blip2_train.data.processor import Processor
-from blip2_train.data.tokenizers import load_qformer_tokenizer
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.processor import Processor
+from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
@@ -34,9 +34,9 @@ def model() -> Blip2:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedPicture], Path]:
-    """Eleven pictures with one to three texts each; two texts are the same."""
-    folder, generator = tmp_path_factory.mktemp("pictures"), torch.Generator().manual_seed(3)
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedImage], Path]:
+    """Eleven images with one to three texts each; two texts are the same."""
+    folder, generator = tmp_path_factory.mktemp("images"), torch.Generator().manual_seed(3)
     found = []
     for number in range(11):
         pixels = torch.randint(0, 256, (40, 40, 3), generator=generator, dtype=torch.uint8)
@@ -45,18 +45,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedPi
             " ".join(WORDS[i] for i in torch.randint(len(WORDS), (5,), generator=generator))
             for _ in range(1 + number % 3)
         ]
-        found.append(AnnotatedPicture(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
-    found[7] = AnnotatedPicture(image_id=107, path="7.png", captions=found[2].captions[:1])
+        found.append(AnnotatedImage(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
+    found[7] = AnnotatedImage(image_id=107, path="7.png", captions=found[2].captions[:1])
     return found, folder
 
 
-def all_scores(model: Blip2, pictures: list[AnnotatedPicture], folder: Path) -> tuple[Tensor, Tensor]:
+def all_scores(model: Blip2, annotated: list[AnnotatedImage], folder: Path) -> tuple[Tensor, Tensor]:
     """Contrast of every pair, and both its matching logits, one pair at a time, features in 16 bits."""
-    texts = [text for picture in pictures for text in picture.captions]
-    itc, itm = torch.empty(len(pictures), len(texts)), torch.empty(len(pictures), len(texts), 2)
+    texts = [text for image in annotated for text in image.captions]
+    itc, itm = torch.empty(len(annotated), len(texts)), torch.empty(len(annotated), len(texts), 2)
     with torch.inference_mode():
-        for i, picture in enumerate(pictures):
-            images = model.network.encode_image(model.processor.images([folder / picture.path]))
+        for i, image in enumerate(annotated):
+            images = model.network.encode_image(model.processor.images([folder / image.path]))
             memory = model.network.project_image(images.patch_features.half().float())
             for j, text in enumerate(texts):
                 ids, mask = model.processor.texts([text])
@@ -84,13 +84,13 @@ def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: 
 
 @pytest.mark.parametrize(("k", "rerank"), [(1, "released"), (3, "released"), (10, "log_odds"), (50, "released")])
 def test_it_equals_a_loop_over_all_pairs(
-    model: Blip2, pictures: tuple[list[AnnotatedPicture], Path], k: int, rerank: Rerank, tmp_path: Path
+    model: Blip2, annotated: tuple[list[AnnotatedImage], Path], k: int, rerank: Rerank, tmp_path: Path
 ) -> None:
-    described, folder = pictures
+    described, folder = annotated
     task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
     rows, found = run_task(model, task, tmp_path, {}, lambda done, total: None)
     itc, itm = all_scores(model, described, folder)
-    counts = [len(picture.captions) for picture in described]
+    counts = [len(image.captions) for image in described]
     texts_of = [set(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
     image_of = [{i} for i, count in enumerate(counts) for _ in range(count)]
     final = itm[..., 1] + itc
@@ -109,40 +109,40 @@ def test_it_equals_a_loop_over_all_pairs(
             assert score == pytest.approx(final[row["image"], text].item(), abs=1e-4)
 
 
-def test_lists_do_not_depend_on_how_pictures_are_divided() -> None:
+def test_lists_do_not_depend_on_how_images_are_divided() -> None:
     similarity = torch.randint(0, 4, (12, 9), generator=torch.Generator().manual_seed(0)).float()  # many ties
     whole, first, second = Shortlists(5), Shortlists(5), Shortlists(5)
     whole.add(0, similarity)
     for part, start in ((second, 8), (first, 0), (second, 4)):
         part.add(start, similarity[start : start + 4])
-    of_pictures, of_texts = join([whole])
-    for found, expected in zip(join([first, second]), (of_pictures, of_texts), strict=True):
+    of_images, of_texts = join([whole])
+    for found, expected in zip(join([first, second]), (of_images, of_texts), strict=True):
         assert torch.equal(found.numbers, expected.numbers) and torch.equal(found.values, expected.values)
     for text in range(9):
-        best = sorted(range(12), key=lambda picture: (-similarity[picture, text].item(), picture))[:5]
+        best = sorted(range(12), key=lambda image: (-similarity[image, text].item(), image))[:5]
         assert of_texts.numbers[text].tolist() == best
     asked = of_texts.inverted(12)
     assert [texts.tolist() for texts, _ in asked] == [
-        [text for text in range(9) if picture in of_texts.numbers[text]] for picture in range(12)
+        [text for text in range(9) if image in of_texts.numbers[text]] for image in range(12)
     ]
-    assert all(torch.equal(values, similarity[picture, texts]) for picture, (texts, values) in enumerate(asked))
+    assert all(torch.equal(values, similarity[image, texts]) for image, (texts, values) in enumerate(asked))
     assert isinstance(of_texts, Lists)
 
 
-def test_what_cannot_be_done(pictures: tuple[list[AnnotatedPicture], Path]) -> None:
-    described, folder = pictures
+def test_what_cannot_be_done(annotated: tuple[list[AnnotatedImage], Path]) -> None:
+    described, folder = annotated
     with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
         RetrievalTask("set", "Set", described, folder, shortlist=0)
     with pytest.raises(ConfigError, match="task set: rerank is 'sum'; use released or log_odds"):
         RetrievalTask("set", "Set", described, folder, rerank="sum")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="picture 5 has no captions to be found by"):
-        RetrievalTask("set", "Set", [AnnotatedPicture(image_id=5, path="", captions=())], folder)
+    with pytest.raises(ConfigError, match="image 5 has no captions to be found by"):
+        RetrievalTask("set", "Set", [AnnotatedImage(image_id=5, path="", captions=())], folder)
 
 
 def test_captions_with_half_a_character_are_searched_without_it(model: Blip2, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     broken, whole = (
-        RetrievalTask("r", "R", [AnnotatedPicture(image_id=0, path="0.png", captions=(text,))], tmp_path)
+        RetrievalTask("r", "R", [AnnotatedImage(image_id=0, path="0.png", captions=(text,))], tmp_path)
         for text in ("a cat \ud83d", "a cat")
     )
     broken.start(model)

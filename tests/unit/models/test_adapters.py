@@ -161,7 +161,7 @@ def test_beside_a_quantised_model(quantization: str) -> None:
         merge_adapters(model)
 
 
-def test_on_the_qformer_its_own_weights_are_frozen_and_pictures_are_read_through_the_adapters() -> None:
+def test_on_the_qformer_its_own_weights_are_frozen_and_images_are_read_through_the_adapters() -> None:
     plain, model = tiny.image_text_model(), tiny.image_text_model()
     add_adapters(model, AdapterConfig(target="qformer", r=2))
     batch = tiny.image_text_batch()

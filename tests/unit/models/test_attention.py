@@ -18,7 +18,7 @@ def test_folding_the_layer_norm_changes_nothing() -> None:
     torch.testing.assert_close(value, module.split_heads(module.attention.value(normed)), rtol=1e-12, atol=1e-12)
 
 
-def test_rows_that_share_a_picture_read_it_as_if_it_were_repeated() -> None:
+def test_rows_that_share_a_image_read_it_as_if_it_were_repeated() -> None:
     module = attention()
     key, value = torch.randn(2, 3, 2, 5, 4, dtype=torch.float64).unbind()
     other_key, other_value = torch.randn(2, 2, 2, 5, 4, dtype=torch.float64).unbind()
@@ -30,14 +30,14 @@ def test_rows_that_share_a_picture_read_it_as_if_it_were_repeated() -> None:
     torch.testing.assert_close(shared, repeated, rtol=1e-12, atol=1e-12)
 
 
-def test_rows_without_a_picture_are_refused() -> None:
+def test_rows_without_a_image_are_refused() -> None:
     module, key = attention(), torch.randn(3, 2, 5, 4, dtype=torch.float64)
     try:
         module.read_images(torch.randn(4, 4, 8, dtype=torch.float64), [(key, key, 1)])
     except (ValueError, RuntimeError) as error:
         assert "rows" in str(error) or "size" in str(error)
     else:
-        raise AssertionError("four rows of queries read three pictures")
+        raise AssertionError("four rows of queries read three images")
 
 
 def test_a_cache_stands_in_front_of_the_sequence() -> None:

@@ -11,7 +11,7 @@ from tiny_generation import ARCHITECTURES
 from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from blip2_train.cli.compose import compose, instantiate
+from blip2_train.config.compose import compose, instantiate
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import build_language_model

@@ -10,7 +10,7 @@ import pytest
 from timm.data import resolve_model_data_config
 from timm.models import create_model
 
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.vision_tower import normalisation

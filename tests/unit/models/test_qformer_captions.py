@@ -11,8 +11,8 @@ from tiny import VOCABULARY, image_text_batch, image_text_model
 from torch import Tensor
 
 from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.decoding import write_tokens
 from blip2_train.models.image_text import ImageTextModel
-from blip2_train.models.token_search import write_tokens
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.types import EncodedImages
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
-from blip2_train.cli.compose import asset
+from blip2_train.config.compose import asset
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig

@@ -1,4 +1,4 @@
-"""The recomputed weights of a cross-attention are those with which the model's fast pass reads the picture."""
+"""The recomputed weights of a cross-attention are those with which the model's fast pass reads the image."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tiny_generation import generative_model
 from torch import Tensor
 
 from blip2_train.models.attention import Attention
-from blip2_train.models.image_queries import ImageQueryModel
+from blip2_train.models.base import ImageQueryModel
 from blip2_train.models.masks import bidirectional
 from blip2_train.models.query_attention import cross_attention, query_attention
 from blip2_train.types import ImageMemory
@@ -30,7 +30,7 @@ def model_of(kind: str, tower: str) -> ImageQueryModel:
 
 
 def reads_of_a_pass(model: ImageQueryModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Attention, Tensor, Tensor]]:
-    """Record what goes into and comes out of `scaled_dot_product_attention` wherever a picture is read."""
+    """Record what goes into and comes out of `scaled_dot_product_attention` wherever an image is read."""
     found = []
     read, attend = Attention.read_images, Attention.attend
     contexts: list[Tensor] = []
@@ -55,8 +55,8 @@ def reads_of_a_pass(model: ImageQueryModel, monkeypatch: pytest.MonkeyPatch) -> 
 def test_weights_times_values_is_what_the_fast_pass_reads(
     kind: str, tower: str, layer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, pictures = model_of(kind, tower), torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    memory = model.project_image(model.vision_model(pictures).double())
+    model, images = model_of(kind, tower), torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    memory = model.project_image(model.vision_model(images).double())
     reads = reads_of_a_pass(model, monkeypatch)
     with torch.no_grad():
         model.image_pass(memory)
@@ -73,11 +73,11 @@ def test_weights_times_values_is_what_the_fast_pass_reads(
 @pytest.mark.parametrize("kind", ["stage 1", "generative"])
 @pytest.mark.parametrize(("tower", "others"), [("class token", 1), ("none", 0), ("registers", 4)])
 def test_maps_are_the_mean_over_heads_without_the_class_token(kind: str, tower: str, others: int) -> None:
-    model, pictures = model_of(kind, tower), torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    memory = model.project_image(model.vision_model(pictures).double())
+    model, images = model_of(kind, tower), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    memory = model.project_image(model.vision_model(images).double())
     weights = cross_attention(model.qformer, model.query_tokens.expand(2, -1, -1), memory, num_queries=4).weights
     assert weights.shape == (2, 2, 4, 16 + others)
-    maps = query_attention(model, pictures)
+    maps = query_attention(model, images)
     assert maps.shape == (2, 4, 4, 4) and not maps.requires_grad
     torch.testing.assert_close(maps.flatten(2), weights.mean(1)[:, :, others:])
     assert bool((maps.sum((2, 3)) < 1).all()) is bool(others)
@@ -85,8 +85,8 @@ def test_maps_are_the_mean_over_heads_without_the_class_token(kind: str, tower: 
 
 def test_a_patch_that_the_keys_point_at_is_where_the_map_is_bright() -> None:
     model = model_of("stage 1", "class token")
-    pictures = torch.randn(1, 3, 32, 32, dtype=torch.float64)
-    memory = model.project_image(model.vision_model(pictures).double())
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    memory = model.project_image(model.vision_model(images).double())
     queries = model.query_tokens
     before = cross_attention(model.qformer, queries, memory, num_queries=4)
     block = [layer for layer in model.qformer.layers if layer.crossattention is not None][-1]
@@ -103,8 +103,8 @@ def test_a_patch_that_the_keys_point_at_is_where_the_map_is_bright() -> None:
 
 def test_text_beside_the_queries_changes_the_map_as_in_the_matching_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = model_of("stage 1", "class token"), image_text_batch(3)
-    pictures = batch.pixel_values.double()
-    memory = model.project_image(model.vision_model(pictures).double())
+    images = batch.pixel_values.double()
+    memory = model.project_image(model.vision_model(images).double())
     reads = reads_of_a_pass(model, monkeypatch)
     with torch.no_grad():
         model.match([memory], batch.input_ids, batch.attention_mask)  # type: ignore[operator]
@@ -114,15 +114,15 @@ def test_text_beside_the_queries_changes_the_map_as_in_the_matching_pass(monkeyp
     mask = bidirectional(batch.attention_mask, 4)
     found = cross_attention(model.qformer, joint, memory, num_queries=4, mask=mask)
     torch.testing.assert_close(found.weights @ memory.values[-1], reads[-1][2], rtol=0, atol=1e-6)
-    with_text = query_attention(model, pictures, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    with_text = query_attention(model, images, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     torch.testing.assert_close(with_text.flatten(2), found.weights.mean(1)[:, :, 1:])
-    assert (with_text - query_attention(model, pictures)).abs().max() > 1e-3
+    assert (with_text - query_attention(model, images)).abs().max() > 1e-3
 
 
 def test_what_cannot_be_shown_is_refused() -> None:
     model, batch = model_of("generative", "none"), image_text_batch(2)
-    pictures = batch.pixel_values.double()
+    images = batch.pixel_values.double()
     with pytest.raises(IndexError, match=r"no cross-attention 2; the Q-Former has 2"):
-        query_attention(model, pictures, layer=2)
+        query_attention(model, images, layer=2)
     with pytest.raises(ValueError, match="reads no text"):
-        query_attention(model, pictures, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        query_attention(model, images, input_ids=batch.input_ids, attention_mask=batch.attention_mask)

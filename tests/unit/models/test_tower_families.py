@@ -51,7 +51,7 @@ def _second_last(whole: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_documentation_has_the_table(root: Path) -> None:
-    """`python tests/tower_families.py` prints both."""
+    """`python tests/support/tower_families.py` prints both."""
     page = (root / "docs/towers.md").read_text("utf-8")
     assert table() in page
     assert refused() in page

@@ -12,22 +12,22 @@ def test_features_are_those_before_the_last_block_without_final_norm() -> None:
     whole = create_timm_tower(vision_config()).eval()
     torch.manual_seed(0)
     tower = VisionTower(vision_config())
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     expected = whole.forward_intermediates(
-        pictures, indices=[-2], norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+        images, indices=[-2], norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
     )[0]
     expected = torch.cat([expected[1], expected[0]], dim=1) if isinstance(expected, tuple) else expected
-    torch.testing.assert_close(tower(pictures), expected)
-    assert tower(pictures).shape == (2, 17, 24)
+    torch.testing.assert_close(tower(images), expected)
+    assert tower(images).shape == (2, 17, 24)
 
 
 def test_a_frozen_tower_stays_in_eval_mode_and_takes_no_gradient() -> None:
     tower = VisionTower(vision_config(overrides=vision_config().overrides | {"proj_drop_rate": 0.5}))
     tower.train()
     assert not any(module.training for module in tower.modules())
-    pictures = torch.randn(2, 3, 32, 32, requires_grad=True)
-    assert not tower(pictures).requires_grad
-    torch.testing.assert_close(tower(pictures), tower(pictures), rtol=0, atol=0)
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    assert not tower(images).requires_grad
+    torch.testing.assert_close(tower(images), tower(images), rtol=0, atol=0)
 
 
 def test_a_trained_tower_takes_gradient_and_follows_train() -> None:
@@ -55,7 +55,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(name: str) ->
         tower = VisionTower(
             vision_config(name=name, frozen=False, gradient_checkpointing=checkpointing, overrides=overrides)
         ).train()
-        pictures, kept = torch.randn(2, 3, 32, 32), 0
+        images, kept = torch.randn(2, 3, 32, 32), 0
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
             nonlocal kept
@@ -63,7 +63,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(name: str) ->
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            features = tower(pictures)
+            features = tower(images)
         features.square().sum().backward()
         found[checkpointing] = (kept, features.detach(), {n: p.grad for n, p in tower.named_parameters()})
     (whole, features, gradients), (less, again, others) = found[False], found[True]

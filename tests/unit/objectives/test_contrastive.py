@@ -27,7 +27,7 @@ def test_without_repeats_the_loss_is_label_smoothing() -> None:
     torch.testing.assert_close(contrastive_loss(a, b, contrastive_targets(3, 3, 9, None, 0.1)), expected)
 
 
-def test_samples_of_one_picture_share_the_target() -> None:
+def test_samples_of_one_image_share_the_target() -> None:
     same = torch.tensor([[True, True, False, False]])
     targets = contrastive_targets(1, 0, 4, same, 0.1)
     torch.testing.assert_close(targets, torch.tensor([[0.475, 0.475, 0.025, 0.025]]))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import run_processes
-from same_picture import ROWS, pairs_by_rule
+from same_image import ROWS, pairs_by_rule
 from tiny import image_text_batch, image_text_model
 
 from blip2_train.errors import ConfigError
@@ -26,7 +26,7 @@ def test_a_batch_of_one_has_no_matching_negatives(gather: str) -> None:
     assert output.terms["itc"] == 0
 
 
-def test_a_batch_of_one_picture_uses_no_positive_as_negative() -> None:
+def test_a_batch_of_one_image_uses_no_positive_as_negative() -> None:
     model = image_text_model().eval()
     batch = dataclasses.replace(image_text_batch(4), image_ids=torch.zeros(4, dtype=torch.int64))
     output = RepresentationObjective(mask_same_image=True)(model, batch, torch.Generator())
@@ -35,7 +35,7 @@ def test_a_batch_of_one_picture_uses_no_positive_as_negative() -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_repeated_pictures_matter_only_behind_the_flag() -> None:
+def test_repeated_images_matter_only_behind_the_flag() -> None:
     model, batch = image_text_model().eval(), image_text_batch()
     repeated = dataclasses.replace(batch, image_ids=torch.zeros(5, dtype=torch.int64))
     for flag, equal in ((False, True), (True, False)):
@@ -44,8 +44,8 @@ def test_repeated_pictures_matter_only_behind_the_flag() -> None:
         assert torch.equal(a, b) == equal
 
 
-def test_pairs_of_one_picture_are_never_negatives(tmp_path: Path) -> None:
-    """Over 300 random batches on one process and on two, whose batches share pictures."""
+def test_pairs_of_one_image_are_never_negatives(tmp_path: Path) -> None:
+    """Over 300 random batches on one process and on two, whose batches share images."""
     two = run_processes((2,), pairs_by_rule, tmp_path)[2]
     for found in (pairs_by_rule(), *two):
         for rule in ("masked", "floor"):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from blip2_train.errors import ConfigError
-from blip2_train.training.base import TrainingModule
 from blip2_train.training.change_warnings import FEWEST, ChangeWarnings, SlowdownDetector, SpikeDetector
+from blip2_train.training.module import TrainingModule
 
 
 def spikes(values: list[float], spreads: float = 6, window: int = 50) -> list[int]:

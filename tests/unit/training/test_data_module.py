@@ -15,9 +15,9 @@ import torch
 from shard_files import sample, write_shards, write_tar, write_tokenizer, write_web_shard
 
 from blip2_train import distributed
-from blip2_train.data.collate import ImageTextCollator, load_image_text_collator
-from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.batches.collate import ImageTextCollator, load_image_text_collator
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.sources.config import SourceConfig
 from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.types import ImageTextBatch
@@ -205,12 +205,12 @@ def test_validation_can_be_limited_or_missing(shards: Path) -> None:
 def test_rejections_are_counted_listed_and_stop_the_run(tmp_path: Path) -> None:
     bad = [member for n in range(3) for member in ((f"bad{n}.jpg", b"<html>"), (f"bad{n}.txt", "words"))]
     good = [member for n in range(20) for member in sample(f"good{n}")]
-    write_tar(tmp_path / "data" / "0.tar", [*good, *bad, ("alone.txt", "no picture")])
+    write_tar(tmp_path / "data" / "0.tar", [*good, *bad, ("alone.txt", "no image")])
     listed = tmp_path / "run" / "rejected.jsonl"
     module = _module(tmp_path / "data", rejected_list=listed, holdout=0, max_rejected_share=0.5)
     for batch in module.train_dataloader():
         module.on_before_batch_transfer(batch, 0)
-    assert module.rejections.counts == {"unreadable picture": 3, "missing picture": 1}
+    assert module.rejections.counts == {"unreadable image": 3, "missing image": 1}
     assert len(listed.read_text().splitlines()) == 4
     strict = _module(tmp_path / "data", holdout=0, max_rejected_share=0.01, steps=100)
     with pytest.raises(ShardError, match=r"more than the tolerated share 0.01"):
@@ -219,9 +219,9 @@ def test_rejections_are_counted_listed_and_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_too_many_broken_samples_stop_before_training(tmp_path: Path) -> None:
-    alone = [(f"{n}.txt", "no picture") for n in range(30)]
+    alone = [(f"{n}.txt", "no image") for n in range(30)]
     write_tar(tmp_path / "data" / "0.tar", [*sample("good"), *alone])
-    with pytest.raises(ShardError, match=r"30 of 31 samples read were rejected .30 missing picture."):
+    with pytest.raises(ShardError, match=r"30 of 31 samples read were rejected .30 missing image."):
         _module(tmp_path / "data")
 
 
@@ -241,7 +241,7 @@ def test_what_is_prepared_is_read(tmp_path: Path) -> None:
     assert module.plan().sources[0].samples == 11
 
 
-def test_img2dataset_shards_of_web_pictures_need_no_special_case(tmp_path: Path) -> None:
+def test_img2dataset_shards_of_web_images_need_no_special_case(tmp_path: Path) -> None:
     write_web_shard(tmp_path / "web")
     module = _module(tmp_path / "web", global_batch_size=13, steps=4, holdout=0)
     batches = list(module.train_dataloader())

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_train.cli.run_folder import find_checkpoint
 from blip2_train.training import checkpoint_files
 from blip2_train.training.checkpoint_files import CheckpointFiles
 from blip2_train.training.disk_space import checkpoint_bytes, measure_space, weight_bytes
+from blip2_train.training.earlier_runs import find_checkpoint
 from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.stop_signals import StopSignals
 

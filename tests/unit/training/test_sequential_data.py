@@ -12,17 +12,17 @@ from typing import Any, cast
 import pytest
 import torch
 from s3_server import running_s3
-from shard_files import picture, write_shards, write_tar, write_tokenizer
+from shard_files import image, write_shards, write_tar, write_tokenizer
 
 from blip2_train import distributed
-from blip2_train.data.collate import load_image_text_collator
+from blip2_train.data.batches.collate import load_image_text_collator
+from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.data.sequential import lane
 from blip2_train.data.sequential.pipes import allow_commands
 from blip2_train.data.sequential.shard_stream import StreamedSample
-from blip2_train.data.source_config import SourceConfig
-from blip2_train.data.storage import Storage
-from blip2_train.data.storage_options import StorageOptions
-from blip2_train.data.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.sources.config import SourceConfig
+from blip2_train.data.storage.options import StorageOptions
+from blip2_train.data.storage.remote import Storage
 from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.types import ImageTextBatch, RejectedSample
@@ -291,10 +291,10 @@ def test_damage_and_bad_samples_are_counted_and_replaced(shards: Path) -> None:
     damaged = shards / "00002.tar"
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
-    members: list[tuple[str, bytes | str]] = [("bad.jpg", b"no image"), ("bad.txt", "x"), ("half.jpg", picture())]
+    members: list[tuple[str, bytes | str]] = [("bad.jpg", b"no image"), ("bad.txt", "x"), ("half.jpg", image())]
     write_tar(
         shards / "00005.tar",
-        [*members, ("good.jpg", picture()), ("good.txt", "a cat"), ("empty.jpg", picture()), ("empty.txt", " ")],
+        [*members, ("good.jpg", image()), ("good.txt", "a cat"), ("empty.jpg", image()), ("empty.txt", " ")],
     )
     batches = _batches(_module(shards, streams=1))
     rejected = [one for batch in batches for one in batch.rejected]
@@ -302,7 +302,7 @@ def test_damage_and_bad_samples_are_counted_and_replaced(shards: Path) -> None:
     reasons = {(Path(one.source).name, one.key, one.reason) for one in rejected}
     assert reasons == {
         ("00002.tar", "", "truncated shard"),
-        ("00005.tar", "bad", "unreadable picture"),
+        ("00005.tar", "bad", "unreadable image"),
         ("00005.tar", "half", "missing text"),
         ("00005.tar", "empty", "empty caption"),
     }
@@ -320,7 +320,7 @@ def test_a_shard_that_an_index_lists_and_that_is_not_there_is_told(shards: Path)
 
 def test_shards_without_a_usable_sample_end_the_run(tmp_path: Path) -> None:
     for number in range(2):
-        write_tar(tmp_path / "data" / f"{number}.tar", [("a.jpg", picture())])
+        write_tar(tmp_path / "data" / f"{number}.tar", [("a.jpg", image())])
     with pytest.raises(ShardError, match=r"no usable sample in 1 shards of source 'set' .*missing text"):
         _batches(_module(tmp_path / "data"))
 
@@ -357,7 +357,7 @@ def test_readers_are_sent_little(shards: Path) -> None:
 
 
 def test_sources_are_mixed_by_their_weights(shards: Path) -> None:
-    members = [part for n in range(6) for part in ((f"x{n}.jpg", picture()), (f"x{n}.txt", "a dog"))]
+    members = [part for n in range(6) for part in ((f"x{n}.jpg", image()), (f"x{n}.txt", "a dog"))]
     for number in range(2):
         write_tar(shards.parent / "dogs" / f"{number}.tar", members)
     sources = [

@@ -13,10 +13,10 @@ import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from blip2_train.cli.compose import compose
-from blip2_train.cli.run import trainer_options
+from blip2_train.cli.train.run import trainer_options
+from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError
-from blip2_train.training.lost_contact import DataParallelStrategy
+from blip2_train.training.timeout import DataParallelStrategy
 from blip2_train.training.trainer_options import REPLACED, TrainerOptions
 
 DEMO = "experiment=demo_stage1"

@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from shard_files import sample, write_shards, write_tar, write_tokenizer
 from tiny_run import arguments
 
-from blip2_train.cli.compose import compose
 from blip2_train.cli.doctor.data import open_data
 from blip2_train.cli.doctor.disk import examine_disk
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Examination, Finding, attempt
@@ -27,6 +26,7 @@ from blip2_train.cli.doctor.options import split_options
 from blip2_train.cli.doctor.shards import examine_shards
 from blip2_train.cli.doctor.speed import alone, examine_speed
 from blip2_train.cli.doctor.weights import examine_weights
+from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics import java
 from blip2_train.evaluation.metrics.java import JavaError
@@ -87,15 +87,15 @@ def test_every_missing_source_is_named(place: Path) -> None:
     assert all(f"absent/{name}" in line for name, line in zip(("coco", "visual_genome", "sbu"), problems, strict=False))
 
 
-def test_pictures_that_cannot_be_read(place: Path) -> None:
-    broken = [member for n in range(9) for member in ((f"{n}.jpg", b"no picture"), (f"{n}.txt", "a cat"))]
+def test_images_that_cannot_be_read(place: Path) -> None:
+    broken = [member for n in range(9) for member in ((f"{n}.jpg", b"no image"), (f"{n}.txt", "a cat"))]
     write_tar(place / "shards" / "00003.tar", broken)
     _, findings = open_data(tiny(place))
     assert "9 of 35 samples looked at cannot be used" in texts(findings, PROBLEM)
     tolerant = tiny(place, "data.max_rejected_share=0.5")
     opened, findings = open_data(tolerant)
     assert opened.module is not None and texts(findings, PROBLEM) == ""
-    assert texts(findings, WARNING).count("unreadable picture") == 9
+    assert texts(findings, WARNING).count("unreadable image") == 9
 
 
 def test_a_tokenizer_that_is_missing_hides_no_other_problem(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Annotation files of every layout say the same of the same pictures, and broken ones say where."""
+"""Annotation files of every layout say the same of the same images, and broken ones say where."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pickle
 from pathlib import Path
 
 import pytest
-from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, as_lines, rows, write_pictures
-from shard_files import picture
+from caption_files import LAYOUTS, as_coco, as_csv, as_karpathy, as_lines, rows, write_images
+from shard_files import image
 
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.prepare.exclusion import read_exclusions
-from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.source_config import SourceConfig, open_source
+from blip2_train.data.sources.config import SourceConfig, open_source
+from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.errors import ShardError
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_the_same_pictures(layout: str, tmp_path: Path) -> None:
-    write_pictures(tmp_path, 4)
+def test_every_layout_gives_the_same_images(layout: str, tmp_path: Path) -> None:
+    write_images(tmp_path, 4)
     file = LAYOUTS[layout](tmp_path / "captions", rows(4, captions=3))
     split = "train" if layout == "karpathy" else None
     source = open_source(SourceConfig(path=str(file), split=split))
@@ -29,21 +29,21 @@ def test_every_layout_gives_the_same_pictures(layout: str, tmp_path: Path) -> No
     for number in range(4):
         record = source.read(number)
         assert record.captions == tuple(text for _, text, other in rows(4, captions=3) if other == 100 + number)
-        assert record.picture == (tmp_path / f"p{number:02d}.jpg").read_bytes()
+        assert record.image == (tmp_path / f"p{number:02d}.jpg").read_bytes()
         assert source.locate(number).key == f"p{number:02d}.jpg" and source.locate(number).row
     ids = [source.read(number).image_id for number in range(4)]
     assert len(set(ids)) == 4 and (layout == "list" or ids == [100, 101, 102, 103])
 
 
 def test_columns_folder_and_splits_can_be_named(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 2)
+    write_images(tmp_path / "images", 2)
     file = tmp_path / "mine.tsv"
     file.write_text('datei\tworte\tsplit\np00.jpg\t"a, b"\ttrain\np01.jpg\tc\tval\n', encoding="utf-8")
     columns = {"picture_column": "datei", "caption_column": "worte"}
-    source = open_source(SourceConfig(path=str(file), images=str(tmp_path / "pictures"), split="val", **columns))  # type: ignore[arg-type]
+    source = open_source(SourceConfig(path=str(file), images=str(tmp_path / "images"), split="val", **columns))  # type: ignore[arg-type]
     assert len(source) == 1 and source.read(0).captions == ("c",)
-    absolute = as_csv(tmp_path / "absolute", [(str(tmp_path / "pictures" / "p01.jpg"), "c", 1)])
-    assert open_source(SourceConfig(path=str(absolute))).read(0).picture
+    absolute = as_csv(tmp_path / "absolute", [(str(tmp_path / "images" / "p01.jpg"), "c", 1)])
+    assert open_source(SourceConfig(path=str(absolute))).read(0).image
 
 
 def test_lines_in_a_json_file_semicolons_and_lists_of_captions(tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_rows_are_read_again_where_they_stand(tmp_path: Path) -> None:
     lines.write_text("\ufeff" + "\r\n\n".join(written), encoding="utf-8")
     wanted = [("a.jpg", ('two\nlines, "quoted"', "again")), ("b.jpg", ("x\u2028y",)), ("c.jpg", ("last",))]
     for file, rows_of in ((table, ["line 4", "line 6", "line 9"]), (lines, ["line 1", "line 3", "line 7"])):
-        pictures = read_captions(file, None)
-        assert [(one.path, one.captions) for one in pictures] == wanted
-        assert [pictures[number].row for number in (2, 1, 0)] == rows_of[::-1]
+        images = read_captions(file, None)
+        assert [(one.path, one.captions) for one in images] == wanted
+        assert [images[number].row for number in (2, 1, 0)] == rows_of[::-1]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -83,7 +83,7 @@ def test_what_trains_is_evaluated(layout: str, tmp_path: Path) -> None:
 
 
 def test_ids_may_have_a_column_of_their_own(tmp_path: Path) -> None:
-    write_pictures(tmp_path, 2)
+    write_images(tmp_path, 2)
     file = tmp_path / "mine.csv"
     file.write_text("image,caption,nummer\np00.jpg,a,7\np01.jpg,b,img_8\n")
     source = open_source(SourceConfig(path=str(file), id_column="nummer"))
@@ -110,7 +110,7 @@ def test_a_counted_id_is_no_identity_in_other_files(tmp_path: Path) -> None:
     found = []
     for name in ("flickr8k", "flickr30k"):
         folder = tmp_path / name
-        write_pictures(folder, 1)
+        write_images(folder, 1)
         images = [{"filename": "p00.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "a"}]}]
         (folder / f"{name}.json").write_text(json.dumps({"images": images}))
         file = str(folder / f"{name}.json")
@@ -121,19 +121,19 @@ def test_a_counted_id_is_no_identity_in_other_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["csv", "lines"])
 def test_of_rows_their_places_are_kept(layout: str, tmp_path: Path) -> None:
-    pictures = read_captions(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
-    assert len(pictures) == 2000 and len(pickle.dumps(pictures)) < 30 * 4000
+    images = read_captions(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
+    assert len(images) == 2000 and len(pickle.dumps(images)) < 30 * 4000
 
 
-def test_a_row_may_hold_the_picture_itself(tmp_path: Path) -> None:
-    files = [picture((n, 0, 90), form=form) for n, form in enumerate(("JPEG", "PNG", "WEBP", "GIF"))]
+def test_a_row_may_hold_the_image_itself(tmp_path: Path) -> None:
+    files = [image((n, 0, 90), form=form) for n, form in enumerate(("JPEG", "PNG", "WEBP", "GIF"))]
     files[0] += bytes(200_000)  # more than a cell may have by default
     texts = [base64.b64encode(file).decode() for file in files]
     texts[1] = f"data:image/png;base64,{texts[1]}"
     content = [(text, f"a {letter}", 100 + n) for n, (text, letter) in enumerate(zip(texts, "bcde", strict=True))]
     for file in (as_csv(tmp_path / "rows", [*content, content[0]]), as_lines(tmp_path / "rows", content)):
         source = open_source(SourceConfig(path=str(file)))
-        assert [source.read(number).picture for number in range(len(source))] == files
+        assert [source.read(number).image for number in range(len(source))] == files
         assert source.read(0).captions == (("a b", "a b") if file.suffix == ".csv" else ("a b",))
         assert source.locate(2).key == ("line 4" if file.suffix == ".csv" else "line 3")
     as_csv(tmp_path / "cut", [(texts[0][:-1], "a", 1)])
@@ -155,12 +155,12 @@ BROKEN = {
     "a torn line": ("a.jsonl", '{"image": "a.jpg", "caption": "x"}\n{"image"', "line 2: no valid JSON"),
     "no object": ("a.json", '["a.jpg"]', "entry 1: 'a.jpg' is no object"),
     "another object": ("a.json", '{"pictures": []}', "no known layout"),
-    "one id for two pictures": (
+    "one id for two images": (
         "a.csv",
         "image,caption,image_id\na.jpg,x,7\nb.jpg,y,7\n",
-        r"line 3: image_id '7' of b.jpg is that of a.jpg \(line 2\); give each picture its own",
+        r"line 3: image_id '7' of b.jpg is that of a.jpg \(line 2\); give each image its own",
     ),
-    "two ids for one picture": (
+    "two ids for one image": (
         "a.csv",
         "image,caption,image_id\na.jpg,x,7\na.jpg,y,8\n",
         "line 3: a.jpg has image_id",
@@ -185,7 +185,7 @@ BROKEN = {
     "addresses of SBU": (
         "sbu-captions-all.json",
         '{"image_urls": ["http://x.org/a.jpg"], "captions": ["x"], "user_names": ["y"]}',
-        r"sbu-captions-all.json lists addresses of pictures: download .* with img2dataset first, and give the tar",
+        r"sbu-captions-all.json lists addresses of images: download .* with img2dataset first, and give the tar",
     ),
     "a split that is not there": ("a.csv", "image,caption\na.jpg,x\n", "has no splits"),
 }

@@ -10,7 +10,7 @@ import pytest
 
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
-from blip2_train.data.visual_questions import VisualQuestion, named_picture
+from blip2_train.data.annotations.visual_questions import VisualQuestion, named_image
 from blip2_train.errors import ShardError
 
 
@@ -71,7 +71,7 @@ def test_vqa_joins_questions_and_annotations_in_the_order_of_the_questions(tmp_p
     assert second == VisualQuestion(
         question_id=458752001,
         image_id=458752,
-        picture="",
+        image="",
         question="What position is this man playing?",
         answers=("pitcher",) * 9 + ("catcher",),
         question_type="what",
@@ -86,11 +86,11 @@ def test_visual_genome_in_both_forms(tmp_path: Path) -> None:
     ]
     listed = [{"image": "VG_100K/7.jpg", "question": "Who?", "answer": "A man.", "dataset": "vg"}] * 2
     found = read(written(tmp_path, "question_answers.json", official), "visual_genome")
-    assert [(q.question_id, q.image_id, q.picture, q.question, q.answers) for q in found] == [
+    assert [(q.question_id, q.image_id, q.image, q.question, q.answers) for q in found] == [
         (99, 7, "", "Who?", ("A man.",))
     ]
     found = read(written(tmp_path, "vg_qa.json", listed), "visual_genome")
-    assert [(q.question_id, q.image_id, q.picture) for q in found] == [
+    assert [(q.question_id, q.image_id, q.image) for q in found] == [
         (0, "VG_100K/7.jpg", "VG_100K/7.jpg"),
         (1, "VG_100K/7.jpg", "VG_100K/7.jpg"),
     ]
@@ -103,12 +103,12 @@ def test_gqa_keeps_ids_as_texts_and_types(tmp_path: Path) -> None:
         "201": {"imageId": "25", "question": "Which one?", "isBalanced": True},
     }
     first, second = read(written(tmp_path, "testdev_balanced_questions.json", official), "gqa")
-    assert (first.question_id, first.picture, first.answers) == ("0733340", "n161313.jpg", ("no",))
+    assert (first.question_id, first.image, first.answers) == ("0733340", "n161313.jpg", ("no",))
     assert (first.question_type, first.answer_type) == ("query", "rel")
     assert (second.answers, second.question_type) == ((), "")
     listed = [{"image": "n161313.jpg", "question": "Is it red?", "answer": "no", "question_id": "0733340"}]
     (third,) = read(written(tmp_path, "list.json", listed), "gqa")
-    assert (third.question_id, third.picture, third.answers) == ("0733340", "n161313.jpg", ("no",))
+    assert (third.question_id, third.image, third.answers) == ("0733340", "n161313.jpg", ("no",))
 
 
 def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
             "question 458752000 has no annotat",
         ),
         ({**QUESTIONS, "questions": QUESTIONS["questions"][:1]}, ANNOTATIONS, "1 annotations without a question"),
-        (QUESTIONS, changed(ANNOTATIONS, "annotations", 0, image_id=9), "question 458752001 is about picture 458752"),
+        (QUESTIONS, changed(ANNOTATIONS, "annotations", 0, image_id=9), "question 458752001 is about image 458752"),
         (
             QUESTIONS,
             changed(ANNOTATIONS, "annotations", 0, question_id=458752000),
@@ -169,7 +169,7 @@ def test_misshapen_entries_of_other_formats_are_named(tmp_path: Path) -> None:
 def listed(folder: Path, name: str, text: str, **columns: str) -> list[tuple[Any, ...]]:
     (folder / name).write_text(text, encoding="utf-8")
     found = read_questions(folder / name, columns=Columns(**columns), strict=True)
-    return [(one.question_id, one.image_id, one.picture, one.question, one.answers) for one in found]
+    return [(one.question_id, one.image_id, one.image, one.question, one.answers) for one in found]
 
 
 def test_lines_tables_and_lists_with_any_spelling_of_answers(tmp_path: Path) -> None:
@@ -226,11 +226,11 @@ def test_training_counts_what_evaluation_refuses(tmp_path: Path) -> None:
 def test_visual_genome_1_0_is_flat(tmp_path: Path) -> None:
     flat = [{"id": 900, "image": 7, "question": "What is there?", "answer": "A square."}]
     (one,) = read(written(tmp_path, "vg.json", flat), "visual_genome")
-    assert (one.question_id, one.image_id, one.picture, one.answers) == (900, 7, "", ("A square.",))
+    assert (one.question_id, one.image_id, one.image, one.answers) == (900, 7, "", ("A square.",))
 
 
 def test_names_of_images_from_their_ids() -> None:
-    assert named_picture("COCO_{image_id:012d}.jpg", 7) == named_picture("COCO_{image_id:012d}.jpg", "7")
-    assert named_picture("{image_id}.jpg", "0042") == "0042.jpg"
-    with pytest.raises(ShardError, match=r"picture_name .* wants a number, but the questions are about picture 'n16'"):
-        named_picture("{image_id:06d}.jpg", "n16")
+    assert named_image("COCO_{image_id:012d}.jpg", 7) == named_image("COCO_{image_id:012d}.jpg", "7")
+    assert named_image("{image_id}.jpg", "0042") == "0042.jpg"
+    with pytest.raises(ShardError, match=r"picture_name .* wants a number, but the questions are about image 'n16'"):
+        named_image("{image_id:06d}.jpg", "n16")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from caption_files import rows, write_pictures
+from caption_files import rows, write_images
 
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.questions import read_questions
-from blip2_train.data.source_config import SourceConfig, open_source
+from blip2_train.data.sources.config import SourceConfig, open_source
 from blip2_train.errors import ShardError
 
 SAID = [("a.jpg", 'a sign, "stop" it | says .'), ("a.jpg", "again"), ("b.jpg", 'an " unbalanced quote')]
@@ -35,9 +35,9 @@ def flickr_tokens() -> str:
 )
 def test_flickrs_own_files(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
-    pictures = read_captions(tmp_path / name)
-    assert [(one.path, one.captions) for one in pictures] == WANTED
-    assert pictures[1].row == ("line 4" if name == "results.csv" else "line 3")
+    images = read_captions(tmp_path / name)
+    assert [(one.path, one.captions) for one in images] == WANTED
+    assert images[1].row == ("line 4" if name == "results.csv" else "line 3")
 
 
 def test_the_line_of_flickr30k_without_its_second_pipe(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_pipes_with_other_columns_and_blanks_behind_delimiters(tmp_path: Path) -
 
 
 def test_a_cell_may_hold_a_list_and_nulls_in_it_are_no_captions(tmp_path: Path) -> None:
-    write_pictures(tmp_path, 3)
+    write_images(tmp_path, 3)
     names = [name for name, _, _ in rows(3)]
     (tmp_path / "t.csv").write_text(
         f'image,caption\n{names[0]},"[""a cat"", ""a dog""]"\n{names[1]},"[\'a cat\', None]"\n{names[2]},[sic] a cat\n'
@@ -89,10 +89,10 @@ def test_parquet_is_read_without_the_images_in_it(tmp_path: Path) -> None:
             assert [(one.path, one.captions, one.image_id) for one in read(file)] == [("a.jpg", ("a cat",), 7)]
     asked = {"question": ["is it?"], "question_id": [1], "image_id": [7], "answers": [[{"answer": "yes"}]]}
     for image in ([b"\xff"], [{"bytes": b"\xff", "path": None}]):
-        with pytest.raises(ShardError, match=r"t\.parquet, row 1: image holds the picture itself; make tar shards"):
+        with pytest.raises(ShardError, match=r"t\.parquet, row 1: image holds the image itself; make tar shards"):
             read_captions(write(image=image, caption=["a cat"]))
         (one,) = read_questions(write(image=image, **asked), strict=True)
-        assert (one.question_id, one.image_id, one.picture, one.answers) == (1, 7, "", ("yes",))
+        assert (one.question_id, one.image_id, one.image, one.answers) == (1, 7, "", ("yes",))
     (tmp_path / "t.parquet").write_text("no")
     with pytest.raises(ShardError, match="is no readable Parquet file"):
         read_captions(tmp_path / "t.parquet")

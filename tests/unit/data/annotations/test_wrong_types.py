@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from blip2_train.data.annotation_source import AnnotationSource, identity_of
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.questions import read_questions
 from blip2_train.data.annotations.results import ANSWERS, CAPTIONS, read_results
+from blip2_train.data.annotations.visual_questions import named_image
 from blip2_train.data.official.candidates import read_candidates
-from blip2_train.data.visual_questions import named_picture
+from blip2_train.data.sources.annotation_source import AnnotationSource, identity_of
 from blip2_train.errors import ShardError
 
 DEEP: list[Any] = []
@@ -129,8 +129,8 @@ def test_questions(layout: str, strict: bool, tmp_path: Path) -> None:
     def read(path: Path) -> None:
         for one in read_questions(path, strict=strict):
             assert isinstance(one.question, str) and all(isinstance(text, str) for text in one.answers)
-            assert isinstance(one.question_type + one.answer_type + one.picture, str)
-            named_picture("{image_id}.jpg", one.image_id)
+            assert isinstance(one.question_type + one.answer_type + one.image, str)
+            named_image("{image_id}.jpg", one.image_id)
 
     path = tmp_path / "file.json"
     read(written(path, QUESTION_FILES[layout]))

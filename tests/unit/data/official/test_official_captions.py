@@ -10,28 +10,28 @@ from typing import Any
 
 import pytest
 
-from blip2_train.data.annotated_pictures import AnnotatedPicture
 from blip2_train.data.annotations.captions import read_references
 from blip2_train.data.emoji_scenes.official_files import caption_json, karpathy_json
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
-from blip2_train.data.official.checks import check_no_leak, check_split, missing_pictures, paths_by_id
+from blip2_train.data.official.checks import check_no_leak, check_split, missing_images, paths_by_id
+from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ShardError
 
 
-def read_coco(path: Path) -> list[AnnotatedPicture]:
+def read_coco(path: Path) -> list[AnnotatedImage]:
     return read_references(path, form="coco")
 
 
-def read_karpathy(path: Path, split: str) -> list[AnnotatedPicture]:
+def read_karpathy(path: Path, split: str) -> list[AnnotatedImage]:
     return read_references(path, split, form="karpathy")
 
 
-def read_caption_list(path: Path, split: str) -> list[AnnotatedPicture]:
+def read_caption_list(path: Path, split: str) -> list[AnnotatedImage]:
     return read_references(path, split, form="list")
 
 
-def without_rows(found: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
-    return [replace(picture, row="") for picture in found]
+def without_rows(found: list[AnnotatedImage]) -> list[AnnotatedImage]:
+    return [replace(image, row="") for image in found]
 
 
 Write = Callable[[str, Any], Path]
@@ -63,22 +63,22 @@ def coco(**changes: Any) -> dict[str, Any]:
     return {"images": images, "annotations": captions} | changes
 
 
-def pictures(*numbers: int) -> dict[int | str, str]:
+def images(*numbers: int) -> dict[int | str, str]:
     return {number: f"val2014/{number}.jpg" for number in numbers}
 
 
 def test_karpathy_coco_and_flickr(write: Write) -> None:
     path = write("dataset_coco.json", {"images": [karpathy(n, s) for n, s in ((9, "val"), (4, "restval"), (2, "val"))]})
     found = read_karpathy(path, "val")
-    assert [picture.image_id for picture in found] == [9, 2]
-    assert found[0] == AnnotatedPicture(
+    assert [image.image_id for image in found] == [9, 2]
+    assert found[0] == AnnotatedImage(
         row="entry 1 of images",
         image_id=9,
         path="val2014/COCO_val2014_000000000009.jpg",
         captions=("caption 9", "two"),
         split="val",
     )
-    assert [picture.split for picture in read_karpathy(path, "restval+val")] == ["val", "restval", "val"]
+    assert [image.split for image in read_karpathy(path, "restval+val")] == ["val", "restval", "val"]
     flickr = {"filename": "1000092795.jpg", "split": "train", "imgid": 0, "sentids": [0], "sentences": [{"raw": "a"}]}
     (one,) = read_karpathy(write("dataset_flickr30k.json", {"images": [flickr]}), "train")
     assert (one.image_id, one.path, one.captions, one.counted) == (0, "1000092795.jpg", ("a",), True)
@@ -92,11 +92,11 @@ def test_lists_of_the_released_code(write: Write) -> None:
     ]
     path = write("coco_karpathy_train.json", train)
     first, second = read_caption_list(path, "train")
-    assert first == AnnotatedPicture(row="entry 1", image_id=522418, path=train[0]["image"], captions=("one", "two"))
+    assert first == AnnotatedImage(row="entry 1", image_id=522418, path=train[0]["image"], captions=("one", "two"))
     assert second.image_id == 2
     test = write("flickr30k_test.json", [{"image": "flickr30k-images/1007.jpg", "caption": ["a", "b"]}])
     assert read_caption_list(test, "test") == [
-        AnnotatedPicture(row="entry 1", image_id=1007, path="flickr30k-images/1007.jpg", captions=("a", "b"))
+        AnnotatedImage(row="entry 1", image_id=1007, path="flickr30k-images/1007.jpg", captions=("a", "b"))
     ]
     with pytest.raises(ShardError, match="not the list of split 'train', which has one caption an entry"):
         read_caption_list(test, "train")
@@ -104,22 +104,22 @@ def test_lists_of_the_released_code(write: Write) -> None:
         read_caption_list(path, "test")
 
 
-def test_coco_captions_of_pictures_in_the_order_of_images(write: Write) -> None:
+def test_coco_captions_of_images_in_the_order_of_images(write: Write) -> None:
     assert without_rows(read_coco(write("captions.json", coco()))) == [
-        AnnotatedPicture(image_id=5, path="5.jpg", captions=("five",)),
-        AnnotatedPicture(image_id=3, path="3.jpg", captions=("three", "3")),
+        AnnotatedImage(image_id=5, path="5.jpg", captions=("five",)),
+        AnnotatedImage(image_id=3, path="3.jpg", captions=("three", "3")),
     ]
     only_numbers = coco(images=[{"id": 5}, {"id": 3}])  # coco_karpathy_test_gt.json
-    assert [picture.path for picture in read_coco(write("gt.json", only_numbers))] == ["", ""]
+    assert [image.path for image in read_coco(write("gt.json", only_numbers))] == ["", ""]
 
 
 def test_nocaps_has_domains_and_its_test_split_no_captions(write: Write) -> None:
     images = [{"id": 0, "file_name": "0013ea2087020901.jpg", "open_images_id": "0013ea2087020901"}]
     (one,) = read_coco(write("nocaps_test_image_info.json", {"images": images}))
-    assert without_rows([one]) == [AnnotatedPicture(image_id=0, path="0013ea2087020901.jpg", captions=())]
+    assert without_rows([one]) == [AnnotatedImage(image_id=0, path="0013ea2087020901.jpg", captions=())]
     domains = ("out-domain", "in-domain")
     told = coco(images=[image | {"domain": d} for image, d in zip(coco()["images"], domains, strict=True)])
-    assert [picture.domain for picture in read_coco(write("nocaps.json", told))] == list(domains)
+    assert [image.domain for image in read_coco(write("nocaps.json", told))] == list(domains)
 
 
 def test_files_of_the_demo_world(write: Write) -> None:
@@ -131,11 +131,11 @@ def test_files_of_the_demo_world(write: Write) -> None:
         assert (written.image_id, written.path) == (scene.image_id, scene.file_name)
     whole = write("dataset_emoji.json", karpathy_json(scenes["val"] + scenes["test"]))
     val, test = read_karpathy(whole, "val"), read_karpathy(whole, "test")
-    assert [picture.captions for picture in test] == [scene.captions for scene in scenes["test"]]
+    assert [image.captions for image in test] == [scene.captions for scene in scenes["test"]]
     again = read_coco(write("captions_test.json", caption_json(scenes["test"])))
     check_split(paths_by_id(again), paths_by_id(test), file="captions_test.json", split="test")
     check_no_leak(paths_by_id(val), paths_by_id(test), train_file="val", held_out_file="test")
-    with pytest.raises(ShardError, match="9 of its 9 pictures are not in val"):
+    with pytest.raises(ShardError, match="9 of its 9 images are not in val"):
         check_split(paths_by_id(again), paths_by_id(val), file="captions_test.json", split="val")
 
 
@@ -146,10 +146,10 @@ def test_files_of_the_demo_world(write: Write) -> None:
             coco(images=[*coco()["images"], {"id": 5, "file_name": "other.jpg"}]),
             "entry 3 of images has id 5, as entry 1 of images has",
         ),
-        (coco(images=[*coco()["images"], {"id": 6}]), r"1 pictures have no caption \(first: 6\)"),
+        (coco(images=[*coco()["images"], {"id": 6}]), r"1 images have no caption \(first: 6\)"),
         (coco(images=[{"id": 3}]), "entry 2 of annotations is for image_id 5, which is not in images"),
         (coco(images=[{"id": None}]), "entry 1 of images: id None is neither number nor text"),
-        (coco(images=[{"id": 3, "domain": "in-domain"}, {"id": 5}]), r"1 of 2 pictures have no domain \(first: 5\)"),
+        (coco(images=[{"id": 3, "domain": "in-domain"}, {"id": 5}]), r"1 of 2 images have no domain \(first: 5\)"),
         (coco(images=[{"id": 3, "domain": "in"}, {"id": 5}]), "domain 'in' is none of in-domain, near-domain"),
         (coco(annotations=[*coco()["annotations"], coco()["annotations"][0]]), "caption id 1 comes twice"),
         (coco(annotations=[{"id": 1, "image_id": 3}]), "entry 1 of annotations: lacks 'caption'"),
@@ -180,7 +180,7 @@ def test_broken_coco_files_are_one_clear_line(write: Write, content: Any, messag
         ([{"image": "a/12.jpg", "caption": [None]}], r"entry 1: caption is \[None\]; write"),
         (
             [{"image": "12.jpg", "caption": ["x"]}, {"image": "12.jpg", "caption": ["y"]}],
-            "2: picture '12.jpg' comes twice",
+            "2: image '12.jpg' comes twice",
         ),
         (["12.jpg"], "entry 1: '12.jpg' is no object"),
         ({"images": []}, "is of the layout 'coco', not 'list'"),
@@ -196,10 +196,10 @@ def test_broken_karpathy_files_are_one_clear_line(write: Write, tmp_path: Path) 
     twice = write("twice.json", {"images": [karpathy(1, "val"), karpathy(1, "test"), karpathy(2, "val")]})
     assert len(read_karpathy(twice, "val")) == 2
     with pytest.raises(
-        ShardError, match=r"twice\.json, entry 2 of images: picture 1 comes twice \(.*, entry 1 of images\)"
+        ShardError, match=r"twice\.json, entry 2 of images: image 1 comes twice \(.*, entry 1 of images\)"
     ):
         read_karpathy(twice, "val+test")
-    with pytest.raises(ShardError, match="no picture of split 'restval'; its splits are test, val"):
+    with pytest.raises(ShardError, match="no image of split 'restval'; its splits are test, val"):
         read_karpathy(twice, "val+restval")
     with pytest.raises(ShardError, match="does not exist"):
         read_karpathy(tmp_path / "none.json", "val")
@@ -207,40 +207,40 @@ def test_broken_karpathy_files_are_one_clear_line(write: Write, tmp_path: Path) 
         read_karpathy(tmp_path, "val")
 
 
-def test_pictures_are_told_apart_by_the_files_own_ids_not_by_digits_in_names(write: Write) -> None:
+def test_images_are_told_apart_by_the_files_own_ids_not_by_digits_in_names(write: Write) -> None:
     rsicd = [karpathy(0, "test", filename=f"{name}_1.tif", imgid=n) for n, name in enumerate(("airport", "farm"))]
     own = [{key: value for key, value in entry.items() if key != "cocoid"} for entry in rsicd]
-    assert [picture.identity for picture in read_karpathy(write("rsicd.json", {"images": own}), "test")] == [0, 1]
+    assert [image.identity for image in read_karpathy(write("rsicd.json", {"images": own}), "test")] == [0, 1]
     bare = [{key: value for key, value in entry.items() if key != "imgid"} for entry in own]
     paths = ["val2014/airport_1.tif", "val2014/farm_1.tif"]
-    assert [picture.identity for picture in read_karpathy(write("bare.json", {"images": bare}), "test")] == paths
+    assert [image.identity for image in read_karpathy(write("bare.json", {"images": bare}), "test")] == paths
     folders = [{"image": f"{folder}/12.jpg", "caption": ["x"]} for folder in "ab"]
     assert [one.identity for one in read_caption_list(write("l.json", folders), "test")] == ["a/12.jpg", "b/12.jpg"]
     named = coco(images=[{"id": "img_5"}], annotations=[{"id": 1, "image_id": "img_5", "caption": "five"}])
-    assert [picture.identity for picture in read_coco(write("named.json", named))] == ["img_5"]
+    assert [image.identity for image in read_coco(write("named.json", named))] == ["img_5"]
 
 
 def test_a_leak_is_named() -> None:
-    check_no_leak(pictures(1, 2), pictures(3), train_file="train", held_out_file="test")
-    with pytest.raises(ShardError, match=r"2 of the 3 pictures of test are in train too \(first: 2 val2014/2.jpg, 1 "):
-        check_no_leak(pictures(1, 2), pictures(2, 3, 1), train_file="train", held_out_file="test")
+    check_no_leak(images(1, 2), images(3), train_file="train", held_out_file="test")
+    with pytest.raises(ShardError, match=r"2 of the 3 images of test are in train too \(first: 2 val2014/2.jpg, 1 "):
+        check_no_leak(images(1, 2), images(2, 3, 1), train_file="train", held_out_file="test")
 
 
 def test_a_wrong_split_is_named() -> None:
-    check_split(pictures(2, 1), {1, 2}, file="f", split="test")
-    with pytest.raises(ShardError, match=r"f is of another split: 1 of its 2 pictures are not in test \(first: 9 "):
-        check_split(pictures(1, 9), [1, 2], file="f", split="test")
-    with pytest.raises(ShardError, match=r"f lacks 2 of the 3 pictures of test \(first: 2, 3\)"):
-        check_split(pictures(1), [1, 2, 3], file="f", split="test")
+    check_split(images(2, 1), {1, 2}, file="f", split="test")
+    with pytest.raises(ShardError, match=r"f is of another split: 1 of its 2 images are not in test \(first: 9 "):
+        check_split(images(1, 9), [1, 2], file="f", split="test")
+    with pytest.raises(ShardError, match=r"f lacks 2 of the 3 images of test \(first: 2, 3\)"):
+        check_split(images(1), [1, 2, 3], file="f", split="test")
 
 
-def test_missing_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "val2014").mkdir()
     (tmp_path / "val2014" / "2.jpg").touch()
-    assert missing_pictures([*pictures(1, 2, 3).values(), "train2014/5.jpg"], tmp_path) == [
+    assert missing_images([*images(1, 2, 3).values(), "train2014/5.jpg"], tmp_path) == [
         "val2014/1.jpg",
         "val2014/3.jpg",
         "train2014/5.jpg",
     ]
     with pytest.raises(ShardError, match="nowhere does not exist"):
-        missing_pictures([], tmp_path / "nowhere")
+        missing_images([], tmp_path / "nowhere")

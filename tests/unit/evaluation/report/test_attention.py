@@ -14,7 +14,7 @@ def pixels(example: Example) -> torch.Tensor:
     return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(int(example.id)))
 
 
-def test_examples_that_are_shown_get_the_attention_to_their_own_picture() -> None:
+def test_examples_that_are_shown_get_the_attention_to_their_own_image() -> None:
     model, task = image_text_model().eval(), captioning(12)
     found = with_attention(task, model, pixels, examples_per_task=6, layer=0, batch_size=4)
     shown = {choice.example.id for choice in choose_examples(found, 6)}
@@ -29,7 +29,7 @@ def test_examples_that_are_shown_get_the_attention_to_their_own_picture() -> Non
             torch.testing.assert_close(view.heat, maps[int(view.label.removeprefix("query "))])
 
 
-def test_what_the_queries_read_beside_the_picture_counts() -> None:
+def test_what_the_queries_read_beside_the_image_counts() -> None:
     model, task = image_text_model().eval(), captioning(4)
 
     def texts(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from report_cases import SETTINGS, captioning, example, picture, vqa
+from report_cases import SETTINGS, captioning, example, image, vqa
 from torch.nn import functional as F
 
 from blip2_train.evaluation.report.content import TaskReport
+from blip2_train.evaluation.report.image_data import attention_views
 from blip2_train.evaluation.report.page import write_report
-from blip2_train.evaluation.report.picture_data import attention_views
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -143,19 +143,19 @@ def test_the_bound_on_examples_is_kept_and_said(tmp_path: Path) -> None:
     assert "VQAv2 val: all 4 examples are shown." in reader.text
 
 
-def test_a_picture_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    (tmp_path / "there.png").write_bytes(picture(3, kind="PNG"))
+def test_a_image_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(image(3, kind="PNG"))
     examples = [
-        example(0, picture=b"no picture"),
-        example(2, picture=tmp_path / "absent.jpg"),
-        example(4, picture=tmp_path / "there.png"),
+        example(0, image=b"no image"),
+        example(2, image=tmp_path / "absent.jpg"),
+        example(4, image=tmp_path / "there.png"),
     ]
     reader = Reader(page_of(tmp_path, captioning(examples=examples)))
-    assert reader.text.count("This picture could not be read.") == 2
-    assert [a.get("alt") for tag, a in reader.tags if tag == "img"] == ["picture 0004"]
+    assert reader.text.count("This image could not be read.") == 2
+    assert [a.get("alt") for tag, a in reader.tags if tag == "img"] == ["image 0004"]
 
 
-def test_every_control_has_a_name_and_every_picture_a_description(tmp_path: Path) -> None:
+def test_every_control_has_a_name_and_every_image_a_description(tmp_path: Path) -> None:
     reader = Reader(page_of(tmp_path, captioning(), vqa()))
     labelled = {attributes.get("for") for tag, attributes in reader.tags if tag == "label"}
     inside = False
@@ -172,7 +172,7 @@ def test_every_control_has_a_name_and_every_picture_a_description(tmp_path: Path
 
 def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(
-        "step,train/loss_lm,val/loss_lm,val/pictures,val/text_to_image_r1,val/text_to_image_r5\n"
+        "step,train/loss_lm,val/loss_lm,val/images,val/text_to_image_r1,val/text_to_image_r5\n"
         "1,3.0,,,,\n10,2.0,2.5,64,10.0,30.0\n20,1.0,1.5,64,20.0,40.0\n"
     )
     reader = Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path]))
@@ -198,7 +198,7 @@ def test_two_hundred_photographs_take_a_few_megabytes(tmp_path: Path) -> None:
         file = io.BytesIO()
         Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=90)
         attention = attention_views(torch.rand(32, 26, 26)) if number % 2 else ()
-        examples += [example(number + 50 * turn, picture=file.getvalue(), attention=attention) for turn in range(4)]
+        examples += [example(number + 50 * turn, image=file.getvalue(), attention=attention) for turn in range(4)]
     page = write_report(tmp_path / "report.html", [captioning(examples=examples)], examples_per_task=200)
     assert page.read_text("utf-8").count('class="card"') == 200
     assert page.stat().st_size < 5_000_000, "25 kB each"

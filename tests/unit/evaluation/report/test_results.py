@@ -8,7 +8,7 @@ import transformers
 from report_cases import captioning, vqa
 
 from blip2_train.evaluation.report.results import program_versions, write_results
-from blip2_train.whole_file import write_whole
+from blip2_train.system.atomic_write import write_whole
 
 
 def test_results_hold_scores_reasons_and_where_they_came_from(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
 from typing import Any
 
 import pytest
-from report_cases import captioning, example, picture
+from report_cases import captioning, example, image
 
 from blip2_train.evaluation.report.content import Example, TaskReport
 from blip2_train.evaluation.report.selection import choose_examples
 
-PICTURE = picture(0)
+IMAGE = image(0)
 
 
 def task(scores: list[float | None], metric: str = "cider") -> TaskReport:
-    examples = [example(n, picture=PICTURE, score=score, attention=()) for n, score in enumerate(scores)]
+    examples = [example(n, image=IMAGE, score=score, attention=()) for n, score in enumerate(scores)]
     return captioning(examples=examples, example_metric=metric)
 
 

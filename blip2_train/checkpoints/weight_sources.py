@@ -1,0 +1,188 @@
+"""What given weights are: an export or run folder, a Hugging Face folder or id, a LAVIS or Paddle file.
+
+What a file or folder holds is found out from its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2_train.checkpoints.adapter_files import read_adapter
+from blip2_train.checkpoints.convert.huggingface import describe_huggingface, read_huggingface
+from blip2_train.checkpoints.convert.huggingface_config import is_blip2_config
+from blip2_train.checkpoints.convert.lavis import read_lavis
+from blip2_train.checkpoints.convert.paddle import locate_paddle, read_paddle
+from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, WEIGHTS, read_config_text, read_export, read_manifest
+from blip2_train.checkpoints.files import read_file, weight_names
+from blip2_train.checkpoints.foreign_weights import FoundWeights, held_parts
+from blip2_train.checkpoints.hub import fetch, fetch_description, looks_like_hub_id
+from blip2_train.errors import CheckpointMismatch
+
+UNDERSTOOD = (
+    "an export of blip2_train or a run folder with one, a Hugging Face folder or id of Blip2ForConditionalGeneration "
+    "or Blip2ForImageTextRetrieval, a LAVIS .pth file, a Paddle .pdparams file"
+)
+_EXPORT = "export"
+"""Folder of the export inside a run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceDescription:
+    """What weights say of themselves, before they are loaded."""
+
+    what: str
+    """For messages: kind and place."""
+    place: str
+    """Path or hub id, from which `find_weights` reads them again."""
+    stage: str
+    """`stage1`, `stage2`, …"""
+    foreign: bool
+    """Whether it is no export of this project, and so converted while it is loaded."""
+    architecture: dict[str, Any]
+    """The model, as `build_model` reads it."""
+    processor: dict[str, Any]
+    """As `Processor.describe`; may be empty."""
+    tokenizer: str
+    """Folder with the tokenizer; empty = that of the language model, or of the BERT that the Q-Former started from."""
+    held: frozenset[str]
+    """Which of `vision_model` and `language_model` it holds itself."""
+
+
+def find_weights(source: str | Path, language_model: str | None = None) -> FoundWeights:
+    """Find out what a source is, and read it.
+
+    Args:
+        source: Path or hub id.
+        language_model: Folder or hub id of the language model, for formats that do not say which it is.
+
+    Raises:
+        CheckpointMismatch: if it is not known or damaged.
+    """
+    path, place = Path(source).expanduser(), str(source)
+    if not path.exists() and looks_like_hub_id(place):
+        path = fetch(place)
+    if (own := _own_export(path)) is not None:
+        return _read_own(own, place)
+    if (paddle := locate_paddle(path)) is not None:
+        return read_paddle(paddle, place, language_model)
+    if is_blip2_config(path):
+        return read_huggingface(path, place)
+    if not path.exists():
+        raise CheckpointMismatch(f"there is no {place}; what can be read is {UNDERSTOOD}")
+    content = read_file(path) if path.is_file() else None
+    if isinstance(content, dict) and "state_dict" in content and "blip2_train" in content:
+        raise CheckpointMismatch(
+            f"{place} is a training checkpoint; share its weights first: scripts/export.py {place}"
+        )
+    found = read_lavis(content, place, language_model)
+    if found is None:
+        raise CheckpointMismatch(f"{place} is not known here; what can be read is {UNDERSTOOD}")
+    return found
+
+
+def describe_source(source: str | Path, language_model: str | None = None) -> SourceDescription:
+    """What a source says of itself; of a hub repository only the small files are fetched.
+
+    Args:
+        source: Path or hub id.
+        language_model: As in `find_weights`.
+
+    Raises:
+        CheckpointMismatch: if it is not known or damaged.
+    """
+    path, place = Path(source).expanduser(), str(source)
+    if not path.exists() and looks_like_hub_id(place):
+        path = fetch_description(place)
+    if (own := _own_export(path)) is not None:
+        manifest = read_manifest(own)
+        return SourceDescription(
+            what=f"export {place}",
+            place=place,
+            stage=manifest.stage,
+            foreign=False,
+            architecture=manifest.architecture,
+            processor=manifest.processor,
+            tokenizer=str(own / TOKENIZER),
+            held=held_parts(weight_names(own / WEIGHTS)) if (own / WEIGHTS).is_file() else frozenset(),
+        )
+    if locate_paddle(path) is None and is_blip2_config(path):
+        return _described(describe_huggingface(path, place))
+    return _described(find_weights(source, language_model))
+
+
+def require_source(source: str) -> None:
+    """Find out, before anything else is loaded, whether weights are there.
+
+    Args:
+        source: Path or hub id.
+
+    Raises:
+        CheckpointMismatch: if there is no such file or folder, the hub has none, or a folder holds something else.
+    """
+    if Path(source).expanduser().is_file():
+        return  # known when it is read: a file may be large
+    describe_source(source)
+
+
+def is_source(name: str) -> bool:
+    """Whether a name is one of a whole model, not of a tower or a language model alone.
+
+    A hub repository is asked for its configuration; one that cannot be had is none.
+    """
+    path = Path(name).expanduser()
+    if not path.exists() and looks_like_hub_id(name):
+        try:
+            path = fetch_description(name)
+        except CheckpointMismatch:
+            return False
+    if path.is_dir():
+        return _own_export(path) is not None or locate_paddle(path) is not None or is_blip2_config(path)
+    if not path.is_file() or path.suffix == ".safetensors":
+        return False
+    return locate_paddle(path) is not None or _is_lavis(read_file(path))
+
+
+def _is_lavis(content: Any) -> bool:
+    theirs = content.get("model", content) if isinstance(content, dict) else None
+    return isinstance(theirs, Mapping) and any(str(key).startswith("Qformer.") for key in theirs)
+
+
+def _own_export(path: Path) -> Path | None:
+    return next((folder for folder in (path, path / _EXPORT) if (folder / MANIFEST).is_file()), None)
+
+
+def _described(found: FoundWeights) -> SourceDescription:
+    return SourceDescription(
+        what=found.what,
+        place=found.place,
+        stage=found.manifest.stage,
+        foreign=True,
+        architecture=found.description,
+        processor=found.processor,
+        tokenizer=found.tokenizer,
+        held=found.held,
+    )
+
+
+def _read_own(folder: Path, place: str) -> FoundWeights:
+    state, manifest = read_export(folder)
+    return FoundWeights(
+        source=f"blip2_train export ({manifest.stage})",
+        place=place,
+        description=manifest.architecture,
+        state=state,
+        processor=manifest.processor,
+        adapters=read_adapter(folder, manifest.adapter_sha256),
+        tokenizer=str(folder / TOKENIZER),
+        manifest=manifest,
+        config=read_config_text(folder),
+    )
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two names stand for the same file, folder or hub id."""
+    paths = [Path(name).expanduser() for name in (one, other)]
+    return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))

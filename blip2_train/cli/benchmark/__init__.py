@@ -1,1 +1,0 @@
-"""Times and counts the steps of both stages, part by part, of several plans in one run."""

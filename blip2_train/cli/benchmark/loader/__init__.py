@@ -1,1 +1,0 @@
-"""The benchmark of reading: pictures per second, waiting, and resuming."""

@@ -1,0 +1,378 @@
+"""What given weights are takes the place of what options and recipes say of the model, unless the command line set it.
+
+A recipe names a tower, a Q-Former, a language model and a tokenizer. Weights that are given bring their own: those of
+`init_from` and `model.qformer.weights`, and the models named by `model.vision.name` and `model.language.name`. Image
+size, precision, dropout, what trains, steps and optimiser stay the recipe's. What the command line sets is compared
+with the weights and refused by name where it contradicts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from blip2_train.checkpoints.architecture import here
+from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
+from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
+from blip2_train.checkpoints.initial_weights import RANDOM
+from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_place
+from blip2_train.config.tower_normalisation import brought_by_weights
+from blip2_train.data.batches.language_tokenizer import QUESTIONS
+from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
+from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.errors import Blip2TrainError, ConfigError
+from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.language_model import language_model_architecture
+from blip2_train.training.earlier_runs import find_export
+
+_TOWER = ("name", "dropped_blocks", "overrides")
+_RECIPES_OWN = ("weights", "dropout", "attention_dropout", "initializer_range")
+"""Of a Q-Former's settings, those that a training chooses."""
+_TEXT_SIZES = ("vocab_size", "max_positions", "feature_size")
+"""Of a Q-Former's text half, which weights of stage 2 have only if it reads questions."""
+_TOKENS = ("start_token", "end_token", "pad_token")
+_TARGETS = {False: "load_decoder_only_collator", True: "load_encoder_decoder_collator"}
+_OPTIONS = {False: "decoder_only", True: "encoder_decoder"}
+"""Collators of captions by whether the language model has an encoder."""
+
+
+def follow_weights(
+    config: DictConfig,
+    given: frozenset[str],
+    option: Mapping[str, Any],
+    collator_option: Callable[[str], DictConfig] | None = None,
+) -> None:
+    """Fit a composed training configuration, whose interpolations still stand, to the weights that it names.
+
+    Weights that are not there are left to the loading of the run, which says so.
+
+    Args:
+        config: Changed in place.
+        given: Full paths of the keys that the command line set.
+        option: What recipe and options alone say (`option_says`).
+        collator_option: Gives an option of the group `collator`, for language models of another kind than the recipe's;
+            None = the command line chose one.
+
+    Raises:
+        ConfigError: if the command line contradicts the weights.
+    """
+    settings = _Settings(config, given)
+    source, text_source = _source(settings, "init_from"), _source(settings, "init_text_from")
+    vision, language = option.get("vision") or {}, option.get("language") or {}
+    if settings.is_given("model.vision.name") and settings.get("model.vision.name") != vision.get("name"):
+        _forget_tower(settings)
+    if settings.is_given("model.vision.weights"):
+        for key, numbers in brought_by_weights(settings.get("model.vision.weights")).items():
+            settings.put(f"model.vision.{key}", numbers)
+    if settings.is_given("model.language.name") and not _is_same_model(settings, language):
+        _forget_language_model(settings)
+    if source is not None:
+        _follow_tower(settings, source, vision)
+        _follow_language_model(settings, source, language)
+        _follow_qformer(settings, source)
+    else:
+        _follow_bert(settings)
+    if text_source is not None and settings.get("model.question_to_qformer"):
+        _follow_text_half(settings, text_source)
+    if settings.get("model.language") != (option.get("language") or None):
+        _follow_kind(settings, collator_option)
+
+
+def option_says(config: DictConfig) -> dict[str, Any]:
+    """The name of the tower, and the language model, as recipe and options alone say them."""
+    settings = _Settings(config, frozenset())
+    return {"vision": {"name": settings.get("model.vision.name")}, "language": settings.get("model.language") or {}}
+
+
+def given_paths(overrides: Sequence[Override]) -> frozenset[str]:
+    """Full paths of the keys that a command line sets; of a mapping, which is merged into the former, those inside."""
+
+    def paths(key: str, value: Any) -> list[str]:
+        if not isinstance(value, dict) or not value:
+            return [key]
+        return [path for name, inner in value.items() for path in paths(f"{key}.{name}", inner)]
+
+    return frozenset(path for override in overrides for path in paths(override.key_or_group, override.value()))
+
+
+@dataclass
+class _Settings:
+    """A composed configuration, and what the command line set in it."""
+
+    config: DictConfig
+    given: frozenset[str]
+
+    def is_given(self, key: str) -> bool:
+        """Whether the command line set the key, or something that it lies in."""
+        return any(key == path or key.startswith(f"{path}.") for path in self.given)
+
+    def get(self, key: str) -> Any:
+        """A value, interpolations resolved, mappings and lists as plain Python; None if there is none."""
+        value = OmegaConf.select(self.config, key, throw_on_missing=False)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+    def put(self, key: str, value: Any) -> None:
+        """Give a key a value; what the command line set of it, or below it, stays."""
+        if self.is_given(key):
+            return
+        kept = {path: self.get(path) for path in self.given if path.startswith(f"{key}.")}
+        with open_dict(self.config):
+            OmegaConf.update(self.config, key, {} if kept and value is None else value, merge=False, force_add=True)
+            for path, own in kept.items():
+                OmegaConf.update(self.config, path, own, force_add=True)
+
+    def follow(self, key: str, value: Any, what: str) -> None:
+        """Give a key the value that weights have.
+
+        Raises:
+            ConfigError: if the command line gave it, or something below it, another.
+        """
+        theirs = {key: value} if self.is_given(key) else {}
+        if isinstance(value, Mapping):
+            below = (path.removeprefix(f"{key}.") for path in self.given if path.startswith(f"{key}."))
+            theirs |= {f"{key}.{name}": value.get(name) for name in below}
+        for path, their in theirs.items():
+            if _plain(own := self.get(path)) != _plain(their):
+                raise ConfigError(
+                    f"{path}={_plain(own)} contradicts {what}, which has {_plain(their)}: leave {path} out, or start "
+                    "from other weights"
+                )
+        self.put(key, value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML holds it, an empty mapping like none."""
+    if isinstance(value, tuple):
+        return list(value)
+    return None if value == {} else value
+
+
+def _source(settings: _Settings, key: str) -> SourceDescription | None:
+    """What `init_from` or `init_text_from` says of itself; None if there is none, or none that can be read."""
+    named = settings.get(key)
+    if named is None:
+        return None
+    language_model = settings.get("model.language.name") if settings.is_given("model.language.name") else None
+    try:
+        place = find_export(str(named), str(settings.get("paths.output_dir")), key)
+        path = Path(place).expanduser()
+        source = describe_source(str(path.resolve()) if path.exists() else place, language_model)
+    except Blip2TrainError:
+        return None
+    return source if source.architecture else None
+
+
+def _forget_tower(settings: _Settings) -> None:
+    """Take back what an option says of its tower."""
+    settings.put("model.vision.overrides", {})
+    settings.put("model.vision.weights", "timm")
+    settings.put("model.vision.mean", None)
+    settings.put("model.vision.std", None)
+
+
+def _forget_language_model(settings: _Settings) -> None:
+    """Take back what an option says of its language model: the other one brings its own."""
+    settings.put("model.language.architecture", None)
+    settings.put("model.language.overrides", {})
+    for token in _TOKENS:
+        settings.put(f"model.language.{token}", None)
+
+
+def _is_same_model(settings: _Settings, option: Mapping[str, Any]) -> bool:
+    """Whether the named language model is the option's in another place: it has all the sizes that the option has."""
+    named = settings.get("model.language.name")
+    if named == option.get("name"):
+        return True
+    expected = option.get("architecture")
+    here_ = _architecture({"name": named})
+    if expected is None:
+        there = _architecture({"name": option.get("name")})
+        expected = None if there is None else there.to_dict()
+    if here_ is None or expected is None:
+        return False
+    own = here_.to_dict()
+    return all(own.get(key) == value for key, value in expected.items() if not key.startswith(("_", "transformers_")))
+
+
+def _contradiction(named: str, language: Mapping[str, Any]) -> str:
+    """In which size a language model is another one than weights were trained with; empty if in none that is known."""
+    one, other = _architecture({"name": named}), _architecture({**language, "overrides": {}})
+    if one is None or other is None:
+        return ""
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        own, their = getattr(one, key, None), getattr(other, key, None)
+        if own != their:
+            return f"{key} is {own}, not {their}"
+    return ""
+
+
+def _architecture(language: Mapping[str, Any]) -> Any:
+    """The configuration of a language model in transformers' terms; None if it cannot be read."""
+    try:
+        return language_model_architecture(LanguageModelConfig(**{k: v for k, v in language.items() if k[0] != "_"}))
+    except (Blip2TrainError, TypeError):
+        return None
+
+
+def _follow_tower(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
+    theirs = asdict(VisionConfig(**here(source.architecture["vision"])))
+    held = VISION_MODEL in source.held
+    if held and settings.is_given("model.vision.weights"):
+        raise ConfigError(
+            f"model.vision.weights={settings.get('model.vision.weights')}: {source.what} holds its tower itself; leave "
+            "model.vision.weights out"
+        )
+    changed = theirs["name"] != option.get("name")
+    for key in _TOWER:
+        settings.follow(f"model.vision.{key}", theirs[key], source.what)
+    for key in ("mean", "std"):
+        if (value := source.processor.get(key)) is not None:
+            settings.follow(f"model.vision.{key}", list(value), source.what)
+    if held:
+        settings.put("model.vision.weights", source.place)
+    elif changed or not source.foreign:  # of the released files, only this project's table names the tower's weights
+        settings.put("model.vision.weights", theirs["weights"])
+
+
+def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
+    written = here(source.architecture["qformer"])
+    theirs = asdict(QFormerConfig(**written))
+    reads_text = source.stage == "stage1" or bool(source.architecture.get("question_to_qformer"))
+    left_out = _RECIPES_OWN if reads_text else (*_RECIPES_OWN, *_TEXT_SIZES)
+    for key in theirs:
+        if key not in left_out:
+            settings.follow(f"model.qformer.{key}", theirs[key], source.what)
+    if reads_text:
+        _follow_tokenizer(settings, source)
+    if settings.is_given("model.qformer.weights"):
+        named = settings.get("model.qformer.weights")
+        if named not in (RANDOM, theirs["weights"]):
+            raise ConfigError(
+                f"model.qformer.weights={named}: {source.what} holds its Q-Former itself; leave model.qformer.weights "
+                "out"
+            )
+    settings.put("model.qformer.weights", theirs["weights"])
+
+
+def _follow_text_half(settings: _Settings, source: SourceDescription) -> None:
+    theirs = asdict(QFormerConfig(**here(source.architecture["qformer"])))
+    for key in _TEXT_SIZES:
+        settings.follow(f"model.qformer.{key}", theirs[key], source.what)
+    _follow_tokenizer(settings, source)
+
+
+def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
+    """Take the Q-Former's tokenizer from the source of its text half, unless the recipe's is the same and lies here.
+
+    Raises:
+        ConfigError: if the command line named one with another vocabulary.
+    """
+    if not source.tokenizer:
+        return
+    theirs = source.tokenizer if source.stage == "stage1" else str(Path(source.tokenizer) / QUESTIONS)
+    own, given = str(settings.get("tokenizer")), settings.is_given("tokenizer")
+    if given or Path(own).expanduser().exists():
+        try:
+            words, known = (load_text_tokenizer(place) for place in (own, theirs))
+        except Blip2TrainError:  # the run says what is wrong with it
+            return
+        if words.get_vocab() == known.get_vocab():
+            return
+        if given:
+            raise ConfigError(
+                f"tokenizer={own} contradicts {source.what}, whose Q-Former knows another vocabulary: leave tokenizer "
+                "out"
+            )
+    settings.put("tokenizer", theirs)
+
+
+def _follow_language_model(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
+    written = source.architecture.get("language")
+    if settings.get("model.language") is None or source.stage == "stage1" or not written:
+        return
+    theirs = asdict(LanguageModelConfig(**here(written)))
+    name = settings.get("model.language.name")
+    if LANGUAGE_MODEL in source.held:
+        if settings.is_given("model.language.name") and not same_place(name, source.place):
+            raise ConfigError(
+                f"model.language.name={name}: {source.what} holds its language model itself; leave "
+                "model.language.name out"
+            )
+        settings.put("model.language.name", source.place)
+        settings.follow("model.language.weights", "pretrained", source.what)
+        if (tokenizer := source.tokenizer or theirs["name"]) != source.place:
+            settings.put("collator.name", tokenizer)
+    else:
+        if settings.is_given("model.language.name") and (why := _contradiction(str(name), theirs)):
+            raise ConfigError(
+                f"model.language.name={name} contradicts {source.what}, which was trained with {theirs['name']}: "
+                f"{why}; leave model.language.name out, or name the same model in another place"
+            )
+        settings.put("model.language.name", theirs["name"])
+        if not settings.is_given("model.language.name"):
+            settings.put("model.language.weights", theirs["weights"])
+    if theirs["architecture"] is not None or settings.get("model.language.name") != option.get("name"):
+        settings.put("model.language.architecture", theirs["architecture"])
+    settings.follow("model.language.overrides", theirs["overrides"], source.what)
+    for token in _TOKENS:
+        settings.put(f"model.language.{token}", theirs[token])
+
+
+def _follow_bert(settings: _Settings) -> None:
+    """Take the Q-Former's sizes from the BERT it starts from; of the hub only if the command line named it."""
+    weights = settings.get("model.qformer.weights")
+    if weights == RANDOM and settings.is_given("tokenizer"):
+        _follow_vocabulary(settings, str(settings.get("tokenizer")))
+    if weights in (None, RANDOM):
+        return
+    given = settings.is_given("model.qformer.weights")
+    if not given and not Path(weights).expanduser().is_dir():
+        return
+    try:
+        tokenizer = settings.get("tokenizer") if settings.is_given("tokenizer") else None
+        theirs = read_bert_config(str(weights), tokenizer)
+    except ConfigError:
+        raise
+    except Blip2TrainError:
+        return
+    for key, value in theirs.items():
+        settings.follow(f"model.qformer.{key}", value, f"model.qformer.weights={weights}")
+    if given and (place := bert_tokenizer(str(weights))) is not None:
+        settings.put("tokenizer", place)
+
+
+def _follow_vocabulary(settings: _Settings, tokenizer: str) -> None:
+    """Fit a Q-Former with random weights to the tokenizer that the command line named."""
+    try:
+        tokens = len(load_qformer_tokenizer(tokenizer))
+    except Blip2TrainError:  # the run says what is wrong with it
+        return
+    settings.follow("model.qformer.vocab_size", tokens, f"tokenizer={tokenizer}")
+
+
+def _follow_kind(settings: _Settings, collator_option: Callable[[str], DictConfig] | None) -> None:
+    """Fit collator and precision to whether the language model has an encoder."""
+    language = settings.get("model.language")
+    architecture = None if language is None else _architecture(language)
+    if architecture is None:
+        return
+    reads = bool(architecture.is_encoder_decoder)
+    if "t5" in architecture.model_type and language.get("dtype") == "float16":  # it overflows there
+        settings.put("model.language.dtype", "bfloat16")
+    collator = settings.get("collator") or {}
+    if "encoder_decoder" in collator:
+        settings.put("collator.encoder_decoder", reads)
+    elif str(collator.get("_target_", "")).endswith(_TARGETS[not reads]) and collator_option is not None:
+        other = collator_option(_OPTIONS[reads])
+        prompt = collator.get("prompt", "")
+        other["prompt"] = prompt
+        if "split_prefix" in other and prompt:  # a prompt stands in the place of the prefix
+            other["split_prefix"] = False
+        if (name := settings.get("collator.name")) != settings.get("model.language.name"):
+            other["name"] = name
+        settings.put("collator", other)

@@ -1,0 +1,89 @@
+"""Mean and standard deviation of a run's pixel values: the tower's, unless `data.mean` and `data.std` say others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from blip2_train.checkpoints.weight_sources import describe_source, is_source
+from blip2_train.config.strict_keys import arguments_of, find_target
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.models.configs import VisionConfig
+from blip2_train.models.vision_tower import beside_weights, normalisation
+
+_NAMES = ("mean", "std")
+
+
+def brought_by_weights(weights: Any) -> dict[str, list[float]]:
+    """Mean and std that the weights of a tower bring themselves; empty if they say nothing of them.
+
+    Args:
+        weights: `model.vision.weights`: a local file or folder of timm's, or a whole model in any format that is known.
+
+    Raises:
+        ConfigError: if what lies beside a file cannot be read.
+    """
+    if not isinstance(weights, str) or weights in ("timm", "random"):
+        return {}
+    found: dict[str, Any] = beside_weights(weights) or {}
+    try:
+        if not found and is_source(weights):
+            found = describe_source(weights).processor
+    except CheckpointMismatch:
+        return {}  # whoever loads them says so
+    return {name: list(map(float, found[name])) for name in _NAMES if found.get(name) is not None}
+
+
+def fill_in_normalisation(config: DictConfig) -> None:
+    """Write the numbers that a run uses into `data` and `model.vision`, the same into both.
+
+    What is not known yet, because timm does not know the tower's name, stays null: whoever needs it says so.
+    """
+    vision, data = OmegaConf.select(config, "model.vision"), OmegaConf.select(config, "data")
+    about = _vision_config(vision, data)
+    if about is None:
+        return
+    try:
+        found = dict(zip(_NAMES, normalisation(about), strict=True))
+    except ConfigError:
+        return
+    for node in (data, vision):
+        for name in _NAMES:
+            if _takes(node, name):
+                with open_dict(node):
+                    node[name] = list(found[name])
+
+
+def require_normalisation(config: DictConfig) -> None:
+    """Say why mean and standard deviation are not known, if they are not.
+
+    Raises:
+        ConfigError: if timm does not know the tower.
+    """
+    vision, data = config.model.vision, config.data
+    if (about := _vision_config(vision, data)) is not None:
+        normalisation(about)
+
+
+def _vision_config(vision: Any, data: Any) -> VisionConfig | None:
+    """What of the tower fixes its normalisation; None if there is no tower, or its values are of wrong types."""
+    if not OmegaConf.is_dict(vision) or not isinstance(vision.get("name"), str):
+        return None
+    stated: dict[str, Any] = {}
+    for name in _NAMES:
+        chosen = data.get(name) if OmegaConf.is_dict(data) else None
+        chosen = vision.get(name) if chosen is None else chosen
+        stated[name] = OmegaConf.to_container(chosen) if OmegaConf.is_config(chosen) else chosen
+    if stated["mean"] is None or stated["std"] is None:
+        stated = brought_by_weights(vision.get("weights")) | {name: n for name, n in stated.items() if n is not None}
+    try:
+        return VisionConfig(name=vision.name, weights=str(vision.get("weights")), image_size=1, **stated)
+    except (ConfigError, TypeError, ValueError):
+        return None
+
+
+def _takes(node: Any, name: str) -> bool:
+    if not OmegaConf.is_dict(node) or "_target_" not in node:
+        return False
+    return name in node or name in arguments_of(find_target("", node._target_)).annotations

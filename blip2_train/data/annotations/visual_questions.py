@@ -1,0 +1,43 @@
+"""A question about an image, as every layout of question files gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blip2_train.errors import ShardError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisualQuestion:
+    """A question about an image, with what people answered."""
+
+    question_id: int | str
+    """As in the file (a number, of GQA a text that may begin with 0); unique in it."""
+    image_id: int | str
+    """As in the file; where it has none, the image's file name."""
+    image: str
+    """Path of the image below its folder, empty if the file does not say it."""
+    question: str
+    """As written."""
+    answers: tuple[str, ...]
+    """One for each person who answered, as written; empty if the answers are not published."""
+    question_type: str
+    """First words of the question (VQAv2), structural type (GQA), or empty."""
+    answer_type: str
+    """`yes/no`, `number` or `other` (VQAv2), semantic type (GQA), or empty."""
+
+
+def named_image(form: str, image_id: int | str) -> str:
+    """The path of an image that is called by its identity, for instance `COCO_val2014_{image_id:012d}.jpg`.
+
+    Raises:
+        ShardError: if the form wants a number, and the identity is none.
+    """
+    for read in (lambda: image_id, lambda: int(image_id)):
+        try:
+            return form.format(image_id=read())
+        except ValueError:
+            continue
+    raise ShardError(
+        f"picture_name {form!r} wants a number, but the questions are about image {image_id!r}; write {{image_id}}"
+    )

@@ -1,0 +1,120 @@
+"""From questions about images to a batch: what Q-Former and language model read, and the answer it is to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from blip2_train.data.batches.generation_collate import IGNORED, stack_texts
+from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer
+from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
+from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
+from blip2_train.data.text_cleaning import put_question
+from blip2_train.errors import ConfigError
+from blip2_train.questions import AnswerBatch, QuestionSample
+from blip2_train.types import GenerationBatch
+
+
+class AnswerCollator:
+    """The question in its form for the language model, the question alone for the Q-Former, and the answer as label.
+
+    A question that is too long loses its last words: neither the end of its form ("Answer:") nor the end token is ever
+    cut. An answer that is too long loses its last tokens before the end token.
+
+    Args:
+        tokenizer: Of language model and Q-Former, padding on the right.
+        max_text_length: Tokens of the question in its form, with start (and end, if an encoder reads it); and of the
+            question for the Q-Former.
+        max_answer_length: Tokens of the answer with the end token.
+        prompt: The form of a question, with `{}` for it.
+
+    Raises:
+        ConfigError: if the prompt has no place for the question or leaves no room for it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: AnsweringTokenizer,
+        max_text_length: int = 64,
+        max_answer_length: int = 16,
+        prompt: str = "Question: {} Answer:",
+    ) -> None:
+        if "{}" not in prompt:
+            raise ConfigError(f"prompt {prompt!r} has no {{}} for the question; write 'Question: {{}} Answer:'")
+        if max_answer_length < 2:
+            raise ConfigError(f"max_answer_length must be at least 2 (a token and the end), got {max_answer_length}")
+        self.tokenizer = tokenizer
+        self.max_text_length, self.max_answer_length, self.prompt = max_text_length, max_answer_length, prompt
+        if (taken := len(tokenizer.prompt(put_question(prompt, "")))) >= max_text_length:
+            raise ConfigError(
+                f"the prompt {prompt!r} takes {taken} of the {max_text_length} tokens of max_text_length and leaves no "
+                "room for a question; shorten it, or raise max_text_length"
+            )
+
+    def fingerprint(self) -> Fingerprint:
+        """What has to stay the same for a run to continue."""
+        words = tokenizer_fingerprint(self.tokenizer.question_tokenizer)["tokenizer"]
+        kind: Fingerprint = {"prompt": self.prompt, "max_answer_length": self.max_answer_length, "questions": words}
+        return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
+
+    def asked(self, question: str) -> str:
+        """A question in its form, without its last words if it is too long."""
+        words = question.split(" ")
+        for kept in range(len(words), -1, -1):
+            text = put_question(self.prompt, " ".join(words[:kept]))
+            if len(self.tokenizer.prompt(text)) <= self.max_text_length:
+                break
+        return text
+
+    def __call__(self, samples: Sequence[Any]) -> AnswerBatch:
+        """Make a batch of B samples (`QuestionSample`), padded to the longest."""
+        asked: Sequence[QuestionSample] = samples
+        prompts = [self.asked(sample.question) for sample in asked]
+        if self.tokenizer.encoder_decoder:
+            read = [self.tokenizer.prompt(prompt) for prompt in prompts]
+            said = [self.tokenizer.finished(sample.caption, self.max_answer_length) for sample in asked]
+        else:
+            texts = [self._continued(prompt, sample.caption) for prompt, sample in zip(prompts, asked, strict=True)]
+            read = [ids for ids, _ in texts]
+            said = [[IGNORED] * front + ids[front:] for ids, front in texts]
+        words = self.tokenizer.questions([sample.question for sample in asked], self.max_text_length)
+        batch = stack_texts(self.tokenizer, asked, read, said)
+        return AnswerBatch(
+            **{field.name: getattr(batch, field.name) for field in fields(GenerationBatch)},
+            qformer_input_ids=words.input_ids,
+            qformer_attention_mask=words.attention_mask,
+            questions=tuple(sample.question for sample in asked),
+            question_ids=tuple(sample.question_id for sample in asked),
+            question_types=tuple(sample.question_type for sample in asked),
+        )
+
+    def _continued(self, prompt: str, answer: str) -> tuple[list[int], int]:
+        """Ids of prompt, answer and end, and how many in front are the prompt's."""
+        room = len(self.tokenizer.prompt(prompt)) + self.max_answer_length
+        return self.tokenizer.training_text(prompt, answer, room)
+
+
+def load_answer_collator(
+    *,
+    name: str,
+    encoder_decoder: bool,
+    tokenizer: str,
+    max_text_length: int,
+    max_answer_length: int,
+    prompt: str,
+    start_token: str | None = None,
+    end_token: str | None = None,
+    pad_token: str | None = None,
+) -> AnswerCollator:
+    """An `AnswerCollator` for language model `name` and the Q-Former's `tokenizer`; tokens as `LanguageTokenizer`'s."""
+    speaking = AnsweringTokenizer(
+        name,
+        load_text_tokenizer(tokenizer),
+        padding_side="right",
+        encoder_decoder=encoder_decoder,
+        start_token=start_token,
+        end_token=end_token,
+        pad_token=pad_token,
+    )
+    return AnswerCollator(speaking, max_text_length, max_answer_length, prompt)

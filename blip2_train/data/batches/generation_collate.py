@@ -1,0 +1,169 @@
+"""From samples to a stage-2 batch: what the frozen language model reads, and what it is to say.
+
+Shape letters: B batch, S tokens read, T tokens with a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+
+from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
+from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
+from blip2_train.errors import ConfigError
+from blip2_train.types import GenerationBatch, ImageTextSample
+
+IGNORED = -100
+
+
+class DecoderOnlyCollator:
+    """Start token, prompt, text, end token; the loss is on text and end.
+
+    Args:
+        tokenizer: Of the language model, padding on the right.
+        max_text_length: Tokens per text with start, prompt and end.
+        prompt: What stands before every text and is not learnt.
+        learn_start: Without a prompt, teach the last query to predict the start token, as the released code does.
+
+    Raises:
+        ConfigError: if the prompt leaves no room for text.
+    """
+
+    def __init__(
+        self, tokenizer: LanguageTokenizer, max_text_length: int = 32, prompt: str = "", learn_start: bool = False
+    ) -> None:
+        tokenizer.training_text(prompt, "", max_text_length)
+        self.tokenizer, self.max_text_length, self.prompt = tokenizer, max_text_length, prompt
+        self.learn_start = learn_start and not prompt
+
+    def fingerprint(self) -> Fingerprint:
+        """What has to stay the same for a run to continue."""
+        kind: Fingerprint = {"prompt": self.prompt, "learn_start": self.learn_start}
+        return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
+
+    def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
+        """Make a batch of B samples, padded to the longest."""
+        texts = [self.tokenizer.training_text(self.prompt, s.caption, self.max_text_length) for s in samples]
+        read = [ids for ids, _ in texts]
+        skipped = [0 if self.learn_start else front for _, front in texts]
+        said = [[IGNORED] * n + ids[n:] for ids, n in zip(read, skipped, strict=True)]
+        return stack_texts(self.tokenizer, samples, read, said)
+
+
+class EncoderDecoderCollator:
+    """A prefix for the encoder, the rest for the decoder.
+
+    With `split_prefix`, each caption is cut after 1 … half of its words, at random (the prefix of a single word is
+    empty); otherwise the prefix is the prompt.
+
+    Args:
+        tokenizer: Of the language model, padding on the right.
+        max_text_length: Tokens of the prefix and of the rest, each with the end token (and the start of BART's).
+        prompt: What the encoder reads before the prefix.
+        split_prefix: Whether captions are cut.
+
+    Source: BLIP-2, section 3.3 (prefix language modelling); where to cut is the authors' answer in issue 139 of LAVIS,
+    counted in words as the reproduction that is known to train.
+    """
+
+    def __init__(
+        self, tokenizer: LanguageTokenizer, max_text_length: int = 32, prompt: str = "", split_prefix: bool = True
+    ) -> None:
+        if len(tokenizer.prompt(prompt)) > max_text_length:
+            raise ConfigError(
+                f"the prompt {prompt!r} takes {len(tokenizer.prompt(prompt))} tokens, more than max_text_length "
+                f"{max_text_length}; shorten it, or raise max_text_length"
+            )
+        self.tokenizer, self.max_text_length, self.prompt = tokenizer, max_text_length, prompt
+        self.split_prefix = split_prefix
+
+    def fingerprint(self) -> Fingerprint:
+        """What has to stay the same for a run to continue."""
+        kind: Fingerprint = {"prompt": self.prompt, "split_prefix": self.split_prefix}
+        return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
+
+    def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
+        """Make a batch of B samples, padded to the longest."""
+        parts = [split_words(s.caption, s.uniform) if self.split_prefix else ("", s.caption) for s in samples]
+        fronts = [" ".join(filter(None, (self.prompt, prefix))) for prefix, _ in parts]
+        read = [self.tokenizer.finished(front, self.max_text_length) for front in fronts]
+        said = [self.tokenizer.finished(rest, self.max_text_length) for _, rest in parts]
+        return stack_texts(self.tokenizer, samples, read, said)
+
+
+def split_words(text: str, uniform: float) -> tuple[str, str]:
+    """A text cut after 1 … half of its words; `uniform` in [0, 1) says where.
+
+    Example:
+        >>> split_words("a cat on a mat", 0.9), split_words("cat", 0.9)
+        (('a cat', 'on a mat'), ('', 'cat'))
+    """
+    words = text.split()
+    half = len(words) // 2
+    cut = 1 + int(uniform * half) if half else 0
+    return " ".join(words[:cut]), " ".join(words[cut:])
+
+
+def stack_texts(
+    tokenizer: LanguageTokenizer, samples: Sequence[ImageTextSample], read: list[list[int]], said: list[list[int]]
+) -> GenerationBatch:
+    """A batch of samples with what is read and what is to be said (`IGNORED` where nothing is), padded on the right."""
+    input_ids, attention_mask = tokenizer.padded(read)
+    labels, _ = tokenizer.padded(said, fill=IGNORED)
+    return GenerationBatch(
+        pixel_values=torch.stack([sample.pixel_values for sample in samples]),
+        image_ids=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
+        sample_ids=tuple(sample.sample_id for sample in samples),
+        rejected=tuple(chain.from_iterable(sample.rejected for sample in samples)),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        labels=labels,
+        target_positions=(labels.flatten() != IGNORED).nonzero().flatten(),
+        references=tuple(sample.references for sample in samples),
+    )
+
+
+def load_decoder_only_collator(
+    *,
+    name: str,
+    max_text_length: int,
+    prompt: str = "",
+    learn_start: bool = False,
+    start_token: str | None = None,
+    end_token: str | None = None,
+    pad_token: str | None = None,
+) -> DecoderOnlyCollator:
+    """A `DecoderOnlyCollator` for the language model `name`; tokens as `LanguageTokenizer`'s."""
+    tokenizer = LanguageTokenizer(
+        name,
+        padding_side="right",
+        encoder_decoder=False,
+        start_token=start_token,
+        end_token=end_token,
+        pad_token=pad_token,
+    )
+    return DecoderOnlyCollator(tokenizer, max_text_length, prompt, learn_start)
+
+
+def load_encoder_decoder_collator(
+    *,
+    name: str,
+    max_text_length: int,
+    prompt: str = "",
+    split_prefix: bool = True,
+    start_token: str | None = None,
+    end_token: str | None = None,
+    pad_token: str | None = None,
+) -> EncoderDecoderCollator:
+    """An `EncoderDecoderCollator` for the language model `name`; tokens as `LanguageTokenizer`'s."""
+    tokenizer = LanguageTokenizer(
+        name,
+        padding_side="right",
+        encoder_decoder=True,
+        start_token=start_token,
+        end_token=end_token,
+        pad_token=pad_token,
+    )
+    return EncoderDecoderCollator(tokenizer, max_text_length, prompt, split_prefix)

@@ -1,0 +1,162 @@
+"""From images and texts as people have them to what a model reads, and back: the same in training and in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_train.data.batches.images import decode_image, upright_rgb
+from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
+from blip2_train.data.batches.transforms import EvalTransform
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.questions import TextTokens
+
+ImageInput = str | Path | Image.Image | Tensor
+"""A file, an image of any mode and size, or pixel values `(3, H, W)` that were processed before."""
+ImageInputs = ImageInput | Iterable[ImageInput]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processor:
+    """What a model needs around it.
+
+    Either tokenizer may be None: a stage-1 model reads texts with the Q-Former's, a generative one with that of its
+    language model.
+    """
+
+    image_size: int
+    """Pixels per side of the square input."""
+    max_text_length: int
+    """Tokens per text in training, with the first and the last."""
+    mean: tuple[float, ...]
+    """What is subtracted per channel, of values in 0 … 1: as in training."""
+    std: tuple[float, ...]
+    """What is divided by after that."""
+    text_tokenizer: Any = None
+    """The Q-Former's, as `load_qformer_tokenizer` gives it, of models that read texts without a language model."""
+    language_tokenizer: LanguageTokenizer | None = None
+    """The language model's, padding on the left; an `AnsweringTokenizer` if the Q-Former reads questions."""
+    prompt: str = ""
+    """What captions start from, or the form of questions, unless something else is asked for."""
+
+    def images(self, images: Sequence[ImageInput]) -> Tensor:
+        """Pixel values `(B, 3, H, W)` of images.
+
+        Raises:
+            ShardError: naming a file that is no readable image.
+            ConfigError: if pixel values are not of this model's size.
+        """
+        return torch.stack([self.image(image) for image in images])
+
+    def image(self, image: ImageInput) -> Tensor:
+        """Pixel values `(3, H, W)` of one image.
+
+        Raises:
+            ShardError: naming a file that is no readable image.
+            ConfigError: if pixel values are not of this model's size.
+        """
+        if isinstance(image, Tensor):
+            if image.shape != (3, self.image_size, self.image_size):
+                raise ConfigError(
+                    f"pixel values have shape {tuple(image.shape)}, but this model reads (3, {self.image_size}, "
+                    f"{self.image_size}); give the image itself, or what Processor.image makes of it"
+                )
+            return image
+        return EvalTransform(self.image_size, self.mean, self.std)(open_image(image), torch.Generator())
+
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids `(B, T)` and mask `(B, T)`, bool, of texts for the Q-Former, cleaned and cut as in training.
+
+        Raises:
+            ConfigError: if nothing is left of a text, or it is not Unicode.
+        """
+        cleaned = [clean_caption(text) for text in texts]
+        for text, clean in zip(texts, cleaned, strict=True):
+            if text_fault(text, clean) == EMPTY:
+                raise ConfigError(f"text {text!r} is empty once cleaned as in training; leave it out, or write words")
+        _refuse_broken(texts)
+        batch = self.text_tokenizer(
+            cleaned, padding="longest", truncation=True, max_length=self.max_text_length, return_tensors="pt"
+        )
+        return batch["input_ids"], batch["attention_mask"].bool()
+
+    def prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids `(B, S)` and mask `(B, S)`, bool, of prompts for the language model, never cut, padded on the left.
+
+        Raises:
+            ConfigError: if a prompt is not Unicode.
+        """
+        assert self.language_tokenizer is not None
+        _refuse_broken(prompts)
+        return self.language_tokenizer.padded([self.language_tokenizer.prompt(prompt) for prompt in prompts])
+
+    def questions(self, questions: Sequence[str]) -> TextTokens:
+        """Questions for a Q-Former that reads them, cut as in training.
+
+        Raises:
+            ConfigError: if a question is not Unicode.
+        """
+        assert isinstance(self.language_tokenizer, AnsweringTokenizer)
+        _refuse_broken(questions)
+        return self.language_tokenizer.questions(questions, self.max_text_length)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which, with the tokenizer's files, the processor can be made again."""
+        return {
+            "image_size": self.image_size,
+            "max_text_length": self.max_text_length,
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "prompt": self.prompt,
+        }
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer there is."""
+        return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer
+
+
+def listed(images: ImageInputs) -> list[ImageInput]:
+    """Images as a list; a single one is a list of one."""
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
+        return [images]
+    return list(images)
+
+
+def open_image(image: str | Path | Image.Image) -> Image.Image:
+    """An image in mode RGB, turned as its EXIF data says.
+
+    Raises:
+        ShardError: naming the file, if it is no readable image.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            image.load()  # Pillow reads a file only when its pixels are asked for
+            return upright_rgb(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(getattr(image, "filename", "") or "the image", str(error)) from error
+    path = Path(image).expanduser()
+    try:
+        return decode_image(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except UnusableSample as error:
+        raise _unreadable(path, f"{error.reason}: {error.detail}") from error
+
+
+def _refuse_broken(texts: Sequence[str]) -> None:
+    if (broken := next((text for text in texts if not is_unicode(text)), None)) is not None:
+        raise ConfigError(f"text {broken!r} is not Unicode (it holds half a character); write it again in UTF-8")
+
+
+def _unreadable(what: str | Path, reason: str) -> ShardError:
+    reason = " ".join(reason.split())[:150]
+    return ShardError(f"{what} is no image that can be read ({reason}); leave it out, or save it again")

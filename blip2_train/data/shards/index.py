@@ -1,0 +1,189 @@
+"""A kept index of shards, so that any sample is reached by its offset."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.printable_names import printable_name
+from blip2_train.data.shards.catalog import (
+    CatalogEntry,
+    ShardCatalog,
+    catalog_path,
+    kept_catalog,
+    write_catalog,
+    write_kept,
+)
+from blip2_train.data.shards.notes import ShardNote
+from blip2_train.data.shards.tar import Shard, scan_shard
+from blip2_train.data.storage.remote import RemoteFile, Storage
+from blip2_train.data.stream.order import stable_seed
+from blip2_train.errors import ShardError
+from blip2_train.system.records import Count, read_record
+from blip2_train.types import RejectedSample
+
+_LOGGER = logging.getLogger(__name__)
+_VERSION = 2
+"""Part of every file name: raised when the meaning of the files changes."""
+
+
+def index_folder() -> Path:
+    """The user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`), or a temporary one where that cannot be written."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(base) / "blip2_train" / "shards"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    folder = Path(tempfile.gettempdir()) / f"blip2_train-shards-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def open_catalog(
+    shards: Sequence[str | RemoteFile],
+    folder: Path,
+    storage: Storage | None = None,
+    notes: Mapping[RemoteFile, ShardNote] | None = None,
+    threads: int = 8,
+) -> tuple[ShardCatalog, list[RejectedSample]]:
+    """The catalog of shards, and what was rejected in them.
+
+    If none of the shards has changed, that is one file, found by their paths, sizes and times of change. Else what is
+    known of each shard is put together (`index_shards`), and kept.
+
+    Args:
+        shards: tar files, as `find_shards` gives them.
+        folder: where the index is kept.
+        storage: how remote storage is reached.
+        notes: of remote shards that need no scan; their rows are fetched when they are first needed.
+        threads: shards scanned at a time.
+
+    Raises:
+        ShardError: if a shard cannot be opened.
+    """
+    known = notes or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = catalog_path(folder, _VERSION, [_facts(shard, known) for shard in shards])
+    if (kept := kept_catalog(path)) is not None:
+        return kept
+    each: list[Shard] = [Path(shard) if isinstance(shard, str) else shard for shard in shards]
+    entries, rejected = index_shards(each, folder, storage, known, threads)
+    return write_catalog(path, entries, rejected), rejected
+
+
+def index_shards(
+    shards: Sequence[Shard],
+    folder: Path,
+    storage: Storage | None = None,
+    notes: Mapping[RemoteFile, ShardNote] | None = None,
+    threads: int = 8,
+) -> tuple[list[CatalogEntry], list[RejectedSample]]:
+    """What is known of each shard; scanned once (about 13,000 tar members a second and core), then read from `folder`.
+
+    A file of the index is named after the shard's path, size and time of change, so a changed shard is scanned again.
+    Arguments and errors are those of `open_catalog`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known, storage = notes or {}, storage or Storage()
+    names = relative_names(shards)
+    with ThreadPoolExecutor(max(1, min(threads, len(shards)))) as pool:
+        each = [known.get(shard) if isinstance(shard, RemoteFile) else None for shard in shards]
+        found = pool.map(lambda shard, name, note: _entry(shard, name, note, folder, storage), shards, names, each)
+        entries, rejected = [], []
+        for entry, its_rejected in found:
+            entries.append(entry)
+            rejected += its_rejected
+    return entries, rejected
+
+
+_TELLING = ("key", "picture", "picture_size", "text_size", "json_size")
+"""Fields of rows that tell a shard from another one; named here, so that a new field changes no hash."""
+
+
+class _Summary(msgspec.Struct):
+    samples: Count
+    rejected: list[RejectedSample]
+    content: str = ""
+    """Hash of the rows; those of earlier versions have none."""
+
+
+def _entry(
+    shard: Shard, name: str, note: ShardNote | None, folder: Path, storage: Storage
+) -> tuple[CatalogEntry, list[RejectedSample]]:
+    try:
+        identity, size = _identity(shard)
+        stem = f"{stable_seed(_VERSION, *identity):016x}"
+        if note is not None:
+            entry = CatalogEntry(shard=shard, name=name, samples=note.samples, size=size, rows=stem, origin=note.rows)
+            return entry, []
+        rows, summary = folder / f"{stem}.npy", folder / f"{stem}.json"
+        if not (summary.exists() and rows.exists()):
+            _LOGGER.info("indexing %s", shard)
+            table, rejected = scan_shard(shard, storage)
+            write_kept(rows, table)
+            write_kept(summary, _summary_of(table, rejected))
+        known = read_record(summary, _Summary, "remove it", ShardError)
+        if not known.content:
+            table = np.load(rows, allow_pickle=False)
+            write_kept(summary, _summary_of(table, known.rejected))
+            known = read_record(summary, _Summary, "remove it", ShardError)
+    except OSError as error:
+        raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
+    entry = CatalogEntry(shard=shard, name=name, samples=known.samples, size=size, rows=stem, content=known.content)
+    return entry, known.rejected
+
+
+def _summary_of(rows: NDArray[np.void], rejected: Sequence[RejectedSample]) -> dict[str, object]:
+    content = hashlib.blake2b(digest_size=8)
+    for name in _TELLING:
+        content.update(np.ascontiguousarray(rows[name]).tobytes())
+    rejections = [asdict(sample) for sample in rejected]
+    return {"samples": len(rows), "rejected": rejections, "content": content.hexdigest()}
+
+
+def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:
+    """What changes when a shard does, and its size in bytes."""
+    if isinstance(shard, RemoteFile):
+        return (shard.url, shard.size, shard.version), shard.size
+    state = shard.stat()
+    return (shard.resolve(), state.st_size, state.st_mtime_ns), state.st_size
+
+
+def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ShardNote]) -> str:
+    """What changes when the catalog's entry of a shard does."""
+    if isinstance(shard, RemoteFile):
+        note = notes.get(shard)
+        rows = "" if note is None else f"{note.samples}\0{note.rows.url}\0{note.rows.size}\0{note.rows.version}"
+        return f"{shard.url}\0{shard.size}\0{shard.version}\0{rows}"
+    try:
+        state = os.stat(shard)
+    except OSError as error:
+        raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
+    return f"{shard}\0{state.st_size}\0{state.st_mtime_ns}"
+
+
+def relative_names(shards: Sequence[Shard]) -> list[str]:
+    """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
+    places = [_absolute(shard) for shard in shards]
+    common = os.path.commonpath([place.parent for place in places])
+    return [printable_name(place.relative_to(common).with_suffix("").as_posix()) for place in places]
+
+
+def _absolute(shard: Shard) -> PurePosixPath:
+    """A shard's path, of a remote one with the protocol and the bucket as folders."""
+    if isinstance(shard, RemoteFile):
+        return PurePosixPath("/" + shard.url.replace("://", "/"))
+    return PurePosixPath(shard.absolute())

@@ -1,0 +1,142 @@
+"""Rows of the indexes of shards, read in pieces, of which a process holds a bounded number and no file open."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.shards.catalog import CatalogEntry, ShardCatalog, write_kept
+from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
+from blip2_train.data.shards.tar import ROW_FIELDS, scan_shard
+from blip2_train.data.storage.read_ahead import REQUESTS
+from blip2_train.data.storage.remote import RemoteFile, Storage
+from blip2_train.errors import ShardError
+
+_HEADER = 320
+"""Bytes at the start of an index in which the description of its rows ends."""
+_MAGIC = 10
+"""Bytes before that description; the last two are its length."""
+_PIECE = 512
+"""Rows that are read at a time, some 30 KB."""
+_PIECES = 256
+"""Pieces that are held; a window of the training order mixes 64 places of a source, each in one or two pieces."""
+
+
+class ShardRows:
+    """The row of any sample, as `scan_shard` gives it.
+
+    Args:
+        catalog: of the shards.
+        storage: how remote storage is reached.
+    """
+
+    def __init__(self, catalog: ShardCatalog, storage: Storage) -> None:
+        self._catalog, self._storage = catalog, storage
+        self._pieces: OrderedDict[tuple[int, int], NDArray[np.void]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pieces": OrderedDict()}
+
+    def row(self, shard: int, number: int) -> np.void:
+        """Row `number` of a shard.
+
+        Raises:
+            ShardError: if the shard's index is gone and cannot be had again.
+        """
+        piece, inside = divmod(number, _PIECE)
+        rows = self._pieces.get((shard, piece))
+        if rows is None:
+            rows = self._pieces[shard, piece] = self._read(shard, piece * _PIECE)
+            if len(self._pieces) > _PIECES:
+                self._pieces.popitem(last=False)
+        self._pieces.move_to_end((shard, piece))
+        found: np.void = rows[inside]
+        return found
+
+    def make_ready(self, shards: Sequence[int]) -> None:
+        """Fetch the rows that lie beside remote shards and are not here, several at a time; raises what `row` does."""
+        entries = [entry for shard in shards if (entry := self._catalog.entry(shard)).origin is not None]
+        places = [(self._path(entry), entry) for entry in entries]
+        if missing := [(path, entry) for path, entry in places if not path.exists()]:
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                list(pool.map(lambda one: write_rows(one[0], one[1], self._storage), missing))
+
+    def _path(self, entry: CatalogEntry) -> Path:
+        return self._catalog.folder / f"{entry.rows}.npy"
+
+    def _read(self, shard: int, first: int) -> NDArray[np.void]:
+        """Rows from `first`, copied, so that no file stays open for them."""
+        entry = self._catalog.entry(shard)
+        path = self._path(entry)
+        for again in (False, True):
+            try:
+                return _piece(SHARD_FILES.open(path), first, entry.samples)
+            except (FileNotFoundError, ValueError):  # gone, or not as it was written
+                pass
+            except OSError as error:
+                raise ShardError(f"the index of shard {entry.shard} cannot be read: {error}") from None
+            if not again:
+                write_rows(path, entry, self._storage)
+        raise ShardError(f"{path}, the index of shard {entry.shard}, is not as it was written: remove it, start again")
+
+
+def _piece(file: OpenFile, first: int, samples: int) -> NDArray[np.void]:
+    """Rows from `first` of an `.npy` file that has `samples`.
+
+    Raises:
+        ValueError: if it is another, or cut.
+    """
+    start = file.read(_HEADER, 0)
+    kind, offset = _layout(start[: _MAGIC + int.from_bytes(start[_MAGIC - 2 : _MAGIC], "little")], samples)
+    count = min(_PIECE, samples - first)
+    return np.frombuffer(file.read(count * kind.itemsize, offset + first * kind.itemsize), kind, count)
+
+
+@lru_cache(maxsize=64)
+def _layout(start: bytes, samples: int) -> tuple[np.dtype[np.void], int]:
+    """Type of the rows of an `.npy` file, and where they begin, by the bytes before these."""
+    file = io.BytesIO(start)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("a version that this project does not write")
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    if shape != (samples,) or kind.names != ROW_FIELDS:
+        raise ValueError("the file of another shard")
+    return kind, file.tell()
+
+
+def write_rows(path: Path, entry: CatalogEntry, storage: Storage) -> None:
+    """Write the file of a shard's rows: fetched from beside the shard, or found by reading the shard.
+
+    Raises:
+        ShardError: if neither gives as many samples as the shard had when its catalog was made.
+    """
+    try:
+        table = scan_shard(entry.shard, storage)[0] if entry.origin is None else _fetched(entry.origin, storage)
+    except OSError as error:
+        what = f"the index of shard {entry.shard}" if entry.origin is None else str(entry.origin)
+        raise ShardError(f"{what} cannot be read: {error}") from None
+    if len(table) == entry.samples and table.dtype.names == ROW_FIELDS:
+        write_kept(path, table)
+    elif entry.origin is None:
+        raise ShardError(f"shard {entry.shard} has changed, it had {entry.samples} samples: start again")
+    else:
+        raise ShardError(
+            f"{entry.origin} does not fit {entry.shard}, which has {entry.samples} samples: remove it, so that the "
+            "shard is read instead, or make the shards again"
+        )
+
+
+def _fetched(file: RemoteFile, storage: Storage) -> NDArray[Any]:
+    try:
+        rows: NDArray[Any] = np.load(io.BytesIO(storage.read(file)), allow_pickle=False)
+    except (ValueError, EOFError):
+        return np.zeros(0)
+    return rows

@@ -1,0 +1,102 @@
+"""What `make_shards` noted about the shards it wrote: how many samples each has, and where they lie."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from blip2_train.data.storage.remote import RemoteFile, Storage
+from blip2_train.errors import ShardError
+from blip2_train.system.atomic_write import without_checksum
+from blip2_train.system.records import Count, check_record, parse_record
+from blip2_train.types import RejectedSample
+
+INDEX, PLACES = "index.json", ".index.npy"
+"""Name of the list of a folder's shards; what stands in place of `.tar` in the name of the file of a shard's rows."""
+
+
+_FIX = "remove it, so that the shards are read instead, or make the shards again"
+
+
+@dataclass(frozen=True)
+class ShardNote:
+    """What is known of a remote shard without reading it."""
+
+    samples: int
+    rows: RemoteFile
+    """`.npy` file of the rows that `scan_shard` gives."""
+
+
+def read_notes(
+    shards: Sequence[str | RemoteFile], storage: Storage
+) -> tuple[dict[RemoteFile, ShardNote], list[RejectedSample]]:
+    """What the `index.json` beside shards says of them.
+
+    Returns:
+        A note of each remote shard that has the size it was written with, and a record of each shard (remote or not)
+        that is listed but not there.
+
+    Raises:
+        ShardError: if remote storage does not answer, or an index cannot be read.
+        DamagedFile: if an index does not fit its checksum.
+    """
+    notes: dict[RemoteFile, ShardNote] = {}
+    missing: list[RejectedSample] = []
+    try:
+        here = {shard for shard in shards if isinstance(shard, str)}
+        for folder in map(Path, dict.fromkeys(map(os.path.dirname, sorted(here)))):
+            listed = _listed((folder / INDEX).read_bytes(), str(folder / INDEX)) if (folder / INDEX).is_file() else {}
+            unlisted = [name for name in listed if os.path.join(folder, name) not in here]
+            missing += [_missing(str(folder), name) for name in unlisted if not (folder / name).is_file()]
+        for address in dict.fromkeys(shard.parent for shard in shards if isinstance(shard, RemoteFile)):
+            there = {file.name: file for file in storage.find(address)}
+            listed = _listed(storage.read(there[INDEX]), f"{address}/{INDEX}") if INDEX in there else {}
+            missing += [_missing(address, name) for name in listed if name not in there]
+            for name, (samples, size) in listed.items():
+                rows = there.get(name.removesuffix(".tar") + PLACES)
+                if name in there and there[name].size == size and rows is not None:
+                    notes[there[name]] = ShardNote(samples, rows)
+    except OSError as error:
+        raise ShardError(f"{error.filename} cannot be read: {error.strerror or error}") from None
+    return notes, missing
+
+
+def _listed(content: bytes, place: str) -> dict[str, tuple[int, int]]:
+    """Samples and bytes of each shard that an index lists; nothing if it is another program's.
+
+    Raises:
+        ShardError: if it cannot be read.
+        DamagedFile: if it does not fit its checksum.
+    """
+    found = parse_record(content, Any, place, _FIX, ShardError)
+    if not isinstance(found, dict) or not found.keys() >= {"settings", "shards"}:
+        return {}
+    without_checksum(found, place, _FIX)
+    return {entry.file: (entry.samples, entry.bytes) for entry in _shards(found, place)}
+
+
+class _Entry(msgspec.Struct):
+    file: str
+    samples: Count
+    bytes: Count
+
+
+class _Index(msgspec.Struct):
+    shards: list[_Entry]
+
+
+def _shards(found: dict[str, Any], place: str) -> list[_Entry]:
+    entries = check_record(found, _Index, place, _FIX, ShardError).shards
+    if outside := next((entry.file for entry in entries if posixpath.basename(entry.file) != entry.file), None):
+        raise ShardError(f"{place} names {outside!r}, which is no file beside it; {_FIX}")
+    return entries
+
+
+def _missing(folder: str, name: str) -> RejectedSample:
+    return RejectedSample(source=f"{folder}/{name}", key="", reason="missing shard", detail=f"{INDEX} lists it")

@@ -1,0 +1,162 @@
+"""Reads the members of samples out of shards, by offset; what lies on remote storage, ahead."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from blip2_train.data.shards.catalog import ShardCatalog
+from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.storage.block_cache import PieceCache
+from blip2_train.data.storage.read_ahead import Ahead, Span
+from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile
+from blip2_train.errors import ShardError
+
+KINDS = ("picture", "text", "json")
+_OWNERS = count()
+"""Numbers of the readers of a process."""
+Members = Callable[[str], bytes]
+"""Gives the content of a member by its kind: `image`, `text` or `json`."""
+
+
+class _Held(NamedTuple):
+    """The members of a remote sample, as they lie in its shard."""
+
+    span: Span
+    data: bytes
+
+    def covers(self, other: Span) -> bool:
+        """Whether these bytes of a shard are among them."""
+        return other.shard == self.span.shard and self.span.start <= other.start and other.end <= self.span.end
+
+    def cut(self, row: np.void, kind: str) -> bytes:
+        """The content of a member."""
+        first = int(row[kind]) - self.span.start
+        return self.data[first : first + int(row[f"{kind}_size"])]
+
+
+_NOTHING = _Held(Span(-1, 0, 0), b"")
+
+
+class ShardReader:
+    """Members of samples, by number of the shard and the sample's row of its index.
+
+    Remote samples that were announced come many in a request (see `Ahead`); any other is a request for all its members,
+    or none if a piece that holds it is in the cache. Of a shard on this machine, members are read one by one, as they
+    are asked for.
+
+    Args:
+        catalog: of the shards.
+        storage: how remote storage is reached, and what becomes of bad shards.
+    """
+
+    def __init__(self, catalog: ShardCatalog, storage: Storage) -> None:
+        self._catalog, self._storage = catalog, storage
+        self.remote = catalog.remote
+        """Whether reading ahead is of use."""
+        self._cache = PieceCache(storage) if self.remote and storage.options.cache else None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What each process has of its own."""
+        self._owner = next(_OWNERS)
+        weakref.finalize(self, SHARD_FILES.forget, self._owner)
+        self._ahead: Ahead | None = None
+        self._held = _NOTHING
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("_catalog", "_storage", "remote", "_cache")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def members(self, shard: int, row: np.void, kinds: Sequence[str] = KINDS) -> Members:
+        """The members of a sample, of these kinds.
+
+        Raises:
+            UnusableSample: now or when a member is asked for, if the shard no longer gives it.
+            ShardError: likewise, if bad shards are to stop the run.
+        """
+        place = self._catalog.shard(shard)
+        if not isinstance(place, RemoteFile):
+            return partial(self._content, self._file(shard, place), place, row)
+        wanted = span(shard, row, kinds)
+        if not self._held.covers(wanted):
+            self._held = self._come(place, wanted, span(shard, row))
+        return partial(self._held.cut, row)
+
+    def follow(self, passages: Iterable[Sequence[Span]], share: float) -> None:
+        """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
+
+        Args:
+            passages: all members of samples, in order; those of a passage lie close together.
+            share: of the memory that the options give, 0 … 1.
+        """
+        if self._ahead is not None:
+            self._ahead.close()
+        options = self._storage.options
+        memory = 0 if self._cache else int(options.memory_mb * 1e6 * share)
+        self._ahead = Ahead(lambda one: self._fetch(self._remote(one.shard), one), passages, memory)
+
+    def _come(self, place: RemoteFile, wanted: Span, whole: Span) -> _Held:
+        """The bytes of a sample, as they were fetched ahead or by a request."""
+        try:
+            if self._ahead is not None and (data := self._ahead.take(whole)) is not None:
+                return _Held(whole, data)
+            return _Held(wanted, self._fetch(place, wanted))
+        except TruncatedFile as error:
+            self.refuse("truncated shard", f"{place}: {error.strerror}")
+        except OSError as error:
+            self.refuse("unreadable shard", f"{place}: {error.strerror or error or 'it is gone'}")
+
+    def _remote(self, shard: int) -> RemoteFile:
+        place = self._catalog.shard(shard)
+        assert isinstance(place, RemoteFile)
+        return place
+
+    def refuse(self, reason: str, detail: str) -> NoReturn:
+        """Say that a shard is bad: to the stream, which replaces the sample, or to the one who started the run."""
+        if self._storage.options.bad_shards == "stop":
+            raise bad_shard(reason, detail)
+        raise UnusableSample(reason, detail)
+
+    def _fetch(self, file: RemoteFile, wanted: Span) -> bytes:
+        return (self._cache or self._storage).read(file, wanted.start, wanted.end)
+
+    def _file(self, shard: int, path: Path) -> OpenFile:
+        try:
+            return SHARD_FILES.get(self._owner, shard, path)
+        except OSError as error:
+            self.refuse("unreadable shard", str(error))
+
+    def _content(self, file: OpenFile, path: Path, row: np.void, kind: str) -> bytes:
+        """Bytes of one member."""
+        size = int(row[f"{kind}_size"])
+        try:
+            data = file.read(size, int(row[kind]))
+        except OSError as error:
+            self.refuse("unreadable shard", f"{path}: {error}")
+        if len(data) < size:
+            self.refuse("truncated shard", f"{path} is shorter than when it was indexed")
+        return data
+
+
+def bad_shard(reason: str, detail: str) -> ShardError:
+    """The error that ends a run at its first bad shard, if that is asked for."""
+    return ShardError(
+        f"{reason}: {detail}. Restore the shard, or pass data.storage.bad_shards=skip to go on without it"
+    )
+
+
+def span(shard: int, row: np.void, kinds: Sequence[str] = KINDS) -> Span:
+    """The bytes from the first of these members to the end of the last; they lie side by side in every usual shard."""
+    there = [(int(row[kind]), int(row[kind]) + int(row[f"{kind}_size"])) for kind in kinds if row[kind] >= 0]
+    return Span(shard, min(start for start, _ in there), max(end for _, end in there))

@@ -1,0 +1,349 @@
+"""Finding tar shards, and finding the samples inside one by its headers alone."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.printable_names import printable_name
+from blip2_train.data.shards.braces import expanded_braces
+from blip2_train.data.storage.remote import AnyFile, RemoteFile, Storage, is_remote
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+"""Endings of images that every reader of shards knows."""
+MORE_IMAGES = ("gif", "bmp", "tif", "tiff", "avif")
+"""Endings of images that count where a sample has none of the usual ones."""
+ROW_FIELDS = (*(part + what for part in ("picture", "text", "json") for what in ("", "_size")), "key")
+"""Names of what an index says of a sample."""
+_BLOCK = 512
+_REQUESTS = 16
+"""Parts of a list that are looked for at a time."""
+_COMPRESSED = (".gz", ".tgz", ".zst", ".xz", ".bz2", ".zip")
+_HINT = "give data.source as a folder with .tar files, a glob or a range {00..99} in quotes, or a list of .tar files"
+
+Shard = AnyFile
+"""A tar file."""
+PIPE = "pipe:"
+"""What an address begins with that is a command, whose output is a shard."""
+Member = tuple[str, int, int]
+"""Extension (everything after the first dot), offset of the content in bytes, length in bytes."""
+SampleRow = tuple[int, int, int, int, int, int, bytes]
+"""Values of `ROW_FIELDS`."""
+
+
+def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[Shard]:
+    """The shards that a folder, a glob, a range in braces, a file or a list of these stands for; see `find_shards`."""
+    return [Path(shard) if isinstance(shard, str) else shard for shard in find_shards(path, storage)]
+
+
+def find_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[str | RemoteFile]:
+    """The shards that a folder, a glob, a range in braces, a file or a list of these stands for.
+
+    Those of one folder or glob are sorted. Those on this machine are plain text, as 100,000 paths as objects take
+    seconds.
+
+    Args:
+        path: where they lie, on this machine or on remote storage (`s3://bucket/folder`).
+        storage: how remote storage is reached.
+
+    Raises:
+        ShardError: if nothing is found, a file is compressed, or a shard is named twice.
+    """
+    given = [path] if isinstance(path, str) else [str(item) for item in path]
+    if pipe := next((one for one in given if one.startswith(PIPE)), None):
+        raise ShardError(
+            f"{pipe} is a command, not a file: the output of commands is read with data.access=sequential, and only if "
+            "they stand on the command line"
+        )
+    items = [item for one in given for item in expanded_braces(one)]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        found = pool.map(lambda item: _expand(item, storage or Storage()), items)
+        shards = [shard for some in found for shard in some]
+    if not shards:
+        raise ShardError(f"the list of shards is empty: {_HINT}")
+    for shard in shards:
+        if str(shard).lower().endswith(_COMPRESSED):
+            raise ShardError(f"shard {shard} is compressed, so its samples cannot be reached directly: unpack it")
+    if len(set(shards)) < len(shards):
+        twice = next(shard for shard in shards if shards.count(shard) > 1)
+        raise ShardError(f"shard {twice} is listed twice: its samples would come twice per epoch; name it once")
+    return shards
+
+
+def _expand(item: str, storage: Storage) -> list[str | RemoteFile]:
+    return [*(_expand_remote(item, storage) if is_remote(item) else _expand_local(item))]
+
+
+def _expand_local(item: str) -> list[str]:
+    path = Path(item).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir():
+        names = sorted(name for name in os.listdir(path) if name.endswith(".tar"))
+        if not names:
+            deeper = next(path.rglob("*.tar"), None)
+            advice = f"shards lie deeper, for instance {deeper}: use the glob '{path}/**/*.tar'" if deeper else _HINT
+            if deeper is None and any(file.suffix[1:].lower() in (*IMAGES, *MORE_IMAGES) for file in path.iterdir()):
+                advice = (
+                    "it holds images, which need captions: a file that lists both (data=captions, images=<the "
+                    "folder>), or a .txt beside each, of which make_shards.py makes shards"
+                )
+            raise ShardError(f"folder {path} holds no .tar file; {advice}")
+        return names if str(path) == "." else [f"{str(path).rstrip('/')}/{name}" for name in names]
+    if glob.has_magic(item):
+        shards = [name for name in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(name)]
+        if not shards:
+            raise ShardError(f"no file matches {item}; {_HINT}")
+        return shards
+    raise ShardError(f"there is no file or folder {item}; {_HINT}")
+
+
+def _expand_remote(item: str, storage: Storage) -> list[RemoteFile]:
+    try:
+        found = storage.find(item)
+    except OSError as error:
+        raise ShardError(
+            f"{item} cannot be listed: {error.strerror or error}; see whether it is right, and the access to it"
+        ) from None
+    if [file.url for file in found] == [item] or glob.has_magic(item):
+        shards = found
+    else:
+        shards = [file for file in found if file.suffix == ".tar"]
+    if not shards:
+        raise ShardError(f"there is no {'.tar file in' if found else 'file or folder'} {item}; {_HINT}")
+    return shards
+
+
+def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.void], list[RejectedSample]]:
+    """Find the samples of a shard without reading their contents.
+
+    Members belong together when their names agree up to the first dot of the last path part (webdataset's rule); what
+    a member is, its last extension says. Where that puts two images or two texts into one sample (`img.v1.jpg`,
+    `img.v2.jpg`), names are compared up to the last dot instead. Damage ends the shard: samples before it are used. Of
+    tar files that were joined (`cat`), all are read; a key that comes again in a later one, with the same members, has
+    its number.
+
+    Args:
+        path: tar file.
+        storage: how remote storage is reached; a remote shard is read once through.
+
+    Returns:
+        One row per usable sample, in order, with the fields `image`, `text`, `json` (offsets in bytes, -1 = absent),
+        `picture_size`, `text_size`, `json_size` (bytes) and `key` (UTF-8); and what was rejected.
+    """
+    size, file = _open(path, storage or Storage())
+    with file:
+        headers = _Headers(file, size)
+    members, damage, source = headers.members, headers.damage, printable_name(str(path))
+    rejected = [
+        RejectedSample(source=source, key=key, reason=reason, detail=detail)
+        for (key, reason), detail in headers.refused.items()
+    ]
+    rows: list[SampleRow] = []
+    last = next(reversed(members)) if members and damage else None
+    for key, found in members.items():
+        try:
+            rows += samples_of(key, found)
+        except IncompleteSample as problem:
+            if key != last:  # the last sample of a damaged shard is part of the damage
+                rejected.append(RejectedSample(source=source, key=key, reason=str(problem), detail=listing(key, found)))
+    if damage is not None:
+        detail = f"{damage[1]}; {len(rows)} samples usable"
+        rejected.append(RejectedSample(source=source, key="", reason=damage[0], detail=detail))
+    width = max((len(row[-1]) for row in rows), default=1)
+    fields = [(name, np.int64) for name in ROW_FIELDS[:-1]]
+    return np.array(rows, dtype=[*fields, ("key", f"S{width}")]), rejected
+
+
+UNSAFE, DUPLICATE = "unsafe name", "duplicate key"
+"""Reasons for which a member is refused by its name alone."""
+
+
+class MemberName(NamedTuple):
+    """What the name of a member of a tar file says."""
+
+    name: str
+    key: str
+    extension: str
+    """Everything after the first dot of the last part."""
+    safe: bool
+    """Whether it stays in the folder in which someone would unpack the shard."""
+
+    def leads_out(self) -> str:
+        """Detail of the refusal of an unsafe name."""
+        return f"{self.name} leads out of the shard"
+
+    def comes_again(self) -> str:
+        """Detail of the refusal of a name that its key already has."""
+        return f"{self.name} comes again; the first is used"
+
+
+def member_name(name: str) -> MemberName | None:
+    """The parts of a member's name; None if it is no sample's."""
+    name = printable_name(name)
+    folder, (key, _, extension) = PurePosixPath(name).parent, Path(name).name.partition(".")
+    if not key or not extension:
+        return None
+    safe = not (folder.is_absolute() or ".." in folder.parts)
+    return MemberName(name, key if str(folder) == "." else f"{folder}/{key}", extension, safe)
+
+
+class IncompleteSample(Exception):
+    """The members of a key do not make a sample."""
+
+
+def _open(shard: Shard, storage: Storage) -> tuple[int, BinaryIO]:
+    """The bytes that a shard has, and the shard for reading."""
+    if isinstance(shard, RemoteFile):
+        return shard.size, storage.open(shard)
+    return shard.stat().st_size, shard.open("rb")
+
+
+class _Headers:
+    """The members of a shard, found archive by archive: tar files joined by `cat` are several in one file.
+
+    A name that would lead out of a folder into which someone unpacks the shard is refused, though nothing is unpacked
+    here: whoever wrote it meant no good.
+
+    Args:
+        file: the shard.
+        size: its bytes.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.members: dict[str, list[Member]] = {}
+        """By key."""
+        self.refused: dict[tuple[str, str], str] = {}
+        """Details of what is refused, by key and reason."""
+        self.damage: tuple[str, str] | None = None if size else ("empty file", "the file has no bytes")
+        """Reason and detail of what ends the shard early."""
+        start, number = (0 if size else None), 0
+        while start is not None:
+            number += 1
+            start = self._read_archive(start, number)
+
+    def _read_archive(self, start: int, number: int) -> int | None:
+        """Find the members of the archive that begins at a byte; returns where the next begins, None = nowhere."""
+        found: dict[str, list[Member]] = {}
+        self._file.seek(start)
+        try:
+            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+                while (member := tar.next()) is not None and self._take(member, found):
+                    tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a record of every member
+                end = tar.offset
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            reason = "damaged shard" if number > 1 and not found else "truncated shard" if found else "not a tar file"
+            behind = f"behind the end mark, at byte {start}: " if number > 1 else ""
+            self.damage = reason, f"{behind}{error}"
+        self._join(found, number)
+        if self.damage is not None:
+            return None
+        if number > 1 and end == start:  # tarfile says nothing of a file that begins with no header
+            self.damage = "damaged shard", f"what lies behind the end mark, at byte {start}, is no tar file"
+        else:
+            self.damage = _damage_at(self._file, end)
+        return None if self.damage else _next_content(self._file, end)
+
+    def _take(self, member: tarfile.TarInfo, found: dict[str, list[Member]]) -> bool:
+        """Take in a member; whether the shard is whole up to its end."""
+        if member.offset_data + member.size > self._size:
+            self.damage = "truncated shard", f"{printable_name(member.name)} ends after the file"
+            return False
+        name = member_name(member.name) if member.isreg() else None
+        if name is None:
+            return True
+        if not name.safe:
+            self.refused.setdefault((name.key, UNSAFE), name.leads_out())
+            return True
+        members = found.setdefault(name.key, [])
+        if any(name.extension == other for other, _, _ in members):
+            self.refused.setdefault((name.key, DUPLICATE), name.comes_again())
+        else:
+            members.append((name.extension, member.offset_data, member.size))
+        return True
+
+    def _join(self, found: dict[str, list[Member]], number: int) -> None:
+        """Add the members of an archive. A key that earlier ones have, with the same members, is another sample's."""
+        for key, members in found.items():
+            known = self.members.get(key, [])
+            if {extension for extension, _, _ in known} & {extension for extension, _, _ in members}:
+                self.members[f"{key} ({number})"] = members
+            else:
+                self.members[key] = [*known, *members]
+
+
+def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
+    """What is wrong where the headers end: a whole archive has a block of zeros there."""
+    file.seek(offset)
+    block = file.read(_BLOCK)
+    if len(block) < _BLOCK:
+        return "truncated shard", f"the file stops at byte {offset + len(block)} without an end mark"
+    return ("damaged shard", f"no member header at byte {offset}") if block.strip(b"\0") else None
+
+
+def _next_content(file: BinaryIO, offset: int) -> int | None:
+    """The first block behind an end mark that is not of zeros; None if zeros follow to the end, as tar pads them."""
+    file.seek(offset)
+    while piece := file.read(_BLOCK * 128):
+        if content := piece.lstrip(b"\0"):
+            return offset + (len(piece) - len(content)) // _BLOCK * _BLOCK
+        offset += len(piece)
+    return None
+
+
+def samples_of(key: str, members: list[Member]) -> list[SampleRow]:
+    """The samples that the members of a key make: one, or one per stem when names hold more dots.
+
+    Raises:
+        IncompleteSample: with the reason, if there is none.
+    """
+    kinds = _kinds(members)
+    if all(kinds.count(kind) <= 1 for kind in ("picture", "text", "json")):
+        return [_sample(key, members)]
+    stems: dict[str, list[Member]] = {}
+    for member in members:
+        stems.setdefault(member[0].rpartition(".")[0], []).append(member)
+    samples = []
+    for stem, group in stems.items():
+        try:
+            if len(set(_kinds(group))) == len(group):
+                samples.append(_sample(f"{key}.{stem}" if stem else key, group))
+        except IncompleteSample:
+            continue
+    if not samples:
+        raise IncompleteSample("ambiguous names")
+    return samples
+
+
+def _sample(key: str, members: list[Member]) -> SampleRow:
+    places = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
+    if "picture" not in places:
+        raise IncompleteSample("missing image" if "text" in places or "json" in places else "neither image nor text")
+    if "text" not in places and "json" not in places:
+        raise IncompleteSample("missing text")
+    image, text, extra = (places.get(kind, (-1, 0)) for kind in ("picture", "text", "json"))
+    return (*image, *text, *extra, key.encode())
+
+
+def _kinds(members: list[Member]) -> list[str]:
+    """What each member of a key is, by its extension: `image`, `text`, `json`, or the extension itself."""
+    last = [extension.rpartition(".")[2].lower() for extension, _, _ in members]
+    images = IMAGES if set(last) & set(IMAGES) else MORE_IMAGES
+    known = dict.fromkeys(images, "picture") | {"txt": "text", "json": "json"}
+    return [known.get(end, extension) for end, (extension, _, _) in zip(last, members, strict=True)]
+
+
+def listing(key: str, members: list[Member]) -> str:
+    """The members of a key, for people."""
+    return "members: " + ", ".join(f"{key}.{extension}" for extension, _, _ in members)

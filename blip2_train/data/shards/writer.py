@@ -1,0 +1,215 @@
+"""Writes WebDataset shards in the layout of img2dataset, byte for byte the same for the same samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from webdataset.writer import TarWriter
+
+from blip2_train.errors import ShardError
+
+SHARD_DIGITS = 5
+RECORD_KEYS = (
+    "caption",
+    "url",
+    "key",
+    "status",
+    "error_message",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+    "sha256",
+)
+"""What img2dataset's record of a sample always holds."""
+
+
+class ShardFile:
+    """One shard while it is written; it is whole after `close`.
+
+    Args:
+        path: the tar file, replaced if it is there.
+        number: place among the shards, with which its keys begin.
+        samples_per_shard: samples in every shard but the last; decides how many digits a key has.
+    """
+
+    def __init__(self, path: Path, number: int, samples_per_shard: int) -> None:
+        self.samples = 0
+        """Samples written."""
+        self._stem = shard_stem(number)
+        self._digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
+        self._target = _Target(path)  # no name is given to webdataset, which runs "pipe:…" as a command
+        self._tar = TarWriter(self._target, user="", group="", mode=0o444, mtime=0, encoder=False)
+
+    def write(
+        self,
+        image: bytes,
+        caption: str,
+        *,
+        size: tuple[int, int],
+        url: str = "",
+        extra: Mapping[str, Any] | None = None,
+        original_size: tuple[int, int] | None = None,
+        extension: str = "jpg",
+        exif: Any = "{}",
+    ) -> str:
+        """Append one sample and return its key.
+
+        Args:
+            image: an encoded image.
+            caption: text of the `.txt` file and of the record's `caption`.
+            size: width and height in pixels.
+            url: where the image came from.
+            extra: further entries of the record (`captions`, `image_id`, …); may not replace img2dataset's own.
+            original_size: width and height in pixels before the image was scaled; `size` if None.
+            extension: of the image's file: `jpg`, `png` or `webp`.
+            exif: what img2dataset keeps of the EXIF data, a text of JSON.
+
+        Raises:
+            ValueError: if `extra` has a key that img2dataset uses.
+        """
+        key = f"{self._stem}{self.samples:0{self._digits}d}"
+        original = original_size or size
+        values = (caption, url, key, "success", None, *size, *original, exif, hashlib.sha256(image).hexdigest())
+        record: dict[str, Any] = dict(zip(RECORD_KEYS, values, strict=True))
+        if doubled := record.keys() & (extra or {}).keys():
+            raise ValueError(f"extra may not replace {', '.join(sorted(doubled))}")
+        record.update(extra or {})
+        members = {extension: image, "json": json.dumps(record, indent=4).encode(), "txt": caption.encode()}
+        for name, content in members.items():  # one by one: the writer would sort them, the image's file comes first
+            self._tar.write({"__key__": key, name: content})
+        self.samples += 1
+        return key
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()
+        self._target.close()
+
+    def statistics(self) -> str:
+        """Content of the `_stats.json` beside the shard."""
+        stats = {
+            "count": self.samples,
+            "successes": self.samples,
+            "failed_to_download": 0,
+            "failed_to_resize": 0,
+            "duration": 0.0,
+            "start_time": 0.0,
+            "end_time": 0.0,
+            "status_dict": {"success": self.samples},
+        }
+        return json.dumps(stats, indent=4)
+
+
+class _Target:
+    """The file that a shard is written to.
+
+    After a write that failed (a full disk) it takes nothing more: Python ends a tar stream that is given up by writing
+    once more, and would print a traceback beside the one error that counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def write(self, data: bytes) -> int:
+        if self._file.closed:
+            return len(data)
+        try:
+            return self._file.write(data)
+        except OSError:
+            with suppress(OSError):
+                self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def shard_stem(number: int) -> str:
+    """Name of a shard without extension."""
+    return f"{number:0{SHARD_DIGITS}d}"
+
+
+class ShardWriter:
+    """A folder of `00000.tar`, `00001.tar`, … with `00000_stats.json` beside each.
+
+    A sample with key `000000012` becomes `000000012.jpg`, `.txt` (the caption) and `.json` (img2dataset's record). A
+    key is the shard's number followed by the sample's number in the shard, in as many digits as img2dataset would
+    take: nine for 10,000 samples per shard. A shard bears the suffix `.part` until it is whole. Times and owners are
+    left empty.
+
+    Args:
+        folder: made when missing; must hold no shards.
+        samples_per_shard: samples in every shard but the last.
+
+    Raises:
+        ShardError: if the folder already holds shards.
+        ValueError: if `samples_per_shard` is below 1.
+
+    Source: img2dataset 1.47, `WebDatasetSampleWriter` and `compute_key` (layout only).
+    """
+
+    def __init__(self, folder: Path, *, samples_per_shard: int = 10_000) -> None:
+        if samples_per_shard < 1:
+            raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
+        self.folder, self.samples_per_shard = Path(folder), samples_per_shard
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if any(self.folder.glob("*.tar")):
+            raise ShardError(f"{self.folder} already holds shards; give an empty folder")
+        self.samples_written = 0
+        self._shard: ShardFile | None = None
+
+    def write(
+        self,
+        image: bytes,
+        caption: str,
+        *,
+        size: tuple[int, int],
+        url: str = "",
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Append one sample, an encoded JPEG, and return its key; arguments as `ShardFile.write`.
+
+        Raises:
+            ValueError: if `extra` has a key that img2dataset uses.
+        """
+        if self._shard is None:
+            number = self.samples_written // self.samples_per_shard
+            place = self.folder / f"{shard_stem(number)}.tar.part"
+            self._shard = ShardFile(place, number, self.samples_per_shard)
+        key = self._shard.write(image, caption, size=size, url=url, extra=extra)
+        self.samples_written += 1
+        if self._shard.samples == self.samples_per_shard:
+            self._finish(self._shard)
+        return key
+
+    def close(self) -> None:
+        """Finish the last shard."""
+        if self._shard is not None:
+            self._finish(self._shard)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._shard is not None:
+            self._shard.close()
+
+    def _finish(self, shard: ShardFile) -> None:
+        shard.close()
+        self._shard = None
+        stem = shard_stem((self.samples_written - 1) // self.samples_per_shard)
+        (self.folder / f"{stem}_stats.json").write_text(shard.statistics())
+        (self.folder / f"{stem}.tar.part").replace(self.folder / f"{stem}.tar")

@@ -1,0 +1,248 @@
+"""The images that an annotation file names, each put together from its rows when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.annotations.entry import shown
+from blip2_train.data.sources.embedded_images import is_embedded
+from blip2_train.errors import ShardError
+
+_ANY = "surrogatepass"
+"""JSON can hold halves of characters, too; they are refused where they are used."""
+_NOTE = np.dtype(
+    [
+        ("place", "<i8"),
+        ("number", "<u4"),
+        ("split", "<u4"),
+        ("captions", "<u4"),
+        ("blank", "<u4"),
+        ("image", "S16"),
+        ("image_id", "S16"),
+    ]
+)
+"""Of one entry, while the file is gone through: where it stands, its number for messages, and what must be compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedImage:
+    """One image of an annotation file."""
+
+    row: str = ""
+    """Where it stands in the file, for messages: `line 12`, `entry 3`."""
+    path: str
+    """As written: absolute, or below the folder of the images; or the image itself, see `embedded_image`; empty
+    if the file does not say it."""
+    captions: tuple[str, ...]
+    """As written; may be none."""
+    image_id: int | str | None = None
+    """As written."""
+    split: str | None = None
+    domain: str = ""
+    """NoCaps' `in-domain`, `near-domain` or `out-domain`; empty in other sets."""
+    counted: bool = False
+    """Whether `image_id` only counts the images of this file (Karpathy's `imgid`), and means others in another."""
+
+    @property
+    def identity(self) -> int | str:
+        """What predictions call the image: its `image_id`; without one, its key."""
+        return self.key if self.image_id is None else self.image_id
+
+    @property
+    def key(self) -> str:
+        """What the image is called in messages and lists: its path, or its row if it has none."""
+        return self.row if is_embedded(self.path) else self.path
+
+
+class Entries(Protocol):
+    """What a file says of images, entry by entry."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
+        """Where each entry stands, its number for messages, and what it says."""
+        ...
+
+    def read(self, place: int, number: int) -> AnnotatedImage:
+        """What the entry says that stands there and has this number."""
+        ...
+
+
+class PackedImages:
+    """Entries that are held in memory as one text, not as objects.
+
+    A process that was forked shares memory until it is written to, and looking at an object of Python writes its count
+    of references: readers and workers would each come to have their own copy of a list.
+
+    Args:
+        images: what they say.
+    """
+
+    def __init__(self, images: Iterable[AnnotatedImage]) -> None:
+        packed = [json.dumps(astuple(image), ensure_ascii=False).encode(errors=_ANY) for image in images]
+        self._ends = np.cumsum([0, *map(len, packed)], dtype=np.int64)
+        self._text = b"".join(packed)
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
+        return ((place, place, self.read(place, place)) for place in range(len(self._ends) - 1))
+
+    def read(self, place: int, number: int) -> AnnotatedImage:
+        """What entry `place` says."""
+        start, end = self._ends[place : place + 2].tolist()
+        values = json.loads(self._text[start:end].decode(errors=_ANY))
+        row, path, captions, image_id, split, domain, counted = values
+        return AnnotatedImage(
+            row=row,
+            path=path,
+            captions=tuple(captions),
+            image_id=image_id,
+            split=split,
+            domain=domain,
+            counted=counted,
+        )
+
+
+class HeldImages:
+    """Entries that are held in memory as they are, to be gone through once more.
+
+    Args:
+        entries: what they say.
+    """
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = [entry for _, _, entry in entries]
+
+    def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
+        return ((place, place, entry) for place, entry in enumerate(self._entries))
+
+    def read(self, place: int, number: int) -> AnnotatedImage:
+        """What entry `place` says."""
+        return self._entries[place]
+
+
+class AnnotatedImages:
+    """Images of one split of a file, in the order of their first entries, each with the captions of all of its own.
+
+    Of each entry 16 bytes are kept, and of each image 8; while the file is gone through, some 190 of each entry.
+
+    Args:
+        file: for messages.
+        entries: what it says.
+        split: which images, several joined by `+`; None for files without splits.
+        together: whether entries with the same path and split are one image; else each is one of its own.
+
+    Raises:
+        ShardError: naming the file, the row and what to do, if the split is not there, or images share an `image_id`.
+    """
+
+    def __init__(self, file: Path, entries: Entries, split: str | None, *, together: bool) -> None:
+        self._file, self._entries = file, entries
+        splits: dict[str | None, int] = {}
+        notes = np.fromiter(_notes(entries, splits, together), _NOTE)
+        notes = notes[np.isin(notes["split"], _wanted(file, splits, split))]
+        order, starts = _by_image(notes["image"])
+        self._places = np.stack([notes["place"], notes["number"]], axis=1)[order]
+        self._starts = np.append(starts, len(order))
+        self._refuse_mixed_ids(notes["image_id"][order])
+        self._refuse_shared_ids(notes["image_id"][order[starts]])
+        captions, blank = (np.add.reduceat(notes[name][order], starts, dtype="<i8") for name in ("captions", "blank"))
+        self.partly_blank: list[int] = np.flatnonzero((blank > 0) & (blank < captions)).tolist()
+        """Numbers of the images of which some captions, but not all, are blank."""
+        known = notes["image"][order[starts]].tobytes() + captions.tobytes()
+        self.fingerprint = hashlib.blake2b(known, digest_size=8).hexdigest()
+        """Hash of the images' paths and of how many captions each has."""
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, number: int) -> AnnotatedImage:
+        """Image `number`, from 0."""
+        first, *more = (self._entry(row) for row in range(self._starts[number], self._starts[number + 1]))
+        return replace(first, captions=sum((row.captions for row in more), first.captions)) if more else first
+
+    def _entry(self, row: int) -> AnnotatedImage:
+        place, number = self._places[row].tolist()
+        return self._entries.read(place, number)
+
+    def _refuse_mixed_ids(self, ids: NDArray[np.bytes_]) -> None:
+        """Refuse entries of one image that give it several identities; `ids` has one for each entry, by images."""
+        lengths = np.diff(self._starts)
+        for row in np.flatnonzero(ids != np.repeat(ids[self._starts[:-1]], lengths)):
+            number = int(np.searchsorted(self._starts, row, side="right")) - 1
+            other, first = self._entry(int(row)), self._entry(int(self._starts[number]))
+            raise ShardError(
+                f"{self._file}, {other.row}: {other.key} has image_id {shown(other.image_id)}, but "
+                f"{shown(first.image_id)} on {first.row}; give an image one image_id"
+            )
+
+    def _refuse_shared_ids(self, ids: NDArray[np.bytes_]) -> None:
+        """Refuse images with the same identity; `ids` has one for each image."""
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        for place in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")):
+            first, image = self[order[place]], self[order[place + 1]]
+            if first.path == image.path:
+                raise ShardError(
+                    f"{self._file}, {image.row}: image {shown(image.image_id)} comes twice ({first.key}, "
+                    f"{first.row}); remove one of the two"
+                )
+            raise ShardError(
+                f"{self._file}, {image.row}: image_id {shown(image.image_id)} of {image.key} is that of "
+                f"{first.key} ({first.row}); give each image its own, or leave image_id out"
+            )
+
+
+def _notes(entries: Entries, splits: dict[str | None, int], together: bool) -> Iterator[tuple[int | bytes, ...]]:
+    """A `_NOTE` for each entry; splits are numbered as they come."""
+    for place, number, entry in entries:
+        split = splits.setdefault(None if entry.split is None else str(entry.split), len(splits))
+        blank = sum(not text.strip() for text in entry.captions)
+        image = _digest(f"{entry.path}\0{entry.split}{'' if together else place}")
+        image_id = b"" if entry.image_id in (None, "") else _digest(str(entry.image_id))
+        yield place, number, split, len(entry.captions), blank, image, image_id
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors=_ANY), digest_size=16).digest()
+
+
+def _by_image(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the entries, those with one key together behind the first of them; and where each group starts."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    again = np.zeros(len(keys), dtype=bool)
+    again[1:] = ordered[1:] == ordered[:-1]
+    firsts = np.empty(len(keys), np.int64)
+    firsts[order] = order[np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))]
+    together = np.argsort(firsts, kind="stable")
+    return together, np.flatnonzero(firsts[together] == together)
+
+
+def _wanted(file: Path, splits: dict[str | None, int], split: str | None) -> list[int]:
+    """Numbers of the splits that are asked for."""
+    found = sorted(name for name in splits if name is not None)
+    if split is None:
+        if found:
+            raise ShardError(f"{file} has the splits {_listed(found)}: choose with split, several joined by +")
+        return [*splits.values()]
+    if not found:
+        raise ShardError(f"{file} has no splits: leave split {split!r} out")
+    wanted = split.split("+")
+    if lacking := [part for part in wanted if part not in found]:
+        raise ShardError(f"{file} has no image of split {'+'.join(lacking)!r}; its splits are {_listed(found)}")
+    return [splits[part] for part in wanted]
+
+
+def _listed(splits: list[str]) -> str:
+    """Names of splits in one line; of many, which can be no splits, the first."""
+    shown = [" ".join(split.split())[:40] for split in splits[:10]]
+    return ", ".join([*shown, "…"] if len(splits) > len(shown) else shown)

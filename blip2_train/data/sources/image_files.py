@@ -1,0 +1,70 @@
+"""The image files below a folder, by their endings, and what is passed over among them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES
+
+ENDINGS = (*IMAGES, *MORE_IMAGES)
+"""Of image files, without dot, in small letters."""
+HIDDEN, LINK, UNREADABLE = "hidden file", "link to a folder", "unreadable folder"
+
+
+class FoundFile(NamedTuple):
+    """A file below a folder, or something else that is passed over there."""
+
+    path: str
+    """Relative to the folder, as the file system has it."""
+    passed_over: str = ""
+    """Why it is no image; empty if it is one."""
+
+
+def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[FoundFile]:
+    """The files below a folder at any depth, in the order of their names, those of a folder before those below it.
+
+    Hidden files are no images, whatever their ending (macOS leaves `._photo.jpg`); links to folders are not followed.
+
+    Args:
+        folder: where to look.
+        beside: endings of files that belong to an image with the same name, which then are not mentioned. With them, an
+            image with an unusual ending (TIFF, …) beside one with a usual ending is passed over: they are one sample's.
+    """
+    failed: list[str] = []
+    for place, below, names in os.walk(folder, onerror=lambda error: failed.append(str(error.filename))):
+        below.sort()
+        inner = os.path.relpath(place, folder)
+        endings = {name: "" if name.startswith(".") else _ending(name) for name in names}
+        usual = {_stem(name) for name, ending in endings.items() if ending in IMAGES}
+        stems = {_stem(name) for name, ending in endings.items() if ending in ENDINGS}
+        for name in sorted(names):
+            ending, path = endings[name], os.path.normpath(os.path.join(inner, name))
+            if ending in IMAGES or (ending in MORE_IMAGES and not (beside and _stem(name) in usual)):
+                yield FoundFile(path)
+            elif ending in MORE_IMAGES:
+                yield FoundFile(path, "another image of the same name")
+            elif not (ending in beside and _stem(name) in stems):
+                yield FoundFile(path, HIDDEN if name.startswith(".") else f".{ending} file" if ending else "no ending")
+        for name in below:
+            if os.path.islink(os.path.join(place, name)):
+                yield FoundFile(os.path.normpath(os.path.join(inner, name)), LINK)
+    yield from (FoundFile(os.path.relpath(path, folder), UNREADABLE) for path in failed)
+
+
+def told(passed_over: Iterable[str]) -> str:
+    """What was passed over, in one line: `"3 passed over: 2 .txt file, 1 hidden file"`; empty if nothing was."""
+    counts = Counter(passed_over)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
+    return f"{counts.total():,} passed over: {kinds}" if counts else ""
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]

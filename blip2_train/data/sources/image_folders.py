@@ -1,0 +1,97 @@
+"""Folders in which images lie as files."""
+
+from __future__ import annotations
+
+from glob import glob
+from pathlib import Path
+
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.storage.remote import RemoteFile, Storage, is_remote
+from blip2_train.errors import ShardError
+
+
+class ImageFolders:
+    """A folder, or several that are looked through in turn.
+
+    Args:
+        folders: the folder, or a glob of several (Visual Genome's `VG_100K*`).
+
+    Raises:
+        ShardError: if there is no such folder.
+    """
+
+    def __init__(self, folders: str) -> None:
+        one = Path(folders).expanduser()
+        found = [one] if one.is_dir() else [Path(place) for place in sorted(glob(str(one)))]
+        self._folders = [folder for folder in found if folder.is_dir()]
+        if not self._folders:
+            raise ShardError(f"image folder {folders} does not exist; give the folder of the images as images")
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._folders))
+
+    def find(self, path: str) -> Path | None:
+        """Where the image of a path below the folders (or an absolute path) lies; None = nowhere."""
+        return next((folder / path for folder in self._folders if (folder / path).is_file()), None)
+
+    def read(self, path: str) -> bytes:
+        """Content of an image.
+
+        Raises:
+            UnusableSample: if it is missing or cannot be read.
+        """
+        if (place := self.find(path)) is None:
+            raise UnusableSample("missing image", f"no {path} in {self}")
+        try:
+            return place.read_bytes()
+        except OSError as error:
+            raise UnusableSample("missing image", f"{place}: {error.strerror}") from None
+
+
+class RemoteImages:
+    """A folder on remote storage.
+
+    Args:
+        folder: its address.
+        storage: how it is reached.
+    """
+
+    def __init__(self, folder: str, storage: Storage) -> None:
+        self._folder, self._storage = folder.rstrip("/"), storage
+
+    def __str__(self) -> str:
+        return self._folder
+
+    def find(self, path: str) -> RemoteFile | None:
+        """Where the image of a path below the folder lies; None = nowhere.
+
+        Raises:
+            ShardError: if the storage does not answer.
+        """
+        try:
+            return self._storage.file(f"{self._folder}/{path}")
+        except OSError as error:
+            raise ShardError(f"{self}/{path} cannot be looked for: {error.strerror or error}") from None
+
+    def read(self, path: str) -> bytes:
+        """Content of an image.
+
+        Raises:
+            UnusableSample: if it is missing or cannot be read.
+        """
+        address = f"{self._folder}/{path}"
+        try:
+            if (place := self._storage.file(address)) is None:
+                raise UnusableSample("missing image", f"no {path} in {self}")
+            return self._storage.read(place)
+        except OSError as error:
+            raise UnusableSample("missing image", f"{address}: {error.strerror or error}") from None
+
+
+def open_images(folders: str, storage: Storage | None = None) -> ImageFolders | RemoteImages:
+    """The images of a folder, here or on remote storage, or of a glob of several folders here.
+
+    Raises:
+        ShardError: if there is no such folder here.
+    """
+    return RemoteImages(folders, storage or Storage()) if is_remote(folders) else ImageFolders(folders)

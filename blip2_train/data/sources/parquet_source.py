@@ -1,0 +1,219 @@
+"""Images with captions in Parquet files, which hold the images' paths or the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column, listed
+from blip2_train.data.annotations.entry import shown
+from blip2_train.data.annotations.listed_texts import listed_texts
+from blip2_train.data.annotations.parquet_rows import open_parquet
+from blip2_train.data.printable_names import names_digest
+from blip2_train.data.sources.annotation_source import identity_of
+from blip2_train.data.sources.embedded_images import embedded_image, is_embedded
+from blip2_train.data.sources.image_folders import open_images
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.storage.remote import AnyFile, RemoteFile, Storage, is_remote
+from blip2_train.data.stream.order import stable_seed
+from blip2_train.errors import ShardError
+from blip2_train.types import RejectedSample
+
+_IMAGES, _CAPTIONS = (*IMAGES, "jpg", "png", "webp", "bytes"), (*CAPTIONS, "txt")
+_BESIDE_SHARDS = {"key", "status", "sha256"}
+_ROWS = 64
+"""Rows that a process holds at a time."""
+
+
+class ParquetSource:
+    """Rows of Parquet files, each an image with its captions.
+
+    The image is a path, the content of a file (as such or as base64), or both as `{"bytes", "path"}` (the layout of
+    Hugging Face's data sets). The caption is a text or a list of texts; `image_id` and `url` are kept where there are
+    such columns. Reading is fast in the order of the rows only: a place is reached from the start of its row group.
+
+    Args:
+        files: Parquet files with the same columns.
+        images: folder that paths start from, or a glob of several; None = that of the first file.
+        name: name of the source in plans and records.
+        columns: where they have other names than the usual ones.
+
+    Raises:
+        ConfigError: if pyarrow is not installed.
+        ShardError: if a file cannot be read or lacks a column, or there is no row.
+    """
+
+    rejected: tuple[RejectedSample, ...] = ()
+
+    def __init__(
+        self,
+        files: Sequence[AnyFile],
+        images: str | None,
+        name: str,
+        columns: Columns | None = None,
+    ) -> None:
+        self.name, self.files = name, len(files)
+        self._paths = list(files)
+        self._sizes = [path.size if isinstance(path, RemoteFile) else path.stat().st_size for path in self._paths]
+        self.size = sum(self._sizes)
+        self._folders = open_images(str(self._paths[0].parent) if images is None else images)
+        opened = [open_parquet(path) for path in self._paths]
+        there, columns = opened[0].schema_arrow.names, columns or Columns()
+        self._image = _picture_column(self._paths[0], there, columns.image)
+        self._caption = find_column(self._paths[0], there, columns.caption, _CAPTIONS, "caption_column")
+        self._id = columns.id or "image_id"
+        if columns.id is not None:
+            find_column(self._paths[0], there, columns.id, (), "id_column")
+        details = [name for name in (self._id, "url") if name in there]
+        self._columns = list(dict.fromkeys([self._image, self._caption, *details]))
+        for path, file in zip(self._paths, opened, strict=True):
+            if lacking := set(self._columns) - set(file.schema_arrow.names):
+                raise ShardError(f"{path} has no column {min(lacking)!r}, but {self._paths[0]} has; give like files")
+        rows = [file.metadata.row_group(group).num_rows for file in opened for group in range(file.num_row_groups)]
+        self._groups = [(place, group) for place, file in enumerate(opened) for group in range(file.num_row_groups)]
+        self._group_ends = np.cumsum(rows, dtype=np.int64)
+        self._file_ends = np.cumsum([file.metadata.num_rows for file in opened], dtype=np.int64)
+        if not len(self):
+            raise ShardError(f"{self._paths[0]} has no rows; expected one for each image")
+        self._cursor: _Cursor | None = None
+        self._damaged: dict[int, tuple[int, str]] = {}
+        """First row of a group that cannot be read, and why."""
+
+    def __len__(self) -> int:
+        return int(self._file_ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cursor": None}
+
+    def locate(self, number: int) -> Place:
+        """Where row `number` lies; its key is its number in its file, from 0."""
+        file = int(np.searchsorted(self._file_ends, number, side="right"))
+        row = number - (int(self._file_ends[file - 1]) if file else 0)
+        return Place(str(self._paths[file]), self._paths[file].stem, str(row), f"row {row}")
+
+    def read(self, number: int) -> Record:
+        """Read row `number`.
+
+        Raises:
+            UnusableSample: if the row cannot be read, its image is missing, or it has no caption.
+        """
+        row = self._row(number)
+        captions = self._texts(row[self._caption])
+        known = row.get(self._id)
+        place = self.locate(number)
+        identity = stable_seed(self.name, place.shard, place.key) if known is None else identity_of(known, self.name)
+        return Record(image=self._content(row[self._image]), captions=captions, image_id=identity)
+
+    def details(self, number: int) -> dict[str, Any]:
+        """The `image_id`, the `url` and the image's `path` of row `number`, where it has them."""
+        row = self._row(number)
+        found: dict[str, Any] = {} if row.get("url") is None else {"url": row["url"]}
+        if row.get(self._id) is not None:
+            found["image_id"] = identity_of(row[self._id], self.name)
+        image = row[self._image]
+        path = image.get("path") if isinstance(image, dict) else image
+        return found | ({"path": path} if isinstance(path, str) and not is_embedded(path) else {})
+
+    def fingerprint(self) -> str:
+        """Hash of the files' names, sizes and numbers of rows, in order."""
+        files = zip(self._paths, self._sizes, self._file_ends, strict=True)
+        parts = [f"{path.name}:{size}:{end}" for path, size, end in files]
+        return names_digest(parts)
+
+    def _content(self, value: Any) -> bytes:
+        """The image that a cell holds or names."""
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return value
+        if not isinstance(value, str):
+            raise UnusableSample("missing image", f"{self._image} holds neither a path nor a file's content")
+        return embedded_image(value) if is_embedded(value) else self._folders.read(value)
+
+    def _texts(self, value: Any) -> tuple[str, ...]:
+        """The captions that a cell holds."""
+        if isinstance(value, str):
+            value = [value] if (listed := listed_texts(value)) is None else listed
+        texts = [one for one in value if one is not None] if isinstance(value, list) else []
+        if not texts or not all(isinstance(one, str) for one in texts):
+            raise UnusableSample("missing text", f"{self._caption} is {shown(value)}, no text or list of texts")
+        return tuple(texts)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        """Values of a row by column."""
+        group = int(np.searchsorted(self._group_ends, number, side="right"))
+        damaged_from, reason = self._damaged.get(group, (number + 1, ""))
+        if number >= damaged_from:
+            raise UnusableSample("unreadable rows", reason)
+        if self._cursor is None or self._cursor.group != group or number < self._cursor.start:
+            file, inner = self._groups[group]
+            start = int(self._group_ends[group - 1]) if group else 0
+            self._cursor = _Cursor(self._paths[file], inner, self._columns, group, start)
+        try:
+            return self._cursor.row(number)
+        except (OSError, ValueError) as error:  # pyarrow's errors are of both kinds
+            self._damaged[group] = self._cursor.end, f"{type(error).__name__}: {error}"
+            self._cursor = None
+            raise UnusableSample("unreadable rows", str(error)) from None
+
+
+class _Cursor:
+    """Reads a row group forwards, a batch of rows at a time."""
+
+    def __init__(self, path: AnyFile, inner: int, columns: Sequence[str], group: int, start: int) -> None:
+        self.group = group
+        """Number of the group among those of all files."""
+        self.start = self.end = start
+        """Numbers of the first row that is held, and of the first that comes after those."""
+        batches = open_parquet(path).iter_batches(_ROWS, row_groups=[inner], columns=list(columns))
+        self._batches: Iterator[Any] = iter(batches)
+        self._columns: dict[str, Any] = {}
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Values of row `number`, which must not lie before those that are held."""
+        while number >= self.end:
+            batch = next(self._batches)
+            self._columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            self.start, self.end = self.end, self.end + batch.num_rows
+        return {name: column[number - self.start].as_py() for name, column in self._columns.items()}
+
+
+def parquet_files(path: str | Sequence[str]) -> Sequence[AnyFile]:
+    """The Parquet files that a file, a glob, or a folder without tar shards stands for; empty if it stands for none."""
+    if not isinstance(path, str):
+        return [file for item in path for file in parquet_files(item)]
+    if is_remote(path):
+        return _remote_parquet_files(path)
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return [] if any(place.glob("*.tar")) else sorted(place.glob("*.parquet"))
+    if place.suffix.lower() != ".parquet":
+        return []
+    if place.is_file():
+        return [place]
+    if not (found := [Path(name) for name in sorted(glob(str(place), recursive=True))]):
+        raise ShardError(f"there is no file {path}; give a Parquet file, or a glob in quotes")
+    return found
+
+
+def _remote_parquet_files(url: str) -> Sequence[AnyFile]:
+    try:
+        found = Storage().find(url)
+    except OSError as error:
+        raise ShardError(f"{url} cannot be listed: {error.strerror or error}") from None
+    shards = any(file.suffix == ".tar" for file in found)
+    return [] if shards else [file for file in found if file.suffix.lower() == ".parquet"]
+
+
+def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:
+    if chosen is None and {*columns} >= _BESIDE_SHARDS and not {*_IMAGES} & {*columns}:
+        raise ShardError(
+            f"{file} has no column {' or '.join(map(repr, _IMAGES))}; it only tells about images in tar shards or "
+            f"folders, give these; its columns are {listed(columns)}: pass picture_column=<column>"
+        )
+    return find_column(file, columns, chosen, _IMAGES, "picture_column")

@@ -1,0 +1,156 @@
+"""Questions about images as a source to train on and to validate on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.questions import QuestionForm, read_questions
+from blip2_train.data.annotations.visual_questions import VisualQuestion
+from blip2_train.data.printable_names import names_digest
+from blip2_train.data.sources.config import SourceConfig
+from blip2_train.data.sources.question_control import CONTROLS, controlled
+from blip2_train.data.sources.question_images import FolderImages, ShardImages
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import Place, QuestionRecord
+from blip2_train.data.stream.order import stable_seed
+from blip2_train.errors import ConfigError, ShardError
+from blip2_train.types import RejectedSample
+
+FORMATS: tuple[str, ...] = get_args(QuestionForm)
+SUBSETS = ("all", "most", "rest")
+ONE_IN = 40
+"""One image in this many belongs to the `rest`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionSourceConfig(SourceConfig):
+    """Where questions about images lie: a question file (`path`), and a folder or shards with the images."""
+
+    format: str = "vqa"
+    """`vqa` (VQAv2, OK-VQA), `visual_genome`, `gqa`, or `list` (entries with image, question and answer), which is also
+    read in place of each of the others."""
+    annotations: str | None = None
+    """Annotation file with the answers, of the formats `vqa` and `list`."""
+    question_column: str | None = None
+    """Column or key of the question in a list or table; `question` or `text` if None."""
+    answer_column: str | None = None
+    """Column or key of the answer or answers; `answers`, `answer` or another usual one if None."""
+    picture_name: str = ""
+    """How an image in the folder `images` is called, from its `{image_id}`; empty = as the question file says."""
+    shards: str | None = None
+    """Tar shards with the images, found by the `"image_id"` of each `.json`."""
+    subset: str = "all"
+    """`all` questions; those of `most` images, one in 40 left out by its id; or those of the `rest` alone."""
+    control: str = "none"
+    """Negative controls, in which only guessing is left: `shuffled_pictures` or `blank_questions`."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("format", FORMATS), ("subset", SUBSETS), ("control", CONTROLS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"source {self.path}: {name} is {getattr(self, name)!r}; use {', '.join(known)}")
+        if not isinstance(self.path, str) or self.split is not None or self.first_captions is not None:
+            raise ConfigError(f"source {self.path}: path is one question file, without split and first_captions")
+        if (self.images is None) == (self.shards is None):
+            raise ConfigError(f"source {self.path}: give either images (image folder) or shards")
+        if self.annotations is not None and self.format not in ("vqa", "list"):
+            raise ConfigError(
+                f"source {self.path}: annotations belong to formats vqa and list; {self.format} holds its answers"
+            )
+        if self.weight is not None and not self.weight > 0:
+            raise ConfigError(f"source {self.path}: weight must be positive, got {self.weight}; leave it out instead")
+        try:
+            self.picture_name.format(image_id=1)
+        except (LookupError, ValueError) as error:
+            raise ConfigError(
+                f"source {self.path}: picture_name {self.picture_name!r} cannot be filled in ({error}); write "
+                "{image_id} or {image_id:012d}"
+            ) from None
+
+    def own_source(self) -> QuestionSource:
+        """Open the source."""
+        return QuestionSource(self)
+
+
+class QuestionSource:
+    """Questions about images, each with one answer per person who was asked.
+
+    A question without answers (of a test split) is no sample: it can be asked, but not be learnt from or scored.
+
+    Raises:
+        ShardError: if a file or folder cannot be read, or no question has an answer.
+    """
+
+    def __init__(self, config: QuestionSourceConfig) -> None:
+        self.name, self._path, self._control = config.title, str(config.path), config.control
+        options = () if config.annotations is None else (config.annotations,)
+        columns = Columns(
+            image=config.picture_column,
+            question=config.question_column,
+            answer=config.answer_column,
+            id=config.id_column,
+        )
+        form = cast(QuestionForm, config.format)
+        found = read_questions(str(config.path), config.annotations, columns=columns, form=form)
+        found = [question for question in found if _belongs(question, config.subset)]
+        self._questions = controlled([question for question in found if question.answers], config.control)
+        if not self._questions:
+            raise ShardError(
+                f"no question of {config.path} has an answer; give the annotations of the split, and of a split whose "
+                "answers are published"
+            )
+        if config.shards is not None:
+            self._images: FolderImages | ShardImages = ShardImages(config.shards, self.name)
+        else:
+            self._images = FolderImages(str(config.images), config.picture_name)
+        self._images.check(self._questions, self._path)
+        unanswered = [question for question in found if not question.answers]
+        self.rejected = tuple(
+            RejectedSample(source=self._path, key=str(question.question_id), reason="missing answer", detail="")
+            for question in unanswered
+        )
+        files = [Path(part).expanduser() for part in (config.path, *options) if isinstance(part, str)]
+        self.size, self.files = sum(file.stat().st_size for file in files), len(files)
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def locate(self, number: int) -> Place:
+        """Where question `number` lies."""
+        return Place(self._path, Path(self._path).stem, str(self._questions[number].question_id))
+
+    def read(self, number: int) -> QuestionRecord:
+        """Read question `number` with its image and all its answers.
+
+        Raises:
+            UnusableSample: if the image is missing, or there is no question.
+        """
+        asked = self._questions[number]
+        if not asked.question.strip():
+            raise UnusableSample("missing text", "an empty question")
+        known = asked.image_id
+        own = isinstance(known, int) and abs(known) < 2**63
+        file = self._images.read(asked)
+        return QuestionRecord(
+            image=file.content,
+            orientation=file.orientation,
+            captions=asked.answers,
+            image_id=int(known) if own else stable_seed("picture", known),
+            question=asked.question,
+            question_id=asked.question_id,
+            question_type=asked.question_type,
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of the questions' ids, of how many answers each has, and of the control."""
+        parts = [f"{question.question_id}:{len(question.answers)}" for question in self._questions]
+        return names_digest([self._control, *parts])
+
+
+def _belongs(question: VisualQuestion, subset: str) -> bool:
+    if subset == "all":
+        return True
+    rest = stable_seed("held-out image", question.image_id) % ONE_IN == 0
+    return rest is (subset == "rest")

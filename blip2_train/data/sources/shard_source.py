@@ -1,0 +1,175 @@
+"""Images with captions in tar shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2_train.data.printable_names import names_digest, printable_name
+from blip2_train.data.shards.index import index_folder, open_catalog
+from blip2_train.data.shards.index_rows import ShardRows
+from blip2_train.data.shards.notes import read_notes
+from blip2_train.data.shards.reader import ShardReader, span
+from blip2_train.data.shards.sample_files import details_of, image_id_of, json_of, shard_record
+from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES, find_shards
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.storage.options import StorageOptions
+from blip2_train.data.storage.read_ahead import Span
+from blip2_train.data.storage.remote import Storage
+from blip2_train.errors import ShardError
+
+_PROBES = 20
+"""Samples of which the keys are looked at when a source is opened that names one."""
+
+
+class ShardSource:
+    """Tar shards in the layout of webdataset and img2dataset.
+
+    The caption is the `"captions"` list of a sample's `.json`, else its `.txt`, else the `.json`'s `"caption"`, or the
+    `.json` itself if it is a list of captions (CapFilt's layout, best first); or what stands under another key of the
+    `.json`, if one is chosen: a text, or a list of texts. Empty places (null) in a list are passed over.
+
+    Args:
+        path: folder, glob, file, or list of these.
+        name: name of the source in plans and records.
+        folder: where the shard index is kept; the user's cache folder if None.
+        options: how remote storage is read, and what becomes of bad shards.
+        caption_key: key of the caption in the `.json`; None = as above.
+
+    Raises:
+        ShardError: if there is no shard, or no usable sample in them, or one is bad and that is to stop the run, or no
+            sample has the chosen key.
+    """
+
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        name: str,
+        folder: Path | None = None,
+        options: StorageOptions | None = None,
+        caption_key: str | None = None,
+    ) -> None:
+        self.name, self._caption_key = name, caption_key
+        self._storage = Storage(options)
+        shards = find_shards(path, self._storage)
+        notes, missing = read_notes(shards, self._storage)
+        self._catalog, rejected = open_catalog(shards, folder or index_folder(), self._storage, notes)
+        self._reader = ShardReader(self._catalog, self._storage)
+        self._rows = ShardRows(self._catalog, self._storage)
+        self.rejected = (*missing, *rejected)
+        if self._storage.options.bad_shards == "stop":
+            for sample in self.rejected:
+                if not sample.key:  # a record of the shard itself
+                    self._reader.refuse(sample.reason, f"{sample.source}: {sample.detail}")
+        self.size, self.files = self._catalog.size, len(shards)
+        if len(self) == 0:
+            reasons = "; ".join(f"{s.source}: {s.reason} {s.key}".strip() for s in self.rejected[:3]) or "no members"
+            members = f"; {self.rejected[0].detail}" if self.rejected else ""
+            raise ShardError(
+                f"no usable sample in {path} ({reasons}{members}): a sample is an image (.{' .'.join(IMAGES)} or "
+                f".{' .'.join(MORE_IMAGES)}) with a .txt or .json of the same name"
+            )
+        if caption_key is not None:
+            self._refuse_unknown_key(caption_key)
+
+    def __len__(self) -> int:
+        return int(self._catalog.ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What readers are sent: not what was rejected, which the process that opened the source has told."""
+        return {**self.__dict__, "rejected": ()}
+
+    def locate(self, number: int) -> Place:
+        """Where sample `number` lies."""
+        shard, row = self._row(number)
+        return Place(printable_name(str(self._catalog.shard(shard))), self._catalog.name(shard), row["key"].decode())
+
+    def read(self, number: int) -> Record:
+        """Read sample `number` by its offsets.
+
+        Raises:
+            UnusableSample: if the shard no longer gives it, or its text holds no caption.
+        """
+        shard, row = self._row(number)
+        content = self._reader.members(shard, row)
+        text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
+        name, key = self._catalog.name(shard), row["key"].decode()
+        return shard_record(self.name, name, key, text, extra, partial(content, "picture"), self._caption_key)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether `read_ahead` is of use: samples lie on remote storage."""
+        return self._reader.remote
+
+    def read_ahead(self, numbers: Sequence[int]) -> None:
+        """Ask for samples that will be read next, all at once; what was asked for before and not read is forgotten."""
+        self.follow([numbers])
+
+    def follow(self, passages: Iterable[Sequence[int]], share: float = 1.0) -> None:
+        """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
+
+        Args:
+            passages: numbers of samples, in order; those of a passage lie close together.
+            share: of the memory that the options give, 0 … 1.
+        """
+        self._reader.follow(map(self._spans, passages), share)
+
+    def _spans(self, numbers: Sequence[int]) -> list[Span]:
+        """Where samples lie; indexes that are missing are fetched at once."""
+        shards = np.unique(np.searchsorted(self._catalog.ends, np.asarray(numbers, dtype=np.int64), side="right"))
+        self._rows.make_ready(shards.tolist())
+        return [span(*self._row(number)) for number in numbers]
+
+    def details(self, number: int) -> dict[str, Any]:
+        """Entries of sample `number`'s `.json` that say more than its captions and its image's file."""
+        shard, row = self._row(number)
+        return details_of(self._reader.members(shard, row, ["json"])("json") if row["json"] >= 0 else None)
+
+    def numbers_by_image_id(self) -> dict[int, int]:
+        """Number of a sample of each image, by the `"image_id"` of its `.json`."""
+        found: dict[int, int] = {}
+        for number in range(len(self)):
+            shard, row = self._row(number)
+            if row["json"] >= 0:
+                own = image_id_of(self._reader.members(shard, row, ["json"])("json"))
+                found |= {} if own is None else {own: number}
+        return found
+
+    def fingerprint(self) -> str:
+        """Hash of the shards' names and numbers of samples, in order, and of the key of the caption."""
+        return names_digest([*self._catalog.contents(), *([] if self._caption_key is None else [self._caption_key])])
+
+    def contents(self) -> dict[str, str]:
+        """Hashes that tell a replaced shard of equally many samples, and stay the same where shards are moved.
+
+        Not all are known of every source: of remote shards with an `index.json` no rows are read.
+        """
+        hashed = {"sizes": self._catalog.sizes(), "rows": self._catalog.row_hashes()}
+        return {what: names_digest(values) for what, values in hashed.items() if values}
+
+    def _refuse_unknown_key(self, key: str) -> None:
+        """Refuse a key that no sample has, as far as a few of them tell."""
+        found: dict[str, None] = {}
+        for number in range(0, len(self), max(1, len(self) // _PROBES)):
+            shard, row = self._row(number)
+            try:
+                content = json_of(self._reader.members(shard, row, ["json"])("json")) if row["json"] >= 0 else None
+            except UnusableSample:
+                continue
+            found |= dict.fromkeys(content) if isinstance(content, dict) else {}
+        if key not in found:
+            known = f"their keys are {', '.join(map(repr, found))}" if found else "they have no .json with keys"
+            raise ShardError(
+                f"no sample of source {self.name!r} has a caption under {key!r}; {known}: pass caption_column=<key>"
+            )
+
+    def _row(self, number: int) -> tuple[int, np.void]:
+        """Shard of a sample, and its row of that shard's index."""
+        ends = self._catalog.ends
+        shard = int(np.searchsorted(ends, number, side="right"))
+        return shard, self._rows.row(shard, number - (int(ends[shard - 1]) if shard else 0))

@@ -1,0 +1,125 @@
+"""A folder that keeps pieces of remote files, up to a size, for all processes of a machine."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile
+from blip2_train.errors import ConfigError
+
+_LOGGER = logging.getLogger(__name__)
+_LOCKS = 256
+"""Lock files: a piece is fetched under the one that its name chooses."""
+_ABANDONED = 3600.0
+"""Seconds after which an unfinished piece counts as left behind by a kill."""
+
+
+class PieceCache:
+    """Reads remote files by way of pieces on a local disk.
+
+    A piece is whole or not there; it is fetched by one process while others wait for it; the one that was not used for
+    longest is removed first. A file that changes on the storage gets new pieces.
+
+    Args:
+        storage: where pieces come from; its options name the folder and the sizes.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        options = storage.options
+        assert options.cache is not None
+        self._storage, self._folder = storage, Path(options.cache).expanduser()
+        self._limit, self._piece = int(options.cache_gb * 1e9), max(1, int(options.read_ahead_mb * 1e6))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._locked("room"):
+                pass
+        except OSError as error:
+            raise ConfigError(f"data.storage.cache {self._folder} cannot be written: {error.strerror}") from None
+
+    def read(self, file: RemoteFile, start: int, end: int) -> bytes:
+        """The bytes of `file` from `start` to before `end`; raises what `Storage.read` raises."""
+        numbers = range(start // self._piece, -(-end // self._piece))
+        try:
+            return b"".join(self._part(file, number, start, end) for number in numbers)
+        except TruncatedFile:  # what is asked for may lie before the damage
+            return self._storage.read(file, start, end)
+
+    def _part(self, file: RemoteFile, number: int, start: int, end: int) -> bytes:
+        """What lies in piece `number` of the bytes from `start` to before `end`."""
+        first = number * self._piece
+        last = min(first + self._piece, file.size)
+        identity = f"{file.url}\0{file.version}\0{file.size}\0{self._piece}\0{number}"
+        path = self._folder / f"{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.piece"
+        inside = max(start, first) - first, min(end, last) - first
+        if (kept := _kept(path, last - first, *inside)) is not None:
+            return kept
+        with self._locked(f"{int(path.name[:8], 16) % _LOCKS:03d}"):
+            if (kept := _kept(path, last - first, *inside)) is not None:  # another process was faster
+                return kept
+            data = self._storage.read(file, first, last)
+            try:
+                self._keep(path, data)
+            except OSError as error:
+                _LOGGER.warning("%s cannot keep what is read: %s", self._folder, error.strerror)
+        return data[slice(*inside)]
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            with self._locked("room"):
+                self._make_room(len(data))
+                os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _make_room(self, size: int) -> None:
+        """Remove the pieces that were not used for longest, until another of `size` bytes fits."""
+        pieces, total = [], size
+        for entry in os.scandir(self._folder):
+            try:
+                state = entry.stat()
+            except FileNotFoundError:
+                continue
+            if entry.name.endswith(".piece"):
+                pieces.append((state.st_mtime_ns, entry.path))
+                total += state.st_size
+            elif entry.name.endswith(".part") and time.time() - state.st_mtime > _ABANDONED:
+                Path(entry.path).unlink(missing_ok=True)
+        for _, path in sorted(pieces):
+            if total <= self._limit:
+                break
+            total -= os.stat(path).st_size
+            os.unlink(path)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Keep other processes and threads out; the lock ends with this process."""
+        with (self._folder / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _kept(path: Path, size: int, start: int, end: int) -> bytes | None:
+    """A part of a piece that is there as a whole, which is marked as used now; else None."""
+    try:
+        with path.open("rb", 0) as file:
+            if os.fstat(file.fileno()).st_size != size:
+                return None
+            os.utime(file.fileno())
+            return os.pread(file.fileno(), end - start, start)
+    except FileNotFoundError:
+        return None

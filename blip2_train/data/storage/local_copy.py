@@ -1,0 +1,37 @@
+"""A copy on this machine of a remote file, for readers that read all of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from blip2_train.data.shards.index import index_folder
+from blip2_train.data.storage.remote import Storage, is_remote
+from blip2_train.data.stream.order import stable_seed
+from blip2_train.errors import ShardError
+
+
+def local_copy(path: str, storage: Storage | None = None) -> Path:
+    """The file that a path names; of a remote one, its copy in the user's cache folder, made anew when it changes.
+
+    Raises:
+        ShardError: if the remote file is not there or cannot be read.
+    """
+    if not is_remote(path):
+        return Path(path).expanduser()
+    storage = storage or Storage()
+    try:
+        if (file := storage.file(path)) is None:
+            raise ShardError(f"there is no file {path}; see whether it is spelt right")
+        folder = index_folder().parent / "files" / f"{stable_seed(file.url, file.size, file.version):016x}"
+        if not (folder / file.name).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(dir=folder)
+            with os.fdopen(handle, "wb") as copy, storage.open(file) as remote:
+                while block := remote.read(1 << 23):
+                    copy.write(block)
+            os.replace(unfinished, folder / file.name)
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror or error}") from None
+    return folder / file.name

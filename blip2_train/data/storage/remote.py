@@ -1,0 +1,229 @@
+"""Files on remote storage (`s3://`, `gs://` and what else fsspec reaches): found, read and written, with retries."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
+
+from blip2_train.data.storage.drivers import call, connected, version
+from blip2_train.data.storage.options import StorageOptions
+from blip2_train.errors import ConfigError, ShardError
+
+_LOGGER = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+_LONGEST_PAUSE = 30.0
+"""Seconds between two attempts, at most (before the jitter)."""
+_PATIENCE = 3
+"""Requests in a row that fail in every attempt before the storage itself is given up."""
+_SLOWEST = 1 << 20
+"""Bytes per second that an upload must reach, else it counts as hanging."""
+_BUFFER = 8 << 20
+"""Bytes that are asked for at a time when a file is read from its start."""
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
+"""Answers that another attempt would not change."""
+_jitter = random.SystemRandom()  # its own: nothing is drawn from generators that runs depend on
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address with a protocol rather than one of this machine's file system."""
+    return "://" in path
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the storage's listing has it."""
+
+    url: str
+    size: int
+    """Bytes."""
+    version: str = ""
+    """Changes with the content: its ETag, or its time of change."""
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return PurePosixPath(self.url).name
+
+    @property
+    def suffix(self) -> str:
+        """The extension, with its dot."""
+        return PurePosixPath(self.url).suffix
+
+    @property
+    def stem(self) -> str:
+        """The last part of the address, without the extension."""
+        return PurePosixPath(self.url).stem
+
+    @property
+    def parent(self) -> str:
+        """The address without its last part."""
+        return self.url.rpartition("/")[0]
+
+
+AnyFile = Path | RemoteFile
+"""A file on this machine, or on remote storage."""
+
+
+class RemoteFailure(OSError):
+    """A request failed in every attempt."""
+
+
+class TruncatedFile(OSError):
+    """A file ends before the bytes that were asked for."""
+
+
+class Storage:
+    """Requests to remote storage; picklable, and each process makes its own connections.
+
+    An answer that may be another one the next time (errors 500 and 503, a time-out, a connection or body that breaks
+    off) is asked for again, after a pause that doubles each time and is drawn between half and all of that, so that
+    many readers do not come back at once.
+
+    Args:
+        options: how often and how long.
+    """
+
+    def __init__(self, options: StorageOptions | None = None) -> None:
+        self.options = options or StorageOptions()
+        self._failures = 0
+
+    def find(self, url: str) -> list[RemoteFile]:
+        """The files that a glob or a file stands for, or that lie directly in a folder, sorted; may be none.
+
+        Raises:
+            OSError: if the storage does not answer or refuses access.
+        """
+        system = connected(url)
+        path = system._strip_protocol(url)
+        ask = partial(call, system, timeout=self.options.timeout)
+        try:
+            if has_magic(path):
+                found = self._persistently(url, partial(ask, "glob", path, detail=True)).values()
+            else:  # not by listing at once: drivers would list the folder in which a file lies
+                found = [self._persistently(url, partial(ask, "info", path))]
+                if found[0]["type"] == "directory":
+                    found = self._persistently(url, partial(ask, "ls", path, detail=True))
+        except FileNotFoundError:
+            return []
+        files = [
+            RemoteFile(system.unstrip_protocol(entry["name"]), int(entry["size"]), version(entry))
+            for entry in found
+            if entry["type"] == "file"
+        ]
+        return sorted(files, key=lambda file: file.url)
+
+    def file(self, url: str) -> RemoteFile | None:
+        """The file at an address; None if there is none. Raises what `find` raises."""
+        return next((file for file in self.find(url) if file.url == url), None)
+
+    def read(self, file: RemoteFile, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes from `start` to before `end` (the file's size if None), in one request.
+
+        Raises:
+            FileNotFoundError: if the file is gone.
+            TruncatedFile: if it is shorter than it was.
+            RemoteFailure: if every attempt failed.
+        """
+        end = file.size if end is None else end
+        if end <= start:
+            return b""
+        return self._persistently(file.url, partial(self._range, file, start, end))
+
+    def open(self, file: RemoteFile) -> BinaryIO:
+        """The file as one that can be read and searched, for reading from its start; it is fetched piece by piece."""
+        return io.BufferedReader(_Reading(self, file), _BUFFER)
+
+    def put(self, path: Path, url: str) -> None:
+        """Upload a file; it is there as a whole or not at all.
+
+        Raises:
+            OSError: if that fails.
+        """
+        system, size = connected(url), path.stat().st_size
+        target = system._strip_protocol(url)
+        limit = self.options.timeout + size / _SLOWEST
+        self._persistently(url, partial(call, system, "put_file", str(path), target, timeout=limit))
+        arrived = self.file(url)
+        if arrived is None or arrived.size != size:
+            raise RemoteFailure(errno.EIO, f"{arrived.size if arrived else 0} of {size} bytes arrived", url)
+
+    def _range(self, file: RemoteFile, start: int, end: int) -> bytes:
+        system = connected(file.url)
+        path = system._strip_protocol(file.url)
+        try:
+            data = call(system, "cat_file", path, timeout=self.options.timeout, start=start, end=end)
+            problem: Exception = EOFError(f"{len(data)} of {end - start} bytes came")
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # how a range beyond the end is refused
+                raise
+            data, problem = b"", error
+        if len(data) == end - start:
+            return bytes(data)
+        size = int(call(system, "info", path, timeout=self.options.timeout)["size"])
+        if size < end:
+            raise TruncatedFile(errno.EIO, f"it has {size} bytes, {end} are needed", file.url)
+        raise problem
+
+    def _persistently(self, url: str, request: Callable[[], Answer]) -> Answer:
+        """Make a request until it succeeds, its answer is final, or the attempts are used up."""
+        options, began = self.options, time.monotonic()
+        for attempt in range(1, options.attempts + 1):
+            try:
+                answer = request()
+                self._failures = 0
+                return answer
+            except (*_FINAL, TruncatedFile, ShardError, ConfigError):
+                raise
+            except Exception as error:  # every driver has errors of its own
+                problem = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+            if attempt < options.attempts:
+                pause = min(_LONGEST_PAUSE, options.first_pause * 2 ** (attempt - 1)) * _jitter.uniform(0.5, 1)
+                _LOGGER.warning("%s: %s; attempt %d follows in %.1f s", url, problem, attempt + 1, pause)
+                time.sleep(pause)
+        self._failures += 1
+        failure = f"no answer in {options.attempts} attempts, {time.monotonic() - began:.0f} s; the last: {problem}"
+        if self._failures >= _PATIENCE:
+            raise ShardError(
+                f"{url}: {failure}. {self._failures} requests in a row failed like that: see whether the storage and "
+                "the way to it are well, then start again, or raise data.storage.attempts or .timeout"
+            )
+        raise RemoteFailure(errno.EIO, failure, url)
+
+
+class _Reading(io.RawIOBase):
+    """A remote file as Python's buffers read it."""
+
+    def __init__(self, storage: Storage, file: RemoteFile) -> None:
+        self._storage, self._file, self._place = storage, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._file.size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._storage.read(self._file, self._place, min(self._place + len(buffer), self._file.size))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)

@@ -1,0 +1,87 @@
+"""Which source serves which place of a mixed stream, as a pure function of (seed, position)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2_train.data.stream.order import permutation
+from blip2_train.errors import ConfigError
+
+BLOCK = 1024
+"""Positions inside which the sources' counts are exact to one sample and their order is shuffled."""
+_RESOLUTION = 2**40
+
+
+class Mixture:
+    """Sources interleaved in a fixed proportion, with random access.
+
+    After any whole number of blocks every source has served its share of the positions, rounded; each source's own
+    index counts up without gaps, so each source is read exactly once per epoch of its own.
+
+    Args:
+        weights: one positive number per source, in any unit.
+        seed: chooses the order inside blocks.
+
+    Raises:
+        ConfigError: if there is no weight, or one is not positive and finite.
+    """
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        if not weights:
+            raise ConfigError("a mixture needs at least one source")
+        for weight in weights:
+            if not (math.isfinite(weight) and weight > 0):
+                raise ConfigError(f"mixing weights must be positive, got {list(weights)}; leave an unwanted source out")
+        total = math.fsum(weights)
+        self._weights = tuple(max(1, round(weight / total * _RESOLUTION)) for weight in weights)
+        self._seed = seed
+        self.shares = tuple(weight / total for weight in weights)
+        """Share of the positions that each source was asked to serve."""
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The source that serves `position`, counted from 0, and how many samples it served before."""
+        if len(self._weights) == 1:
+            return 0, position
+        block, inside = divmod(position, BLOCK)
+        sources, indices = _block(self._weights, self._seed, block)
+        return int(sources[inside]), int(indices[inside])
+
+    def served(self, positions: int) -> list[int]:
+        """How many of the first `positions` each source serves, exactly; equally fast at any position."""
+        if len(self._weights) == 1:
+            return [positions]
+        block, inside = divmod(positions, BLOCK)
+        begun = np.bincount(_block(self._weights, self._seed, block)[0][:inside], minlength=len(self._weights))
+        return [before + int(now) for before, now in zip(_served(self._weights, block * BLOCK), begun, strict=True)]
+
+
+def _served(weights: tuple[int, ...], positions: int) -> list[int]:
+    """Share the first `positions` out: each source takes its rounded part of what the sources before it left.
+
+    Each part grows by 0 or 1 when what is shared grows by 1, so no count ever falls, and the last takes all that is
+    left. Integers throughout: exact at any position.
+    """
+    counts, left, weight_left = [], positions, sum(weights)
+    for weight in weights:
+        counts.append((2 * left * weight + weight_left) // (2 * weight_left))
+        left -= counts[-1]
+        weight_left -= weight
+    return counts
+
+
+@lru_cache(maxsize=16)
+def _block(weights: tuple[int, ...], seed: int, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each position of a block: its source, and that source's own index."""
+    before, after = _served(weights, block * BLOCK), _served(weights, (block + 1) * BLOCK)
+    counts = np.array(after) - np.array(before)
+    sources = np.repeat(np.arange(len(weights)), counts)[permutation(BLOCK, "mixture", seed, block)]
+    indices = np.empty(BLOCK, dtype=np.int64)
+    for source, first in enumerate(before):
+        places = np.flatnonzero(sources == source)
+        indices[places] = first + np.arange(len(places))
+    return sources, indices

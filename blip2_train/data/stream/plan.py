@@ -1,0 +1,182 @@
+"""What a run will read, and what it has read at any step, in numbers for the reader."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.sources.training_source import TrainingSource
+from blip2_train.data.stream.batch_sampler import BatchShape
+from blip2_train.data.stream.loader import PREFETCHED
+from blip2_train.data.stream.mixture import Mixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePlan:
+    """One source's part of a run."""
+
+    name: str
+    files: int
+    """Shards, or annotation files."""
+    samples: int
+    """Usable samples, without those held out."""
+    rejected: dict[str, int]
+    """What was found unusable before training, by reason."""
+    share: float
+    """Asked share of the mixture, 0 … 1."""
+    drawn: int
+    """Samples that the run draws."""
+    bytes: int
+    in_shards: bool
+    """Whether the files hold the images too."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the source."""
+        return self.drawn / self.samples
+
+    @property
+    def repeats(self) -> str:
+        """How often the run draws the samples."""
+        whole, more = divmod(self.drawn, self.samples)
+        if whole == 0:
+            return f"each at most once, {self.samples - self.drawn:,} never"
+        times = "once" if whole == 1 else f"{whole:,} times"
+        return f"each {times}" + (f", {more:,} once more" if more else "")
+
+    def line(self, mixed: bool) -> str:
+        """What will be read; `mixed` tells the share of the mixture too."""
+        share = f"{100 * self.share:.4g} % of the mixture, " if mixed else ""
+        read = f", {readable_size(self.bytes * self.epochs)} read" if self.in_shards else ""
+        size = readable_size(self.bytes)
+        return (
+            f"{self.name}: {self.samples:,} samples in {self.files:,} file{'s' * (self.files != 1)} "
+            f"({size}), {share}{self.drawn:,} drawn = {self.epochs:.2f} epochs ({self.repeats}){read}, "
+            f"unusable: {', '.join(f'{n} {reason}' for reason, n in self.rejected.items()) or 'none'}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlan:
+    """Everything that decides what a run reads."""
+
+    sources: tuple[SourcePlan, ...]
+    mixture: Mixture
+    validation_samples: int
+    held_out: int
+    """Validation samples that were taken from the training sources."""
+    steps: int
+    """Optimiser steps of the run."""
+    first_step: int
+    """Steps done before."""
+    shape: BatchShape
+    workers: int
+    """Reading processes per training process."""
+    image_size: int
+    """Pixels per side of the square input."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the pixel values of all batches that a process can hold, with the one it trains on."""
+        return (1 + PREFETCHED * self.workers) * self.shape.micro_batch_size * 3 * self.image_size**2 * 4
+
+    def epochs_at(self, step: int) -> dict[str, float]:
+        """Passes over each source in the first `step` optimiser steps, by its name in logs."""
+        return {f"data/epochs_{source.name}": drawn / source.samples for source, drawn in self._drawn_at(step)}
+
+    def account(self, step: int) -> list[str]:
+        """What the first `step` optimiser steps drew, a line per source."""
+        total = max(1, step * self.shape.global_batch_size)
+        lines = []
+        for source, drawn in self._drawn_at(step):
+            asked = f", {100 * drawn / total:.4g} % of all (asked: {100 * source.share:.4g} %)"
+            share = asked if len(self.sources) > 1 else ""
+            lines.append(f"{source.name}: {drawn:,} samples = {drawn / source.samples:.2f} epochs{share}")
+        return lines
+
+    def lines(self) -> list[str]:
+        """The plan as text, a line per fact."""
+        shape = self.shape
+        lines = [source.line(mixed=len(self.sources) > 1) for source in self.sources]
+        origin = f" ({self.held_out:,} held out of the training sources)" if self.held_out else ""
+        lines.append(f"validation: {self.validation_samples:,} samples{origin}")
+        lines.append(
+            f"batch: {shape.global_batch_size:,} samples a step = {shape.world_size} processes x "
+            f"{shape.accumulate} micro-batches x {shape.micro_batch_size}; {self.workers} readers per process"
+        )
+        lines.append(
+            f"steps: {self.steps:,} = {self.steps * shape.global_batch_size:,} samples, none dropped: a batch goes on "
+            "from one epoch into the next"
+        )
+        lines.append(self._readers())
+        if self.first_step:
+            where = ", ".join(
+                f"{s.name} at {drawn / s.samples:.2f} epochs" for s, drawn in self._drawn_at(self.first_step)
+            )
+            lines.append(f"resumed at step {self.first_step:,} of {self.steps:,}: nothing is read again; {where}")
+        return lines
+
+    def _readers(self) -> str:
+        batches = self.steps * self.shape.accumulate
+        memory = f"batches in memory: at most {readable_size(self.waiting_bytes)} per process"
+        order = "shuffled by number before anything is read"
+        if self.workers == 0:
+            return f"readers: none, each process reads its own {batches:,} micro-batches; {memory}; {order}"
+        total = self.shape.world_size * self.workers
+        return (
+            f"readers: {self.shape.world_size} x {self.workers} = {total:,}, each makes "
+            f"{-(-batches // self.workers):,} micro-batches, {PREFETCHED} ahead; {memory}; {order}"
+        )
+
+    def _drawn_at(self, step: int) -> list[tuple[SourcePlan, int]]:
+        """Each source, and what the first `step` optimiser steps draw of it."""
+        drawn = self.mixture.served(step * self.shape.global_batch_size)
+        return list(zip(self.sources, drawn, strict=True))
+
+
+def make_plan(
+    sources: Sequence[TrainingSource],
+    mixture: Mixture,
+    shape: BatchShape,
+    *,
+    steps: int,
+    first_step: int,
+    validation_samples: int,
+    workers: int,
+    image_size: int,
+) -> DataPlan:
+    """The plan of a run of `steps` optimiser steps."""
+    drawn = mixture.served(steps * shape.global_batch_size)
+    return DataPlan(
+        sources=tuple(
+            SourcePlan(
+                name=part.source.name,
+                files=part.source.files,
+                samples=len(part),
+                rejected=dict(Counter(sample.reason for sample in part.source.rejected)),
+                share=share,
+                drawn=count,
+                bytes=part.source.size,
+                in_shards=isinstance(part.source, ShardSource),
+            )
+            for part, share, count in zip(sources, mixture.shares, drawn, strict=True)
+        ),
+        mixture=mixture,
+        validation_samples=validation_samples,
+        held_out=sum(len(part.held_out) for part in sources),
+        steps=steps,
+        first_step=first_step,
+        shape=shape,
+        workers=workers,
+        image_size=image_size,
+    )
+
+
+def readable_size(count: float) -> str:
+    """Bytes in units of 10^6 or more, as storage is sold."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9)):
+        if count >= scale:
+            return f"{count / scale:,.1f} {unit}"
+    return f"{count / 1e6:,.1f} MB"

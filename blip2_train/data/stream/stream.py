@@ -1,0 +1,251 @@
+"""The training stream and the evaluation items: a sample by its position, whatever fails to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from blip2_train.data.batches.images import decode_image
+from blip2_train.data.printable_names import printable_name
+from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.sources.source import CaptionSource, Place, Record
+from blip2_train.data.sources.training_source import TrainingSource
+from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
+from blip2_train.data.stream.mixture import Mixture
+from blip2_train.data.stream.order import SampleOrder, stable_seed
+from blip2_train.data.stream.read_ahead import StreamAhead
+from blip2_train.data.text_cleaning import NOT_UNICODE, broken_texts, usable_texts, without_broken_marks
+from blip2_train.errors import ShardError
+from blip2_train.types import ImageTextSample, RejectedSample
+
+Transform = Callable[[Image.Image, torch.Generator], Tensor]
+ReadImage = Callable[[bytes, torch.Generator, int | None], Tensor]
+
+ATTEMPTS = 50
+"""Samples tried for one position before the source is given up."""
+
+
+class TrainingStream(Dataset[ImageTextSample]):
+    """The endless mixture of sources; item `position` is a pure function of (seed, position).
+
+    A sample that cannot be used is replaced by another of the same source, chosen by (seed, position, attempt), so that
+    batches keep their size on every process; the records of what was passed over travel with the sample.
+
+    Args:
+        sources: what to mix.
+        transform: from an RGB image and a generator to pixel values.
+        seed: chooses order, mixture, captions and crops.
+        shuffle_block: samples that stay together when blocks are permuted.
+        shuffle_window: samples among which single samples are permuted.
+        shuffle_captions: give each image a caption of another sample (negative control: nothing can be learnt).
+        schedule: what this process reads in the whole run, so that remote storage is read ahead along the order; if
+            None, no further than a batch.
+        read_image: from the content of an image's file, a generator and the orientation that is said beside it to
+            pixel values, where that is not decoding it as a whole and `transform`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[TrainingSource],
+        transform: Transform,
+        seed: int,
+        *,
+        shuffle_block: int = 256,
+        shuffle_window: int = 16384,
+        shuffle_captions: bool = False,
+        schedule: GlobalBatchSampler | None = None,
+        read_image: ReadImage | None = None,
+    ) -> None:
+        self._sources = list(sources)
+        self._transform = transform
+        self._read_image = read_image or self._whole_image
+        self._seed = seed
+        self._shuffle_captions = shuffle_captions
+        self.mixture = Mixture([source.weight for source in sources], seed)
+        """Which source serves which position."""
+        self._orders = [
+            SampleOrder(size=len(s), seed=seed, name=s.source.name, block=shuffle_block, window=shuffle_window)
+            for s in sources
+        ]
+        self._ahead = StreamAhead(self._sources, self._orders, self.mixture, schedule)
+
+    def __getitem__(self, position: int) -> ImageTextSample:
+        chosen, index = self.mixture.locate(position)
+        source, order = self._sources[chosen], self._orders[chosen]
+        place = order.sample_at(*divmod(index, len(source)))
+        rejected: list[RejectedSample] = []
+        for attempt in range(ATTEMPTS):
+            generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
+            if attempt:
+                place = stable_seed("replacement", self._seed, position, attempt) % len(source)
+            number = source.number(place)
+            try:
+                record = source.source.read(number)
+                words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
+                return training_sample(
+                    record,
+                    source.source.locate(number),
+                    self._read_image,
+                    generator,
+                    captions=words,
+                    first_captions=source.first_captions,
+                    rejected=rejected,
+                )
+            except UnusableSample as problem:
+                rejected.append(rejection(source.source, number, problem))
+        raise given_up(source.source.name, rejected)
+
+    def _whole_image(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
+        return self._transform(decode_image(content, orientation=orientation), generator)
+
+    def _words_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
+        """The captions of any sample but the one at `place`."""
+        step = 1 + int(torch.randint(max(len(source) - 1, 1), (), generator=generator))
+        return source.source.read(source.number((place + step) % len(source))).captions
+
+    def __getitems__(self, positions: Sequence[int]) -> list[ImageTextSample]:
+        """The samples at several positions; those on remote storage are fetched ahead."""
+        self._ahead.begin(positions)
+        return [self[position] for position in positions]
+
+
+class EvaluationItems(Dataset[ImageTextSample]):
+    """Chosen samples with their first captions, always the same.
+
+    A sample that cannot be used is replaced by the next usable one, which then comes twice (with the same `sample_id`).
+
+    Args:
+        samples: pairs of a source and the numbers to take from it.
+        transform: deterministic transform.
+        captions_per_image: items per image; item j shows caption `j % captions_per_image` (counted modulo the
+            number of captions the image has).
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[tuple[CaptionSource, NDArray[np.int64]]],
+        transform: Transform,
+        captions_per_image: int = 1,
+    ) -> None:
+        self._samples = list(samples)
+        self._ends = np.cumsum([len(numbers) for _, numbers in samples])
+        self._images = sum(len(numbers) for _, numbers in samples)
+        self._transform = transform
+        self._captions = captions_per_image
+
+    def __len__(self) -> int:
+        return self._images * self._captions
+
+    def __getitem__(self, item: int) -> ImageTextSample:
+        images = self._images
+        first, caption = divmod(item, self._captions)
+        rejected: list[RejectedSample] = []
+        for attempt in range(min(ATTEMPTS, images)):
+            place = (first + attempt) % images
+            chosen = int(np.searchsorted(self._ends, place, side="right"))
+            source, numbers = self._samples[chosen]
+            number = int(numbers[place - (int(self._ends[chosen]) - len(numbers))])
+            try:
+                record = source.read(number)
+                captions = usable_captions(record, record.captions)
+                place, text = captions[caption % len(captions)]
+                return record.sample(
+                    pixel_values=self._transform(record.decoded(), torch.Generator()),
+                    caption=text,
+                    image_id=record.image_id,
+                    sample_id=_sample_id(source.locate(number), place),
+                    references=tuple(map(without_broken_marks, record.captions)),
+                    uniform=stable_seed("evaluation item", item) % 1000 / 1000,
+                    rejected=(*rejected, *left_out(source, number, record.captions)),
+                )
+            except UnusableSample as problem:
+                rejected.append(rejection(source, number, problem))
+        raise given_up(self._samples[0][0].name, rejected)
+
+
+def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
+    """Number and cleaned text of each caption that can be used, see `usable_texts`.
+
+    Raises:
+        UnusableSample: if there is none.
+    """
+    return usable_texts(captions, record.cleaned)
+
+
+def training_sample(
+    record: Record,
+    place: Place,
+    read_image: ReadImage,
+    generator: torch.Generator,
+    *,
+    captions: Sequence[str],
+    first_captions: int | None = None,
+    rejected: Sequence[RejectedSample] = (),
+) -> ImageTextSample:
+    """A record as it is trained on: one of its captions, and pixel values from a crop, both drawn from the generator.
+
+    Args:
+        record: as it lies in the data.
+        place: where.
+        read_image: see `TrainingStream`.
+        generator: of whatever is drawn.
+        captions: to choose from: the record's own, unless another sample's are wanted.
+        first_captions: choose among this many; all if None.
+        rejected: what was passed over before.
+
+    Raises:
+        UnusableSample: if no caption can be used, or the image cannot be read.
+    """
+    offered = captions[:first_captions]
+    usable = usable_captions(record, offered)
+    number, text = usable[int(torch.randint(len(usable), (), generator=generator))]
+    return record.sample(
+        pixel_values=read_image(record.image, generator, record.orientation),
+        caption=text,
+        image_id=record.image_id,
+        sample_id=_sample_id(place, number),
+        references=tuple(map(without_broken_marks, captions)),
+        uniform=float(torch.rand((), generator=generator)),
+        rejected=(*rejected, *_left_out(place, offered)),
+    )
+
+
+def left_out(source: CaptionSource, number: int, captions: Sequence[str]) -> list[RejectedSample]:
+    """A record of the captions that are not Unicode beside others that can be used; none if all can."""
+    return _left_out(source.locate(number), captions)
+
+
+def _left_out(place: Place, captions: Sequence[str]) -> list[RejectedSample]:
+    broken = broken_texts(captions)
+    return [rejected_at(place, UnusableSample(NOT_UNICODE, broken))] if broken else []
+
+
+def _sample_id(place: Place, caption: int) -> str:
+    return printable_name(f"{place.shard}/{place.key}#{caption}")
+
+
+def rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
+    """The record of a sample that could not be used."""
+    return rejected_at(source.locate(number), problem)
+
+
+def rejected_at(place: Place, problem: UnusableSample) -> RejectedSample:
+    """The record of a sample that could not be used, by where it lies."""
+    detail = f"{place.row}: {problem.detail}" if place.row else problem.detail
+    file, key, detail = map(printable_name, (place.file, place.key, detail))
+    return RejectedSample(source=file, key=key, reason=problem.reason, detail=detail)
+
+
+def given_up(source: str, rejected: Sequence[RejectedSample]) -> ShardError:
+    """The error that ends a run in which sample after sample of a source cannot be used."""
+    last = rejected[-1]
+    return ShardError(
+        f"{len(rejected)} samples in a row of source {source!r} could not be used, the last being "
+        f"{last.source}/{last.key} ({last.reason}: {last.detail}); check the data"
+    )

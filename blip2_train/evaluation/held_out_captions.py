@@ -1,0 +1,64 @@
+"""Scores of a generative model on held-out images: its loss, and CIDEr of the captions it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blip2_train.evaluation.metrics.metric_states import AnswerMetric, CaptionMetric, CaptionScore, Totals
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenCaption:
+    """A caption beside what people wrote."""
+
+    image_id: int
+    caption: str
+    references: tuple[str, ...]
+
+
+class GenerationEvaluation:
+    """Collects held-out batches, then scores them; the scores do not depend on the number of processes.
+
+    Args:
+        more_scores: Scores of single captions, beside CIDEr, by name; their means are reported in percent.
+    """
+
+    def __init__(self, more_scores: Mapping[str, CaptionScore] | None = None) -> None:
+        self._totals = Totals(3)
+        self._captions = CaptionMetric(more_scores=more_scores)
+        self.texts: CaptionMetric | AnswerMetric = self._captions
+        """What was written; an image that comes twice counts once."""
+
+    def add_loss(self, total: Tensor, right: Tensor, count: int) -> None:
+        """Add the summed loss (nats) of `count` labelled tokens, and how many of them were guessed right."""
+        self._totals.update(torch.tensor([float(total), float(right), count], dtype=torch.float64))
+
+    def add_captions(self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]) -> None:
+        """Add the captions written for images `(B,)`."""
+        self._captions.update(image_ids.tolist(), captions, references)
+
+    def compute(self) -> dict[str, float]:
+        """Scores over the images of all processes; every process must call it.
+
+        Returns:
+            `loss_lm` (nats per token), `lm_accuracy` (percent), `images` (how many), the means of `more_scores`
+            (percent), and `cider` unless there is no Java to tokenise with. (1.0 of CIDEr is 100 in the papers' scale;
+            it depends on the set, see `score_captions`.)
+        """
+        loss, right, count = self._totals.compute().tolist()
+        texts = {name: float(value) for name, value in self.texts.compute().items()}
+        count = max(1.0, count)
+        return {
+            "loss_lm": loss / count,
+            "lm_accuracy": 100 * right / count,
+            "pictures": float(self.texts.samples),
+            **self.named(texts),
+        }
+
+    def named(self, scores: dict[str, float]) -> dict[str, float]:
+        """The scores of texts by the names under which validation reports them."""
+        return scores

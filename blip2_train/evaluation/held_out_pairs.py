@@ -1,0 +1,132 @@
+"""Scores of a stage-1 model on held-out pairs: the three losses, matching accuracy, and retrieval.
+
+The scores do not depend on the number of processes or the size of batches: contrast and hard negatives are over all
+held-out pairs, and each process matches the pairs whose image it holds. Shape letters: n pairs of this process, N of
+all, Q queries, P patches, E feature size, T text tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blip2_train.distributed import rank
+from blip2_train.evaluation.metrics.metric_states import Rows, Totals
+from blip2_train.evaluation.recall import pair_recall
+from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
+from blip2_train.objectives.language_modelling import count_targets, next_token_loss
+from blip2_train.objectives.matching import sample_hard_negatives
+from blip2_train.types import ImageTextBatch, ImageTextEncoder
+
+
+class RepresentationEvaluation:
+    """Collects held-out batches, then scores them.
+
+    Args:
+        label_smoothing: That of training, so that the losses can be compared.
+        seed: Of the hard negatives.
+    """
+
+    def __init__(self, label_smoothing: float = 0.1, seed: int = 0) -> None:
+        self.label_smoothing, self.seed = label_smoothing, seed
+        self._pairs = Rows("image_features", "text_features", "input_ids", "attention_mask", "image_ids", "process")
+        self._patches: list[Tensor] = []
+        """Of this process's pairs, on the CPU: they never travel."""
+        self._itg, self._itm = Totals(2), Totals(2, 3)
+
+    def __len__(self) -> int:
+        """Pairs of this process."""
+        return sum(map(len, self._patches))
+
+    @torch.no_grad()
+    def add(self, model: ImageTextEncoder, batch: ImageTextBatch) -> None:
+        """Encode one batch of held-out pairs."""
+        ids, mask = batch.input_ids, batch.attention_mask
+        images = model.encode_image(batch.pixel_values)
+        self._patches.append(images.patch_features.cpu())
+        self._pairs.update(
+            image_features=images.image_features,
+            text_features=model.encode_text(ids, mask),
+            input_ids=ids,
+            attention_mask=mask,
+            image_ids=batch.image_ids,
+            process=torch.full_like(batch.image_ids, rank()),
+        )
+        start = torch.full_like(ids[:, :1], model.decoder_start_token_id)
+        decoder_ids = torch.cat([start, ids[:, 1:]], dim=1)
+        count = count_targets(mask)
+        loss = next_token_loss(
+            model.caption_logits(images, decoder_ids, mask), decoder_ids, mask, count, self.label_smoothing
+        )
+        self._itg.update(torch.tensor([float(loss * count), float(count)], dtype=torch.float64))
+
+    @torch.no_grad()
+    def compute(self, model: ImageTextEncoder, device: torch.device, batch_size: int = 64) -> dict[str, float]:
+        """Scores over the pairs of all processes; every process must call it.
+
+        Args:
+            model: The model that encoded the pairs.
+            device: Where it runs.
+            batch_size: Pairs per matching pass.
+
+        Returns:
+            `loss_itc`, `loss_itm`, `loss_itg` (nats), `itm_accuracy_match`, `itm_accuracy_mismatch` (percent),
+            `image_to_text_r1` … `text_to_image_r10` and their mean `recall_mean` (percent), and `pairs`.
+        """
+        with self._pairs.of_all() as everything:
+            scores, pairs = self._contrast(model, everything)
+            itg, count = self._itg.compute().tolist()
+            scores["loss_itg"] = itg / max(1.0, count)
+            scores |= self._match(model, everything, pairs, device, batch_size)
+            scores["pairs"] = float(len(everything["image_ids"]))
+        return scores
+
+    def _contrast(self, model: ImageTextEncoder, everything: dict[str, Tensor]) -> tuple[dict[str, float], Tensor]:
+        """Contrast and recall, and the pairs to match: `(3N, 3)` rows of (image, text, label)."""
+        image_ids = everything["image_ids"]
+        similarity = image_text_similarity(everything["image_features"], everything["text_features"])
+        logits = similarity / model.temperature.detach().cpu()
+        same = image_ids[:, None] == image_ids[None, :]
+        total = len(image_ids)
+        targets = contrastive_targets(total, 0, total, None, self.label_smoothing, logits.dtype)
+        scores = {"loss_itc": contrastive_loss(logits, logits.T, targets).item()}
+        recall = pair_recall(similarity, image_ids, image_ids)
+        scores |= recall | {"recall_mean": sum(recall.values()) / len(recall)}
+        uniforms = torch.rand(2, total, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
+        text, has_text = sample_hard_negatives(logits, same, uniforms[0])
+        image, has_image = sample_hard_negatives(logits.T, same, uniforms[1])
+        index = torch.arange(total)
+        mismatches = [
+            torch.stack([index, text, torch.zeros_like(index)], 1)[has_text],
+            torch.stack([image, index, torch.zeros_like(index)], 1)[has_image],
+        ]
+        return scores, torch.cat([torch.stack([index, index, torch.ones_like(index)], 1), *mismatches])
+
+    def _match(
+        self,
+        model: ImageTextEncoder,
+        everything: dict[str, Tensor],
+        pairs: Tensor,
+        device: torch.device,
+        batch_size: int,
+    ) -> dict[str, float]:
+        features = torch.cat(self._patches) if self._patches else torch.empty(0)
+        first = int((everything["process"] < rank()).sum())
+        mine = pairs[everything["process"][pairs[:, 0]] == rank()]
+        for chunk in torch.split(mine, batch_size):
+            image, text, label = chunk.unbind(1)
+            memory = model.project_image(features[image - first].to(device))
+            ids, mask = (everything[name][text].to(device) for name in ("input_ids", "attention_mask"))
+            log_probabilities = model.match([memory], ids, mask).cpu().double().log_softmax(dim=1)
+            loss = -log_probabilities.gather(1, label[:, None])[:, 0]
+            right = (log_probabilities.argmax(dim=1) == label).double()
+            for kind, row in enumerate(sums := torch.zeros(2, 3, dtype=torch.float64)):
+                chosen = label == kind
+                row += torch.stack([loss[chosen].sum(), right[chosen].sum(), chosen.double().sum()])
+            self._itm.update(sums)
+        mismatch, match = self._itm.compute()
+        return {
+            "loss_itm": ((mismatch[0] + match[0]) / (mismatch[2] + match[2]).clamp_min(1)).item(),
+            "itm_accuracy_match": 100 * (match[1] / match[2].clamp_min(1)).item(),
+            "itm_accuracy_mismatch": 100 * (mismatch[1] / mismatch[2].clamp_min(1)).item(),
+        }

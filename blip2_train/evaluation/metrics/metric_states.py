@@ -1,0 +1,220 @@
+"""The scores as torchmetrics objects: updated batch by batch, computed over all processes. Validation uses them.
+
+Their states synchronise by themselves when `compute` is called, which every process must do. Each sample counts once,
+also if a sampler gave it to two processes. (An evaluation keeps what a model says on disk, where every process reads
+that of all others; it calls the functions that are named here.) Shape letters: B images, E feature size.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from blip2_train.distributed import from_first, gather_uneven
+from blip2_train.evaluation.metrics.answer_rules import held_out_accuracy
+from blip2_train.evaluation.metrics.coco_caption import score_captions
+from blip2_train.evaluation.recall import pair_recall
+
+CaptionScore = Callable[[str, Sequence[str]], float]
+"""From a caption and its references to a number."""
+_logger = logging.getLogger(__name__)
+
+
+class Totals(Metric):
+    """Sums over all batches of all processes, in float64.
+
+    Args:
+        *shape: Of what is summed.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__(dist_sync_fn=gather_uneven)
+        self.add_state("sums", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor) -> None:
+        """Add values of this object's shape."""
+        self.sums += values.detach().to(self.sums)
+
+    def compute(self) -> Tensor:
+        """The sums, float64."""
+        return self.sums
+
+
+class Rows(Metric):
+    """Tensors `(B, …)` by name, of all processes in rank order.
+
+    Args:
+        *names: Of the tensors.
+        **options: Of `torchmetrics.Metric`.
+    """
+
+    full_state_update = False
+
+    def __init__(self, *names: str, **options: Any) -> None:
+        super().__init__(**{"dist_sync_fn": gather_uneven} | options)
+        self.names = names
+        for name in names:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, **rows: Tensor) -> None:
+        """Add rows of every name."""
+        for name in self.names:
+            getattr(self, name).append(rows[name].detach().to(self.device))
+
+    def compute(self) -> Any:
+        """The number of rows; what they are is for `of_all`, as torchmetrics takes a single one for a number."""
+        return len(self._joined(self.names[0]))
+
+    @contextmanager
+    def of_all(self) -> Iterator[dict[str, Tensor]]:
+        """The rows of all processes, by name; every process must enter it."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            yield {name: self._joined(name) for name in self.names}
+
+    def _joined(self, name: str) -> Tensor:
+        return dim_zero_cat(getattr(self, name)) if len(getattr(self, name)) else torch.empty(0, device=self.device)
+
+
+class _TextMetric(Metric):
+    """Collects texts by key, as bytes of JSON lines, which torchmetrics can gather like any tensor."""
+
+    full_state_update = False
+    lines: list[Tensor]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"dist_sync_fn": gather_uneven} | options)
+        self.add_state("lines", default=[], dist_reduce_fx="cat")
+        self.samples = 0
+        """How many different samples the last `compute` found."""
+
+    def _keep(self, key: int | str, *values: Any) -> None:
+        line = json.dumps([key, *values]) + "\n"
+        self.lines.append(torch.frombuffer(bytearray(line.encode()), dtype=torch.uint8).to(self.device))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores by name, float64; none if nothing was kept. Of several processes, the first alone computes them."""
+        text = bytes(dim_zero_cat(self.lines).cpu().numpy()).decode() if len(self.lines) else ""
+        kept = {key: values for key, *values in map(json.loads, text.splitlines())}
+        self.samples = len(kept)
+
+        def score() -> dict[str, float]:
+            return self._score(kept) if kept else {}
+
+        found = from_first(score) if self._is_synced else score()
+        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in found.items()}
+
+    @abstractmethod
+    def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
+        """Scores of samples by key."""
+
+
+class CaptionMetric(_TextMetric):
+    """BLEU, METEOR, ROUGE-L, CIDEr and SPICE, see `score_captions`; what could not be computed is left out and logged.
+
+    They are on the library's scale: 1.0 is what papers print as 100.
+
+    Args:
+        metrics: Any of `METRICS`.
+        more_scores: Scores of single captions, by name; their means are given in percent.
+        **options: Of `torchmetrics.Metric`.
+
+    Example:
+        metric = CaptionMetric(("bleu_4", "cider"))
+        metric.update([7, 9], ["a cat", "two dogs"], [["a cat on a mat"], ["two dogs run", "some dogs"]])
+        metric.compute()["cider"]
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = ("cider",),
+        more_scores: Mapping[str, CaptionScore] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.metrics, self.more_scores = tuple(metrics), dict(more_scores or {})
+
+    def update(self, image_ids: Sequence[int], captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+        """Add captions of B images beside what people wrote."""
+        for key, caption, others in zip(image_ids, captions, references, strict=True):
+            self._keep(key, caption, list(others))
+
+    def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
+        found = score_captions(
+            {key: caption for key, (caption, _) in kept.items()},
+            {key: others for key, (_, others) in kept.items()},
+            self.metrics,
+        )
+        for name, reason in found.reasons.items():
+            _logger.warning("no %s: %s", {"cider": "CIDEr"}.get(name, name), reason)
+        means = {
+            name: 100 * sum(score(caption, others) for caption, others in kept.values()) / len(kept)
+            for name, score in self.more_scores.items()
+        }
+        return means | {name: value for name, value in found.scores.items() if value is not None}
+
+
+class AnswerMetric(_TextMetric):
+    """Accuracy of answers in percent, overall and for each type of question, see `held_out_accuracy`."""
+
+    def update(
+        self,
+        question_ids: Sequence[int | str],
+        answers: Sequence[str],
+        references: Sequence[Sequence[str]],
+        question_types: Sequence[str],
+    ) -> None:
+        """Add answers to B questions beside those of people; a type may be empty."""
+        for key, answer, others, kind in zip(question_ids, answers, references, question_types, strict=True):
+            self._keep(key, answer, list(others), kind)
+
+    def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
+        return held_out_accuracy(
+            {key: answer for key, (answer, _, _) in kept.items()},
+            {key: others for key, (_, others, _) in kept.items()},
+            {key: kind for key, (_, _, kind) in kept.items()},
+        )
+
+
+class RecallMetric(Rows):
+    """Recall@k both ways, see `retrieval_recall`, from features of images and texts.
+
+    Args:
+        ks: Cut-offs.
+        **options: Of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, ks: tuple[int, ...] = (1, 5, 10), **options: Any) -> None:
+        super().__init__("images", "image_ids", "texts", "text_image_ids", **options)
+        self.ks = ks
+
+    def update(  # type: ignore[override]
+        self, images: Tensor, image_ids: Tensor, texts: Tensor, text_image_ids: Tensor
+    ) -> None:
+        """Add features.
+
+        Args:
+            images: `(B, Q, E)`, of unit length along E: the best of the Q queries counts.
+            image_ids: `(B,)`, int64.
+            texts: `(T, E)`, of unit length along E.
+            text_image_ids: `(T,)`, int64: which image each text belongs to.
+        """
+        super().update(images=images.float(), image_ids=image_ids, texts=texts.float(), text_image_ids=text_image_ids)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`image_to_text_r<k>` and `text_to_image_r<k>` in percent; an image that comes twice counts once."""
+        images, image_ids, texts, text_image_ids = map(self._joined, self.names)
+        similarity = torch.stack([(image @ texts.T).amax(dim=0) for image in images])
+        found = pair_recall(similarity, image_ids, text_image_ids, self.ks)
+        return {name: torch.tensor(value, device=self.device) for name, value in found.items()}

@@ -1,0 +1,84 @@
+"""What both stages share: a vision tower, and queries that read its image through the Q-Former.
+
+Shape letters: B batch, R rows of pairs, M images, P patches, Dv tower width, Q queries, T text tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blip2_train.models import masks
+from blip2_train.models.configs import AdapterConfig, QFormerConfig, VisionConfig
+from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
+from blip2_train.models.vision_tower import VisionTower
+from blip2_train.questions import TextTokens
+from blip2_train.types import ImageMemory
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values, in float32 if they were in 16 bits."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+class ImageQueryModel(nn.Module):
+    """Tower, `ln_vision`, query tokens and Q-Former.
+
+    Args:
+        vision: The tower.
+        qformer: The Q-Former.
+        text_layers: Layers of the Q-Former that have a text half. Stage 2 reads images only, and a parameter that no
+            loss reaches must not exist (plain data parallelism would fail).
+    """
+
+    def __init__(self, vision: VisionConfig, qformer: QFormerConfig, text_layers: int) -> None:
+        super().__init__()
+        self.vision_config, self.qformer_config = vision, qformer
+        self.adapters: AdapterConfig | None = None
+        """What `add_adapters` has added."""
+        self.vision_model = VisionTower(vision)
+        self.ln_vision = nn.LayerNorm(self.vision_model.width, eps=1e-5)
+        self.query_tokens = nn.Parameter(torch.empty(1, qformer.num_queries, qformer.hidden_size))
+        self.qformer = QFormer(qformer, self.vision_model.width, text_layers)
+
+    embeddings: TextEmbeddings
+    """Of texts that the Q-Former reads, in models that have them."""
+
+    def initialise(self, *parts: nn.Module) -> None:
+        """Draw fresh weights: `parts` as BERT's, then the queries."""
+        for part in parts:
+            initialise_like_bert(part, self.qformer_config.initializer_range)
+        nn.init.normal_(self.query_tokens, std=self.qformer_config.initializer_range)
+
+    def project_image(self, patch_features: Tensor) -> ImageMemory:
+        """Cross-attention keys and values of images, with `ln_vision` folded in.
+
+        Args:
+            patch_features: `(M, P, Dv)`, the tower's output.
+        """
+        normalised = F.layer_norm(at_least_float32(patch_features), patch_features.shape[-1:], eps=self.ln_vision.eps)
+        return self.qformer.project_memory(normalised, self.ln_vision.weight, self.ln_vision.bias)
+
+    def image_pass(self, memory: ImageMemory) -> QFormerOutput:
+        """The queries read each image of a memory of B images: states `(B, Q, D)` and self-attention cache."""
+        queries = self.query_tokens.expand(len(memory), -1, -1)
+        return self.qformer(queries, num_queries=queries.shape[1], memories=[memory])
+
+    def joint_pass(self, memories: Sequence[ImageMemory], text: TextTokens) -> Tensor:
+        """The queries read images together with R texts, under the bidirectional mask.
+
+        Args:
+            memories: Images; their rows add up to R, in the order of the texts.
+            text: `(R, T)`.
+
+        Returns:
+            States of the queries, `(R, Q, D)`.
+        """
+        queries = self.query_tokens.expand(len(text.input_ids), -1, -1)
+        embedded = torch.cat([queries, self.embeddings(text.input_ids)], dim=1)
+        num_queries = queries.shape[1]
+        mask = masks.bidirectional(text.attention_mask, num_queries)
+        return self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories, leading=num_queries).states

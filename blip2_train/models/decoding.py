@@ -1,0 +1,147 @@
+"""Text token by token from whatever gives the logits: greedy, by beams, or drawn.
+
+The same search as transformers' `generate`, whose caches are bound to its own models. Shape letters: B texts that are
+started, N beams or draws of each, R = B * N rows, t tokens so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.nucleus_sampling import GivenDraws
+
+Step = Callable[[Tensor, Tensor | None], Tensor]
+"""From new tokens `(R, t)`, t >= 1, to the logits `(R, V)` of what follows. Row r goes on from row `origin[r]` of the
+step before (of the first logits, before the first step), whose tokens it repeats; None = from row r."""
+_NEVER = -1e9
+
+
+def write_tokens(
+    first: Tensor, step: Step, options: GenerationOptions, *, ends: Sequence[int], pad: int, draws: Tensor | None = None
+) -> Tensor:
+    """Continue B texts.
+
+    Args:
+        first: `(B, V)`: logits of the first new token.
+        step: Where the logits of the others come from.
+        options: Search or sampling. Only new tokens count as length and as repetition.
+        ends: Ids of the tokens at which a text ends.
+        pad: Id of what stands behind the end.
+        draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each are drawn by these numbers; None =
+            one text of each, drawn by torch's random state.
+
+    Returns:
+        `(B, ≤ max_new_tokens)`, int64, ends included; with `draws` `(B * N, …)`, text by text.
+    """
+    if options.num_beams > 1 and draws is None:
+        return _beams(first, step, options, ends, pad)
+    return _one_by_one(first, step, options, ends, pad, draws)
+
+
+def _processors(
+    options: GenerationOptions, ends: Sequence[int], draws: Tensor | None, device: str
+) -> LogitsProcessorList:
+    """What changes scores before a token is chosen, in the order of transformers."""
+    found: list[LogitsProcessor] = []
+    if options.repetition_penalty != 1.0:
+        found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+    if options.min_new_tokens > 0:
+        found.append(MinNewTokensLengthLogitsProcessor(0, options.min_new_tokens, list(ends), device=device))
+    if draws is not None:
+        found.append(GivenDraws(draws.flatten(0, 1), options.top_p, options.temperature))
+    elif options.do_sample:
+        least = 1 if options.num_beams == 1 else len(ends) + 1  # so that beams can go on where the likeliest is an end
+        found += [
+            TemperatureLogitsWarper(options.temperature),
+            TopPLogitsWarper(options.top_p, min_tokens_to_keep=least),
+        ]
+    return LogitsProcessorList(found)
+
+
+def _one_by_one(
+    logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int, draws: Tensor | None
+) -> Tensor:
+    """Greedy search, or draws from one beam."""
+    copies = 1 if draws is None else draws.shape[1]
+    process: Any = _processors(options, ends, draws, str(logits.device))
+    origin: Tensor | None = torch.arange(len(logits), device=logits.device).repeat_interleave(copies)
+    logits = logits.repeat_interleave(copies, dim=0)
+    tokens = torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device)
+    last, done = torch.tensor(list(ends), device=logits.device), torch.zeros_like(tokens.sum(dim=1), dtype=torch.bool)
+    for _ in range(options.max_new_tokens):
+        scores = process(tokens, _wide(logits))
+        drawn = options.do_sample and draws is None
+        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if drawn else scores.argmax(dim=1)
+        chosen = torch.where(done, pad, chosen)
+        tokens, done = torch.cat([tokens, chosen[:, None]], dim=1), done | torch.isin(chosen, last)
+        if bool(done.all()) or tokens.shape[1] == options.max_new_tokens:
+            break
+        logits, origin = step(tokens, origin), None
+    return tokens
+
+
+def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int) -> Tensor:
+    """The best of N beams; scores are sums of log-probabilities, divided by length ** `length_penalty` at an end.
+
+    Source: beam search of transformers with `early_stopping=False`: a text of which N ends were found is finished once
+    its best open beam, at its present length, scores no more than the worst of them.
+    """
+    texts, beams, device = len(logits), options.num_beams, logits.device
+    process: Any = _processors(options, ends, None, str(device))
+    kept, last = max(2, 1 + len(ends)) * beams, torch.tensor(list(ends), device=device)
+    logits = logits.repeat_interleave(beams, dim=0)
+    rows = torch.arange(texts, device=device)[:, None]
+    origin = rows.expand(texts, beams)  # of the first step, whose rows are the texts
+    tokens = torch.empty(texts, beams, 0, dtype=torch.int64, device=device)
+    scores = _wide(logits).new_zeros(texts, beams)
+    scores[:, 1:] = _NEVER  # all beams are the same at first
+    ended, ended_scores = tokens.new_full((texts, beams, options.max_new_tokens), pad), torch.full_like(scores, _NEVER)
+    lengths = torch.zeros_like(ended_scores, dtype=torch.int64)
+    open_texts = torch.ones(texts, 1, dtype=torch.bool, device=device)
+    for length in range(1, options.max_new_tokens + 1):
+        steps = process(tokens.flatten(0, 1), _wide(logits).log_softmax(dim=1)).unflatten(0, (texts, beams))
+        reached = (steps + scores[:, :, None]).flatten(1)
+        if options.do_sample:
+            choices = torch.multinomial(reached.softmax(dim=1).clamp_min(1e-30), kept)
+            best, order = reached.gather(1, choices).sort(dim=1, descending=True)
+            choices = choices.gather(1, order)
+        else:
+            best, choices = reached.topk(kept, dim=1)
+        beam, token = choices // steps.shape[2], choices % steps.shape[2]
+        longer = torch.cat([tokens[rows, beam], token[:, :, None]], dim=2)
+        at_end = torch.isin(token, last) | (length == options.max_new_tokens)
+
+        final = best / length**options.length_penalty
+        counts = at_end & open_texts & (torch.arange(kept, device=device) < beams)  # the others only go on
+        final = torch.where(counts, final, _NEVER)
+        padded = torch.nn.functional.pad(longer, (0, options.max_new_tokens - length), value=pad)
+        ended_scores, places = torch.cat([ended_scores, final], dim=1).topk(beams, dim=1)
+        ended = torch.cat([ended, padded], dim=1)[rows, places]
+        lengths = torch.cat([lengths, torch.full_like(token, length)], dim=1)[rows, places]
+
+        scores, places = torch.where(at_end, best + _NEVER, best).topk(beams, dim=1)
+        tokens, chosen = longer[rows, places], beam[rows, places]
+        possible = scores[:, :1] / length**options.length_penalty
+        open_texts = open_texts & ((ended_scores[:, -1:] <= _NEVER / 2) | (possible > ended_scores[:, -1:]))
+        if length == options.max_new_tokens or not bool(open_texts.any()):
+            break
+        logits = step(tokens.flatten(0, 1), origin[rows, chosen].flatten())
+        origin = rows * beams + torch.arange(beams, device=device)
+    return ended[:, 0, : int(lengths[:, 0].max())]
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,0 +1,94 @@
+"""`blip2_train.load_pretrained`: a model of any known format, ready for use on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+
+from blip2_train.checkpoints.convert.huggingface import RETRIEVAL
+from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
+from blip2_train.data.batches.processor import Processor
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.training.earlier_runs import find_source
+
+
+def load_pretrained(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantization: str = "none",
+    language_model: str | None = None,
+    vision_weights: str | None = None,
+    tokenizer: str | None = None,
+) -> tuple[Blip2, Processor]:
+    """Load a trained model with what belongs to it.
+
+    Args:
+        source: Export or run folder of this project, `last:<recipe>` for the newest export of a recipe below `outputs`,
+            Hugging Face BLIP-2 folder or hub id, LAVIS or Paddle file.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` = a GPU if there is one.
+        dtype: `float32`, `float16` or `bfloat16` for the language model and a frozen tower; None = as configured.
+        quantization: `none`, `int8` or `int4` for the linear layers of the language model.
+        language_model: Folder or hub id of the language model, for sources that do not hold it.
+        vision_weights: File of the tower's weights, for sources that do not hold them.
+        tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
+
+    Returns:
+        The model, and the processor it uses. Both kinds of model describe images, see `Blip2`.
+
+    Raises:
+        CheckpointMismatch: if the source is not known or damaged, or its parts do not fit.
+        ConfigError: if an option cannot be used, or `last:` finds none.
+
+    Example:
+        model, processor = load_pretrained("outputs/demo_stage2_opt/export")
+        print(model.caption(["image.jpg"]), model.answer(["image.jpg"], "what is on the left?"))
+    """
+    place = find_device(None if device is None else str(device))
+    source = find_source(str(source), "outputs", "source")
+    transformers.utils.logging.disable_progress_bar()
+    found = open_pretrained(
+        source,
+        dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+        quantization=quantization,
+        language_model=language_model,
+        vision_weights=vision_weights,
+        tokenizer=tokenizer,
+    )
+    network = found.model
+    if isinstance(network, GenerativeModel) and network.language_config.dtype == "float16":
+        kind = network.language_model.config.model_type
+        if "t5" in kind:
+            raise ConfigError(f"dtype float16: language model {kind} overflows in it; choose bfloat16 or float32")
+    name = f"{source} [{found.source}]"
+    return Blip2(network.to(place), found.processor, name, _has_prediction_head(found)), found.processor
+
+
+def _has_prediction_head(found: Pretrained) -> bool:
+    """Whether the head that describes was trained: a conversion from transformers' retrieval model has drawn one."""
+    drawn = any(name.startswith("lm_head.dense.") for report in found.reports for name in report.fresh)
+    return not drawn and not found.manifest.recipe.startswith(f"converted from Hugging Face {RETRIEVAL} ")
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None or `auto` = a GPU if there is one.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name is None or name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:<number> or mps") from None
+    here = {"cpu": True, "mps": mps, "cuda": cuda and (device.index or 0) < torch.cuda.device_count()}
+    if not here.get(device.type, False):
+        raise ConfigError(f"device {name!r} is not there on this machine; use auto or cpu")
+    return device

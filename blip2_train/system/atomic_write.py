@@ -1,0 +1,85 @@
+"""Writes files whole or not at all, and records with a checksum, so that damage is told and never read as a value."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blip2_train.errors import DamagedFile
+from blip2_train.system.records import JsonObject, parse_record
+
+CHECKSUM = "crc32"
+"""Key of a record's checksum: a plain number, so that a flat list of numbers stays one."""
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file so that a reader sees the old one or the new one, never a part; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    encoded = content if isinstance(content, bytes) else content.encode("utf-8", errors="backslashreplace")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(encoded)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def write_checked(path: Path, record: Mapping[str, Any], indent: int | None = 1) -> Path:
+    """Write a mapping as JSON, whole, with the checksum of its content as its last entry."""
+    return write_whole(path, json.dumps(with_checksum(record), indent=indent, ensure_ascii=False) + "\n")
+
+
+def read_checked(path: Path, instead: str) -> dict[str, Any]:
+    """What `write_checked` wrote, without the checksum; a record without one (of an earlier version) is taken as it is.
+
+    Args:
+        path: The file.
+        instead: What to do if it is damaged, for the message.
+
+    Raises:
+        DamagedFile: if it is cut short, no JSON object, or not what was written.
+        OSError: if it cannot be read.
+    """
+    return parse_checked(path.read_bytes(), path, instead)
+
+
+def parse_checked(content: bytes | str, name: object, instead: str) -> dict[str, Any]:
+    """The same of a content that was read elsewhere; `name` says where, for the message."""
+    record = parse_record(content, JsonObject, f"{name} is damaged: it", instead, DamagedFile)
+    return without_checksum(record, name, instead)
+
+
+def without_checksum(record: Mapping[str, Any], name: object, instead: str) -> dict[str, Any]:
+    """A record as it was given to `write_checked`; raises `DamagedFile` if it does not fit its checksum."""
+    if not agrees(record):
+        raise DamagedFile(
+            f"{name} is damaged: its content does not fit its checksum; {instead}, or remove its entry {CHECKSUM} if "
+            "you changed it yourself"
+        )
+    return {key: value for key, value in record.items() if key != CHECKSUM}
+
+
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the checksum of its content as its last entry."""
+    content = {key: value for key, value in record.items() if key != CHECKSUM}
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def agrees(record: Mapping[str, Any]) -> bool:
+    """Whether a record is what was written, as far as its checksum tells: yes if it has none."""
+    content = {key: value for key, value in record.items() if key != CHECKSUM}
+    return CHECKSUM not in record or record[CHECKSUM] == _checksum(content)
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+    """CRC-32 of the JSON that stays the same however it is laid out."""
+    plain = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return zlib.crc32(plain.encode("utf-8", errors="backslashreplace"))

@@ -1,0 +1,176 @@
+"""What others wrote as JSON or YAML, as typed values: one way in, on which anything that does not fit is one line.
+
+Kinds are dataclasses, `msgspec.Struct`s, or annotations such as `dict[str, Any]`; nothing is turned from one type into
+another, except whole numbers into floats and lists into tuples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import yaml
+
+from blip2_train.errors import Blip2TrainError, CheckpointMismatch
+from blip2_train.system.error_reasons import reason_of
+
+DEEPEST = 64
+"""Lists and mappings inside each other."""
+_MOST_REPEATED = 1000
+_LARGEST_NUMBER = 2**63 - 1
+_LARGEST_NOTED = 2**128
+"""Of what is not computed with: transformers writes 10^30 for the length of a text that has no bound."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_NUMBER)]
+"""A whole number from 0."""
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+"""A whole number from 1 that memory is made for."""
+JsonObject = dict[str, Any]
+T = TypeVar("T")
+
+
+def read_record(
+    path: Path, kind: type[T], fix: str, error: type[Blip2TrainError] = CheckpointMismatch, closed: bool = False
+) -> T:
+    """The content of a JSON file.
+
+    Args:
+        path: The file.
+        kind: What it is to hold.
+        fix: What a person can do if it does not, the end of the message.
+        error: What is raised.
+        closed: Whether fields that the kind does not have are refused.
+
+    Raises:
+        Blip2TrainError: `error`, naming the file and the field.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as cause:
+        raise error(f"{path} cannot be read ({cause.strerror or cause}); {fix}") from cause
+    return parse_record(content, kind, path, fix, error, closed)
+
+
+def parse_record(
+    content: str | bytes | bytearray | memoryview,
+    kind: type[T],
+    what: object,
+    fix: str,
+    error: type[Blip2TrainError] = CheckpointMismatch,
+    closed: bool = False,
+) -> T:
+    """JSON text as typed values; `what` says where it comes from, the rest as for `read_record`."""
+    return check_record(_parse(content, what, fix, error), kind, what, fix, error, closed)
+
+
+def check_record(
+    value: Any,
+    kind: type[T],
+    what: object,
+    fix: str,
+    error: type[Blip2TrainError] = CheckpointMismatch,
+    closed: bool = False,
+) -> T:
+    """Plain values as typed ones; arguments and errors as for `parse_record`."""
+    typed = is_dataclass(kind) or hasattr(kind, "__struct_fields__")
+    if (fault := _not_plain(value, _LARGEST_NUMBER if typed else _LARGEST_NOTED)) is not None:
+        raise error(f"{what} cannot be read ({fault}); {fix}")
+    unknown = _unknown(value, kind) if closed else []
+    if unknown:
+        raise error(f"{what} cannot be read (unknown field {unknown[0]!r}); {fix}")
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError, OverflowError, UnicodeError) as cause:  # half a character, as key
+        raise error(f"{what} cannot be read ({_field_first(str(cause))}); {fix}") from None
+    except Blip2TrainError as cause:  # of a dataclass that checks its own values
+        raise error(f"{what} cannot be read ({cause}); {fix}") from None
+
+
+def parse_yaml(text: str, what: object, fix: str, error: type[Blip2TrainError] = CheckpointMismatch) -> JsonObject:
+    """A configuration as YAML text: a mapping of plain values, every one of which stands there itself.
+
+    Anchors, tags that make objects, and interpolations (`${…}`, which could name environment variables) are refused.
+
+    Raises:
+        Blip2TrainError: `error`, naming `what`.
+    """
+    if "${" in text:
+        place = text[: text.index("${")].count("\n") + 1
+        raise error(
+            f"{what} cannot be read (line {place} holds an interpolation, ${{…}}, which is not resolved); {fix}"
+        )
+    try:
+        found = _PlainLoader(text).get_single_data()
+    except RecursionError:
+        raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
+    except (yaml.YAMLError, ValueError) as cause:
+        raise error(f"{what} cannot be read ({reason_of(cause)}); {fix}") from None
+    return check_record(found, JsonObject, what, fix, error)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few of them may stand for billions of values
+            raise yaml.YAMLError("it refers to other places of itself by *")
+        return super().compose_node(parent, index)
+
+
+def _parse(content: Any, what: object, fix: str, error: type[Blip2TrainError]) -> Any:
+    try:
+        return json.loads(bytes(content) if isinstance(content, memoryview) else content)
+    except RecursionError:
+        raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
+    except ValueError as cause:  # also what is not UTF-8, and numbers of more digits than Python reads
+        reason = "a number of thousands of digits" if "digits" in str(cause) else str(cause)[:150]
+        raise error(f"{what} cannot be read ({reason}); {fix}") from None
+
+
+def _not_plain(value: Any, largest: int) -> str | None:
+    """Why a value is none that JSON holds, or none that is sound; None if it is."""
+    left: list[tuple[Any, int, str]] = [(value, 0, "")]
+    seen: set[int] = set()
+    again = 0
+    while left:
+        found, depth, place = left.pop()
+        if isinstance(found, Mapping | list | tuple):  # in a pickle, a few of them may stand for billions
+            again += id(found) in seen
+            seen.add(id(found))
+            if again > _MOST_REPEATED:
+                return "it refers to other places of itself again and again"
+        if depth > DEEPEST:
+            return f"{place[:60]}…: lists or mappings lie more than {DEEPEST} deep inside each other"
+        if isinstance(found, Mapping):
+            if wrong := next((key for key in found if not isinstance(key, str)), None):
+                return f"{place or 'the file'}: the key {wrong!r} is no text"
+            left += [(inner, depth + 1, f"{place}.{key}" if place else key) for key, inner in found.items()]
+        elif isinstance(found, list | tuple):
+            left += [(inner, depth + 1, f"{place}[{number}]") for number, inner in enumerate(found)]
+        elif isinstance(found, int) and not isinstance(found, bool):
+            if not -largest <= found <= largest:
+                return f"{place or 'the file'}: a whole number of {len(f'{found:x}') * 4} bits"
+        elif not (found is None or isinstance(found, bool | float | str)):
+            return f"{place or 'the file'}: {type(found).__name__} is no plain value"
+    return None
+
+
+def _unknown(value: Any, kind: Any) -> list[str]:
+    known = getattr(kind, "__struct_fields__", ())
+    if is_dataclass(kind):
+        known = tuple(field.name for field in fields(kind) if field.init)
+    return [key for key in value if key not in known] if isinstance(value, Mapping) else []
+
+
+def _field_first(message: str) -> str:
+    """Msgspec's message with the field in front.
+
+    Example:
+        >>> _field_first("Expected `int`, got `str` - at `$.shards[0].bytes`")
+        'shards[0].bytes: expected int, got str'
+    """
+    reason, _, place = message.replace("`", "").partition(" - at ")
+    reason = reason[:1].lower() + reason[1:]
+    field = place.removeprefix("key in ").removeprefix("$").removeprefix(".")
+    return f"{field}: {reason}" if field else reason

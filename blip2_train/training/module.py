@@ -1,0 +1,267 @@
+"""What every training module shares: optimiser, schedule per step, seeds per step, and checkpoints of what trains."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from blip2_train.checkpoints.files import fingerprint
+from blip2_train.data.stream.order import stable_seed
+from blip2_train.distributed import gather_objects, mean_over_processes, rank
+from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.models.freezing import frozen_weights, kept_names
+from blip2_train.optim.config import OptimizerConfig
+from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
+from blip2_train.optim.schedule import learning_rate
+from blip2_train.training.checkpoint_notes import written_by
+from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, divide, whole
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class TrainingModule(lightning.LightningModule):
+    """A model under training.
+
+    Randomness is a function of (seed, optimiser step, micro-batch, process), so a resumed run repeats an uninterrupted
+    one without any generator state; the learning rate is a function of the step. Checkpoints therefore hold the
+    trainable weights, the optimiser, the seed, and a fingerprint of the frozen weights.
+
+    Args:
+        model: What trains; frozen parts keep themselves in eval mode.
+        optimizer: Numbers of AdamW and its schedule.
+        seed: Of dropout and of whatever the objective draws.
+        log_every: Optimiser steps between logged values.
+    """
+
+    stage: str
+    """Name of the stage, for exports."""
+    prompt: str = ""
+    """What captions start from."""
+
+    def __init__(self, model: nn.Module, optimizer: OptimizerConfig, seed: int, log_every: int = 10) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config = optimizer
+        self.seed, self.log_every = seed, log_every
+        self.run_config = ""
+        """Resolved configuration as YAML text, for checkpoints."""
+        self.parent: str | None = None
+        """SHA-256 of the weights that the run started from, for checkpoints."""
+        self.about: dict[str, Any] = {}
+        """What the model and its inputs are, for checkpoints and exports: `stage`, `architecture`, `processor`."""
+        self.latest: dict[str, float] = {}
+        self.validations: list[dict[str, float]] = []
+        """Scores of each validation, with its `step`."""
+        self.saves = 0
+        """Checkpoints that the run has written, which tells the newest whatever their names."""
+        self.repeats = False
+        """Whether a micro-batch runs again, to be looked at: nothing is logged then."""
+        self.consumed: Callable[[int], dict[str, float]] = lambda step: {}
+        """What of the data was trained on after so many steps, to be logged with the losses."""
+        self._micro_batch = 0
+        self._sums: torch.Tensor | None = None
+        self._frozen_fingerprint: str | None = None
+
+    @property
+    def strict_loading(self) -> bool:
+        """Frozen weights are not in checkpoints; `on_load_checkpoint` checks the keys instead."""
+        return False
+
+    @strict_loading.setter
+    def strict_loading(self, value: bool) -> None:
+        raise AttributeError("checkpoints never hold frozen weights; keys are checked by on_load_checkpoint")
+
+    def groups(self) -> list[ParameterGroup]:
+        """The parameter groups of the optimiser."""
+        num_blocks = getattr(getattr(self.model, "vision_model", None), "num_blocks", 0)
+        return parameter_groups(self.model.named_parameters(), num_blocks, self.optimizer_config)
+
+    def configure_model(self) -> None:
+        """Divide the model among the processes if the trainer asks for it; called before training and validating."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy) and not isinstance(self, FSDPModule):
+            divide(self, self.model, strategy.device_mesh["data_parallel"], self.frozen_fingerprint())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; the schedule is applied step by step below."""
+        return build_adamw(self.groups(), self.optimizer_config)
+
+    def on_train_start(self) -> None:
+        """Refuse a validation in which processes of a divided model would wait for each other for ever.
+
+        Raises:
+            ConfigError: naming the numbers of batches.
+        """
+        counts = gather_objects(sum(self.trainer.num_val_batches)) if isinstance(self, FSDPModule) else []
+        if len(set(counts)) > 1:
+            raise ConfigError(
+                f"the processes have {', '.join(map(str, counts))} validation batches, but must have equally many to "
+                "run a divided model together; change data.eval_batch_size"
+            )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed this micro-batch, and set the learning rate of this step."""
+        self.seed_micro_batch(batch_idx % self.trainer.accumulate_grad_batches)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        set_learning_rate(optimizer, learning_rate(self.global_step, self.optimizer_config))
+
+    def seed_micro_batch(self, index: int) -> None:
+        """Make what follows micro-batch `index` of this step: the same random numbers each time."""
+        self._micro_batch = index
+        torch.manual_seed(stable_seed(self.seed, "dropout", self.global_step, index, rank()))
+
+    def shared_generator(self) -> torch.Generator:
+        """A CPU generator in the same state on every process, new for each micro-batch."""
+        return torch.Generator().manual_seed(stable_seed(self.seed, "shared", self.global_step, self._micro_batch))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip by norm if the recipe says so."""
+        if self.optimizer_config.clip_norm is not None:
+            clip_by_norm(self.parameters(), self.optimizer_config.clip_norm)
+
+    def log_training(self, values: dict[str, torch.Tensor]) -> None:
+        """Log scalars under `train/`, every `log_every` steps and at the last: means over micro-batches and processes.
+
+        This and the check for finite numbers are the places of a step that wait for the device.
+        """
+        step, accumulate = self.global_step + 1, self.trainer.accumulate_grad_batches
+        if self.repeats:
+            return
+        if step != 1 and step % self.log_every and step != self.optimizer_config.steps:
+            return
+        stacked = torch.stack([v.detach().float() for v in values.values()])
+        self._sums = stacked if self._micro_batch == 0 or self._sums is None else self._sums + stacked
+        if self._micro_batch < accumulate - 1:
+            return
+        mean = (mean_over_processes(self._sums) / accumulate).tolist()
+        self.latest = dict(zip(values, mean, strict=True))
+        record = {f"train/{name}": value for name, value in self.latest.items()}
+        record["train/lr"] = learning_rate(self.global_step, self.optimizer_config)
+        record |= self.consumed(step)
+        for logger in self.loggers:
+            logger.log_metrics(record, step=step)
+
+    def chance_levels(self, contrasted: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, by the name under which the loss is logged.
+
+        Args:
+            contrasted: Samples of one micro-batch over all processes.
+        """
+        raise NotImplementedError
+
+    def log_validation(self, scores: dict[str, float]) -> None:
+        """Keep the scores of a validation, and log them under `val/`."""
+        self.validations.append({"step": float(self.global_step), **scores})
+        for logger in self.loggers:
+            logger.log_metrics({f"val/{name}": value for name, value in scores.items()}, step=self.global_step)
+
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """What checkpoints hold of the model, on the CPU, by name, in the first process; nothing in the others.
+
+        Every process must call it: they may be divided.
+        """
+        keep = kept_names(self.model)
+        return whole({name: tensor for name, tensor in self.model.state_dict().items() if name in keep})
+
+    def frozen_fingerprint(self) -> str:
+        """SHA-256 of the frozen weights that checkpoints lack, taken before they are divided; empty if all train."""
+        if self._frozen_fingerprint is None:
+            self._frozen_fingerprint = fingerprint(frozen_weights(self.model))
+        return self._frozen_fingerprint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable weights only, and say what they belong to."""
+        keep = kept_names(self)
+        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keep}
+        self.saves += 1
+        checkpoint["blip2_train"] = {
+            "saves": self.saves,
+            "saved_at": time.time(),
+            "seed": self.seed,
+            "accumulate": self.trainer.accumulate_grad_batches,
+            "steps": self.optimizer_config.steps,
+            "frozen_fingerprint": self.frozen_fingerprint(),
+            "config": self.run_config,
+            "parent": self.parent,
+            "about": self.about,
+            "scores": self._scores_now(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, another frozen tower, or another seed.
+
+        Raises:
+            CheckpointMismatch: with the reason.
+        """
+        about = written_by(checkpoint)
+        if about.seed != self.seed:
+            raise CheckpointMismatch(
+                f"the checkpoint was written with seed={about.seed}, this run has seed={self.seed}: the data order "
+                f"would change; pass seed={about.seed}"
+            )
+        self._check_steps(about.steps, checkpoint["global_step"])
+        self.saves = max(self.saves, about.saves)
+        keep, found = kept_names(self), set(checkpoint["state_dict"])
+        if keep != found:
+            difference = sorted(keep ^ found)
+            raise CheckpointMismatch(
+                f"the checkpoint and the model differ in {len(difference)} trainable tensors (first: {difference[0]}); "
+                "resume with the recipe that wrote it"
+            )
+        for name, parameter in self.named_parameters():
+            if name in found and parameter.shape != checkpoint["state_dict"][name].shape:
+                raise CheckpointMismatch(
+                    f"{name} has shape {tuple(checkpoint['state_dict'][name].shape)} in the checkpoint and "
+                    f"{tuple(parameter.shape)} in the model; resume with the recipe that wrote it"
+                )
+        if about.frozen_fingerprint != self.frozen_fingerprint():
+            raise CheckpointMismatch(
+                "the frozen weights are not those of the checkpoint (their SHA-256 differs); point the recipe's vision "
+                "weights to the file that the run started with"
+            )
+        self._restate_position(checkpoint, about.accumulate)
+
+    def _check_steps(self, before: int, done: int) -> None:
+        """Refuse another number of steps, unless a finished run is extended; then say what becomes of the schedule.
+
+        Args:
+            before: Steps of the run that wrote the checkpoint.
+            done: Steps that are done.
+        """
+        now = self.optimizer_config.steps
+        if before == now:
+            return
+        if done < before or now < before:
+            raise CheckpointMismatch(
+                f"the checkpoint belongs to a run of steps={before}, this one {now}: the learning rate would jump; "
+                f"pass steps={before} (a run that has finished them goes on with more), or begin anew with "
+                "init_from=<export>"
+            )
+        config = self.optimizer_config
+        earlier = replace(config, steps=before, warmup_steps=min(config.warmup_steps, before))
+        _LOGGER.info(
+            "the run of %d steps is finished and extended to %d: its learning rate ended at %.3g and goes on at %.3g, "
+            "as the schedule over %d steps has it here; optim.lr and optim.min_lr change that",
+            *(before, now, learning_rate(done, earlier), learning_rate(done, config), now),
+        )
+
+    def _scores_now(self) -> dict[str, float]:
+        """Scores of the validation of this step; none if there was none."""
+        latest = self.validations[-1] if self.validations else {}
+        return latest if latest.get("step") == self.global_step else {}
+
+    def _restate_position(self, checkpoint: dict[str, Any], accumulate: int) -> None:
+        """Lightning counts micro-batches; state the same position in micro-batches of this run's accumulation."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            for key, count in counts.items():
+                counts[key] = count * self.trainer.accumulate_grad_batches // accumulate

@@ -1,0 +1,1 @@
+"""The benchmark of reading: images per second, waiting, and resuming."""

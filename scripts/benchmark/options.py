@@ -1,0 +1,127 @@
+"""The benchmark's own settings, taken out of a command line that otherwise holds a recipe's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from blip2_train.errors import ConfigError
+
+PRECISIONS = {"fp16": torch.float16, "32": torch.float32, "bf16": torch.bfloat16}
+SYNTAX = """\
+  batch_size=<n>     samples per step (CPU 4, GPU 100)
+  device=cpu|cuda    where to run (cuda if there is one)
+  plans=<a,b,…>      what to compare, step by step in turn (most of them if not given)
+                     stage 1: plain, released, released_sdpa, padded, shared, compiled, tower, tower_compiled
+                     stage 2: huggingface, all_positions, labelled, compiled, tower, tower_compiled
+  steps=<n>          timed steps per plan (CPU 5, GPU 10), after one or more to warm up
+  vision=false       give random patch features to the Q-Former instead of images to the tower
+  loader=true        read batches by the recipe's data instead of making random ones
+  precision=32|bf16|fp16
+                     arithmetic of the Q-Former, and in stage 2 of the frozen parts (CPU 32, GPU bf16); with several,
+                     32,bf16, one table each
+  tokens=<a>-<b>     real tokens per caption (10-16)
+  generate=false     stage 2: only train, generate no text
+  new_tokens=<n>     stage 2: tokens generated for each image (20)
+  beams=<n>          stage 2: beams of the search that is timed beside greedy generation (5)
+  json=<file>        write all figures there too"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What to measure and how."""
+
+    device: str
+    batch_size: int
+    """Samples per step."""
+    plans: tuple[str, ...] = ()
+    """What to compare; empty = the stage's own choice."""
+    steps: int
+    """Timed steps per plan."""
+    vision: bool = True
+    loader: bool = False
+    precision: str
+    """Key of `PRECISIONS`, or several with commas between them."""
+    tokens: tuple[int, int] = (10, 16)
+    """Fewest and most real tokens of a caption, with `[CLS]` and `[SEP]`."""
+    generate: bool = True
+    new_tokens: int = 20
+    """Tokens generated for each image."""
+    beams: int = 5
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"device={self.device} is unknown; use cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device=cuda, but torch sees no GPU; use device=cpu")
+        for name in ("batch_size", "steps", "new_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.beams < 2:
+            raise ConfigError(f"beams must be at least 2, got {self.beams}; one beam is greedy, which is timed anyway")
+        for precision in self.precision.split(","):
+            if precision not in PRECISIONS:
+                raise ConfigError(f"precision={precision} is unknown; use fp16, 32 or bf16")
+        if not 2 <= self.tokens[0] <= self.tokens[1]:
+            raise ConfigError(f"tokens={self.tokens[0]}-{self.tokens[1]}: write the fewest and the most, from 2 up")
+        if self.loader and not self.vision:
+            raise ConfigError("loader=true reads images, but vision=false leaves the tower out; drop one of the two")
+
+    def each_precision(self) -> list[BenchmarkOptions]:
+        """These options with one precision at a time."""
+        return [replace(self, precision=precision) for precision in self.precision.split(",")]
+
+
+def split_options(arguments: Sequence[str]) -> tuple[BenchmarkOptions, list[str]]:
+    """The benchmark's options, and the arguments that belong to the recipe.
+
+    Raises:
+        ConfigError: if a value cannot be used.
+    """
+    names = {field.name for field in fields(BenchmarkOptions)}
+    given, rest = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key in names:
+            given[key] = value
+        else:
+            rest.append(argument)
+    device = given.get("device", "cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device == "cuda"
+    options = BenchmarkOptions(
+        device=device,
+        batch_size=_number("batch_size", given.get("batch_size", "100" if on_gpu else "4")),
+        plans=tuple(given["plans"].strip("[]").split(",")) if "plans" in given else (),
+        steps=_number("steps", given.get("steps", "10" if on_gpu else "5")),
+        vision=_truth("vision", given.get("vision", "true")),
+        loader=_truth("loader", given.get("loader", "false")),
+        precision=given.get("precision", "bf16" if on_gpu else "32"),
+        tokens=_range("tokens", given.get("tokens", "10-16")),
+        generate=_truth("generate", given.get("generate", "true")),
+        new_tokens=_number("new_tokens", given.get("new_tokens", "20")),
+        beams=_number("beams", given.get("beams", "5")),
+        json=Path(given["json"]).expanduser() if "json" in given else None,
+    )
+    return options, rest
+
+
+def _number(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}={value} is no whole number") from error
+
+
+def _truth(name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ConfigError(f"{name}={value}: write true or false")
+    return value.lower() == "true"
+
+
+def _range(name: str, value: str) -> tuple[int, int]:
+    low, _, high = value.partition("-")
+    return _number(name, low), _number(name, high or low)

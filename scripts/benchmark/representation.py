@@ -1,0 +1,141 @@
+"""Stage 1: its model, its batches, and the ways to run its step that are compared.
+
+Shape letters: B batch, T text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import DictConfig
+from plain import Mark, PlainReference, no_mark
+from torch import Tensor
+
+from benchmark.options import BenchmarkOptions
+from benchmark.plans import TOWER_PLANS, CompiledOnce, Forward, Plan, marked, tower_plan
+from benchmark.stage import Stage
+from benchmark.workload import leave_tower_out, random_images, random_lengths, tower_config
+from blip2_train.config.compose import instantiate
+from blip2_train.models.image_text import ImageTextModel
+from blip2_train.objectives.representation import RepresentationObjective
+from blip2_train.types import ImageTextBatch
+
+_CPU = ("plain", "released", "released_sdpa", "padded", "shared")
+
+
+class RepresentationStage(Stage):
+    """Contrast, matching and grounded generation."""
+
+    fewest_samples = 2
+    default_plans: ClassVar = {"cpu": _CPU, "cuda": (*_CPU, "compiled", *TOWER_PLANS)}
+    about: ClassVar = {
+        "plain": "separate passes, text padded, explicit attention, ITG over queries and text",
+        "released": "as plain, but ITG reuses the queries' keys and values (the released code's plan)",
+        "released_sdpa": "as released, with scaled_dot_product_attention",
+        "padded": "this project's step without trimming the text",
+        "shared": "this project's step",
+        "compiled": "this project's step, tower and Q-Former by torch.compile",
+    }
+
+    def build_model(self, config: DictConfig, options: BenchmarkOptions) -> ImageTextModel:
+        """The recipe's model with random weights, on torch's default device, in training mode."""
+        qformer = instantiate(config.model.qformer)
+        model = ImageTextModel(tower_config(config, options), qformer, config.model.temperature)
+        if not options.vision:
+            leave_tower_out(model)
+        return model.train()
+
+    def synthetic_batch(
+        self, model: ImageTextModel, options: BenchmarkOptions, max_text_length: int, generator: torch.Generator
+    ) -> ImageTextBatch:
+        """Random images and captions on the CPU, padded to `max_text_length`."""
+        size, lengths = options.batch_size, random_lengths(options, generator)
+        mask = torch.arange(max_text_length)[None, :] < lengths[:, None]
+        vocabulary = model.qformer_config.vocab_size
+        ids = torch.randint(1, vocabulary - 1, (size, max_text_length), generator=generator) * mask
+        return ImageTextBatch(
+            pixel_values=random_images(model, size, generator),
+            input_ids=ids,
+            attention_mask=mask,
+            image_ids=torch.arange(size),
+            longest_text=options.tokens[1],
+            sample_ids=tuple(f"synthetic/{row}" for row in range(size)),
+            rejected=(),
+        )
+
+    def amounts(self, model: ImageTextModel, batch: ImageTextBatch) -> dict[str, float]:
+        """The samples of a batch."""
+        return {"samples": float(len(batch))}
+
+    def build_plans(
+        self, names: Sequence[str], model: ImageTextModel, objective: Any, count_only: bool = False
+    ) -> list[Plan]:
+        """The plans of these names, over the weights of `model`; when counting, negatives are not drawn."""
+        compiled = CompiledOnce(model, count_only)
+        makers: dict[str, Callable[[], Forward]] = {
+            "plain": lambda: _plain(PlainReference(model, objective), count_only),
+            "released": lambda: _plain(PlainReference(model, objective, reuse_queries=True), count_only),
+            "released_sdpa": lambda: _plain(
+                PlainReference(model, objective, reuse_queries=True, fused=True), count_only
+            ),
+            "padded": lambda: _ours(model, objective, trim=False),
+            "shared": lambda: _ours(model, objective),
+            "compiled": lambda: _ours(compiled(), objective),
+        }
+        return [
+            tower_plan(name, compiled() if name == "tower_compiled" else model)
+            if name in TOWER_PLANS
+            else Plan(name=name, about=self.about[name], forward=makers[name]())
+            for name in names
+        ]
+
+    def use_precision(self, model: ImageTextModel, options: BenchmarkOptions) -> None:
+        """The tower keeps the recipe's precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedObjective(RepresentationObjective):
+    """The objective, telling where its three parts end."""
+
+    mark: Mark = no_mark
+
+    def _contrast(self, *arguments: Any) -> Any:
+        result = super()._contrast(*arguments)
+        self.mark("itc")
+        return result
+
+    def _match(self, *arguments: Any) -> Any:
+        result = super()._match(*arguments)
+        self.mark("itm")
+        return result
+
+    def _generate(self, *arguments: Any) -> Any:
+        result = super()._generate(*arguments)
+        self.mark("itg")
+        return result
+
+
+def _plain(reference: PlainReference, count_only: bool) -> Forward:
+    generator = torch.Generator().manual_seed(0)
+
+    def forward(batch: ImageTextBatch, mark: Mark) -> Tensor:
+        uniforms = None if count_only else torch.rand(2, len(batch), generator=generator, dtype=torch.float64)
+        return reference(batch, uniforms, mark)
+
+    return forward
+
+
+def _ours(model: ImageTextModel, objective: RepresentationObjective, trim: bool = True) -> Forward:
+    generator = torch.Generator().manual_seed(0)
+    settings = {name: getattr(objective, name) for name in RepresentationObjective.__dataclass_fields__}
+
+    def forward(batch: ImageTextBatch, mark: Mark) -> Tensor:
+        if not trim:
+            batch = replace(batch, longest_text=batch.input_ids.shape[1])
+        with marked(mark, {"vision": model.vision_model}):
+            return MarkedObjective(**settings, mark=mark)(model, batch, generator).total
+
+    return forward

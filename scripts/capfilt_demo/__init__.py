@@ -1,0 +1,1 @@
+"""What CapFilt is worth on the embedded world."""
