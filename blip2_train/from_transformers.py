@@ -91,7 +91,7 @@ def empty_model(kind: Any, config: Any, **options: Any) -> Any:
 
 
 @contextmanager
-def nobody_is_asked(place: str | Path) -> Iterator[None]:
+def refuse_remote_code(place: str | Path) -> Iterator[None]:
     """For libraries that call transformers themselves: where it would ask whether to run foreign code, it is refused.
 
     Raises:

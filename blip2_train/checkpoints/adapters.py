@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blip2_train.checkpoints.adapter_files import described_adapters
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.adapters import add_adapters, resolve_adapters
@@ -64,4 +64,4 @@ def attach_adapters(
     about = f"adapters on {config.target}"
     if not state:
         return LoadReport(what=f"{about} (r {config.r}, alpha {config.alpha:g})", loaded=(), fresh=own, ignored=())
-    return load_by_rule(model, state, HandoverRule(what=f"{about} of {what}", only=own))
+    return load_by_rule(model, state, LoadRule(what=f"{about} of {what}", only=own))

@@ -15,10 +15,10 @@ from blip2_train.checkpoints.adapters import attach_adapters
 from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface_config import plain_architecture
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.checkpoints.foreign_weights import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import SourceWeights, State
 from blip2_train.checkpoints.frozen_parts import fill_language_model, load_language_model, load_tower
 from blip2_train.checkpoints.initial_weights import RANDOM
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule, why_names_differ
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule, why_names_differ
 from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import FROZEN_PARTS
@@ -28,7 +28,7 @@ from blip2_train.models.qformer import LanguageModellingHead, initialise_like_be
 from blip2_train.models.quantization import QuantizedLinear, quantize_language_model
 
 
-def assemble(found: FoundWeights, quantization: str = "none") -> tuple[AnyModel, list[LoadReport]]:
+def assemble(found: SourceWeights, quantization: str = "none") -> tuple[AnyModel, list[LoadReport]]:
     """The model of a description with the weights that were found; frozen parts that lack come from where it says.
 
     The model is built without memory, and tensors are put into it as they are: from a mapped file they stay on disk
@@ -49,7 +49,7 @@ def assemble(found: FoundWeights, quantization: str = "none") -> tuple[AnyModel,
     elsewhere = tuple(f"{part}.*" for part in FROZEN_PARTS if part not in found.held and hasattr(model, part))
     may_miss = (*elsewhere, *found.may_miss)
     _account_for(found, state, wanted, may_miss)
-    report = load_by_rule(model, state, HandoverRule(what=found.what, may_miss=may_miss))
+    report = load_by_rule(model, state, LoadRule(what=found.what, may_miss=may_miss))
     fresh = tuple(name for name in report.fresh if name.split(".")[0] not in FROZEN_PARTS)
     reports = [LoadReport(what=report.what, loaded=report.loaded, fresh=fresh, ignored=found.ignored)]
     if isinstance(model, GenerativeModel):
@@ -98,7 +98,7 @@ def _with_ties(model: nn.Module, state: State) -> State:
     return filled
 
 
-def _account_for(found: FoundWeights, state: State, wanted: Mapping[str, Tensor], may_miss: tuple[str, ...]) -> None:
+def _account_for(found: SourceWeights, state: State, wanted: Mapping[str, Tensor], may_miss: tuple[str, ...]) -> None:
     missing = [name for name in wanted if name not in state and not any(fnmatchcase(name, p) for p in may_miss)]
     unknown = [name for name in state if name not in wanted]
     for verb, names in (("lacks", missing), ("holds unexpected", unknown)):

@@ -24,7 +24,7 @@ from blip2_train.checkpoints.foreign_descriptions import check_description, chec
 from blip2_train.errors import CheckpointMismatch, DamagedFile
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.system.atomic_folder import clear_leftovers, replace_folder
-from blip2_train.system.atomic_write import without_checksum, write_checked, write_whole
+from blip2_train.system.atomic_write import without_checksum, write_atomically, write_checked
 from blip2_train.system.error_reasons import reason_of
 from blip2_train.system.records import JsonObject, check_record, read_record
 
@@ -99,7 +99,7 @@ def _write_files(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     place = folder / adapter_files.FOLDER
     language = here(manifest.architecture.get("language") or {})
     sha256 = adapter_files.write_adapter(place, beside, manifest.architecture, language["name"]) if beside else ""
-    write_whole(folder / CONFIG, config)
+    write_atomically(folder / CONFIG, config)
     tokenizer.save_pretrained(folder / TOKENIZER)
     written = {"sha256": file_fingerprint(folder / WEIGHTS), "adapter_sha256": sha256, "saved_at": time.time()}
     write_checked(folder / MANIFEST, {**manifest.__dict__, **written}, indent=2)  # last: with it the export is whole

@@ -26,7 +26,7 @@ def held_parts(names: Iterable[str]) -> frozenset[str]:
 
 
 @dataclass(kw_only=True)
-class FoundWeights:
+class SourceWeights:
     """What a reader made of a file or folder."""
 
     source: str

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2_train.checkpoints.convert import timm_towers
-from blip2_train.checkpoints.foreign_weights import FoundWeights
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.foreign_weights import SourceWeights
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.checkpoints.weight_sources import find_weights, is_source
 from blip2_train.errors import CheckpointMismatch
@@ -43,10 +43,10 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     wanted = {prefix + name: tensor for name, tensor in tower.state_dict().items()}
     state = fit_positions(found.fit(found.state, wanted), tower)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return load_by_rule(tower, own, HandoverRule(what=f"vision tower of {found.what}"))
+    return load_by_rule(tower, own, LoadRule(what=f"vision tower of {found.what}"))
 
 
-def load_language_model(model: GenerativeModel, source: FoundWeights | None = None) -> LoadReport:
+def load_language_model(model: GenerativeModel, source: SourceWeights | None = None) -> LoadReport:
     """Put the pretrained language model in its place, in its final precision, without a second copy in memory.
 
     Args:
@@ -85,7 +85,7 @@ def fill_language_model(model: GenerativeModel, state: Mapping[str, Tensor]) -> 
     model.language_model = freeze_language_model(loaded, config)
 
 
-def _language_weights(model: GenerativeModel, source: FoundWeights) -> dict[str, Tensor]:
+def _language_weights(model: GenerativeModel, source: SourceWeights) -> dict[str, Tensor]:
     """Weights of the language model that a whole model's file holds, by the language model's own names."""
     _refuse_lack(source, LANGUAGE_MODEL, "model.language.name=<folder or id>")
     prefix = f"{LANGUAGE_MODEL}."
@@ -100,7 +100,7 @@ def _language_weights(model: GenerativeModel, source: FoundWeights) -> dict[str,
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def refuse_other_language_model(model: GenerativeModel, source: FoundWeights) -> None:
+def refuse_other_language_model(model: GenerativeModel, source: SourceWeights) -> None:
     """Refuse a source that holds another language model, for instance a merged one, than the run names.
 
     What the run exports could not be opened again.
@@ -119,7 +119,7 @@ def refuse_other_language_model(model: GenerativeModel, source: FoundWeights) ->
             )
 
 
-def _refuse_lack(source: FoundWeights, part: str, fix: str) -> None:
+def _refuse_lack(source: SourceWeights, part: str, fix: str) -> None:
     if part not in source.held:
         raise CheckpointMismatch(f"{source.what} holds no {part.replace('_', ' ')}; pass {fix}")
 

@@ -10,7 +10,7 @@ from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert, locate_bert
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import fingerprint, read_weights
-from blip2_train.checkpoints.foreign_weights import FoundWeights
+from blip2_train.checkpoints.foreign_weights import SourceWeights
 from blip2_train.checkpoints.frozen_parts import (
     LANGUAGE_MODEL,
     VISION_MODEL,
@@ -18,10 +18,10 @@ from blip2_train.checkpoints.frozen_parts import (
     load_tower,
     refuse_other_language_model,
 )
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
-from blip2_train.checkpoints.weight_sources import find_weights, same_place
+from blip2_train.checkpoints.weight_sources import find_weights, same_location
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import FROZEN_PARTS
@@ -71,13 +71,15 @@ def load_initial_weights(
     return reports
 
 
-def brings_language_model(model: GenerativeModel, source: FoundWeights | None) -> bool:
+def brings_language_model(model: GenerativeModel, source: SourceWeights | None) -> bool:
     """Whether the language model that the configuration names is the one that the source holds."""
-    return source is not None and LANGUAGE_MODEL in source.held and same_place(model.language_config.name, source.place)
+    return (
+        source is not None and LANGUAGE_MODEL in source.held and same_location(model.language_config.name, source.place)
+    )
 
 
 def load_source(
-    model: ImageTextModel | GenerativeModel, source: FoundWeights, init_text_from: str | None = None
+    model: ImageTextModel | GenerativeModel, source: SourceWeights, init_text_from: str | None = None
 ) -> list[LoadReport]:
     """Load everything but the language model from earlier weights, and the text half that they may lack.
 
@@ -95,7 +97,7 @@ def load_source(
     state = source.fit(source.state, model.state_dict())
     if pretrained:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{LANGUAGE_MODEL}.")}
-    rule = handover_rule(model, source.manifest, source.short, VISION_MODEL in source.held, source.may_miss)
+    rule = load_rule(model, source.manifest, source.short, VISION_MODEL in source.held, source.may_miss)
     report = load_by_rule(model, fit_positions(state, model.vision_model), rule)
     loaded_before = (
         *((LANGUAGE_MODEL,) if pretrained else ()),
@@ -105,13 +107,13 @@ def load_source(
     return [replace(report, fresh=fresh), *load_text_half(model, source.manifest, init_text_from)]
 
 
-def handover_rule(
+def load_rule(
     model: ImageTextModel | GenerativeModel,
     manifest: Manifest,
     what: str,
     holds_tower: bool,
     may_miss: tuple[str, ...] = (),
-) -> HandoverRule:
+) -> LoadRule:
     """What earlier weights may lack and what of them is not needed, by their stage and the model they go to.
 
     An export holds the tower whole, if it was trained, or nothing of it, if it was frozen; a frozen one comes from its
@@ -131,12 +133,12 @@ def handover_rule(
     if isinstance(model, ImageTextModel):
         if manifest.stage != "stage1":
             raise CheckpointMismatch(f"{what} is of {manifest.stage}; a stage-1 model continues an export of stage1")
-        return HandoverRule(what=what, may_miss=(*tower, *may_miss))
+        return LoadRule(what=what, may_miss=(*tower, *may_miss))
     if manifest.stage == "stage1":
         fresh = (*tower, "language_model.*", "language_projection.*")
-        return HandoverRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
+        return LoadRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
     text = read_text(model) if needs_text_half(model, manifest) else ()
-    return HandoverRule(what=what, may_miss=(*tower, "language_model.*", *text))
+    return LoadRule(what=what, may_miss=(*tower, "language_model.*", *text))
 
 
 def parent_fingerprint(init_from: str | None, bert: str) -> str | None:

@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(.+?)\.(\d+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HandoverRule:
+class LoadRule:
     """What a file of weights may leave out, and what of it may be left unused.
 
     Patterns are shell-style (`qformer.encoder.layer.*.crossattention.*`).
@@ -54,7 +54,7 @@ class LoadReport:
         ]
 
 
-def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: HandoverRule) -> LoadReport:
+def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: LoadRule) -> LoadReport:
     """Copy `state` into `module` and say what happened.
 
     Args:

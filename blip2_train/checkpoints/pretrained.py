@@ -10,7 +10,7 @@ from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import assemble, complete_manifest
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import fingerprint
-from blip2_train.checkpoints.foreign_weights import FoundWeights
+from blip2_train.checkpoints.foreign_weights import SourceWeights
 from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.load_rules import LoadReport
 from blip2_train.checkpoints.weight_sources import find_weights
@@ -94,7 +94,7 @@ def open_pretrained(
 
 
 def _choose(
-    found: FoundWeights, dtype: str | None, quantization: str, language_model: str | None, vision_weights: str | None
+    found: SourceWeights, dtype: str | None, quantization: str, language_model: str | None, vision_weights: str | None
 ) -> None:
     """Put the user's choices into the description."""
     vision, language = dict(found.description["vision"]), dict(found.description.get("language") or {})
@@ -120,7 +120,7 @@ def _choose(
         found.description["language"] = {**language, **moved, **chosen, **_WHOLE}
 
 
-def _check_frozen(model: AnyModel, found: FoundWeights) -> None:
+def _check_frozen(model: AnyModel, found: SourceWeights) -> None:
     """Refuse trained weights beside other frozen parts than their own, with which they would only babble."""
     expected = found.manifest.frozen_fingerprint
     elsewhere = {"vision_model": f"vision weights {model.vision_config.weights}"}
@@ -134,7 +134,7 @@ def _check_frozen(model: AnyModel, found: FoundWeights) -> None:
         )
 
 
-def _tokenizer(model: AnyModel, found: FoundWeights, chosen: str | None) -> tuple[str, Any]:
+def _tokenizer(model: AnyModel, found: SourceWeights, chosen: str | None) -> tuple[str, Any]:
     """The tokenizer of a model, and what a processor calls it.
 
     Raises:
@@ -169,7 +169,7 @@ def _tokenizer(model: AnyModel, found: FoundWeights, chosen: str | None) -> tupl
     return name, tokens
 
 
-def _question_tokenizer(model: GenerativeModel, found: FoundWeights, chosen: str | None) -> Any:
+def _question_tokenizer(model: GenerativeModel, found: SourceWeights, chosen: str | None) -> Any:
     """The tokenizer of a Q-Former beside a language model.
 
     Raises:

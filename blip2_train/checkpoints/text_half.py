@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from blip2_train.checkpoints.export import Manifest
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.weight_sources import find_weights
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel
@@ -61,5 +61,5 @@ def load_text_half(
             f"init_text_from={init_text_from} is an export of {source.manifest.stage}; give one of stage1"
         )
     assert isinstance(model, GenerativeModel)
-    rule = HandoverRule(what=f"text half of {source.short}", only=read_text(model), may_ignore=("*",))
+    rule = LoadRule(what=f"text half of {source.short}", only=read_text(model), may_ignore=("*",))
     return [load_by_rule(model, source.state, rule)]

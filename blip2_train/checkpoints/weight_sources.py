@@ -17,7 +17,7 @@ from blip2_train.checkpoints.convert.lavis import read_lavis
 from blip2_train.checkpoints.convert.paddle import locate_paddle, read_paddle
 from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, WEIGHTS, read_config_text, read_export, read_manifest
 from blip2_train.checkpoints.files import read_file, weight_names
-from blip2_train.checkpoints.foreign_weights import FoundWeights, held_parts
+from blip2_train.checkpoints.foreign_weights import SourceWeights, held_parts
 from blip2_train.checkpoints.hub import fetch, fetch_description, looks_like_hub_id
 from blip2_train.errors import CheckpointMismatch
 
@@ -51,7 +51,7 @@ class SourceDescription:
     """Which of `vision_model` and `language_model` it holds itself."""
 
 
-def find_weights(source: str | Path, language_model: str | None = None) -> FoundWeights:
+def find_weights(source: str | Path, language_model: str | None = None) -> SourceWeights:
     """Find out what a source is, and read it.
 
     Args:
@@ -154,7 +154,7 @@ def _own_export(path: Path) -> Path | None:
     return next((folder for folder in (path, path / _EXPORT) if (folder / MANIFEST).is_file()), None)
 
 
-def _described(found: FoundWeights) -> SourceDescription:
+def _described(found: SourceWeights) -> SourceDescription:
     return SourceDescription(
         what=found.what,
         place=found.place,
@@ -167,9 +167,9 @@ def _described(found: FoundWeights) -> SourceDescription:
     )
 
 
-def _read_own(folder: Path, place: str) -> FoundWeights:
+def _read_own(folder: Path, place: str) -> SourceWeights:
     state, manifest = read_export(folder)
-    return FoundWeights(
+    return SourceWeights(
         source=f"blip2_train export ({manifest.stage})",
         place=place,
         description=manifest.architecture,
@@ -182,7 +182,7 @@ def _read_own(folder: Path, place: str) -> FoundWeights:
     )
 
 
-def same_place(one: str, other: str) -> bool:
+def same_location(one: str, other: str) -> bool:
     """Whether two names stand for the same file, folder or hub id."""
     paths = [Path(name).expanduser() for name in (one, other)]
     return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))

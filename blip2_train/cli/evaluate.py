@@ -33,7 +33,7 @@ from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.pretrained import load_pretrained
-from blip2_train.system.folder_lock import held
+from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_source, logged_run
 from blip2_train.training.lifecycle import quiet_libraries
@@ -82,7 +82,7 @@ def _held(folder: Path) -> Iterator[None]:
                 folder.mkdir(parents=True)
                 stack.callback(_remove_empty, folder)
             try:
-                stack.enter_context(held(folder, f"folder {folder}", choices))
+                stack.enter_context(lock_folder(folder, f"folder {folder}", choices))
             except ConfigError as error:
                 problem = str(error)
         if problem := gather_objects(problem)[0]:

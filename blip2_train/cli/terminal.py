@@ -22,7 +22,7 @@ from blip2_train.config.compose import compose, compose_evaluation, config_folde
 from blip2_train.config.overrides import options
 from blip2_train.config.pipe_addresses import allow_typed_commands
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped, problems_of
-from blip2_train.system.launcher import started_as_first
+from blip2_train.system.launcher import launched_as_first_process
 from blip2_train.system.screen import echo, plain_logs
 
 _GROUPS = ("model/vision_model", "model/qformer", "data", "trainer", "logger", "debug")
@@ -106,7 +106,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         return stop.status
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, _end)
-        if started_as_first():
+        if launched_as_first_process():
             echo(f"stopped by Ctrl-C; {_kept}", file=sys.stderr)
         return 130
     except Exception as error:
@@ -176,7 +176,7 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
         for name in every:
             echo(f"{name:{width}}{_purpose(group, name, folder)}")
         return None
-    if show != "cfg" and started_as_first():
+    if show != "cfg" and launched_as_first_process():
         logging.basicConfig(format="%(message)s")
         plain_logs(logging.getLogger().handlers)
         logging.getLogger("blip2_train").setLevel(logging.INFO)  # what follows from what is said once

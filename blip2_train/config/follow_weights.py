@@ -20,7 +20,7 @@ from blip2_train.checkpoints.architecture import here
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
 from blip2_train.checkpoints.initial_weights import RANDOM
-from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_place
+from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_location
 from blip2_train.config.tower_normalisation import brought_by_weights
 from blip2_train.data.batches.language_tokenizer import QUESTIONS
 from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
@@ -298,7 +298,7 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
     theirs = asdict(LanguageModelConfig(**here(written)))
     name = settings.get("model.language.name")
     if LANGUAGE_MODEL in source.held:
-        if settings.is_given("model.language.name") and not same_place(name, source.place):
+        if settings.is_given("model.language.name") and not same_location(name, source.place):
             raise ConfigError(
                 f"model.language.name={name}: {source.what} holds its language model itself; leave "
                 "model.language.name out"

@@ -15,8 +15,8 @@ from blip2_train.checkpoints.export import MANIFEST
 from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, EVERY
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import RESULTS
-from blip2_train.system.folder_lock import held
-from blip2_train.system.launcher import started_as_first
+from blip2_train.system.folder_lock import lock_folder
+from blip2_train.system.launcher import launched_as_first_process
 from blip2_train.training.earlier_runs import EXPORT, results_in
 
 _TOLD = "BLIP2_TRAIN_RUN_DIR"
@@ -42,7 +42,7 @@ def made_alone(config: DictConfig, arguments: Sequence[str]) -> Iterator[DictCon
     folder = Path(config.paths.run_dir).expanduser()
     if any(argument.lstrip("+").startswith(f"{_KEY}=") for argument in arguments):
         yield config
-    elif not started_as_first():
+    elif not launched_as_first_process():
         told = os.environ.get(_TOLD)
         yield config if told is None else _in_folder(config, Path(told))
     else:
@@ -72,14 +72,14 @@ def held_for(config: DictConfig, goes_on: bool) -> Iterator[None]:
         ConfigError: if another run writes there just now, or has left results there and they are not to be replaced.
     """
     folder = Path(config.paths.run_dir).expanduser()
-    if not started_as_first():
+    if not launched_as_first_process():
         yield
         return
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     choices = f"wait for that run or end it, or give another {_KEY}="
     try:
-        with held(folder, f"run folder {folder}", choices):
+        with lock_folder(folder, f"run folder {folder}", choices):
             found = [] if goes_on or config.overwrite else results_in(folder)
             if found:
                 what = f"run folder {folder} holds the {', '.join(found)} of another run"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.caption_sampling import by_image, draws
-from blip2_train.evaluation.prompts import caption_start
+from blip2_train.evaluation.prompts import caption_prompt
 from blip2_train.evaluation.wordpiece import decode_word_pieces
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.configs import DTYPES, GenerationOptions
@@ -43,7 +43,7 @@ class BlipCaptioner:
     def __init__(self, folder: Path, device: torch.device, prompt: str | None = None, dtype: str | None = None) -> None:
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
-        start = caption_start(PROMPT if prompt is None else prompt)
+        start = caption_prompt(PROMPT if prompt is None else prompt)
         if dtype is not None and dtype not in DTYPES:
             raise ConfigError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         remedy = "give blip:<folder or hub id of a captioning BLIP>, as Salesforce/blip-image-captioning-large"

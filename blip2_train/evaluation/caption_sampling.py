@@ -15,8 +15,8 @@ from torch import Tensor
 from blip2_train.evaluation.generation import Prompt, read_batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.prompts import caption_start
-from blip2_train.evaluation.qformer_captions import write_captions
+from blip2_train.evaluation.prompts import caption_prompt
+from blip2_train.evaluation.qformer_captions import generate_captions
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 
@@ -59,7 +59,7 @@ class Blip2Captioner:
     def __init__(self, model: Blip2, prompt: str | None = None) -> None:
         model.check_describes()
         self._network, self._processor = model.network, model.processor
-        self._start = caption_start(model.processor.prompt if prompt is None else prompt)
+        self._start = caption_prompt(model.processor.prompt if prompt is None else prompt)
 
     @torch.inference_mode()
     def __call__(
@@ -71,7 +71,7 @@ class Blip2Captioner:
             if isinstance(self._network, GenerativeModel):
                 texts = self._by_language_model(self._network, images, options, numbers)
             else:
-                texts = write_captions(
+                texts = generate_captions(
                     self._network, self._processor, images, self._start, options, len(images), numbers
                 )
         return by_image(texts, count)

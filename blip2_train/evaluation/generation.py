@@ -75,7 +75,7 @@ def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) ->
 
 
 @torch.inference_mode()
-def write_texts(
+def generate_texts(
     network: GenerativeModel,
     processor: Processor,
     images: Sequence[ImageInput],

@@ -12,7 +12,7 @@ from blip2_train.evaluation.metrics.metric_states import AnswerMetric, CaptionMe
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenCaption:
+class GeneratedCaption:
     """A caption beside what people wrote."""
 
     image_id: int

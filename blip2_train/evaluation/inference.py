@@ -20,12 +20,12 @@ from blip2_train.evaluation.generation import (
     CAPTIONING,
     Prompt,
     batches,
+    generate_texts,
     generation_options,
     random_state,
-    write_texts,
 )
 from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.qformer_captions import qformer_defaults, write_captions
+from blip2_train.evaluation.qformer_captions import generate_captions, qformer_defaults
 from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -91,13 +91,13 @@ class Blip2:
             ConfigError: if an option or the prompt cannot be used, or a stage-1 model came without prediction head.
             ShardError: naming a file that is no readable image.
         """
-        start = prompts.caption_start(self.processor.prompt if prompt is None else prompt)
+        start = prompts.caption_prompt(self.processor.prompt if prompt is None else prompt)
         inputs = listed(images)
         if isinstance(self.network, ImageTextModel):
             self.check_describes()
             options = generation_options(qformer_defaults(generation), generation)
             with random_state(seed, self.device), suitable_autocast(self.network):
-                return write_captions(self.network, self.processor, inputs, start, options, batch_size)
+                return generate_captions(self.network, self.processor, inputs, start, options, batch_size)
         said = [Prompt(start, "")] * len(inputs)
         return self._write("caption", inputs, said, CAPTIONING, generation, batch_size, seed)
 
@@ -140,7 +140,7 @@ class Blip2:
         template = prompts.question_template(prompt, self.processor.prompt, self._is_encoder_decoder)
         inputs = listed(images)
         asked = prompts.asked(questions, len(inputs), clean)
-        said = [Prompt(prompts.put_question(template, text), text.strip()) for text in asked]
+        said = [Prompt(prompts.question_prompt(template, text), text.strip()) for text in asked]
         if candidates is None:
             return self._write("answer", inputs, said, ANSWERING, generation, batch_size, seed)
         if generation:
@@ -177,8 +177,8 @@ class Blip2:
             ShardError: naming a file that is no readable image.
         """
         template = prompts.question_template(prompts.CHAT if prompt is None else prompt, "", self._is_encoder_decoder)
-        said = Prompt(prompts.conversation(template, turns, message), message.strip())
-        return prompts.first_turn(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
+        said = Prompt(prompts.conversation_prompt(template, turns, message), message.strip())
+        return prompts.first_answer(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
 
     def match(self, images: ImageInputs, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
         """Score each of N images with each of M texts, by the formulas of training.
@@ -258,7 +258,7 @@ class Blip2:
     ) -> list[str]:
         network, options = self._generative(what), generation_options(defaults, given)
         with random_state(seed, self.device), suitable_autocast(network):
-            return write_texts(network, self.processor, inputs, said, options, batch_size)
+            return generate_texts(network, self.processor, inputs, said, options, batch_size)
 
     def _generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.network, GenerativeModel):

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.evaluation.pair_scoring import divided, image_of_each, middle
-from blip2_train.from_transformers import nobody_is_asked
+from blip2_train.evaluation.pair_scoring import image_indices, middle, split_by_image
+from blip2_train.from_transformers import refuse_remote_code
 from blip2_train.system.error_reasons import reason_of
 from blip2_train.system.extras import import_extra
 from blip2_train.system.records import JsonObject, read_record
@@ -57,7 +57,7 @@ class OpenClipScorer:
         model, weights = _split(name, open_clip)
         known: Any = open_clip.get_pretrained_cfg(model, weights) if weights else None
         try:
-            with _quiet(), nobody_is_asked(f"scorer open_clip:{name}"):
+            with _quiet(), refuse_remote_code(f"scorer open_clip:{name}"):
                 self._model, self._prepare = open_clip.create_model_from_pretrained(
                     model, weights, device=device, force_quick_gelu=bool((known or {}).get("quick_gelu"))
                 )
@@ -77,7 +77,7 @@ class OpenClipScorer:
         lines = self._tokenize([text for some in texts for text in some]).to(self._device)
         seen = self._model.encode_image(read, normalize=True)  # (B, E)
         told = self._model.encode_text(lines, normalize=True)  # (K, E)
-        return divided((seen[image_of_each(texts).to(self._device)] * told).sum(dim=1), texts)
+        return split_by_image((seen[image_indices(texts).to(self._device)] * told).sum(dim=1), texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""

@@ -66,11 +66,11 @@ class MatchScorer:
         with suitable_autocast(self._network):
             encoded = encode_texts(self._network, self._processor, [text for some in texts for text in some])
             seen = self._network.encode_image(self._processor.images(images).to(device))
-            own = image_of_each(texts).to(device)
+            own = image_indices(texts).to(device)
             if self._score == "itc":
                 with torch.autocast(device.type, enabled=False):
                     queries = seen.image_features[own]
-                    return divided((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
+                    return split_by_image((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
             logits = [
                 self._network.match(
                     [seen.memory.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
@@ -78,7 +78,7 @@ class MatchScorer:
                 for rows in batches(len(own), PAIRS_AT_ONCE)
             ]
         mismatch, match = torch.cat(logits).unbind(dim=1)
-        return divided(match - mismatch, texts)
+        return split_by_image(match - mismatch, texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""
@@ -121,8 +121,8 @@ class ClipScorer:
             truncation=True,
         ).to(self._model.device)
         seen = self._model(**read)
-        own = image_of_each(texts).to(self._model.device)
-        return divided((seen.image_embeds[own] * seen.text_embeds).sum(dim=1), texts)
+        own = image_indices(texts).to(self._model.device)
+        return split_by_image((seen.image_embeds[own] * seen.text_embeds).sum(dim=1), texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""
@@ -144,12 +144,12 @@ def middle(image: Image.Image) -> Image.Image:
     return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
-def image_of_each(texts: Sequence[Sequence[str]]) -> Tensor:
+def image_indices(texts: Sequence[Sequence[str]]) -> Tensor:
     """Number of the image `(K,)` of each text."""
     return torch.arange(len(texts)).repeat_interleave(torch.tensor([len(some) for some in texts]))
 
 
-def divided(scores: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+def split_by_image(scores: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
     """Scores `(K,)`, a list for each image."""
     left: Iterator[float] = iter(scores.float().tolist())
     return [[next(left) for _ in some] for some in texts]

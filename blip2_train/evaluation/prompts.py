@@ -32,7 +32,7 @@ def question_template(given: str | None, trained: str, encoder_decoder: bool) ->
     return given.strip()
 
 
-def caption_start(prompt: str) -> str:
+def caption_prompt(prompt: str) -> str:
     """What a caption goes on from, without blanks around it: word pieces carry the blank in front of a word themselves.
 
     Raises:
@@ -62,14 +62,14 @@ def asked(questions: str | Sequence[str], count: int, clean: bool) -> list[str]:
     return [clean_question(text) if clean else text for text in each]
 
 
-def put_question(template: str, question: str) -> str:
+def question_prompt(template: str, question: str) -> str:
     """The question in its form.
 
     Raises:
         ConfigError: if there is no question.
 
     Example:
-        >>> put_question("Question: {} Answer:", " why? ")
+        >>> question_prompt("Question: {} Answer:", " why? ")
         'Question: why? Answer:'
     """
     if not question.strip():
@@ -77,25 +77,25 @@ def put_question(template: str, question: str) -> str:
     return template.replace("{}", question.strip())
 
 
-def conversation(template: str, turns: Sequence[tuple[str, str]], message: str) -> str:
+def conversation_prompt(template: str, turns: Sequence[tuple[str, str]], message: str) -> str:
     """What was asked and answered so far, and what is asked now, as one prompt.
 
     Raises:
         ConfigError: if a question is empty.
 
     Example:
-        >>> conversation(CHAT, [("which city is this?", "singapore")], "why?")
+        >>> conversation_prompt(CHAT, [("which city is this?", "singapore")], "why?")
         'Question: which city is this? Answer: singapore Question: why? Answer:'
     """
-    said = [part for asked, answer in turns for part in (put_question(template, asked), answer.strip())]
-    return " ".join(part for part in [*said, put_question(template, message)] if part)
+    said = [part for asked, answer in turns for part in (question_prompt(template, asked), answer.strip())]
+    return " ".join(part for part in [*said, question_prompt(template, message)] if part)
 
 
-def first_turn(template: str, answer: str) -> str:
+def first_answer(template: str, answer: str) -> str:
     """An answer, up to where the model goes on with a question of its own.
 
     Example:
-        >>> first_turn(CHAT, "a cat Question: what colour is it? Answer: black")
+        >>> first_answer(CHAT, "a cat Question: what colour is it? Answer: black")
         'a cat'
     """
     lead = template.split("{}")[0].strip()

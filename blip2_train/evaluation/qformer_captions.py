@@ -32,7 +32,7 @@ def qformer_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def write_captions(
+def generate_captions(
     network: ImageTextModel,
     processor: Processor,
     images: Sequence[ImageInput],

@@ -19,7 +19,7 @@ from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_matc
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.task import Row, TaskScores, check_writes, data_fingerprint
+from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint, require_generative
 
 Metric = Literal["vqa", "exact"]
 _PLAIN = "plain/accuracy"
@@ -99,7 +99,7 @@ class AnsweringTask:
 
     def start(self, model: Blip2) -> None:
         """Refuse a model that writes no text."""
-        check_writes(self.name, model)
+        require_generative(self.name, model)
 
     def __len__(self) -> int:
         return len(self._batches)

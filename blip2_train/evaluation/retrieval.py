@@ -29,7 +29,7 @@ from blip2_train.evaluation.shortlist import Shortlists, join
 from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.contrastive import image_text_similarity
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 
 Rerank = Literal["released", "log_odds"]
 
@@ -174,7 +174,7 @@ class RetrievalTask:
         by_image = {self.images[row["image"]].identity: _best_first(row["image_to_text"]) for row in rows}
         by_text = {self._texts[text]: _best_first(found) for text, found in sorted(texts.items())}
         found = {"image_to_text": by_image, "text_to_image": by_text}
-        write_whole(path, json.dumps(found, ensure_ascii=False) + "\n")
+        write_atomically(path, json.dumps(found, ensure_ascii=False) + "\n")
 
     def _files(self, number: int) -> list[Path]:
         return [self.folder / image.path for image in self.images[self._batches[number]]]

@@ -92,7 +92,7 @@ def data_fingerprint(entries: Sequence[Any]) -> str:
     return hashlib.blake2b("\n".join(map(repr, entries)).encode(), digest_size=8).hexdigest()
 
 
-def check_writes(task: str, model: Blip2) -> None:
+def require_generative(task: str, model: Blip2) -> None:
     """Refuse a model that writes no text.
 
     Raises:

@@ -16,7 +16,7 @@ CHECKSUM = "crc32"
 """Key of a record's checksum: a plain number, so that a flat list of numbers stays one."""
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
+def write_atomically(path: Path, content: str | bytes) -> Path:
     """Write a file so that a reader sees the old one or the new one, never a part; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.writing-{os.getpid()}")
@@ -34,7 +34,7 @@ def write_whole(path: Path, content: str | bytes) -> Path:
 
 def write_checked(path: Path, record: Mapping[str, Any], indent: int | None = 1) -> Path:
     """Write a mapping as JSON, whole, with the checksum of its content as its last entry."""
-    return write_whole(path, json.dumps(with_checksum(record), indent=indent, ensure_ascii=False) + "\n")
+    return write_atomically(path, json.dumps(with_checksum(record), indent=indent, ensure_ascii=False) + "\n")
 
 
 def read_checked(path: Path, instead: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def held(folder: Path, subject: str, choices: str) -> Iterator[None]:
+def lock_folder(folder: Path, subject: str, choices: str) -> Iterator[None]:
     """Hold the lock of a folder, which exists; it ends with this process, however that ends.
 
     The lock is the system's (POSIX, also on NFS), not the file: what a killed process leaves behind keeps nobody out.
@@ -44,7 +44,7 @@ def held(folder: Path, subject: str, choices: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # while it is held: whoever opened the file meanwhile sees that it is gone
+        with suppress(OSError):  # while the lock is held: whoever opened the file meanwhile sees that it is gone
             path.unlink()
         file.close()
 

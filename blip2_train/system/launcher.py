@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def started_as_first() -> bool:
+def launched_as_first_process() -> bool:
     """Whether this is the first process of a run, by what its launcher says; known before the processes have met."""
     if "RANK" in os.environ:  # torchrun
         return os.environ["RANK"] == "0"

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from blip2_train.evaluation.held_out_captions import WrittenCaption
+from blip2_train.evaluation.held_out_captions import GeneratedCaption
 
 GRID, LINES = "captions.png", "captions.jsonl"
 
@@ -30,7 +30,7 @@ class CaptionLog:
         self.folder = folder
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
-    def write(self, step: int, images: Tensor, captions: Sequence[WrittenCaption], loggers: Sequence[Any]) -> None:
+    def write(self, step: int, images: Tensor, captions: Sequence[GeneratedCaption], loggers: Sequence[Any]) -> None:
         """Write the captions of images `(N, 3, H, W)`, normalised, after `step` optimiser steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LINES).open("a", encoding="utf-8") as file:
@@ -50,7 +50,7 @@ class CaptionLog:
                 rows = [[item.image_id, item.caption, item.references[0]] for item in captions]
                 logger.log_table("val/captions", columns=["image_id", "caption", "reference"], data=rows, step=step)
 
-    def _draw(self, step: int, images: Tensor, captions: Sequence[WrittenCaption]) -> None:
+    def _draw(self, step: int, images: Tensor, captions: Sequence[GeneratedCaption]) -> None:
         import matplotlib
 
         matplotlib.use("Agg")

@@ -11,7 +11,7 @@ from torch import Tensor
 from blip2_train.data.batches.answer_collate import AnswerCollator
 from blip2_train.data.batches.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.held_out_captions import GenerationEvaluation, WrittenCaption
+from blip2_train.evaluation.held_out_captions import GeneratedCaption, GenerationEvaluation
 from blip2_train.evaluation.metrics.metric_states import CaptionScore
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
@@ -66,7 +66,7 @@ class GenerationModule(TrainingModule):
         self.tokenizer = collator.tokenizer.padding_on("left")
         self.captions: CaptionLog | None = None
         """Where the captions of a few images are written; None = nowhere."""
-        self.shown_captions: list[WrittenCaption] = []
+        self.shown_captions: list[GeneratedCaption] = []
         """Captions of the last validation, of this process's first images."""
         self._evaluation: GenerationEvaluation | None = None
         self._images: list[Tensor] = []
@@ -101,7 +101,7 @@ class GenerationModule(TrainingModule):
         if self.captions is not None and missing > 0:
             self._images.append(batch.pixel_values[:missing].cpu())
             self.shown_captions += [
-                WrittenCaption(image_id=image_id, caption=caption, references=others)
+                GeneratedCaption(image_id=image_id, caption=caption, references=others)
                 for image_id, caption, others in zip(batch.image_ids.tolist(), written, batch.references, strict=True)
             ][:missing]
 

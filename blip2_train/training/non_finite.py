@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from blip2_train.distributed import gather_objects, largest_over_processes
 from blip2_train.errors import ConfigError, TrainingError
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 from blip2_train.training.module import TrainingModule
 from blip2_train.training.non_finite_search import KINDS, Finding, first_non_finite
 from blip2_train.types import Batch
@@ -48,7 +48,7 @@ class SkipNonFinite(Callback):
         if trainer.is_global_zero and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # what a kill cut short has no end
             kept = [line for line in lines if json.loads(line)["step"] <= trainer.global_step]
-            write_whole(self.path, "".join(f"{line}\n" for line in kept))
+            write_atomically(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from blip2_train.evaluation.run_metrics import METRICS, RESULTS, curve, read_metrics
-from blip2_train.system.atomic_write import write_checked, write_whole
+from blip2_train.system.atomic_write import write_atomically, write_checked
 
 CURVES = "curves.png"
 
@@ -118,7 +118,7 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
     image = io.BytesIO()
     figure.savefig(image, dpi=110)
     pyplot.close(figure)
-    return write_whole(folder / CURVES, image.getvalue())
+    return write_atomically(folder / CURVES, image.getvalue())
 
 
 def write_results(folder: Path, results: dict[str, float]) -> Path:

@@ -10,7 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from blip2_train.distributed import gather_objects
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 
 SAMPLES = "samples.jsonl"
 
@@ -34,7 +34,7 @@ class SampleLog(Callback):
         """Keep what was written before the step that the run goes on from."""
         if trainer.is_global_zero:
             kept = {step: ids for step, ids in read_samples(self.path).items() if step <= trainer.global_step}
-            write_whole(self.path, "".join(json.dumps([step, ids]) + "\n" for step, ids in kept.items()))
+            write_atomically(self.path, "".join(json.dumps([step, ids]) + "\n" for step, ids in kept.items()))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int

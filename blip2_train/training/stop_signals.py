@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from blip2_train.distributed import largest_over_processes
-from blip2_train.system.launcher import started_as_first
+from blip2_train.system.launcher import launched_as_first_process
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """SIGTERM: a machine or a person ends the run. SIGUSR1: a scheduler takes the machine away, and gives one later.
@@ -123,6 +123,6 @@ def end_at_once(what_is_left: str, children: Sequence[Any] = ()) -> None:
 
 def tell(line: str) -> None:
     """Write a line to standard error from inside a signal handler, where printing may meet a printing."""
-    if started_as_first():
+    if launched_as_first_process():
         with suppress(OSError):
             os.write(2, f"{line}\n".encode())

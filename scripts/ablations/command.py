@@ -13,7 +13,7 @@ from ablations.record import Record, read_record
 from ablations.report import as_markdown, as_tables
 from ablations.running import Launch, is_finished, launch_child, make
 from blip2_train.cli.terminal import run_command
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 from blip2_train.system.screen import echo, make_console
 
 NAME = "ablations"
@@ -44,8 +44,8 @@ def main(arguments: list[str], launch: Launch = launch_child) -> None:
 
 def _write(record: Record, folder: Path) -> None:
     paths = {
-        "scores": write_whole(folder / f"{NAME}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n"),
-        "tables": write_whole(folder / f"{NAME}.md", as_markdown(record)),
+        "scores": write_atomically(folder / f"{NAME}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n"),
+        "tables": write_atomically(folder / f"{NAME}.md", as_markdown(record)),
         "chart": draw(record, folder / f"{NAME}.png"),
     }
     make_console().print(as_tables(record))

@@ -19,7 +19,7 @@ from benchmark.huggingface import as_loaded, share_weights
 from benchmark.options import PRECISIONS, BenchmarkOptions
 from benchmark.plans import TOWER_PLANS, CompiledOnce, Forward, Plan, tower_plan
 from benchmark.random_text import random_ids, random_prompts
-from benchmark.stage import Stage, Writing
+from benchmark.stage import GenerationWorkload, Stage
 from benchmark.workload import leave_tower_out, random_images, random_lengths, tower_config
 from blip2_train.config.compose import instantiate
 from blip2_train.data.batches.generation_collate import IGNORED
@@ -157,7 +157,9 @@ class GenerationStage(Stage):
         model.train()
         return [f"precision {precision}, {len(batch)} samples: {line}"]
 
-    def writing(self, names: Sequence[str], model: GenerativeModel, options: BenchmarkOptions) -> Writing | None:
+    def generation_workload(
+        self, names: Sequence[str], model: GenerativeModel, options: BenchmarkOptions
+    ) -> GenerationWorkload | None:
         """Greedy and beam search, here and by transformers."""
         if not options.generate:
             return None
@@ -173,7 +175,7 @@ class GenerationStage(Stage):
             ours = writing.ours(model, settings)
             plans.append(writing.as_plan(f"blip2_train {search}", "this project's generate", search, ours))
         lengths, generator = torch.full((options.batch_size,), PROMPT), torch.Generator().manual_seed(0)
-        return Writing(
+        return GenerationWorkload(
             plans=plans,
             batch=random_prompts(model, lengths, generator),
             amounts={"images": float(len(lengths)), "new_tokens": float(len(lengths) * options.new_tokens)},

@@ -69,7 +69,7 @@ def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], 
     training = runner.time(plans, source, lambda batch: stage.amounts(model, batch), options.steps)
     say("counting the arithmetic")
     _add(count_flops(config, options), training)
-    writing = stage.writing(names, model, options)
+    writing = stage.generation_workload(names, model, options)
     if writing is None:
         return Measured(agreement=agreement, training=training, writing=[])
     written = runner.time(writing.plans, lambda: repeat(writing.batch), lambda _: writing.amounts, options.steps)

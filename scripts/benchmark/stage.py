@@ -17,7 +17,7 @@ from blip2_train.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class GenerationWorkload:
     """Plans that generate text, and the batches they read."""
 
     plans: list[Plan]
@@ -108,6 +108,8 @@ class Stage(ABC):
         """As `prove`, for the very plans that are timed, on one of their batches, under autocast where it is used."""
         return []
 
-    def writing(self, names: Sequence[str], model: Any, options: BenchmarkOptions) -> Writing | None:
+    def generation_workload(
+        self, names: Sequence[str], model: Any, options: BenchmarkOptions
+    ) -> GenerationWorkload | None:
         """Plans that generate text; None if such models do not."""
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 from blip2_train.system.screen import echo, make_console
 from kill_test.parts import Part
 from kill_test.watching import COLUMNS, COMMAND_COLUMNS, CommandKill
@@ -40,4 +40,4 @@ def show(part: Part) -> None:
 def write_record(folder: Path, parts: Sequence[Part], seconds: float) -> Path:
     """Write all of it to `kill_test.json`."""
     record = {"seconds": round(seconds, 1), "parts": {part.name: asdict(part) for part in parts}}
-    return write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    return write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")

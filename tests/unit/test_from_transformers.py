@@ -18,7 +18,7 @@ from warm_process import WarmProcess
 
 from blip2_train import from_transformers
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.from_transformers import load_config, load_model, nobody_is_asked
+from blip2_train.from_transformers import load_config, load_model, refuse_remote_code
 
 PACKAGE = Path(from_transformers.__file__).parent
 METHODS = {"from_pretrained", "from_config", "for_model"}
@@ -68,7 +68,7 @@ def test_where_another_library_calls_transformers_nobody_is_asked(
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     folder = folder_with_code(DEMO / "opt", tmp_path / "language", model_type="nobodys")
-    with pytest.raises(CheckpointMismatch, match=REFUSED), nobody_is_asked(folder):
+    with pytest.raises(CheckpointMismatch, match=REFUSED), refuse_remote_code(folder):
         AutoTokenizer.from_pretrained(folder)
     assert not (tmp_path / MARKER).exists()
 

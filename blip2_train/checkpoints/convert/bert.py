@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blip2_train.checkpoints.convert.bert_config import CONFIG, local_bert, read_bert_config
 from blip2_train.checkpoints.files import has_weights, read_weights
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
 from blip2_train.models.base import ImageQueryModel
@@ -102,7 +102,7 @@ def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
             bias = state["lm_head.bias"][: config.vocab_size - 1].float()
             state["lm_head.bias"] = torch.cat([bias, bias.new_zeros(1)])
         fresh = (*_FRESH, "lm_head.*") if headless else _FRESH
-        rule = HandoverRule(what=what, may_miss=fresh, may_ignore=(*_IGNORED, *heads))
+        rule = LoadRule(what=what, may_miss=fresh, may_ignore=(*_IGNORED, *heads))
         report = load_by_rule(model, state, rule)
         copy_text_to_query_feed_forward(model.qformer)
         return replace(report, notes=tuple(notes))
@@ -110,7 +110,7 @@ def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
     own = {name for name, _ in model.named_parameters()}
     text = {key: tensor for key, tensor in state.items() if reads_text and key in own}
     unused = (*_IGNORED, *heads, *(() if reads_text else ("embeddings.*",)), "lm_head.*")
-    rule = HandoverRule(what=what, may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
+    rule = LoadRule(what=what, may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
     return replace(load_by_rule(model, queries | text, rule), notes=tuple(notes))
 
 

@@ -24,7 +24,7 @@ from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, KeyMap
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
 from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, Manifest, read_config_text, read_export, read_manifest
 from blip2_train.checkpoints.files import read_weights
-from blip2_train.checkpoints.foreign_weights import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import SourceWeights, State
 from blip2_train.errors import CheckpointMismatch
 
 SIDE = "blip2_train"
@@ -33,7 +33,7 @@ GENERATION, RETRIEVAL = "Blip2ForConditionalGeneration", "Blip2ForImageTextRetri
 _log = logging.getLogger(__name__)
 
 
-def read_huggingface(folder: Path, place: str) -> FoundWeights:
+def read_huggingface(folder: Path, place: str) -> SourceWeights:
     """What a folder of transformers' BLIP-2 holds.
 
     Args:
@@ -50,7 +50,7 @@ def read_huggingface(folder: Path, place: str) -> FoundWeights:
     side = _read_side(folder, state)
     if side is not None:
         extra, manifest = side
-        return FoundWeights(
+        return SourceWeights(
             source=f"{source} made by blip2_train",
             place=place,
             description=manifest.architecture,
@@ -64,7 +64,7 @@ def read_huggingface(folder: Path, place: str) -> FoundWeights:
             ignored=ignored,
         )
     config = read_config(folder)
-    return FoundWeights(
+    return SourceWeights(
         source=source,
         place=place,
         description=_describe(folder, config, state, place),
@@ -79,7 +79,7 @@ def read_huggingface(folder: Path, place: str) -> FoundWeights:
     )
 
 
-def describe_huggingface(folder: Path, place: str) -> FoundWeights:
+def describe_huggingface(folder: Path, place: str) -> SourceWeights:
     """The same without weights, of a folder that may hold none: what is known of them is in the other files.
 
     Precisions are not told. What was changed after an export of this project is not noticed.
@@ -92,8 +92,8 @@ def describe_huggingface(folder: Path, place: str) -> FoundWeights:
     if (folder / SIDE / MANIFEST).is_file():
         manifest = read_manifest(folder / SIDE)
         found |= {"description": manifest.architecture, "processor": manifest.processor, "manifest": manifest}
-        return FoundWeights(**found, state=state, tokenizer=str(folder / SIDE / TOKENIZER))
-    return FoundWeights(
+        return SourceWeights(**found, state=state, tokenizer=str(folder / SIDE / TOKENIZER))
+    return SourceWeights(
         **found,
         description=_describe(folder, config, state, place),
         state=state,

@@ -19,7 +19,7 @@ from blip2_train.checkpoints.convert.huggingface_config import MAX_TEXT_LENGTH
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, KeyMap, lavis_names
 from blip2_train.checkpoints.export import checked_manifest
 from blip2_train.checkpoints.files import only_tensors
-from blip2_train.checkpoints.foreign_weights import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import SourceWeights, State
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.system.records import JsonObject, parse_record
@@ -54,7 +54,7 @@ class _Note(msgspec.Struct):
     config: str
 
 
-def read_lavis(content: Any, place: str, language_model: str | None) -> FoundWeights | None:
+def read_lavis(content: Any, place: str, language_model: str | None) -> SourceWeights | None:
     """What a LAVIS file holds; None if it is none.
 
     Args:
@@ -87,7 +87,7 @@ def read_lavis(content: Any, place: str, language_model: str | None) -> FoundWei
     if NOTE in content:
         note = parse_record(content[NOTE], _Note, f"{place}: {NOTE}", "convert the model again")
         manifest = checked_manifest(note.manifest, f"{place}: {NOTE}")
-        return FoundWeights(
+        return SourceWeights(
             **found,
             description=manifest.architecture,
             processor=manifest.processor,
@@ -97,7 +97,7 @@ def read_lavis(content: Any, place: str, language_model: str | None) -> FoundWei
     description = _describe(state, names, family, language_model, place)
     size = description["vision"]["image_size"]
     prompt = "a photo of" if family and _has_tower(theirs) else ""
-    return FoundWeights(
+    return SourceWeights(
         **found,
         description=description,
         processor={

@@ -26,7 +26,7 @@ from blip2_train.checkpoints.convert.huggingface_config import (
 )
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE, PADDLE_OPT
 from blip2_train.checkpoints.convert.qkv_bias import split_qkv_biases
-from blip2_train.checkpoints.foreign_weights import FoundWeights, State
+from blip2_train.checkpoints.foreign_weights import SourceWeights, State
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config
 from blip2_train.hub import find_hub
@@ -50,7 +50,7 @@ def locate_paddle(path: Path) -> Path | None:
     return path if start[:1] == pickle.PROTO and start[2:] != _TORCH_MAGIC else None
 
 
-def read_paddle(file: Path, place: str, language_model: str | None) -> FoundWeights:
+def read_paddle(file: Path, place: str, language_model: str | None) -> SourceWeights:
     """What a Paddle file holds.
 
     Args:
@@ -74,7 +74,7 @@ def read_paddle(file: Path, place: str, language_model: str | None) -> FoundWeig
     own_tokenizer = (file.parent / "tokenizer_config.json").is_file()
     name = language_model or (str(file.parent) if own_tokenizer else config.text_config._name_or_path)
     description["language"] |= {"name": name, "end_token": "\n", "start_token": "</s>"}
-    return FoundWeights(
+    return SourceWeights(
         source=source,
         place=place,
         description=description,

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from blip2_train.checkpoints.convert.tower_names import BEYOND_THE_FEATURES, in_timms_names
+from blip2_train.checkpoints.convert.tower_names import BEYOND_THE_FEATURES, to_timm_names
 from blip2_train.checkpoints.files import read_weights
-from blip2_train.checkpoints.load_rules import HandoverRule, LoadReport, load_by_rule
+from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.hub import find_hub
@@ -41,7 +41,7 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
         state = _from_timm(config)
     else:
         held = read_weights(config.weights)
-        state = in_timms_names(held, tower, config)
+        state = to_timm_names(held, tower, config)
         notes = () if state is held else ("the names are another project's, converted by timm",)
     kept = tower.num_blocks
     later = {
@@ -51,7 +51,7 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     }
     used: dict[str, Tensor] = {key: tensor for key, tensor in state.items() if key not in later}
     used = fit_positions(used, tower, "")
-    rule = HandoverRule(what=f"vision weights {config.weights} of {config.name}", may_ignore=_NOT_READ)
+    rule = LoadRule(what=f"vision weights {config.weights} of {config.name}", may_ignore=_NOT_READ)
     report = load_by_rule(tower.tower, used, rule)
     return replace(report, ignored=(*report.ignored, *sorted(later)), notes=notes)
 

@@ -20,7 +20,7 @@ BEYOND_THE_FEATURES = ("norm.", "fc_norm.", "head.", "head_dist.", "head_drop.",
 _PATCHES = ("patch_embed.proj.weight", "visual.conv1.weight", "patch_embed.projection.weight")
 
 
-def in_timms_names(state: Mapping[str, Tensor], tower: VisionTower, config: VisionConfig) -> Mapping[str, Tensor]:
+def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: VisionConfig) -> Mapping[str, Tensor]:
     """Weights of a file under timm's names, where timm knows those that they have.
 
     OpenCLIP's (`visual.trunk.blocks.0…`, `visual.transformer.resblocks.0…`), DINOv2's, DINOv3's, BEiT's and others'.

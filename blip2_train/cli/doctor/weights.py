@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert
-from blip2_train.checkpoints.foreign_weights import FoundWeights
+from blip2_train.checkpoints.foreign_weights import SourceWeights
 from blip2_train.checkpoints.frozen_parts import VISION_MODEL, load_language_model, load_tower
 from blip2_train.checkpoints.initial_weights import RANDOM, brings_language_model, load_source
 from blip2_train.checkpoints.load_rules import LoadReport
@@ -73,7 +73,7 @@ def _report(findings: list[Finding], load: Callable[[], list[LoadReport]]) -> No
         findings.append(Finding(OK, "; ".join((f"{report.what}: {len(report.loaded)} tensors{fresh}", *report.notes))))
 
 
-def _language_model(model: GenerativeModel, source: FoundWeights | None) -> list[Finding]:
+def _language_model(model: GenerativeModel, source: SourceWeights | None) -> list[Finding]:
     """Read the language model whole, because only transformers knows which file names stand for which weights."""
     config = model.language_config
     size, there = language_model_bytes(config, config.dtype, config.quantization), host_memory()
@@ -90,7 +90,9 @@ def _language_model(model: GenerativeModel, source: FoundWeights | None) -> list
     return findings
 
 
-def _from_source(config: DictConfig, model: ImageTextModel | GenerativeModel, source: FoundWeights) -> list[LoadReport]:
+def _from_source(
+    config: DictConfig, model: ImageTextModel | GenerativeModel, source: SourceWeights
+) -> list[LoadReport]:
     """What the run starts from, what its Q-Former's text half comes from, and the adapters."""
     adapters = None if config.peft is None else instantiate(config.peft)
     chosen = check_adapters(model, adapters, source.manifest, source.place)

@@ -29,7 +29,7 @@ from blip2_train.errors import ConfigError, RunStopped, TrainingError
 from blip2_train.evaluation.run_metrics import RESULTS, read_results
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.system.atomic_folder import clear_leftovers
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID, CaptionLog
 from blip2_train.training.checkpoint_files import CheckpointFiles
@@ -194,7 +194,7 @@ def _begin(run: Run, checkpoint: Path | None) -> None:
         run.module.saves = max((one.saves for one in saved), default=run.module.saves)
         if isinstance(run.module, GenerationModule):
             run.module.captions = CaptionLog(run.folder, run.data.mean, run.data.std)
-        write_whole(run.folder / "config.yaml", run.module.run_config)
+        write_atomically(run.folder / "config.yaml", run.module.run_config)
         for logger in run.trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(run.config))  # type: ignore[arg-type]
             if isinstance(logger, RunCSVLogger):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.data.official.identities import check_identities
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 
 
 def write_caption_results(path: str | Path, captions: Mapping[int | str, str], images: Collection[int | str]) -> None:
@@ -45,4 +45,4 @@ def write_answer_results(path: str | Path, answers: Mapping[int | str, str], que
 
 def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
     """Write a JSON file, with its folder; it is there as a whole or not at all."""
-    write_whole(Path(path).expanduser(), json.dumps(content, indent=indent) + "\n")
+    write_atomically(Path(path).expanduser(), json.dumps(content, indent=indent) + "\n")

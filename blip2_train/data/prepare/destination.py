@@ -11,7 +11,7 @@ from blip2_train.data.shards.index import index_folder
 from blip2_train.data.storage.remote import Storage, is_remote
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
-from blip2_train.system.folder_lock import held
+from blip2_train.system.folder_lock import lock_folder
 
 
 class Destination:
@@ -51,7 +51,7 @@ class Destination:
     @contextmanager
     def alone(self, work: Path) -> Iterator[None]:
         """Keep a second preparation out, by a lock in `work` that ends with this process."""
-        with held(work, f"another process makes shards in {self} just now, which", "wait for it, or end it"):
+        with lock_folder(work, f"another process makes shards in {self} just now, which", "wait for it, or end it"):
             yield
 
 

@@ -73,7 +73,7 @@ def attention_views(maps: Tensor, sharpest: int = 4) -> tuple[AttentionView, ...
     )
 
 
-def times_even(heat: Tensor) -> float:
+def times_uniform(heat: Tensor) -> float:
     """How many times more than the average patch the brightest one gets: 1 = an even look."""
     return float(heat.max() / heat.mean().clamp(min=1e-12))
 
@@ -100,7 +100,8 @@ def heat_layer(heat: Tensor) -> bytes:
 
 
 def heat_addresses(views: Sequence[AttentionView]) -> list[tuple[str, str]]:
-    """Label with `times_even`, and address of the heat layer of each view."""
+    """Label with `times_uniform`, and address of the heat layer of each view."""
     return [
-        (f"{view.label}, ≤ {times_even(view.heat):.1f}×", data_address(heat_layer(view.heat), "png")) for view in views
+        (f"{view.label}, ≤ {times_uniform(view.heat):.1f}×", data_address(heat_layer(view.heat), "png"))
+        for view in views
     ]

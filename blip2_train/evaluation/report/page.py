@@ -19,7 +19,7 @@ from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.evaluation.report.score_table import metric, parse, score_table
 from blip2_train.evaluation.report.selection import ChosenExample, choose_examples
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
 _MANY_ROWS = 8
@@ -72,7 +72,7 @@ def write_report(
             "html", element("head", head), element("body", joined(*body), element("script", Markup(_SCRIPT))), lang="en"
         ),
     )
-    return write_whole(path, page + "\n")
+    return write_atomically(path, page + "\n")
 
 
 def _header(tasks: Sequence[TaskReport], title: str, when: str) -> Markup:

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForMaskedLM
 from blip2_train.checkpoints.convert.bert import load_bert
 from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.checkpoints.files import fingerprint, read_weights
-from blip2_train.checkpoints.load_rules import HandoverRule, load_by_rule
+from blip2_train.checkpoints.load_rules import LoadRule, load_by_rule
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.vision_tower import VisionTower, create_timm_tower
@@ -21,7 +21,7 @@ def two_layers() -> nn.Module:
 
 def test_a_full_state_loads_and_reports() -> None:
     source, target = two_layers(), two_layers()
-    report = load_by_rule(target, source.state_dict(), HandoverRule(what="weights"))
+    report = load_by_rule(target, source.state_dict(), LoadRule(what="weights"))
     assert torch.equal(source["a"].weight, target["a"].weight)
     assert len(report.loaded) == 4 and not report.fresh and not report.ignored
     assert len(report.lines()) == 3
@@ -40,7 +40,7 @@ def test_what_the_rule_does_not_expect_is_an_error(change, rule, words) -> None:
     state = dict(two_layers().state_dict())
     change(state)
     with pytest.raises(CheckpointMismatch, match=words):
-        load_by_rule(two_layers(), state, HandoverRule(what="weights", **rule))
+        load_by_rule(two_layers(), state, LoadRule(what="weights", **rule))
 
 
 def stack(layers: int, extra: tuple[str, ...] = ()) -> nn.Module:
@@ -63,7 +63,7 @@ def stack(layers: int, extra: tuple[str, ...] = ()) -> nn.Module:
 def test_the_reason_is_the_true_one(file: nn.Module, words: str) -> None:
     """Only what names tell: no word of other sizes where none differ, none of another model where parts are missing."""
     with pytest.raises(CheckpointMismatch, match=words) as caught:
-        load_by_rule(stack(6), file.state_dict(), HandoverRule(what="weights"))
+        load_by_rule(stack(6), file.state_dict(), LoadRule(what="weights"))
     assert "\n" not in str(caught.value) and "sizes" not in str(caught.value)
     assert ("another model" in str(caught.value)) == ("none of its" in words)
 

@@ -12,8 +12,8 @@ import pytest
 from blip2_train.errors import DamagedFile, FolderInUse
 from blip2_train.system import atomic_folder
 from blip2_train.system.atomic_folder import clear_leftovers, replace_folder
-from blip2_train.system.atomic_write import read_checked, write_checked, write_whole
-from blip2_train.system.folder_lock import LOCK, held
+from blip2_train.system.atomic_write import read_checked, write_atomically, write_checked
+from blip2_train.system.folder_lock import LOCK, lock_folder
 
 RECORD = {"val/recall": 12.5, "name": "Käfer ∞", "shards": [{"file": "a.tar", "bytes": 3}], "nothing": None}
 
@@ -40,7 +40,7 @@ def test_every_flipped_byte_and_every_cut_of_a_record_is_told(tmp_path: Path) ->
 
 
 def test_a_record_of_an_earlier_version_has_no_checksum(tmp_path: Path) -> None:
-    path = write_whole(tmp_path / "results.json", json.dumps(RECORD))
+    path = write_atomically(tmp_path / "results.json", json.dumps(RECORD))
     assert read_checked(path, "") == RECORD
 
 
@@ -92,16 +92,16 @@ def test_a_kill_at_any_step_of_replacing_leaves_a_whole_folder(tmp_path: Path, e
 def test_a_lock_names_its_owner_and_ends_with_it(tmp_path: Path) -> None:
     ready, its = os.pipe()
     if (child := os.fork()) == 0:
-        with held(tmp_path, "folder x", "wait"):
+        with lock_folder(tmp_path, "folder x", "wait"):
             os.write(its, b"1")
             signal.pause()
     os.read(ready, 1)
     with pytest.raises(FolderInUse, match=rf"folder x is in use by process {child} on '.*' since 20.*: wait$"):
-        held(tmp_path, "folder x", "wait").__enter__()
+        lock_folder(tmp_path, "folder x", "wait").__enter__()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert (tmp_path / LOCK).is_file(), "what a kill leaves"
-    with held(tmp_path, "folder x", "wait"):
+    with lock_folder(tmp_path, "folder x", "wait"):
         assert str(os.getpid()) in (tmp_path / LOCK).read_text()
     assert list(tmp_path.iterdir()) == []
 
@@ -114,7 +114,7 @@ def test_many_at_once_hold_a_lock_one_at_a_time(tmp_path: Path) -> None:
             status = 0
             for _ in range(300):
                 try:
-                    with held(tmp_path, "folder", "wait"):
+                    with lock_folder(tmp_path, "folder", "wait"):
                         os.close(os.open(tmp_path / "alone", os.O_CREAT | os.O_EXCL))
                         os.unlink(tmp_path / "alone")
                 except FolderInUse:

@@ -14,7 +14,7 @@ from blip2_train.evaluation.report.image_data import (
     embed_image,
     heat_addresses,
     heat_layer,
-    times_even,
+    times_uniform,
 )
 
 
@@ -81,6 +81,6 @@ def test_views_are_the_mean_the_strongest_and_the_sharpest_queries() -> None:
     torch.testing.assert_close(views[0].heat, maps.mean(0))
     torch.testing.assert_close(views[1].heat, torch.tensor([[0.97, 0.3], [0.3, 0.25]]))
     torch.testing.assert_close(views[2].heat, maps[1])
-    assert times_even(maps[0]) == 1 and times_even(maps[1]) == pytest.approx(3.88)
+    assert times_uniform(maps[0]) == 1 and times_uniform(maps[1]) == pytest.approx(3.88)
     ((label, address),) = heat_addresses([AttentionView(label="query 1", heat=maps[1])])
     assert label == "query 1, ≤ 3.9×" and decode(address).size == (48, 48)

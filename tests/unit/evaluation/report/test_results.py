@@ -8,7 +8,7 @@ import transformers
 from report_cases import captioning, vqa
 
 from blip2_train.evaluation.report.results import program_versions, write_results
-from blip2_train.system.atomic_write import write_whole
+from blip2_train.system.atomic_write import write_atomically
 
 
 def test_results_hold_scores_reasons_and_where_they_came_from(tmp_path: Path) -> None:
@@ -45,12 +45,12 @@ def test_a_null_without_a_reason_and_a_nan_are_refused() -> None:
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_whole(tmp_path / "results.json", "old")
+    path = write_atomically(tmp_path / "results.json", "old")
 
     def full(_: int) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
-        write_whole(path, "new")
+        write_atomically(path, "new")
     assert path.read_text("utf-8") == "old"
