@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blip2_train.checkpoints.export import Manifest, checked_manifest
 from blip2_train.checkpoints.files import only_tensors
+from blip2_train.config.moved_targets import current_target
 from blip2_train.data.batches.answer_collate import load_answer_collator
 from blip2_train.data.batches.collate import load_image_text_collator
 from blip2_train.data.batches.generation_collate import load_decoder_only_collator, load_encoder_decoder_collator
@@ -108,7 +109,7 @@ def _config(text: str, file: Path) -> _Config:
 def _collator(values: JsonObject, file: Path) -> Any:
     """What one of the collators' constructors makes of plain values, all of which are arguments of its own."""
     what = f"{file}: its configuration: collator"
-    target = values.get(_TARGET)
+    target = current_target(values.get(_TARGET))
     if not isinstance(target, str) or target not in _COLLATORS:
         raise CheckpointMismatch(
             f"{what}: {_TARGET} is {target!r}, none of this project's own collators, and nothing else is made of a "

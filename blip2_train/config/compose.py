@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 import blip2_train
+from blip2_train.config.moved_targets import has_moved_targets, move_targets
 from blip2_train.config.overrides import (
     CommandOverrides,
     groups_in,
@@ -109,6 +110,7 @@ def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Pat
             _set(config, override)
         except ConfigError as error:
             problems.add(error)
+    move_targets(config)
     if asked.experiment is not None:
         if not OmegaConf.is_missing(config, "experiment"):
             refuse([*problems.texts, f"recipe {asked.experiment} lacks its first line '# @package _global_'"])
@@ -160,6 +162,9 @@ def instantiate(node: Any, **arguments: Any) -> Any:
         Blip2TrainError: as the constructor raised it, or a `ConfigError` for any other failure.
     """
     try:
+        if OmegaConf.is_config(node) and has_moved_targets(OmegaConf.to_container(node)):
+            node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+            move_targets(node)
         built = hydra.utils.instantiate(node, _convert_="all")
         return built(**arguments) if arguments else built
     except Exception as error:

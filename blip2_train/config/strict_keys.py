@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from blip2_train.config.moved_targets import current_target
 from blip2_train.config.run_config import Part
 from blip2_train.config.value_types import builds_misfit, misfit, nearest
 from blip2_train.errors import ConfigError, problems_of, refuse
@@ -64,7 +65,7 @@ def find_target(path: str, name: Any) -> Callable[..., Any]:
         ConfigError: if there is none.
     """
     try:
-        found = pkgutil.resolve_name(name)
+        found = pkgutil.resolve_name(current_target(name))
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}._target_ is {shown(name)}, which cannot be imported ({error})") from error
     if not callable(found):

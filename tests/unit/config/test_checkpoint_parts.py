@@ -57,6 +57,11 @@ def test_a_checkpoint_becomes_an_export(tmp_path: Path) -> None:
     assert set(weights) == trainable_names(image_text_model())
 
 
+def test_a_checkpoint_may_name_its_collator_as_before_it_moved(tmp_path: Path) -> None:
+    state = checkpoint(tmp_path, _target_="blip2_train.data.collate.load_image_text_collator")
+    assert run_export(tmp_path, state) == 0
+
+
 def changed(*path: str, to: Any) -> Callable[[State], None]:
     """Sets a value inside, or takes it away (`to` is the class `type`)."""
 
