@@ -110,10 +110,10 @@ class GenerationBatch(Batch):
 
 
 @dataclass(slots=True, kw_only=True)
-class ImageMemory:
+class ImageKeyValues:
     """Keys and values that the queries read images from, one pair per cross-attention layer.
 
-    A memory of M images serves `copies * M` consecutive rows of queries, copy by copy: rows `0 … M-1` are the first
+    Those of M images serve `copies * M` consecutive rows of queries, copy by copy: rows `0 … M-1` are the first
     pair of each image, rows `M … 2M-1` the second. So an image that takes part in several pairs is stored once.
     """
 
@@ -127,16 +127,16 @@ class ImageMemory:
     def __len__(self) -> int:
         return self.keys[0].shape[0]
 
-    def select(self, rows: Tensor) -> ImageMemory:
-        """The memory of the images at `rows` `(R,)`, int64, each serving one row of queries."""
-        return ImageMemory(
+    def select(self, rows: Tensor) -> ImageKeyValues:
+        """Keys and values of the images at `rows` `(R,)`, int64, each serving one row of queries."""
+        return ImageKeyValues(
             keys=tuple(k.index_select(0, rows) for k in self.keys),
             values=tuple(v.index_select(0, rows) for v in self.values),
         )
 
-    def repeat(self, copies: int) -> ImageMemory:
+    def repeat(self, copies: int) -> ImageKeyValues:
         """The same images, each serving `copies` rows of queries; no tensor is copied."""
-        return ImageMemory(keys=self.keys, values=self.values, copies=copies)
+        return ImageKeyValues(keys=self.keys, values=self.values, copies=copies)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class EncodedImages:
 
     patch_features: Tensor
     """`(B, P, Dv)`: the tower's output before `ln_vision`; this is what travels to other processes."""
-    memory: ImageMemory
+    image_kv: ImageKeyValues
     """Keys and values of these images for cross-attention, projected once."""
     query_states: Tensor
     """`(B, Q, D)`: output of the image pass."""
@@ -171,7 +171,7 @@ class ImageTextEncoder(Protocol):
         """Run the image pass on features that the tower gave before."""
         ...
 
-    def project_image(self, patch_features: Tensor) -> ImageMemory:
+    def project_image(self, patch_features: Tensor) -> ImageKeyValues:
         """Cross-attention keys and values of images given by the tower's features `(M, P, Dv)`."""
         ...
 
@@ -179,7 +179,7 @@ class ImageTextEncoder(Protocol):
         """Text features `(B, E)`, float32, unit length."""
         ...
 
-    def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def match(self, image_kvs: Sequence[ImageKeyValues], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Matching logits `(R, 2)` of R rows of (image, text); column 1 = match."""
         ...
 

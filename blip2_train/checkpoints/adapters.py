@@ -13,12 +13,12 @@ from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rul
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.adapters import add_adapters, resolve_adapters
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import AdapterConfig
 
 
 def check_adapters(
-    model: ImageQueryModel, config: AdapterConfig | None, manifest: Manifest | None, init_from: str | None
+    model: Blip2Model, config: AdapterConfig | None, manifest: Manifest | None, init_from: str | None
 ) -> AdapterConfig | None:
     """The settings with their layers named, once it is known that the run can use them and what it starts from.
 
@@ -44,9 +44,7 @@ def check_adapters(
     return config
 
 
-def attach_adapters(
-    model: ImageQueryModel, config: AdapterConfig, state: Mapping[str, Tensor], what: str
-) -> LoadReport:
+def attach_adapters(model: Blip2Model, config: AdapterConfig, state: Mapping[str, Tensor], what: str) -> LoadReport:
     """Add adapters to a model that has all its weights, with the weights of `state`, or fresh if that is empty.
 
     Args:

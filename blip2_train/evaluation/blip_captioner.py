@@ -19,7 +19,7 @@ from blip2_train.evaluation.prompts import caption_prompt
 from blip2_train.evaluation.wordpiece import decode_word_pieces
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.configs import DTYPES, GenerationOptions
-from blip2_train.models.nucleus_sampling import GivenDraws
+from blip2_train.models.nucleus_sampling import NucleusSampling
 from blip2_train.system.error_reasons import reason_of
 
 PROMPT = "a picture of"
@@ -107,7 +107,7 @@ class BlipCaptioner:
             attention_mask=torch.ones_like(start),
             encoder_hidden_states=seen,
             encoder_attention_mask=seen.new_ones(seen.shape[:2], dtype=torch.long),
-            logits_processor=LogitsProcessorList([GivenDraws(given, options.top_p, options.temperature)]),
+            logits_processor=LogitsProcessorList([NucleusSampling(given, options.top_p, options.temperature)]),
             trust_remote_code=False,
         )
         return by_image([self._decoded(row) for row in said[:, len(self._start) :].tolist()], count)

@@ -83,7 +83,7 @@ class Blip2Captioner:
         assert tokenizer is not None
         asked = read_batches(network, self._processor, images, prompts, options.max_new_tokens, len(images))
         numbers = numbers.to(network.query_tokens.device)
-        said = network.generate(**next(asked), options=options, draws=numbers, **tokenizer.generation_tokens)
+        said = network.generate(**next(asked), options=options, uniforms=numbers, **tokenizer.generation_tokens)
         return tokenizer.decode(said)
 
     def weights(self) -> dict[str, Tensor]:

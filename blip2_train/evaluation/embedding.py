@@ -31,7 +31,7 @@ from blip2_train.models import masks
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.contrastive import image_text_similarity
-from blip2_train.types import ImageMemory
+from blip2_train.types import ImageKeyValues
 
 TEXTS_AT_ONCE, PAIRS_AT_ONCE = 256, 128
 
@@ -85,7 +85,7 @@ def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTex
     for rows in batches(len(texts.input_ids), max(1, PAIRS_AT_ONCE // size)):
         ids, mask = texts.input_ids[rows], texts.attention_mask[rows]
         pairs = (ids.repeat_interleave(size, dim=0), mask.repeat_interleave(size, dim=0))
-        logits = network.match([images.memory.repeat(len(ids))], *pairs)
+        logits = network.match([images.image_kv.repeat(len(ids))], *pairs)
         itm[:, rows] = logits.softmax(dim=1)[:, 1].reshape(len(ids), size).T
     return itc, itm
 
@@ -133,7 +133,7 @@ def features(
         texts: B of them, or None.
     """
     found: dict[str, Tensor] = {}
-    memory: ImageMemory | None = None
+    image_kv: ImageKeyValues | None = None
     if isinstance(network, GenerativeModel):
         assert pixel_values is not None and texts is None
         states = network.query_states(pixel_values)
@@ -141,15 +141,15 @@ def features(
     else:
         if pixel_values is not None:
             images = network.encode_image(pixel_values)
-            memory = images.memory
+            image_kv = images.image_kv
             found |= {"image_states": images.query_states, "image_features": images.image_features}
         if texts is not None:
-            found |= _text_features(network, processor, texts, memory)
+            found |= _text_features(network, processor, texts, image_kv)
     return {name: (value if value.dtype == torch.bool else value.float()).cpu() for name, value in found.items()}
 
 
 def _text_features(
-    network: ImageTextModel, processor: Processor, texts: Sequence[str], memory: ImageMemory | None
+    network: ImageTextModel, processor: Processor, texts: Sequence[str], image_kv: ImageKeyValues | None
 ) -> dict[str, Tensor]:
     device = network.query_tokens.device
     ids, mask = (part.to(device) for part in processor.texts(texts))
@@ -161,11 +161,11 @@ def _text_features(
         "text_mask": F.pad(mask, (0, free)),
         "text_features": F.normalize(network.text_projection(states[:, 0]).float(), dim=-1),
     }
-    if memory is not None:
+    if image_kv is not None:
         queries = network.query_tokens.expand(len(texts), -1, -1)
         both = masks.bidirectional(mask, queries.shape[1])
         read = network.qformer(
-            torch.cat([queries, embedded], dim=1), num_queries=queries.shape[1], mask=both, memories=[memory]
+            torch.cat([queries, embedded], dim=1), num_queries=queries.shape[1], mask=both, image_kvs=[image_kv]
         )
         found["multimodal_states"] = read.states[:, : queries.shape[1]]
     return found

@@ -115,9 +115,9 @@ class RepresentationEvaluation:
         mine = pairs[everything["process"][pairs[:, 0]] == rank()]
         for chunk in torch.split(mine, batch_size):
             image, text, label = chunk.unbind(1)
-            memory = model.project_image(features[image - first].to(device))
+            image_kv = model.project_image(features[image - first].to(device))
             ids, mask = (everything[name][text].to(device) for name in ("input_ids", "attention_mask"))
-            log_probabilities = model.match([memory], ids, mask).cpu().double().log_softmax(dim=1)
+            log_probabilities = model.match([image_kv], ids, mask).cpu().double().log_softmax(dim=1)
             loss = -log_probabilities.gather(1, label[:, None])[:, 0]
             right = (log_probabilities.argmax(dim=1) == label).double()
             for kind, row in enumerate(sums := torch.zeros(2, 3, dtype=torch.float64)):

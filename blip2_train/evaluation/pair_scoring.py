@@ -73,7 +73,7 @@ class MatchScorer:
                     return split_by_image((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
             logits = [
                 self._network.match(
-                    [seen.memory.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
+                    [seen.image_kv.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
                 )
                 for rows in batches(len(own), PAIRS_AT_ONCE)
             ]

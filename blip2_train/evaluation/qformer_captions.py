@@ -39,7 +39,7 @@ def generate_captions(
     prompt: str,
     options: GenerationOptions,
     batch_size: int,
-    draws: Tensor | None = None,
+    uniforms: Tensor | None = None,
 ) -> list[str]:
     """What a stage-1 model says of each image behind a prompt: new text only.
 
@@ -50,10 +50,10 @@ def generate_captions(
         prompt: What all captions go on from; "" = nothing but `[DEC]`, as in the released code.
         options: Search or sampling.
         batch_size: B.
-        draws: `(images, N, max_new_tokens)`: see `ImageTextModel.generate`.
+        uniforms: `(images, N, max_new_tokens)`: see `ImageTextModel.generate`.
 
     Returns:
-        A caption of each image; with `draws` N of each, image by image.
+        A caption of each image; with `uniforms` N of each, image by image.
 
     Raises:
         PromptTooLong: before any image is read.
@@ -69,7 +69,7 @@ def generate_captions(
             pixels,
             start.expand(len(pixels), -1),
             options,
-            None if draws is None else draws[rows].to(device),
+            None if uniforms is None else uniforms[rows].to(device),
             eos_token_id=tokenizer.sep_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )

@@ -225,11 +225,11 @@ class RetrievalTask:
         listed, listed_values = self._of_image.numbers[number], self._of_image.values[number]
         asking, asking_values = self._asking[number]
         wanted = torch.unique(torch.cat([listed, asking]))
-        memory = self._network.project_image(patches.float().to(device))
+        image_kv = self._network.project_image(patches.float().to(device))
         logits = []
         for rows in batches(len(wanted), PAIRS_AT_ONCE):
             ids, mask = self._ids[wanted[rows]].to(device), self._mask[wanted[rows]].to(device)
-            logits.append(self._network.match([memory.repeat(len(ids))], ids, mask).float().cpu())
+            logits.append(self._network.match([image_kv.repeat(len(ids))], ids, mask).float().cpu())
         mismatch, scores = torch.cat(logits).unbind(1)
         scale = 1.0
         if self._rerank == "log_odds":

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from blip2_train.errors import ConfigError
 from blip2_train.models.adapted_layers import ADAPTER_NAME, adapter_layers
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import freeze
 from blip2_train.models.language_model import FLOAT16_GRADIENT_SCALE, scale_gradient
@@ -25,7 +25,7 @@ from blip2_train.system.extras import import_extra
 _QFORMER_DEFAULT = ["query", "value"]
 
 
-def resolve_adapters(model: ImageQueryModel, config: AdapterConfig) -> AdapterConfig:
+def resolve_adapters(model: Blip2Model, config: AdapterConfig) -> AdapterConfig:
     """The same settings with their layers named; nothing is changed in the model, which may lie on the meta device.
 
     Raises:
@@ -53,7 +53,7 @@ def resolve_adapters(model: ImageQueryModel, config: AdapterConfig) -> AdapterCo
     return replace(config, target_modules=wanted)
 
 
-def add_adapters(model: ImageQueryModel, config: AdapterConfig) -> None:
+def add_adapters(model: Blip2Model, config: AdapterConfig) -> None:
     """Give linear layers of a model adapters, which train; the part that they are in is frozen.
 
     They change nothing at first, have float32 weights whatever their layers have, and compute in them unless autocast
@@ -84,7 +84,7 @@ def add_adapters(model: ImageQueryModel, config: AdapterConfig) -> None:
     model.adapters = config
 
 
-def merge_adapters(model: ImageQueryModel) -> None:
+def merge_adapters(model: Blip2Model) -> None:
     """Add what the adapters of a model have learnt to the weights of their layers, and take them out.
 
     Raises:
@@ -125,7 +125,7 @@ def peft() -> Any:
         logger.setLevel(level)
 
 
-def _host(model: ImageQueryModel, target: str) -> nn.Module:
+def _host(model: Blip2Model, target: str) -> nn.Module:
     part = getattr(model, target, None)
     if part is None:
         raise ConfigError(f"peft.target is {target}, which this model does not have; pass peft.target=qformer")

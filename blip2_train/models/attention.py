@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models.adapted_layers import adapted_weight
-from blip2_train.types import ImageMemory
+from blip2_train.types import ImageKeyValues
 
 
 class Projections(nn.Module):
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         context = self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
         return self.output(context, wanted), own
 
-    def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    def project_image_kv(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of images, with the affine part of the layer norm folded into the projection.
 
         `W (g * x + b) + c` is computed as `(W * g) x + (W b + c)`: the same function, but as a frozen tower's features
@@ -117,12 +117,12 @@ class Attention(nn.Module):
         key, value = folded.chunk(2, dim=-1)
         return self.split_heads(key), self.split_heads(value)
 
-    def read_images(self, states: Tensor, memories: list[tuple[Tensor, Tensor, int]]) -> Tensor:
+    def read_images(self, states: Tensor, image_kvs: list[tuple[Tensor, Tensor, int]]) -> Tensor:
         """Attention of queries to images.
 
         Args:
-            states: `(R, Q, D)`; rows in the order of the memories, see `ImageMemory`.
-            memories: For each memory its keys and values `(M, H, P, D/H)` and the number of rows per image.
+            states: `(R, Q, D)`; rows in the order of `image_kvs`, see `ImageKeyValues`.
+            image_kvs: Groups of images: keys and values `(M, H, P, D/H)`, and the number of rows per image.
 
         Returns:
             New states `(R, Q, D)`.
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         """
         query = self.split_heads(self.attention.query(states))
         contexts, start = [], 0
-        for key, value, copies in memories:
+        for key, value, copies in image_kvs:
             images, length = key.shape[0], query.shape[2]
             rows = query[start : start + copies * images].unflatten(0, (copies, images))
             side_by_side = rows.permute(1, 2, 0, 3, 4).flatten(2, 3)
@@ -140,10 +140,10 @@ class Attention(nn.Module):
             contexts.append(context.permute(2, 0, 3, 1, 4).flatten(0, 1).flatten(2))
             start += copies * images
         if start != states.shape[0]:
-            raise ValueError(f"the memories serve {start} rows of queries, but there are {states.shape[0]}")
+            raise ValueError(f"the images serve {start} rows of queries, but there are {states.shape[0]}")
         return self.output(torch.cat(contexts) if len(contexts) > 1 else contexts[0], states)
 
 
-def layer_memories(memories: list[ImageMemory], layer: int) -> list[tuple[Tensor, Tensor, int]]:
-    """Keys, values and copies of each memory for cross-attention number `layer`."""
-    return [(m.keys[layer], m.values[layer], m.copies) for m in memories]
+def layer_image_kv(image_kvs: list[ImageKeyValues], layer: int) -> list[tuple[Tensor, Tensor, int]]:
+    """Keys, values and copies of each group of images for cross-attention `layer`."""
+    return [(kv.keys[layer], kv.values[layer], kv.copies) for kv in image_kvs]

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.nucleus_sampling import GivenDraws
+from blip2_train.models.nucleus_sampling import NucleusSampling
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """From new tokens `(R, t)`, t >= 1, to the logits `(R, V)` of what follows. Row r goes on from row `origin[r]` of the
@@ -29,8 +29,14 @@ step before (of the first logits, before the first step), whose tokens it repeat
 _NEVER = -1e9
 
 
-def write_tokens(
-    first: Tensor, step: Step, options: GenerationOptions, *, ends: Sequence[int], pad: int, draws: Tensor | None = None
+def generate_tokens(
+    first: Tensor,
+    step: Step,
+    options: GenerationOptions,
+    *,
+    ends: Sequence[int],
+    pad: int,
+    uniforms: Tensor | None = None,
 ) -> Tensor:
     """Continue B texts.
 
@@ -40,19 +46,19 @@ def write_tokens(
         options: Search or sampling. Only new tokens count as length and as repetition.
         ends: Ids of the tokens at which a text ends.
         pad: Id of what stands behind the end.
-        draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each are drawn by these numbers; None =
-            one text of each, drawn by torch's random state.
+        uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each are sampled with these numbers;
+            None = one text of each, sampled with torch's random state.
 
     Returns:
-        `(B, ≤ max_new_tokens)`, int64, ends included; with `draws` `(B * N, …)`, text by text.
+        `(B, ≤ max_new_tokens)`, int64, ends included; with `uniforms` `(B * N, …)`, text by text.
     """
-    if options.num_beams > 1 and draws is None:
+    if options.num_beams > 1 and uniforms is None:
         return _beams(first, step, options, ends, pad)
-    return _one_by_one(first, step, options, ends, pad, draws)
+    return _one_by_one(first, step, options, ends, pad, uniforms)
 
 
 def _processors(
-    options: GenerationOptions, ends: Sequence[int], draws: Tensor | None, device: str
+    options: GenerationOptions, ends: Sequence[int], uniforms: Tensor | None, device: str
 ) -> LogitsProcessorList:
     """What changes scores before a token is chosen, in the order of transformers."""
     found: list[LogitsProcessor] = []
@@ -60,8 +66,8 @@ def _processors(
         found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if options.min_new_tokens > 0:
         found.append(MinNewTokensLengthLogitsProcessor(0, options.min_new_tokens, list(ends), device=device))
-    if draws is not None:
-        found.append(GivenDraws(draws.flatten(0, 1), options.top_p, options.temperature))
+    if uniforms is not None:
+        found.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
     elif options.do_sample:
         least = 1 if options.num_beams == 1 else len(ends) + 1  # so that beams can go on where the likeliest is an end
         found += [
@@ -72,18 +78,18 @@ def _processors(
 
 
 def _one_by_one(
-    logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int, draws: Tensor | None
+    logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int, uniforms: Tensor | None
 ) -> Tensor:
     """Greedy search, or draws from one beam."""
-    copies = 1 if draws is None else draws.shape[1]
-    process: Any = _processors(options, ends, draws, str(logits.device))
+    copies = 1 if uniforms is None else uniforms.shape[1]
+    process: Any = _processors(options, ends, uniforms, str(logits.device))
     origin: Tensor | None = torch.arange(len(logits), device=logits.device).repeat_interleave(copies)
     logits = logits.repeat_interleave(copies, dim=0)
     tokens = torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device)
     last, done = torch.tensor(list(ends), device=logits.device), torch.zeros_like(tokens.sum(dim=1), dtype=torch.bool)
     for _ in range(options.max_new_tokens):
         scores = process(tokens, _wide(logits))
-        drawn = options.do_sample and draws is None
+        drawn = options.do_sample and uniforms is None
         chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if drawn else scores.argmax(dim=1)
         chosen = torch.where(done, pad, chosen)
         tokens, done = torch.cat([tokens, chosen[:, None]], dim=1), done | torch.isin(chosen, last)

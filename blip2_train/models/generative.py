@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
 from blip2_train.models.adapted_layers import train_adapters
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.language_model import (
     FLOAT16_GRADIENT_SCALE,
@@ -23,12 +23,12 @@ from blip2_train.models.language_model import (
     own_precision,
     scale_gradient,
 )
-from blip2_train.models.nucleus_sampling import GivenDraws
+from blip2_train.models.nucleus_sampling import NucleusSampling
 from blip2_train.models.qformer import TextEmbeddings
 from blip2_train.questions import TextTokens
 
 
-class GenerativeModel(ImageQueryModel):
+class GenerativeModel(Blip2Model):
     """Tower, Q-Former, and a frozen language model that reads the projected queries.
 
     Args:
@@ -81,10 +81,10 @@ class GenerativeModel(ImageQueryModel):
 
     def query_states(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
         """Output `(B, Q, D)` of the Q-Former for images `(B, 3, H, W)`, and questions if it reads them."""
-        memory = self.project_image(self.vision_model(pixel_values))
+        image_kv = self.project_image(self.vision_model(pixel_values))
         if question is None or not self.question_to_qformer:
-            return self.image_pass(memory).states
-        return self.joint_pass([memory], question)
+            return self.image_pass(image_kv).states
+        return self.joint_pass([image_kv], question)
 
     def soft_prompt(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
         """What the language model reads of images `(B, 3, H, W)`: `(B, Q, Dl)`."""
@@ -138,7 +138,7 @@ class GenerativeModel(ImageQueryModel):
         attention_mask: Tensor,
         options: GenerationOptions,
         question: TextTokens | None = None,
-        draws: Tensor | None = None,
+        uniforms: Tensor | None = None,
         decoder_start: Sequence[int] = (),
         **tokens: int | Sequence[int],
     ) -> Tensor:
@@ -153,7 +153,7 @@ class GenerativeModel(ImageQueryModel):
             attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
             options: Search or sampling.
             question: What the Q-Former reads, if it reads questions.
-            draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each image are drawn by these
+            uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each image are drawn by these
                 numbers; None = one text, by torch's random state.
             decoder_start: What stands in an encoder-decoder's decoder between its start token and its text (BART:
                 `<s>`).
@@ -161,7 +161,7 @@ class GenerativeModel(ImageQueryModel):
 
         Returns:
             `(B, ≤ max_new_tokens)`, int64: new tokens only (in front of an encoder-decoder's stand its start token and
-            `decoder_start`); with `draws` `(B * N, …)`, image by image.
+            `decoder_start`); with `uniforms` `(B * N, …)`, image by image.
         """
         embeddings, mask = self.language_inputs(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
         if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
@@ -181,9 +181,9 @@ class GenerativeModel(ImageQueryModel):
         # as an option, it would leave out as many new tokens of a row as the row has padding (transformers 5.23)
         penalty = options.repetition_penalty
         processors: list[Any] = [] if penalty == 1 else [RepetitionPenaltyLogitsProcessor(penalty)]
-        if draws is not None:
-            chosen |= {"num_return_sequences": draws.shape[1], "top_p": 1.0, "temperature": 1.0}
-            processors.append(GivenDraws(draws.flatten(0, 1), options.top_p, options.temperature))
+        if uniforms is not None:
+            chosen |= {"num_return_sequences": uniforms.shape[1], "top_p": 1.0, "temperature": 1.0}
+            processors.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
         model = cast(Any, self.language_model)
         start = [self.decoder_start_id, *decoder_start] if self.is_encoder_decoder else []
         begun = {"decoder_input_ids": torch.tensor([start] * len(mask), device=mask.device)} if decoder_start else {}

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models import masks
-from blip2_train.models.base import ImageQueryModel, at_least_float32
+from blip2_train.models.blip2 import Blip2Model, at_least_float32
 from blip2_train.models.configs import GenerationOptions, QFormerConfig, VisionConfig
-from blip2_train.models.decoding import write_tokens
+from blip2_train.models.decoding import generate_tokens
 from blip2_train.models.qformer import (
     KeyValue,
     LanguageModellingHead,
@@ -23,14 +23,14 @@ from blip2_train.models.qformer import (
     copy_text_to_query_feed_forward,
 )
 from blip2_train.questions import TextTokens
-from blip2_train.types import EncodedImages, ImageMemory
+from blip2_train.types import EncodedImages, ImageKeyValues
 
 
-class ImageTextModel(ImageQueryModel):
+class ImageTextModel(Blip2Model):
     """BLIP-2's representation model.
 
-    Every method is one pass of the Q-Former; `encode_image` runs once per image, and its memory, query states and
-    query cache serve all three objectives. `generate` writes captions with what the third has taught.
+    Every method is one pass of the Q-Former; `encode_image` runs once per image, and its keys and values, query states
+    and query cache serve all three objectives. `generate` writes captions with what the third has taught.
 
     Args:
         vision: The tower.
@@ -65,11 +65,11 @@ class ImageTextModel(ImageQueryModel):
 
     def encode_patches(self, patch_features: Tensor) -> EncodedImages:
         """The image pass from the tower's features `(B, P, Dv)` on."""
-        memory = self.project_image(patch_features)
-        output = self.image_pass(memory)
+        image_kv = self.project_image(patch_features)
+        output = self.image_pass(image_kv)
         return EncodedImages(
             patch_features=patch_features,
-            memory=memory,
+            image_kv=image_kv,
             query_states=output.states,
             query_cache=output.cache,
             image_features=F.normalize(at_least_float32(self.vision_projection(output.states)), dim=-1),
@@ -89,18 +89,18 @@ class ImageTextModel(ImageQueryModel):
         states = self.qformer(embedded, num_queries=0, mask=masks.unimodal(attention_mask), leading=1).states
         return F.normalize(at_least_float32(self.text_projection(states[:, 0])), dim=-1)
 
-    def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def match(self, image_kvs: Sequence[ImageKeyValues], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The matching pass: logits averaged over the queries.
 
         Args:
-            memories: Images; their rows add up to R, in the order of the texts.
+            image_kvs: Images; their rows add up to R, in the order of the texts.
             input_ids: `(R, T)`, int64, starting with `[CLS]`.
             attention_mask: `(R, T)`, bool, True = real token.
 
         Returns:
             `(R, 2)`, float; column 1 = match.
         """
-        states = self.joint_pass(memories, TextTokens(input_ids, attention_mask))
+        states = self.joint_pass(image_kvs, TextTokens(input_ids, attention_mask))
         return at_least_float32(self.itm_head(states)).mean(dim=1)
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class ImageTextModel(ImageQueryModel):
         pixel_values: Tensor,
         input_ids: Tensor,
         options: GenerationOptions,
-        draws: Tensor | None = None,
+        uniforms: Tensor | None = None,
         *,
         eos_token_id: int,
         pad_token_id: int,
@@ -120,13 +120,13 @@ class ImageTextModel(ImageQueryModel):
             pixel_values: `(B, 3, H, W)`, float, normalised.
             input_ids: `(B, S)`, int64: `[DEC]`, and what the captions go on from; no padding.
             options: Search or sampling; `num_beams`, lengths and the rest count as for language models.
-            draws: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N captions of each image are drawn by these
+            uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N captions of each image are drawn by these
                 numbers; None = one, by torch's random state.
             eos_token_id: Id of `[SEP]`.
             pad_token_id: Id of `[PAD]`.
 
         Returns:
-            `(B, ≤ max_new_tokens)`, int64: new tokens only; with `draws` `(B * N, …)`, image by image.
+            `(B, ≤ max_new_tokens)`, int64: new tokens only; with `uniforms` `(B * N, …)`, image by image.
 
         Source: `Blip2Qformer.generate` of the released code, which starts from `[DEC]` and knows no prompt.
         """
@@ -142,7 +142,7 @@ class ImageTextModel(ImageQueryModel):
             logits, cache = self._next_logits(torch.cat([prompt, tokens], dim=1), cache, 1)
             return logits
 
-        return write_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id, draws=draws)
+        return generate_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id, uniforms=uniforms)
 
     def _next_logits(self, input_ids: Tensor, cache: Sequence[KeyValue], new: int) -> tuple[Tensor, list[KeyValue]]:
         """Logits `(R, V)` behind tokens `(R, T)`, the last `new` of which the cache lacks, and the whole cache."""

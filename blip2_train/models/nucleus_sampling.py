@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 
-class GivenDraws(LogitsProcessor):
+class NucleusSampling(LogitsProcessor):
     """Leaves of each row's scores only the token for which its next number stands; for one call of `generate`.
 
     Args:
-        draws: `(R, ≥ T)`, float, in [0, 1): of each row a number for each new token.
+        uniforms: `(R, ≥ T)`, float, in [0, 1): of each row a number for each new token.
         top_p: Share of the mass that is drawn from, likeliest tokens first.
         temperature: That scores are divided by.
 
@@ -24,12 +24,12 @@ class GivenDraws(LogitsProcessor):
 
     Example:
         >>> likely = torch.tensor([[0.5, 0.1, 0.4]]).log()
-        >>> [GivenDraws(torch.tensor([[u]]), top_p=0.8)(None, likely)[0].argmax().item() for u in (0.5, 0.6, 0.999)]
+        >>> [NucleusSampling(torch.tensor([[u]]), top_p=0.8)(None, likely)[0].argmax().item() for u in (0.5, 0.6, 0.99)]
         [0, 2, 2]
     """
 
-    def __init__(self, draws: Tensor, top_p: float = 1.0, temperature: float = 1.0) -> None:
-        self._draws, self._top_p, self._temperature = draws, top_p, temperature
+    def __init__(self, uniforms: Tensor, top_p: float = 1.0, temperature: float = 1.0) -> None:
+        self._uniforms, self._top_p, self._temperature = uniforms, top_p, temperature
         self._step = 0
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class GivenDraws(LogitsProcessor):
         shares, tokens = (scores.float() / self._temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
         mass = shares.cumsum(dim=1)
         last = (mass - shares < self._top_p).sum(dim=1, keepdim=True) - 1
-        wanted = mass.gather(1, last) * self._draws[:, self._step, None]
+        wanted = mass.gather(1, last) * self._uniforms[:, self._step, None]
         self._step += 1
         chosen = torch.minimum(torch.searchsorted(mass, wanted, right=True), last)
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, chosen), 0.0)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from blip2_train.models.attention import Attention, ResidualOutput, layer_memories
+from blip2_train.models.attention import Attention, ResidualOutput, layer_image_kv
 from blip2_train.models.configs import QFormerConfig
-from blip2_train.types import ImageMemory
+from blip2_train.types import ImageKeyValues
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -74,7 +74,7 @@ class QFormerLayer(nn.Module):
         states: Tensor,
         num_queries: int,
         mask: Tensor | None,
-        memories: list[tuple[Tensor, Tensor, int]] | None,
+        image_kvs: list[tuple[Tensor, Tensor, int]] | None,
         cache: KeyValue | None,
         leading: int | None = None,
     ) -> tuple[Tensor, KeyValue]:
@@ -86,8 +86,8 @@ class QFormerLayer(nn.Module):
         if num_queries == 0:
             return self.output(self.intermediate(states), states), own
         queries, text = states[:, :num_queries], states[:, num_queries:]
-        if self.crossattention is not None and memories is not None:
-            queries = self.crossattention.read_images(queries, memories)
+        if self.crossattention is not None and image_kvs is not None:
+            queries = self.crossattention.read_images(queries, image_kvs)
         queries = self.output_query(self.intermediate_query(queries), queries)
         if text.shape[1] == 0:
             return queries, own
@@ -133,7 +133,7 @@ class QFormer(nn.Module):
         *,
         num_queries: int,
         mask: Tensor | None = None,
-        memories: Sequence[ImageMemory] | None = None,
+        image_kvs: Sequence[ImageKeyValues] | None = None,
         cache: Sequence[KeyValue] | None = None,
         leading: int | None = None,
     ) -> QFormerOutput:
@@ -143,7 +143,7 @@ class QFormer(nn.Module):
             embeddings: `(R, L, D)`: queries first, then text, before the layer norm (queries pass through it too).
             num_queries: Number Q of queries at the front; 0 for a pass of text alone.
             mask: Broadcastable to `(R, H, L, C + L)`, bool, True = may attend; None = everything may.
-            memories: The images the queries read; their rows add up to R.
+            image_kvs: The images the queries read; their rows add up to R.
             cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
             leading: Number W of positions, from the first, whose states are wanted; the last layer then computes no
                 others. None = all L.
@@ -155,23 +155,23 @@ class QFormer(nn.Module):
         kept: list[KeyValue] = []
         reading = 0
         for index, layer in enumerate(self.layers):
-            banks = None
-            if memories is not None and layer.crossattention is not None:
-                banks = layer_memories(list(memories), reading)
+            layer_kv = None
+            if image_kvs is not None and layer.crossattention is not None:
+                layer_kv = layer_image_kv(list(image_kvs), reading)
                 reading += 1
             wanted = leading if index == len(self.layers) - 1 else None
-            states, own = layer(states, num_queries, mask, banks, None if cache is None else cache[index], wanted)
+            states, own = layer(states, num_queries, mask, layer_kv, None if cache is None else cache[index], wanted)
             kept.append(own)
         return QFormerOutput(states, tuple(kept))
 
-    def project_memory(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> ImageMemory:
-        """Cross-attention keys and values of images; see `Attention.project_memory`."""
+    def project_image_kv(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> ImageKeyValues:
+        """Cross-attention keys and values of images; see `Attention.project_image_kv`."""
         pairs = [
-            layer.crossattention.project_memory(normalised, scale, shift)
+            layer.crossattention.project_image_kv(normalised, scale, shift)
             for layer in self.layers
             if layer.crossattention is not None
         ]
-        return ImageMemory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs))
+        return ImageKeyValues(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs))
 
 
 class TextEmbeddings(nn.Module):

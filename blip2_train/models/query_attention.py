@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from blip2_train.models import masks
-from blip2_train.models.base import ImageQueryModel, at_least_float32
+from blip2_train.models.blip2 import Blip2Model, at_least_float32
 from blip2_train.models.qformer import QFormer
-from blip2_train.types import ImageMemory
+from blip2_train.types import ImageKeyValues
 
 
 class CrossAttention(NamedTuple):
@@ -28,7 +28,7 @@ class CrossAttention(NamedTuple):
 
 
 def query_attention(
-    model: ImageQueryModel,
+    model: Blip2Model,
     pixel_values: Tensor,
     *,
     layer: int = -1,
@@ -61,8 +61,10 @@ def query_attention(
         embeddings = torch.cat([queries, cast(Any, model).embeddings(input_ids)], dim=1)
         mask = masks.bidirectional(attention_mask, queries.shape[1])
     with torch.no_grad():
-        memory = model.project_image(model.vision_model(pixel_values))
-        found = cross_attention(model.qformer, embeddings, memory, num_queries=queries.shape[1], mask=mask, layer=layer)
+        image_kv = model.project_image(model.vision_model(pixel_values))
+        found = cross_attention(
+            model.qformer, embeddings, image_kv, num_queries=queries.shape[1], mask=mask, layer=layer
+        )
     tower = cast(Any, model.vision_model.tower)
     patches = found.weights.mean(dim=1)[:, :, tower.num_prefix_tokens :]
     return patches.unflatten(2, tuple(tower.patch_embed.grid_size))
@@ -71,7 +73,7 @@ def query_attention(
 def cross_attention(
     qformer: QFormer,
     embeddings: Tensor,
-    memory: ImageMemory,
+    image_kv: ImageKeyValues,
     *,
     num_queries: int,
     mask: Tensor | None = None,
@@ -82,7 +84,7 @@ def cross_attention(
     Args:
         qformer: The Q-Former.
         embeddings: `(B, L, D)`: queries first, then text, as for `QFormer.forward`.
-        memory: B images.
+        image_kv: B images.
         num_queries: Q.
         mask: Of the self-attention, as for `QFormer.forward`.
         layer: Number among the cross-attentions; -1 = last.
@@ -90,7 +92,7 @@ def cross_attention(
     Raises:
         IndexError: if there is no such cross-attention.
     """
-    count = len(memory.keys)
+    count = len(image_kv.keys)
     if not -count <= layer < count:
         raise IndexError(f"there is no cross-attention {layer}; the Q-Former has {count}: 0 … {count - 1}")
     wanted, reading = layer % count, 0
@@ -103,9 +105,9 @@ def cross_attention(
             states, _ = block.attention.self_attention(states, mask)
             queries = states[:, :num_queries]
             query = block.crossattention.split_heads(block.crossattention.attention.query(queries))
-            query, key = at_least_float32(query), at_least_float32(memory.keys[reading])
+            query, key = at_least_float32(query), at_least_float32(image_kv.keys[reading])
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
             return CrossAttention(queries, scores.softmax(dim=-1))
-        states, _ = block(states, num_queries, mask, [(memory.keys[reading], memory.values[reading], 1)], None)
+        states, _ = block(states, num_queries, mask, [(image_kv.keys[reading], image_kv.values[reading], 1)], None)
         reading += 1
-    raise AssertionError("the memory has more keys than the Q-Former has cross-attentions")
+    raise AssertionError("`image_kv` has keys for more cross-attentions than the Q-Former has")

@@ -26,7 +26,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.objectives import matching
 from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
 from blip2_train.objectives.language_modelling import count_targets, next_token_loss
-from blip2_train.types import EncodedImages, ImageMemory, ImageTextBatch, ImageTextEncoder, ObjectiveOutput
+from blip2_train.types import EncodedImages, ImageKeyValues, ImageTextBatch, ImageTextEncoder, ObjectiveOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ class RepresentationObjective:
         )
         ids = torch.cat([input_ids, fetch_rows(input_ids, negative_text), input_ids])
         mask = torch.cat([attention_mask, fetch_rows(attention_mask, negative_text), attention_mask])
-        memories = [images.memory.repeat(2), _negative_memory(model, images, negative_image)]
-        logits = model.match(memories, ids, mask)
+        image_kvs = [images.image_kv.repeat(2), _negative_image_kv(model, images, negative_image)]
+        logits = model.match(image_kvs, ids, mask)
 
         labels = matching.matching_labels(rows, logits.device)
         weights = torch.cat([torch.ones_like(usable), usable, usable]).to(logits.dtype)
@@ -181,10 +181,10 @@ def _own_columns(rows: int, total: int, device: torch.device) -> Tensor:
     return own
 
 
-def _negative_memory(model: ImageTextEncoder, images: EncodedImages, columns: Tensor) -> ImageMemory:
-    """Memory of the negative images: picked from this process's own, or projected from features that were fetched."""
+def _negative_image_kv(model: ImageTextEncoder, images: EncodedImages, columns: Tensor) -> ImageKeyValues:
+    """Keys and values of the negative images: this process's own, or projected from features that were fetched."""
     if not is_distributed():
-        return images.memory.select(columns)
+        return images.image_kv.select(columns)
     return model.project_image(fetch_rows(images.patch_features, columns))
 
 

@@ -68,7 +68,7 @@ def parameter_groups(
 ) -> list[ParameterGroup]:
     """Every trainable parameter in exactly one group, adapters in others than the rest.
 
-    Where a model is divided among processes adapters are not, and one fused update takes tensors of one kind only.
+    Where a model is sharded among processes adapters are not, and one fused update takes tensors of one kind only.
 
     Args:
         parameters: Names and parameters, for instance `model.named_parameters()`.

@@ -22,19 +22,19 @@ class AnsweringModule(GenerationModule):
     stage = "vqa"
     collator: AnswerCollator
 
-    def new_evaluation(self) -> GenerationEvaluation:
+    def empty_evaluation(self) -> GenerationEvaluation:
         """An empty collection of answers."""
         return AnswerEvaluation()
 
-    def write(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
+    def generate_held_out(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
         """Answer the questions of a held-out batch; each question is shown with its answer."""
         assert isinstance(evaluation, AnswerEvaluation)
         prompts = [self.collator.asked(question) for question in batch.questions]
-        answers = self.said(batch.pixel_values, prompts, batch.question_tokens)
+        answers = self.generate_texts(batch.pixel_values, prompts, batch.question_tokens)
         evaluation.add_answers(batch, answers)
         return [f"{question} {answer}".strip() for question, answer in zip(batch.questions, answers, strict=True)]
 
-    def needed_room(self) -> dict[str, int]:
+    def needed_tokens(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
         longest = self.collator.max_text_length
         said = max(self.collator.max_answer_length, self.generation.max_new_tokens)

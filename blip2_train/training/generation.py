@@ -86,9 +86,9 @@ class GenerationModule(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self._evaluation, self._images, self.shown_captions = self.new_evaluation(), [], []
+        self._evaluation, self._images, self.shown_captions = self.empty_evaluation(), [], []
 
-    def new_evaluation(self) -> GenerationEvaluation:
+    def empty_evaluation(self) -> GenerationEvaluation:
         """An empty collection of what is written."""
         return GenerationEvaluation(self.more_scores)
 
@@ -96,7 +96,7 @@ class GenerationModule(TrainingModule):
         """The loss on one held-out batch, and captions for its images."""
         assert self._evaluation is not None
         self._evaluation.add_loss(*self.objective.sums(self.model, batch), len(batch.target_positions))
-        written = self.write(batch, self._evaluation)
+        written = self.generate_held_out(batch, self._evaluation)
         missing = self.shown - len(self.shown_captions)
         if self.captions is not None and missing > 0:
             self._images.append(batch.pixel_values[:missing].cpu())
@@ -105,13 +105,13 @@ class GenerationModule(TrainingModule):
                 for image_id, caption, others in zip(batch.image_ids.tolist(), written, batch.references, strict=True)
             ][:missing]
 
-    def write(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
+    def generate_held_out(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
         """Describe the images of a held-out batch; the texts are shown beside them."""
-        said = self.said(batch.pixel_values, [self.prompt] * len(batch))
+        said = self.generate_texts(batch.pixel_values, [self.prompt] * len(batch))
         evaluation.add_captions(batch.image_ids, said, batch.references)
         return said
 
-    def said(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
+    def generate_texts(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
         """What the model says after the prompts of images `(B, 3, H, W)`."""
         ids, mask = self.tokenizer.padded([self.tokenizer.prompt(prompt) for prompt in prompts])
         tokens = self.tokenizer.generation_tokens
@@ -127,7 +127,7 @@ class GenerationModule(TrainingModule):
         if self.captions is not None and self._images:
             self.captions.write(self.global_step, torch.cat(self._images), self.shown_captions, self.loggers)
 
-    def needed_room(self) -> dict[str, int]:
+    def needed_tokens(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
         return {
             f"max_text_length {self.collator.max_text_length}": self.collator.max_text_length,
@@ -150,7 +150,7 @@ class GenerationModule(TrainingModule):
         if longest is None or self.model.is_encoder_decoder:
             return
         queries = self.model.qformer_config.num_queries
-        for what, tokens in self.needed_room().items():
+        for what, tokens in self.needed_tokens().items():
             if queries + tokens > longest:
                 raise ConfigError(
                     f"{queries} queries and {what} make {queries + tokens} tokens, but language model "

@@ -27,7 +27,7 @@ _HARMLESS = (
     ".*smaller than the logging interval.*",  # training logs by itself
     ".*does not have many workers.*",
     ".*treespec.*",
-    ".*returned a view tensor.*",  # a divided block of OPT; nothing changes its output in place
+    ".*returned a view tensor.*",  # a sharded block of OPT; nothing changes its output in place
 )
 
 

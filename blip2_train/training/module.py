@@ -22,7 +22,7 @@ from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
 from blip2_train.optim.schedule import learning_rate
 from blip2_train.training.checkpoint_notes import written_by
-from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, divide, whole
+from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, gather_whole, shard_model
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -88,14 +88,14 @@ class TrainingModule(lightning.LightningModule):
         """Divide the model among the processes if the trainer asks for it; called before training and validating."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy) and not isinstance(self, FSDPModule):
-            divide(self, self.model, strategy.device_mesh["data_parallel"], self.frozen_fingerprint())
+            shard_model(self, self.model, strategy.device_mesh["data_parallel"], self.frozen_fingerprint())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; the schedule is applied step by step below."""
         return build_adamw(self.groups(), self.optimizer_config)
 
     def on_train_start(self) -> None:
-        """Refuse a validation in which processes of a divided model would wait for each other for ever.
+        """Refuse a validation in which processes of a sharded model would wait for each other for ever.
 
         Raises:
             ConfigError: naming the numbers of batches.
@@ -104,7 +104,7 @@ class TrainingModule(lightning.LightningModule):
         if len(set(counts)) > 1:
             raise ConfigError(
                 f"the processes have {', '.join(map(str, counts))} validation batches, but must have equally many to "
-                "run a divided model together; change data.eval_batch_size"
+                "run a sharded model together; change data.eval_batch_size"
             )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -167,13 +167,13 @@ class TrainingModule(lightning.LightningModule):
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """What checkpoints hold of the model, on the CPU, by name, in the first process; nothing in the others.
 
-        Every process must call it: they may be divided.
+        Every process must call it: they may be sharded.
         """
         keep = kept_names(self.model)
-        return whole({name: tensor for name, tensor in self.model.state_dict().items() if name in keep})
+        return gather_whole({name: tensor for name, tensor in self.model.state_dict().items() if name in keep})
 
     def frozen_fingerprint(self) -> str:
-        """SHA-256 of the frozen weights that checkpoints lack, taken before they are divided; empty if all train."""
+        """SHA-256 of the frozen weights that checkpoints lack, taken before they are sharded; empty if all train."""
         if self._frozen_fingerprint is None:
             self._frozen_fingerprint = fingerprint(frozen_weights(self.model))
         return self._frozen_fingerprint

@@ -31,7 +31,7 @@ class Finding:
 def first_non_finite(module: TrainingModule, batch: Batch, micro_batch: int) -> Finding:
     """Run a micro-batch again as it ran; every process must call it, as the objective exchanges features.
 
-    The gradient is taken without adding to that of the parameters. A divided model (`trainer=fsdp`) runs forward only.
+    The gradient is taken without adding to that of the parameters. A sharded model (`trainer=fsdp`) runs forward only.
 
     Args:
         module: Before its optimiser step.

@@ -15,7 +15,7 @@ _OF_THE_CPU = "DefaultCPUAllocator"
 
 
 @contextmanager
-def memory_in_one_line(global_batch_size: int, accumulate: int, world_size: int) -> Iterator[None]:
+def out_of_memory_in_one_line(global_batch_size: int, accumulate: int, world_size: int) -> Iterator[None]:
     """Turn the error of a device that has too little memory into one line.
 
     Args:
@@ -54,17 +54,17 @@ def _advice(names: set[str], global_batch_size: int, accumulate: int, world_size
     detail = ". ".join(" ".join(error.split()).split(". ")[:2])[:250]
     start = f"process {distributed.rank()} of {world_size} has too little memory"
     smaller = "a smaller model, or model.language.quantization=int8 (or int4) for its language model"
-    divided = "trainer=fsdp on several GPUs, which divides the model, "
+    sharded = "trainer=fsdp on several GPUs, which shards the model, "
     if "validation_step" in names:
         return f"{start} for a validation ({detail}): lower data.eval_batch_size, or pass validate_every=null"
     if not {"training_step", "optimizer_step", "backward", "advance"} & names:
-        return f"{start} for the model itself ({detail}): use {divided}{smaller}"
+        return f"{start} for the model itself ({detail}): use {sharded}{smaller}"
     micro = global_batch_size // world_size // accumulate
     parts = larger_accumulation(global_batch_size, accumulate, world_size)
     if parts is None:
-        return f"{start} for a step of one sample ({detail}): use {divided}{smaller}"
+        return f"{start} for a step of one sample ({detail}): use {sharded}{smaller}"
     return (
         f"{start} for micro-batches of {micro} samples ({detail}): pass accumulate={parts} (micro-batches of "
-        f"{global_batch_size // world_size // parts}; the step stays {global_batch_size} samples), or use {divided}"
+        f"{global_batch_size // world_size // parts}; the step stays {global_batch_size} samples), or use {sharded}"
         f"{smaller}; a run that has a checkpoint goes on with resume_from=last"
     )

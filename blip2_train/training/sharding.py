@@ -1,4 +1,4 @@
-"""Divides a frozen language model, and what trains, among the processes (FSDP2); checkpoints stay as of a whole one."""
+"""Shards a frozen language model, and what trains, among the processes (FSDP2); checkpoints stay as of a whole one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.adapted_layers import is_adapter
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import kept_names
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.training.timeout import PATIENCE, wait_at_most
@@ -29,9 +29,9 @@ _USES_THE_MODEL = ("training_step", "validation_step", "on_validation_epoch_end"
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Data parallelism in which each process holds only its share of the large parts, see `divide`.
+    """Data parallelism in which each process holds only its share of the large parts, see `shard_model`.
 
-    Lightning's own checkpoints of divided models number the optimiser's state otherwise than those of whole ones; here
+    Lightning's own checkpoints of sharded models number the optimiser's state otherwise than those of whole ones; here
     both are the same, so that a run goes on with or without this strategy, on any number of processes.
 
     Args:
@@ -60,19 +60,19 @@ class ShardedStrategy(ModelParallelStrategy):
         """Whole trainable weights, in the first process only; the frozen ones are not gathered."""
         assert self.lightning_module is not None
         keep, state = kept_names(self.lightning_module), self.lightning_module.state_dict()
-        return whole({name: tensor for name, tensor in state.items() if name in keep})
+        return gather_whole({name: tensor for name, tensor in state.items() if name in keep})
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's share of the weights of a checkpoint."""
         assert self.lightning_module is not None
         parameters = dict(self.lightning_module.named_parameters())
-        state = {name: share_like(parameters[name], value) for name, value in checkpoint["state_dict"].items()}
+        state = {name: shard_like(parameters[name], value) for name, value in checkpoint["state_dict"].items()}
         self.lightning_module.load_state_dict(state, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimiser's whole state, in the first process only."""
         state = Strategy.optimizer_state(self, optimizer)
-        values = {index: whole(moments) for index, moments in state["state"].items()}  # type: ignore[attr-defined]
+        values = {index: gather_whole(moments) for index, moments in state["state"].items()}  # type: ignore[attr-defined]
         return {**state, "state": values} if rank() == 0 else {}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class ShardedStrategy(ModelParallelStrategy):
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             values = {
-                index: {key: share_like(parameters[index], value) for key, value in moments.items()}
+                index: {key: shard_like(parameters[index], value) for key, value in moments.items()}
                 for index, moments in state["state"].items()
             }
             shares.append({**state, "state": values})
@@ -92,8 +92,8 @@ class ShardedStrategy(ModelParallelStrategy):
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
 
-def divide(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_fingerprint: str) -> None:
-    """Divide a model among processes that all hold the same one.
+def shard_model(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_fingerprint: str) -> None:
+    """Shard a model over processes that all hold the same one.
 
     Each block of a language model and of a trained tower becomes a group whose tensors are split along their first
     dimension, gathered when the block runs and let go after it. All other trainable parameters form one more group,
@@ -102,7 +102,7 @@ def divide(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_f
     trainable scalars, which cannot be split, and adapters, which are small.
 
     Everything keeps its dtype: frozen 16-bit blocks are gathered in 16 bits, what trains in float32, and autocast
-    (`trainer.precision=bf16-mixed`) decides in what is computed, as without dividing.
+    (`trainer.precision=bf16-mixed`) decides in what is computed, as without sharding.
 
     Args:
         module: The training module that holds `model`; its steps become what is run on gathered parameters.
@@ -116,7 +116,7 @@ def divide(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_f
     """
     _refuse_different_weights(model, frozen_fingerprint)
     adapters = {parameter for name, parameter in model.named_parameters() if is_adapter(name)}
-    for block in blocks_to_divide(model):
+    for block in blocks_to_shard(model):
         fully_shard(block, mesh=mesh, ignored_params=adapters)
     in_blocks = {parameter for parameter in model.parameters() if isinstance(parameter, DTensor)}
     kept = adapters | {p for p in model.parameters() if p not in in_blocks and (not p.requires_grad or p.ndim == 0)}
@@ -130,7 +130,7 @@ def divide(module: LightningModule, model: nn.Module, mesh: DeviceMesh, frozen_f
         model.language_model._is_fsdp_managed_module = True  # type: ignore[assignment]
 
 
-def blocks_to_divide(model: nn.Module) -> list[nn.Module]:
+def blocks_to_shard(model: nn.Module) -> list[nn.Module]:
     """The blocks of the language model, if there is one, and of the tower, if it trains.
 
     Raises:
@@ -141,7 +141,7 @@ def blocks_to_divide(model: nn.Module) -> list[nn.Module]:
         config = model.language_config
         if config.quantization != "none":
             raise ConfigError(
-                f"trainer=fsdp cannot divide a language model in {config.quantization}; pass "
+                f"trainer=fsdp cannot shard a language model in {config.quantization}; pass "
                 "model.language.quantization=none, or trainer=ddp"
             )
         kinds = set(model.language_model._no_split_modules or ())
@@ -151,15 +151,15 @@ def blocks_to_divide(model: nn.Module) -> list[nn.Module]:
                 f"trainer=fsdp finds no blocks in language model {config.name!r}: transformers' "
                 f"{type(model.language_model).__name__} names none (_no_split_modules); pass trainer=ddp"
             )
-    if isinstance(model, ImageQueryModel) and not model.vision_model.frozen:
+    if isinstance(model, Blip2Model) and not model.vision_model.frozen:
         blocks += list(model.vision_model.tower.blocks.children())
     return blocks
 
 
-def whole(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def gather_whole(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Whole tensors on the CPU instead of shares, in the first process; nothing in the others.
 
-    Where something is divided, every process must call it.
+    Where something is sharded, every process must call it.
     """
     gathered = {}
     for name, tensor in tensors.items():
@@ -169,10 +169,10 @@ def whole(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return gathered
 
 
-def share_like(parameter: Tensor, value: Any) -> Any:
-    """This process's share of a whole tensor that belongs to a parameter, as the parameter is divided.
+def shard_like(parameter: Tensor, value: Any) -> Any:
+    """This process's share of a whole tensor that belongs to a parameter, as the parameter is sharded.
 
-    What is not divided is returned as it is: a parameter that is whole, and the optimiser's number of steps.
+    What is not sharded is returned as it is: a parameter that is whole, and the optimiser's number of steps.
     """
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
@@ -181,23 +181,23 @@ def share_like(parameter: Tensor, value: Any) -> Any:
 
 
 def clip_by_norm(parameters: Iterable[nn.Parameter], limit: float) -> None:
-    """Scale all gradients so that their common norm is at most `limit`, those of divided and of whole parameters."""
+    """Scale all gradients so that their common norm is at most `limit`, those of sharded and of whole parameters."""
     having = [p for p in parameters if p.grad is not None]
-    divided = [p for p in having if isinstance(p.grad, DTensor)]
-    undivided = [p for p in having if not isinstance(p.grad, DTensor)]
+    sharded = [p for p in having if isinstance(p.grad, DTensor)]
+    unsharded = [p for p in having if not isinstance(p.grad, DTensor)]
     norms = [
-        nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in (divided, undivided) if kind
+        nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in (sharded, unsharded) if kind
     ]
     plain = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     if not plain:
         return
     total = plain[0] if len(plain) == 1 else torch.linalg.vector_norm(torch.stack(plain))
-    for kind in (divided, undivided):
+    for kind in (sharded, unsharded):
         nn.utils.clip_grads_with_norm_(kind, limit, total)
 
 
 def _mean_gradient(parameter: Tensor) -> None:
-    """Average the gradient of a parameter that is not divided; each backward pass adds to what is equal everywhere."""
+    """Average the gradient of a parameter that is not sharded; each backward pass adds to what is equal everywhere."""
     assert parameter.grad is not None
     dist.all_reduce(parameter.grad)
     parameter.grad /= world_size()

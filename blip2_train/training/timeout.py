@@ -47,7 +47,7 @@ def wait_at_most(seconds: float) -> timedelta:
 
 
 @contextmanager
-def lost_contact_in_one_line(folder: Path) -> Iterator[None]:
+def timeout_in_one_line(folder: Path) -> Iterator[None]:
     """Turn the error of an exchange that failed because another process is gone into one line.
 
     Args:

@@ -47,7 +47,7 @@ REPLACED = {
     "enable_autolog_hparams": "loggers are an option: logger=csv, tensorboard or wandb",
     "model_registry": "a finished run lies in its folder as export/; scripts/export.py makes one of a checkpoint",
     "callbacks": "callbacks are added by name: callbacks.<name>._target_=<class>",
-    "plugins": "several processes are trainer=ddp, or trainer=fsdp for a divided model; numbers are trainer.precision",
+    "plugins": "several processes are trainer=ddp, or trainer=fsdp for a sharded model; numbers are trainer.precision",
     "use_distributed_sampler": _ORDER,
     "reload_dataloaders_every_n_epochs": _ORDER,
     "sync_batchnorm": "no model here trains a batch norm",
@@ -90,7 +90,7 @@ class TrainerOptions:
         if isinstance(self.strategy, str) and self.strategy != "auto":
             problems.append(
                 f"strategy is {self.strategy!r}; several processes are trainer=ddp, or trainer=fsdp for a model that "
-                "is divided among them"
+                "is sharded among them"
             )
         if isinstance(self.devices, int) and self.devices < 1 and self.devices != -1:
             problems.append(f"devices must be at least 1, or -1 for all, got {self.devices}")
@@ -189,7 +189,7 @@ class TrainerOptions:
         if isinstance(self.strategy, str) and isinstance(trainer.strategy, DDPStrategy):
             raise ConfigError(
                 f"trainer.devices={self.devices} and trainer.num_nodes={self.num_nodes} are several processes: pass "
-                "trainer=ddp (on a CPU trainer=ddp_cpu), or trainer=fsdp for a model that is divided among them"
+                "trainer=ddp (on a CPU trainer=ddp_cpu), or trainer=fsdp for a model that is sharded among them"
             )
         check_launch(trainer)
         return trainer

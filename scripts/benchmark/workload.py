@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmark.options import BenchmarkOptions
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import VisionConfig
 from blip2_train.types import Batch
 
@@ -49,14 +49,14 @@ def tower_config(config: DictConfig, options: BenchmarkOptions) -> VisionConfig:
     return vision
 
 
-def leave_tower_out(model: ImageQueryModel) -> None:
+def leave_tower_out(model: Blip2Model) -> None:
     """Put `GivenPatches` in the place of the tower."""
     tower = model.vision_model.tower
     patches = tower.patch_embed.num_patches + tower.num_prefix_tokens
     model.vision_model = GivenPatches(model.vision_model.width, patches)  # type: ignore[assignment]
 
 
-def random_images(model: ImageQueryModel, count: int, generator: torch.Generator) -> Tensor:
+def random_images(model: Blip2Model, count: int, generator: torch.Generator) -> Tensor:
     """`pixel_values` `(B, 3, H, W)`, or patch features `(B, P, Dv)` where those are given."""
     if isinstance(model.vision_model, GivenPatches):
         patches, width = model.vision_model.patches, model.vision_model.width

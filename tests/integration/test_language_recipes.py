@@ -129,7 +129,7 @@ def test_a_recipe_trains_two_steps(recipe: str, hub: Path, monkeypatch: pytest.M
     assert losses[1] < losses[0]
     model.eval()
     asked = batch.question_tokens if hasattr(batch, "question_tokens") else None
-    said = module.said(batch.pixel_values, [module.prompt.replace("{}", "what is it")] * len(TEXTS), asked)
+    said = module.generate_texts(batch.pixel_values, [module.prompt.replace("{}", "what is it")] * len(TEXTS), asked)
     assert len(said) == len(TEXTS)
 
 

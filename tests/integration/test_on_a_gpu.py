@@ -29,7 +29,7 @@ from blip2_train.pretrained import load_pretrained
 
 DEVICE = os.environ.get("BLIP2_TEST_DEVICE", "cuda")
 ON_GPU = DEVICE == "cuda"
-ONE, MANY, DIVIDED = ("gpu", "ddp", "fsdp") if ON_GPU else ("cpu", "ddp_cpu", "fsdp_cpu")
+ONE, MANY, SHARDED = ("gpu", "ddp", "fsdp") if ON_GPU else ("cpu", "ddp_cpu", "fsdp_cpu")
 NEW = ("-u",)
 """Starts a new interpreter: CUDA does not outlive a fork."""
 EXACT = ("trainer.precision=32-true", "model.qformer.dropout=0", "model.qformer.attention_dropout=0")
@@ -123,7 +123,7 @@ def test_mixed_precision_with_a_16_bit_tower(place: Path, tmp_path: Path, precis
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("trainer", [ONE, MANY, DIVIDED])
+@pytest.mark.parametrize("trainer", [ONE, MANY, SHARDED])
 def test_stage_2(place: Path, tmp_path: Path, trainer: str) -> None:
     """From an export through hand-over, training, validation with captions, and export, under each trainer."""
     sizes = [one for one in arguments(place / tmp_path.name) if "num_queries" in one or not one.startswith("model.")]

@@ -1,4 +1,4 @@
-"""A model divided among two processes trains, generates and is stored as a whole one."""
+"""A model sharded among two processes trains, generates and is stored as a whole one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from training_process import start
 
 from blip2_train.errors import ConfigError
-from blip2_train.training.sharding import blocks_to_divide
+from blip2_train.training.sharding import blocks_to_shard
 
 WORLD = {"train": 200, "val": 50, "test": 0, "nocaps": 0}
 EXACT = [case for case in CASES if case not in IN_16_BITS]
@@ -67,7 +67,7 @@ def test_training_equals_that_of_one_process(one: Any, two: Any, case: str) -> N
     found = two[0]["runs"][case]
     assert relative_distance(found["gradients"], expected["gradients"]) < 1e-9
     assert distance(found["weights"], expected["weights"]) < 1e-9  # a step moves them by up to 1e-3
-    assert found["divided"] and not expected["divided"]
+    assert found["sharded"] and not expected["sharded"]
     if "vision" in CASES[case]:
         assert len(set(expected["rates"])) > 1, "no rate by layer"
         norm = torch.cat([gradient.flatten() for gradient in found["gradients"].values()]).norm()
@@ -76,8 +76,8 @@ def test_training_equals_that_of_one_process(one: Any, two: Any, case: str) -> N
 
 @pytest.mark.parametrize("case", IN_16_BITS)
 def test_a_16_bit_language_model_trains_as_without_dividing(two: Any, case: str) -> None:
-    """Against two undivided processes; sums in another order are rounded otherwise."""
-    found, expected = two[0]["runs"][case], two[0]["undivided"][case]
+    """Against two unsharded processes; sums in another order are rounded otherwise."""
+    found, expected = two[0]["runs"][case], two[0]["unsharded"][case]
     assert found["losses"][0] == expected["losses"][0]
     assert found["losses"] == pytest.approx(expected["losses"], rel=5e-3)
     assert relative_distance(found["gradients"], expected["gradients"]) < 0.02
@@ -100,7 +100,7 @@ def test_memory_is_divided(two: Any) -> None:
         assert memory["inside"] < (0.5 + 3 / 8) * blocks + 3 * rest
 
 
-@pytest.mark.parametrize("written_by", ["divided", "whole"])
+@pytest.mark.parametrize("written_by", ["sharded", "whole"])
 def test_a_checkpoint_resumes_divided(one: Any, two: Any, written_by: str) -> None:
     found, expected = two[0]["resumed"][written_by], one[RESUMED]
     assert found["losses"] == pytest.approx(expected["losses"][-len(found["losses"]) :], rel=1e-9)
@@ -144,7 +144,7 @@ def test_refusals(two: Any) -> None:
 
 @pytest.mark.parametrize(("case", "language", "tower"), [("opt", 2, 0), ("t5 in bfloat16 with tower", 4, 2)])
 def test_the_blocks(case: str, language: int, tower: int) -> None:
-    kinds = [type(block).__name__ for block in blocks_to_divide(make_model(case))]
+    kinds = [type(block).__name__ for block in blocks_to_shard(make_model(case))]
     assert kinds == [kinds[0]] * language + ["Block"] * tower
     assert kinds[0] in ("OPTDecoderLayer", "T5Block")
 
@@ -152,17 +152,17 @@ def test_the_blocks(case: str, language: int, tower: int) -> None:
 def test_what_cannot_be_divided_is_named() -> None:
     model = make_model("opt")
     model.language_config = dataclasses.replace(model.language_config, quantization="int8")
-    with pytest.raises(ConfigError, match="cannot divide a language model in int8"):
-        blocks_to_divide(model)
+    with pytest.raises(ConfigError, match="cannot shard a language model in int8"):
+        blocks_to_shard(model)
     model = make_model("opt")
     model.language_model._no_split_modules = set()
     with pytest.raises(ConfigError, match="no blocks in language model 'opt'"):
-        blocks_to_divide(model)
+        blocks_to_shard(model)
 
 
 @pytest.mark.timeout(600)
 def test_the_command(tmp_path: Path) -> None:
-    """A run of one process is taken up in its middle by two that divide the model, and ends alike."""
+    """A run of one process is taken up in its middle by two that shard the model, and ends alike."""
     world = "".join(f"data.prepare.{split}_scenes={count} " for split, count in WORLD.items())
     small = (
         "experiment=demo_stage2_opt steps=4 global_batch_size=16 validate_every=3 checkpoint_every=2 log_every=1 "
@@ -173,8 +173,8 @@ def test_the_command(tmp_path: Path) -> None:
     start(one, "callbacks.checkpoint.keep=2", f"paths.run_dir={one}", base=small, other=True)
     later = ("export", "results.json", "step_0000004.ckpt")
     shutil.copytree(one, two, ignore=shutil.ignore_patterns(*later))
-    divided = ("trainer=fsdp_cpu", f"resume_from={two}", f"paths.run_dir={two}")
-    printed = start(two, *divided, base=small, processes=2)
+    sharded = ("trainer=fsdp_cpu", f"resume_from={two}", f"paths.run_dir={two}")
+    printed = start(two, *sharded, base=small, processes=2)
     assert "going on from step 2" in printed and "2 processes" in printed
     weights = [load_file(folder / "export" / "model.safetensors") for folder in (one, two)]
     # Softmax does not see a bias of keys: its gradient is rounding, which AdamW makes as large as any other.

@@ -156,7 +156,7 @@ def threads_of_gloo() -> list[str]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     status = run_command(main)
-    divided = "trainer=fsdp_cpu" in sys.argv  # torch itself keeps the group of a divided model
-    if status != 2 and not divided:  # after a failure the other processes may be gone, and the group is not left
+    sharded = "trainer=fsdp_cpu" in sys.argv  # torch itself keeps the group of a sharded model
+    if status != 2 and not sharded:  # after a failure the other processes may be gone, and the group is not left
         assert not threads_of_gloo(), threads_of_gloo()
     sys.exit(status)

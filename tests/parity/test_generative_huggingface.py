@@ -266,7 +266,7 @@ def test_retrieval(direction: str, tmp_path: Path) -> None:
     with torch.no_grad():
         encoded = ours.encode_image(pixels)
         similarity = torch.einsum("mqe,ne->mnq", encoded.image_features, ours.encode_text(ids, mask)).amax(dim=2)
-        matched = ours.match([encoded.memory], ids, mask)
+        matched = ours.match([encoded.image_kv], ids, mask)
         expected = theirs(**inputs).logits_per_image
         head = theirs(**inputs, use_image_text_matching_head=True).logits_per_image
     torch.testing.assert_close(similarity, expected, rtol=1e-5, atol=1e-5)

@@ -180,8 +180,8 @@ def test_matching(models: Any) -> None:
     batch = global_batch(4, "distinct")
     texts, images = [0, 1, 2, 3, 1, 2, 3, 0, 0, 1], [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
     ids, mask = batch.input_ids[texts], batch.attention_mask[texts]
-    memory = ours.encode_image(batch.pixel_values).memory
-    found = ours.match([memory.repeat(2), memory.select(torch.tensor([2, 3]))], ids, mask)
+    image_kv = ours.encode_image(batch.pixel_values).image_kv
+    found = ours.match([image_kv.repeat(2), image_kv.select(torch.tensor([2, 3]))], ids, mask)
     expected = theirs.model(
         batch.pixel_values[images], ids, mask.long(), use_image_text_matching_head=True
     ).logits_per_image

@@ -62,9 +62,9 @@ def test_matching_sees_all_real_tokens_and_all_patches_of_the_pair(
     model: ImageTextModel, embedded: list[Tensor]
 ) -> None:
     features = model.vision_model(BATCH.pixel_values).requires_grad_()
-    memory = model.project_image(features)
+    image_kv = model.project_image(features)
     texts = torch.tensor([0, 1, 2, 3, 1, 2, 3, 0])
-    logits = model.match([memory.repeat(2)], BATCH.input_ids[texts], BATCH.attention_mask[texts])
+    logits = model.match([image_kv.repeat(2)], BATCH.input_ids[texts], BATCH.attention_mask[texts])
     for row in range(8):
         reached = text_gradient(model, logits[row], embedded[-1])
         expected = torch.zeros_like(reached)

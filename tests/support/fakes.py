@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_train.types import EncodedImages, ImageMemory
+from blip2_train.types import EncodedImages, ImageKeyValues
 
 SIZE, VOCABULARY = 6, 60
 
@@ -31,26 +31,26 @@ class FakeEncoder:
 
     def encode_patches(self, patch_features: Tensor) -> EncodedImages:
         states = patch_features @ self.pixels
-        memory = ImageMemory(keys=(states[:, None],), values=(states[:, None],))
+        image_kv = ImageKeyValues(keys=(states[:, None],), values=(states[:, None],))
         return EncodedImages(
             patch_features=patch_features,
-            memory=memory,
+            image_kv=image_kv,
             query_states=states,
             query_cache=(),
             image_features=F.normalize(states, dim=-1),
         )
 
-    def project_image(self, patch_features: Tensor) -> ImageMemory:
+    def project_image(self, patch_features: Tensor) -> ImageKeyValues:
         self.calls.append(("project_image", tuple(patch_features.shape)))
-        return self.encode_patches(patch_features).memory
+        return self.encode_patches(patch_features).image_kv
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         self.calls.append(("encode_text", tuple(input_ids.shape)))
         return F.normalize(self._mean(input_ids, attention_mask), dim=-1)
 
-    def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def match(self, image_kvs: Sequence[ImageKeyValues], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         self.calls.append(("match", tuple(input_ids.shape)))
-        images = torch.cat([memory.keys[0][:, 0, 0].repeat(memory.copies, 1) for memory in memories])
+        images = torch.cat([image_kv.keys[0][:, 0, 0].repeat(image_kv.copies, 1) for image_kv in image_kvs])
         score = (images * self._mean(input_ids, attention_mask)).sum(dim=1)
         return torch.stack([-score, score], dim=1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blip2_train.distributed import rank, world_size
 from blip2_train.objectives.representation import RepresentationObjective
-from blip2_train.types import ImageMemory, ImageTextBatch
+from blip2_train.types import ImageKeyValues, ImageTextBatch
 
 ROWS = 4
 """Samples of each process."""
@@ -27,8 +27,10 @@ class Pairs(NamedTuple):
 class NamingEncoder(FakeEncoder):
     """Its images and texts carry the id of their image, and it keeps the pairs it was asked to match."""
 
-    def match(self, memories: Sequence[ImageMemory], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        self.images = torch.cat([memory.keys[0][:, 0, 0, 0].repeat(memory.copies) for memory in memories]).round()
+    def match(self, image_kvs: Sequence[ImageKeyValues], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        self.images = torch.cat(
+            [image_kv.keys[0][:, 0, 0, 0].repeat(image_kv.copies) for image_kv in image_kvs]
+        ).round()
         self.texts = input_ids[:, 1]
         self.logits = torch.zeros(len(input_ids), 2, requires_grad=True)
         return self.logits

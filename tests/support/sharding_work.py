@@ -29,7 +29,7 @@ from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.training.module import TrainingModule
-from blip2_train.training.sharding import ShardedStrategy, blocks_to_divide, whole
+from blip2_train.training.sharding import ShardedStrategy, blocks_to_shard, gather_whole
 from blip2_train.types import GenerationBatch, ImageTextBatch
 
 STEPS, SAVED_AT, SHARE = 4, 2, 2
@@ -172,7 +172,7 @@ class Steps(TrainingModule):
         super().configure_gradient_clipping(optimizer)
         if self.global_step == 0:
             found = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
-            self.gradients = whole(found)
+            self.gradients = gather_whole(found)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, ImageTextBatch):
@@ -206,12 +206,12 @@ class _Save(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def make_trainer(accumulate: int = 1, divided: bool = True, **options: Any) -> lightning.Trainer:
-    """A trainer on the CPU; with several processes it divides the model, unless told not to."""
+def make_trainer(accumulate: int = 1, sharded: bool = True, **options: Any) -> lightning.Trainer:
+    """A trainer on the CPU; with several processes it shards the model, unless `sharded` is False."""
     return lightning.Trainer(
         accelerator="cpu",
         devices=world_size(),
-        strategy="auto" if world_size() == 1 else ShardedStrategy() if divided else "ddp",
+        strategy="auto" if world_size() == 1 else ShardedStrategy() if sharded else "ddp",
         max_steps=STEPS,
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=None,
@@ -225,15 +225,15 @@ def make_trainer(accumulate: int = 1, divided: bool = True, **options: Any) -> l
     )
 
 
-def run(case: str, folder: Path, resume: Path | None = None, divided: bool = True) -> dict[str, Any]:
-    """Train a case, the model divided if there are several processes, leaving `<case>.ckpt`; what came of it."""
+def run(case: str, folder: Path, resume: Path | None = None, sharded: bool = True) -> dict[str, Any]:
+    """Train a case, the model sharded if there are several processes, leaving `<case>.ckpt`; what came of it."""
     model = make_model(case)
-    before, blocks = frozen_tensors(model), blocks_to_divide(model)
+    before, blocks = frozen_tensors(model), blocks_to_shard(model)
     module, accumulate = Steps(model, **CASES[case].get("optim", {})), CASES[case].get("accumulate", 1)
     batches = micro_batches(case, model)
     data = Data(batches, batches[:1] if CASES[case]["family"] is None else [])
     options = {"precision": CASES[case].get("precision"), "callbacks": [_Save(folder / f"{case}.ckpt")]}
-    trainer = make_trainer(accumulate, divided, val_check_interval=STEPS, **options)
+    trainer = make_trainer(accumulate, sharded, val_check_interval=STEPS, **options)
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     after = frozen_tensors(model)
     return {
@@ -243,7 +243,7 @@ def run(case: str, folder: Path, resume: Path | None = None, divided: bool = Tru
         "weights": module.trained_weights(),
         "moved": [name for name in before if not torch.equal(before[name], after[name])],
         "rates": [group["lr"] for group in trainer.optimizers[0].param_groups],
-        "divided": [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)],
+        "sharded": [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)],
         "block_bytes": [_bytes(blocks, share=share) for share in (False, True)],
     }
 
@@ -282,10 +282,10 @@ def _unequal_texts(model: Any, seed: int) -> tuple[list[GenerationBatch], int] |
 
 
 def memory() -> dict[str, int]:
-    """Bytes of all tensors that this process made: undivided, while the last block first runs, after training."""
+    """Bytes of all tensors that this process made: unsharded, while the last block first runs, after training."""
     found = {"before": _live_bytes()}
     model = generative_model("opt", architecture=_LARGE)
-    blocks = blocks_to_divide(model)
+    blocks = blocks_to_shard(model)
     found["whole"] = _live_bytes()
 
     def measure(*_: Any) -> None:
@@ -313,7 +313,7 @@ def _live_bytes() -> int:
 
 
 def refusals() -> dict[str, str]:
-    """What is said of runs that cannot be divided."""
+    """What is said of runs that cannot be sharded."""
     said = {}
     for name in ("weights", "batches"):
         model = make_model("opt")
@@ -332,11 +332,11 @@ def work(folder: Path, written_by_one: Path) -> dict[str, Any]:
     """Everything that the tests ask of one of two processes; to Lightning they look started by torchrun."""
     ranks = {"WORLD_SIZE": str(world_size()), "RANK": str(rank()), "LOCAL_RANK": str(rank())}
     os.environ.update(ranks, TORCHELASTIC_RUN_ID="test")
-    resumed = {"divided": folder / f"{RESUMED}.ckpt", "whole": written_by_one}
+    resumed = {"sharded": folder / f"{RESUMED}.ckpt", "whole": written_by_one}
     return {
         "runs": {case: run(case, folder) for case in CASES},
         "resumed": {name: run(RESUMED, folder, checkpoint) for name, checkpoint in resumed.items()},
-        "undivided": {case: run(case, folder, divided=False) for case in IN_16_BITS},
+        "unsharded": {case: run(case, folder, sharded=False) for case in IN_16_BITS},
         "generations": {case: generations(case) for case in GENERATING},
         "memory": memory(),
         "refusals": refusals(),

@@ -16,7 +16,7 @@ from blip2_train.checkpoints.files import has_weights, read_weights
 from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.qformer import copy_text_to_query_feed_forward
@@ -62,7 +62,7 @@ _FRESH_IN_STAGE_2 = (
 _FEED_FORWARD = re.compile(r"(layer\.\d+\.)(intermediate|output)\.")
 
 
-def load_bert(model: ImageQueryModel, weights: str) -> LoadReport:
+def load_bert(model: Blip2Model, weights: str) -> LoadReport:
     """Start the Q-Former from BERT: embeddings, self-attention, text feed-forward and prediction head.
 
     A model without text half takes the text's feed-forward for its queries, and leaves embeddings and head unused.
@@ -187,7 +187,7 @@ def _unchecked(config: QFormerConfig) -> str:
     )
 
 
-def _take_embeddings(model: ImageQueryModel, state: State, what: str) -> list[str]:
+def _take_embeddings(model: Blip2Model, state: State, what: str) -> list[str]:
     """Put the rows of words and positions in their final form into `state`, and say what that changed."""
     config, notes = model.qformer_config, list[str]()
     rows, expected = len(state[_WORDS]), config.vocab_size - 1

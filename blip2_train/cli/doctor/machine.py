@@ -30,8 +30,8 @@ class Machine:
     nodes: int
     memory: int | None
     """Bytes of one device, on a CPU of all processes of a node together; None = not known."""
-    divided: bool
-    """Whether the model is divided among the processes."""
+    sharded: bool
+    """Whether the model is sharded among the processes."""
 
     @property
     def processes(self) -> int:
@@ -52,14 +52,14 @@ def find_machine(trainer: DictConfig, device_memory: float | None) -> Machine:
     if memory is None and found:
         memory = torch.cuda.get_device_properties(0).total_memory if kind == "cuda" else host_memory()
     strategy = trainer.strategy
-    divided = isinstance(strategy, DictConfig) and issubclass(get_class(strategy["_target_"]), ShardedStrategy)
+    sharded = isinstance(strategy, DictConfig) and issubclass(get_class(strategy["_target_"]), ShardedStrategy)
     return Machine(
         kind=kind,
         found=found,
         devices=_count(trainer.devices, found),
         nodes=int(trainer.num_nodes),
         memory=memory,
-        divided=divided,
+        sharded=sharded,
     )
 
 

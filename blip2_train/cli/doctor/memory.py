@@ -11,7 +11,7 @@ from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Findi
 from blip2_train.cli.doctor.machine import Machine
 from blip2_train.cli.overview import size_text
 from blip2_train.models.adapted_layers import is_adapter
-from blip2_train.training.sharding import blocks_to_divide
+from blip2_train.training.sharding import blocks_to_shard
 
 COMFORTABLE = 0.8
 """Share of a device's memory above which little is left for activations."""
@@ -49,17 +49,17 @@ def examine_memory(config: DictConfig, model: nn.Module | None, machine: Machine
 def part_memory(model: nn.Module, machine: Machine) -> list[PartMemory]:
     """What each direct part takes in one process.
 
-    Where the model is divided among processes, the blocks that are split and what trains count by their share.
+    Where the model is sharded among processes, the blocks that are split and what trains count by their share.
     """
-    split = {id(p) for block in blocks_to_divide(model) for p in block.parameters()} if machine.divided else set()
+    split = {id(p) for block in blocks_to_shard(model) for p in block.parameters()} if machine.sharded else set()
     weights: dict[str, float] = {}
     training: dict[str, float] = {}
-    copies = 4 if machine.processes > 1 and not machine.divided else 3
+    copies = 4 if machine.processes > 1 and not machine.sharded else 3
     for name, parameter in model.named_parameters():
         part, size = name.split(".")[0], parameter.numel() * parameter.element_size()
         trains = parameter.requires_grad
         shared = (
-            machine.divided and not is_adapter(name) and (id(parameter) in split or (trains and parameter.ndim > 0))
+            machine.sharded and not is_adapter(name) and (id(parameter) in split or (trains and parameter.ndim > 0))
         )
         share = size / machine.processes if shared else size
         weights[part] = weights.get(part, 0.0) + share
@@ -82,8 +82,8 @@ def _verdict(needed: int, where: str, config: DictConfig, machine: Machine) -> F
 def _fix(config: DictConfig, machine: Machine) -> str:
     language = config.model.get("language")
     ways = []
-    if machine.kind != "cpu" and not machine.divided:
-        ways.append("divide the model (trainer=fsdp)")
+    if machine.kind != "cpu" and not machine.sharded:
+        ways.append("shard the model (trainer=fsdp)")
     if language is not None and language.get("quantization", "none") == "none":
         ways.append("quantise the language model (model.language.quantization=int8)")
     ways.append(

@@ -8,12 +8,12 @@ from omegaconf import DictConfig
 from blip2_train.cli.doctor.findings import OK, Finding, attempt
 from blip2_train.config.compose import instantiate
 from blip2_train.models.adapters import add_adapters
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.types import Collator
 
 
-def plan_model(config: DictConfig, collator: Collator | None) -> tuple[ImageQueryModel | None, list[Finding]]:
+def plan_model(config: DictConfig, collator: Collator | None) -> tuple[Blip2Model | None, list[Finding]]:
     """The recipe's model with its adapters on the meta device; None if it cannot be built.
 
     Args:
@@ -41,9 +41,9 @@ def plan_model(config: DictConfig, collator: Collator | None) -> tuple[ImageQuer
     return model, findings
 
 
-def _build(config: DictConfig) -> ImageQueryModel:
+def _build(config: DictConfig) -> Blip2Model:
     with torch.device("meta"):
-        model: ImageQueryModel = instantiate(config.model)
+        model: Blip2Model = instantiate(config.model)
         if config.peft is not None:
             add_adapters(model, instantiate(config.peft))
     return model

@@ -69,7 +69,7 @@ def _measure(config: DictConfig, machine: Machine, steps: int) -> list[Finding]:
         return [
             Finding(
                 PROBLEM,
-                f"the device's memory does not suffice for micro-batches of {micro}: raise accumulate, divide the model"
+                f"the device's memory does not suffice for micro-batches of {micro}: raise accumulate, shard the model"
                 " (trainer=fsdp), or use more devices",
             )
         ]

@@ -43,10 +43,10 @@ def main(arguments: list[str]) -> None:
 def _train(config: DictConfig, checkpoint: Path | None) -> None:
     from blip2_train.cli.train.run import train  # loads Lightning
     from blip2_train.distributed import leave_group
-    from blip2_train.training.timeout import lost_contact_in_one_line
+    from blip2_train.training.timeout import timeout_in_one_line
 
     stopped = None
-    with lost_contact_in_one_line(Path(config.paths.run_dir)):
+    with timeout_in_one_line(Path(config.paths.run_dir)):
         try:
             train(config, checkpoint)
         except RunStopped as stop:

@@ -39,7 +39,7 @@ from blip2_train.training.earlier_runs import EXPORT
 from blip2_train.training.generation import GenerationModule
 from blip2_train.training.lifecycle import BeforeTraining, Trainer, check_trainer, quiet_libraries, seed_everything
 from blip2_train.training.module import TrainingModule
-from blip2_train.training.out_of_memory import memory_in_one_line
+from blip2_train.training.out_of_memory import out_of_memory_in_one_line
 from blip2_train.training.progress import LossProgress
 from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
@@ -96,7 +96,7 @@ def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
     batch = (config.global_batch_size, config.accumulate, run.trainer.world_size)
     try:
         resume = None if checkpoint is None else str(checkpoint)
-        with interrupted_in_training(), memory_in_one_line(*batch):
+        with interrupted_in_training(), out_of_memory_in_one_line(*batch):
             run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
     except RunStopped as stop:
         overview.say(f"{stop} and saved in {run.folder}; the same command goes on with resume_from={run.folder}")
@@ -109,7 +109,7 @@ def _train(config: DictConfig, checkpoint: Path | None) -> dict[str, float]:
     )
     validations = run.module.validations
     if config.validate_every is not None and (not validations or validations[-1]["step"] != run.trainer.global_step):
-        with interrupted_in_training(), memory_in_one_line(*batch):
+        with interrupted_in_training(), out_of_memory_in_one_line(*batch):
             run.trainer.validate(run.module, datamodule=run.data, verbose=False)
         if not validations:
             raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")

@@ -11,13 +11,13 @@ from torch import Tensor
 from blip2_train.evaluation.report.content import AttentionView, Example, TaskReport
 from blip2_train.evaluation.report.image_data import attention_views
 from blip2_train.evaluation.report.selection import choose_examples
-from blip2_train.models.base import ImageQueryModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.query_attention import query_attention
 
 
 def with_attention(
     task: TaskReport,
-    model: ImageQueryModel,
+    model: Blip2Model,
     pixel_values: Callable[[Example], Tensor],
     *,
     texts: Callable[[Sequence[Example]], tuple[Tensor, Tensor]] | None = None,

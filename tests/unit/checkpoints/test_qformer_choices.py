@@ -44,7 +44,7 @@ def test_transformers_computes_the_same_and_reads_back_the_same(tmp_path: Path) 
     marked = torch.cat([torch.full((2, 4), theirs.config.image_token_index), ids], dim=1)  # one for each query
     with torch.no_grad():
         scores = theirs(pixels, marked, torch.ones_like(marked), use_image_text_matching_head=True).logits_per_image
-        ours = back.match([back.encode_image(pixels).memory], ids, torch.ones_like(ids, dtype=torch.bool))
+        ours = back.match([back.encode_image(pixels).image_kv], ids, torch.ones_like(ids, dtype=torch.bool))
     torch.testing.assert_close(ours, scores, rtol=1e-4, atol=1e-5)
 
 

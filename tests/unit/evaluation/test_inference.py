@@ -288,7 +288,7 @@ def test_scores_are_those_of_training_one_pair_at_a_time() -> None:
             for m, text in enumerate(TEXTS):
                 ids, mask = processor.texts([text])
                 cosine = (images.image_features[0] @ network.encode_text(ids, mask)[0]).max()  # type: ignore[operator]
-                logits = network.match([images.memory], ids, mask)[0]  # type: ignore[operator]
+                logits = network.match([images.image_kv], ids, mask)[0]  # type: ignore[operator]
                 torch.testing.assert_close(itc[n, m], cosine, rtol=1e-5, atol=1e-6)
                 torch.testing.assert_close(itm[n, m], logits.softmax(0)[1], rtol=1e-5, atol=1e-6)
 

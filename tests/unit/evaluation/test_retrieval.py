@@ -57,12 +57,12 @@ def all_scores(model: Blip2, annotated: list[AnnotatedImage], folder: Path) -> t
     with torch.inference_mode():
         for i, image in enumerate(annotated):
             images = model.network.encode_image(model.processor.images([folder / image.path]))
-            memory = model.network.project_image(images.patch_features.half().float())
+            image_kv = model.network.project_image(images.patch_features.half().float())
             for j, text in enumerate(texts):
                 ids, mask = model.processor.texts([text])
                 feature = model.network.encode_text(ids, mask).half().float()[0]
                 itc[i, j] = (images.image_features.half().float()[0] @ feature).max()
-                itm[i, j] = model.network.match([memory], ids, mask)[0]
+                itm[i, j] = model.network.match([image_kv], ids, mask)[0]
     return itc, itm
 
 

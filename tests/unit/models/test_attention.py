@@ -12,7 +12,7 @@ def attention(source_size: int = 6) -> Attention:
 def test_folding_the_layer_norm_changes_nothing() -> None:
     module, features = attention(), torch.randn(3, 5, 6, dtype=torch.float64)
     scale, shift = torch.randn(2, 6, dtype=torch.float64).unbind()
-    key, value = module.project_memory(F.layer_norm(features, (6,)), scale, shift)
+    key, value = module.project_image_kv(F.layer_norm(features, (6,)), scale, shift)
     normed = F.layer_norm(features, (6,), scale, shift)
     torch.testing.assert_close(key, module.split_heads(module.attention.key(normed)), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(value, module.split_heads(module.attention.value(normed)), rtol=1e-12, atol=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.decoding import write_tokens
+from blip2_train.models.decoding import generate_tokens
 
 WORDS, PAD = 40, 4
 ONE, SEVERAL = [33], [15, 17, 36, 37]
@@ -46,7 +46,7 @@ def ours(model: Any, options: GenerationOptions, ends: list[int], prompt: Tensor
 
     with torch.no_grad():
         first = model(prompt).logits[:, -1]
-    return write_tokens(first, step, options, ends=ends, pad=PAD, **more)
+    return generate_tokens(first, step, options, ends=ends, pad=PAD, **more)
 
 
 def theirs(model: Any, options: GenerationOptions, ends: list[int]) -> Tensor:
@@ -117,7 +117,7 @@ def test_given_draws(language_model: Any) -> None:
     """N texts of each, text by text, each by its own numbers."""
     options = GenerationOptions(num_beams=1, max_new_tokens=6, do_sample=True, top_p=0.9)
     numbers = torch.rand(5, 3, 6, generator=torch.Generator().manual_seed(3))
-    whole = ours(language_model, options, ONE, draws=numbers)
+    whole = ours(language_model, options, ONE, uniforms=numbers)
     assert whole.shape[0] == 15 and len({tuple(row.tolist()) for row in whole}) > 8
-    one = ours(language_model, options, ONE, PROMPT[3:4], draws=numbers[3:4, 1:2])[0]
+    one = ours(language_model, options, ONE, PROMPT[3:4], uniforms=numbers[3:4, 1:2])[0]
     assert whole[10].tolist() == one.tolist() + [PAD] * (whole.shape[1] - len(one))

@@ -37,8 +37,8 @@ def test_shapes_and_unit_length() -> None:
     assert images.query_states.shape == (5, 4, 16)
     assert images.image_features.shape == (5, 4, 8) and text.shape == (5, 8)
     torch.testing.assert_close(images.image_features.norm(dim=-1), torch.ones(5, 4))
-    assert len(images.memory.keys) == 2 and len(images.query_cache) == 3
-    assert model.match([images.memory], batch.input_ids, batch.attention_mask).shape == (5, 2)
+    assert len(images.image_kv.keys) == 2 and len(images.query_cache) == 3
+    assert model.match([images.image_kv], batch.input_ids, batch.attention_mask).shape == (5, 2)
     assert model.caption_logits(images, batch.input_ids, batch.attention_mask).shape == (5, 12, 60)
 
 
@@ -50,8 +50,8 @@ def test_padding_changes_nothing() -> None:
     for a, b in (
         (model.encode_text(ids, mask), model.encode_text(garbage[:, :longest], mask[:, :longest])),
         (
-            model.match([images.memory], ids, mask),
-            model.match([images.memory], garbage[:, :longest], mask[:, :longest]),
+            model.match([images.image_kv], ids, mask),
+            model.match([images.image_kv], garbage[:, :longest], mask[:, :longest]),
         ),
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

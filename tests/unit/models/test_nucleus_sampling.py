@@ -7,12 +7,12 @@ import torch
 from tiny_generation import generative_model
 
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.nucleus_sampling import GivenDraws
+from blip2_train.models.nucleus_sampling import NucleusSampling
 
 
-def drawn(scores: list[float], draws: torch.Tensor, **options: float) -> list[int]:
-    rows = torch.tensor([scores]).expand(len(draws), -1)
-    left = GivenDraws(draws[:, None], **options)(None, rows)
+def drawn(scores: list[float], uniforms: torch.Tensor, **options: float) -> list[int]:
+    rows = torch.tensor([scores]).expand(len(uniforms), -1)
+    left = NucleusSampling(uniforms[:, None], **options)(None, rows)
     assert ((left == 0).sum(dim=1) == 1).all() and left.isneginf().sum() == left.numel() - len(left)
     return left.argmax(dim=1).tolist()
 
@@ -32,7 +32,7 @@ def test_shares_are_those_of_the_nucleus() -> None:
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_a_image_has_the_same_texts_in_any_company(family: str) -> None:
     model = generative_model(family).eval()
-    images, draws = torch.randn(3, 3, 32, 32), torch.rand(3, 4, 7)
+    images, uniforms = torch.randn(3, 3, 32, 32), torch.rand(3, 4, 7)
     prompts = torch.full((3, 2), 5)
     options = GenerationOptions(num_beams=1, do_sample=True, top_p=0.95, temperature=1.5, max_new_tokens=7)
 
@@ -42,17 +42,17 @@ def test_a_image_has_the_same_texts_in_any_company(family: str) -> None:
             prompts[rows],
             torch.ones(len(rows), 2, dtype=torch.bool),
             options,
-            draws=numbers,
+            uniforms=numbers,
             eos_token_id=2,
             pad_token_id=1,
         )
         return [row + [1] * (8 - len(row)) for row in said.tolist()]
 
-    together = say([0, 1, 2], draws)
+    together = say([0, 1, 2], uniforms)
     assert len(together) == 12 and len(set(map(tuple, together))) > 6
     torch.manual_seed(1)  # torch's own state has no part in it
     for one in range(3):
-        assert say([one], draws[[one]]) == together[4 * one : 4 * one + 4]
-    swapped = say([2, 0], draws[[2, 0]])
+        assert say([one], uniforms[[one]]) == together[4 * one : 4 * one + 4]
+    swapped = say([2, 0], uniforms[[2, 0]])
     assert swapped == together[8:] + together[:4]
-    assert say([0], draws[[1]]) != together[:4]
+    assert say([0], uniforms[[1]]) != together[:4]

@@ -11,7 +11,7 @@ from tiny import VOCABULARY, image_text_batch, image_text_model
 from torch import Tensor
 
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.decoding import write_tokens
+from blip2_train.models.decoding import generate_tokens
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.types import EncodedImages
@@ -44,7 +44,7 @@ def starts(model: ImageTextModel, prompt: list[int]) -> Tensor:
 
 
 def slowly(
-    model: ImageTextModel, input_ids: Tensor, options: GenerationOptions, draws: Tensor | None = None
+    model: ImageTextModel, input_ids: Tensor, options: GenerationOptions, uniforms: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """The same search; for each token the tower, the image pass and all tokens again, for each row its own image."""
     rows, seen = torch.arange(len(input_ids)), []
@@ -62,7 +62,7 @@ def slowly(
         return logits(tokens)
 
     first = logits(torch.empty(len(input_ids), 0, dtype=torch.int64))
-    return write_tokens(first, step, options, ends=[SEP], pad=PAD, draws=draws), seen
+    return generate_tokens(first, step, options, ends=[SEP], pad=PAD, uniforms=uniforms), seen
 
 
 @pytest.mark.parametrize("prompt", [[], [7, 30]], ids=["no prompt", "a prompt"])

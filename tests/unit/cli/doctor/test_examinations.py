@@ -37,7 +37,7 @@ GIB = 2**30
 
 
 def machine(**changes: object) -> Machine:
-    values = {"kind": "cuda", "found": 1, "devices": 1, "nodes": 1, "memory": 80 * GIB, "divided": False}
+    values = {"kind": "cuda", "found": 1, "devices": 1, "nodes": 1, "memory": 80 * GIB, "sharded": False}
     return Machine(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -66,7 +66,7 @@ def test_devices_are_counted(devices: object, found: int, count: int, monkeypatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
     trainer = {"accelerator": "cuda", "devices": devices, "num_nodes": 2, "strategy": "ddp"}
     there = find_machine(OmegaConf.create(trainer), device_memory=40)
-    assert (there.devices, there.processes, there.memory, there.divided) == (count, 2 * count, 40 * GIB, False)
+    assert (there.devices, there.processes, there.memory, there.sharded) == (count, 2 * count, 40 * GIB, False)
 
 
 def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(place: Path) -> None:
@@ -75,7 +75,7 @@ def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(place: Path) -
     findings = examine_devices(config, there)
     assert "trainer.devices=3, but this machine has no cuda device" in texts(findings, WARNING)
     assert "global_batch_size 4 cannot be divided among 3 processes" in texts(findings, PROBLEM)
-    assert find_machine(config.trainer, 1.0).divided
+    assert find_machine(config.trainer, 1.0).sharded
 
 
 def test_every_missing_source_is_named(place: Path) -> None:
@@ -204,11 +204,11 @@ def test_a_divided_model_takes_less() -> None:
     model, _ = plan_model(config, None)
     assert model is not None
     whole = {part.name: part.weights for part in part_memory(model, machine())}
-    divided = {part.name: part.weights for part in part_memory(model, machine(devices=8, divided=True))}
-    assert divided["vision_model"] == whole["vision_model"], "a frozen tower stays whole"
-    assert whole["language_model"] / 8 < divided["language_model"] < whole["language_model"] / 6
+    sharded = {part.name: part.weights for part in part_memory(model, machine(devices=8, sharded=True))}
+    assert sharded["vision_model"] == whole["vision_model"], "a frozen tower stays whole"
+    assert whole["language_model"] / 8 < sharded["language_model"] < whole["language_model"] / 6
     assert texts(examine_memory(config, model, machine(memory=16 * GIB)), PROBLEM)
-    assert not texts(examine_memory(config, model, machine(memory=16 * GIB, devices=8, divided=True)), PROBLEM)
+    assert not texts(examine_memory(config, model, machine(memory=16 * GIB, devices=8, sharded=True)), PROBLEM)
 
 
 Usage = namedtuple("Usage", "total used free")

@@ -16,7 +16,7 @@ from blip2_train.models.configs import AdapterConfig, QFormerConfig, VisionConfi
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.questions import TextTokens
-from blip2_train.types import ImageMemory
+from blip2_train.types import ImageKeyValues
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-class ImageQueryModel(nn.Module):
+class Blip2Model(nn.Module):
     """Tower, `ln_vision`, query tokens and Q-Former.
 
     Args:
@@ -53,25 +53,25 @@ class ImageQueryModel(nn.Module):
             initialise_like_bert(part, self.qformer_config.initializer_range)
         nn.init.normal_(self.query_tokens, std=self.qformer_config.initializer_range)
 
-    def project_image(self, patch_features: Tensor) -> ImageMemory:
+    def project_image(self, patch_features: Tensor) -> ImageKeyValues:
         """Cross-attention keys and values of images, with `ln_vision` folded in.
 
         Args:
             patch_features: `(M, P, Dv)`, the tower's output.
         """
         normalised = F.layer_norm(at_least_float32(patch_features), patch_features.shape[-1:], eps=self.ln_vision.eps)
-        return self.qformer.project_memory(normalised, self.ln_vision.weight, self.ln_vision.bias)
+        return self.qformer.project_image_kv(normalised, self.ln_vision.weight, self.ln_vision.bias)
 
-    def image_pass(self, memory: ImageMemory) -> QFormerOutput:
-        """The queries read each image of a memory of B images: states `(B, Q, D)` and self-attention cache."""
-        queries = self.query_tokens.expand(len(memory), -1, -1)
-        return self.qformer(queries, num_queries=queries.shape[1], memories=[memory])
+    def image_pass(self, image_kv: ImageKeyValues) -> QFormerOutput:
+        """The queries attend to B images, one each: states `(B, Q, D)` and self-attention cache."""
+        queries = self.query_tokens.expand(len(image_kv), -1, -1)
+        return self.qformer(queries, num_queries=queries.shape[1], image_kvs=[image_kv])
 
-    def joint_pass(self, memories: Sequence[ImageMemory], text: TextTokens) -> Tensor:
+    def joint_pass(self, image_kvs: Sequence[ImageKeyValues], text: TextTokens) -> Tensor:
         """The queries read images together with R texts, under the bidirectional mask.
 
         Args:
-            memories: Images; their rows add up to R, in the order of the texts.
+            image_kvs: Images; their rows add up to R, in the order of the texts.
             text: `(R, T)`.
 
         Returns:
@@ -81,4 +81,5 @@ class ImageQueryModel(nn.Module):
         embedded = torch.cat([queries, self.embeddings(text.input_ids)], dim=1)
         num_queries = queries.shape[1]
         mask = masks.bidirectional(text.attention_mask, num_queries)
-        return self.qformer(embedded, num_queries=num_queries, mask=mask, memories=memories, leading=num_queries).states
+        output = self.qformer(embedded, num_queries=num_queries, mask=mask, image_kvs=image_kvs, leading=num_queries)
+        return output.states
