@@ -6,13 +6,15 @@ Shape letters: B batch, R rows of pairs, M images, P patches, Dv tower width, Q 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PretrainedConfig, PreTrainedModel
 
 from blip2_train.models import masks
-from blip2_train.models.configs import AdapterConfig, QFormerConfig, VisionConfig
+from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.questions import TextTokens
@@ -26,6 +28,9 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 class Blip2Model(nn.Module):
     """Tower, `ln_vision`, query tokens and Q-Former.
+
+    The attributes and methods at its end describe a model to those who load, convert, export, evaluate or shard it;
+    each kind of model overrides what differs.
 
     Args:
         vision: The tower.
@@ -46,6 +51,69 @@ class Blip2Model(nn.Module):
 
     embeddings: TextEmbeddings
     """Of texts that the Q-Former reads, in models that have them."""
+    language_model: PreTrainedModel
+    """In models that have one (`language_config` is not None)."""
+
+    stage: ClassVar[str]
+    """Name of the stage of training, as exports record it."""
+    title: ClassVar[str]
+    """The kind of model, for messages."""
+    huggingface_class: ClassVar[str]
+    """Name of transformers' class for such models."""
+    huggingface_pipeline: ClassVar[str]
+    """What a model card calls its use."""
+    continues: ClassVar[tuple[str, ...]] = ()
+    """Stages whose weights it can start from; empty = every one."""
+    matches_texts: ClassVar[bool] = False
+    """Whether it embeds texts, scores pairs of image and text, and captions by the Q-Former's own prediction head."""
+    fresh_beside_bert: ClassVar[tuple[str, ...]]
+    """Patterns of parameters that a BERT holds no weights for."""
+    question_to_qformer: bool = False
+    """Whether the Q-Former reads a question beside its queries."""
+    language_config: LanguageModelConfig | None = None
+    """Of the language model; None = the model has none."""
+
+    @property
+    def text_config(self) -> PretrainedConfig | None:
+        """Transformers' configuration of the language model; None = the model has none."""
+        return None
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the language model has an encoder (T5) or not (OPT, or no language model)."""
+        return False
+
+    @property
+    def frozen_parts(self) -> dict[str, str]:
+        """What the configurations name as the weights of each part that has a file of its own, by the part's name."""
+        return {"vision_model": self.vision_config.weights}
+
+    @property
+    def frozen_dtype(self) -> torch.dtype:
+        """Precision of the frozen part that comes last: the language model, or the tower where there is none."""
+        return next(self.vision_model.parameters()).dtype
+
+    def configs(self) -> dict[str, Any]:
+        """The configurations that the model was built from, by the names of the constructor's arguments."""
+        return {"vision": self.vision_config, "qformer": self.qformer_config}
+
+    def fresh_after(self, stage: str) -> tuple[str, ...]:
+        """Patterns of parameters that weights of a stage do not hold, beside the tower."""
+        return ()
+
+    def unread_after(self, stage: str) -> tuple[str, ...]:
+        """Patterns of weights of a stage that the model has no parameters for."""
+        return ()
+
+    def complete_from_meta(self) -> None:
+        """Give memory and values to what no file holds, in a model built on the meta device: computed buffers."""
+        for module in self.vision_model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if buffer.is_meta:
+                    setattr(module, name, torch.zeros_like(buffer, device="cpu"))
+            compute: Any = getattr(module, "init_non_persistent_buffers", None)  # timm's
+            if compute is not None:
+                compute()
 
     def initialise(self, *parts: nn.Module) -> None:
         """Draw fresh weights: `parts` as BERT's, then the queries."""

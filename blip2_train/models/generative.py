@@ -6,16 +6,24 @@ language model, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, RepetitionPenaltyLogitsProcessor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from blip2_train.models.adapted_layers import train_adapters
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import GenerationOptions, LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import (
     FLOAT16_GRADIENT_SCALE,
     build_language_model,
@@ -40,6 +48,20 @@ class GenerativeModel(Blip2Model):
             queries' outputs are used, so that no loss would reach it.
     """
 
+    stage = "stage2"
+    title = "a generative model (stage 2)"
+    huggingface_class = "Blip2ForConditionalGeneration"
+    huggingface_pipeline = "image-text-to-text"
+    fresh_beside_bert = (
+        "vision_model.*",
+        "ln_vision.*",
+        "query_tokens",
+        "language_model.*",
+        "language_projection.*",
+        "qformer.encoder.layer.*.crossattention.*",
+    )
+    language_config: LanguageModelConfig
+
     def __init__(
         self,
         vision: VisionConfig,
@@ -56,6 +78,45 @@ class GenerativeModel(Blip2Model):
         language_model = build_language_model(language)
         self.language_projection = nn.Linear(qformer.hidden_size, embedding_width(language_model))
         self.language_model = language_model
+
+    @property
+    def text_config(self) -> PretrainedConfig:
+        """Transformers' configuration of the language model."""
+        return self.language_model.config
+
+    @property
+    def frozen_parts(self) -> dict[str, str]:
+        """The weights of tower and language model, as the configurations name them."""
+        return {**super().frozen_parts, "language_model": self.language_config.weights}
+
+    @property
+    def frozen_dtype(self) -> torch.dtype:
+        """Precision of the language model."""
+        return next(self.language_model.parameters()).dtype
+
+    def configs(self) -> dict[str, Any]:
+        """The configurations that the model was built from, by the names of the constructor's arguments."""
+        return {**super().configs(), "language": self.language_config}
+
+    def text_half(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Patterns of the parts of a stage-1 text half that the Q-Former has, and of those it does not have.
+
+        One that reads questions has all but the feed-forward of its last layer, any other has none.
+        """
+        layers = [
+            tuple(f"qformer.encoder.layer.{index}.{part}.*" for part in ("intermediate", "output"))
+            for index in range(self.qformer_config.num_layers)  # a `*` as index would match the attention, too
+        ]
+        before_last = ("embeddings.*", *itertools.chain(*layers[:-1]))
+        return (before_last, layers[-1]) if self.question_to_qformer else ((), (*before_last, *layers[-1]))
+
+    def fresh_after(self, stage: str) -> tuple[str, ...]:
+        """The language model, and after stage 1 the projection to it."""
+        return ("language_model.*", "language_projection.*") if stage == ImageTextModel.stage else ("language_model.*",)
+
+    def unread_after(self, stage: str) -> tuple[str, ...]:
+        """After stage 1 its heads, and what the Q-Former does not have of the text half."""
+        return (*self.text_half()[1], *ImageTextModel.heads) if stage == ImageTextModel.stage else ()
 
     @property
     def is_encoder_decoder(self) -> bool:

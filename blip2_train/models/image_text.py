@@ -7,6 +7,7 @@ E feature size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from blip2_train.models.qformer import (
     LanguageModellingHead,
     TextEmbeddings,
     copy_text_to_query_feed_forward,
+    initialise_like_bert,
 )
 from blip2_train.questions import TextTokens
 from blip2_train.types import EncodedImages, ImageKeyValues
@@ -38,6 +40,33 @@ class ImageTextModel(Blip2Model):
         temperature: Initial temperature of the contrastive loss (learned).
     """
 
+    stage = "stage1"
+    title = "an image-text model (stage 1)"
+    huggingface_class = "Blip2ForImageTextRetrieval"
+    huggingface_pipeline = "zero-shot-image-classification"
+    continues = ("stage1",)
+    matches_texts = True
+    fresh_beside_bert: ClassVar[tuple[str, ...]] = (
+        "vision_model.*",
+        "ln_vision.*",
+        "query_tokens",
+        "temperature",
+        "itm_head.*",
+        "vision_projection.*",
+        "text_projection.*",
+        "qformer.encoder.layer.*.crossattention.*",
+        "qformer.encoder.layer.*.intermediate_query.*",
+        "qformer.encoder.layer.*.output_query.*",
+    )
+    heads: ClassVar[tuple[str, ...]] = (
+        "lm_head.*",
+        "vision_projection.*",
+        "text_projection.*",
+        "itm_head.*",
+        "temperature",
+    )
+    """Patterns of parameters that serve the three objectives only."""
+
     def __init__(self, vision: VisionConfig, qformer: QFormerConfig, temperature: float = 0.07) -> None:
         super().__init__(vision, qformer, text_layers=qformer.num_layers)
         size = qformer.hidden_size
@@ -49,6 +78,15 @@ class ImageTextModel(Blip2Model):
         self.temperature = nn.Parameter(torch.tensor(temperature))
         self.initialise(self.embeddings, self.qformer, self.lm_head)
         copy_text_to_query_feed_forward(self.qformer)
+
+    def complete_from_meta(self) -> None:
+        """Beside the buffers: a prediction head and a temperature that transformers' models lack start fresh."""
+        if self.lm_head.bias.is_meta:
+            self.lm_head = LanguageModellingHead(self.qformer_config).eval()
+            initialise_like_bert(self.lm_head)
+        if self.temperature.is_meta:
+            self.temperature = nn.Parameter(torch.tensor(0.07))
+        super().complete_from_meta()
 
     @property
     def decoder_start_token_id(self) -> int:
