@@ -148,6 +148,12 @@ def parse_setting(argument: str) -> Override:
         ) from error
 
 
+def quoted(key: str, path: Path) -> str:
+    """A setting whose value is a path, whatever signs it holds."""
+    escaped = str(path).replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
 def _option(override: Override, folders: Sequence[Path]) -> str | None:
     """The option an override chooses, checked; None if it chooses none."""
     group = override.key_or_group

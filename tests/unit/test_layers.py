@@ -71,3 +71,50 @@ def test_every_room_has_a_layer() -> None:
 def test_imports_point_down(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert violations(room, ast.parse(path.read_text("utf-8"))) == []
+
+
+def graph(files: dict[str, str]) -> dict[str, set[str]]:
+    """For each module the modules that it imports: anywhere, also in functions and for the type checker alone.
+
+    Args:
+        files: Source text of each module by its full name; a package is called without `__init__`.
+    """
+    edges: dict[str, set[str]] = {}
+    for module, text in files.items():
+        names = (name if name in files else name.rpartition(".")[0] for name in imported(ast.parse(text)))
+        edges[module] = {name for name in names if name in files and name != module}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules each of which can be reached from each other one, the names sorted."""
+    reached: dict[str, set[str]] = {}
+    for module in edges:
+        seen, waiting = set[str](), [module]
+        while waiting:
+            for name in edges[waiting.pop()] - seen:
+                seen.add(name)
+                waiting.append(name)
+        reached[module] = seen
+    found = {frozenset(name for name in reached[m] if m in reached[name]) for m in edges if m in reached[m]}
+    return sorted(map(sorted, found))
+
+
+def test_the_walk_sees_a_circle() -> None:
+    files = {
+        "p": "",
+        "p.a": "from p import b",
+        "p.b": "def f():\n    import p.c",
+        "p.c": "if TYPE_CHECKING:\n    from p.a import A",
+        "p.d": "from p.a import A\nimport p.e",
+        "p.e": "",
+    }
+    assert circles(graph(files)) == [["p.a", "p.b", "p.c"]]
+
+
+def test_no_modules_import_each_other() -> None:
+    parts = {path: path.relative_to(PACKAGE.parent).with_suffix("").parts for path in FILES}
+    files = {".".join(p[:-1] if p[-1] == "__init__" else p): path.read_text("utf-8") for path, p in parts.items()}
+    edges = graph(files)
+    assert sum(map(len, edges.values())) > 5 * len(files) / 2  # the walk sees the package
+    assert circles(edges) == []

@@ -21,9 +21,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from blip2_train.cli.sweep.plan import Job, Processes, Sweep, quoted
+from blip2_train.cli.sweep.plan import Job, Processes, Sweep
 from blip2_train.cli.sweep.task import train_as_task
-from blip2_train.config.overrides import no_such_option, parse_setting
+from blip2_train.config.overrides import no_such_option, parse_setting, quoted
 from blip2_train.config.strict_keys import unknown_key
 from blip2_train.errors import ConfigError
 from blip2_train.system.extras import import_extra

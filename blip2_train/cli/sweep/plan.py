@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig, ListConfig
 
 from blip2_train.config.compose import compose
-from blip2_train.config.overrides import parse_setting
+from blip2_train.config.overrides import parse_setting, quoted
 from blip2_train.errors import ConfigError
 
 _OWN = {
@@ -83,12 +83,6 @@ def plan_sweep(
         jobs.append(Job(chosen, arguments, folder, config.monitor))
         output = output if len(jobs) > 1 else Path(config.paths.output_dir).expanduser().absolute()
     return Sweep(output / "sweeps" / started, tuple(jobs))
-
-
-def quoted(key: str, path: Path) -> str:
-    """A setting whose value is a path, whatever signs it holds."""
-    escaped = str(path).replace("'", "\\'")
-    return f"{key}='{escaped}'"
 
 
 def _expand(settings: Sequence[str]) -> list[tuple[list[str], str]]:

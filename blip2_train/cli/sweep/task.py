@@ -39,12 +39,12 @@ def train_as_task(runs: Sequence[tuple[tuple[str, ...], Path]], config: DictConf
     arguments, folder = runs[config.job]
     status = 1
     try:
-        from blip2_train.cli.sweep.plan import quoted
         from blip2_train.cli.terminal import run_command
-        from blip2_train.cli.train.command import main
+        from blip2_train.cli.train.single import train_single
+        from blip2_train.config.overrides import quoted
 
         begun = any(folder.glob("checkpoints/*.ckpt"))
-        status = run_command(main, [*arguments, *([quoted("resume_from", folder)] if begun else [])])
+        status = run_command(train_single, [*arguments, *([quoted("resume_from", folder)] if begun else [])])
         if status == PREEMPTED and callable(queue_again):
             queue_again(signal.SIGUSR1, None)  # which ends this process, or says why the run is not queued again
     except Exception as error:

@@ -1,0 +1,53 @@
+"""The single run of the training command: composed, then trained from the start or from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from blip2_train.cli.terminal import config_from, kept_when_stopped
+from blip2_train.config.overrides import quoted
+from blip2_train.errors import RunStopped
+
+ABOUT = "Train as a recipe says."
+USAGE = "python scripts/train.py"
+
+
+def train_single(arguments: list[str]) -> None:
+    """Compose, and train or go on training.
+
+    Args:
+        arguments: Of the command line, without `--multirun`.
+    """
+    config = config_from(arguments, ABOUT, USAGE)
+    if config is None:
+        return
+    from blip2_train.config.run_folder import made_alone  # these load torch: not for a list of recipes
+    from blip2_train.training.earlier_runs import find_checkpoint, run_folder_of
+
+    if config.resume_from is None:
+        with made_alone(config, arguments) as own:
+            _train(own, None)
+        return
+    checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
+    kept_when_stopped(f"{checkpoint} is as it was")
+    config = config_from([*arguments, quoted("paths.run_dir", run_folder_of(checkpoint))], ABOUT, USAGE)
+    assert config is not None
+    _train(config, checkpoint)
+
+
+def _train(config: DictConfig, checkpoint: Path | None) -> None:
+    from blip2_train.cli.train.run import train  # loads Lightning
+    from blip2_train.distributed import leave_group
+    from blip2_train.training.timeout import timeout_in_one_line
+
+    stopped = None
+    with timeout_in_one_line(Path(config.paths.run_dir)):
+        try:
+            train(config, checkpoint)
+        except RunStopped as stop:
+            stopped = stop.with_traceback(None)  # whose frames hold the trainer
+    leave_group()
+    if stopped is not None:
+        raise stopped
