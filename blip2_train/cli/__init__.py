@@ -8,11 +8,22 @@ import sys
 import threading
 from pathlib import Path
 
+from blip2_train.system.launcher import launched_as_first_process
+
 
 def end_while_loading(*_: object) -> None:
     """End the process: an exception that rises out of an import comes out as a traceback, or as another error."""
-    os.write(2, b"stopped by Ctrl-C; nothing was begun\n")
-    os._exit(130)
+    if status := interrupted_status():
+        os.write(2, b"stopped by Ctrl-C; nothing was begun\n")
+    os._exit(status)
+
+
+def interrupted_status() -> int:
+    """Exit status after Ctrl-C: 130 of the first process of a run, 0 of the others.
+
+    Lightning kills the first process, silently, a few seconds after another one has ended with any other status.
+    """
+    return 130 if launched_as_first_process() else 0
 
 
 def _is_command() -> bool:

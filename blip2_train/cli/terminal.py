@@ -16,14 +16,15 @@ from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
-from blip2_train.cli import end_while_loading
+from blip2_train.cli import end_while_loading, interrupted_status
 from blip2_train.cli.system_errors import what_to_do
 from blip2_train.config.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.config.overrides import options
 from blip2_train.config.pipe_addresses import allow_typed_commands
 from blip2_train.errors import Blip2TrainError, ConfigError, RunStopped, problems_of
+from blip2_train.system.interrupt import watch_interrupts
 from blip2_train.system.launcher import launched_as_first_process
-from blip2_train.system.screen import echo, plain_logs
+from blip2_train.system.screen import echo, plain_logs, printable
 
 _GROUPS = ("model/vision_model", "model/qformer", "data", "trainer", "logger", "debug")
 _HELP = """\
@@ -83,7 +84,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
     plain_logs([logging.lastResort])
     kept_when_stopped("nothing was written")
     if signal.getsignal(signal.SIGINT) is end_while_loading:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        watch_interrupts(_end_stopped)
     try:
         typed = list(sys.argv[1:] if arguments is None else arguments)
         allow_typed_commands(typed)
@@ -108,7 +109,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         signal.signal(signal.SIGINT, _end)
         if launched_as_first_process():
             echo(f"stopped by Ctrl-C; {_kept}", file=sys.stderr)
-        return 130
+        return interrupted_status()
     except Exception as error:
         line = what_to_do(error)
         if line is None or os.environ.get("BLIP2_TRACEBACK") == "1":
@@ -119,7 +120,13 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
 
 
 def _end(*_: object) -> None:
-    os._exit(130)
+    os._exit(interrupted_status())
+
+
+def _end_stopped() -> None:
+    if launched_as_first_process():
+        os.write(2, f"stopped by Ctrl-C; {printable(_kept)}\n".encode())
+    _end()
 
 
 def _ignore_to_the_end() -> None:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from blip2_train.distributed import largest_over_processes
+from blip2_train.system.interrupt import note_handled
 from blip2_train.system.launcher import launched_as_first_process
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -59,6 +60,7 @@ class StopSignals:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
+            note_handled()
             now = time.monotonic()
             if self._interrupted and now - self._interrupted > AGAIN:
                 end_at_once(f"the newest checkpoint is as it was: resume_from={self._folder} goes on", self._children)
@@ -83,6 +85,8 @@ def finishing() -> Iterator[None]:
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal first
         now = time.monotonic()
+        if number == signal.SIGINT:
+            note_handled()
         if number == signal.SIGINT and first and now - first > AGAIN:
             end_at_once("all steps are saved; resume_from=<run folder> writes the export again")
         if not first:
