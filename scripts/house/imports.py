@@ -23,7 +23,7 @@ class Sources:
 
     def imported(self, module: str) -> dict[str, str]:
         """Names that a module imports from the package, also inside functions and for types only, by what they are."""
-        names = {}
+        names: dict[str, str] = {}
         for node in ast.walk(self.trees[module]):
             if isinstance(node, ast.Import):
                 names |= {alias.asname or alias.name: alias.name for alias in node.names if self._is_own(alias.name)}

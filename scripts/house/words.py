@@ -94,13 +94,8 @@ def _identifiers(node: ast.AST) -> list[str]:
 
 
 def _strings(path: str, tree: ast.AST) -> Iterator[Use]:
-    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
-    documentation = {
-        id(statement.value)
-        for body in bodies
-        for statement in body
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    }
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    documentation = {id(statement.value) for statement in statements if isinstance(statement.value, ast.Constant)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in KEPT_NAMES:
             kind = "docstrings" if id(node) in documentation else "strings"
