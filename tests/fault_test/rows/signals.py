@@ -98,6 +98,19 @@ at_start("train", "Ctrl-C a little later", 2.5, signal.SIGINT, 130)
 at_start("predict", "Ctrl-C while predict loads", 1.5, signal.SIGINT, 130)
 
 
+@row(GROUP, "Ctrl-C while two processes of a training meet", cold=True)
+def two_processes(desk: Desk) -> str:
+    process = desk.start("train", *desk.training(*LONG, "trainer=ddp_cpu", "trainer.devices=2"), cold=True)
+    desk.wait_for(lambda: _children(process.pid), process)  # one that Lightning starts
+    time.sleep(2.0)
+    send(process, signal.SIGINT)
+    return quiet(desk, desk.ended(process), 130)
+
+
+def _children(process: int) -> str:
+    return Path(f"/proc/{process}/task/{process}/children").read_text()
+
+
 def whole(path: Path) -> None:
     """Assert that an export is not there, or whole."""
     if path.exists():
