@@ -5,17 +5,18 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+
+from fork_server import stop_fork_server
 
 
 @contextmanager
 def open_files_at_most(count: int) -> Iterator[None]:
     """Let this process, and those it starts, have only so many files open, as `ulimit -n` does."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one of an earlier test has that one's limit
+    stop_fork_server()  # one of an earlier test has that one's limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        stop_fork_server()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing import forkserver
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from fork_server import stop_fork_server
 from moto.server import ThreadedMotoServer
 
 from blip2_train.data.storage import drivers
@@ -90,7 +90,7 @@ def running_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     drivers._connected.cache_clear()
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one of an earlier test has that one's environment
+    stop_fork_server()  # one of an earlier test has that one's environment
     s3.client.create_bucket(Bucket="data")
     try:
         yield s3
