@@ -27,7 +27,7 @@ import warm_process  # noqa: E402
 from composed_once import compose_each_choice_once  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
 
-from blip2_train.data.prepare.engines import cores  # noqa: E402
+from blip2_train.data.prepare.engine import cores  # noqa: E402
 
 collect_ignore = ["fault_test"]  # its modules add rows to one table: those that look for doctests would add them again
 

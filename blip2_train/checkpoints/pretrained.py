@@ -16,7 +16,7 @@ from blip2_train.checkpoints.load_rules import LoadReport
 from blip2_train.checkpoints.weight_sources import find_weights
 from blip2_train.data.batches.language_tokenizer import QUESTIONS, AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import frozen_weights

@@ -105,7 +105,7 @@ def _options(arguments: Sequence[str]) -> tuple[list[str], int | None, int]:
 def _inspect(config: DictConfig, data: ImageTextDataModule, most: int | None) -> list[Inspection]:
     parts = []
     for part in data.sources:
-        chosen = [part.number(int(place)) for place in evenly_chosen(len(part), most)]
+        chosen = [part.sample_index(int(place)) for place in evenly_chosen(len(part), most)]
         parts.append(inspect_samples(part.source, "training", len(part), chosen))
         if len(part.held_out):
             parts.append(inspect_samples(part.source, "held out", len(part.held_out), _some(part.held_out, most)))

@@ -10,12 +10,12 @@ from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import kept_when_stopped, run_command
 from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import open_destination
-from blip2_train.data.prepare.engines import EngineName, open_engine, paths_here
-from blip2_train.data.prepare.exclusion import read_exclusions
+from blip2_train.data.prepare.engine import EngineName, open_engine, paths_here
+from blip2_train.data.prepare.examination import read_exclusions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
-from blip2_train.data.shards.notes import INDEX
+from blip2_train.data.shards.shard_lists import INDEX
 from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
 

@@ -23,8 +23,7 @@ from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_location
 from blip2_train.config.tower_normalisation import brought_by_weights
 from blip2_train.data.batches.language_tokenizer import QUESTIONS
-from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer, load_text_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.language_model import language_model_architecture

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from blip2_train.data.annotations.coco import DOMAINS
+from blip2_train.data.annotations.annotated_images import AnnotatedImage
+from blip2_train.data.annotations.caption_layouts import DOMAINS
 from blip2_train.data.official.results import write_caption_results
-from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
 from blip2_train.evaluation.inference import Blip2

@@ -17,7 +17,7 @@ from blip2_train.data.batches.processor import ImageInput, Processor
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
-from blip2_train.questions import TextTokens
+from blip2_train.types import TextTokens
 
 CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
 """How captions are generated unless something else is asked for (paper: 5 beams; released code: 30 tokens)."""
@@ -130,7 +130,7 @@ def read_batches(
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
     for prompt in dict.fromkeys(prompt.text for prompt in prompts):
-        _check_length(network, prompt, len(tokenizer.prompt(prompt)), new_tokens)
+        _check_length(network, prompt, len(tokenizer.prompt_ids(prompt)), new_tokens)
     device = network.query_tokens.device
     for rows in batches(len(images), batch_size):
         ids, mask = processor.prompts([prompt.text for prompt in prompts[rows]])

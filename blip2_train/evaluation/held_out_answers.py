@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from blip2_train.evaluation.held_out_captions import GenerationEvaluation
 from blip2_train.evaluation.metrics.metric_states import AnswerMetric
-from blip2_train.questions import AnswerBatch
+from blip2_train.types import AnswerBatch
 
 
 class AnswerEvaluation(GenerationEvaluation):

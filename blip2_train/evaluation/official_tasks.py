@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from blip2_train.data.annotations.annotated_images import AnnotatedImage, is_embedded
 from blip2_train.data.annotations.captions import CaptionForm, read_references
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.data.official.checks import missing_images
-from blip2_train.data.sources.annotated_images import AnnotatedImage
-from blip2_train.data.sources.embedded_images import is_embedded
-from blip2_train.data.sources.question_control import Control
+from blip2_train.data.sources.question_source import Control
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.metrics.coco_caption import METRICS

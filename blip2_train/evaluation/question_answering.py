@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blip2_train.data.annotations.visual_questions import VisualQuestion, named_image
 from blip2_train.data.official.results import write_answer_results
-from blip2_train.data.sources.question_control import Control, controlled
+from blip2_train.data.sources.question_source import Control, controlled
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import ANSWERING, batches, generation_options

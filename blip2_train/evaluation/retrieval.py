@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from blip2_train.data.sources.annotated_images import AnnotatedImage
+from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import ConfigError

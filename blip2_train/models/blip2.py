@@ -17,8 +17,7 @@ from blip2_train.models import masks
 from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
-from blip2_train.questions import TextTokens
-from blip2_train.types import ImageKeyValues
+from blip2_train.types import ImageKeyValues, TextTokens
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from blip2_train.models.language_model import (
 )
 from blip2_train.models.nucleus_sampling import NucleusSampling
 from blip2_train.models.qformer import TextEmbeddings
-from blip2_train.questions import TextTokens
+from blip2_train.types import TextTokens
 
 
 class GenerativeModel(Blip2Model):

@@ -24,8 +24,7 @@ from blip2_train.models.qformer import (
     copy_text_to_query_feed_forward,
     initialise_like_bert,
 )
-from blip2_train.questions import TextTokens
-from blip2_train.types import EncodedImages, ImageKeyValues
+from blip2_train.types import EncodedImages, ImageKeyValues, TextTokens
 
 
 class ImageTextModel(Blip2Model):

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import own_precision
-from blip2_train.questions import TextTokens
+from blip2_train.types import TextTokens
 
 AT_ONCE = 128
 """Texts that the language model reads at a time; each holds keys and values of the whole prompt."""

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from blip2_train.distributed import mean_over_processes
 from blip2_train.errors import ConfigError
-from blip2_train.questions import AnswerBatch, AnsweringEncoder
-from blip2_train.types import GenerationBatch, GenerativeEncoder, ObjectiveOutput
+from blip2_train.types import AnswerBatch, AnsweringEncoder, GenerationBatch, GenerativeEncoder, ObjectiveOutput
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -29,7 +29,7 @@ class AnsweringModule(GenerationModule):
     def generate_held_out(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
         """Answer the questions of a held-out batch; each question is shown with its answer."""
         assert isinstance(evaluation, AnswerEvaluation)
-        prompts = [self.collator.asked(question) for question in batch.questions]
+        prompts = [self.collator.question_prompt(question) for question in batch.questions]
         answers = self.generate_texts(batch.pixel_values, prompts, batch.question_tokens)
         evaluation.add_answers(batch, answers)
         return [f"{question} {answer}".strip() for question, answer in zip(batch.questions, answers, strict=True)]

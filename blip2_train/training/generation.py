@@ -17,10 +17,9 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.optim.config import OptimizerConfig
-from blip2_train.questions import TextTokens
 from blip2_train.training.caption_log import CaptionLog
 from blip2_train.training.module import TrainingModule
-from blip2_train.types import GenerationBatch
+from blip2_train.types import GenerationBatch, TextTokens
 
 
 class GenerationModule(TrainingModule):
@@ -113,7 +112,7 @@ class GenerationModule(TrainingModule):
 
     def generate_texts(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
         """What the model says after the prompts of images `(B, 3, H, W)`."""
-        ids, mask = self.tokenizer.padded([self.tokenizer.prompt(prompt) for prompt in prompts])
+        ids, mask = self.tokenizer.padded([self.tokenizer.prompt_ids(prompt) for prompt in prompts])
         tokens = self.tokenizer.generation_tokens
         ids, mask = ids.to(self.device), mask.to(self.device)
         return self.tokenizer.decode(self.model.generate(pixel_values, ids, mask, self.generation, question, **tokens))
@@ -131,7 +130,7 @@ class GenerationModule(TrainingModule):
         """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
         return {
             f"max_text_length {self.collator.max_text_length}": self.collator.max_text_length,
-            "prompt and max_new_tokens": len(self.tokenizer.prompt(self.prompt)) + self.generation.max_new_tokens,
+            "prompt and max_new_tokens": len(self.tokenizer.prompt_ids(self.prompt)) + self.generation.max_new_tokens,
         }
 
     def _check(self) -> None:

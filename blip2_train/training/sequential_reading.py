@@ -8,11 +8,17 @@ from typing import Any
 import msgspec
 
 from blip2_train import distributed
-from blip2_train.data.sequential.batches import BatchNumbers, Mark, SequentialBatches, StreamPosition, StreamShape
-from blip2_train.data.sequential.lane import START
-from blip2_train.data.sequential.loader import SequentialLoader
+from blip2_train.data.sequential.batches import (
+    BatchIndices,
+    BatchOrigin,
+    SequentialBatches,
+    SequentialLoader,
+    StreamPosition,
+    StreamShape,
+)
 from blip2_train.data.sequential.plan import SequentialPlan
 from blip2_train.data.sequential.source import open_sequential
+from blip2_train.data.sequential.source_cursor import START
 from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.data.stream.fingerprint import Fingerprint
@@ -68,12 +74,12 @@ class SequentialReading:
         self._shape.check(self.sources, workers)
         self._workers = workers
         self._resumed: list[StreamPosition] | None = None
-        self._marks: dict[int, Mark] = {}
+        self._origins: dict[int, BatchOrigin] = {}
 
     def loader(self, read_image: ReadImage, collator: Collator, steps: int, first_step: int, **options: Any) -> Any:
         """This process's micro-batches from the first step that is not done."""
         accumulate = self._shape.batches.accumulate
-        numbers = BatchNumbers(steps * accumulate, first_step * accumulate)
+        numbers = BatchIndices(steps * accumulate, first_step * accumulate)
         streams = SequentialBatches(self.sources, self._shape, read_image, first_step * accumulate, self._resumed)
         return SequentialLoader(streams, collator, numbers, self._note, num_workers=self._workers, **options)
 
@@ -96,7 +102,7 @@ class SequentialReading:
     def positions(self, steps: int) -> list[list[StreamPosition]]:
         """Where every stream of every process stands after `steps` steps; every process must call it."""
         done = steps * self._shape.batches.accumulate
-        latest = {mark.stream: mark.position for batch, mark in sorted(self._marks.items()) if batch < done}
+        latest = {origin.stream: origin.position for batch, origin in sorted(self._origins.items()) if batch < done}
         start = self._resumed or [{source.name: START for source in self.sources}] * self._shape.streams
         return distributed.gather_objects([latest.get(number, start[number]) for number in range(len(start))])
 
@@ -133,15 +139,15 @@ class SequentialReading:
             sources=self.sources, shape=self._shape, workers=self._workers, passes=self._passes, **numbers
         )
 
-    def _note(self, mark: Mark) -> None:
+    def _note(self, origin: BatchOrigin) -> None:
         """Remember a mark, and forget those that no checkpoint can need any more."""
-        self._marks[mark.batch] = mark
+        self._origins[origin.batch] = origin
         kept = self._shape.streams + 2 * self._shape.batches.accumulate
-        self._marks.pop(mark.batch - kept, None)
+        self._origins.pop(origin.batch - kept, None)
 
     def _passes(self) -> dict[str, float]:
         """Passes over each source, the mean of this process's streams that have begun."""
-        latest = {mark.stream: mark.epochs for _, mark in sorted(self._marks.items())}
+        latest = {origin.stream: origin.epochs for _, origin in sorted(self._origins.items())}
         return {
             source.name: sum(epochs[source.name] for epochs in latest.values()) / max(1, len(latest))
             for source in self.sources

@@ -28,8 +28,8 @@ from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
 from blip2_train.data.prepare import journal
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.training_source import TrainingSource
 from blip2_train.data.stream.stream import TrainingStream
 from blip2_train.errors import ConfigError
 

@@ -25,8 +25,8 @@ from blip2_train.cli.terminal import run_command
 from blip2_train.data.batches.images import decode_image
 from blip2_train.data.prepare import journal
 from blip2_train.data.prepare.opening import open_pairs
-from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.sources.source import PairSource
 from blip2_train.errors import ShardError
 
 

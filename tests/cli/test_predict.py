@@ -171,7 +171,7 @@ def test_a_conversation_forgets_its_start_when_it_grows_too_long(
     model, processor = load_pretrained(exports["opt"])
     tokenizer, longest = processor.language_tokenizer, model.network.language_model.config.max_position_embeddings
     message = "red"
-    while len(tokenizer.prompt(f"Question: {message} red Answer:")) <= longest - 4 - 6:  # 4 queries, 6 new tokens
+    while len(tokenizer.prompt_ids(f"Question: {message} red Answer:")) <= longest - 4 - 6:  # 4 queries, 6 new tokens
         message += " red"
     chat = ["chat", "--model", exports["opt"], *SHORT, str(folder / "a.png")]
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{message}\nis it red?\n"))

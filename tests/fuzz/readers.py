@@ -29,7 +29,7 @@ from blip2_train.data.annotations.results import ANSWERS, read_results
 from blip2_train.data.annotations.results import CAPTIONS as CAPTION_NAMES
 from blip2_train.data.batches.images import decode_image
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.data.shards.sample_files import captions_of, details_of, image_id_of, orientation_of
 from blip2_train.data.sources.shard_source import ShardSource

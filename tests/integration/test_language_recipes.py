@@ -21,8 +21,8 @@ from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main
 from blip2_train.config.compose import asset, compose, instantiate, recipes
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
-from blip2_train.questions import QuestionSample
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
+from blip2_train.types import QuestionSample
 
 PUBLISHED = {
     "facebook/opt-2.7b": "opt", "facebook/opt-6.7b": "opt", "google/flan-t5-xl": "t5", "google/flan-t5-xxl": "t5",

@@ -202,7 +202,7 @@ def assert_labels_end(tokenizer: LanguageTokenizer, batch: GenerationBatch) -> N
         assert tokenizer.tokenizer.decode(learnt, skip_special_tokens=True).strip() == text
         if not tokenizer.encoder_decoder:
             read = batch.input_ids[row][batch.attention_mask[row]].tolist()
-            assert read == [*tokenizer.prompt(PROMPT), *learnt]
+            assert read == [*tokenizer.prompt_ids(PROMPT), *learnt]
 
 
 def exported_and_read(trained: Trained, done: list[str]) -> None:
@@ -294,7 +294,7 @@ def test_the_decoder_of_bart_starts_as_its_tokenizer_does(tmp_path: Path) -> Non
     model, tokenizer = trained.model, trained.processor.language_tokenizer
     assert tokenizer is not None
     ids, mask = trained.processor.prompts([PROMPT] * 3)
-    assert ids[0].tolist() == [0, *tokenizer.words(PROMPT), 2]
+    assert ids[0].tolist() == [0, *tokenizer.text_ids(PROMPT), 2]
     pixels, options = trained.processor.images(images()), GenerationOptions(num_beams=1, max_new_tokens=4)
     written = model.generate(pixels, ids, mask, options, **tokenizer.generation_tokens)
     assert written[:, :2].tolist() == [[2, 0]] * 3 and written.shape[1] <= 2 + 4
@@ -305,7 +305,7 @@ def test_the_decoder_of_bart_starts_as_its_tokenizer_does(tmp_path: Path) -> Non
     )  # fmt: skip
     weight, bias = model.output_layer()
     for place, text in enumerate(candidates):
-        labels = torch.tensor([tokenizer.finished(text, 30)] * 3)
+        labels = torch.tensor([tokenizer.finished_ids(text, 30)] * 3)
         with torch.no_grad():
             logits = torch.nn.functional.linear(model.predicting_states(pixels, ids, mask, labels), weight, bias)
         expected = logits.log_softmax(dim=2).gather(2, labels[:, :, None])[:, 1:, 0].sum(dim=1)

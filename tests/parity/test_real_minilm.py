@@ -19,7 +19,7 @@ from blip2_train.checkpoints.convert.bert import load_bert
 from blip2_train.checkpoints.convert.bert_config import read_bert_config
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main as train
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.image_text import ImageTextModel

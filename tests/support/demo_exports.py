@@ -12,7 +12,7 @@ from blip2_train.checkpoints.architecture import AnyModel, describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.models.configs import LanguageModelConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel

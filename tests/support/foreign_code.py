@@ -59,7 +59,7 @@ def open_in_every_way(language: str, blip2: str, clip: str, blip: str) -> None:
     from blip2_train.checkpoints.convert.huggingface_config import read_config, special_tokens
     from blip2_train.checkpoints.pretrained import open_pretrained
     from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
-    from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
+    from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
     from blip2_train.evaluation.blip_captioner import BlipCaptioner
     from blip2_train.evaluation.pair_scoring import ClipScorer
     from blip2_train.models.configs import LanguageModelConfig

@@ -26,7 +26,7 @@ from blip2_train.checkpoints.convert.huggingface import converted_manifest
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel

@@ -13,8 +13,8 @@ from s3_server import S3
 from shard_files import write_tar
 
 from blip2_train.data.shards.tar import scan_shard
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.training_source import TrainingSource
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.data.stream.loader import BatchLoader, start_fork_server

@@ -10,8 +10,7 @@ from tiny import VOCABULARY, qformer_config, vision_config
 
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel
-from blip2_train.questions import AnswerBatch
-from blip2_train.types import GenerationBatch
+from blip2_train.types import AnswerBatch, GenerationBatch
 
 WORDS = 50
 ARCHITECTURES: dict[str, dict[str, Any]] = {

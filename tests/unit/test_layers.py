@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "blip2_train"
 LAYER = {
     "types": 0, "errors": 0, "system": 0.1, "distributed": 0.2,
-    "questions": 0.3, "hub": 0.3, "from_transformers": 0.3, "language_files": 0.4,
+    "hub": 0.3, "from_transformers": 0.3, "language_files": 0.4,
     "models": 1, "objectives": 1, "data": 1, "optim": 1,
     "evaluation": 2, "checkpoints": 2,
     "training": 3,

@@ -43,10 +43,10 @@ def test_no_such_call() -> None:
 OWN_FILES = {
     "system/records.py": "the reader of files of others itself",
     "data/annotations/json_content.py": "the reader of annotation files, which checks each field",
-    "data/annotations/listed_texts.py": "cells of annotation files, the same",
-    "data/sources/annotated_images.py": "rows of annotation files that were written here",
+    "data/annotations/entry.py": "cells of annotation files, the same",
+    "data/annotations/annotated_images.py": "rows of annotation files that were written here",
     "data/shards/sample_files.py": "records of samples in shards; what cannot be read counts as rejected",
-    "data/batches/text_tokenizer.py": "what a tokenizer that is loaded gives back",
+    "data/batches/qformer_tokenizer.py": "what a tokenizer that is loaded gives back",
     "data/sequential/source.py": "what the run hands its own readers",
     "data/prepare/preparation.py": "lines of its own folder",
     "data/prepare/new_captions.py": "lines of its own folder",

@@ -11,7 +11,7 @@ from transformers import BertConfig
 
 from blip2_train.checkpoints.export import MANIFEST
 from blip2_train.checkpoints.files import WEIGHT_FILES
-from blip2_train.data.batches.tokenizers import TOKENIZER_FILES, has_tokenizer, load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import TOKENIZER_FILES, has_tokenizer, load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
 from blip2_train.models.configs import ACTIVATIONS

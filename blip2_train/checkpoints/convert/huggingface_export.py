@@ -34,7 +34,7 @@ from blip2_train.checkpoints.convert.transformers4 import difference_from_4, mak
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.foreign_weights import State
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.text_tokenizer import IMAGE_TOKEN
+from blip2_train.data.batches.qformer_tokenizer import IMAGE_TOKEN
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel, embedding_width
 from blip2_train.models.image_text import ImageTextModel

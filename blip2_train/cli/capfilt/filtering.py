@@ -16,14 +16,13 @@ from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import Destination, open_destination
-from blip2_train.data.prepare.engine import Engine, LocalEngine
-from blip2_train.data.prepare.engines import EngineName, cores, open_engine, paths_here
+from blip2_train.data.prepare.engine import Engine, EngineName, LocalEngine, cores, open_engine, paths_here
 from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
-from blip2_train.data.shards.notes import INDEX
+from blip2_train.data.shards.shard_lists import INDEX
+from blip2_train.data.sources.source import PairSource
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.capfilt import CapFiltOptions
 from blip2_train.system.screen import echo

@@ -11,9 +11,8 @@ from PIL import Image
 
 from blip2_train.cli.capfilt.models import CapFiltModels, load
 from blip2_train.data.prepare.examination import usable_texts
-from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import wants_to_read_ahead
+from blip2_train.data.sources.source import PairSource, supports_read_ahead
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 
@@ -35,10 +34,10 @@ class CapFiltWork:
         images: list[Image.Image] = []
         originals: list[tuple[str, ...]] = []
         seeds: list[int] = []
-        if wants_to_read_ahead(self.source):
+        if supports_read_ahead(self.source):
             self.source.read_ahead(numbers.tolist())
         for number in numbers.tolist():
-            place = self.source.locate(number)
+            place = self.source.sample_location(number)
             try:
                 record = self.source.read(number)
                 images.append(record.decoded())

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.sources.image_files import ENDINGS, files_below, told
+from blip2_train.data.sources.image_files import ENDINGS, files_below, passed_over_summary
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 
 _READERS = min(4, os.cpu_count() or 1)
@@ -50,7 +50,7 @@ class ImageList:
                 raise ConfigError(f"there is no image or folder {place}; check the path")
         reasons = Counter(passed_over for _, passed_over in self._found())
         self.count = reasons.pop("", 0)
-        self.passed_over = told(reasons.elements())
+        self.passed_over = passed_over_summary(reasons.elements())
         """What is in the folders beside images, for people; empty if nothing is."""
         if not self.count:
             shown, rest = ", ".join(map(str, self.places[:3])), f" ({self.passed_over})" if self.passed_over else ""

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.annotations.columns import CAPTIONS, DOWNLOAD, IMAGES, Columns, find_column, is_address, listed
-from blip2_train.data.annotations.entry import Entry, shown
+from blip2_train.data.annotations.entry import Entry, short_repr
 from blip2_train.data.annotations.parquet_rows import EMBEDDED
 from blip2_train.data.annotations.rows import Rows, Values
-from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ShardError
 
 ROWS = '[{"image": …, "caption": …}]'
@@ -58,7 +58,7 @@ class CaptionRows:
                 f"first (python scripts/make_shards.py source={self._file} output=<folder>)"
             )
         if not isinstance(path, str) or not path.strip():
-            raise entry.fault(f"{self._image} is {shown(path)}; write the image's path, or remove the row")
+            raise entry.fault(f"{self._image} is {short_repr(path)}; write the image's path, or remove the row")
         if is_address(path.strip()):
             address = path.split()[0][:60]
             raise ShardError(f"{self._file}, {entry.where}: {self._image} is the address {address}: {DOWNLOAD}")

@@ -12,15 +12,21 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from blip2_train.data.annotations.annotated_images import AnnotatedImage, AnnotatedImages, HeldImages, PackedImages
+from blip2_train.data.annotations.caption_layouts import (
+    COCO,
+    KARPATHY,
+    REGIONS,
+    coco_images,
+    is_karpathy,
+    karpathy_images,
+    region_images,
+)
 from blip2_train.data.annotations.caption_rows import ROWS, CaptionRows
-from blip2_train.data.annotations.coco import COCO, coco_images
 from blip2_train.data.annotations.columns import DOWNLOAD, Columns, lists_addresses
 from blip2_train.data.annotations.content import is_table, number_of, read_content
-from blip2_train.data.annotations.entry import shown
-from blip2_train.data.annotations.karpathy import KARPATHY, is_karpathy, karpathy_images
-from blip2_train.data.annotations.region_captions import REGIONS, region_images
+from blip2_train.data.annotations.entry import short_repr
 from blip2_train.data.annotations.rows import Rows
-from blip2_train.data.sources.annotated_images import AnnotatedImage, AnnotatedImages, HeldImages, PackedImages
 from blip2_train.errors import ShardError
 
 CaptionForm = Literal["coco", "karpathy", "regions", "list"]
@@ -120,7 +126,9 @@ def _check_released(file: Path, rows: Rows | dict[str, Any], split: str) -> None
             raise ShardError(f"{file} is not the list of split {split!r}, which has {form}; take the other file")
         path = str(values.get("image"))
         if path in seen and not train:
-            raise ShardError(f"{file}, entry {number}: image {shown(path)} comes twice; remove one of the two entries")
+            raise ShardError(
+                f"{file}, entry {number}: image {short_repr(path)} comes twice; remove one of the two entries"
+            )
         seen.add(path)
 
 
@@ -135,7 +143,9 @@ def _identified(file: Path, images: Sequence[AnnotatedImage]) -> list[AnnotatedI
         elif is_table(file):
             identity = number_of(identity)
         if identity in found:
-            raise ShardError(f"{file}, {image.row}: image {shown(identity)} comes twice; remove one of the two entries")
+            raise ShardError(
+                f"{file}, {image.row}: image {short_repr(identity)} comes twice; remove one of the two entries"
+            )
         found[identity] = replace(image, image_id=identity)
     return [*found.values()]
 

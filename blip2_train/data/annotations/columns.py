@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_train.data.annotations.entry import shown
+from blip2_train.data.annotations.entry import short_repr
 from blip2_train.data.storage.remote import AnyFile
 from blip2_train.errors import ShardError
 
@@ -69,7 +69,7 @@ def find_column(
 
 def listed(columns: Sequence[str]) -> str:
     """Columns for a message: each cut, as a line without a header may hold whole images, and the first of many."""
-    some = [shown(name) for name in columns[:30]]
+    some = [short_repr(name) for name in columns[:30]]
     return ", ".join([*some, "…"] if len(columns) > len(some) else some)
 
 

@@ -1,21 +1,61 @@
-"""One entry of a file that others wrote, whose fields are looked at before they are used."""
+"""One entry of an annotation file, whose fields are checked before they are used."""
 
 from __future__ import annotations
 
+import ast
+import io
+import json
 import reprlib
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.annotations.listed_texts import listed_texts
 from blip2_train.errors import ShardError
+
+_NOTHING = {"None", "null", "nan", "NaN"}
+
+
+def listed_texts(text: str) -> list[str | None] | None:
+    """The texts of a list that is written as one text, None where it has none; None if this is no such list.
+
+    JSON, the form in which Python writes a list, and that of NumPy (no commas). Nothing is executed.
+
+    Example:
+        >>> listed_texts('["a cat", null]'), listed_texts("['a cat' 'a dog']"), listed_texts("[sic] a cat")
+        (['a cat', None], ['a cat', 'a dog'], None)
+    """
+    stripped = text.strip()
+    if not (stripped.startswith("[") and stripped.endswith("]")):
+        return None
+    try:
+        found = json.loads(stripped)
+    except (ValueError, RecursionError):
+        found = _literals(stripped)
+    if not isinstance(found, list) or not all(one is None or isinstance(one, str) for one in found):
+        return None
+    return found
+
+
+def _literals(text: str) -> list[object] | None:
+    """The literals of a list in Python's or NumPy's form, each read by itself."""
+    try:
+        tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.string.strip()]
+        inner = [token for token in tokens[1:-1] if token.string != ","]
+        kinds = [(token.type, token.string in _NOTHING) for token in inner]
+        if not all(kind == tokenize.STRING or nothing for kind, nothing in kinds):
+            return None
+        return [None if token.string in _NOTHING else ast.literal_eval(token.string) for token in inner]
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        return None
+
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlist, _SHORT.maxdict = 2, 60, 60, 3, 2
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for a message: cut, however long it is and however deep its lists are."""
     return _SHORT.repr(value)
 
@@ -72,10 +112,10 @@ class Entry:
         if value is None and not self.strict:
             return ""
         if not isinstance(value, str):
-            raise self.fault(f"{field} {shown(value)} is no text")
+            raise self.fault(f"{field} {short_repr(value)} is no text")
         return value
 
-    def words(self, field: str) -> str:
+    def text_or_number(self, field: str) -> str:
         """A text, or a number as the text of it; see `text`."""
         value = _number_text(self.value(field))
         return value if isinstance(value, str) else self.text(field)
@@ -88,7 +128,7 @@ class Entry:
         """
         value = self.value(field)
         if not isinstance(value, str) or not value.strip():
-            raise self.fault(f"{field} {shown(value)} is no name")
+            raise self.fault(f"{field} {short_repr(value)} is no name")
         return value
 
     def texts(self, field: str, *, numbers: bool = False) -> tuple[str, ...]:
@@ -109,7 +149,7 @@ class Entry:
         if numbers:
             values = [_number_text(one) for one in values]
         if not all(isinstance(one, str) for one in values) or (self.strict and value and not values):
-            raise self.fault(f"{field} is {shown(value)}; write a text, or a list of texts")
+            raise self.fault(f"{field} is {short_repr(value)}; write a text, or a list of texts")
         return tuple(values)
 
     def identity(self, field: str) -> int | str:
@@ -124,7 +164,7 @@ class Entry:
         if isinstance(value, float) and value.is_integer():
             return int(value)
         if not isinstance(value, str) or not value.strip():
-            raise self.fault(f"{field} {shown(value)} is neither number nor text")
+            raise self.fault(f"{field} {short_repr(value)} is neither number nor text")
         return value
 
     def kind(self, field: str) -> str:
@@ -140,10 +180,10 @@ class Entry:
         """
         value = self.value(field)
         if not isinstance(value, list):
-            raise self.fault(f"{field} {shown(value)} is no list")
+            raise self.fault(f"{field} {short_repr(value)} is no list")
         for number, one in enumerate(value, 1):
             if not isinstance(one, dict):
-                raise self.fault(f"{field} {number} is {shown(one)}, no object")
+                raise self.fault(f"{field} {number} is {short_repr(one)}, no object")
             yield Entry(self.file, f"{self.where}, {field} {number}", one, self.strict, self.form)
 
 

@@ -12,7 +12,7 @@ _DIGITS = 4000
 """Of a number that Python turns into an int; it refuses more than 4,300 (sys.int_info)."""
 
 
-class LongNumber:
+class LongInteger:
     """A number with more digits than are read; no field wants one, so that the message can name the field."""
 
     def __init__(self, digits: str) -> None:
@@ -22,8 +22,8 @@ class LongNumber:
         return f"a number of {self._digits:,} digits"
 
 
-def _whole(digits: str) -> int | LongNumber:
-    return int(digits) if len(digits) <= _DIGITS else LongNumber(digits)
+def _whole(digits: str) -> int | LongInteger:
+    return int(digits) if len(digits) <= _DIGITS else LongInteger(digits)
 
 
 _DECODER = json.JSONDecoder(parse_constant=lambda name: None)

@@ -1,6 +1,6 @@
-"""Questions about images from files of every layout that is known, found out from name and content.
+"""Questions about images from annotation files of every known layout, detected by name and content.
 
-The same reader serves training and evaluation; see `captions` for what strict and lenient mean.
+The same reader serves training and evaluation; see `captions` for the meaning of strict and lenient.
 """
 
 from __future__ import annotations
@@ -10,13 +10,76 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from blip2_train.data.annotations.columns import Columns
-from blip2_train.data.annotations.content import read_content
-from blip2_train.data.annotations.entry import Entry, shown
-from blip2_train.data.annotations.question_rows import answers_of, question_entries
+from blip2_train.data.annotations.columns import ANSWERS, IMAGES, QUESTIONS, Columns, find_column
+from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.entry import Entry, short_repr
 from blip2_train.data.annotations.rows import ListRows, Rows
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.errors import ShardError
+
+QUESTION = '{"question_id": …, "image": … or "image_id": …, "question": …, "answer": …}'
+_IDS, _IMAGE_IDS = ("question_id", "questionId"), ("image_id", "imageId")
+
+
+def question_entries(file: Path, rows: Rows, columns: Columns, *, strict: bool) -> Iterator[VisualQuestion]:
+    """The questions in the order of the file, each with the answers that stand beside it.
+
+    Args:
+        file: for messages.
+        rows: the entries.
+        columns: chosen ones.
+        strict: see `Entry`.
+
+    Raises:
+        ShardError: naming the file, the entry and the field.
+    """
+    there = next(([*values] for _, _, values in rows), [])
+    if not there:
+        raise ShardError(f"{file} has no rows; expected one for each question, {QUESTION}")
+    asked = find_column(file, there, columns.question, QUESTIONS, "question_column")
+    image = find_column(file, there, columns.image, (*IMAGES, *_IMAGE_IDS), "picture_column")
+    for option, chosen in (("answer_column", columns.answer), ("id_column", columns.id)):
+        if chosen is not None:
+            find_column(file, there, chosen, (), option)
+    for place, (_, number, values) in enumerate(rows):
+        entry = Entry(file, f"{rows.unit} {number}", values, strict, QUESTION)
+        short_repr = image if columns.image or image in values else entry.first_of((*IMAGES, *_IMAGE_IDS)) or image
+        image_id = entry.identity(entry.first_of(_IMAGE_IDS) or short_repr)
+        # Visual Genome 1.0 and the official files give the image's number, not its name.
+        named = short_repr not in _IMAGE_IDS and isinstance(values.get(short_repr), str)
+        flat = short_repr == "image" and not named and "id" in values
+        own = columns.id or entry.first_of(_IDS) or ("id" if flat else None)
+        identity = place if own is None else entry.identity(own)
+        yield VisualQuestion(
+            question_id=number_of(identity) if is_table(file) else identity,
+            image_id=number_of(image_id) if is_table(file) else image_id,
+            image=entry.name(short_repr).strip() if named else "",
+            question=entry.text(asked),
+            answers=answers_of(entry, columns),
+            question_type=entry.kind("question_type"),
+            answer_type=entry.kind("answer_type"),
+        )
+
+
+def answers_of(entry: Entry, columns: Columns) -> tuple[str, ...]:
+    """The answers in an entry, under whatever name they stand there: texts, numbers, or `{"answer": …}` objects.
+
+    Raises:
+        ShardError: naming the file, the entry and the field.
+    """
+    field = columns.answer or entry.first_of(ANSWERS)
+    if field is None:
+        return ()
+    value = entry.value(field)
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        plain = [text for one in value if isinstance(one, dict) and isinstance(text := one.get("answer"), str)]
+        if len(plain) == len(value) and all(text[:1] not in ("", "[", " ") for text in plain):
+            return tuple(plain)  # as in all of the official files, whose answers are many
+        found = tuple(text for one in entry.entries(field) for text in one.texts("answer", numbers=True))
+    else:
+        found = entry.texts(field, numbers=True)
+    return found if entry.strict else tuple(text for text in found if text.strip())
+
 
 QuestionForm = Literal["vqa", "visual_genome", "gqa", "list"]
 VQA_FORM = '{"questions": [{"question_id": …, "image_id": …, "question": …}]}'
@@ -108,8 +171,10 @@ def _visual_genome(file: Path, content: Any, columns: Columns, strict: bool) -> 
 def _gqa(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
     for identity, values in content.items():
         if not isinstance(values, dict):
-            raise ShardError(f"{file}, entry {shown(identity)}: {shown(values)} is no object; expected {GQA_FORM}")
-        entry = Entry(file, f"entry {shown(identity)}", values, strict, GQA_FORM)
+            raise ShardError(
+                f"{file}, entry {short_repr(identity)}: {short_repr(values)} is no object; expected {GQA_FORM}"
+            )
+        entry = Entry(file, f"entry {short_repr(identity)}", values, strict, GQA_FORM)
         image = entry.identity("imageId")
         types = values.get("types")
         kinds = replace(entry, values=types if isinstance(types, dict) else {})
@@ -136,8 +201,8 @@ def _joined(
         splits = asked_in.get("data_subtype") if isinstance(asked_in, dict) else None, content.get("data_subtype")
         if None not in splits and splits[0] != splits[1]:
             raise ShardError(
-                f"{questions} is of {shown(splits[0])}, but {annotations} of {shown(splits[1])}; take the two files of "
-                "one split"
+                f"{questions} is of {short_repr(splits[0])}, but {annotations} of {short_repr(splits[1])}; take the "
+                "two files of one split"
             )
         if (listed := _listed(content, "annotations")) is None:
             raise ShardError(f"{annotations} is not of the form {ANNOTATION_FORM}; take the official file")
@@ -148,14 +213,14 @@ def _joined(
         entry = told.pop(one.question_id, None)
         if entry is None and strict:
             raise ShardError(
-                f"{questions}: question {shown(one.question_id)} has no annotation in {annotations}; take the "
+                f"{questions}: question {short_repr(one.question_id)} has no annotation in {annotations}; take the "
                 "annotations of the same split and version"
             )
         found.append(one if entry is None else _with_answers(one, entry, questions, annotations, columns))
     if told and strict:
         raise ShardError(
             f"{annotations} has {len(told)} annotations without a question in {questions} (first: "
-            f"{shown(next(iter(told)))}); take the two files of one split and version"
+            f"{short_repr(next(iter(told)))}); take the two files of one split and version"
         )
     return found
 
@@ -166,7 +231,7 @@ def _annotations(file: Path, rows: Rows, columns: Columns, strict: bool) -> dict
         entry = Entry(file, f"{rows.unit} {number}", values, strict, ANNOTATION_FORM)
         identity = entry.identity(columns.id if columns.id is not None and columns.id in values else "question_id")
         if identity in found:
-            raise ShardError(f"{file}: two annotations of question {shown(identity)}; remove one")
+            raise ShardError(f"{file}: two annotations of question {short_repr(identity)}; remove one")
         if strict and not answers_of(entry, columns):
             raise entry.fault("lacks 'answers'")
         found[identity] = entry
@@ -179,8 +244,8 @@ def _with_answers(
     about = entry.identity("image_id") if "image_id" in entry.values else asked.image_id
     if not asked.image and str(about) != str(asked.image_id):
         raise ShardError(
-            f"question {shown(asked.question_id)} is about image {shown(asked.image_id)} in {questions}, but about "
-            f"{shown(about)} in {annotations}; take the two files of one split and version"
+            f"question {short_repr(asked.question_id)} is about image {short_repr(asked.image_id)} in {questions}, but "
+            f"about {short_repr(about)} in {annotations}; take the two files of one split and version"
         )
     return replace(
         asked,
@@ -195,7 +260,7 @@ def _unique(file: Path, found: Iterable[VisualQuestion]) -> list[VisualQuestion]
     for question in found:
         if question.question_id in kept:
             raise ShardError(
-                f"{file}: question id {shown(question.question_id)} comes twice; remove one of the two entries"
+                f"{file}: question id {short_repr(question.question_id)} comes twice; remove one of the two entries"
             )
         kept[question.question_id] = question
     return list(kept.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blip2_train.data.annotations.content import is_table, number_of, read_content
-from blip2_train.data.annotations.entry import Entry, shown
+from blip2_train.data.annotations.entry import Entry, short_repr
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ShardError
 
@@ -43,6 +43,6 @@ def read_results(path: str | Path, names: tuple[str, str]) -> dict[int | str, st
         key = entry.identity(identity)
         key = number_of(key) if is_table(file) else key
         if key in found:
-            raise ShardError(f"{path}: {identity} {shown(key)} comes twice; keep one prediction for each")
-        found[key] = without_broken_marks(entry.text(text) if names == CAPTIONS else entry.words(text))
+            raise ShardError(f"{path}: {identity} {short_repr(key)} comes twice; keep one prediction for each")
+        found[key] = without_broken_marks(entry.text(text) if names == CAPTIONS else entry.text_or_number(text))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from blip2_train.data.annotations.entry import shown
+from blip2_train.data.annotations.entry import short_repr
 from blip2_train.data.annotations.json_content import parse_json, read_json_or_lines
 from blip2_train.errors import ShardError
 
@@ -125,5 +125,5 @@ def _starts_as_list(file: Path) -> bool:
 
 def _object(file: Path, where: str, value: Any) -> Values:
     if not isinstance(value, dict):
-        raise ShardError(f'{file}, {where}: {shown(value)} is no object; expected one like {{"image": …}}')
+        raise ShardError(f'{file}, {where}: {short_repr(value)} is no object; expected one like {{"image": …}}')
     return value

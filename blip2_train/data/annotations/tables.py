@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from blip2_train.data.annotations.entry import shown
+from blip2_train.data.annotations.entry import short_repr
 from blip2_train.data.annotations.rows import LineRows, Values
 from blip2_train.errors import ShardError
 
@@ -101,7 +101,7 @@ class FlickrRows(LineRows):
             raise ShardError(f"{self._file}, {where}: no UTF-8 text ({error}); save it as UTF-8") from None
         if (found := self._pattern.fullmatch(text)) is None:
             raise ShardError(
-                f"{self._file}, {where}: {shown(text)} is not like the lines before, image, number and caption; "
+                f"{self._file}, {where}: {short_repr(text)} is not like the lines before, image, number and caption; "
                 "repair it, or remove it"
             )
         return {name: value.strip() for name, value in found.groupdict().items()}

@@ -8,12 +8,11 @@ from typing import Any
 
 from blip2_train.data.batches.generation_collate import IGNORED, stack_texts
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer
-from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.data.text_cleaning import put_question
 from blip2_train.errors import ConfigError
-from blip2_train.questions import AnswerBatch, QuestionSample
-from blip2_train.types import GenerationBatch
+from blip2_train.types import AnswerBatch, GenerationBatch, QuestionSample
 
 
 class AnswerCollator:
@@ -46,7 +45,7 @@ class AnswerCollator:
             raise ConfigError(f"max_answer_length must be at least 2 (a token and the end), got {max_answer_length}")
         self.tokenizer = tokenizer
         self.max_text_length, self.max_answer_length, self.prompt = max_text_length, max_answer_length, prompt
-        if (taken := len(tokenizer.prompt(put_question(prompt, "")))) >= max_text_length:
+        if (taken := len(tokenizer.prompt_ids(put_question(prompt, "")))) >= max_text_length:
             raise ConfigError(
                 f"the prompt {prompt!r} takes {taken} of the {max_text_length} tokens of max_text_length and leaves no "
                 "room for a question; shorten it, or raise max_text_length"
@@ -58,22 +57,22 @@ class AnswerCollator:
         kind: Fingerprint = {"prompt": self.prompt, "max_answer_length": self.max_answer_length, "questions": words}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
-    def asked(self, question: str) -> str:
+    def question_prompt(self, question: str) -> str:
         """A question in its form, without its last words if it is too long."""
         words = question.split(" ")
         for kept in range(len(words), -1, -1):
             text = put_question(self.prompt, " ".join(words[:kept]))
-            if len(self.tokenizer.prompt(text)) <= self.max_text_length:
+            if len(self.tokenizer.prompt_ids(text)) <= self.max_text_length:
                 break
         return text
 
     def __call__(self, samples: Sequence[Any]) -> AnswerBatch:
         """Make a batch of B samples (`QuestionSample`), padded to the longest."""
         asked: Sequence[QuestionSample] = samples
-        prompts = [self.asked(sample.question) for sample in asked]
+        prompts = [self.question_prompt(sample.question) for sample in asked]
         if self.tokenizer.encoder_decoder:
-            read = [self.tokenizer.prompt(prompt) for prompt in prompts]
-            said = [self.tokenizer.finished(sample.caption, self.max_answer_length) for sample in asked]
+            read = [self.tokenizer.prompt_ids(prompt) for prompt in prompts]
+            said = [self.tokenizer.finished_ids(sample.caption, self.max_answer_length) for sample in asked]
         else:
             texts = [self._continued(prompt, sample.caption) for prompt, sample in zip(prompts, asked, strict=True)]
             read = [ids for ids, _ in texts]
@@ -91,7 +90,7 @@ class AnswerCollator:
 
     def _continued(self, prompt: str, answer: str) -> tuple[list[int], int]:
         """Ids of prompt, answer and end, and how many in front are the prompt's."""
-        room = len(self.tokenizer.prompt(prompt)) + self.max_answer_length
+        room = len(self.tokenizer.prompt_ids(prompt)) + self.max_answer_length
         return self.tokenizer.training_text(prompt, answer, room)
 
 

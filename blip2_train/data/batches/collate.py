@@ -7,7 +7,7 @@ from itertools import chain
 
 import torch
 
-from blip2_train.data.batches.text_tokenizer import load_text_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.errors import ConfigError
 from blip2_train.types import ImageTextBatch, ImageTextSample, TextTokenizer

@@ -71,9 +71,9 @@ class EncoderDecoderCollator:
     def __init__(
         self, tokenizer: LanguageTokenizer, max_text_length: int = 32, prompt: str = "", split_prefix: bool = True
     ) -> None:
-        if len(tokenizer.prompt(prompt)) > max_text_length:
+        if len(tokenizer.prompt_ids(prompt)) > max_text_length:
             raise ConfigError(
-                f"the prompt {prompt!r} takes {len(tokenizer.prompt(prompt))} tokens, more than max_text_length "
+                f"the prompt {prompt!r} takes {len(tokenizer.prompt_ids(prompt))} tokens, more than max_text_length "
                 f"{max_text_length}; shorten it, or raise max_text_length"
             )
         self.tokenizer, self.max_text_length, self.prompt = tokenizer, max_text_length, prompt
@@ -88,8 +88,8 @@ class EncoderDecoderCollator:
         """Make a batch of B samples, padded to the longest."""
         parts = [split_words(s.caption, s.uniform) if self.split_prefix else ("", s.caption) for s in samples]
         fronts = [" ".join(filter(None, (self.prompt, prefix))) for prefix, _ in parts]
-        read = [self.tokenizer.finished(front, self.max_text_length) for front in fronts]
-        said = [self.tokenizer.finished(rest, self.max_text_length) for _, rest in parts]
+        read = [self.tokenizer.finished_ids(front, self.max_text_length) for front in fronts]
+        said = [self.tokenizer.finished_ids(rest, self.max_text_length) for _, rest in parts]
         return stack_texts(self.tokenizer, samples, read, said)
 
 

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from blip2_train.data.sources.rejections import UnusableSample
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-_TURNS = {
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -59,7 +59,7 @@ def decode_image(data: bytes, reduction: Reduction | None = None, orientation: i
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, one per image
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            beside = _TURNS.get(orientation) if orientation and _orientation(image) is None else None
+            beside = _TRANSPOSE_BY_ORIENTATION.get(orientation) if orientation and _orientation(image) is None else None
             if reduction is not None and beside is None:
                 _reduce(image, reduction)
             image.load()

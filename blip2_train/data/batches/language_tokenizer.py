@@ -17,10 +17,10 @@ from transformers import AutoTokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.from_transformers import load_tokenizer
 from blip2_train.language_files import GENERATION_CONFIG, files_of, locate_language_model, stated_tokens
-from blip2_train.questions import TextTokens
 from blip2_train.system.error_reasons import reason_of
+from blip2_train.types import TextTokens
 
-_PIECES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+_SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 """What older tokenizers of T5, Llama and others keep instead of `tokenizer.json`."""
 _TYPED = {r"\n": "\n", r"\t": "\t"}
 """What a shell hands on of a line end that was typed in quotes."""
@@ -60,7 +60,7 @@ class LanguageTokenizer:
         pad_token: str | None = None,
     ) -> None:
         self.name, self.padding_side, self.encoder_decoder = name, padding_side, encoder_decoder
-        place = _locate(name)
+        place = _resolved(name)
         self.tokenizer, stated = _load(place, name), stated_tokens(place)
         own_ends = [end for end in (self.tokenizer.eos_token_id, *stated.ends) if end is not None]
         self.end_id = self._one_id("end_token", end_token, own_ends)
@@ -100,13 +100,13 @@ class LanguageTokenizer:
         twin.padding_side = side
         return twin
 
-    def words(self, text: str) -> list[int]:
+    def text_ids(self, text: str) -> list[int]:
         """Ids of a text alone."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    def prompt(self, text: str) -> list[int]:
+    def prompt_ids(self, text: str) -> list[int]:
         """Ids of a prompt as the model reads it before it generates."""
-        return [*self.start_ids, *self.words(text), *([self.end_id] if self.encoder_decoder else [])]
+        return [*self.start_ids, *self.text_ids(text), *([self.end_id] if self.encoder_decoder else [])]
 
     def training_text(self, prompt: str, text: str, max_length: int) -> tuple[list[int], int]:
         """Start, prompt, text and end in at most `max_length` tokens; the text is what is cut.
@@ -118,8 +118,8 @@ class LanguageTokenizer:
         Raises:
             ConfigError: if the prompt leaves no room for a single token of text.
         """
-        ids = self.words(f"{prompt} {text}" if prompt else text)
-        alone = self.words(prompt) if prompt else []
+        ids = self.text_ids(f"{prompt} {text}" if prompt else text)
+        alone = self.text_ids(prompt) if prompt else []
         differ = (i for i, (a, b) in enumerate(zip(alone, ids, strict=False)) if a != b)
         shared = next(differ, min(len(alone), len(ids)))
         room = max_length - len(self.start_ids) - 1
@@ -133,14 +133,14 @@ class LanguageTokenizer:
     def continuations(self, prompt: str, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts, each with the end token, as they stand behind any prompt that ends as this one does."""
         if self.encoder_decoder:
-            return [[*self.words(text), self.end_id] for text in texts]  # behind `start_ids`
+            return [[*self.text_ids(text), self.end_id] for text in texts]  # behind `start_ids`
         whole = (self.training_text(prompt, text, sys.maxsize) for text in texts)
         return [ids[front:] for ids, front in whole]
 
-    def finished(self, text: str, max_length: int) -> list[int]:
+    def finished_ids(self, text: str, max_length: int) -> list[int]:
         """Start, text and end token of one side of an encoder-decoder, in at most `max_length` tokens."""
         room = max(0, max_length - len(self.start_ids) - 1)
-        return [*self.start_ids, *self.words(text)[:room], self.end_id]
+        return [*self.start_ids, *self.text_ids(text)[:room], self.end_id]
 
     def padded(self, rows: Sequence[Sequence[int]], fill: int | None = None) -> tuple[Tensor, Tensor]:
         """Rows `(B, longest)`, int64, filled up with `fill` (None = the padding token), and mask, bool, True = real."""
@@ -171,7 +171,7 @@ class LanguageTokenizer:
 
     def _own_start(self) -> list[int]:
         """What the tokenizer puts in front of a text; what some add behind it is left to `end_token`."""
-        plain, whole = self.words("a"), list(self.tokenizer("a").input_ids)
+        plain, whole = self.text_ids("a"), list(self.tokenizer("a").input_ids)
         found = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
         return whole[: next(found, 0)] if plain else whole
 
@@ -188,8 +188,8 @@ class LanguageTokenizer:
         if known is not None:  # also the unknown token: OPT's start, end and unknown token are one
             return int(known)
         token = _TYPED.get(token, token)
-        ids, front = self.words(token), self.words("a")
-        if len(ids) > 1 and (behind := self.words(f"a{token}"))[: len(front)] == front:
+        ids, front = self.text_ids(token), self.text_ids("a")
+        if len(ids) > 1 and (behind := self.text_ids(f"a{token}"))[: len(front)] == front:
             ids = behind[len(front) :]  # SentencePiece puts a blank in front of what begins a text
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             raise ConfigError(
@@ -225,7 +225,7 @@ class AnsweringTokenizer(LanguageTokenizer):
         self.question_tokenizer.save_pretrained(str(Path(folder) / QUESTIONS))
 
 
-def _locate(name: str) -> str:
+def _resolved(name: str) -> str:
     folder = Path(name).expanduser()
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2):
         raise CheckpointMismatch(f"there is no language model folder {name}: give a folder with its files, or a hub id")
@@ -234,7 +234,7 @@ def _locate(name: str) -> str:
 
 def _load(place: str, name: str) -> Any:
     files = files_of(place)
-    pieces = next((file for file in _PIECES if file in files), None)
+    pieces = next((file for file in _SENTENCEPIECE_FILES if file in files), None)
     if pieces and not {"tokenizer.json", "vocab.json"} & set(files) and find_spec("sentencepiece") is None:
         raise CheckpointMismatch(
             f"the tokenizer of language model {name} is a SentencePiece file ({pieces}), which a package reads that is "

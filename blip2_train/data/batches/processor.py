@@ -17,7 +17,7 @@ from blip2_train.data.batches.transforms import EvalTransform
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
 from blip2_train.errors import ConfigError, ShardError
-from blip2_train.questions import TextTokens
+from blip2_train.types import TextTokens
 
 ImageInput = str | Path | Image.Image | Tensor
 """A file, an image of any mode and size, or pixel values `(3, H, W)` that were processed before."""
@@ -96,7 +96,7 @@ class Processor:
         """
         assert self.language_tokenizer is not None
         _refuse_broken(prompts)
-        return self.language_tokenizer.padded([self.language_tokenizer.prompt(prompt) for prompt in prompts])
+        return self.language_tokenizer.padded([self.language_tokenizer.prompt_ids(prompt) for prompt in prompts])
 
     def questions(self, questions: Sequence[str]) -> TextTokens:
         """Questions for a Q-Former that reads them, cut as in training.

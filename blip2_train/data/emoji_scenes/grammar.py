@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from blip2_train.data.emoji_scenes.concepts import Concept, article
-from blip2_train.data.emoji_scenes.scenes import SIDE_MARGIN, Scene, place
+from blip2_train.data.emoji_scenes.scenes import SIDE_MARGIN, Scene, region
 
 WORD_LIMITS = (5, 16)
 """Fewest and most words of a caption."""
@@ -29,7 +29,7 @@ JOINED = {
     2: ("{0} and {1}", "{0} with {1}", "{0} together with {1}", "{0} and also {1}"),
     3: ("{0} and {1} and {2}", "{0} with {1} and {2}", "{0} and {1} together with {2}"),
 }
-PLACES = {
+REGION_PHRASES = {
     "middle": ("in the middle", "in the center"),
     "top": ("at the top",),
     "bottom": ("at the bottom",),
@@ -120,12 +120,12 @@ class CaptionWriter:
 
     def _placed_alone(self, scene: Scene, generator: np.random.Generator) -> str:
         item = scene.items[0]
-        where, thing = _pick(PLACES[place(item)], generator), self._phrase(item.concept, 1, generator)
+        where, thing = _pick(REGION_PHRASES[region(item)], generator), self._phrase(item.concept, 1, generator)
         return _pick(PLACED_ALONE, generator).format(where=where, thing=thing, **_ground(scene))
 
     def _placed_pair(self, scene: Scene, generator: np.random.Generator) -> str:
         things = [
-            f"{self._phrase(item.concept, 1, generator)} {_pick(PLACES[place(item)], generator)}"
+            f"{self._phrase(item.concept, 1, generator)} {_pick(REGION_PHRASES[region(item)], generator)}"
             for item in (scene.items[i] for i in generator.permutation(2))
         ]
         caption = f"{things[0]} and {things[1]} on {scene.ground}"

@@ -80,10 +80,10 @@ class Scene:
         what = ",".join(f"{concept}x{count}" for concept, count in sorted(self.counts.items()))
         if len(self.items) > 1:
             return what
-        return f"{what}/{STYLES[self.style]}/{self.ground}/{place(self.items[0])}"
+        return f"{what}/{STYLES[self.style]}/{self.ground}/{region(self.items[0])}"
 
 
-def place(item: Item) -> str:
+def region(item: Item) -> str:
     """Which part of the scene the image's middle lies in: `middle`, `top`, `bottom left`."""
     x, y = item.center
     near, far = SCENE_SIZE * 0.42, SCENE_SIZE * 0.58

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from blip2_train.data.annotations.coco import DOMAINS
+from blip2_train.data.annotations.caption_layouts import DOMAINS
 from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.grammar import CaptionWriter
 from blip2_train.data.emoji_scenes.official_files import DescribedScene

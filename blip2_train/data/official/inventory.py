@@ -47,7 +47,7 @@ class OfficialFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class FileStatus:
     """What is to be said of a file."""
 
     path: str
@@ -62,7 +62,7 @@ class Verdict:
         return self.state in ("whole", "not there")
 
 
-def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[Verdict]:
+def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[FileStatus]:
     """Look at the files of a data set, one after the other.
 
     Args:
@@ -76,16 +76,16 @@ def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[Verd
         if absent := [path for path in file.paths if not (root / path).is_file()]:
             state: Literal["not there", "missing"] = "not there" if file.optional else "missing"
             which = "put it" if absent == list(file.paths) else f"put {' and '.join(absent)}"
-            yield Verdict(path=name, state=state, text=f"{which} below {root}; from {file.origin}")
+            yield FileStatus(path=name, state=state, text=f"{which} below {root}; from {file.origin}")
             continue
         try:
             seen[file.paths[0]] = found = file.read([root / path for path in file.paths])
             _check(file, found, seen, root)
         except ShardError as error:
-            yield Verdict(path=name, state="wrong", text=str(error))
+            yield FileStatus(path=name, state="wrong", text=str(error))
         else:
             counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
-            yield Verdict(path=name, state="whole", text=f"{counts}; all {len(found.images):,} images are there")
+            yield FileStatus(path=name, state="whole", text=f"{counts}; all {len(found.images):,} images are there")
 
 
 def _check(file: OfficialFile, found: Contents, seen: Mapping[str, Contents], root: Path) -> None:

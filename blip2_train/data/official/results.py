@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from blip2_train.data.official.identities import check_identities
+from blip2_train.data.official.checks import check_identities
 from blip2_train.system.atomic_write import write_atomically
 
 

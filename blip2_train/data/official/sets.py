@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from blip2_train.data.annotations.caption_layouts import DOMAINS
 from blip2_train.data.annotations.captions import read_references
-from blip2_train.data.annotations.coco import DOMAINS
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.official.checks import paths_by_id

@@ -1,19 +1,24 @@
-"""Where the work of a preparation is done: in this process, or in several on this machine."""
+"""Runs the work of a preparation: in this process, in several on this machine, or in workers of Ray."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from glob import iglob
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from blip2_train.errors import ShardError
+from blip2_train.data.prepare.ray_engine import RayEngine
+from blip2_train.data.shards.paths import expanded_braces
+from blip2_train.errors import ConfigError, ShardError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -88,3 +93,50 @@ def _end_with_parent() -> None:
 
 def _do(task: Any) -> Any:
     return _work(task)
+
+
+EngineName = Literal["local", "ray"]
+
+
+@contextmanager
+def open_engine(
+    name: EngineName = "local",
+    workers: int | None = None,
+    *,
+    ray_address: str | None = None,
+    gpus_per_worker: float = 0,
+    shared: Sequence[str] = (),
+) -> Iterator[Engine]:
+    """Processes of this machine, or workers of Ray, which end with the context.
+
+    Args:
+        name: which of the two.
+        workers: how many; None = one for each core that this process may use, or that the cluster has.
+        ray_address: of a cluster, see `RayEngine`; None = this machine.
+        gpus_per_worker: of workers of Ray; processes of this machine share what it has.
+        shared: files and folders that every machine of a cluster must see.
+
+    Raises:
+        ConfigError: if there is an address without Ray.
+    """
+    if name == "local":
+        if ray_address is not None:
+            raise ConfigError(f"ray_address={ray_address} is for engine=ray; add that, or leave it out")
+        yield LocalEngine(workers or cores())
+        return
+    if ray_address is None:
+        workers = workers or cores()
+    with RayEngine(workers, address=ray_address, gpus_per_worker=gpus_per_worker, shared=shared) as engine:
+        yield engine
+
+
+def paths_here(source: str | Sequence[str], images: str | None = None) -> list[str]:
+    """One file or folder of this machine for each path or glob that is read."""
+    paths = [one for item in ([source] if isinstance(source, str) else source) for one in expanded_braces(item)]
+    named = [os.path.expanduser(path) for path in (*paths, images) if path and "://" not in path]
+    return [next(iglob(path, recursive=True), path) for path in named]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,20 +1,62 @@
-"""Finds out which samples can be used, chunk by chunk, in whatever process a chunk is given to."""
+"""Decides which samples of a source can be used, chunk by chunk, in whatever process a chunk is given to."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.annotations.captions import read_captions
+from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record, wants_to_read_ahead
+from blip2_train.data.sources.source import PairSource, Record, supports_read_ahead
+from blip2_train.data.storage.user_cache import local_copy
 from blip2_train.data.stream.stream import left_out, rejection, usable_captions
+from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
+
+
+def read_exclusions(files: Sequence[str], split: str | None = None) -> frozenset[str]:
+    """The names of excluded images: ids, paths, or SHA-256 of the files in lower-case hexadecimal.
+
+    Args:
+        files: annotation files, of which each image's id, path and file name count (but for names that are a mere
+            number, as those of Visual Genome are); or text files with a name in each line.
+        split: of annotation files that have splits, which images to exclude; several joined by `+`.
+
+    Raises:
+        ShardError: naming the file and what to do.
+    """
+    return frozenset(printable_name(name) for file in files for name in _names(local_copy(file), split))
+
+
+def _names(file: Path, split: str | None) -> Iterator[str]:
+    if file.name.lower().endswith(SUFFIXES):
+        for image in read_captions(file, split):
+            yield image.path
+            if re.search(r"[^\W\d]", PurePosixPath(image.path).stem):
+                yield PurePosixPath(image.path).name
+            if image.image_id not in (None, "") and not image.counted:
+                yield str(image.image_id)
+        return
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names of files may be no UTF-8
+    except OSError as error:
+        raise ShardError(f"list of excluded images {file} cannot be read ({error}); give a UTF-8 text file") from None
+    if "\0" in text:
+        raise ShardError(f"list of excluded images {file} is no text of lines; save it as UTF-8")
+    lines = [line.strip() for line in text.split("\n")]
+    if not any(lines):
+        raise ShardError(f"list of excluded images {file} is empty; write an id, a path or a SHA-256 in each line")
+    yield from (line.lower() if re.fullmatch(r"[0-9A-Fa-f]{64}", line) else line for line in lines if line)
+
 
 VERDICT = np.dtype([("good", "u1"), ("width", "<u4"), ("height", "<u4"), ("digest", "<u8", (2,))])
 """Of one sample: whether it can be used; size in pixels, upright; first 128 bits of its file's SHA-256."""
@@ -46,7 +88,7 @@ class Examination:
         """Examine the samples with these numbers; one image is held at a time, of remote sources a chunk of files."""
         verdicts = np.zeros(len(numbers), VERDICT)
         rejected = []
-        if wants_to_read_ahead(self._source):
+        if supports_read_ahead(self._source):
             self._source.read_ahead(numbers)
         for place, number in enumerate(numbers):
             try:
@@ -75,7 +117,9 @@ class Examination:
         if not self._excluded:
             return
         details = self._source.details(number)
-        paths = [printable_name(path) for path in (self._source.locate(number).key, str(details.get("path", "")))]
+        paths = [
+            printable_name(path) for path in (self._source.sample_location(number).key, str(details.get("path", "")))
+        ]
         for name in (*paths, *(path.rpartition("/")[2] for path in paths), content, str(details.get("image_id", ""))):
             if name in self._excluded:
                 raise UnusableSample("excluded", f"{name} is listed as excluded")

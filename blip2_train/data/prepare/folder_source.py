@@ -16,7 +16,7 @@ from blip2_train.data.printable_names import printable_name
 from blip2_train.data.shards.sample_files import captions_of, details_of, image_id_of, orientation_of
 from blip2_train.data.sources.image_files import ENDINGS, HIDDEN, files_below
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
@@ -67,10 +67,10 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where image `number` lies."""
         path = printable_name(self._relative(number))
-        return Place(printable_name(str(self._folder)), "", path, path)
+        return SampleLocation(printable_name(str(self._folder)), "", path, path)
 
     def read(self, number: int) -> Record:
         """Read image `number` with its captions.

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.printable_names import names_digest
-from blip2_train.data.sources.source import Place, Record, wants_to_read_ahead
+from blip2_train.data.sources.source import PairSource, Record, SampleLocation, supports_read_ahead
 
 
 class JoinedSource:
@@ -29,10 +28,10 @@ class JoinedSource:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where sample `number` lies."""
         part, inner = self._part(number)
-        return part.locate(inner)
+        return part.sample_location(inner)
 
     def read(self, number: int) -> Record:
         """Read sample `number`; raises what its source raises."""
@@ -47,7 +46,7 @@ class JoinedSource:
     @property
     def reads_ahead(self) -> bool:
         """Whether `read_ahead` is of use to one of the sources."""
-        return any(wants_to_read_ahead(part) for part in self._parts)
+        return any(supports_read_ahead(part) for part in self._parts)
 
     def read_ahead(self, numbers: Sequence[int]) -> None:
         """Ask for samples that will be read next, all at once."""
@@ -55,7 +54,7 @@ class JoinedSource:
         for part, inner in map(self._part, numbers):
             wanted.setdefault(part, []).append(inner)
         for part, inners in wanted.items():
-            if wants_to_read_ahead(part):
+            if supports_read_ahead(part):
                 part.read_ahead(inners)
 
     def fingerprint(self) -> str:

@@ -86,6 +86,6 @@ def find_duplicates(verdicts: NDArray[np.void]) -> tuple[NDArray[np.int64], NDAr
     again = np.zeros(len(good), dtype=bool)
     again[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)
     firsts = np.maximum.accumulate(np.where(again, 0, np.arange(len(good))))
-    numbers, first_numbers = good[order[again]], good[order[firsts[again]]]
+    numbers, first_indices = good[order[again]], good[order[firsts[again]]]
     ascending = np.argsort(numbers)
-    return numbers[ascending], first_numbers[ascending]
+    return numbers[ascending], first_indices[ascending]

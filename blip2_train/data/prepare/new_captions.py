@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.prepare.engine import Engine
-from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.sources.source import PairSource, Record, SampleLocation
 
 Entry = dict[str, Any]
 """Of one sample: its `captions`, best first, and whatever else its record is to say of them."""
@@ -121,9 +120,9 @@ class RecaptionedSource:
     def __len__(self) -> int:
         return len(self._source)
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where sample `number` lies."""
-        return self._source.locate(number)
+        return self._source.sample_location(number)
 
     def read(self, number: int) -> Record:
         """Sample `number` with its new captions; raises `UnusableSample`."""

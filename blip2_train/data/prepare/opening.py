@@ -13,12 +13,12 @@ from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.prepare.folder_source import FolderSource, holds_images_with_texts
 from blip2_train.data.prepare.joined_source import JoinedSource
-from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.shards.braces import expanded_braces
+from blip2_train.data.shards.paths import expanded_braces
 from blip2_train.data.sources.annotation_source import AnnotationSource
 from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.sources.parquet_source import ParquetSource, parquet_files
 from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.sources.source import PairSource
 from blip2_train.data.storage.remote import is_remote
 from blip2_train.errors import ConfigError, ShardError
 

@@ -14,13 +14,12 @@ from PIL import Image
 from blip2_train.data.prepare.destination import Destination, sha256_of
 from blip2_train.data.prepare.examination import short_digest, usable_texts
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.shards.notes import PLACES
 from blip2_train.data.shards.sample_files import without_orientation
+from blip2_train.data.shards.shard_lists import ROWS_SUFFIX
 from blip2_train.data.shards.tar import scan_shard
 from blip2_train.data.shards.writer import RECORD_KEYS, ShardFile, shard_stem
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record, wants_to_read_ahead
+from blip2_train.data.sources.source import PairSource, Record, supports_read_ahead
 from blip2_train.errors import ShardError
 
 _AHEAD = 64
@@ -72,12 +71,12 @@ class Packing:
         known, stem = task.finished, shard_stem(task.number)
         if known is not None and self._destination.holds(known.file, known.bytes, known.sha256):
             return known
-        unfinished, places = self._unfinished / f"{stem}.tar", self._unfinished / f"{stem}{PLACES}"
+        unfinished, places = self._unfinished / f"{stem}.tar", self._unfinished / f"{stem}{ROWS_SUFFIX}"
         statistics = self._unfinished / f"{stem}_stats.json"
         try:
             shard = ShardFile(unfinished, task.number, self._options.samples_per_shard)
             for place, (number, verdict) in enumerate(zip(task.samples.tolist(), task.verdicts, strict=True)):
-                if place % _AHEAD == 0 and wants_to_read_ahead(self._source):
+                if place % _AHEAD == 0 and supports_read_ahead(self._source):
                     self._source.read_ahead(task.samples[place : place + _AHEAD].tolist())
                 self._add(shard, number, verdict)
             shard.close()
@@ -126,7 +125,7 @@ class Packing:
         )
 
     def _changed(self, number: int, what: str) -> ShardError:
-        place = self._source.locate(number)
+        place = self._source.sample_location(number)
         return ShardError(
             f"{place.file}: {place.key} changed while shards were made of it ({what}); leave the source alone, and "
             "start again in an empty folder"

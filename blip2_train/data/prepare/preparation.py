@@ -26,8 +26,8 @@ from blip2_train.data.prepare.journal import Journal, find_duplicates
 from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.prepare.packing import PackedShard, Packing, ShardTask
-from blip2_train.data.prepare.pairs import PairSource
-from blip2_train.data.shards.notes import INDEX
+from blip2_train.data.shards.shard_lists import INDEX
+from blip2_train.data.sources.source import PairSource
 from blip2_train.errors import ShardError
 from blip2_train.system.atomic_write import parse_checked, read_checked, write_checked
 from blip2_train.system.records import Count, JsonObject, check_record
@@ -142,8 +142,8 @@ class Preparation:
             parts = Path(mkdtemp(prefix=_PARTS, dir=work))
             journal = Journal(work, len(self.source))
             self._examine(journal, engine, progress)
-            numbers, first_numbers = self._duplicates(journal)
-            rejected = self._write_rejected(journal, numbers, first_numbers)
+            numbers, first_indices = self._duplicates(journal)
+            rejected = self._write_rejected(journal, numbers, first_indices)
             verdicts = journal.verdicts()
             usable = verdicts["good"].astype(bool)
             usable[numbers] = False
@@ -183,11 +183,11 @@ class Preparation:
         return find_duplicates(journal.verdicts())
 
     def _write_rejected(
-        self, journal: Journal, numbers: NDArray[np.int64], first_numbers: NDArray[np.int64]
+        self, journal: Journal, numbers: NDArray[np.int64], first_indices: NDArray[np.int64]
     ) -> Counter[str]:
         """List what is not used: first what was amiss when the source was opened, then samples in their order."""
         counts: Counter[str] = Counter()
-        one_by_one = heapq.merge(journal.rejected(), self._repeated(numbers, first_numbers), key=lambda one: one[0])
+        one_by_one = heapq.merge(journal.rejected(), self._repeated(numbers, first_indices), key=lambda one: one[0])
         unfinished = self.folder / UNFINISHED / "all_rejected.jsonl"
         with unfinished.open("w", encoding="utf-8") as file:
             for sample in chain(self.source.rejected, (sample for _, sample in one_by_one)):
@@ -197,10 +197,10 @@ class Preparation:
         return counts
 
     def _repeated(
-        self, numbers: NDArray[np.int64], first_numbers: NDArray[np.int64]
+        self, numbers: NDArray[np.int64], first_indices: NDArray[np.int64]
     ) -> Iterator[tuple[int, RejectedSample]]:
-        for number, first in zip(numbers.tolist(), first_numbers.tolist(), strict=True):
-            place, earlier = self.source.locate(number), self.source.locate(first)
+        for number, first in zip(numbers.tolist(), first_indices.tolist(), strict=True):
+            place, earlier = self.source.sample_location(number), self.source.sample_location(first)
             detail = f"the same file as {earlier.file}: {earlier.key}"
             yield number, RejectedSample(source=place.file, key=place.key, reason="duplicate", detail=detail)
 

@@ -1,29 +1,30 @@
-"""The micro-batches of one process, each read from one of its streams in turn."""
+"""The micro-batches of one process, each read from one of its streams in turn, and their loader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from blip2_train.data.sequential.lane import START, Position, SourceLane
 from blip2_train.data.sequential.source import SequentialSource
+from blip2_train.data.sequential.source_cursor import START, Position, SourceCursor
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.stream.batch_sampler import BatchShape
+from blip2_train.data.stream.loader import BatchLoader
 from blip2_train.data.stream.mixture import Mixture
 from blip2_train.data.stream.order import stable_seed
-from blip2_train.data.stream.stream import ATTEMPTS, ReadImage, given_up, rejected_at, training_sample
+from blip2_train.data.stream.stream import ATTEMPTS, ReadImage, rejection_at, training_sample, unusable_source_error
 from blip2_train.errors import ConfigError
-from blip2_train.types import ImageTextSample, RejectedSample
+from blip2_train.types import Batch, Collator, ImageTextSample, RejectedSample
 
 StreamPosition = dict[str, Position]
 """Where a stream stands in each source, by name."""
 
 
-class Mark(NamedTuple):
+class BatchOrigin(NamedTuple):
     """What travels with a micro-batch."""
 
     batch: int
@@ -90,13 +91,13 @@ class StreamShape:
 class _Stream:
     """One stream while it is read."""
 
-    lanes: list[SourceLane]
+    lanes: list[SourceCursor]
     mixture: Mixture
     next_batch: int
     generator: torch.Generator = field(default_factory=torch.Generator)
 
 
-class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
+class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
     """Micro-batch b of a process is read from its stream `b % streams`, whoever reads it.
 
     The loader gives reader w of n the batches w, w + n, …, so where n divides the number of streams, every stream is
@@ -126,7 +127,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_streams": {}}
 
-    def __getitem__(self, batch: int) -> tuple[list[ImageTextSample], Mark]:
+    def __getitem__(self, batch: int) -> tuple[list[ImageTextSample], BatchOrigin]:
         number = batch % self._shape.streams
         stream = self._streams.get(number)
         if stream is None or batch != stream.next_batch:
@@ -140,7 +141,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
         names = [source.name for source in self._sources]
         position = {name: lane.position() for name, lane in zip(names, stream.lanes, strict=True)}
         epochs = {name: lane.epochs for name, lane in zip(names, stream.lanes, strict=True)}
-        return samples, Mark(batch, number, position, epochs)
+        return samples, BatchOrigin(batch, number, position, epochs)
 
     def _begin(self, number: int) -> _Stream:
         """Open a stream where this run begins."""
@@ -148,7 +149,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
         where = self._positions[number] if self._positions is not None else start
         own = shape.rank * shape.streams + number
         lanes = [
-            SourceLane(source, shape.seed, own, shape.all_streams, shape.buffer, where[source.name])
+            SourceCursor(source, shape.seed, own, shape.all_streams, shape.buffer, where[source.name])
             for source in self._sources
         ]
         mixture = Mixture([source.weight for source in self._sources], stable_seed("stream", shape.seed, own))
@@ -157,7 +158,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
 
     def _sample(self, stream: _Stream, number: int, count: int) -> ImageTextSample:
         """The sample that a stream gives after `count` others."""
-        chosen = stream.mixture.locate(count)[0]
+        chosen = stream.mixture.source_at(count)[0]
         source, lane = self._sources[chosen], stream.lanes[chosen]
         own = self._shape.rank * self._shape.streams + number
         rejected: list[RejectedSample] = []
@@ -177,11 +178,11 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], Mark]]):
                     rejected=rejected,
                 )
             except UnusableSample as problem:
-                rejected.append(rejected_at(drawn.place, problem))
-        raise given_up(source.name, rejected)
+                rejected.append(rejection_at(drawn.place, problem))
+        raise unusable_source_error(source.name, rejected)
 
 
-class BatchNumbers(Sampler[int]):
+class BatchIndices(Sampler[int]):
     """The numbers of a process's micro-batches from the first that is not done; its length is that of the whole run."""
 
     def __init__(self, total: int, first: int) -> None:
@@ -192,3 +193,42 @@ class BatchNumbers(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self._first, self._total)
+
+
+class _WithOrigin:
+    """Collates the samples of a micro-batch, and leaves its mark beside it."""
+
+    def __init__(self, collator: Collator) -> None:
+        self._collator = collator
+
+    def __call__(self, item: tuple[list[ImageTextSample], BatchOrigin]) -> tuple[Batch, BatchOrigin]:
+        return self._collator(item[0]), item[1]
+
+
+class SequentialLoader(BatchLoader):
+    """Gives micro-batches, and tells of each where its stream stands after it.
+
+    Args:
+        dataset: the streams.
+        collator: makes a batch of samples, in the readers.
+        numbers: which micro-batches.
+        note: called with the mark of each before it is given.
+        options: of `BatchLoader`.
+    """
+
+    def __init__(
+        self,
+        dataset: SequentialBatches,
+        collator: Collator,
+        numbers: BatchIndices,
+        note: Callable[[BatchOrigin], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, sampler=numbers, batch_size=None, collate_fn=_WithOrigin(collator), **options)
+        self._note = note
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Iterate; a mark is noted before its batch is given."""
+        for batch, origin in cast("Iterator[tuple[Batch, BatchOrigin]]", super().__iter__()):
+            self._note(BatchOrigin(*origin))
+            yield batch

@@ -8,8 +8,7 @@ from typing import BinaryIO, cast
 
 from webdataset.gopen import gopen_pipe
 
-from blip2_train.data.shards.braces import expanded_braces
-from blip2_train.data.shards.tar import PIPE
+from blip2_train.data.shards.paths import PIPE, expanded_braces
 from blip2_train.errors import ConfigError
 
 _typed: set[str] = set()

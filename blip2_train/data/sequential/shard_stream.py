@@ -10,7 +10,7 @@ from webdataset.tariterators import tar_file_iterator
 
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sequential.pipes import PipeShard, PipeStream
-from blip2_train.data.shards.tar import DUPLICATE, UNSAFE, IncompleteSample, Shard, listing, member_name, samples_of
+from blip2_train.data.shards.tar import DUPLICATE, UNSAFE, IncompleteSample, Shard, member_list, member_name, samples_of
 from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile
 from blip2_train.types import RejectedSample
 
@@ -251,7 +251,7 @@ class _Groups:
                     yield StreamedSample(own.decode(), contents[image], words, record)
             except IncompleteSample as problem:
                 if not last:
-                    detail = listing(key, found) + SIDE_BY_SIDE * (len(found) == 1)
+                    detail = member_list(key, found) + SIDE_BY_SIDE * (len(found) == 1)
                     yield RejectedSample(source=self._source, key=name, reason=str(problem), detail=detail)
         for (key, reason), detail in self._refused.items():
             yield RejectedSample(source=self._source, key=key, reason=reason, detail=detail)

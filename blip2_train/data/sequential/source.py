@@ -13,8 +13,8 @@ from blip2_train.data.printable_names import names_digest, printable_name
 from blip2_train.data.sequential.pipes import PipeShard, is_pipe, pipe_shards
 from blip2_train.data.sequential.shard_stream import AnyShard
 from blip2_train.data.shards.index import relative_names
-from blip2_train.data.shards.notes import read_notes
-from blip2_train.data.shards.tar import find_shards
+from blip2_train.data.shards.paths import find_shards
+from blip2_train.data.shards.shard_lists import read_shard_lists
 from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.storage.remote import RemoteFile, Storage
 from blip2_train.data.stream.order import permutation
@@ -98,7 +98,7 @@ def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
     missing: list[RejectedSample] = []
     if files := [item for item in given if not is_pipe(item)]:
         found = find_shards(files, storage)
-        missing = read_notes(found, storage)[1]
+        missing = read_shard_lists(found, storage)[1]
         shards = [*(Path(shard) if isinstance(shard, str) else shard for shard in found), *shards]
     if len(set(shards)) < len(shards):
         twice = next(shard for shard in shards if shards.count(shard) > 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from blip2_train.data.shards.catalog import (
     write_catalog,
     write_kept,
 )
-from blip2_train.data.shards.notes import ShardNote
+from blip2_train.data.shards.shard_lists import ListedShard
 from blip2_train.data.shards.tar import Shard, scan_shard
 from blip2_train.data.storage.remote import RemoteFile, Storage
 from blip2_train.data.stream.order import stable_seed
@@ -37,26 +36,11 @@ _VERSION = 2
 """Part of every file name: raised when the meaning of the files changes."""
 
 
-def index_folder() -> Path:
-    """The user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`), or a temporary one where that cannot be written."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(base) / "blip2_train" / "shards"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    folder = Path(tempfile.gettempdir()) / f"blip2_train-shards-{os.getuid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def open_catalog(
     shards: Sequence[str | RemoteFile],
     folder: Path,
     storage: Storage | None = None,
-    notes: Mapping[RemoteFile, ShardNote] | None = None,
+    notes: Mapping[RemoteFile, ListedShard] | None = None,
     threads: int = 8,
 ) -> tuple[ShardCatalog, list[RejectedSample]]:
     """The catalog of shards, and what was rejected in them.
@@ -88,7 +72,7 @@ def index_shards(
     shards: Sequence[Shard],
     folder: Path,
     storage: Storage | None = None,
-    notes: Mapping[RemoteFile, ShardNote] | None = None,
+    notes: Mapping[RemoteFile, ListedShard] | None = None,
     threads: int = 8,
 ) -> tuple[list[CatalogEntry], list[RejectedSample]]:
     """What is known of each shard; scanned once (about 13,000 tar members a second and core), then read from `folder`.
@@ -121,7 +105,7 @@ class _Summary(msgspec.Struct):
 
 
 def _entry(
-    shard: Shard, name: str, note: ShardNote | None, folder: Path, storage: Storage
+    shard: Shard, name: str, note: ListedShard | None, folder: Path, storage: Storage
 ) -> tuple[CatalogEntry, list[RejectedSample]]:
     try:
         identity, size = _identity(shard)
@@ -162,7 +146,7 @@ def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:
     return (shard.resolve(), state.st_size, state.st_mtime_ns), state.st_size
 
 
-def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ShardNote]) -> str:
+def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ListedShard]) -> str:
     """What changes when the catalog's entry of a shard does."""
     if isinstance(shard, RemoteFile):
         note = notes.get(shard)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from blip2_train.data.shards.catalog import CatalogEntry, ShardCatalog, write_kept
 from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.shards.tar import ROW_FIELDS, scan_shard
-from blip2_train.data.storage.read_ahead import REQUESTS
+from blip2_train.data.storage.prefetch import REQUESTS
 from blip2_train.data.storage.remote import RemoteFile, Storage
 from blip2_train.errors import ShardError
 

@@ -14,8 +14,8 @@ import numpy as np
 from blip2_train.data.shards.catalog import ShardCatalog
 from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.storage.block_cache import PieceCache
-from blip2_train.data.storage.read_ahead import Ahead, Span
+from blip2_train.data.storage.block_cache import BlockCache
+from blip2_train.data.storage.prefetch import Prefetcher, Span
 from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile
 from blip2_train.errors import ShardError
 
@@ -48,9 +48,9 @@ _NOTHING = _Held(Span(-1, 0, 0), b"")
 class ShardReader:
     """Members of samples, by number of the shard and the sample's row of its index.
 
-    Remote samples that were announced come many in a request (see `Ahead`); any other is a request for all its members,
-    or none if a piece that holds it is in the cache. Of a shard on this machine, members are read one by one, as they
-    are asked for.
+    Announced remote samples are fetched many in a request (see `Prefetcher`); any other sample is one request for all
+    its members, or none if a block with it is in the cache. Of a local shard, members are read one by one when they are
+    requested.
 
     Args:
         catalog: of the shards.
@@ -61,14 +61,14 @@ class ShardReader:
         self._catalog, self._storage = catalog, storage
         self.remote = catalog.remote
         """Whether reading ahead is of use."""
-        self._cache = PieceCache(storage) if self.remote and storage.options.cache else None
+        self._cache = BlockCache(storage) if self.remote and storage.options.cache else None
         self._begin()
 
     def _begin(self) -> None:
         """What each process has of its own."""
         self._owner = next(_OWNERS)
         weakref.finalize(self, SHARD_FILES.forget, self._owner)
-        self._ahead: Ahead | None = None
+        self._ahead: Prefetcher | None = None
         self._held = _NOTHING
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class ShardReader:
             self._ahead.close()
         options = self._storage.options
         memory = 0 if self._cache else int(options.memory_mb * 1e6 * share)
-        self._ahead = Ahead(lambda one: self._fetch(self._remote(one.shard), one), passages, memory)
+        self._ahead = Prefetcher(lambda one: self._fetch(self._remote(one.shard), one), passages, memory)
 
     def _come(self, place: RemoteFile, wanted: Span, whole: Span) -> _Held:
         """The bytes of a sample, as they were fetched ahead or by a request."""

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from blip2_train.data.annotations.annotated_images import embedded_image, is_embedded
 from blip2_train.data.annotations.captions import read_captions
 from blip2_train.data.annotations.columns import Columns
-from blip2_train.data.sources.embedded_images import embedded_image, is_embedded
 from blip2_train.data.sources.image_folders import open_images
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Place, Record
-from blip2_train.data.storage.local_copy import local_copy
+from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.storage.remote import Storage, is_remote
+from blip2_train.data.storage.user_cache import local_copy
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
@@ -86,10 +86,10 @@ class AnnotationSource:
     def __len__(self) -> int:
         return len(self._images)
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where image `number` lies."""
         image = self._images[number]
-        return Place(str(self._file), self._file.stem, image.key, image.row)
+        return SampleLocation(str(self._file), self._file.stem, image.key, image.row)
 
     def read(self, number: int) -> Record:
         """Read image `number` with all its captions.

@@ -15,7 +15,7 @@ ENDINGS = (*IMAGES, *MORE_IMAGES)
 HIDDEN, LINK, UNREADABLE = "hidden file", "link to a folder", "unreadable folder"
 
 
-class FoundFile(NamedTuple):
+class ListedFile(NamedTuple):
     """A file below a folder, or something else that is passed over there."""
 
     path: str
@@ -24,7 +24,7 @@ class FoundFile(NamedTuple):
     """Why it is no image; empty if it is one."""
 
 
-def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[FoundFile]:
+def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[ListedFile]:
     """The files below a folder at any depth, in the order of their names, those of a folder before those below it.
 
     Hidden files are no images, whatever their ending (macOS leaves `._photo.jpg`); links to folders are not followed.
@@ -44,18 +44,18 @@ def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[FoundFile]
         for name in sorted(names):
             ending, path = endings[name], os.path.normpath(os.path.join(inner, name))
             if ending in IMAGES or (ending in MORE_IMAGES and not (beside and _stem(name) in usual)):
-                yield FoundFile(path)
+                yield ListedFile(path)
             elif ending in MORE_IMAGES:
-                yield FoundFile(path, "another image of the same name")
+                yield ListedFile(path, "another image of the same name")
             elif not (ending in beside and _stem(name) in stems):
-                yield FoundFile(path, HIDDEN if name.startswith(".") else f".{ending} file" if ending else "no ending")
+                yield ListedFile(path, HIDDEN if name.startswith(".") else f".{ending} file" if ending else "no ending")
         for name in below:
             if os.path.islink(os.path.join(place, name)):
-                yield FoundFile(os.path.normpath(os.path.join(inner, name)), LINK)
-    yield from (FoundFile(os.path.relpath(path, folder), UNREADABLE) for path in failed)
+                yield ListedFile(os.path.normpath(os.path.join(inner, name)), LINK)
+    yield from (ListedFile(os.path.relpath(path, folder), UNREADABLE) for path in failed)
 
 
-def told(passed_over: Iterable[str]) -> str:
+def passed_over_summary(passed_over: Iterable[str]) -> str:
     """What was passed over, in one line: `"3 passed over: 2 .txt file, 1 hidden file"`; empty if nothing was."""
     counts = Counter(passed_over)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())

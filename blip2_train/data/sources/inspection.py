@@ -80,7 +80,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iter
             broken.append(rejection(source, number, problem))
             continue
         without += left_out(source, number, record.captions)
-        place = source.locate(number)
+        place = source.sample_location(number)
         content = hashlib.blake2b(record.image, digest_size=16).digest()
         where = printable_name(f"{place.file}, {place.row or place.key}")
         seen.append(SeenImage(where=where, image_id=record.image_id, content=content, texts=texts))

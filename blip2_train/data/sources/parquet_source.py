@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from blip2_train.data.annotations.annotated_images import embedded_image, is_embedded
 from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column, listed
-from blip2_train.data.annotations.entry import shown
-from blip2_train.data.annotations.listed_texts import listed_texts
+from blip2_train.data.annotations.entry import listed_texts, short_repr
 from blip2_train.data.annotations.parquet_rows import open_parquet
 from blip2_train.data.printable_names import names_digest
 from blip2_train.data.sources.annotation_source import identity_of
-from blip2_train.data.sources.embedded_images import embedded_image, is_embedded
 from blip2_train.data.sources.image_folders import open_images
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.storage.remote import AnyFile, RemoteFile, Storage, is_remote
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
@@ -90,11 +89,11 @@ class ParquetSource:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cursor": None}
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where row `number` lies; its key is its number in its file, from 0."""
         file = int(np.searchsorted(self._file_ends, number, side="right"))
         row = number - (int(self._file_ends[file - 1]) if file else 0)
-        return Place(str(self._paths[file]), self._paths[file].stem, str(row), f"row {row}")
+        return SampleLocation(str(self._paths[file]), self._paths[file].stem, str(row), f"row {row}")
 
     def read(self, number: int) -> Record:
         """Read row `number`.
@@ -105,7 +104,7 @@ class ParquetSource:
         row = self._row(number)
         captions = self._texts(row[self._caption])
         known = row.get(self._id)
-        place = self.locate(number)
+        place = self.sample_location(number)
         identity = stable_seed(self.name, place.shard, place.key) if known is None else identity_of(known, self.name)
         return Record(image=self._content(row[self._image]), captions=captions, image_id=identity)
 
@@ -141,7 +140,7 @@ class ParquetSource:
             value = [value] if (listed := listed_texts(value)) is None else listed
         texts = [one for one in value if one is not None] if isinstance(value, list) else []
         if not texts or not all(isinstance(one, str) for one in texts):
-            raise UnusableSample("missing text", f"{self._caption} is {shown(value)}, no text or list of texts")
+            raise UnusableSample("missing text", f"{self._caption} is {short_repr(value)}, no text or list of texts")
         return tuple(texts)
 
     def _row(self, number: int) -> dict[str, Any]:

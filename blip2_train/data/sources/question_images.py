@@ -63,7 +63,7 @@ class ShardImages:
 
     def __init__(self, path: str, name: str) -> None:
         self._path, self._source = path, ShardSource(path, name)
-        self._numbers = self._source.numbers_by_image_id()
+        self._numbers = self._source.indices_by_image_id()
         if not self._numbers:
             raise ShardError(f'no sample of shards {path} says its "image_id" in a .json: no question can find it')
 

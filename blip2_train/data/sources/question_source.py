@@ -1,23 +1,44 @@
-"""Questions about images as a source to train on and to validate on."""
+"""Questions about images as a source to train on and to validate on, and their negative controls."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.printable_names import names_digest
 from blip2_train.data.sources.config import SourceConfig
-from blip2_train.data.sources.question_control import CONTROLS, controlled
 from blip2_train.data.sources.question_images import FolderImages, ShardImages
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Place, QuestionRecord
+from blip2_train.data.sources.source import QuestionRecord, SampleLocation
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
+
+Control = Literal["none", "shuffled_pictures", "blank_questions"]
+CONTROLS: tuple[str, ...] = get_args(Control)
+BLANK = "?"
+
+
+def controlled(questions: Sequence[VisualQuestion], control: str) -> list[VisualQuestion]:
+    """The questions in their order, each about an image of another question far away in the list, or with no words."""
+    if control == "shuffled_pictures":
+        return [_elsewhere(questions, number) for number in range(len(questions))]
+    if control == "blank_questions":
+        return [replace(question, question=BLANK) for question in questions]
+    return list(questions)
+
+
+def _elsewhere(questions: Sequence[VisualQuestion], number: int) -> VisualQuestion:
+    asked, count = questions[number], len(questions)
+    others = (questions[(number + count // 2 + step) % count] for step in range(count))
+    shown = next((other for other in others if other.image_id != asked.image_id), asked)
+    return replace(asked, image_id=shown.image_id, image=shown.image)
+
 
 FORMATS: tuple[str, ...] = get_args(QuestionForm)
 SUBSETS = ("all", "most", "rest")
@@ -117,9 +138,9 @@ class QuestionSource:
     def __len__(self) -> int:
         return len(self._questions)
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where question `number` lies."""
-        return Place(self._path, Path(self._path).stem, str(self._questions[number].question_id))
+        return SampleLocation(self._path, Path(self._path).stem, str(self._questions[number].question_id))
 
     def read(self, number: int) -> QuestionRecord:
         """Read question `number` with its image and all its answers.

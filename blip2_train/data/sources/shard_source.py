@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from blip2_train.data.printable_names import names_digest, printable_name
-from blip2_train.data.shards.index import index_folder, open_catalog
+from blip2_train.data.shards.index import open_catalog
 from blip2_train.data.shards.index_rows import ShardRows
-from blip2_train.data.shards.notes import read_notes
+from blip2_train.data.shards.paths import find_shards
 from blip2_train.data.shards.reader import ShardReader, span
 from blip2_train.data.shards.sample_files import details_of, image_id_of, json_of, shard_record
-from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES, find_shards
+from blip2_train.data.shards.shard_lists import read_shard_lists
+from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.storage.options import StorageOptions
-from blip2_train.data.storage.read_ahead import Span
+from blip2_train.data.storage.prefetch import Span
 from blip2_train.data.storage.remote import Storage
+from blip2_train.data.storage.user_cache import index_folder
 from blip2_train.errors import ShardError
 
 _PROBES = 20
@@ -57,7 +59,7 @@ class ShardSource:
         self.name, self._caption_key = name, caption_key
         self._storage = Storage(options)
         shards = find_shards(path, self._storage)
-        notes, missing = read_notes(shards, self._storage)
+        notes, missing = read_shard_lists(shards, self._storage)
         self._catalog, rejected = open_catalog(shards, folder or index_folder(), self._storage, notes)
         self._reader = ShardReader(self._catalog, self._storage)
         self._rows = ShardRows(self._catalog, self._storage)
@@ -84,10 +86,12 @@ class ShardSource:
         """What readers are sent: not what was rejected, which the process that opened the source has told."""
         return {**self.__dict__, "rejected": ()}
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where sample `number` lies."""
         shard, row = self._row(number)
-        return Place(printable_name(str(self._catalog.shard(shard))), self._catalog.name(shard), row["key"].decode())
+        return SampleLocation(
+            printable_name(str(self._catalog.shard(shard))), self._catalog.name(shard), row["key"].decode()
+        )
 
     def read(self, number: int) -> Record:
         """Read sample `number` by its offsets.
@@ -130,7 +134,7 @@ class ShardSource:
         shard, row = self._row(number)
         return details_of(self._reader.members(shard, row, ["json"])("json") if row["json"] >= 0 else None)
 
-    def numbers_by_image_id(self) -> dict[int, int]:
+    def indices_by_image_id(self) -> dict[int, int]:
         """Number of a sample of each image, by the `"image_id"` of its `.json`."""
         found: dict[int, int] = {}
         for number in range(len(self)):

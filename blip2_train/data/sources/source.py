@@ -1,4 +1,4 @@
-"""What a source of images with texts gives: one sample by its number."""
+"""The records of a source of images with texts, and the protocols of sources."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from PIL import Image
 from blip2_train.data.batches.images import decode_image
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.text_cleaning import NOT_UNICODE, clean_answer, clean_caption, clean_question, is_unicode
-from blip2_train.questions import QuestionSample
-from blip2_train.types import ImageTextSample, RejectedSample
+from blip2_train.types import ImageTextSample, QuestionSample, RejectedSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class QuestionRecord(Record):
         return QuestionSample(**values, **own)  # type: ignore[arg-type]
 
 
-class Place(NamedTuple):
+class SampleLocation(NamedTuple):
     """Where a sample lies."""
 
     file: str
@@ -93,7 +92,7 @@ class CaptionSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where sample `number` lies."""
         ...
 
@@ -132,6 +131,14 @@ class FollowsOrder(ReadsAhead, Protocol):
         ...
 
 
-def wants_to_read_ahead(source: CaptionSource) -> TypeGuard[ReadsAhead]:
+def supports_read_ahead(source: CaptionSource) -> TypeGuard[ReadsAhead]:
     """Whether a source is faster when it is told what will be read next."""
     return isinstance(source, ReadsAhead) and source.reads_ahead
+
+
+class PairSource(CaptionSource, Protocol):
+    """Images with captions, and what else is known of them."""
+
+    def details(self, number: int) -> dict[str, Any]:
+        """Entries for the record of sample `number`, as JSON holds them; `image_id` and `url` among them if known."""
+        ...

@@ -22,7 +22,7 @@ _ABANDONED = 3600.0
 """Seconds after which an unfinished piece counts as left behind by a kill."""
 
 
-class PieceCache:
+class BlockCache:
     """Reads remote files by way of pieces on a local disk.
 
     A piece is whole or not there; it is fetched by one process while others wait for it; the one that was not used for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from blip2_train.data.sources.training_source import TrainingSource
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import CheckpointMismatch
 

@@ -43,7 +43,7 @@ class Mixture:
         self.shares = tuple(weight / total for weight in weights)
         """Share of the positions that each source was asked to serve."""
 
-    def locate(self, position: int) -> tuple[int, int]:
+    def source_at(self, position: int) -> tuple[int, int]:
         """The source that serves `position`, counted from 0, and how many samples it served before."""
         if len(self._weights) == 1:
             return 0, position

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.training_source import TrainingSource
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.data.stream.loader import PREFETCHED
 from blip2_train.data.stream.mixture import Mixture

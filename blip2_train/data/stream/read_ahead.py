@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
-from blip2_train.data.sources.source import FollowsOrder, wants_to_read_ahead
-from blip2_train.data.sources.training_source import TrainingSource
+from blip2_train.data.sources.holdout import TrainingSource
+from blip2_train.data.sources.source import FollowsOrder, supports_read_ahead
 from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
 from blip2_train.data.stream.mixture import Mixture
 from blip2_train.data.stream.order import SampleOrder
@@ -18,7 +18,7 @@ _LONGEST = 16384
 """Samples of a passage, at most, however large the window of the order is."""
 
 
-class StreamAhead:
+class StreamReadAhead:
     """What one reader of a stream reads, in order, for sources that fetch it before it is needed.
 
     The order follows from the seed, and the batches of a reader from its number: torch gives them out in turn. A batch
@@ -40,7 +40,7 @@ class StreamAhead:
     ) -> None:
         self._sources, self._orders, self._mixture, self._schedule = sources, orders, mixture, schedule
         self._coming: Iterator[list[int]] = iter(())
-        self._wanted = any(wants_to_read_ahead(one.source) for one in sources)
+        self._wanted = any(supports_read_ahead(one.source) for one in sources)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_coming": iter(())}
@@ -60,7 +60,7 @@ class StreamAhead:
             if isinstance(part.source, FollowsOrder) and part.source.reads_ahead:
                 share = self._mixture.shares[chosen] / every
                 part.source.follow(self._passages(chosen, self._batches(positions, every)), share)
-            elif wants_to_read_ahead(part.source):
+            elif supports_read_ahead(part.source):
                 part.source.read_ahead(next(self._passages(chosen, [positions]), []))
 
     def _batches(self, positions: list[int], every: int) -> Iterator[list[int]]:
@@ -71,8 +71,8 @@ class StreamAhead:
     def _passages(self, chosen: int, batches: Iterable[list[int]]) -> Iterator[list[int]]:
         """Numbers of a source's samples in batches, window by window of its order."""
         part, order = self._sources[chosen], self._orders[chosen]
-        located = (self._mixture.locate(position) for batch in batches for position in batch)
+        located = (self._mixture.source_at(position) for batch in batches for position in batch)
         places = (divmod(index, len(part)) for one, index in located if one == chosen)
         for _, window in groupby(places, key=lambda place: (place[0], place[1] // order.window)):
-            while numbers := [part.number(order.sample_at(*place)) for place in islice(window, _LONGEST)]:
+            while numbers := [part.sample_index(order.sample_at(*place)) for place in islice(window, _LONGEST)]:
                 yield numbers

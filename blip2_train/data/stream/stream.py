@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 
 from blip2_train.data.batches.images import decode_image
 from blip2_train.data.printable_names import printable_name
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import CaptionSource, Place, Record
-from blip2_train.data.sources.training_source import TrainingSource
+from blip2_train.data.sources.source import CaptionSource, Record, SampleLocation
 from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
 from blip2_train.data.stream.mixture import Mixture
 from blip2_train.data.stream.order import SampleOrder, stable_seed
-from blip2_train.data.stream.read_ahead import StreamAhead
+from blip2_train.data.stream.read_ahead import StreamReadAhead
 from blip2_train.data.text_cleaning import NOT_UNICODE, broken_texts, usable_texts, without_broken_marks
 from blip2_train.errors import ShardError
 from blip2_train.types import ImageTextSample, RejectedSample
@@ -73,10 +73,10 @@ class TrainingStream(Dataset[ImageTextSample]):
             SampleOrder(size=len(s), seed=seed, name=s.source.name, block=shuffle_block, window=shuffle_window)
             for s in sources
         ]
-        self._ahead = StreamAhead(self._sources, self._orders, self.mixture, schedule)
+        self._ahead = StreamReadAhead(self._sources, self._orders, self.mixture, schedule)
 
     def __getitem__(self, position: int) -> ImageTextSample:
-        chosen, index = self.mixture.locate(position)
+        chosen, index = self.mixture.source_at(position)
         source, order = self._sources[chosen], self._orders[chosen]
         place = order.sample_at(*divmod(index, len(source)))
         rejected: list[RejectedSample] = []
@@ -84,13 +84,15 @@ class TrainingStream(Dataset[ImageTextSample]):
             generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
             if attempt:
                 place = stable_seed("replacement", self._seed, position, attempt) % len(source)
-            number = source.number(place)
+            number = source.sample_index(place)
             try:
                 record = source.source.read(number)
-                words = self._words_of_another(source, place, generator) if self._shuffle_captions else record.captions
+                words = (
+                    self._captions_of_another(source, place, generator) if self._shuffle_captions else record.captions
+                )
                 return training_sample(
                     record,
-                    source.source.locate(number),
+                    source.source.sample_location(number),
                     self._read_image,
                     generator,
                     captions=words,
@@ -99,15 +101,15 @@ class TrainingStream(Dataset[ImageTextSample]):
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source.source, number, problem))
-        raise given_up(source.source.name, rejected)
+        raise unusable_source_error(source.source.name, rejected)
 
     def _whole_image(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
         return self._transform(decode_image(content, orientation=orientation), generator)
 
-    def _words_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
+    def _captions_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
         """The captions of any sample but the one at `place`."""
         step = 1 + int(torch.randint(max(len(source) - 1, 1), (), generator=generator))
-        return source.source.read(source.number((place + step) % len(source))).captions
+        return source.source.read(source.sample_index((place + step) % len(source))).captions
 
     def __getitems__(self, positions: Sequence[int]) -> list[ImageTextSample]:
         """The samples at several positions; those on remote storage are fetched ahead."""
@@ -159,14 +161,14 @@ class EvaluationItems(Dataset[ImageTextSample]):
                     pixel_values=self._transform(record.decoded(), torch.Generator()),
                     caption=text,
                     image_id=record.image_id,
-                    sample_id=_sample_id(source.locate(number), place),
+                    sample_id=_sample_id(source.sample_location(number), place),
                     references=tuple(map(without_broken_marks, record.captions)),
                     uniform=stable_seed("evaluation item", item) % 1000 / 1000,
                     rejected=(*rejected, *left_out(source, number, record.captions)),
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source, number, problem))
-        raise given_up(self._samples[0][0].name, rejected)
+        raise unusable_source_error(self._samples[0][0].name, rejected)
 
 
 def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
@@ -180,7 +182,7 @@ def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, 
 
 def training_sample(
     record: Record,
-    place: Place,
+    place: SampleLocation,
     read_image: ReadImage,
     generator: torch.Generator,
     *,
@@ -218,31 +220,31 @@ def training_sample(
 
 def left_out(source: CaptionSource, number: int, captions: Sequence[str]) -> list[RejectedSample]:
     """A record of the captions that are not Unicode beside others that can be used; none if all can."""
-    return _left_out(source.locate(number), captions)
+    return _left_out(source.sample_location(number), captions)
 
 
-def _left_out(place: Place, captions: Sequence[str]) -> list[RejectedSample]:
+def _left_out(place: SampleLocation, captions: Sequence[str]) -> list[RejectedSample]:
     broken = broken_texts(captions)
-    return [rejected_at(place, UnusableSample(NOT_UNICODE, broken))] if broken else []
+    return [rejection_at(place, UnusableSample(NOT_UNICODE, broken))] if broken else []
 
 
-def _sample_id(place: Place, caption: int) -> str:
+def _sample_id(place: SampleLocation, caption: int) -> str:
     return printable_name(f"{place.shard}/{place.key}#{caption}")
 
 
 def rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
     """The record of a sample that could not be used."""
-    return rejected_at(source.locate(number), problem)
+    return rejection_at(source.sample_location(number), problem)
 
 
-def rejected_at(place: Place, problem: UnusableSample) -> RejectedSample:
+def rejection_at(place: SampleLocation, problem: UnusableSample) -> RejectedSample:
     """The record of a sample that could not be used, by where it lies."""
     detail = f"{place.row}: {problem.detail}" if place.row else problem.detail
     file, key, detail = map(printable_name, (place.file, place.key, detail))
     return RejectedSample(source=file, key=key, reason=problem.reason, detail=detail)
 
 
-def given_up(source: str, rejected: Sequence[RejectedSample]) -> ShardError:
+def unusable_source_error(source: str, rejected: Sequence[RejectedSample]) -> ShardError:
     """The error that ends a run in which sample after sample of a source cannot be used."""
     last = rejected[-1]
     return ShardError(

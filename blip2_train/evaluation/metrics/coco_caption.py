@@ -22,7 +22,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
-from blip2_train.data.official.identities import check_identities
+from blip2_train.data.official.checks import check_identities
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.java import JavaError, JavaProgram

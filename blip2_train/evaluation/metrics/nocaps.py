@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from blip2_train.data.annotations.coco import DOMAINS
-from blip2_train.data.official.identities import check_identities
+from blip2_train.data.annotations.caption_layouts import DOMAINS
+from blip2_train.data.official.checks import check_identities
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.coco_caption import CaptionScores, score_captions
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from blip2_train.data.official.identities import check_identities
+from blip2_train.data.official.checks import check_identities
 from blip2_train.errors import ConfigError
 
 K = TypeVar("K", bound=Hashable)

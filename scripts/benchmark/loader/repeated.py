@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.source import CaptionSource, Place, Record
+from blip2_train.data.sources.source import CaptionSource, Record, SampleLocation
 
 
 class RepeatedSource:
@@ -25,9 +25,9 @@ class RepeatedSource:
     def __len__(self) -> int:
         return self._samples
 
-    def locate(self, number: int) -> Place:
+    def sample_location(self, number: int) -> SampleLocation:
         """Where it lies."""
-        return self._source.locate(number % len(self._source))
+        return self._source.sample_location(number % len(self._source))
 
     def read(self, number: int) -> Record:
         """Read it."""

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from benchmark.loader.photographs import write_photographs
-from blip2_train.data.shards.notes import INDEX
+from blip2_train.data.shards.shard_lists import INDEX
 
 SAMPLES = 2
 """Of each shard."""

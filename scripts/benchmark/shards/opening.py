@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.record import Record, ratios
 from blip2_train.data.shards.index import _VERSION
-from blip2_train.data.shards.notes import INDEX
+from blip2_train.data.shards.shard_lists import INDEX
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.stream.order import stable_seed
 

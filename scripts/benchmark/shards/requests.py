@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.record import Record
 from blip2_train.data.storage.options import StorageOptions
-from blip2_train.data.storage.read_ahead import Span, rounds
+from blip2_train.data.storage.prefetch import Span, rounds
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.data.stream.order import SampleOrder
 

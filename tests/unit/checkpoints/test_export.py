@@ -15,7 +15,7 @@ from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, read_config_text, read_export, read_manifest, write_export
 from blip2_train.checkpoints.foreign_descriptions import TIMM_ARGUMENTS, check_description
 from blip2_train.checkpoints.initial_weights import load_initial_weights
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.vision_tower import PLAIN

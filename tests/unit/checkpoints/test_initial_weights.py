@@ -17,7 +17,7 @@ from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.freezing import trainable_names

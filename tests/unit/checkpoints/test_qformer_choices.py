@@ -18,7 +18,7 @@ from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.image_text import ImageTextModel

@@ -15,7 +15,7 @@ from tiny_generation import generative_model
 from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.initial_weights import load_initial_weights
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.generative import GenerativeModel

@@ -12,7 +12,7 @@ from shard_files import write_tokenizer
 from tiny_blip import write_blip
 from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, BlipProcessor
 
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.blip_captioner import BlipCaptioner, decode_word_pieces
 from blip2_train.models.configs import GenerationOptions

@@ -11,7 +11,7 @@ from foreign_models import our_model
 from tiny_writer import writer
 
 from blip2_train.config.compose import compose, compose_evaluation
-from blip2_train.data.sources.annotated_images import AnnotatedImage
+from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.run_task import run_task

@@ -17,8 +17,8 @@ from blip2_train.models.configs import LanguageModelConfig, QFormerConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import AnswerObjective
 from blip2_train.optim.config import OptimizerConfig
-from blip2_train.questions import AnswerBatch
 from blip2_train.training.answering import AnsweringModule
+from blip2_train.types import AnswerBatch
 
 OPTIMIZER = OptimizerConfig(
     lr=1e-3, min_lr=0.0, warmup_lr=0.0, warmup_steps=1, steps=2, betas=(0.9, 0.98), weight_decay=0.0

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.evaluation.generation import PromptTooLong
@@ -71,7 +71,7 @@ def test_greedy_says_the_likeliest_token_after_queries_prompt_and_what_was_said(
     with torch.no_grad():
         read = network.soft_prompt(model.processor.images(shown()[:1]))
         words = network.language_model.get_input_embeddings()
-        ids = tokenizer.prompt("a photo of")
+        ids = tokenizer.prompt_ids("a photo of")
         said: list[int] = []
         for step in range(5):
             states = torch.cat([read, words(torch.tensor([ids + said]))], dim=1)
@@ -90,7 +90,7 @@ def test_what_a_language_model_brings_along_changes_nothing(family: str, beams: 
     model = writer(family)
     expected = model.caption(shown(), num_beams=beams, max_new_tokens=8)
     language_model = model.network.language_model  # type: ignore[union-attr]
-    first = model.processor.language_tokenizer.words(expected[0])[0]  # type: ignore[union-attr]
+    first = model.processor.language_tokenizer.text_ids(expected[0])[0]  # type: ignore[union-attr]
     own = GenerationConfig(
         do_sample=True, temperature=3.0, no_repeat_ngram_size=1, forced_eos_token_id=7, suppress_tokens=[first],
         early_stopping=True, length_penalty=9.0, max_length=3, num_return_sequences=2, decoder_start_token_id=5,
@@ -202,7 +202,7 @@ def test_the_longest_prompt_is_read_and_the_next_refused_before_a_image_is_opene
     network, tokenizer = model.network, model.processor.language_tokenizer
     assert tokenizer is not None and hasattr(network, "is_encoder_decoder")
     words = "a"
-    while 4 + len(tokenizer.prompt(f"{words} a")) + (0 if network.is_encoder_decoder else 5) <= 64:
+    while 4 + len(tokenizer.prompt_ids(f"{words} a")) + (0 if network.is_encoder_decoder else 5) <= 64:
         words += " a"
     assert len(model.caption(shown(), prompt=words, max_new_tokens=5)) == 4
     with pytest.raises(PromptTooLong):

@@ -27,7 +27,7 @@ def naive(model: Blip2, image: torch.Tensor, question: str, candidate: str) -> l
     network, tokenizer = model.network, model.processor.language_tokenizer
     assert isinstance(network, GenerativeModel) and tokenizer is not None
     if network.is_encoder_decoder:
-        read, said = tokenizer.prompt(question), tokenizer.finished(candidate, 99)
+        read, said = tokenizer.prompt_ids(question), tokenizer.finished_ids(candidate, 99)
     else:
         read, front = tokenizer.training_text(question, candidate, 99)
         said = [-100] * front + read[front:]

@@ -10,10 +10,10 @@ from PIL import Image
 from tiny import image_text_model
 from torch import Tensor
 
+from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
-from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask

@@ -11,7 +11,7 @@ from tiny_generation import answer_batch, generative_model
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import AnswerObjective
-from blip2_train.questions import TextTokens
+from blip2_train.types import TextTokens
 
 FAMILIES = ["opt", "t5"]
 

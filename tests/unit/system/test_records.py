@@ -17,8 +17,8 @@ from blip2_train.checkpoints.convert.huggingface_config import describe_processo
 from blip2_train.checkpoints.export import read_manifest
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.weight_sources import describe_source
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
-from blip2_train.data.shards.notes import read_notes
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
+from blip2_train.data.shards.shard_lists import read_shard_lists
 from blip2_train.data.storage.remote import Storage
 from blip2_train.errors import Blip2TrainError, CheckpointMismatch, ConfigError
 from blip2_train.language_files import stated_tokens
@@ -129,7 +129,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
             VisionConfig(name="vit_tiny_patch16_224", weights=str(folder / "a.pt"), image_size=32)
         ),
     ),
-    "shards": ("index.json", lambda folder: read_notes([str(folder / "0.tar")], Storage())),
+    "shards": ("index.json", lambda folder: read_shard_lists([str(folder / "0.tar")], Storage())),
 }
 
 
@@ -208,4 +208,4 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_indexes_of_other_programs_are_passed_over(tmp_path: Path) -> None:
     write_shards(tmp_path, [2])
     (tmp_path / "index.json").write_text(json.dumps({"__kind__": "wids-shard-index-v1", "shardlist": []}))
-    assert read_notes([str(next(tmp_path.glob("*.tar")))], Storage()) == ({}, [])
+    assert read_shard_lists([str(next(tmp_path.glob("*.tar")))], Storage()) == ({}, [])

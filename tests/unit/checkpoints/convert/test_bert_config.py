@@ -12,7 +12,7 @@ from transformers.models.distilbert import DistilBertConfig
 import blip2_train
 from blip2_train.checkpoints.convert import bert_config
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
 
 DEMO = Path(blip2_train.__file__).parent / "assets" / "demo" / "bert"

@@ -91,7 +91,7 @@ def test_a_tokenizer_as_published(tmp_path: Path) -> None:
     FAMILIES["opt"].write(folder)
     tokenizer = open_pretrained(folder).processor.language_tokenizer
     assert tokenizer.tokenizer.unk_token == "</s>"
-    assert tokenizer.start_ids == [2] and tokenizer.end_ids == tokenizer.words("\n")
+    assert tokenizer.start_ids == [2] and tokenizer.end_ids == tokenizer.text_ids("\n")
 
 
 def test_bfloat16(tmp_path: Path) -> None:

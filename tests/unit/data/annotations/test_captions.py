@@ -13,7 +13,7 @@ from shard_files import image
 
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.columns import Columns
-from blip2_train.data.prepare.exclusion import read_exclusions
+from blip2_train.data.prepare.examination import read_exclusions
 from blip2_train.data.sources.config import SourceConfig, open_source
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.errors import ShardError
@@ -30,7 +30,7 @@ def test_every_layout_gives_the_same_images(layout: str, tmp_path: Path) -> None
         record = source.read(number)
         assert record.captions == tuple(text for _, text, other in rows(4, captions=3) if other == 100 + number)
         assert record.image == (tmp_path / f"p{number:02d}.jpg").read_bytes()
-        assert source.locate(number).key == f"p{number:02d}.jpg" and source.locate(number).row
+        assert source.sample_location(number).key == f"p{number:02d}.jpg" and source.sample_location(number).row
     ids = [source.read(number).image_id for number in range(4)]
     assert len(set(ids)) == 4 and (layout == "list" or ids == [100, 101, 102, 103])
 
@@ -135,7 +135,7 @@ def test_a_row_may_hold_the_image_itself(tmp_path: Path) -> None:
         source = open_source(SourceConfig(path=str(file)))
         assert [source.read(number).image for number in range(len(source))] == files
         assert source.read(0).captions == (("a b", "a b") if file.suffix == ".csv" else ("a b",))
-        assert source.locate(2).key == ("line 4" if file.suffix == ".csv" else "line 3")
+        assert source.sample_location(2).key == ("line 4" if file.suffix == ".csv" else "line 3")
     as_csv(tmp_path / "cut", [(texts[0][:-1], "a", 1)])
     with pytest.raises(UnusableSample, match="no base64"):
         open_source(SourceConfig(path=str(tmp_path / "cut.csv"))).read(0)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from blip2_train.data.annotations.listed_texts import listed_texts
+from blip2_train.data.annotations.entry import listed_texts
 
 TEXTS = ['it\'s a "cat"', "two\nlines, [sic]", "\U0001f697 café", ""]
 

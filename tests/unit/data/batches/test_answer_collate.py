@@ -10,7 +10,7 @@ import torch
 from blip2_train.config.compose import asset
 from blip2_train.data.batches.answer_collate import AnswerCollator, load_answer_collator
 from blip2_train.errors import ConfigError
-from blip2_train.questions import QuestionSample
+from blip2_train.types import QuestionSample
 
 
 def sample(question: str, answer: str) -> QuestionSample:
@@ -60,11 +60,13 @@ def test_labels_decode_to_the_answer_and_nothing_else_is_learnt(family: str) -> 
             assert torch.equal(read[len(prompt) :], learnt)
         else:
             prompt = read.tolist()
-        assert prompt == made.tokenizer.prompt(made.asked(item.question))  # as it is read before an answer is generated
+        assert prompt == made.tokenizer.prompt_ids(
+            made.question_prompt(item.question)
+        )  # as it is read before an answer is generated
         assert batch.qformer_attention_mask[row].sum() == len(
             made.tokenizer.question_tokenizer(item.question).input_ids
         )
-    assert "".join(words.decode(made.tokenizer.words(made.asked("who?")))) == "Question: who? Answer:"
+    assert "".join(words.decode(made.tokenizer.text_ids(made.question_prompt("who?")))) == "Question: who? Answer:"
     assert batch.questions == tuple(item.question for item in ASKED) and batch.question_ids == (1007,) * 3
     assert batch.references[0] == ("fire engine",) * 10 and batch.question_types == ("what is",) * 3
 
@@ -74,9 +76,13 @@ def test_a_long_question_loses_its_last_words_a_long_answer_its_last_tokens(fami
     made = collator(family)
     question = "what is above " + "the red fox " * 30
     batch = made([sample(question.strip(), "fire engine " * 20)])
-    text = made.asked(question.strip())
+    text = made.question_prompt(question.strip())
     assert text.startswith("Question: what is above the red fox") and text.endswith(" Answer:")
-    assert len(made.tokenizer.prompt(text)) <= 24 < len(made.tokenizer.prompt(text.replace(" Answer:", " the Answer:")))
+    assert (
+        len(made.tokenizer.prompt_ids(text))
+        <= 24
+        < len(made.tokenizer.prompt_ids(text.replace(" Answer:", " the Answer:")))
+    )
     learnt = batch.labels[0][batch.labels[0] != -100]
     assert len(learnt) == 5 and learnt[-1] == made.tokenizer.end_id
     assert batch.qformer_input_ids.shape == (1, 24)

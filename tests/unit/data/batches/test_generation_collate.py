@@ -44,7 +44,7 @@ def said(collator: DecoderOnlyCollator | EncoderDecoderCollator, row: torch.Tens
 def test_opt_reads_start_text_and_end_and_learns_text_and_end() -> None:
     collator = opt()
     batch = collator([sample("a fox on red"), sample("a fire engine and a fox on a red ground")])
-    start, end = collator.tokenizer.tokenizer.bos_token_id, collator.tokenizer.words("\n")[0]
+    start, end = collator.tokenizer.tokenizer.bos_token_id, collator.tokenizer.text_ids("\n")[0]
     first = batch.input_ids[0][batch.attention_mask[0]]
     assert first[0] == start and first[-1] == end and (first == end).sum() == 1
     assert not batch.attention_mask[0, -1]  # padding on the right
@@ -129,6 +129,6 @@ def test_bart_starts_both_sides_and_padding_is_known_by_its_place(tmp_path: Path
             name=str(folder), max_text_length=20, split_prefix=False, start_token=start, pad_token="</s>"
         )
         batch = collator([sample("a cat"), sample("two birds in a red tree")])
-        words = collator.tokenizer.words("a cat")
+        words = collator.tokenizer.text_ids("a cat")
         assert batch.input_ids.tolist() == [[0, 2]] * 2
         assert batch.labels[0].tolist() == [0, *words, 2] + [-100] * (batch.labels.shape[1] - len(words) - 2)

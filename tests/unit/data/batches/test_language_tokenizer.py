@@ -42,14 +42,14 @@ def write_words(folder: Path, template: str = "$A", **special: str) -> str:
 def test_opt_starts_with_its_end_of_text_and_ends_with_a_line_end(opt: LanguageTokenizer) -> None:
     text, front = opt.training_text("", "a cat", 32)
     assert opt.start_ids == [opt.tokenizer.eos_token_id]
-    assert text == [*opt.start_ids, *opt.words("a cat"), *opt.words("\n")]
-    assert front == 1 and opt.prompt("a cat") == text[:-1]
+    assert text == [*opt.start_ids, *opt.text_ids("a cat"), *opt.text_ids("\n")]
+    assert front == 1 and opt.prompt_ids("a cat") == text[:-1]
 
 
 def test_t5_ends_what_its_encoder_reads(t5: LanguageTokenizer) -> None:
-    assert t5.start_ids == [] and t5.prompt("a cat") == [*t5.words("a cat"), t5.tokenizer.eos_token_id]
-    assert t5.prompt("") == [t5.tokenizer.eos_token_id]
-    assert t5.finished("a cat on a mat", 3) == [*t5.words("a cat on a mat")[:2], t5.end_id]
+    assert t5.start_ids == [] and t5.prompt_ids("a cat") == [*t5.text_ids("a cat"), t5.tokenizer.eos_token_id]
+    assert t5.prompt_ids("") == [t5.tokenizer.eos_token_id]
+    assert t5.finished_ids("a cat on a mat", 3) == [*t5.text_ids("a cat on a mat")[:2], t5.end_id]
 
 
 def test_a_value_that_is_looked_at_only_when_a_text_is_read(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_value_that_is_looked_at_only_when_a_text_is_read(tmp_path: Path) -> N
 def test_only_what_stands_in_front_of_a_text_is_its_start(tmp_path: Path, template: str) -> None:
     name = write_words(tmp_path, template, eos_token="</s>", pad_token="<unk>")
     tokenizer = LanguageTokenizer(name, padding_side="right", encoder_decoder=False)
-    assert tokenizer.start_ids == [0] and tokenizer.prompt("cat") == [0, 4]
+    assert tokenizer.start_ids == [0] and tokenizer.prompt_ids("cat") == [0, 4]
     assert tokenizer.training_text("", "a cat", 9) == ([0, 3, 4, 1], 1)
 
 
@@ -73,11 +73,11 @@ def test_a_tokenizer_that_adds_nothing_has_no_start(tmp_path: Path) -> None:
         write_words(tmp_path, eos_token="</s>"), padding_side="left", encoder_decoder=False, pad_token="</s>"
     )
     assert tokenizer.start_ids == []
-    ids, mask = tokenizer.padded([tokenizer.prompt("") for _ in range(2)])
+    ids, mask = tokenizer.padded([tokenizer.prompt_ids("") for _ in range(2)])
     assert ids.shape == mask.shape == (2, 0)
     assert LanguageTokenizer(
         tokenizer.name, padding_side="left", encoder_decoder=False, pad_token="</s>", start_token="<s>"
-    ).prompt("cat") == [0, 4]
+    ).prompt_ids("cat") == [0, 4]
 
 
 def test_without_an_end_it_says_what_to_set_and_without_padding_the_end_pads(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_truncation_takes_text_and_nothing_else(opt: LanguageTokenizer) -> None:
-    prompt = len(opt.words("a photo of"))
+    prompt = len(opt.text_ids("a photo of"))
     for length in range(prompt + 3, 14):
         ids, front = opt.training_text("a photo of", "a cat and a dog and a cat and a dog", length)
         assert len(ids) == length and ids[-1] == opt.end_id
-        assert ids[:front] == opt.prompt("a photo of") and front == 1 + prompt
+        assert ids[:front] == opt.prompt_ids("a photo of") and front == 1 + prompt
     with pytest.raises(ConfigError, match="leaves no room for text"):
         opt.training_text("a photo of", "a cat", prompt + 2)
 
@@ -121,11 +121,11 @@ def test_both_sides_pad_the_same_rows(opt: LanguageTokenizer) -> None:
 
 
 def test_generated_text_ends_with_the_end_token(opt: LanguageTokenizer, t5: LanguageTokenizer) -> None:
-    cat, dog = opt.words(" a cat"), opt.words(" a dog")
+    cat, dog = opt.text_ids(" a cat"), opt.text_ids(" a dog")
     width = max(len(cat), len(dog)) + 2
     rows = [[*cat, opt.end_id, *dog][:width], [*dog, *[opt.pad_id] * (width - len(dog))]]
     assert opt.decode(torch.tensor([row + [opt.pad_id] * (width - len(row)) for row in rows])) == ["a cat", "a dog"]
-    said = torch.tensor([[0, *t5.words("a cat"), t5.end_id, t5.pad_id]])
+    said = torch.tensor([[0, *t5.text_ids("a cat"), t5.end_id, t5.pad_id]])
     assert t5.decode(said) == ["a cat"]
     assert opt.decode(torch.empty(2, 0, dtype=torch.int64)) == ["", ""]
 
@@ -166,13 +166,13 @@ def test_tokens_of_a_published_family_are_its_own(family: str, layout: str, publ
     assert (named(found.end_id), named(found.pad_id)) == (about.end, about.pad)
     assert set(named(found.end_ids)) == {about.end, *about.more_ends} and found.end_ids[0] == found.end_id
     if about.encoder_decoder:
-        assert found.finished("a cat", 9) == [*found.start_ids, *found.words("a cat"), found.end_id]
+        assert found.finished_ids("a cat", 9) == [*found.start_ids, *found.text_ids("a cat"), found.end_id]
     else:
         ids, front = found.training_text("a photo of", "a cat", 30)
-        assert ids == [*found.start_ids, *found.words("a photo of a cat"), found.end_id]
-        assert ids[:front] == found.prompt("a photo of")
+        assert ids == [*found.start_ids, *found.text_ids("a photo of a cat"), found.end_id]
+        assert ids[:front] == found.prompt_ids("a photo of")
     for end in found.end_ids:
-        row = [*found.words("a dog"), end, *found.words("a cat")]
+        row = [*found.text_ids("a dog"), end, *found.text_ids("a cat")]
         before = [found.end_id, *found.start_ids] if about.encoder_decoder else []
         assert found.decode(torch.tensor([[*before, *row]])) == ["a dog"]
     found.save_pretrained(tmp_path / "kept")
@@ -187,7 +187,7 @@ def test_what_is_set_by_hand_takes_the_place_of_what_the_model_lists(published: 
     assert chosen.end_ids[0] == chosen.end_id != tokenizer_in(llama).end_id
     assert set(chosen.end_ids) == set(tokenizer_in(llama).end_ids)
     recipe = tokenizer_in(opt, start_token="</s>", end_token="\n")  # as the released code
-    assert recipe.start_ids == [2] and recipe.end_ids == recipe.words("\n") and recipe.pad_id == 1
+    assert recipe.start_ids == [2] and recipe.end_ids == recipe.text_ids("\n") and recipe.pad_id == 1
     assert tokenizer_in(opt, end_token=r"\n").end_ids == recipe.end_ids  # as a shell passes on "\n"
     line_end = tokenizer_in(published / "llama_2", end_token="\n")  # a byte, behind a blank if it begins a text
     assert line_end.tokenizer.convert_ids_to_tokens(line_end.end_ids) == ["<0x0A>"]
@@ -250,4 +250,4 @@ def test_a_sentencepiece_file_alone_is_read_with_the_package(family: str, publis
     assert (tuple(named(found.start_ids)), named(found.end_ids), named(found.pad_id)) == (
         about.start, [about.end], about.pad
     )  # fmt: skip
-    assert found.tokenizer.decode(found.words("a cat")) == "a cat"
+    assert found.tokenizer.decode(found.text_ids("a cat")) == "a cat"

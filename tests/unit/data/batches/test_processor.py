@@ -9,7 +9,7 @@ from PIL import Image
 
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.processor import Processor, listed, open_image
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import ConfigError, ShardError
 
@@ -107,8 +107,8 @@ def test_prompts_are_padded_on_the_left_and_never_cut(processor: Processor) -> N
     ids, mask = processor.prompts(["a", long])
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
-    assert ids[1].tolist() == tokenizer.prompt(long) and mask[1].all()
-    assert ids[0][mask[0]].tolist() == tokenizer.prompt("a") and not mask[0, 0]
+    assert ids[1].tolist() == tokenizer.prompt_ids(long) and mask[1].all()
+    assert ids[0][mask[0]].tolist() == tokenizer.prompt_ids("a") and not mask[0, 0]
 
 
 def test_the_description_makes_it_again(processor: Processor) -> None:

@@ -11,7 +11,7 @@ from shard_files import WORDS, write_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from blip2_train.data.batches.collate import ImageTextCollator
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.types import ImageTextSample, RejectedSample
 

@@ -11,10 +11,9 @@ from published_tokenizers import write_language_model
 from shard_files import write_tokenizer
 
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
-from blip2_train.data.batches.tokenizers import load_qformer_tokenizer
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.unknown_tokens import UnknownTokens, unknown_tokens
-from blip2_train.questions import QuestionSample
-from blip2_train.types import ImageTextSample
+from blip2_train.types import ImageTextSample, QuestionSample
 
 ABOUT: dict[str, Any] = {"pixel_values": torch.zeros(3, 1, 1), "image_id": 1, "sample_id": ""}
 

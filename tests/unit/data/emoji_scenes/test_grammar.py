@@ -12,7 +12,7 @@ from blip2_train.data.emoji_scenes.concepts import Concept, article, load_concep
 from blip2_train.data.emoji_scenes.grammar import SIDES, CaptionWriter, sides
 from blip2_train.data.emoji_scenes.questions import ANNOTATORS, GROUND_SYNONYMS, Question, QuestionWriter
 from blip2_train.data.emoji_scenes.render import GROUND_COLORS, render
-from blip2_train.data.emoji_scenes.scenes import GROUNDS, Item, Scene, draw_concepts, draw_pattern, draw_scene, place
+from blip2_train.data.emoji_scenes.scenes import GROUNDS, Item, Scene, draw_concepts, draw_pattern, draw_scene, region
 
 COUNTS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "a pair of": 2}
 
@@ -91,7 +91,7 @@ def test_sides_and_places_by_hand() -> None:
     assert sides(scene, 0, 1) == ["left"]
     assert sides(scene, 1, 0) == ["right"]
     assert sides(scene_of(left, Item(1, 4, 36, 30)), 0, 1) == []
-    assert (place(left), place(right), place(Item(0, 33, 33, 30))) == ("left", "right", "middle")
+    assert (region(left), region(right), region(Item(0, 33, 33, 30))) == ("left", "right", "middle")
 
 
 def test_articles_follow_sound() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from blip2_train.data.annotations.coco import DOMAINS
+from blip2_train.data.annotations.caption_layouts import DOMAINS
 from blip2_train.data.emoji_scenes import world as world_module
 from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.scenes import split_of

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.annotations.captions import read_references
 from blip2_train.data.emoji_scenes.official_files import caption_json, karpathy_json
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
 from blip2_train.data.official.checks import check_no_leak, check_split, missing_images, paths_by_id
-from blip2_train.data.sources.annotated_images import AnnotatedImage
 from blip2_train.errors import ShardError
 
 

@@ -14,9 +14,9 @@ from shard_files import image, write_shards
 
 from blip2_train.cli.make_shards import main
 from blip2_train.data.prepare.opening import open_pairs
-from blip2_train.data.prepare.pairs import PairSource
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.sources.source import PairSource
 from blip2_train.errors import Blip2TrainError
 
 
@@ -48,7 +48,7 @@ def test_folders_of_files_are_read_like_shards(tmp_path: Path) -> None:
     folder = as_files(shards, tmp_path / "files")
     source = open_pairs(str(folder))
     assert content(source) == content(ShardSource(str(shards), "shards"))
-    assert source.locate(3).key == "00001/000010000.jpg" and source.files == 1
+    assert source.sample_location(3).key == "00001/000010000.jpg" and source.files == 1
     before = source.fingerprint()
     (folder / "own.v2.JPG").write_bytes(image())
     (folder / "own.v2.txt").write_text("mine")
@@ -75,7 +75,7 @@ def test_several_sources_are_one(tmp_path: Path) -> None:
     assert content(source) == [
         one for part in (*given, open_pairs(whole[2]), open_pairs(whole[3])) for one in content(part)
     ]
-    assert [source.locate(number).row for number in (3, 4, 5)] == ["line 2", "line 3", "line 4"]
+    assert [source.sample_location(number).row for number in (3, 4, 5)] == ["line 2", "line 3", "line 4"]
 
     main([f"source=[{','.join(whole)}]", f"images={tmp_path / 'images'}", f"output={tmp_path / 'out'}", "workers=1"])
     made = ShardSource(str(tmp_path / "out"), "made")

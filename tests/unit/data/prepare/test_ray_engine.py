@@ -13,7 +13,7 @@ from local_ray import LocalRay
 from ray_work import Costly, Killed, Unreadable, refuse_three, working_folder
 
 from blip2_train.data.prepare import ray_connection
-from blip2_train.data.prepare.engines import open_engine
+from blip2_train.data.prepare.engine import open_engine
 from blip2_train.data.prepare.ray_engine import RayEngine, _room
 from blip2_train.errors import ConfigError, ShardError
 

@@ -73,7 +73,9 @@ def test_a_reader_is_sent_the_place_of_the_list_of_shards(folder: Path) -> None:
     assert len(sent) < 2000
     arrived: ShardSource = pickle.loads(sent)
     for number in (0, 1, 2 * SHARDS - 1):
-        assert arrived.read(number) == source.read(number) and arrived.locate(number) == source.locate(number)
+        assert arrived.read(number) == source.read(number) and arrived.sample_location(
+            number
+        ) == source.sample_location(number)
     assert arrived.fingerprint() == source.fingerprint()
 
 

@@ -16,13 +16,14 @@ import pytest
 from shard_files import image, sample, write_shards, write_tar
 
 from blip2_train.data.batches.images import decode_image
-from blip2_train.data.shards.index import index_folder
+from blip2_train.data.shards.paths import list_shards
 from blip2_train.data.shards.sample_files import captions_of
-from blip2_train.data.shards.tar import list_shards, scan_shard
+from blip2_train.data.shards.tar import scan_shard
 from blip2_train.data.sources.config import SourceConfig, open_source
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.storage.options import StorageOptions
+from blip2_train.data.storage.user_cache import index_folder
 from blip2_train.errors import ShardError
 
 
@@ -179,9 +180,11 @@ def test_names_that_are_no_utf8_are_used(tmp_path: Path) -> None:
     assert _scan(shard)[0] == ["a", r"caf\udce9\udc92", r"d\udce9p\udcf4t/b"]
     source = ShardSource(str(tmp_path), "s", tmp_path / "index")
     assert [source.read(number).captions for number in range(3)] == [("a red cat",)] * 3
-    assert source.locate(1).shard == r"d\udce9p\udcf4t" and source.locate(1).file.endswith(r"d\udce9p\udcf4t.tar")
+    assert source.sample_location(1).shard == r"d\udce9p\udcf4t" and source.sample_location(1).file.endswith(
+        r"d\udce9p\udcf4t.tar"
+    )
     assert len({source.read(number).image_id for number in range(3)}) == 3 and source.fingerprint()
-    json.dumps([source.locate(number) for number in range(3)], ensure_ascii=False).encode()
+    json.dumps([source.sample_location(number) for number in range(3)], ensure_ascii=False).encode()
     assert SourceConfig(path=os.fsdecode(b"data/d\xe9p\xf4t")).title == r"d\udce9p\udcf4t", "it names metrics, too"
 
 
@@ -251,7 +254,7 @@ def test_a_file_that_is_no_shard(tmp_path: Path, content: bytes, reason: str) ->
         ShardSource(str(tmp_path), "s", tmp_path / "index")
     write_tar(tmp_path / "good.tar", sample("a"))
     source = ShardSource(str(tmp_path), "s", tmp_path / "index")
-    assert len(source) == 1 and source.locate(0).shard == "good"
+    assert len(source) == 1 and source.sample_location(0).shard == "good"
     assert [one.reason for one in source.rejected] == [reason]
 
 
@@ -322,10 +325,10 @@ def test_the_index_lies_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.M
 def test_moved_data_keeps_its_fingerprint_and_identities(tmp_path: Path) -> None:
     write_shards(tmp_path / "here" / "train", [2, 3])
     before = ShardSource(f"{tmp_path}/here/train", "s", tmp_path / "index")
-    facts = before.fingerprint(), before.read(3).image_id, before.locate(3)[1:]
+    facts = before.fingerprint(), before.read(3).image_id, before.sample_location(3)[1:]
     (tmp_path / "here").rename(tmp_path / "there")
     after = ShardSource(f"{tmp_path}/there/train/*.tar", "s", tmp_path / "index")
-    assert (after.fingerprint(), after.read(3).image_id, after.locate(3)[1:]) == facts
+    assert (after.fingerprint(), after.read(3).image_id, after.sample_location(3)[1:]) == facts
 
 
 def test_image_identities_are_distinct_and_fit_int64(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def _write(folder: Path, **changes: Any) -> str:
 def test_splits_captions_and_identities(tmp_path: Path) -> None:
     path = _write(tmp_path)
     source = AnnotationSource(path, str(tmp_path), "val", "coco")
-    assert len(source) == 2 and source.locate(0) == (path, "dataset", "val2014/2.jpg", "entry 3 of images")
+    assert len(source) == 2 and source.sample_location(0) == (path, "dataset", "val2014/2.jpg", "entry 3 of images")
     record = source.read(0)
     assert record.captions == tuple(f"caption 2 {sentence}" for sentence in range(5))
     assert record.image_id == 1002 and record.image == image()

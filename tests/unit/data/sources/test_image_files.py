@@ -9,7 +9,7 @@ import pytest
 from shard_files import image
 
 from blip2_train.data.prepare.opening import open_pairs
-from blip2_train.data.sources.image_files import files_below, told
+from blip2_train.data.sources.image_files import files_below, passed_over_summary
 
 
 @pytest.fixture
@@ -35,14 +35,17 @@ def test_files_of_a_folder(folder: Path) -> None:
     images = [os.fsencode(file.path) for file in found if not file.passed_over]
     below = [b"below/b.png", b"below/b.tif", b"below/c.tif", b"below/d.avif"]
     assert images == [b"a.JPG", b"b.jpg", b"caf\xe9.jpg", *below]
-    line = told(file.passed_over for file in found if file.passed_over)
+    line = passed_over_summary(file.passed_over for file in found if file.passed_over)
     assert line.startswith("13 passed over: 6 .txt file, 2 .json file, ") and "1 hidden file" in line
-    assert all(part in line for part in ("1 .heic file", "1 no ending", "1 link to a folder")) and told([]) == ""
+    assert (
+        all(part in line for part in ("1 .heic file", "1 no ending", "1 link to a folder"))
+        and passed_over_summary([]) == ""
+    )
 
 
 def test_shards_of_a_folder_tell_what_they_pass_over(folder: Path) -> None:
     source = open_pairs(str(folder))
-    keys = [source.locate(number).key for number in range(len(source))]
+    keys = [source.sample_location(number).key for number in range(len(source))]
     assert keys == ["a.JPG", "b.jpg", "below/b.png", "below/c.tif", "below/d.avif", r"caf\udce9.jpg"]
     assert [source.read(number).captions for number in range(len(source))] == [("a cat",)] * 6
     assert {(one.key, one.reason, one.detail) for one in source.rejected} == {

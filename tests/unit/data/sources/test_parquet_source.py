@@ -58,7 +58,7 @@ def test_rows_are_read_in_any_order(kind: str, tmp_path: Path) -> None:
         write(tmp_path / f"{name}.parquet", {key: values[part] for key, values in columns.items()}, 80)
     files = parquet_files(str(tmp_path))
     source = ParquetSource(files, None, "rows")
-    assert len(source) == 160 and source.locate(125)[1:] == ("b", "5", "row 5")
+    assert len(source) == 160 and source.sample_location(125)[1:] == ("b", "5", "row 5")
     for number in (0, 1, 79, 80, 3, 159, 121, 64):
         record = source.read(number)
         assert record.image == image(colour(number))

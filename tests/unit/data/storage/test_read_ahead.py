@@ -13,7 +13,7 @@ from remote_reading import Read, read, write_numbered_shards
 from s3_server import S3
 
 from blip2_train.data.storage.options import StorageOptions
-from blip2_train.data.storage.read_ahead import FIRST, Ahead, Span, rounds
+from blip2_train.data.storage.prefetch import FIRST, Prefetcher, Span, rounds
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.errors import ConfigError, ShardError
 
@@ -140,7 +140,7 @@ def scattered(samples: int, shards: int = 8, every: int = 3) -> Iterator[Sequenc
 
 def test_memory_is_bounded_with_what_is_under_way() -> None:
     store, most, memory = Store(), 0, 60_000
-    ahead = Ahead(store.fetch, scattered(100), memory)
+    ahead = Prefetcher(store.fetch, scattered(100), memory)
     for span in chain.from_iterable(scattered(100)):
         assert ahead.take(span) == content(span)
         most = max(most, ahead._used)
@@ -159,7 +159,7 @@ def test_a_request_brings_no_more_for_nothing_than_it_saves() -> None:
 
 def test_samples_that_are_passed_over_are_let_go() -> None:
     store = Store()
-    ahead = Ahead(store.fetch, scattered(40), 50_000)
+    ahead = Prefetcher(store.fetch, scattered(40), 50_000)
     wanted = [*chain.from_iterable(scattered(40))]
     for span in wanted[::5]:
         assert ahead.take(span) == content(span)
@@ -171,7 +171,7 @@ def test_samples_that_are_passed_over_are_let_go() -> None:
 def test_a_request_that_fails_leaves_its_samples_to_be_asked_for_alone() -> None:
     store = Store()
     store.fails = {3}
-    ahead = Ahead(store.fetch, scattered(20), 50_000)
+    ahead = Prefetcher(store.fetch, scattered(20), 50_000)
     for span in chain.from_iterable(scattered(20)):
         assert ahead.take(span) == (None if span.shard == 3 else content(span))
     assert ahead._used == 0
@@ -181,7 +181,7 @@ def test_a_storage_that_was_given_up_ends_the_reading() -> None:
     def fetch(_: Span) -> bytes:
         raise ShardError("given up")
 
-    ahead = Ahead(fetch, scattered(20), 50_000)
+    ahead = Prefetcher(fetch, scattered(20), 50_000)
     with pytest.raises(ShardError, match="given up"):
         ahead.take(next(scattered(20))[0])
 

@@ -15,9 +15,9 @@ from shard_files import write_shards
 
 from blip2_train.cli.make_shards import main as make_shards
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.training_source import TrainingSource
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.data.stream.stream import TrainingStream
 from blip2_train.errors import ConfigError, DamagedFile, ShardError
@@ -41,7 +41,7 @@ def opened(path: str | list[str], index: Path, **options: object) -> ShardSource
 
 
 def content(source: ShardSource) -> list[object]:
-    return [(source.read(n), source.locate(n)[1:], source.details(n)) for n in range(len(source))]
+    return [(source.read(n), source.sample_location(n)[1:], source.details(n)) for n in range(len(source))]
 
 
 @pytest.mark.parametrize("kind", ["foreign", "made"])

@@ -14,8 +14,8 @@ from shard_files import write_many_shards
 
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, EvalTransform, TrainTransform
 from blip2_train.data.shards.open_files import LIMIT
+from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.training_source import TrainingSource
 from blip2_train.data.stream.stream import EvaluationItems, TrainingStream
 
 MANY = 900

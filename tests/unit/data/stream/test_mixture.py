@@ -12,7 +12,7 @@ def test_each_source_counts_up_without_gaps(weights: list[float]) -> None:
     mixture = Mixture(weights, seed=1)
     served: dict[int, list[int]] = {source: [] for source in range(len(weights))}
     for position in range(6 * BLOCK):
-        source, index = mixture.locate(position)
+        source, index = mixture.source_at(position)
         served[source].append(index)
     for source, indices in served.items():
         assert sorted(indices) == list(range(len(indices)))
@@ -24,7 +24,7 @@ def test_each_source_counts_up_without_gaps(weights: list[float]) -> None:
 def test_ten_thousand_draws_lie_within_three_sigma() -> None:
     weights = [0.5, 0.3, 0.15, 0.05]
     mixture = Mixture(weights, seed=9)
-    counts = Counter(mixture.locate(position)[0] for position in range(123_456, 133_456))
+    counts = Counter(mixture.source_at(position)[0] for position in range(123_456, 133_456))
     for source, weight in enumerate(weights):
         assert abs(counts[source] - 10_000 * weight) < 3 * (10_000 * weight * (1 - weight)) ** 0.5
 
@@ -34,7 +34,7 @@ def test_the_papers_sets_are_mixed_by_their_sizes() -> None:
     sources = compose(["experiment=stage1_vit_g"]).data.sources
     assert [source.path.rpartition("/")[2] for source in sources] == list(sizes)
     mixture, first, draws = Mixture([source.weight for source in sources], seed=4), 200_000_321, 100_000
-    counts = Counter(mixture.locate(position)[0] for position in range(first, first + draws))
+    counts = Counter(mixture.source_at(position)[0] for position in range(first, first + draws))
     for source, size in enumerate(sizes.values()):
         share = size / sum(sizes.values())
         assert mixture.shares[source] == pytest.approx(share)
@@ -44,22 +44,22 @@ def test_the_papers_sets_are_mixed_by_their_sizes() -> None:
 @pytest.mark.parametrize("positions", [0, 1, 700, BLOCK, 3 * BLOCK + 123])
 def test_what_was_served_is_counted_exactly(positions: int) -> None:
     mixture = Mixture([3, 1, 2], seed=7)
-    counts = Counter(mixture.locate(position)[0] for position in range(positions))
+    counts = Counter(mixture.source_at(position)[0] for position in range(positions))
     assert mixture.served(positions) == [counts[source] for source in range(3)]
 
 
 def test_sources_are_mixed_inside_a_block() -> None:
     mixture = Mixture([1, 1], seed=2)
-    sources = [mixture.locate(position)[0] for position in range(BLOCK)]
+    sources = [mixture.source_at(position)[0] for position in range(BLOCK)]
     changes = sum(a != b for a, b in zip(sources, sources[1:], strict=False))
     assert abs(changes - BLOCK / 2) < 4 * (BLOCK / 4) ** 0.5
 
 
 def test_random_access_equals_reading_on() -> None:
     mixture = Mixture([3, 1, 2], seed=5)
-    forwards = [mixture.locate(position) for position in range(3000)]
+    forwards = [mixture.source_at(position) for position in range(3000)]
     fresh = Mixture([3, 1, 2], seed=5)
-    assert [fresh.locate(position) for position in reversed(range(3000))] == forwards[::-1]
+    assert [fresh.source_at(position) for position in reversed(range(3000))] == forwards[::-1]
 
 
 def test_exact_far_into_a_run() -> None:

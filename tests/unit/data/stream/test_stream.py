@@ -13,9 +13,8 @@ from PIL import Image
 from shard_files import encode, image, sample, write_shards, write_tar
 
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
-from blip2_train.data.sources.holdout import choose_held_out, evenly_chosen
+from blip2_train.data.sources.holdout import TrainingSource, choose_held_out, evenly_chosen
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.training_source import TrainingSource
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.data.stream.stream import EvaluationItems, TrainingStream
 from blip2_train.errors import ConfigError, ShardError
@@ -175,7 +174,7 @@ def test_skipping_what_is_held_out_gives_every_other_number() -> None:
 
     for held_out in itertools.chain.from_iterable(itertools.combinations(range(10), count) for count in (0, 1, 2, 5)):
         part = TrainingSource(source=Ten(), weight=1, held_out=np.array(held_out, dtype=np.int64))  # type: ignore[arg-type]
-        assert [part.number(place) for place in range(len(part))] == [n for n in range(10) if n not in held_out]
+        assert [part.sample_index(place) for place in range(len(part))] == [n for n in range(10) if n not in held_out]
 
 
 def test_evaluation_items_are_all_captions_of_each_image(tmp_path: Path) -> None:

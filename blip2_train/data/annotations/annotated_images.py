@@ -1,7 +1,9 @@
-"""The images that an annotation file names, each put together from its rows when it is asked for."""
+"""The images that an annotation file names, each put together from its rows when it is requested."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -12,9 +14,35 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2_train.data.annotations.entry import shown
-from blip2_train.data.sources.embedded_images import is_embedded
+from blip2_train.data.annotations.entry import short_repr
+from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.errors import ShardError
+
+_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "data:image/")
+"""Of JPEG, PNG, GIF and WebP files in base64, and of a data URI."""
+
+
+def is_embedded(text: str) -> bool:
+    """Whether a text is an image's file in base64, or a data URI of one; else it is a path.
+
+    Example:
+        >>> is_embedded("data:image/png;base64,iVBORw0KGgo="), is_embedded("/9j/cat.jpg")
+        (True, False)
+    """
+    return text.startswith(_STARTS) and "." not in text
+
+
+def embedded_image(text: str) -> bytes:
+    """The file that a text holds.
+
+    Raises:
+        UnusableSample: if it is no whole base64.
+    """
+    try:
+        return base64.b64decode(text.rpartition(",")[2])
+    except binascii.Error as error:
+        raise UnusableSample("unreadable image", f"no base64: {error}") from None
+
 
 _ANY = "surrogatepass"
 """JSON can hold halves of characters, too; they are refused where they are used."""
@@ -180,8 +208,8 @@ class AnnotatedImages:
             number = int(np.searchsorted(self._starts, row, side="right")) - 1
             other, first = self._entry(int(row)), self._entry(int(self._starts[number]))
             raise ShardError(
-                f"{self._file}, {other.row}: {other.key} has image_id {shown(other.image_id)}, but "
-                f"{shown(first.image_id)} on {first.row}; give an image one image_id"
+                f"{self._file}, {other.row}: {other.key} has image_id {short_repr(other.image_id)}, but "
+                f"{short_repr(first.image_id)} on {first.row}; give an image one image_id"
             )
 
     def _refuse_shared_ids(self, ids: NDArray[np.bytes_]) -> None:
@@ -192,11 +220,11 @@ class AnnotatedImages:
             first, image = self[order[place]], self[order[place + 1]]
             if first.path == image.path:
                 raise ShardError(
-                    f"{self._file}, {image.row}: image {shown(image.image_id)} comes twice ({first.key}, "
+                    f"{self._file}, {image.row}: image {short_repr(image.image_id)} comes twice ({first.key}, "
                     f"{first.row}); remove one of the two"
                 )
             raise ShardError(
-                f"{self._file}, {image.row}: image_id {shown(image.image_id)} of {image.key} is that of "
+                f"{self._file}, {image.row}: image_id {short_repr(image.image_id)} of {image.key} is that of "
                 f"{first.key} ({first.row}); give each image its own, or leave image_id out"
             )
 
@@ -244,5 +272,5 @@ def _wanted(file: Path, splits: dict[str | None, int], split: str | None) -> lis
 
 def _listed(splits: list[str]) -> str:
     """Names of splits in one line; of many, which can be no splits, the first."""
-    shown = [" ".join(split.split())[:40] for split in splits[:10]]
-    return ", ".join([*shown, "…"] if len(splits) > len(shown) else shown)
+    short_repr = [" ".join(split.split())[:40] for split in splits[:10]]
+    return ", ".join([*short_repr, "…"] if len(splits) > len(short_repr) else short_repr)

@@ -56,7 +56,7 @@ class _Range:
         self.left = set(self.samples)
 
 
-class Ahead:
+class Prefetcher:
     """Fetches samples in the order in which they will be read, and gives each of them once.
 
     The samples of a passage lie close to each other in some places of the shards (the training order permutes within a

@@ -1,4 +1,4 @@
-"""A copy on this machine of a remote file, for readers that read all of it."""
+"""The user's cache folder: indexes of shards, and copies of remote files for readers that read all of one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import os
 import tempfile
 from pathlib import Path
 
-from blip2_train.data.shards.index import index_folder
 from blip2_train.data.storage.remote import Storage, is_remote
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
+
+
+def index_folder() -> Path:
+    """The user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`), or a temporary one where that cannot be written."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(base) / "blip2_train" / "shards"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    folder = Path(tempfile.gettempdir()) / f"blip2_train-shards-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def local_copy(path: str, storage: Storage | None = None) -> Path:

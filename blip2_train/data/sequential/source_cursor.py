@@ -11,7 +11,7 @@ from blip2_train.data.sequential.shard_stream import StreamedSample, stream_samp
 from blip2_train.data.sequential.source import SequentialSource
 from blip2_train.data.shards.reader import bad_shard
 from blip2_train.data.shards.sample_files import shard_record
-from blip2_train.data.sources.source import Place, Record
+from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
@@ -36,7 +36,7 @@ class Drawn:
     """A sample that left the buffer."""
 
     files: StreamedSample
-    place: Place
+    place: SampleLocation
     source: SequentialSource
 
     def record(self) -> Record:
@@ -46,7 +46,7 @@ class Drawn:
         return shard_record(own.name, self.place.shard, key, text, extra, lambda: image, own.caption_key)
 
 
-class SourceLane:
+class SourceCursor:
     """The samples of one source in one stream, without end.
 
     In every epoch it reads its share of the shards, each from start to end, through a shuffle buffer, which is drawn
@@ -180,6 +180,6 @@ class SourceLane:
             raise bad_shard(found.reason, f"{found.source}: {found.detail}")
         self._rejected.append(found)
 
-    def _place(self, held: _Held) -> Place:
+    def _place(self, held: _Held) -> SampleLocation:
         source = self._source
-        return Place(str(source.shards[held.shard]), source.names[held.shard], held.files.key)
+        return SampleLocation(str(source.shards[held.shard]), source.names[held.shard], held.files.key)

@@ -1,12 +1,14 @@
-"""The tokenizer of the Q-Former's text side."""
+"""The tokenizer of the Q-Former's text side: BERT's, with `[DEC]` added."""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import BertTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_tokenizer
@@ -164,3 +166,30 @@ def _vocabulary(folder: Path) -> frozenset[str]:
 def _json(file: Path) -> dict[str, Any]:
     """The content of a JSON file, empty if there is none."""
     return read_record(file, JsonObject, "download it again") if file.is_file() else {}
+
+
+IMAGE_TOKEN = "<image>"
+"""Placeholder of transformers' processor."""
+
+
+def load_text_tokenizer(folder_or_id: str) -> Any:
+    """The tokenizer of `load_qformer_tokenizer`; the placeholder for images that transformers adds is left out.
+
+    Raises:
+        CheckpointMismatch: if there is none, or it is not BERT's.
+    """
+    folder = Path(folder_or_id)
+    try:
+        reader: Any = load_tokenizer(AutoTokenizer, folder_or_id) if folder.is_dir() else None
+        vocabulary = reader.get_vocab() if reader is not None else {}
+    except Exception:  # a folder with nothing but vocab.txt, or with no tokenizer at all
+        vocabulary = {}
+    if IMAGE_TOKEN not in vocabulary:
+        return load_qformer_tokenizer(folder_or_id)
+    content = json.loads(reader.backend_tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != IMAGE_TOKEN]
+    content["model"]["vocab"].pop(IMAGE_TOKEN, None)
+    with tempfile.TemporaryDirectory() as plain:
+        (Path(plain) / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        (Path(plain) / TOKENIZER_CONFIG).write_text(json.dumps(normalisation(folder)), encoding="utf-8")
+        return load_qformer_tokenizer(plain)

@@ -17,7 +17,7 @@ from blip2_train.system.atomic_write import without_checksum
 from blip2_train.system.records import Count, check_record, parse_record
 from blip2_train.types import RejectedSample
 
-INDEX, PLACES = "index.json", ".index.npy"
+INDEX, ROWS_SUFFIX = "index.json", ".index.npy"
 """Name of the list of a folder's shards; what stands in place of `.tar` in the name of the file of a shard's rows."""
 
 
@@ -25,7 +25,7 @@ _FIX = "remove it, so that the shards are read instead, or make the shards again
 
 
 @dataclass(frozen=True)
-class ShardNote:
+class ListedShard:
     """What is known of a remote shard without reading it."""
 
     samples: int
@@ -33,9 +33,9 @@ class ShardNote:
     """`.npy` file of the rows that `scan_shard` gives."""
 
 
-def read_notes(
+def read_shard_lists(
     shards: Sequence[str | RemoteFile], storage: Storage
-) -> tuple[dict[RemoteFile, ShardNote], list[RejectedSample]]:
+) -> tuple[dict[RemoteFile, ListedShard], list[RejectedSample]]:
     """What the `index.json` beside shards says of them.
 
     Returns:
@@ -46,7 +46,7 @@ def read_notes(
         ShardError: if remote storage does not answer, or an index cannot be read.
         DamagedFile: if an index does not fit its checksum.
     """
-    notes: dict[RemoteFile, ShardNote] = {}
+    notes: dict[RemoteFile, ListedShard] = {}
     missing: list[RejectedSample] = []
     try:
         here = {shard for shard in shards if isinstance(shard, str)}
@@ -59,9 +59,9 @@ def read_notes(
             listed = _listed(storage.read(there[INDEX]), f"{address}/{INDEX}") if INDEX in there else {}
             missing += [_missing(address, name) for name in listed if name not in there]
             for name, (samples, size) in listed.items():
-                rows = there.get(name.removesuffix(".tar") + PLACES)
+                rows = there.get(name.removesuffix(".tar") + ROWS_SUFFIX)
                 if name in there and there[name].size == size and rows is not None:
-                    notes[there[name]] = ShardNote(samples, rows)
+                    notes[there[name]] = ListedShard(samples, rows)
     except OSError as error:
         raise ShardError(f"{error.filename} cannot be read: {error.strerror or error}") from None
     return notes, missing
