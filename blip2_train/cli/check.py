@@ -1,9 +1,10 @@
-"""`python scripts/check.py experiment=<recipe> data=<set> [--all]`: what a run would read, before it costs anything."""
+"""`python scripts/check.py experiment=<recipe> data=<set>`: what a run would read, before it costs anything."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from blip2_train.cli.check_report import (
 )
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import instantiate
+from blip2_train.config.key_values import flags_as_settings, split_settings
 from blip2_train.config.run_data import make_data
 from blip2_train.config.starting_weights import find_sources
 from blip2_train.data.batches.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
@@ -35,10 +37,12 @@ from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
 
 ABOUT = (
     "Look at the data of a recipe: counts, samples as the model will read them, broken and repeated images, captions "
-    "that are cut, unknown tokens. Looks at 1,000 samples of each source; with --all at all of them. Exits with 2 if a "
-    "run would stop, or could learn nothing of the texts."
+    "that are cut, unknown tokens. Looks at 1,000 samples of each source, with all=true (or --all) at all of them. "
+    "Exits with 2 if a run would stop, or could learn nothing of the texts."
 )
-USAGE = "python scripts/check.py [--all] [--samples N]"
+USAGE = "python scripts/check.py [all=true] [samples=N]"
+FLAGS = {"--all": "all=true", "--samples": "samples="}
+"""Other forms of settings."""
 LOOKED_AT = 1000
 """Samples of each source that are looked at unless all are."""
 WIDTH = 110
@@ -49,13 +53,28 @@ TOLERATED = 0.05
 """Share of broken samples that the data module tolerates unless told."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """How much is looked at and shown."""
+
+    all: bool = False
+    """Whether all samples are looked at, not `LOOKED_AT` of each source."""
+    samples: int = 3
+    """Samples shown as the model reads them."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise ConfigError(f"samples must be 0 (none) or more, got {self.samples}")
+
+
 def main(arguments: list[str]) -> None:
     """Print what the configured data are like.
 
     Raises:
         ShardError: if a run on them would stop, or the tokenizer does not know their texts.
     """
-    settings, most, shown = _options(arguments)
+    options, settings = split_settings(flags_as_settings(arguments, FLAGS), CheckOptions)
+    most = None if options.all else LOOKED_AT
     config = config_from(["init_from=null", *settings], ABOUT, USAGE)
     if config is None:
         return
@@ -77,29 +96,9 @@ def main(arguments: list[str]) -> None:
     show(console, caption_lines(parts, lengths))
     _refuse(parts, config.data.get("max_rejected_share", TOLERATED))
     batch = next(iter(data.train_dataloader()))
-    show(console, sample_lines(batch, data.collator, shown))
+    show(console, sample_lines(batch, data.collator, options.samples))
     _refuse_unknown(parts, unknown)
     show(console, ["the data can be trained on"])
-
-
-def _options(arguments: Sequence[str]) -> tuple[list[str], int | None, int]:
-    """Settings, most samples of each source to look at (None = all), and samples to show."""
-    settings: list[str] = []
-    most: int | None = LOOKED_AT
-    shown = 3
-    rest = iter(arguments)
-    for argument in rest:
-        option, _, value = argument.partition("=")
-        if option == "--all":
-            most = None
-        elif option == "--samples":
-            value = value or next(rest, "")
-            if not value.isdecimal():
-                raise ConfigError(f"--samples {value}: give the number of samples to show, 0 for none")
-            shown = int(value)
-        else:
-            settings.append(argument)
-    return settings, most, shown
 
 
 def _inspect(config: DictConfig, data: ImageTextDataModule, most: int | None) -> list[Inspection]:

@@ -1,9 +1,10 @@
-"""`python scripts/describe.py experiment=<recipe> [--memory]`: the model part by part, without making one weight."""
+"""`python scripts/describe.py experiment=<recipe> [memory=true]`: the model part by part, without making one weight."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,15 +12,19 @@ from blip2_train.cli.memory_table import show_memory
 from blip2_train.cli.overview import parts_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import instantiate
+from blip2_train.config.key_values import flags_as_settings, split_settings
 from blip2_train.config.starting_weights import find_sources
 from blip2_train.errors import Blip2TrainError
 from blip2_train.models.adapters import add_adapters
 from blip2_train.models.freezing import PartSize, describe_parameters
 from blip2_train.system.screen import echo, make_console
 
-ABOUT = "Show what a recipe's model consists of and what trains; with --memory also the memory it needs, by precision."
-USAGE = "python scripts/describe.py [--memory]"
-MEMORY = "--memory"
+ABOUT = (
+    "Show what a recipe's model consists of and what trains; with memory=true (or --memory) also the memory it needs."
+)
+USAGE = "python scripts/describe.py [memory=true]"
+FLAGS = {"--memory": "memory=true"}
+"""Other forms of settings."""
 
 PAPER = {
     "stage2_vit_l_opt_2.7b": "Table 2 of the paper: 104M of 3.1B",
@@ -38,9 +43,16 @@ PAPER = {
 parts, which the paper does not explain."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DescribeOptions:
+    """What is shown beside the parts of the model."""
+
+    memory: bool = False
+
+
 def main(arguments: list[str]) -> None:
-    """Build the model on the meta device and print its parts, and with `--memory` what they take."""
-    settings = [argument for argument in arguments if argument != MEMORY]
+    """Build the model on the meta device and print its parts, and with `memory=true` what they take."""
+    options, settings = split_settings(flags_as_settings(arguments, FLAGS), DescribeOptions)
     config = config_from(["init_from=null", *settings], ABOUT, USAGE)  # first, so that a user's own init_from counts
     if config is None:
         return
@@ -55,7 +67,7 @@ def main(arguments: list[str]) -> None:
     parts, console = describe_parameters(model), make_console()
     console.print(parts_table(parts))
     echo(parameter_line(parts, config.experiment if config.peft is None and config.init_from is None else ""))
-    if MEMORY in arguments:
+    if options.memory:
         show_memory(model, console)
 
 

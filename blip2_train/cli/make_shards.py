@@ -107,7 +107,7 @@ def read_request(arguments: Sequence[str]) -> tuple[Request, ShardOptions]:
     Raises:
         ConfigError: if a setting is unknown, missing, given twice, or has a value that cannot be used.
     """
-    request, options = read_settings(arguments, (Request, ShardOptions), "make_shards.py", lists=("exclude",))
+    request, options = read_settings(arguments, (Request, ShardOptions), "python scripts/make_shards.py")
     return request, options
 
 

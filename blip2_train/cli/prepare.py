@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2_train.cli.command_parser import CommandParser
 from blip2_train.cli.terminal import run_command
+from blip2_train.config.key_values import flags_as_settings, read_settings
 from blip2_train.data.official.inventory import OfficialFile, verify
 from blip2_train.data.official.sets import SETS
 from blip2_train.errors import ConfigError
@@ -19,16 +19,38 @@ Look at the files of official data sets in the data folder, a line for each: whe
 as many entries as it should, has all its images, and none that must not be trained on. Ends with 0 only if the
 sets that were named are whole. Without a set: tells which files belong where, and looks at nothing.
 
+usage: python scripts/prepare.py [set …] [data_dir=<folder>]
+
+  data_dir=<folder>  the data folder (default: $BLIP2_DATA, else data); --data-dir DIR is the same
+  --help             this text
+
 sets: {", ".join(SETS)}"""
+FLAGS = {"--data-dir": "data_dir="}
+"""Other forms of settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """Where the files lie."""
+
+    data_dir: Path = field(default_factory=lambda: Path(os.environ.get("BLIP2_DATA", "data")))
+    """As `paths.data_dir` of the configuration."""
 
 
 def main(arguments: list[str]) -> None:
     """List what belongs where, or check what is there."""
-    options = _options(arguments)
+    if {"--help", "-h"} & set(arguments):
+        echo(ABOUT)
+        return
+    plain = flags_as_settings(arguments, FLAGS)
+    sets = [argument for argument in plain if "=" not in argument]
+    (options,) = read_settings([a for a in plain if "=" in a], (PrepareOptions,), "python scripts/prepare.py")
+    if unknown := [name for name in sets if name not in SETS]:
+        raise ConfigError(f"there is no data set {unknown[0]!r}; choose among {', '.join(SETS)}")
     faults = []
-    for name in options.sets or SETS:
+    for name in sets or SETS:
         echo(name)
-        if not options.sets:
+        if not sets:
             echo("\n".join(f"  {line}" for file in SETS[name] for line in _described(file)))
             continue
         for verdict in verify(SETS[name], options.data_dir):
@@ -45,20 +67,6 @@ def _described(file: OfficialFile) -> list[str]:
     images = " or ".join(file.folders)
     optional = "optional; " if file.optional else ""
     return [*file.paths, f"    {optional}{counts}; images in {images}", f"    from {file.origin}"]
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = CommandParser(prog="prepare.py", description=ABOUT)
-    parser.add_argument("sets", nargs="*", metavar="set", help="sets to check")
-    # As paths.data_dir of the configuration.
-    default = Path(os.environ.get("BLIP2_DATA", "data"))
-    parser.add_argument(
-        "--data-dir", type=Path, default=default, metavar="DIR", help="data folder (default: $BLIP2_DATA, else data)"
-    )
-    options = parser.parse_args(arguments)
-    if unknown := [name for name in options.sets if name not in SETS]:
-        raise ConfigError(f"there is no data set {unknown[0]!r}; choose among {', '.join(SETS)}")
-    return options
 
 
 def command() -> None:

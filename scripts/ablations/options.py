@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
+from blip2_train.config.key_values import split_settings
 from blip2_train.config.run_config import EvaluationConfig, RunConfig
-from blip2_train.config.value_types import nearest
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -67,7 +66,6 @@ class AblationOptions:
             raise ConfigError(f"seeds must be 0 or more, got {min(self.seeds)}")
 
 
-_OWN = tuple(field.name for field in fields(AblationOptions) if field.name not in ("training", "evaluation"))
 _TRAINING_KEYS = {field.name for field in fields(RunConfig)}
 _EVALUATION_KEYS = {field.name for field in fields(EvaluationConfig)}
 
@@ -78,28 +76,19 @@ def read_options(arguments: Sequence[str]) -> AblationOptions:
     Raises:
         ConfigError: if a value cannot be used, or a setting is what the ablation decides.
     """
-    given: dict[str, str] = {}
-    training, evaluation = [], []
     for argument in arguments:
-        key, equals, value = argument.partition("=")
+        key = argument.partition("=")[0]
         name, first = key.lstrip("+~"), key.lstrip("+~").partition(".")[0]
-        if equals and key in _OWN:
-            given[key] = value
-        elif name in _SET_HERE or first in _SET_HERE:
+        if name in _SET_HERE or first in _SET_HERE:
             raise ConfigError(f"{key} cannot be set in an ablation: {_SET_HERE.get(name) or _SET_HERE[first]}")
-        elif name == first and name not in _TRAINING_KEYS and (close := nearest(name, _OWN, 0.8)):
-            raise ConfigError(f"there is no setting {name!r}; did you mean {close!r}?")
-        else:
-            training += [argument] if first in _TRAINING_KEYS or first not in _EVALUATION_KEYS else []
-            evaluation += [argument] if first in _EVALUATION_KEYS else []
-    values: dict[str, Any] = {name: _number(name, value) for name, value in given.items() if name != "seeds"}
-    if "seeds" in given:
-        values["seeds"] = tuple(_number("seeds", seed) for seed in given["seeds"].strip("[]").split(","))
-    return AblationOptions(training=tuple(training), evaluation=tuple(evaluation), **values)
+    own, rest = split_settings(arguments, AblationOptions, without=("training", "evaluation"))
+    firsts = [argument.partition("=")[0].lstrip("+~").partition(".")[0] for argument in rest]
+    return replace(
+        own,
+        training=tuple(a for a, first in zip(rest, firsts, strict=True) if _is_for_training(first)),
+        evaluation=tuple(a for a, first in zip(rest, firsts, strict=True) if first in _EVALUATION_KEYS),
+    )
 
 
-def _number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        raise ConfigError(f"{name}={value}: {value!r} is no whole number") from error
+def _is_for_training(first: str) -> bool:
+    return first in _TRAINING_KEYS or first not in _EVALUATION_KEYS

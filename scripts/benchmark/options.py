@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from blip2_train.config.key_values import READ, split_settings
 from blip2_train.errors import ConfigError
 
 PRECISIONS = {"fp16": torch.float16, "32": torch.float32, "bf16": torch.bfloat16}
@@ -30,6 +32,13 @@ SYNTAX = """\
   json=<file>        write all figures there too"""
 
 
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and (high or low).isdecimal()):
+        raise ConfigError(f"tokens={text}: write the fewest and the most, two whole numbers: tokens=10-16")
+    return int(low), int(high or low)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
     """What to measure and how."""
@@ -45,7 +54,7 @@ class BenchmarkOptions:
     loader: bool = False
     precision: str
     """Key of `PRECISIONS`, or several with commas between them."""
-    tokens: tuple[int, int] = (10, 16)
+    tokens: tuple[int, int] = field(default=(10, 16), metadata={READ: _range})
     """Fewest and most real tokens of a caption, with `[CLS]` and `[SEP]`."""
     generate: bool = True
     new_tokens: int = 20
@@ -82,46 +91,11 @@ def split_options(arguments: Sequence[str]) -> tuple[BenchmarkOptions, list[str]
     Raises:
         ConfigError: if a value cannot be used.
     """
-    names = {field.name for field in fields(BenchmarkOptions)}
-    given, rest = {}, []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in names:
-            given[key] = value
-        else:
-            rest.append(argument)
+    return split_settings(arguments, BenchmarkOptions, _usual)
+
+
+def _usual(given: Mapping[str, Any]) -> dict[str, Any]:
     device = given.get("device", "cuda" if torch.cuda.is_available() else "cpu")
-    on_gpu = device == "cuda"
-    options = BenchmarkOptions(
-        device=device,
-        batch_size=_number("batch_size", given.get("batch_size", "100" if on_gpu else "4")),
-        plans=tuple(given["plans"].strip("[]").split(",")) if "plans" in given else (),
-        steps=_number("steps", given.get("steps", "10" if on_gpu else "5")),
-        vision=_truth("vision", given.get("vision", "true")),
-        loader=_truth("loader", given.get("loader", "false")),
-        precision=given.get("precision", "bf16" if on_gpu else "32"),
-        tokens=_range("tokens", given.get("tokens", "10-16")),
-        generate=_truth("generate", given.get("generate", "true")),
-        new_tokens=_number("new_tokens", given.get("new_tokens", "20")),
-        beams=_number("beams", given.get("beams", "5")),
-        json=Path(given["json"]).expanduser() if "json" in given else None,
-    )
-    return options, rest
-
-
-def _number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        raise ConfigError(f"{name}={value} is no whole number") from error
-
-
-def _truth(name: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise ConfigError(f"{name}={value}: write true or false")
-    return value.lower() == "true"
-
-
-def _range(name: str, value: str) -> tuple[int, int]:
-    low, _, high = value.partition("-")
-    return _number(name, low), _number(name, high or low)
+    if device == "cuda":
+        return {"device": device, "batch_size": 100, "steps": 10, "precision": "bf16"}
+    return {"device": device, "batch_size": 4, "steps": 5, "precision": "32"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ from rich.table import Table
 
 from blip2_train.cli.capfilt.filtering import filter_captions, find_model
 from blip2_train.config.compose import compose
-from blip2_train.config.key_values import read_settings
-from blip2_train.config.run_config import RunConfig
-from blip2_train.config.value_types import nearest
+from blip2_train.config.key_values import split_settings
 from blip2_train.data.emoji_scenes.world import WorldPaths, ensure_world
 from blip2_train.data.emoji_scenes.wrong_captions import CaptionFaults, find_faults, write_noisy_shards
 from blip2_train.data.sources.shard_source import ShardSource
@@ -79,13 +77,7 @@ def demonstrate(arguments: Sequence[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         echo(ABOUT)
         return
-    names = {field.name for field in fields(DemoRequest)}
-    own = [argument for argument in arguments if argument.partition("=")[0] in names]
-    (request,) = read_settings(own, (DemoRequest,), "capfilt.py demo")
-    more = [argument for argument in arguments if argument not in own]
-    for name in {argument.partition("=")[0] for argument in more} - {field.name for field in fields(RunConfig)}:
-        if close := nearest(name, names, 0.8):
-            raise ConfigError(f"there is no setting {name!r}; did you mean {close!r}?")
+    request, more = split_settings(arguments, DemoRequest)
     folder = Path(request.output).expanduser().absolute()
     sets = {name: folder / name for name in (NOISY, FILTERED)}
     world = WorldPaths(root=folder / "world")

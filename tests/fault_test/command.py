@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -27,7 +28,15 @@ usage: bash run_scripts/fault_test.sh [option=value …]
 
 Each command runs in a process of its own, forked from an interpreter that has loaded what commands import; rows with
 "cold" in the list start a new interpreter."""
-_OPTIONS = ("only", "rows", "jobs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which rows, and how many at once."""
+
+    only: str = ""
+    rows: int | None = None
+    jobs: int | None = None
 
 
 def prepare() -> None:
@@ -58,25 +67,31 @@ def main(arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
         print(ABOUT)
         return 0
-    given = dict(argument.partition("=")[::2] for argument in arguments if argument != "--list")
-    wrong = [name for name in given if name not in _OPTIONS]
-    wrong += [name for name in ("rows", "jobs") if name in given and not given[name].isdecimal()]
-    if wrong or not sys.platform.startswith("linux"):
-        print(f"error: {', '.join(wrong) or sys.platform} cannot be used; see --help", file=sys.stderr)
+    if not sys.platform.startswith("linux"):
+        print(f"error: {sys.platform} cannot be used; see --help", file=sys.stderr)
         return 2
     prepare()
+    from blip2_train.config.key_values import read_settings
+    from blip2_train.errors import ConfigError
+
+    try:
+        settings = [argument for argument in arguments if argument != "--list"]
+        (options,) = read_settings(settings, (Options,), "bash run_scripts/fault_test.sh")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     from fault_test.rows import load_rows
 
-    choices = [choice.split() for choice in given.get("only", "").lower().split(",")]
+    choices = [choice.split() for choice in options.only.lower().split(",")]
     names = {row: f"{row.group}: {row.name}".lower() for row in load_rows()}
     rows = [row for row, name in names.items() if any(all(word in name for word in choice) for choice in choices)]
-    rows = rows[: int(given["rows"]) if "rows" in given else None]
+    rows = rows[: options.rows]
     if "--list" in arguments or not rows:
         for row in rows:
             print(f"{row.group}: {row.name}{' (cold)' if row.cold else ''}")
         print(f"{len(rows)} rows")
         return 0 if rows else 2
-    return _run(rows, max(1, int(given.get("jobs", len(os.sched_getaffinity(0))))))
+    return _run(rows, max(1, options.jobs or len(os.sched_getaffinity(0))))
 
 
 def _run(rows: list, jobs: int) -> int:

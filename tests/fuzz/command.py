@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -26,7 +27,17 @@ usage: bash run_scripts/fuzz.sh [option=value …]
   only=<words>       readers whose name holds this; other inputs than without it
   processes=<n>      (2)
   --help             this text"""
-USUAL = {"inputs": "20000", "seed": "0", "input": "", "only": "", "processes": "2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which inputs are made, and read by whom."""
+
+    inputs: int = 20_000
+    seed: int = 0
+    input: int | None = None
+    only: str = ""
+    processes: int = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -34,16 +45,18 @@ def main(arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
         print(ABOUT)
         return 0
-    given = USUAL | dict(argument.partition("=")[::2] for argument in arguments)
-    wrong = [name for name in given if name not in USUAL]
-    wrong += [name for name in ("inputs", "seed", "processes") if name in USUAL and not given[name].isdecimal()]
-    if wrong:
-        print(f"error: {', '.join(wrong)} cannot be used; see --help", file=sys.stderr)
-        return 2
     _prepare()
-    if given["input"]:
-        return _show(int(given["seed"]), int(given["input"]), given["only"])
-    return _run(int(given["inputs"]), int(given["seed"]), given["only"], max(1, int(given["processes"])))
+    from blip2_train.config.key_values import read_settings
+    from blip2_train.errors import ConfigError
+
+    try:
+        (options,) = read_settings(arguments, (Options,), "bash run_scripts/fuzz.sh")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.input is not None:
+        return _show(options.seed, options.input, options.only)
+    return _run(options.inputs, options.seed, options.only, max(1, options.processes))
 
 
 def _prepare() -> None:

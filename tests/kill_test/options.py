@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from blip2_train.config.value_types import nearest
+from blip2_train.config.key_values import split_settings
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -75,37 +74,17 @@ class KillOptions:
             raise ConfigError(f"output={self.output} is not empty; name a new folder, or remove it")
 
 
-_OWN = tuple(part.name for part in fields(KillOptions) if part.name != "settings")
-
-
 def read_options(arguments: Sequence[str]) -> KillOptions:
     """The test's options, with the settings that belong to its runs.
 
     Raises:
         ConfigError: if a value cannot be used, or a setting is what the test decides.
     """
-    given: dict[str, Any] = {}
-    settings = []
     for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key == "output":
-            given[key] = Path(value).expanduser()
-        elif equals and key == "other_processes":
-            given[key] = () if value == "none" else tuple(_number(key, part) for part in value.strip("[]").split(","))
-        elif equals and key in _OWN:
-            given[key] = _number(key, value)
-        elif key.lstrip("+~") in _SET_HERE:
+        key = argument.partition("=")[0]
+        if key.lstrip("+~") in _SET_HERE:
             raise ConfigError(f"{key} cannot be set in a kill test: {_SET_HERE[key.lstrip('+~')]}")
-        elif "." not in key and (close := nearest(key, _OWN, 0.8)):
-            raise ConfigError(f"there is no setting {key!r}; did you mean {close!r}?")
-        else:
-            settings.append(argument)
+    plain = ["other_processes=[]" if argument == "other_processes=none" else argument for argument in arguments]
+    own, settings = split_settings(plain, KillOptions, without=("settings",))
     world = () if any(setting.startswith(("experiment=", "data=")) for setting in settings) else SMALL_WORLD
-    return KillOptions(settings=(*SMALL, *world, *settings), **given)
-
-
-def _number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        raise ConfigError(f"{name}={value}: {value!r} is no whole number") from error
+    return replace(own, settings=(*SMALL, *world, *settings))

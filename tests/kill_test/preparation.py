@@ -16,6 +16,7 @@ from pathlib import Path
 
 from blip2_train.cli.make_shards import read_request
 from blip2_train.cli.terminal import run_command
+from blip2_train.config.key_values import split_settings
 from blip2_train.data.emoji_scenes.world import ensure_world
 from blip2_train.data.prepare.examination import VERDICT
 from blip2_train.errors import ConfigError, ShardError
@@ -37,6 +38,20 @@ _PARTS = 8
 """Parts of a making for each of which the highest memory is told."""
 _SECONDS_BETWEEN_LOOKS = 0.05
 _LOOKS_PER_WEIGHING = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class KillOptions:
+    """What is made, and how often it is killed."""
+
+    scenes: int = 50_000
+    kills: int = 3
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "kills"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass
@@ -88,14 +103,11 @@ def main(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         echo(ABOUT)
         return
-    scenes, arguments = _number("scenes", 50_000, arguments)
-    kills, arguments = _number("kills", 3, arguments)
-    folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("folder=")]
-    rest = ["samples_per_shard=1000", *(argument for argument in arguments if not argument.startswith("folder="))]
-    rest = rest[1:] if any(argument.startswith("samples_per_shard=") for argument in rest[1:]) else rest
+    options, rest = split_settings(arguments, KillOptions)
+    if not any(argument.startswith("samples_per_shard=") for argument in rest):
+        rest = ["samples_per_shard=1000", *rest]
     with tempfile.TemporaryDirectory(prefix="blip2-shards-") as temporary:
-        folder = Path(folders[-1] if folders else temporary).expanduser().absolute()
-        _show(folder, scenes, kills, rest)
+        _show((options.folder or Path(temporary)).absolute(), options.scenes, options.kills, rest)
 
 
 def _show(folder: Path, scenes: int, kills: int, rest: list[str]) -> None:
@@ -133,14 +145,6 @@ def _show(folder: Path, scenes: int, kills: int, rest: list[str]) -> None:
 def _expect(code: int, found: int) -> None:
     if found != code:
         raise ShardError(f"make_shards.py ended with {found} instead of {code}; what it said is above")
-
-
-def _number(name: str, usual: int, arguments: list[str]) -> tuple[int, list[str]]:
-    """The value of a setting of this command, and the arguments that are left."""
-    given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
-    if given and not (given[-1].isdecimal() and int(given[-1]) > 0):
-        raise ConfigError(f"{name}={given[-1]}: expected a whole number above 0")
-    return int(given[-1]) if given else usual, [a for a in arguments if not a.startswith(f"{name}=")]
 
 
 @contextmanager

@@ -82,7 +82,9 @@ def filter_captions(arguments: Sequence[str]) -> None:
         CheckpointMismatch: if a model is not known or damaged.
         ShardError: if the source cannot be read, or the output not be written.
     """
-    request, options, shard_options = read_settings(arguments, (Request, CapFiltOptions, ShardOptions), "capfilt.py")
+    request, options, shard_options = read_settings(
+        arguments, (Request, CapFiltOptions, ShardOptions), "python scripts/capfilt.py"
+    )
     models = CapFiltModels(
         captioner=find_model("captioner", request.captioner),
         scorer=find_model("scorer", request.scorer),

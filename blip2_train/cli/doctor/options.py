@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blip2_train.config.key_values import split_settings
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -38,19 +39,4 @@ def split_options(arguments: Sequence[str]) -> tuple[DoctorOptions, list[str]]:
         >>> split_options(["experiment=demo_stage1", "measure=0"])[1]
         ['experiment=demo_stage1']
     """
-    options, rest = DoctorOptions(), []
-    measure, memory = options.measure, options.device_memory
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key == "measure":
-            if not value.isdecimal():
-                raise ConfigError(f"measure={value}: give a whole number of steps, 0 for none")
-            measure = int(value)
-        elif key == "device_memory":
-            try:
-                memory = float(value)
-            except ValueError as error:
-                raise ConfigError(f"device_memory={value}: give a number of GiB, for instance 80") from error
-        else:
-            rest.append(argument)
-    return DoctorOptions(measure=measure, device_memory=memory), rest
+    return split_settings(arguments, DoctorOptions)

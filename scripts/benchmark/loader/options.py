@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
+from blip2_train.config.key_values import READ, split_settings
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -22,11 +22,25 @@ SYNTAX = """\
   json=<file>        write all figures there too"""
 
 
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(_size(size) for size in text.strip("[]").split(","))
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and (height or width).isdecimal()):
+        raise ConfigError(f"sizes={text}: expected whole numbers of pixels, <width>x<height>")
+    size = int(width), int(height or width)
+    if min(size) < 8:
+        raise ConfigError(f"sizes={text}: photographs have 8 pixels per side or more")
+    return size
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
     """What to measure and how."""
 
-    sizes: tuple[tuple[int, int], ...] = ((640, 480), (1024, 768))
+    sizes: tuple[tuple[int, int], ...] = field(default=((640, 480), (1024, 768)), metadata={READ: _sizes})
     """Width and height, pixels."""
     images: int = 64
     """Of each size, or of the source."""
@@ -68,38 +82,8 @@ def read_options(arguments: Sequence[str]) -> LoaderOptions:
     Raises:
         ConfigError: if an argument is unknown or a value cannot be used.
     """
-    given: dict[str, Any] = {}
-    names = {field.name for field in fields(LoaderOptions)}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or name not in names:
-            raise ConfigError(f"{argument}: part=loader takes {', '.join(sorted(names))}; it measures no recipe")
-        given[name] = _value(name, value)
-    return LoaderOptions(**given)
-
-
-def _value(name: str, value: str) -> Any:
-    if name == "source":
-        return value
-    if name == "access":
-        return tuple(value.split(","))
-    if name == "json":
-        return Path(value).expanduser()
-    if name == "sizes":
-        return tuple(_size(size) for size in value.split(","))
-    return _number(name, value)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    size = _number("sizes", width), _number("sizes", height or width)
-    if min(size) < 8:
-        raise ConfigError(f"sizes={text}: photographs have 8 pixels per side or more")
-    return size
-
-
-def _number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        raise ConfigError(f"{name}={value} is no whole number") from error
+    options, rest = split_settings(arguments, LoaderOptions)
+    if rest:
+        names = ", ".join(sorted(part.name for part in fields(LoaderOptions)))
+        raise ConfigError(f"{rest[0]}: part=loader takes {names}; it measures no recipe")
+    return options

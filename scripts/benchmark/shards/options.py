@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
+from blip2_train.config.key_values import split_settings
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -43,14 +43,8 @@ def read_options(arguments: Sequence[str]) -> ShardsOptions:
     Raises:
         ConfigError: if an argument is unknown or a value cannot be used.
     """
-    given: dict[str, Any] = {}
-    names = {field.name for field in fields(ShardsOptions)}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or name not in names:
-            raise ConfigError(f"{argument}: part=shards takes {', '.join(sorted(names))}; it measures no recipe")
-        try:
-            given[name] = Path(value).expanduser() if name == "json" else int(value)
-        except ValueError as error:
-            raise ConfigError(f"{name}={value} is no whole number") from error
-    return ShardsOptions(**given)
+    options, rest = split_settings(arguments, ShardsOptions)
+    if rest:
+        names = ", ".join(sorted(field.name for field in fields(ShardsOptions)))
+        raise ConfigError(f"{rest[0]}: part=shards takes {names}; it measures no recipe")
+    return options

@@ -32,7 +32,7 @@ def test_a_run_without_such_moments_is_refused() -> None:
     ("argument", "words"),
     [
         ("kill=5", "did you mean 'kills'"),
-        ("kills=many", "no whole number"),
+        ("kills=many", "a whole number"),
         ("kills=0", "at least 1"),
         ("data.num_workers=2", "workers="),
         ("resume_from=last", "decides"),

@@ -85,7 +85,7 @@ def test_several_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("generate=maybe", "true or false"),
         ("precision=32,8", "precision=8"),
         ("plans=shared,fastest", "no plan 'fastest'"),
-        ("batch_size=many", "no whole number"),
+        ("batch_size=many", "a whole number"),
         ("batch_size=1", "no negatives"),
         ("steps=0", "at least 1"),
         ("vision=perhaps", "true or false"),

@@ -49,7 +49,7 @@ def test_both_ways_of_access_are_compared(tmp_path: Path, capsys: pytest.Capture
         ("part=all", "write part=loader"),
         ("images=3", "no multiple of batch_size=2"),
         ("turns=0", "turns must be at least 1"),
-        ("sizes=big", "no whole number"),
+        ("sizes=big", "whole numbers of pixels"),
         ("sizes=4x4", "8 pixels per side"),
         ("samples=3", "too few to resume in"),
         ("access=quick", "give random, sequential or both"),

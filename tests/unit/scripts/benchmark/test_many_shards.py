@@ -37,7 +37,7 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     ("arguments", "reason"),
     [
         (["part=shards", "shards=0"], "shards must be at least 1"),
-        (["part=shards", "shards=many"], "no whole number"),
+        (["part=shards", "shards=many"], "a whole number"),
         (["part=shards", "shards=5", "random=6"], "random=6 is more than there are shards (5)"),
         (["part=shards", "experiment=demo_stage1"], "it measures no recipe"),
         (["part=shards", "json=/no/such/folder/x.json"], "no folder"),
