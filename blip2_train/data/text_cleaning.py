@@ -68,19 +68,19 @@ def usable_texts(texts: Sequence[str], clean: Callable[[str], str]) -> list[tupl
     Raises:
         UnusableSample: if there is none.
     """
-    found: list[tuple[int, str]] = []
+    usable: list[tuple[int, str]] = []
     reasons: list[str] = []
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         cleaned = clean(text)
         if (reason := text_fault(text, cleaned)) is None:
-            found.append((place, cleaned))
+            usable.append((index, cleaned))
         else:
             reasons.append(reason)
-    if not found:
+    if not usable:
         reason = NOT_UNICODE if NOT_UNICODE in reasons else EMPTY
         detail = "it holds half a character" if reason == NOT_UNICODE else "nothing is left after cleaning"
         raise UnusableSample(reason, f"{texts[reasons.index(reason)][:80]!r}: {detail}")
-    return found
+    return usable
 
 
 def broken_texts(texts: Sequence[str]) -> str:
@@ -90,7 +90,7 @@ def broken_texts(texts: Sequence[str]) -> str:
         >>> broken_texts(["a car", "a \ud83d"])
         'caption 2 of 2 is left out'
     """
-    broken = [str(number) for number, text in enumerate(texts, 1) if not is_unicode(text)]
+    broken = [str(position) for position, text in enumerate(texts, 1) if not is_unicode(text)]
     return f"caption {', '.join(broken)} of {len(texts)} is left out" if broken else ""
 
 
@@ -145,5 +145,5 @@ def put_question(template: str, question: str) -> str:
         >>> put_question("Question: {} Answer:", " why? "), put_question("Question: {} Answer:", "")
         ('Question: why? Answer:', 'Question: Answer:')
     """
-    asked = question.strip()
-    return template.replace("{}", asked) if asked else template.replace("{} ", "").replace("{}", "")
+    text = question.strip()
+    return template.replace("{}", text) if text else template.replace("{} ", "").replace("{}", "")

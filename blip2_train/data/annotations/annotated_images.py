@@ -97,7 +97,7 @@ class Entries(Protocol):
         """Where each entry stands, its number for messages, and what it says."""
         ...
 
-    def read(self, place: int, number: int) -> AnnotatedImage:
+    def read(self, offset: int, row_number: int) -> AnnotatedImage:
         """What the entry says that stands there and has this number."""
         ...
 
@@ -118,11 +118,11 @@ class PackedImages:
         self._text = b"".join(packed)
 
     def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
-        return ((place, place, self.read(place, place)) for place in range(len(self._ends) - 1))
+        return ((offset, offset, self.read(offset, offset)) for offset in range(len(self._ends) - 1))
 
-    def read(self, place: int, number: int) -> AnnotatedImage:
-        """What entry `place` says."""
-        start, end = self._ends[place : place + 2].tolist()
+    def read(self, offset: int, row_number: int) -> AnnotatedImage:
+        """What entry `offset` says."""
+        start, end = self._ends[offset : offset + 2].tolist()
         values = json.loads(self._text[start:end].decode(errors=_ANY))
         row, path, captions, image_id, split, domain, counted = values
         return AnnotatedImage(
@@ -147,11 +147,11 @@ class HeldImages:
         self._entries = [entry for _, _, entry in entries]
 
     def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
-        return ((place, place, entry) for place, entry in enumerate(self._entries))
+        return ((offset, offset, entry) for offset, entry in enumerate(self._entries))
 
-    def read(self, place: int, number: int) -> AnnotatedImage:
-        """What entry `place` says."""
-        return self._entries[place]
+    def read(self, offset: int, row_number: int) -> AnnotatedImage:
+        """What entry `offset` says."""
+        return self._entries[offset]
 
 
 class AnnotatedImages:
@@ -173,9 +173,9 @@ class AnnotatedImages:
         self._file, self._entries = file, entries
         splits: dict[str | None, int] = {}
         notes = np.fromiter(_notes(entries, splits, together), _NOTE)
-        notes = notes[np.isin(notes["split"], _wanted(file, splits, split))]
+        notes = notes[np.isin(notes["split"], _chosen_splits(file, splits, split))]
         order, starts = _by_image(notes["image"])
-        self._places = np.stack([notes["place"], notes["number"]], axis=1)[order]
+        self._entries_by_image = np.stack([notes["place"], notes["number"]], axis=1)[order]
         self._starts = np.append(starts, len(order))
         self._refuse_mixed_ids(notes["image_id"][order])
         self._refuse_shared_ids(notes["image_id"][order[starts]])
@@ -192,21 +192,21 @@ class AnnotatedImages:
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, number: int) -> AnnotatedImage:
-        """Image `number`, from 0."""
-        first, *more = (self._entry(row) for row in range(self._starts[number], self._starts[number + 1]))
+    def __getitem__(self, index: int) -> AnnotatedImage:
+        """Image `index`, from 0."""
+        first, *more = (self._entry(row) for row in range(self._starts[index], self._starts[index + 1]))
         return replace(first, captions=sum((row.captions for row in more), first.captions)) if more else first
 
     def _entry(self, row: int) -> AnnotatedImage:
-        place, number = self._places[row].tolist()
-        return self._entries.read(place, number)
+        offset, row_number = self._entries_by_image[row].tolist()
+        return self._entries.read(offset, row_number)
 
     def _refuse_mixed_ids(self, ids: NDArray[np.bytes_]) -> None:
         """Refuse entries of one image that give it several identities; `ids` has one for each entry, by images."""
         lengths = np.diff(self._starts)
         for row in np.flatnonzero(ids != np.repeat(ids[self._starts[:-1]], lengths)):
-            number = int(np.searchsorted(self._starts, row, side="right")) - 1
-            other, first = self._entry(int(row)), self._entry(int(self._starts[number]))
+            index = int(np.searchsorted(self._starts, row, side="right")) - 1
+            other, first = self._entry(int(row)), self._entry(int(self._starts[index]))
             raise ShardError(
                 f"{self._file}, {other.row}: {other.key} has image_id {short_repr(other.image_id)}, but "
                 f"{short_repr(first.image_id)} on {first.row}; give an image one image_id"
@@ -216,8 +216,8 @@ class AnnotatedImages:
         """Refuse images with the same identity; `ids` has one for each image."""
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
-        for place in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")):
-            first, image = self[order[place]], self[order[place + 1]]
+        for position in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")):
+            first, image = self[order[position]], self[order[position + 1]]
             if first.path == image.path:
                 raise ShardError(
                     f"{self._file}, {image.row}: image {short_repr(image.image_id)} comes twice ({first.key}, "
@@ -231,12 +231,12 @@ class AnnotatedImages:
 
 def _notes(entries: Entries, splits: dict[str | None, int], together: bool) -> Iterator[tuple[int | bytes, ...]]:
     """A `_NOTE` for each entry; splits are numbered as they come."""
-    for place, number, entry in entries:
+    for offset, row_number, entry in entries:
         split = splits.setdefault(None if entry.split is None else str(entry.split), len(splits))
         blank = sum(not text.strip() for text in entry.captions)
-        image = _digest(f"{entry.path}\0{entry.split}{'' if together else place}")
+        image = _digest(f"{entry.path}\0{entry.split}{'' if together else offset}")
         image_id = b"" if entry.image_id in (None, "") else _digest(str(entry.image_id))
-        yield place, number, split, len(entry.captions), blank, image, image_id
+        yield offset, row_number, split, len(entry.captions), blank, image, image_id
 
 
 def _digest(text: str) -> bytes:
@@ -255,19 +255,19 @@ def _by_image(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.i
     return together, np.flatnonzero(firsts[together] == together)
 
 
-def _wanted(file: Path, splits: dict[str | None, int], split: str | None) -> list[int]:
+def _chosen_splits(file: Path, splits: dict[str | None, int], split: str | None) -> list[int]:
     """Numbers of the splits that are asked for."""
-    found = sorted(name for name in splits if name is not None)
+    names = sorted(name for name in splits if name is not None)
     if split is None:
-        if found:
-            raise ShardError(f"{file} has the splits {_listed(found)}: choose with split, several joined by +")
+        if names:
+            raise ShardError(f"{file} has the splits {_listed(names)}: choose with split, several joined by +")
         return [*splits.values()]
-    if not found:
+    if not names:
         raise ShardError(f"{file} has no splits: leave split {split!r} out")
-    wanted = split.split("+")
-    if lacking := [part for part in wanted if part not in found]:
-        raise ShardError(f"{file} has no image of split {'+'.join(lacking)!r}; its splits are {_listed(found)}")
-    return [splits[part] for part in wanted]
+    chosen = split.split("+")
+    if lacking := [part for part in chosen if part not in names]:
+        raise ShardError(f"{file} has no image of split {'+'.join(lacking)!r}; its splits are {_listed(names)}")
+    return [splits[part] for part in chosen]
 
 
 def _listed(splits: list[str]) -> str:

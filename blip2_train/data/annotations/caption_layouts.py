@@ -39,14 +39,14 @@ def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list
         entries[identity], captions[identity] = entry, []
     if "annotations" in content or not strict:
         _add_captions(file, content, captions, strict)
-    found = [_image(entry, identity, tuple(captions[identity]), strict) for identity, entry in entries.items()]
-    bare = [image.image_id for image in found if not image.domain]
-    if 0 < len(bare) < len(found):
+    images = [_image(entry, identity, tuple(captions[identity]), strict) for identity, entry in entries.items()]
+    bare = [image.image_id for image in images if not image.domain]
+    if 0 < len(bare) < len(images):
         raise ShardError(
-            f"{file}: {len(bare)} of {len(found)} images have no domain (first: {short_repr(bare[0])}); get the file "
+            f"{file}: {len(bare)} of {len(images)} images have no domain (first: {short_repr(bare[0])}); get the file "
             "again, all or none of them should have one"
         )
-    return found
+    return images
 
 
 def _add_captions(
@@ -82,7 +82,8 @@ def _entries(file: Path, content: Mapping[str, Any], key: str, strict: bool) -> 
     if not isinstance(listed, list) or not listed:
         raise ShardError(f"{file} has no {key}, so it is not of the form {COCO}; take the official file")
     return [
-        Entry(file, f"entry {number} of {key}", values, strict, COCO) for _, number, values in ListRows(file, listed)
+        Entry(file, f"entry {row_number} of {key}", values, strict, COCO)
+        for _, row_number, values in ListRows(file, listed)
     ]
 
 
@@ -118,8 +119,8 @@ def karpathy_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> 
     Raises:
         ShardError: naming the file, the entry and the field.
     """
-    for _, number, values in ListRows(file, content["images"]):
-        entry = Entry(file, f"entry {number} of images", values, strict, "a Karpathy JSON, " + KARPATHY)
+    for _, row_number, values in ListRows(file, content["images"]):
+        entry = Entry(file, f"entry {row_number} of images", values, strict, "a Karpathy JSON, " + KARPATHY)
         known = next((name for name in ("cocoid", "imgid") if values.get(name) is not None), None)
         folder = "" if values.get("filepath") is None else entry.text("filepath")
         yield AnnotatedImage(
@@ -141,8 +142,8 @@ def region_images(file: Path, rows: Rows, *, strict: bool) -> Iterator[Annotated
     Raises:
         ShardError: naming the file, the entry and the field.
     """
-    for _, entry_number, values in rows:
-        entry = Entry(file, f"{rows.unit} {entry_number}", values, strict, REGIONS)
+    for _, row_number, values in rows:
+        entry = Entry(file, f"{rows.unit} {row_number}", values, strict, REGIONS)
         image = entry.identity("id")
         phrases = []
         for region in entry.entries("regions"):

@@ -43,14 +43,14 @@ class CaptionRows:
         self._id = "image_id" if columns.id is None else find_column(file, there, columns.id, (), f"{prefix}id_column")
 
     def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
-        return ((place, number, self._entry(number, values)) for place, number, values in self._rows)
+        return ((offset, row_number, self._entry(row_number, values)) for offset, row_number, values in self._rows)
 
-    def read(self, place: int, number: int) -> AnnotatedImage:
+    def read(self, offset: int, row_number: int) -> AnnotatedImage:
         """What the row says that stands there and has this number."""
-        return self._entry(number, self._rows.read(place))
+        return self._entry(row_number, self._rows.read(offset))
 
-    def _entry(self, number: int, values: Values) -> AnnotatedImage:
-        entry = Entry(self._file, f"{self._rows.unit} {number}", values, self._strict, ROWS)
+    def _entry(self, row_number: int, values: Values) -> AnnotatedImage:
+        entry = Entry(self._file, f"{self._rows.unit} {row_number}", values, self._strict, ROWS)
         path = values.get(self._image)
         if path == EMBEDDED:
             raise ShardError(
@@ -90,5 +90,5 @@ class CaptionRows:
 
 def _official(image_id: int | str) -> int | str:
     """COCO's number of what the released code's lists call `coco_522418`."""
-    found = _COCO_ID.fullmatch(image_id) if isinstance(image_id, str) else None
-    return image_id if found is None else int(found[1])
+    match = _COCO_ID.fullmatch(image_id) if isinstance(image_id, str) else None
+    return image_id if match is None else int(match[1])

@@ -24,14 +24,14 @@ from blip2_train.data.annotations.caption_layouts import (
 )
 from blip2_train.data.annotations.caption_rows import ROWS, CaptionRows
 from blip2_train.data.annotations.columns import DOWNLOAD, Columns, lists_addresses
-from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.content import as_integer, is_table, read_content
 from blip2_train.data.annotations.entry import short_repr
 from blip2_train.data.annotations.rows import Rows
 from blip2_train.errors import ShardError
 
 CaptionForm = Literal["coco", "karpathy", "regions", "list"]
 EXPECTED = f"a list of {ROWS[1:-1]}, COCO captions {COCO}, Karpathy's {KARPATHY}, or {REGIONS}"
-_NUMBER = re.compile(r"(?:.*_)?([0-9]{12})|([0-9]{1,18})")
+_FILE_NUMBER = re.compile(r"(?:.*_)?([0-9]{12})|([0-9]{1,18})")
 
 
 def read_captions(
@@ -84,20 +84,20 @@ def _read(
     file: Path, split: str | None, columns: Columns, strict: bool, form: CaptionForm | None = None
 ) -> AnnotatedImages:
     content = _content(file)
-    found = _form(content)
+    layout = _form(content)
     # Rows that are no captions are refused by what they are, before the layout is.
     rows = (
-        None if isinstance(content, dict) or found == "regions" else CaptionRows(file, content, columns, strict=strict)
+        None if isinstance(content, dict) or layout == "regions" else CaptionRows(file, content, columns, strict=strict)
     )
-    if form is not None and form != found:
-        raise ShardError(f"{file} is of the layout {found!r}, not {form!r}; take the official file, or set form=null")
+    if form is not None and form != layout:
+        raise ShardError(f"{file} is of the layout {layout!r}, not {form!r}; take the official file, or set form=null")
     if rows is not None:
         # All of it is evaluated, and at once; a training set stays on the disk.
         return AnnotatedImages(file, HeldImages(rows) if strict else rows, split, together=True)
     if not isinstance(content, dict):
         images: Iterable[AnnotatedImage] = region_images(file, content, strict=strict)
     else:
-        images = (karpathy_images if found == "karpathy" else coco_images)(file, content, strict=strict)
+        images = (karpathy_images if layout == "karpathy" else coco_images)(file, content, strict=strict)
     return AnnotatedImages(file, PackedImages(images), split, together=False)
 
 
@@ -120,37 +120,37 @@ def _content(file: Path) -> Rows | dict[str, Any]:
 def _check_released(file: Path, rows: Rows | dict[str, Any], split: str) -> None:
     """Refuse a list of the released code that is that of another split."""
     train, seen = split == "train", set[str]()
-    for _, number, values in rows if not isinstance(rows, dict) else ():
+    for _, row_number, values in rows if not isinstance(rows, dict) else ():
         if isinstance(values.get("caption"), str) != train:
             form = "one caption an entry, as a training list has" if train else "a list of captions an entry"
             raise ShardError(f"{file} is not the list of split {split!r}, which has {form}; take the other file")
         path = str(values.get("image"))
         if path in seen and not train:
             raise ShardError(
-                f"{file}, entry {number}: image {short_repr(path)} comes twice; remove one of the two entries"
+                f"{file}, entry {row_number}: image {short_repr(path)} comes twice; remove one of the two entries"
             )
         seen.add(path)
 
 
 def _identified(file: Path, images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:
-    numbers = [_number(image.path) for image in images]
-    by_number = None not in numbers and len({*numbers}) == len(numbers)
-    found: dict[int | str, AnnotatedImage] = {}
-    for image, number in zip(images, numbers, strict=True):
+    file_numbers = [_file_number(image.path) for image in images]
+    use_numbers = None not in file_numbers and len({*file_numbers}) == len(file_numbers)
+    by_identity: dict[int | str, AnnotatedImage] = {}
+    for image, file_number in zip(images, file_numbers, strict=True):
         identity = image.identity
         if image.image_id is None:
-            identity = image.key if number is None or not by_number else number
+            identity = image.key if file_number is None or not use_numbers else file_number
         elif is_table(file):
-            identity = number_of(identity)
-        if identity in found:
+            identity = as_integer(identity)
+        if identity in by_identity:
             raise ShardError(
                 f"{file}, {image.row}: image {short_repr(identity)} comes twice; remove one of the two entries"
             )
-        found[identity] = replace(image, image_id=identity)
-    return [*found.values()]
+        by_identity[identity] = replace(image, image_id=identity)
+    return [*by_identity.values()]
 
 
-def _number(path: str) -> int | None:
+def _file_number(path: str) -> int | None:
     """The number that is the name of an image's file, or ends it with COCO's twelve digits."""
-    found = _NUMBER.fullmatch(PurePosixPath(path).stem)
-    return None if found is None else int(found[1] or found[2])
+    match = _FILE_NUMBER.fullmatch(PurePosixPath(path).stem)
+    return None if match is None else int(match[1] or match[2])

@@ -54,16 +54,16 @@ def find_column(
         ShardError: if there is none, with the columns that there are, or with the reason if the file is of a known kind
             that cannot be read.
     """
-    found = next((name for name in ([chosen] if chosen else usual) if name in columns), None)
-    if found is not None:
-        return found
+    column = next((name for name in ([chosen] if chosen else usual) if name in columns), None)
+    if column is not None:
+        return column
     if "conversations" in columns and not chosen:
         raise ShardError(_CHATS.format(file))
     if "image" in usual and not chosen and lists_addresses(columns):
         raise ShardError(f"{file} lists addresses of images: {DOWNLOAD}")
-    wanted = repr(chosen) if chosen else " or ".join(map(repr, usual))
+    expected = repr(chosen) if chosen else " or ".join(map(repr, usual))
     raise ShardError(
-        f"{file} has no column {wanted}; its columns are {listed(columns)}: rename one, or pass {option}=<column>"
+        f"{file} has no column {expected}; its columns are {listed(columns)}: rename one, or pass {option}=<column>"
     )
 
 

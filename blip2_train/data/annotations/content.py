@@ -40,7 +40,7 @@ def is_table(file: Path) -> bool:
     return file.name.lower().endswith(_TABLES)
 
 
-def number_of(identity: int | str) -> int | str:
+def as_integer(identity: int | str) -> int | str:
     """The whole number that a text of a table stands for; anything else as it is.
 
     Example:

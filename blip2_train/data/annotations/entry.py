@@ -30,12 +30,12 @@ def listed_texts(text: str) -> list[str | None] | None:
     if not (stripped.startswith("[") and stripped.endswith("]")):
         return None
     try:
-        found = json.loads(stripped)
+        values = json.loads(stripped)
     except (ValueError, RecursionError):
-        found = _literals(stripped)
-    if not isinstance(found, list) or not all(one is None or isinstance(one, str) for one in found):
+        values = _literals(stripped)
+    if not isinstance(values, list) or not all(one is None or isinstance(one, str) for one in values):
         return None
-    return found
+    return values
 
 
 def _literals(text: str) -> list[object] | None:
@@ -117,7 +117,7 @@ class Entry:
 
     def text_or_number(self, field: str) -> str:
         """A text, or a number as the text of it; see `text`."""
-        value = _number_text(self.value(field))
+        value = _as_text(self.value(field))
         return value if isinstance(value, str) else self.text(field)
 
     def name(self, field: str) -> str:
@@ -147,7 +147,7 @@ class Entry:
             value = listed
         values = [one for one in value if one is not None] if isinstance(value, list) else [value]
         if numbers:
-            values = [_number_text(one) for one in values]
+            values = [_as_text(one) for one in values]
         if not all(isinstance(one, str) for one in values) or (self.strict and value and not values):
             raise self.fault(f"{field} is {short_repr(value)}; write a text, or a list of texts")
         return tuple(values)
@@ -181,13 +181,13 @@ class Entry:
         value = self.value(field)
         if not isinstance(value, list):
             raise self.fault(f"{field} {short_repr(value)} is no list")
-        for number, one in enumerate(value, 1):
+        for position, one in enumerate(value, 1):
             if not isinstance(one, dict):
-                raise self.fault(f"{field} {number} is {short_repr(one)}, no object")
-            yield Entry(self.file, f"{self.where}, {field} {number}", one, self.strict, self.form)
+                raise self.fault(f"{field} {position} is {short_repr(one)}, no object")
+            yield Entry(self.file, f"{self.where}, {field} {position}", one, self.strict, self.form)
 
 
-def _number_text(value: Any) -> Any:
+def _as_text(value: Any) -> Any:
     """The text of a number, of a whole one without a point; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value

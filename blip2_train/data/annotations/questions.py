@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blip2_train.data.annotations.columns import ANSWERS, IMAGES, QUESTIONS, Columns, find_column
-from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.content import as_integer, is_table, read_content
 from blip2_train.data.annotations.entry import Entry, short_repr
 from blip2_train.data.annotations.rows import ListRows, Rows
 from blip2_train.data.annotations.visual_questions import VisualQuestion
@@ -36,25 +36,25 @@ def question_entries(file: Path, rows: Rows, columns: Columns, *, strict: bool) 
     there = next(([*values] for _, _, values in rows), [])
     if not there:
         raise ShardError(f"{file} has no rows; expected one for each question, {QUESTION}")
-    asked = find_column(file, there, columns.question, QUESTIONS, "question_column")
+    question_column = find_column(file, there, columns.question, QUESTIONS, "question_column")
     image = find_column(file, there, columns.image, (*IMAGES, *_IMAGE_IDS), "picture_column")
     for option, chosen in (("answer_column", columns.answer), ("id_column", columns.id)):
         if chosen is not None:
             find_column(file, there, chosen, (), option)
-    for place, (_, number, values) in enumerate(rows):
-        entry = Entry(file, f"{rows.unit} {number}", values, strict, QUESTION)
+    for index, (_, row_number, values) in enumerate(rows):
+        entry = Entry(file, f"{rows.unit} {row_number}", values, strict, QUESTION)
         short_repr = image if columns.image or image in values else entry.first_of((*IMAGES, *_IMAGE_IDS)) or image
         image_id = entry.identity(entry.first_of(_IMAGE_IDS) or short_repr)
         # Visual Genome 1.0 and the official files give the image's number, not its name.
         named = short_repr not in _IMAGE_IDS and isinstance(values.get(short_repr), str)
         flat = short_repr == "image" and not named and "id" in values
         own = columns.id or entry.first_of(_IDS) or ("id" if flat else None)
-        identity = place if own is None else entry.identity(own)
+        identity = index if own is None else entry.identity(own)
         yield VisualQuestion(
-            question_id=number_of(identity) if is_table(file) else identity,
-            image_id=number_of(image_id) if is_table(file) else image_id,
+            question_id=as_integer(identity) if is_table(file) else identity,
+            image_id=as_integer(image_id) if is_table(file) else image_id,
             image=entry.name(short_repr).strip() if named else "",
-            question=entry.text(asked),
+            question=entry.text(question_column),
             answers=answers_of(entry, columns),
             question_type=entry.kind("question_type"),
             answer_type=entry.kind("answer_type"),
@@ -75,10 +75,10 @@ def answers_of(entry: Entry, columns: Columns) -> tuple[str, ...]:
         plain = [text for one in value if isinstance(one, dict) and isinstance(text := one.get("answer"), str)]
         if len(plain) == len(value) and all(text[:1] not in ("", "[", " ") for text in plain):
             return tuple(plain)  # as in all of the official files, whose answers are many
-        found = tuple(text for one in entry.entries(field) for text in one.texts("answer", numbers=True))
+        answers = tuple(text for one in entry.entries(field) for text in one.texts("answer", numbers=True))
     else:
-        found = entry.texts(field, numbers=True)
-    return found if entry.strict else tuple(text for text in found if text.strip())
+        answers = entry.texts(field, numbers=True)
+    return answers if entry.strict else tuple(text for text in answers if text.strip())
 
 
 QuestionForm = Literal["vqa", "visual_genome", "gqa", "list"]
@@ -115,17 +115,17 @@ def read_questions(
     path, columns = Path(questions).expanduser(), columns or Columns()
     expected = _FORMS[form or "vqa"]
     content = read_content(path, expected)
-    found = _form(content)
-    if found is None or (form is not None and found not in (form, "list")):
+    layout = _form(content)
+    if layout is None or (form is not None and layout not in (form, "list")):
         raise ShardError(f"{questions} is not of the form {expected}; take the official file")
-    asked = _unique(path, _LAYOUTS[found](path, content, columns, strict))
-    if not asked:
+    records = _unique(path, _LAYOUTS[layout](path, content, columns, strict))
+    if not records:
         raise ShardError(f"annotation file {questions} holds nothing; expected {expected}")
     if annotations is None:
-        return asked
-    if any(one.answers for one in asked):
+        return records
+    if any(one.answers for one in records):
         raise ShardError(f"{questions} holds its own answers; leave out the annotation file {annotations}")
-    return _joined(path, content, asked, Path(annotations).expanduser(), columns, strict)
+    return _joined(path, content, records, Path(annotations).expanduser(), columns, strict)
 
 
 def _form(content: Rows | dict[str, Any]) -> QuestionForm | None:
@@ -139,8 +139,8 @@ def _form(content: Rows | dict[str, Any]) -> QuestionForm | None:
 
 def _listed(content: Mapping[str, Any], key: str) -> list[Any] | None:
     """The list of an object, under its own key or TextVQA's `data`; None if there is none with anything in it."""
-    found = content.get(key, content.get("data"))
-    return found if isinstance(found, list) and found else None
+    entries = content.get(key, content.get("data"))
+    return entries if isinstance(entries, list) and entries else None
 
 
 def _vqa(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
@@ -153,16 +153,16 @@ def _rows(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[
 
 
 def _visual_genome(file: Path, content: Any, columns: Columns, strict: bool) -> Iterator[VisualQuestion]:
-    for _, number, values in content:
-        image = Entry(file, f"{content.unit} {number}", values, strict, GENOME_FORM)
+    for _, row_number, values in content:
+        image = Entry(file, f"{content.unit} {row_number}", values, strict, GENOME_FORM)
         own = image.first_of(("id", "image_id"))
-        for asked in image.entries("qas"):
+        for entry in image.entries("qas"):
             yield VisualQuestion(
-                question_id=asked.identity("qa_id"),
-                image_id=asked.identity("image_id") if own is None else image.identity(own),
+                question_id=entry.identity("qa_id"),
+                image_id=entry.identity("image_id") if own is None else image.identity(own),
                 image="",
-                question=asked.text("question"),
-                answers=answers_of(asked, Columns(answer="answer")),
+                question=entry.text("question"),
+                answers=answers_of(entry, Columns(answer="answer")),
                 question_type="",
                 answer_type="",
             )
@@ -193,12 +193,20 @@ _LAYOUTS = {"vqa": _vqa, "visual_genome": _visual_genome, "gqa": _gqa, "list": _
 
 
 def _joined(
-    questions: Path, asked_in: Any, asked: list[VisualQuestion], annotations: Path, columns: Columns, strict: bool
+    questions: Path,
+    question_content: Any,
+    records: list[VisualQuestion],
+    annotations: Path,
+    columns: Columns,
+    strict: bool,
 ) -> list[VisualQuestion]:
     """The questions with the answers of an annotation file."""
     content = read_content(annotations, ANNOTATION_FORM)
     if isinstance(content, dict):
-        splits = asked_in.get("data_subtype") if isinstance(asked_in, dict) else None, content.get("data_subtype")
+        splits = (
+            question_content.get("data_subtype") if isinstance(question_content, dict) else None,
+            content.get("data_subtype"),
+        )
         if None not in splits and splits[0] != splits[1]:
             raise ShardError(
                 f"{questions} is of {short_repr(splits[0])}, but {annotations} of {short_repr(splits[1])}; take the "
@@ -207,57 +215,57 @@ def _joined(
         if (listed := _listed(content, "annotations")) is None:
             raise ShardError(f"{annotations} is not of the form {ANNOTATION_FORM}; take the official file")
         content = ListRows(annotations, listed, "entry")
-    told = _annotations(annotations, content, columns, strict)
-    found = []
-    for one in asked:
-        entry = told.pop(one.question_id, None)
+    unmatched = _annotations(annotations, content, columns, strict)
+    joined = []
+    for one in records:
+        entry = unmatched.pop(one.question_id, None)
         if entry is None and strict:
             raise ShardError(
                 f"{questions}: question {short_repr(one.question_id)} has no annotation in {annotations}; take the "
                 "annotations of the same split and version"
             )
-        found.append(one if entry is None else _with_answers(one, entry, questions, annotations, columns))
-    if told and strict:
+        joined.append(one if entry is None else _with_answers(one, entry, questions, annotations, columns))
+    if unmatched and strict:
         raise ShardError(
-            f"{annotations} has {len(told)} annotations without a question in {questions} (first: "
-            f"{short_repr(next(iter(told)))}); take the two files of one split and version"
+            f"{annotations} has {len(unmatched)} annotations without a question in {questions} (first: "
+            f"{short_repr(next(iter(unmatched)))}); take the two files of one split and version"
         )
-    return found
+    return joined
 
 
 def _annotations(file: Path, rows: Rows, columns: Columns, strict: bool) -> dict[int | str, Entry]:
-    found: dict[int | str, Entry] = {}
-    for _, number, values in rows:
-        entry = Entry(file, f"{rows.unit} {number}", values, strict, ANNOTATION_FORM)
+    entries: dict[int | str, Entry] = {}
+    for _, row_number, values in rows:
+        entry = Entry(file, f"{rows.unit} {row_number}", values, strict, ANNOTATION_FORM)
         identity = entry.identity(columns.id if columns.id is not None and columns.id in values else "question_id")
-        if identity in found:
+        if identity in entries:
             raise ShardError(f"{file}: two annotations of question {short_repr(identity)}; remove one")
         if strict and not answers_of(entry, columns):
             raise entry.fault("lacks 'answers'")
-        found[identity] = entry
-    return found
+        entries[identity] = entry
+    return entries
 
 
 def _with_answers(
-    asked: VisualQuestion, entry: Entry, questions: Path, annotations: Path, columns: Columns
+    question: VisualQuestion, entry: Entry, questions: Path, annotations: Path, columns: Columns
 ) -> VisualQuestion:
-    about = entry.identity("image_id") if "image_id" in entry.values else asked.image_id
-    if not asked.image and str(about) != str(asked.image_id):
+    about = entry.identity("image_id") if "image_id" in entry.values else question.image_id
+    if not question.image and str(about) != str(question.image_id):
         raise ShardError(
-            f"question {short_repr(asked.question_id)} is about image {short_repr(asked.image_id)} in {questions}, but "
-            f"about {short_repr(about)} in {annotations}; take the two files of one split and version"
+            f"question {short_repr(question.question_id)} is about image {short_repr(question.image_id)} in "
+            f"{questions}, but about {short_repr(about)} in {annotations}; take the two files of one split and version"
         )
     return replace(
-        asked,
+        question,
         answers=answers_of(entry, columns),
         question_type=entry.kind("question_type"),
         answer_type=entry.kind("answer_type"),
     )
 
 
-def _unique(file: Path, found: Iterable[VisualQuestion]) -> list[VisualQuestion]:
+def _unique(file: Path, questions: Iterable[VisualQuestion]) -> list[VisualQuestion]:
     kept: dict[int | str, VisualQuestion] = {}
-    for question in found:
+    for question in questions:
         if question.question_id in kept:
             raise ShardError(
                 f"{file}: question id {short_repr(question.question_id)} comes twice; remove one of the two entries"

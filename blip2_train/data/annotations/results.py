@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blip2_train.data.annotations.content import is_table, number_of, read_content
+from blip2_train.data.annotations.content import as_integer, is_table, read_content
 from blip2_train.data.annotations.entry import Entry, short_repr
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ShardError
@@ -37,12 +37,12 @@ def read_results(path: str | Path, names: tuple[str, str]) -> dict[int | str, st
                 "annotations exchanged?"
             )
         raise ShardError(f"{path} is not a list of predictions of the form {form}")
-    found: dict[int | str, str] = {}
-    for _, number, values in content:
-        entry = Entry(path, f"{content.unit} {number}", values, True, form)
+    results: dict[int | str, str] = {}
+    for _, row_number, values in content:
+        entry = Entry(path, f"{content.unit} {row_number}", values, True, form)
         key = entry.identity(identity)
-        key = number_of(key) if is_table(file) else key
-        if key in found:
+        key = as_integer(key) if is_table(file) else key
+        if key in results:
             raise ShardError(f"{path}: {identity} {short_repr(key)} comes twice; keep one prediction for each")
-        found[key] = without_broken_marks(entry.text(text) if names == CAPTIONS else entry.text_or_number(text))
-    return found
+        results[key] = without_broken_marks(entry.text(text) if names == CAPTIONS else entry.text_or_number(text))
+    return results

@@ -32,7 +32,7 @@ class Rows(Protocol):
         """
         ...
 
-    def read(self, place: int) -> Values:
+    def read(self, offset: int) -> Values:
         """The values of the row that stands there."""
         ...
 
@@ -53,18 +53,18 @@ class LineRows:
         self._file = file
 
     def __iter__(self) -> Iterator[tuple[int, int, Values]]:
-        place = 0
+        offset = 0
         with self._file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip() and number > self._header:
-                    yield place, number, self._values(line, f"line {number}")
-                place += len(line)
+            for row_number, line in enumerate(stream, 1):
+                if line.strip() and row_number > self._header:
+                    yield offset, row_number, self._values(line, f"line {row_number}")
+                offset += len(line)
 
-    def read(self, place: int) -> Values:
+    def read(self, offset: int) -> Values:
         """The values of the row that stands there."""
         with self._file.open("rb") as stream:
-            stream.seek(place)
-            return self._values(stream.readline(), f"byte {place}")
+            stream.seek(offset)
+            return self._values(stream.readline(), f"byte {offset}")
 
     def _values(self, line: bytes, where: str) -> Values:
         try:
@@ -86,14 +86,14 @@ class ListRows:
 
     def __init__(self, file: Path, entries: Sequence[Any], unit: str = "entry") -> None:
         self.unit = unit
-        self._entries = [_object(file, f"{unit} {number}", value) for number, value in enumerate(entries, 1)]
+        self._entries = [_object(file, f"{unit} {row_number}", value) for row_number, value in enumerate(entries, 1)]
 
     def __iter__(self) -> Iterator[tuple[int, int, Values]]:
-        return ((place, place + 1, values) for place, values in enumerate(self._entries))
+        return ((offset, offset + 1, values) for offset, values in enumerate(self._entries))
 
-    def read(self, place: int) -> Values:
+    def read(self, offset: int) -> Values:
         """The values of the entry with this number, from 0."""
-        return self._entries[place]
+        return self._entries[offset]
 
 
 def json_content(file: Path, form: str) -> Rows | dict[str, Any]:

@@ -45,22 +45,22 @@ class TableRows:
 
     def __iter__(self) -> Iterator[tuple[int, int, Values]]:
         with self._file.open("rb") as stream:
-            place = stream.seek(self._start)
+            offset = stream.seek(self._start)
             reader = self._reader(stream)
             try:
                 for values in reader:
-                    number = self._lines + reader.line_num
+                    row_number = self._lines + reader.line_num
                     if values:
-                        yield place, number, self._named(values, f"line {number}")
-                    place = stream.tell()
+                        yield offset, row_number, self._named(values, f"line {row_number}")
+                    offset = stream.tell()
             except (csv.Error, UnicodeDecodeError) as error:
                 raise self._unreadable(f"line {self._lines + reader.line_num}: {error}") from None
 
-    def read(self, place: int) -> Values:
+    def read(self, offset: int) -> Values:
         """The values of the row that stands there."""
         with self._file.open("rb") as stream:
-            stream.seek(place)
-            return self._named(next(self._reader(stream), []), f"byte {place}")
+            stream.seek(offset)
+            return self._named(next(self._reader(stream), []), f"byte {offset}")
 
     def _reader(self, stream: BinaryIO, first: bytes = b"") -> Any:
         csv.field_size_limit(_LONGEST_CELL)
@@ -99,12 +99,12 @@ class FlickrRows(LineRows):
             text = line.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ShardError(f"{self._file}, {where}: no UTF-8 text ({error}); save it as UTF-8") from None
-        if (found := self._pattern.fullmatch(text)) is None:
+        if (match := self._pattern.fullmatch(text)) is None:
             raise ShardError(
                 f"{self._file}, {where}: {short_repr(text)} is not like the lines before, image, number and caption; "
                 "repair it, or remove it"
             )
-        return {name: value.strip() for name, value in found.groupdict().items()}
+        return {name: value.strip() for name, value in match.groupdict().items()}
 
 
 def table_rows(file: Path) -> TableRows | FlickrRows:

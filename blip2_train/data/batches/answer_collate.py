@@ -53,8 +53,12 @@ class AnswerCollator:
 
     def fingerprint(self) -> Fingerprint:
         """What has to stay the same for a run to continue."""
-        words = tokenizer_fingerprint(self.tokenizer.question_tokenizer)["tokenizer"]
-        kind: Fingerprint = {"prompt": self.prompt, "max_answer_length": self.max_answer_length, "questions": words}
+        question_tokens = tokenizer_fingerprint(self.tokenizer.question_tokenizer)["tokenizer"]
+        kind: Fingerprint = {
+            "prompt": self.prompt,
+            "max_answer_length": self.max_answer_length,
+            "questions": question_tokens,
+        }
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
     def question_prompt(self, question: str) -> str:
@@ -68,24 +72,24 @@ class AnswerCollator:
 
     def __call__(self, samples: Sequence[Any]) -> AnswerBatch:
         """Make a batch of B samples (`QuestionSample`), padded to the longest."""
-        asked: Sequence[QuestionSample] = samples
-        prompts = [self.question_prompt(sample.question) for sample in asked]
+        questions: Sequence[QuestionSample] = samples
+        prompts = [self.question_prompt(sample.question) for sample in questions]
         if self.tokenizer.encoder_decoder:
-            read = [self.tokenizer.prompt_ids(prompt) for prompt in prompts]
-            said = [self.tokenizer.finished_ids(sample.caption, self.max_answer_length) for sample in asked]
+            input_ids = [self.tokenizer.prompt_ids(prompt) for prompt in prompts]
+            labels = [self.tokenizer.finished_ids(sample.caption, self.max_answer_length) for sample in questions]
         else:
-            texts = [self._continued(prompt, sample.caption) for prompt, sample in zip(prompts, asked, strict=True)]
-            read = [ids for ids, _ in texts]
-            said = [[IGNORED] * front + ids[front:] for ids, front in texts]
-        words = self.tokenizer.questions([sample.question for sample in asked], self.max_text_length)
-        batch = stack_texts(self.tokenizer, asked, read, said)
+            texts = [self._continued(prompt, sample.caption) for prompt, sample in zip(prompts, questions, strict=True)]
+            input_ids = [ids for ids, _ in texts]
+            labels = [[IGNORED] * front + ids[front:] for ids, front in texts]
+        question_tokens = self.tokenizer.questions([sample.question for sample in questions], self.max_text_length)
+        batch = stack_texts(self.tokenizer, questions, input_ids, labels)
         return AnswerBatch(
             **{field.name: getattr(batch, field.name) for field in fields(GenerationBatch)},
-            qformer_input_ids=words.input_ids,
-            qformer_attention_mask=words.attention_mask,
-            questions=tuple(sample.question for sample in asked),
-            question_ids=tuple(sample.question_id for sample in asked),
-            question_types=tuple(sample.question_type for sample in asked),
+            qformer_input_ids=question_tokens.input_ids,
+            qformer_attention_mask=question_tokens.attention_mask,
+            questions=tuple(sample.question for sample in questions),
+            question_ids=tuple(sample.question_id for sample in questions),
+            question_types=tuple(sample.question_type for sample in questions),
         )
 
     def _continued(self, prompt: str, answer: str) -> tuple[list[int], int]:
@@ -107,7 +111,7 @@ def load_answer_collator(
     pad_token: str | None = None,
 ) -> AnswerCollator:
     """An `AnswerCollator` for language model `name` and the Q-Former's `tokenizer`; tokens as `LanguageTokenizer`'s."""
-    speaking = AnsweringTokenizer(
+    answering = AnsweringTokenizer(
         name,
         load_text_tokenizer(tokenizer),
         padding_side="right",
@@ -116,4 +120,4 @@ def load_answer_collator(
         end_token=end_token,
         pad_token=pad_token,
     )
-    return AnswerCollator(speaking, max_text_length, max_answer_length, prompt)
+    return AnswerCollator(answering, max_text_length, max_answer_length, prompt)

@@ -46,10 +46,10 @@ class DecoderOnlyCollator:
     def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
         """Make a batch of B samples, padded to the longest."""
         texts = [self.tokenizer.training_text(self.prompt, s.caption, self.max_text_length) for s in samples]
-        read = [ids for ids, _ in texts]
+        input_ids = [ids for ids, _ in texts]
         skipped = [0 if self.learn_start else front for _, front in texts]
-        said = [[IGNORED] * n + ids[n:] for ids, n in zip(read, skipped, strict=True)]
-        return stack_texts(self.tokenizer, samples, read, said)
+        labels = [[IGNORED] * n + ids[n:] for ids, n in zip(input_ids, skipped, strict=True)]
+        return stack_texts(self.tokenizer, samples, input_ids, labels)
 
 
 class EncoderDecoderCollator:
@@ -88,9 +88,9 @@ class EncoderDecoderCollator:
         """Make a batch of B samples, padded to the longest."""
         parts = [split_words(s.caption, s.uniform) if self.split_prefix else ("", s.caption) for s in samples]
         fronts = [" ".join(filter(None, (self.prompt, prefix))) for prefix, _ in parts]
-        read = [self.tokenizer.finished_ids(front, self.max_text_length) for front in fronts]
-        said = [self.tokenizer.finished_ids(rest, self.max_text_length) for _, rest in parts]
-        return stack_texts(self.tokenizer, samples, read, said)
+        input_ids = [self.tokenizer.finished_ids(front, self.max_text_length) for front in fronts]
+        labels = [self.tokenizer.finished_ids(rest, self.max_text_length) for _, rest in parts]
+        return stack_texts(self.tokenizer, samples, input_ids, labels)
 
 
 def split_words(text: str, uniform: float) -> tuple[str, str]:

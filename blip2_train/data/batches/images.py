@@ -88,10 +88,10 @@ def _reduce(image: Image.Image, reduction: Reduction) -> None:
 def _orientation(image: Image.Image) -> int | None:
     """EXIF's number of how an image lies, 1 to 8; None if its file does not say."""
     try:
-        said = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow's EXIF parser raises many types; the pixels are fine without it
         return None
-    return said if said in range(1, 9) else None
+    return orientation if orientation in range(1, 9) else None
 
 
 def _is_turned(image: Image.Image) -> bool:

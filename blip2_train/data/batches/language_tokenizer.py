@@ -60,8 +60,8 @@ class LanguageTokenizer:
         pad_token: str | None = None,
     ) -> None:
         self.name, self.padding_side, self.encoder_decoder = name, padding_side, encoder_decoder
-        place = _resolved(name)
-        self.tokenizer, stated = _load(place, name), stated_tokens(place)
+        source = _resolved(name)
+        self.tokenizer, stated = _load(source, name), stated_tokens(source)
         own_ends = [end for end in (self.tokenizer.eos_token_id, *stated.ends) if end is not None]
         self.end_id = self._one_id("end_token", end_token, own_ends)
         listed = own_ends if end_token is None else stated.ends if self.end_id in stated.ends else ()
@@ -147,10 +147,10 @@ class LanguageTokenizer:
         longest = max((len(row) for row in rows), default=0)
         ids = torch.full((len(rows), longest), self.pad_id if fill is None else fill, dtype=torch.int64)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for number, row in enumerate(rows):
-            place = slice(longest - len(row), longest) if self.padding_side == "left" else slice(0, len(row))
-            ids[number, place] = torch.tensor(row, dtype=torch.int64)
-            mask[number, place] = True
+        for index, row in enumerate(rows):
+            columns = slice(longest - len(row), longest) if self.padding_side == "left" else slice(0, len(row))
+            ids[index, columns] = torch.tensor(row, dtype=torch.int64)
+            mask[index, columns] = True
         return ids, mask
 
     def decode(self, ids: Tensor) -> list[str]:
@@ -158,7 +158,7 @@ class LanguageTokenizer:
         texts, ends = [], set(self.end_ids)
         for row in ids.tolist():
             start = int(self.encoder_decoder and len(row) > 0)  # an encoder-decoder's first token is its start
-            cut = next((place for place in range(start, len(row)) if row[place] in ends), len(row))
+            cut = next((position for position in range(start, len(row)) if row[position] in ends), len(row))
             texts.append(self.tokenizer.decode(row[start:cut], skip_special_tokens=True).strip())
         return texts
 
@@ -172,8 +172,8 @@ class LanguageTokenizer:
     def _own_start(self) -> list[int]:
         """What the tokenizer puts in front of a text; what some add behind it is left to `end_token`."""
         plain, whole = self.text_ids("a"), list(self.tokenizer("a").input_ids)
-        found = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-        return whole[: next(found, 0)] if plain else whole
+        starts = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+        return whole[: next(starts, 0)] if plain else whole
 
     def _one_id(self, what: str, token: str | None, own: Sequence[int]) -> int:
         """The id of a token, or the first of the model's own if none is given."""
@@ -232,16 +232,16 @@ def _resolved(name: str) -> str:
     return locate_language_model(name)
 
 
-def _load(place: str, name: str) -> Any:
-    files = files_of(place)
-    pieces = next((file for file in _SENTENCEPIECE_FILES if file in files), None)
-    if pieces and not {"tokenizer.json", "vocab.json"} & set(files) and find_spec("sentencepiece") is None:
+def _load(source: str, name: str) -> Any:
+    files = files_of(source)
+    vocabulary = next((file for file in _SENTENCEPIECE_FILES if file in files), None)
+    if vocabulary and not {"tokenizer.json", "vocab.json"} & set(files) and find_spec("sentencepiece") is None:
         raise CheckpointMismatch(
-            f"the tokenizer of language model {name} is a SentencePiece file ({pieces}), which a package reads that is "
-            "not installed: pip install sentencepiece"
+            f"the tokenizer of language model {name} is a SentencePiece file ({vocabulary}); the package that "
+            "reads it is not installed: pip install sentencepiece"
         )
     try:
-        tokenizer = load_tokenizer(AutoTokenizer, place)
+        tokenizer = load_tokenizer(AutoTokenizer, source)
         tokenizer("a")  # some values of its files are looked at only here
         return tokenizer
     except CheckpointMismatch:

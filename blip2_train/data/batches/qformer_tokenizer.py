@@ -111,10 +111,10 @@ def normalisation(folder: Path) -> dict[str, Any]:
     content = _json(folder / "tokenizer.json")
     for part, expected in _PARTS.items():
         held = content.get(part)
-        found = held.get("type", expected if part == "model" else None) if isinstance(held, dict) else held
-        if found != expected:
+        actual = held.get("type", expected if part == "model" else None) if isinstance(held, dict) else held
+        if actual != expected:
             raise CheckpointMismatch(
-                f"tokenizer {folder} is not a BERT tokenizer: the {part} of its tokenizer.json is {found}, BERT's is "
+                f"tokenizer {folder} is not a BERT tokenizer: the {part} of its tokenizer.json is {actual}, BERT's is "
                 f"{expected}"
             )
     made: Mapping[str, Any] = content["normalizer"]
@@ -124,7 +124,7 @@ def normalisation(folder: Path) -> dict[str, Any]:
 def _refuse_gaps(tokenizer: Any, name: str) -> None:
     """Refuse a vocabulary that numbers its tokens with gaps: `[DEC]` would get the id of another token."""
     used = set((vocabulary := tokenizer.get_vocab()).values())
-    if (gap := next((number for number in range(len(vocabulary)) if number not in used), None)) is not None:
+    if (gap := next((index for index in range(len(vocabulary)) if index not in used), None)) is not None:
         raise CheckpointMismatch(
             f"tokenizer {name} has no token with id {gap}: a token stands twice in its vocabulary, or ids are left "
             "out; give each token a line of its own"
@@ -157,7 +157,7 @@ def _vocabulary(folder: Path) -> frozenset[str]:
             content = _json(folder / "tokenizer.json")
             added = [token["content"] for token in content.get("added_tokens") or []]
             model = content["model"]["vocab"]
-            return frozenset([*added, *(model if isinstance(model, dict) else (piece for piece, _ in model))])
+            return frozenset([*added, *(model if isinstance(model, dict) else (token for token, _ in model))])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointMismatch(f"tokenizer {folder} cannot be read: {type(error).__name__}: {error}") from None
     raise CheckpointMismatch(f"folder {folder} holds no tokenizer: neither vocab.txt nor tokenizer.json is there")

@@ -40,7 +40,7 @@ class EvalTransform:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ConfigError(f"mean and std need three numbers each, std positive; got {list(mean)} and {list(std)}")
         self._size = image_size, image_size
-        self._mean, self._std = (torch.tensor(numbers)[:, None, None] for numbers in (mean, std))
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
         """Transform an RGB image; returns `(3, image_size, image_size)`, float32. The generator is not used."""

@@ -54,13 +54,13 @@ def unknown_tokens(tokenizer: Any, samples: Sequence[ImageTextSample]) -> Unknow
     spoken = _count(tokenizer.tokenizer, [*captions, *questions])
     if not isinstance(tokenizer, AnsweringTokenizer):
         return spoken
-    return max(spoken, _count(tokenizer.question_tokenizer, questions), key=lambda found: found.share)
+    return max(spoken, _count(tokenizer.question_tokenizer, questions), key=lambda counts: counts.share)
 
 
 def _count(tokenizer: Any, texts: Sequence[str]) -> UnknownTokens:
     unknown, tokens, example = 0, 0, ""
     for text, ids in zip(texts, _rows(tokenizer, texts), strict=True):
-        lost = sum(number == tokenizer.unk_token_id for number in ids)
+        lost = sum(token_id == tokenizer.unk_token_id for token_id in ids)
         unknown, tokens = unknown + lost, tokens + len(ids)
         example = example or (text if lost else "")
     return UnknownTokens(unknown=unknown, tokens=tokens, example=example)

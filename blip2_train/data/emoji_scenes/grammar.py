@@ -57,15 +57,15 @@ FEATURED_SHARE = 0.6
 
 def sides(scene: Scene, first: int, second: int) -> list[str]:
     """Where all of concept `first` lie as seen from all of concept `second`: some of left, right, above, below."""
-    found = []
+    names = []
     for axis, (before, after) in enumerate((("left", "right"), ("above", "below"))):
         ours = [item.center[axis] for item in scene.items if item.concept == first]
         theirs = [item.center[axis] for item in scene.items if item.concept == second]
         if max(ours) + SIDE_MARGIN <= min(theirs):
-            found.append(before)
+            names.append(before)
         elif min(ours) - SIDE_MARGIN >= max(theirs):
-            found.append(after)
-    return found
+            names.append(after)
+    return names
 
 
 def _pick(options: Sequence[str], generator: np.random.Generator) -> str:
@@ -80,14 +80,14 @@ class CaptionWriter:
 
     def captions(self, scene: Scene, generator: np.random.Generator, count: int = 5) -> list[str]:
         """`count` different captions: ASCII words in lower case, no punctuation; the first names the ground."""
-        found: list[str] = []
+        captions: list[str] = []
         for caption in self._drafts(scene, generator):
             words = len(caption.split())
-            if WORD_LIMITS[0] <= words <= WORD_LIMITS[1] and caption not in found:
-                found.append(caption)
-                if len(found) == count:
+            if WORD_LIMITS[0] <= words <= WORD_LIMITS[1] and caption not in captions:
+                captions.append(caption)
+                if len(captions) == count:
                     break
-        return found
+        return captions
 
     def _drafts(self, scene: Scene, generator: np.random.Generator) -> Iterator[str]:
         yield self._plain(scene, generator)

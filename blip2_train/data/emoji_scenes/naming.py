@@ -17,7 +17,7 @@ def named_things(caption: str) -> frozenset[str]:
         ['fire engine', 'fox']
     """
     names, pattern = _names()
-    return frozenset(names[found] for found in pattern.findall(caption.lower()))
+    return frozenset(names[name] for name in pattern.findall(caption.lower()))
 
 
 def names_right(caption: str, references: Sequence[str]) -> float:
@@ -27,6 +27,6 @@ def names_right(caption: str, references: Sequence[str]) -> float:
 
 @lru_cache(maxsize=1)
 def _names() -> tuple[dict[str, str], re.Pattern[str]]:
-    names = {word: concept.name for concept in load_concepts() for word in (concept.name, concept.plural)}
+    names = {name: concept.name for concept in load_concepts() for name in (concept.name, concept.plural)}
     longest_first = sorted(names, key=len, reverse=True)
     return names, re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")

@@ -29,18 +29,18 @@ class DescribedScene:
         """Name of its image file, COCO style: `emoji_val_000002000012.jpg`."""
         return f"emoji_{self.split}_{self.image_id:012d}.jpg"
 
-    def caption_id(self, number: int) -> int:
-        """Identity of its caption `number`, unique in the world."""
-        return self.image_id * 100 + number
+    def caption_id(self, caption_index: int) -> int:
+        """Identity of its caption `caption_index`, unique in the world."""
+        return self.image_id * 100 + caption_index
 
 
 def karpathy_json(scenes: Iterable[DescribedScene]) -> dict[str, Any]:
     """The layout of `dataset_coco.json`: the images of every split with their sentences."""
     images = []
-    for number, described in enumerate(scenes):
+    for image_index, described in enumerate(scenes):
         sentids = [described.caption_id(i) for i in range(len(described.captions))]
         sentences = [
-            {"tokens": caption.split(), "raw": caption, "imgid": number, "sentid": sentid}
+            {"tokens": caption.split(), "raw": caption, "imgid": image_index, "sentid": sentid}
             for caption, sentid in zip(described.captions, sentids, strict=True)
         ]
         images.append(
@@ -48,7 +48,7 @@ def karpathy_json(scenes: Iterable[DescribedScene]) -> dict[str, Any]:
                 "filepath": described.split,
                 "sentids": sentids,
                 "filename": described.file_name,
-                "imgid": number,
+                "imgid": image_index,
                 "split": described.split,
                 "sentences": sentences,
                 "cocoid": described.image_id,
@@ -77,8 +77,8 @@ def vqa_json(scenes: Sequence[DescribedScene]) -> tuple[dict[str, Any], dict[str
     """VQAv2's question file and annotation file."""
     questions, annotations = [], []
     for described in scenes:
-        for number, question in enumerate(described.questions):
-            identity = {"image_id": described.image_id, "question_id": described.image_id * 1000 + number}
+        for question_index, question in enumerate(described.questions):
+            identity = {"image_id": described.image_id, "question_id": described.image_id * 1000 + question_index}
             questions.append({**identity, "question": question.text})
             answers = [
                 {"answer": answer, "answer_confidence": "yes", "answer_id": i + 1}

@@ -46,27 +46,27 @@ class QuestionWriter:
     def __init__(self, concepts: Sequence[Concept], askable: Sequence[int]) -> None:
         """Take all `concepts`, and the indices of those that may be asked for although absent."""
         self.concepts, self.askable = concepts, askable
-        self._told: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def questions(self, scene: Scene, generator: np.random.Generator) -> list[Question]:
         """Three different questions about the scene."""
         drafts = [self._how_many(scene, generator), self.yes_no(scene, generator)]
         others = [self._ground(scene, generator), *self._what(scene, generator)]
         drafts += [others[i] for i in generator.permutation(len(others))]
-        found: list[Question] = []
+        chosen: list[Question] = []
         for draft in drafts:
-            if draft is not None and all(draft.text != other.text for other in found):
-                found.append(draft)
-        return found[:QUESTIONS_PER_SCENE]
+            if draft is not None and all(draft.text != other.text for other in chosen):
+                chosen.append(draft)
+        return chosen[:QUESTIONS_PER_SCENE]
 
     def _how_many(self, scene: Scene, generator: np.random.Generator) -> Question | None:
         options = [(str(count), kind) for kind, count in scene.counts.items()] + [("0", self._absent(scene, generator))]
-        rarest = min(self._told[answer] for answer in COUNTED)
-        options = [(answer, kind) for answer, kind in options if self._told[answer] <= rarest]
+        rarest = min(self._counts[answer] for answer in COUNTED)
+        options = [(answer, kind) for answer, kind in options if self._counts[answer] <= rarest]
         if not options:
             return None
         answer, kind = options[int(generator.integers(len(options)))]
-        self._told[answer] += 1
+        self._counts[answer] += 1
         wrong = str(abs(int(answer) + (1 if generator.random() < 0.5 else -1)))
         answers = self._disagree(answer, wrong, int(generator.random() < 0.4), generator)
         text = f"how many {self.concepts[kind].plural} are there?"
@@ -76,9 +76,9 @@ class QuestionWriter:
         """Whether there is a thing, or the ground has a colour: as often yes as no."""
         about_ground = generator.random() < 0.25
         pair = ("ground yes", "ground no") if about_ground else ("thing yes", "thing no")
-        told = [self._told[answer] for answer in pair]
-        yes = told[0] < told[1] or (told[0] == told[1] and generator.random() < 0.5)
-        self._told[pair[0] if yes else pair[1]] += 1
+        counts = [self._counts[answer] for answer in pair]
+        yes = counts[0] < counts[1] or (counts[0] == counts[1] and generator.random() < 0.5)
+        self._counts[pair[0] if yes else pair[1]] += 1
         if about_ground:
             others = [color for color in GROUNDS if color != scene.ground]
             color = scene.ground if yes else others[int(generator.integers(len(others)))]
@@ -107,15 +107,17 @@ class QuestionWriter:
         if len(kinds) == 1:
             single = len(scene.items) == 1
             return [self._thing("what is this?" if single else "what are these?", kinds[0], not single, generator)]
-        found = []
+        questions = []
         for anchor in kinds:
             for side, text in SIDE_QUESTIONS.items():
                 answers = [kind for kind in kinds if kind != anchor and side in sides(scene, kind, anchor)]
                 unclear = [k for k in kinds if k not in (anchor, *answers) and not sides(scene, k, anchor)]
                 if len(answers) == 1 and not unclear and scene.counts[anchor] == 1:
                     many = scene.counts[answers[0]] > 1
-                    found.append(self._thing(text.format(name=self.concepts[anchor].name), answers[0], many, generator))
-        return found
+                    questions.append(
+                        self._thing(text.format(name=self.concepts[anchor].name), answers[0], many, generator)
+                    )
+        return questions
 
     def _thing(self, text: str, kind: int, many: bool, generator: np.random.Generator) -> Question:
         concept = self.concepts[kind]
@@ -131,6 +133,6 @@ class QuestionWriter:
             if kind not in scene.counts:
                 return kind
 
-    def _disagree(self, answer: str, other: str, number: int, generator: np.random.Generator) -> tuple[str, ...]:
-        said = [other] * number + [answer] * (ANNOTATORS - number)
-        return tuple(said[i] for i in generator.permutation(ANNOTATORS))
+    def _disagree(self, answer: str, other: str, dissenters: int, generator: np.random.Generator) -> tuple[str, ...]:
+        answers = [other] * dissenters + [answer] * (ANNOTATORS - dissenters)
+        return tuple(answers[i] for i in generator.permutation(ANNOTATORS))

@@ -34,10 +34,10 @@ def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
     known, novel = split_pool(concepts, novel=False), split_pool(concepts, novel=True)
     captions = CaptionWriter(concepts)
     questions = QuestionWriter(concepts, known if split != "nocaps" else known + novel)
-    number = SPLIT_NAMES.index(split)
+    split_index = SPLIT_NAMES.index(split)
     seen: set[str] = set()
     for i in range(count):
-        generator = np.random.default_rng([seed, number, i])
+        generator = np.random.default_rng([seed, split_index, i])
         domain = DOMAINS[i % 3] if split == "nocaps" else ""
         for _ in range(MOST_TRIES):
             scene = _draw(domain, known, novel, generator)
@@ -52,7 +52,7 @@ def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
         seen.add(things)
         yield DescribedScene(
             split=split,
-            image_id=FIRST_IMAGE_ID * (number + 1) + i,
+            image_id=FIRST_IMAGE_ID * (split_index + 1) + i,
             scene=scene,
             captions=tuple(captions.captions(scene, generator)),
             questions=tuple(questions.questions(scene, generator)),

@@ -155,7 +155,7 @@ def ensure_world(
     Raises:
         ConfigError: if the folder holds something else, or a world of other arguments.
     """
-    numbers = {
+    settings = {
         "seed": seed,
         "train_scenes": train_scenes,
         "val_scenes": val_scenes,
@@ -163,11 +163,11 @@ def ensure_world(
         "nocaps_scenes": nocaps_scenes,
         "samples_per_shard": samples_per_shard,
     }
-    folder, wanted = Path(folder), WorldSize(**numbers, image_folders=tuple(image_folders)).fingerprint()
+    folder, expected = Path(folder), WorldSize(**settings, image_folders=tuple(image_folders)).fingerprint()
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         logger.info("writing the embedded world to %s (once)", folder)
         try:
-            return write_world(folder, **numbers, image_folders=image_folders)
+            return write_world(folder, **settings, image_folders=image_folders)
         except OSError:
             if not (folder / MARKER).is_file():  # otherwise another process was faster; its world is checked below
                 raise
@@ -175,9 +175,9 @@ def ensure_world(
         raise ConfigError(
             f"{folder} holds something that is no world of emoji scenes; choose another folder or remove it"
         )
-    found = json.loads((folder / MARKER).read_text())
-    if other := [key for key in wanted if found.get(key) != wanted[key]]:
-        listed = ", ".join(f"{key} {found.get(key)!r} instead of {wanted[key]!r}" for key in other)
+    held = json.loads((folder / MARKER).read_text())
+    if other := [key for key in expected if held.get(key) != expected[key]]:
+        listed = ", ".join(f"{key} {held.get(key)!r} instead of {expected[key]!r}" for key in other)
         raise ConfigError(f"{folder} holds another world ({listed}); choose another folder or remove it")
     return WorldPaths(root=folder)
 

@@ -31,14 +31,14 @@ def write_noisy_shards(scenes: ShardSource, folder: Path, share: float, seed: in
     shutil.rmtree(unfinished, ignore_errors=True)
     givers = _givers(scenes, share, seed)
     with ShardWriter(unfinished, samples_per_shard=_SAMPLES_PER_SHARD) as writer:
-        for number in range(len(scenes)):
-            record, details = scenes.read(number), scenes.details(number)
+        for index in range(len(scenes)):
+            record, details = scenes.read(index), scenes.details(index)
             extra = {
                 "image_id": details["image_id"],
-                "wrong": number in givers,
+                "wrong": index in givers,
                 "right_captions": list(record.captions),
             }
-            caption = _caption(scenes, givers.get(number, number), seed)
+            caption = _caption(scenes, givers.get(index, index), seed)
             writer.write(record.image, caption, size=(SCENE_SIZE, SCENE_SIZE), url=details["url"], extra=extra)
     unfinished.rename(folder)
     return folder
@@ -65,10 +65,10 @@ class CaptionFaults:
 def find_faults(shards: ShardSource) -> CaptionFaults:
     """Compare the captions of a noisy set, or of what CapFilt made of it, with what its records say is true."""
     captions = wrong = without = injected = injected_left = right_left = 0
-    for number in range(len(shards)):
-        said, details = shards.read(number).captions, shards.details(number)
-        right = sum(names_right(caption, details["right_captions"]) for caption in said)
-        captions, wrong, without = captions + len(said), wrong + len(said) - int(right), without + (right == 0)
+    for index in range(len(shards)):
+        texts, details = shards.read(index).captions, shards.details(index)
+        right = sum(names_right(caption, details["right_captions"]) for caption in texts)
+        captions, wrong, without = captions + len(texts), wrong + len(texts) - int(right), without + (right == 0)
         left = "original" in details.get("caption_origins", ["original"])
         injected += details["wrong"]
         injected_left += details["wrong"] and left
@@ -88,14 +88,14 @@ def _givers(scenes: ShardSource, share: float, seed: int) -> dict[int, int]:
     """By scene that gets a wrong caption, the scene from which it gets it: another one that shows other things."""
     order = permutation(len(scenes), "wrong captions", seed).tolist()
     givers = {}
-    for place in range(round(share * len(order))):
-        own = scenes.read(order[place]).captions
-        others = (order[(place + step) % len(order)] for step in range(1, len(order)))
-        givers[order[place]] = next(other for other in others if not names_right(_caption(scenes, other, seed), own))
+    for position in range(round(share * len(order))):
+        own = scenes.read(order[position]).captions
+        others = (order[(position + step) % len(order)] for step in range(1, len(order)))
+        givers[order[position]] = next(other for other in others if not names_right(_caption(scenes, other, seed), own))
     return givers
 
 
-def _caption(scenes: ShardSource, number: int, seed: int) -> str:
+def _caption(scenes: ShardSource, index: int, seed: int) -> str:
     """One of the captions of a scene, always the same."""
-    captions = scenes.read(number).captions
-    return captions[stable_seed("caption", seed, number) % len(captions)]
+    captions = scenes.read(index).captions
+    return captions[stable_seed("caption", seed, index) % len(captions)]

@@ -33,7 +33,7 @@ def read_candidates(path: str | Path) -> list[str]:
             raise ShardError(f"answer list {path} cannot be read ({error.strerror}); give a text file") from None
         except UnicodeDecodeError:
             raise ShardError(f"answer list {path} is no UTF-8 text; save it as UTF-8, one answer a line") from None
-    found = list(dict.fromkeys(stripped for answer in answers if (stripped := answer.strip())))
-    if not found:
+    candidates = list(dict.fromkeys(stripped for answer in answers if (stripped := answer.strip())))
+    if not candidates:
         raise ShardError(f"answer list {path} holds no answer; write one a line")
-    return found
+    return candidates

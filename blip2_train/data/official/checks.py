@@ -37,25 +37,25 @@ def check_no_leak(
         )
 
 
-def check_split(images: Mapping[int | str, str], wanted: Collection[int | str], *, file: object, split: str) -> None:
+def check_split(images: Mapping[int | str, str], expected: Collection[int | str], *, file: object, split: str) -> None:
     """Refuse images that are not exactly those of a split.
 
     Args:
         images: Paths of the images that the file holds, by id.
-        wanted: Ids of the split's images.
+        expected: Ids of the split's images.
         file: For messages.
         split: For messages: `test of dataset_coco.json`.
 
     Raises:
         ShardError: naming the first images of another split, or the first that are missing.
     """
-    known = set(wanted)
+    known = set(expected)
     if foreign := [image_id for image_id in images if image_id not in known]:
         raise ShardError(
             f"{file} is of another split: {len(foreign)} of its {len(images)} images are not in {split} (first: "
             f"{_first(foreign, images)}); take the file of that split"
         )
-    if lacking := [image_id for image_id in wanted if image_id not in images]:
+    if lacking := [image_id for image_id in expected if image_id not in images]:
         raise ShardError(
             f"{file} lacks {len(lacking)} of the {len(known)} images of {split} (first: "
             f"{', '.join(map(str, lacking[:3]))}); get the whole file"
@@ -119,10 +119,10 @@ def check_identities(
         )
         if keys
     ]
-    told = " and ".join(faults)
+    summary = " and ".join(faults)
     if extra and len(missing) == len(known):
         advice = "the two have no id in common, so they are of different sets or splits; take the files of one"
         if {str(key) for key in missing} & {str(key) for key in extra}:
             advice = "the ids are numbers on one side, text on the other; write them as the references do"
-        raise ConfigError(f"{told}; {advice}")
-    raise ConfigError(f"{told}; predict for every {thing} of the annotation file, and for no other")
+        raise ConfigError(f"{summary}; {advice}")
+    raise ConfigError(f"{summary}; predict for every {thing} of the annotation file, and for no other")

@@ -79,31 +79,31 @@ def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[File
             yield FileStatus(path=name, state=state, text=f"{which} below {root}; from {file.origin}")
             continue
         try:
-            seen[file.paths[0]] = found = file.read([root / path for path in file.paths])
-            _check(file, found, seen, root)
+            seen[file.paths[0]] = contents = file.read([root / path for path in file.paths])
+            _check(file, contents, seen, root)
         except ShardError as error:
             yield FileStatus(path=name, state="wrong", text=str(error))
         else:
-            counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
-            yield FileStatus(path=name, state="whole", text=f"{counts}; all {len(found.images):,} images are there")
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in contents.counts.items())
+            yield FileStatus(path=name, state="whole", text=f"{counts}; all {len(contents.images):,} images are there")
 
 
-def _check(file: OfficialFile, found: Contents, seen: Mapping[str, Contents], root: Path) -> None:
+def _check(file: OfficialFile, contents: Contents, seen: Mapping[str, Contents], root: Path) -> None:
     name = file.paths[0]
-    for kind, wanted in file.counts.items():
-        if (count := found.counts.get(kind, 0)) != wanted:
-            raise ShardError(f"it holds {count:,} {kind} instead of {wanted:,}; get it again from {file.origin}")
+    for kind, expected in file.counts.items():
+        if (count := contents.counts.get(kind, 0)) != expected:
+            raise ShardError(f"it holds {count:,} {kind} instead of {expected:,}; get it again from {file.origin}")
     if file.apart_from in seen:
         other = seen[file.apart_from].images
-        check_no_leak(other, found.images, train_file=file.apart_from, held_out_file=name)
+        check_no_leak(other, contents.images, train_file=file.apart_from, held_out_file=name)
     if file.split_of is not None and file.split_of[0] in seen:
         whole, split = file.split_of
         members: list[int | str] = [image_id for part in split.split("+") for image_id in seen[whole].splits[part]]
-        check_split(found.images, members, file=name, split=f"{split} of {whole}")
+        check_split(contents.images, members, file=name, split=f"{split} of {whole}")
     folders = [folder for folder in file.folders if (root / folder).is_dir()]
     if not folders:
         raise ShardError(f"its images are not there; put them into {' or '.join(str(root / f) for f in file.folders)}")
-    paths = list(found.images.values())
+    paths = list(contents.images.values())
     if missing := reduce(lambda still, folder: missing_images(still, root / folder), folders, paths):
         raise ShardError(
             f"{len(missing):,} of its {len(paths):,} images are not in {' or '.join(str(root / f) for f in folders)} "

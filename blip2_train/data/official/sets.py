@@ -55,8 +55,8 @@ def _regions(paths: Sequence[Path]) -> Contents:
 
 
 def _questions(form: QuestionForm, image: Callable[[VisualQuestion], str], paths: Sequence[Path]) -> Contents:
-    asked = read_questions(*paths, form=form, strict=True)
-    return Contents(counts={"questions": len(asked)}, images={one.image_id: image(one) for one in asked})
+    questions = read_questions(*paths, form=form, strict=True)
+    return Contents(counts={"questions": len(questions)}, images={one.image_id: image(one) for one in questions})
 
 
 def _coco_name(part: str, question: VisualQuestion) -> str:

@@ -81,13 +81,13 @@ class RemoteDestination(Destination):
 
     def holds(self, name: str, size: int, sha256: str) -> bool:
         """Whether a file is there with the size that it had; it is not read again."""
-        found = self._storage.file(f"{self._url}/{name}")
-        return found is not None and found.size == size
+        file = self._storage.file(f"{self._url}/{name}")
+        return file is not None and file.size == size
 
     def text(self, name: str) -> str | None:
         """The content of a finished file; None if there is none."""
-        found = self._storage.file(f"{self._url}/{name}")
-        return self._storage.read(found).decode() if found else None
+        file = self._storage.file(f"{self._url}/{name}")
+        return self._storage.read(file).decode() if file else None
 
 
 def open_destination(output: str) -> Destination:

@@ -84,26 +84,26 @@ class Examination:
     def __init__(self, source: PairSource, options: ShardOptions, excluded: frozenset[str]) -> None:
         self._source, self._options, self._excluded = source, options, excluded
 
-    def __call__(self, numbers: range) -> Examined:
+    def __call__(self, indices: range) -> Examined:
         """Examine the samples with these numbers; one image is held at a time, of remote sources a chunk of files."""
-        verdicts = np.zeros(len(numbers), VERDICT)
+        verdicts = np.zeros(len(indices), VERDICT)
         rejected = []
         if supports_read_ahead(self._source):
-            self._source.read_ahead(numbers)
-        for place, number in enumerate(numbers):
+            self._source.read_ahead(indices)
+        for position, index in enumerate(indices):
             try:
-                verdicts[place], captions = self._verdict(number)
-                rejected += [(number, one) for one in left_out(self._source, number, captions)]
+                verdicts[position], captions = self._verdict(index)
+                rejected += [(index, one) for one in left_out(self._source, index, captions)]
             except UnusableSample as problem:
-                rejected.append((number, rejection(self._source, number, problem)))
+                rejected.append((index, rejection(self._source, index, problem)))
         return Examined(verdicts, tuple(rejected))
 
-    def _verdict(self, number: int) -> tuple[tuple[int, int, int, tuple[int, int]], tuple[str, ...]]:
+    def _verdict(self, index: int) -> tuple[tuple[int, int, int, tuple[int, int]], tuple[str, ...]]:
         """A row of `VERDICT`, and the captions as written."""
-        record = self._source.read(number)
+        record = self._source.read(index)
         usable_texts(record)
         content = hashlib.sha256(record.image)
-        self._refuse_excluded(number, content.hexdigest())
+        self._refuse_excluded(index, content.hexdigest())
         width, height = record.decoded().size
         shortest, longest = sorted((width, height))
         if shortest < self._options.min_side:
@@ -113,12 +113,12 @@ class Examination:
             raise UnusableSample("aspect ratio", f"{width} x {height} pixels")
         return (1, width, height, short_digest(content.digest())), record.captions
 
-    def _refuse_excluded(self, number: int, content: str) -> None:
+    def _refuse_excluded(self, index: int, content: str) -> None:
         if not self._excluded:
             return
-        details = self._source.details(number)
+        details = self._source.details(index)
         paths = [
-            printable_name(path) for path in (self._source.sample_location(number).key, str(details.get("path", "")))
+            printable_name(path) for path in (self._source.sample_location(index).key, str(details.get("path", "")))
         ]
         for name in (*paths, *(path.rpartition("/")[2] for path in paths), content, str(details.get("image_id", ""))):
             if name in self._excluded:
@@ -131,7 +131,7 @@ def usable_texts(record: Record) -> tuple[str, ...]:
     Raises:
         UnusableSample: if there is none.
     """
-    return tuple(record.captions[place] for place, _ in usable_captions(record, record.captions))
+    return tuple(record.captions[position] for position, _ in usable_captions(record, record.captions))
 
 
 def short_digest(digest: bytes) -> tuple[int, int]:

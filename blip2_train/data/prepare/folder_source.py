@@ -67,32 +67,32 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where image `number` lies."""
-        path = printable_name(self._relative(number))
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where image `index` lies."""
+        path = printable_name(self._relative(index))
         return SampleLocation(printable_name(str(self._folder)), "", path, path)
 
-    def read(self, number: int) -> Record:
-        """Read image `number` with its captions.
+    def read(self, index: int) -> Record:
+        """Read image `index` with its captions.
 
         Raises:
             UnusableSample: if it has no text, or its text holds no caption.
         """
-        text, extra = (self._beside(number, suffix) for suffix in _TEXTS)
+        text, extra = (self._beside(index, suffix) for suffix in _TEXTS)
         if text is None and extra is None:
             raise UnusableSample("missing text", f"neither {' nor '.join(_TEXTS)} beside it")
         captions, own_id = captions_of(text, extra, self._caption_key), image_id_of(extra)
-        identity = (printable_name(self._relative(number)),) if own_id is None else (own_id,)
+        identity = (printable_name(self._relative(index)),) if own_id is None else (own_id,)
         try:
-            image = self._path(number).read_bytes()
+            image = self._path(index).read_bytes()
         except OSError as error:
             raise UnusableSample("missing image", error.strerror or str(error)) from None
         image_id = stable_seed(self.name, *identity)
         return Record(image=image, captions=captions, image_id=image_id, orientation=orientation_of(extra))
 
-    def details(self, number: int) -> dict[str, Any]:
+    def details(self, index: int) -> dict[str, Any]:
         """Entries of the `.json` that say more than the captions and the image's file."""
-        return details_of(self._beside(number, ".json"))
+        return details_of(self._beside(index, ".json"))
 
     def fingerprint(self) -> str:
         """Hash of the images' paths, in order, and of the key of the caption."""
@@ -103,16 +103,16 @@ class FolderSource:
         source, key = printable_name(str(self._folder)), printable_name(path)
         return RejectedSample(source=source, key=key, reason=reason, detail=detail)
 
-    def _relative(self, number: int) -> str:
-        return os.fsdecode(self._paths[number])
+    def _relative(self, index: int) -> str:
+        return os.fsdecode(self._paths[index])
 
-    def _path(self, number: int) -> Path:
-        return self._folder / self._relative(number)
+    def _path(self, index: int) -> Path:
+        return self._folder / self._relative(index)
 
-    def _beside(self, number: int, suffix: str) -> bytes | None:
+    def _beside(self, index: int, suffix: str) -> bytes | None:
         for ending in (suffix, suffix.upper()):
             try:
-                return self._path(number).with_suffix(ending).read_bytes()
+                return self._path(index).with_suffix(ending).read_bytes()
             except OSError:
                 continue
         return None

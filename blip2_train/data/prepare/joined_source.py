@@ -28,19 +28,19 @@ class JoinedSource:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where sample `number` lies."""
-        part, inner = self._part(number)
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where sample `index` lies."""
+        part, inner = self._part(index)
         return part.sample_location(inner)
 
-    def read(self, number: int) -> Record:
-        """Read sample `number`; raises what its source raises."""
-        part, inner = self._part(number)
+    def read(self, index: int) -> Record:
+        """Read sample `index`; raises what its source raises."""
+        part, inner = self._part(index)
         return part.read(inner)
 
-    def details(self, number: int) -> dict[str, Any]:
-        """What its source knows of sample `number` beside its captions."""
-        part, inner = self._part(number)
+    def details(self, index: int) -> dict[str, Any]:
+        """What its source knows of sample `index` beside its captions."""
+        part, inner = self._part(index)
         return part.details(inner)
 
     @property
@@ -48,12 +48,12 @@ class JoinedSource:
         """Whether `read_ahead` is of use to one of the sources."""
         return any(supports_read_ahead(part) for part in self._parts)
 
-    def read_ahead(self, numbers: Sequence[int]) -> None:
+    def read_ahead(self, indices: Sequence[int]) -> None:
         """Ask for samples that will be read next, all at once."""
-        wanted: dict[PairSource, list[int]] = {}
-        for part, inner in map(self._part, numbers):
-            wanted.setdefault(part, []).append(inner)
-        for part, inners in wanted.items():
+        indices_by_part: dict[PairSource, list[int]] = {}
+        for part, inner in map(self._part, indices):
+            indices_by_part.setdefault(part, []).append(inner)
+        for part, inners in indices_by_part.items():
             if supports_read_ahead(part):
                 part.read_ahead(inners)
 
@@ -62,8 +62,8 @@ class JoinedSource:
         parts = [f"{part.fingerprint()}:{len(part)}" for part in self._parts]
         return names_digest(parts)
 
-    def _part(self, number: int) -> tuple[PairSource, int]:
+    def _part(self, index: int) -> tuple[PairSource, int]:
         """The source of a sample, and its number there."""
-        place = int(np.searchsorted(self._ends, number, side="right"))
-        part = self._parts[place]
-        return part, number - (int(self._ends[place]) - len(part))
+        position = int(np.searchsorted(self._ends, index, side="right"))
+        part = self._parts[position]
+        return part, index - (int(self._ends[position]) - len(part))

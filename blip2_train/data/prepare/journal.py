@@ -46,7 +46,7 @@ class Journal:
 
     def append(self, examined: Examined) -> None:
         """Enter the next chunk. Its rows come last: where they are, the lines are too."""
-        lines = [json.dumps({"number": number, **asdict(sample)}) + "\n" for number, sample in examined.rejected]
+        lines = [json.dumps({"number": index, **asdict(sample)}) + "\n" for index, sample in examined.rejected]
         for path, content in ((self._rejected, "".join(lines).encode()), (self._verdicts, examined.verdicts.tobytes())):
             if content:
                 with path.open("ab") as file:
@@ -86,6 +86,6 @@ def find_duplicates(verdicts: NDArray[np.void]) -> tuple[NDArray[np.int64], NDAr
     again = np.zeros(len(good), dtype=bool)
     again[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)
     firsts = np.maximum.accumulate(np.where(again, 0, np.arange(len(good))))
-    numbers, first_indices = good[order[again]], good[order[firsts[again]]]
-    ascending = np.argsort(numbers)
-    return numbers[ascending], first_indices[ascending]
+    indices, first_indices = good[order[again]], good[order[firsts[again]]]
+    ascending = np.argsort(indices)
+    return indices[ascending], first_indices[ascending]

@@ -87,9 +87,9 @@ class EntryFile:
                 os.fsync(file.fileno())
         self.written += len(lines)
 
-    def read(self, number: int) -> Entry:
-        """Entry `number`."""
-        start, end = self._end(number), self._end(number + 1)
+    def read(self, index: int) -> Entry:
+        """Entry `index`."""
+        start, end = self._end(index), self._end(index + 1)
         with self._lines.open("rb") as file:
             file.seek(start)
             entry: Entry = json.loads(file.read(end - start))
@@ -120,21 +120,21 @@ class RecaptionedSource:
     def __len__(self) -> int:
         return len(self._source)
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where sample `number` lies."""
-        return self._source.sample_location(number)
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where sample `index` lies."""
+        return self._source.sample_location(index)
 
-    def read(self, number: int) -> Record:
-        """Sample `number` with its new captions; raises `UnusableSample`."""
-        return replace(self._source.read(number), captions=tuple(self._entry(number)["captions"]))
+    def read(self, index: int) -> Record:
+        """Sample `index` with its new captions; raises `UnusableSample`."""
+        return replace(self._source.read(index), captions=tuple(self._entry(index)["captions"]))
 
-    def details(self, number: int) -> dict[str, Any]:
-        """What was known of sample `number`, and what its entry says beside the captions."""
-        return self._source.details(number) | {k: v for k, v in self._entry(number).items() if k != "captions"}
+    def details(self, index: int) -> dict[str, Any]:
+        """What was known of sample `index`, and what its entry says beside the captions."""
+        return self._source.details(index) | {k: v for k, v in self._entry(index).items() if k != "captions"}
 
     def fingerprint(self) -> str:
         """That of the source: the new captions follow from it and from the settings."""
         return self._source.fingerprint()
 
-    def _entry(self, number: int) -> Entry:
-        return self._entries.read(int(np.searchsorted(self._used, number)))
+    def _entry(self, index: int) -> Entry:
+        return self._entries.read(int(np.searchsorted(self._used, index)))

@@ -95,10 +95,10 @@ def _parts(path: str | Sequence[str]) -> list[tuple[_Kind, list[str]]]:
 def _expanded(item: str) -> Iterator[str]:
     """What stands for braces, and the annotation files that a glob stands for; anything else as it is."""
     for one in expanded_braces(item):
-        found: list[str] = []
+        files: list[str] = []
         if one.lower().endswith(SUFFIXES) and has_magic(one) and not is_remote(one):
-            found = sorted(glob(str(Path(one).expanduser()), recursive=True))
-        yield from found or [one]
+            files = sorted(glob(str(Path(one).expanduser()), recursive=True))
+        yield from files or [one]
 
 
 def _kind(item: str) -> _Kind:
@@ -109,7 +109,7 @@ def _kind(item: str) -> _Kind:
     return "Parquet files" if parquet_files(item) else "shards"
 
 
-def _refuse_for_others(option: str, value: str | None, wanted: Sequence[str], found: Collection[str]) -> None:
-    if value is not None and not set(wanted) & set(found):
-        kinds = " and ".join(sorted(found))
-        raise ConfigError(f"{option}={value} is for {' and '.join(wanted)}, not for {kinds}; leave it out")
+def _refuse_for_others(option: str, value: str | None, allowed: Sequence[str], kinds: Collection[str]) -> None:
+    if value is not None and not set(allowed) & set(kinds):
+        names = " and ".join(sorted(kinds))
+        raise ConfigError(f"{option}={value} is for {' and '.join(allowed)}, not for {names}; leave it out")

@@ -40,7 +40,7 @@ class PackedShard:
 class ShardTask:
     """A shard to be written, or to be looked at if it was finished before."""
 
-    number: int
+    shard_index: int
     samples: NDArray[np.int64]
     """Numbers of its samples."""
     verdicts: NDArray[np.void]
@@ -68,17 +68,17 @@ class Packing:
         Raises:
             ShardError: if a file of the source changed since it was examined, or the shard cannot be written.
         """
-        known, stem = task.finished, shard_stem(task.number)
+        known, stem = task.finished, shard_stem(task.shard_index)
         if known is not None and self._destination.holds(known.file, known.bytes, known.sha256):
             return known
-        unfinished, places = self._unfinished / f"{stem}.tar", self._unfinished / f"{stem}{ROWS_SUFFIX}"
+        unfinished, rows = self._unfinished / f"{stem}.tar", self._unfinished / f"{stem}{ROWS_SUFFIX}"
         statistics = self._unfinished / f"{stem}_stats.json"
         try:
-            shard = ShardFile(unfinished, task.number, self._options.samples_per_shard)
-            for place, (number, verdict) in enumerate(zip(task.samples.tolist(), task.verdicts, strict=True)):
-                if place % _AHEAD == 0 and supports_read_ahead(self._source):
-                    self._source.read_ahead(task.samples[place : place + _AHEAD].tolist())
-                self._add(shard, number, verdict)
+            shard = ShardFile(unfinished, task.shard_index, self._options.samples_per_shard)
+            for position, (index, verdict) in enumerate(zip(task.samples.tolist(), task.verdicts, strict=True)):
+                if position % _AHEAD == 0 and supports_read_ahead(self._source):
+                    self._source.read_ahead(task.samples[position : position + _AHEAD].tolist())
+                self._add(shard, index, verdict)
             shard.close()
             packed = PackedShard(
                 file=unfinished.name,
@@ -87,8 +87,8 @@ class Packing:
                 sha256=sha256_of(unfinished),
             )
             statistics.write_text(shard.statistics())
-            np.save(places, scan_shard(unfinished)[0])
-            for file in (statistics, places, unfinished):
+            np.save(rows, scan_shard(unfinished)[0])
+            for file in (statistics, rows, unfinished):
                 self._destination.put(file)
         except OSError as error:
             unfinished.unlink(missing_ok=True)  # it may have filled the disk
@@ -98,17 +98,17 @@ class Packing:
             ) from None
         return packed
 
-    def _add(self, shard: ShardFile, number: int, verdict: np.void) -> None:
+    def _add(self, shard: ShardFile, index: int, verdict: np.void) -> None:
         try:
-            record = self._source.read(number)
+            record = self._source.read(index)
             texts = usable_texts(record)
         except UnusableSample as problem:
-            raise self._changed(number, problem.detail or problem.reason) from None
+            raise self._changed(index, problem.detail or problem.reason) from None
         if short_digest(hashlib.sha256(record.image).digest()) != tuple(verdict["digest"].tolist()):
-            raise self._changed(number, "its image is another")
+            raise self._changed(index, "its image is another")
         size = int(verdict["width"]), int(verdict["height"])
         image, extension, new_size = self._fitted(record, size)
-        extra = self._source.details(number)
+        extra = self._source.details(index)
         url, exif, width, height = (
             extra.pop(name, None) for name in ("url", "exif", "original_width", "original_height")
         )
@@ -124,11 +124,11 @@ class Packing:
             exif="{}" if exif is None else exif if image is record.image else without_orientation(exif),
         )
 
-    def _changed(self, number: int, what: str) -> ShardError:
-        place = self._source.sample_location(number)
+    def _changed(self, index: int, what: str) -> ShardError:
+        location = self._source.sample_location(index)
         return ShardError(
-            f"{place.file}: {place.key} changed while shards were made of it ({what}); leave the source alone, and "
-            "start again in an empty folder"
+            f"{location.file}: {location.key} changed while shards were made of it ({what}); leave the source alone, "
+            "and start again in an empty folder"
         )
 
     def _fitted(self, record: Record, size: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:

@@ -109,23 +109,23 @@ class Preparation:
         """The index, if the folder holds all that was asked for."""
         if (content := self._to.text(INDEX)) is None:
             return None
-        place, again = f"{self._to}/{INDEX}", f"remove {self._to}, and make the shards again"
-        index = parse_checked(content, place, again)
-        check_record(index, _Index, place, again, ShardError)
+        path, again = f"{self._to}/{INDEX}", f"remove {self._to}, and make the shards again"
+        index = parse_checked(content, path, again)
+        check_record(index, _Index, path, again, ShardError)
         self._compare(index["settings"], settings)
         sizes = self._to.sizes()
         for shard in index["shards"]:
             if sizes.get(shard["file"]) != shard["bytes"]:
-                path = f"{self._to}/{shard['file']}"
-                raise ShardError(f"{path} is not what {INDEX} says; remove {self._to}, and make the shards again")
+                shard_path = f"{self._to}/{shard['file']}"
+                raise ShardError(f"{shard_path} is not what {INDEX} says; remove {self._to}, and make the shards again")
         shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)  # a kill may have left it
         return index
 
-    def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        for name, value in wanted.items():
-            if found.get(name) != value:
+    def _compare(self, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        for name, value in settings.items():
+            if before.get(name) != value:
                 raise ShardError(
-                    f"{self._to} holds shards made with {name} {found.get(name)!r}, now it is {value!r}; give "
+                    f"{self._to} holds shards made with {name} {before.get(name)!r}, now it is {value!r}; give "
                     "another output, or remove it"
                 )
 
@@ -142,11 +142,11 @@ class Preparation:
             parts = Path(mkdtemp(prefix=_PARTS, dir=work))
             journal = Journal(work, len(self.source))
             self._examine(journal, engine, progress)
-            numbers, first_indices = self._duplicates(journal)
-            rejected = self._write_rejected(journal, numbers, first_indices)
+            duplicates, first_indices = self._duplicates(journal)
+            rejected = self._write_rejected(journal, duplicates, first_indices)
             verdicts = journal.verdicts()
             usable = verdicts["good"].astype(bool)
-            usable[numbers] = False
+            usable[duplicates] = False
             used = np.flatnonzero(usable)
             source = self.new_captions.run(self.source, used, work, progress) if self.new_captions else self.source
             packed = Preparation(**vars(self) | {"source": source})
@@ -183,11 +183,11 @@ class Preparation:
         return find_duplicates(journal.verdicts())
 
     def _write_rejected(
-        self, journal: Journal, numbers: NDArray[np.int64], first_indices: NDArray[np.int64]
+        self, journal: Journal, duplicates: NDArray[np.int64], first_indices: NDArray[np.int64]
     ) -> Counter[str]:
         """List what is not used: first what was amiss when the source was opened, then samples in their order."""
         counts: Counter[str] = Counter()
-        one_by_one = heapq.merge(journal.rejected(), self._repeated(numbers, first_indices), key=lambda one: one[0])
+        one_by_one = heapq.merge(journal.rejected(), self._repeated(duplicates, first_indices), key=lambda one: one[0])
         unfinished = self.folder / UNFINISHED / "all_rejected.jsonl"
         with unfinished.open("w", encoding="utf-8") as file:
             for sample in chain(self.source.rejected, (sample for _, sample in one_by_one)):
@@ -197,12 +197,12 @@ class Preparation:
         return counts
 
     def _repeated(
-        self, numbers: NDArray[np.int64], first_indices: NDArray[np.int64]
+        self, duplicates: NDArray[np.int64], first_indices: NDArray[np.int64]
     ) -> Iterator[tuple[int, RejectedSample]]:
-        for number, first in zip(numbers.tolist(), first_indices.tolist(), strict=True):
-            place, earlier = self.source.sample_location(number), self.source.sample_location(first)
+        for index, first in zip(duplicates.tolist(), first_indices.tolist(), strict=True):
+            location, earlier = self.source.sample_location(index), self.source.sample_location(first)
             detail = f"the same file as {earlier.file}: {earlier.key}"
-            yield number, RejectedSample(source=place.file, key=place.key, reason="duplicate", detail=detail)
+            yield index, RejectedSample(source=location.file, key=location.key, reason="duplicate", detail=detail)
 
     def _pack(
         self, used: NDArray[np.int64], verdicts: NDArray[np.void], parts: Path, engine: Engine, progress: Progress
@@ -213,16 +213,16 @@ class Preparation:
                 f"no sample of {self.source.name} can be used; the reasons are in {self.folder / REJECTED}"
             )
         notes = parts.with_name("shards.jsonl")
-        finished = _read_notes(notes)
+        finished = _read_finished(notes)
         size = self.options.samples_per_shard
         tasks = (
             ShardTask(
-                number=number,
-                samples=(numbers := used[number * size : (number + 1) * size]),
-                verdicts=verdicts[numbers],
-                finished=finished.get(number),
+                shard_index=shard_index,
+                samples=(indices := used[shard_index * size : (shard_index + 1) * size]),
+                verdicts=verdicts[indices],
+                finished=finished.get(shard_index),
             )
-            for number in range(-(-len(used) // size))
+            for shard_index in range(-(-len(used) // size))
         )
         shards: list[PackedShard] = []
         done = 0
@@ -236,7 +236,7 @@ class Preparation:
         return shards
 
 
-def _read_notes(path: Path) -> dict[int, PackedShard]:
+def _read_finished(path: Path) -> dict[int, PackedShard]:
     """The shards that were finished, by number; a line that a kill cut off is passed over."""
     finished = {}
     for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
@@ -244,6 +244,6 @@ def _read_notes(path: Path) -> dict[int, PackedShard]:
             entry = json.loads(line)
         except ValueError:
             continue
-        number = entry.pop("number")
-        finished[number] = PackedShard(**entry)
+        shard_index = entry.pop("number")
+        finished[shard_index] = PackedShard(**entry)
     return finished

@@ -95,7 +95,7 @@ class RayEngine:
         ray, left = self._ray, iter(tasks)
         stored, name = ray.put(work), uuid.uuid4().hex
         seen_here = tuple(path for path in self._shared if exists(path))
-        running = {worker.ready.remote(): place for place, worker in enumerate(self._workers)}
+        running = {worker.ready.remote(): worker_index for worker_index, worker in enumerate(self._workers)}
         load: dict[int, int] = {}
         waiting: deque[Any] = deque()
         none_left = object()
@@ -103,10 +103,10 @@ class RayEngine:
             while load and min(load.values()) < _AT_ONCE and len(waiting) < _AHEAD * len(self._workers):
                 if (task := next(left, none_left)) is none_left:
                     break
-                place = min(load, key=load.__getitem__)
-                waiting.append(self._workers[place].do.remote(name, [stored], seen_here, task))
-                running[waiting[-1]] = place
-                load[place] += 1
+                worker_index = min(load, key=load.__getitem__)
+                waiting.append(self._workers[worker_index].do.remote(name, [stored], seen_here, task))
+                running[waiting[-1]] = worker_index
+                load[worker_index] += 1
             if waiting and waiting[0] not in running:
                 yield self._result(waiting.popleft())
             elif load and not waiting:
@@ -118,12 +118,12 @@ class RayEngine:
         """Wait until a worker is done with something, or has begun."""
         done, _ = self._ray.wait(list(running), timeout=_PATIENCE)
         for reference in done:
-            place = running.pop(reference)
-            if place in load:
-                load[place] -= 1
+            worker_index = running.pop(reference)
+            if worker_index in load:
+                load[worker_index] -= 1
             else:
                 self._check_begun(reference)
-                load[place] = 0
+                load[worker_index] = 0
         if not load:
             logger.warning("Ray has no room for a worker yet; `ray status` on the cluster tells what it has")
 
@@ -131,8 +131,8 @@ class RayEngine:
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            told = " ".join(str(error).split())[-300:]  # the cause comes last
-            raise ConfigError(f"no worker can begin on this Ray, see what it says: {told}") from None
+            reason = " ".join(str(error).split())[-300:]  # the cause comes last
+            raise ConfigError(f"no worker can begin on this Ray, see what it says: {reason}") from None
 
     def _result(self, reference: Any) -> Any:
         try:

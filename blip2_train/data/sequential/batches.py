@@ -66,7 +66,7 @@ class StreamShape:
                 f"data.streams and data.shuffle_buffer must be at least 1, got {self.streams} and {self.buffer}"
             )
         if workers and self.streams % workers:
-            fits = [number for number in range(1, self.streams + 1) if self.streams % number == 0]
+            fits = [readers for readers in range(1, self.streams + 1) if self.streams % readers == 0]
             raise ConfigError(
                 f"data.num_workers={workers} readers cannot share data.streams={self.streams} evenly: use "
                 f"data.num_workers={' or '.join(map(str, fits))} (the order of samples stays the same), or set "
@@ -91,7 +91,7 @@ class StreamShape:
 class _Stream:
     """One stream while it is read."""
 
-    lanes: list[SourceCursor]
+    cursors: list[SourceCursor]
     mixture: Mixture
     next_batch: int
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -128,49 +128,49 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
         return {**self.__dict__, "_streams": {}}
 
     def __getitem__(self, batch: int) -> tuple[list[ImageTextSample], BatchOrigin]:
-        number = batch % self._shape.streams
-        stream = self._streams.get(number)
+        stream_index = batch % self._shape.streams
+        stream = self._streams.get(stream_index)
         if stream is None or batch != stream.next_batch:
-            stream = self._streams[number] = self._begin(number)
+            stream = self._streams[stream_index] = self._begin(stream_index)
         if batch != stream.next_batch:
             raise RuntimeError(f"micro-batch {batch} was asked for where {stream.next_batch} is the next")
         stream.next_batch += self._shape.streams
         size = self._shape.batches.micro_batch_size
         first = batch // self._shape.streams * size
-        samples = [self._sample(stream, number, first + place) for place in range(size)]
+        samples = [self._sample(stream, stream_index, first + offset) for offset in range(size)]
         names = [source.name for source in self._sources]
-        position = {name: lane.position() for name, lane in zip(names, stream.lanes, strict=True)}
-        epochs = {name: lane.epochs for name, lane in zip(names, stream.lanes, strict=True)}
-        return samples, BatchOrigin(batch, number, position, epochs)
+        position = {name: cursor.position() for name, cursor in zip(names, stream.cursors, strict=True)}
+        epochs = {name: cursor.epochs for name, cursor in zip(names, stream.cursors, strict=True)}
+        return samples, BatchOrigin(batch, stream_index, position, epochs)
 
-    def _begin(self, number: int) -> _Stream:
+    def _begin(self, stream_index: int) -> _Stream:
         """Open a stream where this run begins."""
         shape, start = self._shape, {source.name: START for source in self._sources}
-        where = self._positions[number] if self._positions is not None else start
-        own = shape.rank * shape.streams + number
-        lanes = [
+        where = self._positions[stream_index] if self._positions is not None else start
+        own = shape.rank * shape.streams + stream_index
+        cursors = [
             SourceCursor(source, shape.seed, own, shape.all_streams, shape.buffer, where[source.name])
             for source in self._sources
         ]
         mixture = Mixture([source.weight for source in self._sources], stable_seed("stream", shape.seed, own))
-        following = self._first + (number - self._first) % shape.streams
-        return _Stream(lanes, mixture, following)
+        following = self._first + (stream_index - self._first) % shape.streams
+        return _Stream(cursors, mixture, following)
 
-    def _sample(self, stream: _Stream, number: int, count: int) -> ImageTextSample:
+    def _sample(self, stream: _Stream, stream_index: int, count: int) -> ImageTextSample:
         """The sample that a stream gives after `count` others."""
         chosen = stream.mixture.source_at(count)[0]
-        source, lane = self._sources[chosen], stream.lanes[chosen]
-        own = self._shape.rank * self._shape.streams + number
+        source, cursor = self._sources[chosen], stream.cursors[chosen]
+        own = self._shape.rank * self._shape.streams + stream_index
         rejected: list[RejectedSample] = []
         for attempt in range(ATTEMPTS):
-            drawn, found = lane.draw()
-            rejected += found
+            drawn, skipped = cursor.draw()
+            rejected += skipped
             stream.generator.manual_seed(stable_seed("streamed sample", self._shape.seed, own, count, attempt))
             try:
                 record = drawn.record()
                 return training_sample(
                     record,
-                    drawn.place,
+                    drawn.location,
                     self._read_image,
                     stream.generator,
                     captions=record.captions,
@@ -178,7 +178,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
                     rejected=rejected,
                 )
             except UnusableSample as problem:
-                rejected.append(rejection_at(drawn.place, problem))
+                rejected.append(rejection_at(drawn.location, problem))
         raise unusable_source_error(source.name, rejected)
 
 
@@ -211,7 +211,7 @@ class SequentialLoader(BatchLoader):
     Args:
         dataset: the streams.
         collator: makes a batch of samples, in the readers.
-        numbers: which micro-batches.
+        indices: which micro-batches.
         note: called with the mark of each before it is given.
         options: of `BatchLoader`.
     """
@@ -220,11 +220,11 @@ class SequentialLoader(BatchLoader):
         self,
         dataset: SequentialBatches,
         collator: Collator,
-        numbers: BatchIndices,
+        indices: BatchIndices,
         note: Callable[[BatchOrigin], None],
         **options: Any,
     ) -> None:
-        super().__init__(dataset, sampler=numbers, batch_size=None, collate_fn=_WithOrigin(collator), **options)
+        super().__init__(dataset, sampler=indices, batch_size=None, collate_fn=_WithOrigin(collator), **options)
         self._note = note
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

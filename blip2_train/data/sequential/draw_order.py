@@ -6,7 +6,7 @@ import numpy as np
 
 from blip2_train.data.stream.order import stable_seed
 
-_WORDS = 1024
+_AT_ONCE = 1024
 """Random words drawn at a time."""
 
 
@@ -25,7 +25,7 @@ class DrawOrder:
     def __init__(self, size: int, *key: object) -> None:
         self._size = size
         self._generator = np.random.Philox(key=stable_seed(*key))
-        self._words: list[int] = []
+        self._random: list[int] = []
         self.held: list[int] = []
         """Numbers of the items that were read and not drawn."""
         self.read = 0
@@ -47,10 +47,10 @@ class DrawOrder:
 
     def draw(self) -> int:
         """The number of the item that is drawn next; the buffer must hold one."""
-        if not self._words:
-            self._words = self._generator.random_raw(_WORDS)[::-1].tolist()
-        place = self._words.pop() % len(self.held)
-        self.held[place], self.held[-1] = self.held[-1], self.held[place]
+        if not self._random:
+            self._random = self._generator.random_raw(_AT_ONCE)[::-1].tolist()
+        position = self._random.pop() % len(self.held)
+        self.held[position], self.held[-1] = self.held[-1], self.held[position]
         self.draws += 1
         return self.held.pop()
 

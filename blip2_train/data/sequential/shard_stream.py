@@ -59,13 +59,13 @@ def stream_samples(shard: AnyShard, storage: Storage) -> Iterator[StreamedSample
             while archives.more():
                 groups.begin_archive()
                 for member in tar_file_iterator(archives, skip_meta=None):
-                    for found in groups.take(member["fname"], member["data"]):
-                        usable += isinstance(found, StreamedSample)
-                        yield found
+                    for sample in groups.take(member["fname"], member["data"]):
+                        usable += isinstance(sample, StreamedSample)
+                        yield sample
                 archives.check_end()
-                for found in groups.end():
-                    usable += isinstance(found, StreamedSample)
-                    yield found
+                for sample in groups.end():
+                    usable += isinstance(sample, StreamedSample)
+                    yield sample
             archives.check_command()
         finally:
             archives.close()
@@ -77,9 +77,9 @@ def stream_samples(shard: AnyShard, storage: Storage) -> Iterator[StreamedSample
         damage = _Damage("truncated shard", str(error.strerror))
     except OSError as error:
         damage = _Damage("unreadable shard", str(error.strerror or error or "it is gone"))
-    for found in groups.end(damaged=damage is not None):
-        usable += isinstance(found, StreamedSample)
-        yield found
+    for sample in groups.end(damaged=damage is not None):
+        usable += isinstance(sample, StreamedSample)
+        yield sample
     if damage is not None:
         detail = f"{damage.detail}; {usable} samples usable"
         yield RejectedSample(source=source, key="", reason=damage.reason, detail=detail)
@@ -103,7 +103,7 @@ class _Archives:
     def __init__(self, file: Any) -> None:
         self._file = file
         self._held = memoryview(b"")
-        self._place, self._number, self._last = 0, 0, b""
+        self._offset, self._archive, self._last = 0, 0, b""
         self.problem: _Damage | None = None
         """What went wrong while the iterator read, which changes errors that pass through it."""
 
@@ -114,7 +114,7 @@ class _Archives:
         data = bytes(self._held[: max(_BLOCK, size // _BLOCK * _BLOCK)])
         data = data[: _end_of_zeros(data)]
         self._held = self._held[len(data) :]
-        self._place += len(data)
+        self._offset += len(data)
         self._last = data[(len(data) - 1) // _BLOCK * _BLOCK :] if data else self._last
         return data
 
@@ -124,26 +124,26 @@ class _Archives:
         Raises:
             _Damage: if there is something else.
         """
-        self._number += 1
+        self._archive += 1
         while True:
             if not self._held:
                 self._held = self._next()
             block = bytes(self._held[:_BLOCK])
-            if not block and self._number == 1 and self._place == 0:
+            if not block and self._archive == 1 and self._offset == 0:
                 raise _Damage("empty file", "the file has no bytes")
             if not block:
                 return False
-            if self._number == 1 or block.strip(b"\0"):
+            if self._archive == 1 or block.strip(b"\0"):
                 break
             self._held = self._held[len(block) :]
-            self._place += len(block)
+            self._offset += len(block)
         try:
             if len(block) < _BLOCK or block != _ZEROS:
                 tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
         except (tarfile.TarError, ValueError) as error:
-            if self._number == 1:
+            if self._archive == 1:
                 raise _Damage("not a tar file", str(error)) from None
-            detail = f"what lies behind the end mark, at byte {self._place}, is no tar file"
+            detail = f"what lies behind the end mark, at byte {self._offset}, is no tar file"
             raise _Damage("damaged shard", detail) from None
         return True
 
@@ -157,8 +157,8 @@ class _Archives:
             return
         self._held = self._held or self._next()
         if not self._held:
-            raise _Damage("truncated shard", f"the file stops at byte {self._place} without an end mark")
-        raise _Damage("damaged shard", f"no member header before byte {self._place}")
+            raise _Damage("truncated shard", f"the file stops at byte {self._offset} without an end mark")
+        raise _Damage("damaged shard", f"no member header before byte {self._offset}")
 
     def check_command(self) -> None:
         """See whether a command that was read to its end ended well.
@@ -244,14 +244,16 @@ class _Groups:
         if key is not None:
             name = f"{key} ({self._archive})" if key in self._earlier else key
             contents = list(members.values())
-            found = [(extension, place, len(content)) for place, (extension, content) in enumerate(members.items())]
+            listed = [
+                (extension, position, len(content)) for position, (extension, content) in enumerate(members.items())
+            ]
             try:
-                for image, _, text, _, extra, _, own in samples_of(name, found):
-                    words, record = (None if place < 0 else contents[place] for place in (text, extra))
-                    yield StreamedSample(own.decode(), contents[image], words, record)
+                for image, _, text, _, extra, _, own in samples_of(name, listed):
+                    caption, record = (None if position < 0 else contents[position] for position in (text, extra))
+                    yield StreamedSample(own.decode(), contents[image], caption, record)
             except IncompleteSample as problem:
                 if not last:
-                    detail = member_list(key, found) + SIDE_BY_SIDE * (len(found) == 1)
+                    detail = member_list(key, listed) + SIDE_BY_SIDE * (len(listed) == 1)
                     yield RejectedSample(source=self._source, key=name, reason=str(problem), detail=detail)
         for (key, reason), detail in self._refused.items():
             yield RejectedSample(source=self._source, key=key, reason=reason, detail=detail)

@@ -55,7 +55,7 @@ class SequentialSource:
     def share(self, seed: int, epoch: int, stream: int, streams: int) -> list[int]:
         """Numbers of the shards that one of `streams` streams reads in an epoch; all together, each shard once."""
         order = permutation(len(self.shards), "shard order", seed, self.name, epoch)
-        return [int(number) for number in order[stream::streams]]
+        return [int(index) for index in order[stream::streams]]
 
     def fingerprint(self) -> str:
         """Hash of the names and sizes of the shards, in order, and of the key of the caption."""
@@ -88,7 +88,7 @@ def open_sequential(configs: Sequence[SourceConfig], hold_out: bool) -> list[Seq
                 f"data source {config.title!r} has no weight: with data.access=sequential the numbers of samples are "
                 "not known before they are read, so give every source a weight"
             )
-    return [_open(config, hold_out and number == 0) for number, config in enumerate(configs)]
+    return [_open(config, hold_out and position == 0) for position, config in enumerate(configs)]
 
 
 def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
@@ -97,9 +97,9 @@ def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
     shards: list[AnyShard] = [shard for item in given if is_pipe(item) for shard in pipe_shards(item)]
     missing: list[RejectedSample] = []
     if files := [item for item in given if not is_pipe(item)]:
-        found = find_shards(files, storage)
-        missing = read_shard_lists(found, storage)[1]
-        shards = [*(Path(shard) if isinstance(shard, str) else shard for shard in found), *shards]
+        listed = find_shards(files, storage)
+        missing = read_shard_lists(listed, storage)[1]
+        shards = [*(Path(shard) if isinstance(shard, str) else shard for shard in listed), *shards]
     if len(set(shards)) < len(shards):
         twice = next(shard for shard in shards if shards.count(shard) > 1)
         raise ShardError(f"shard {twice} is listed twice: its samples would come twice per epoch; name it once")

@@ -36,14 +36,14 @@ class Drawn:
     """A sample that left the buffer."""
 
     files: StreamedSample
-    place: SampleLocation
+    location: SampleLocation
     source: SequentialSource
 
     def record(self) -> Record:
         """What it holds; raises `UnusableSample`."""
         key, image, text, extra = self.files
         own = self.source
-        return shard_record(own.name, self.place.shard, key, text, extra, lambda: image, own.caption_key)
+        return shard_record(own.name, self.location.shard, key, text, extra, lambda: image, own.caption_key)
 
 
 class SourceCursor:
@@ -87,7 +87,7 @@ class SourceCursor:
             return self.draw()
         held = self._contents.pop(self._order.draw())
         rejected, self._rejected = self._rejected, []
-        return Drawn(held.files, self._place(held), self._source), rejected
+        return Drawn(held.files, self._location(held), self._source), rejected
 
     def position(self) -> Position:
         """Where it stands after the last draw."""
@@ -97,7 +97,7 @@ class SourceCursor:
     @property
     def epochs(self) -> float:
         """Passes over its part of the source, by the shards that were read."""
-        return self._epoch + self._next_place / len(self._share)
+        return self._epoch + self._next_shard / len(self._share)
 
     def _begin(self, epoch: int) -> None:
         """Stand at the start of an epoch."""
@@ -106,80 +106,80 @@ class SourceCursor:
         self._order = DrawOrder(self._size, "draw", self._seed, self._source.name, epoch, self._stream)
         self._contents: dict[int, _Held] = {}
         self._shards: list[list[int]] = []
-        self._next_place = 0
+        self._next_shard = 0
         self._reading: Iterator[StreamedSample | RejectedSample] = iter(())
 
     def _fill(self) -> None:
         while self._order.wants_more:
-            found = next(self._reading, None)
-            if found is None:
-                if self._next_place == len(self._share):
+            sample = next(self._reading, None)
+            if sample is None:
+                if self._next_shard == len(self._share):
                     self._order.ended = True
                     return
-                self._open(self._order.read, self._next_place)
-            elif isinstance(found, RejectedSample):
-                self._reject(found)
+                self._open(self._order.read, self._next_shard)
+            elif isinstance(sample, RejectedSample):
+                self._reject(sample)
             else:
-                self._contents[self._order.add()] = _Held(found, self._share[self._next_place - 1])
+                self._contents[self._order.add()] = _Held(sample, self._share[self._next_shard - 1])
 
-    def _open(self, first: int, place: int) -> None:
+    def _open(self, first: int, share_index: int) -> None:
         """Begin to read a shard, whose first sample has the number `first` in this epoch."""
-        self._shards = [*self._needed_shards(), [first, place]]
-        self._next_place = place + 1
-        self._reading = stream_samples(self._source.shards[self._share[place]], self._source.storage)
+        self._shards = [*self._needed_shards(), [first, share_index]]
+        self._next_shard = share_index + 1
+        self._reading = stream_samples(self._source.shards[self._share[share_index]], self._source.storage)
 
     def _needed_shards(self) -> list[list[int]]:
         """The shards that the buffer draws from, and the one that is being read."""
-        held, needed, number = sorted(self._order.held), list[list[int]](), 0
+        held, needed, position = sorted(self._order.held), list[list[int]](), 0
         ends = [first for first, _ in self._shards[1:]] + [self._order.read] * bool(self._shards)
         for shard, end in zip(self._shards, ends, strict=True):
-            while number < len(held) and held[number] < shard[0]:
-                number += 1
+            while position < len(held) and held[position] < shard[0]:
+                position += 1
             being_read = shard is self._shards[-1] and not self._order.ended
-            if being_read or (number < len(held) and held[number] < end):
+            if being_read or (position < len(held) and held[position] < end):
                 needed.append(shard)
         return needed
 
     def _restore(self, position: Position) -> None:
         """Read again what the buffer held, and stand where the position says."""
         self._order.replay(position["draws"], position["total"])
-        wanted = set(self._order.held)
+        needed_samples = set(self._order.held)
         last = len(position["shards"]) - 1
-        for number, (first, place) in enumerate(position["shards"]):
-            end = position["shards"][number + 1][0] if number < last else self._order.read
-            self._open(first, place)
-            reads_on = number == last and position["total"] is None
-            needed = end if reads_on else max((n for n in wanted if first <= n < end), default=first - 1) + 1
-            self._read_again(first, needed, wanted, self._share[place])
-        if self._contents.keys() != wanted:
+        for shard_index, (first, share_index) in enumerate(position["shards"]):
+            end = position["shards"][shard_index + 1][0] if shard_index < last else self._order.read
+            self._open(first, share_index)
+            reads_on = shard_index == last and position["total"] is None
+            needed = end if reads_on else max((n for n in needed_samples if first <= n < end), default=first - 1) + 1
+            self._read_again(first, needed, needed_samples, self._share[share_index])
+        if self._contents.keys() != needed_samples:
             raise ShardError(
                 f"the position in source {self._source.name!r} that the checkpoint holds is damaged; resume from "
                 "another checkpoint"
             )
         if position["total"] is not None:
             self._reading = iter(())
-            self._next_place = len(self._share)
+            self._next_shard = len(self._share)
 
-    def _read_again(self, first: int, end: int, wanted: set[int], shard: int) -> None:
+    def _read_again(self, first: int, end: int, needed: set[int], shard: int) -> None:
         """Take the samples with the numbers `first` to before `end`, and keep those in the buffer."""
-        number = first
-        while number < end:
-            found = next(self._reading, None)
-            if found is None:
+        sample_index = first
+        while sample_index < end:
+            sample = next(self._reading, None)
+            if sample is None:
                 raise ShardError(
                     f"shard {self._source.shards[shard]} gives fewer samples than before the run was interrupted: "
                     "restore it, or start a new run from the weights with init_from"
                 )
-            if isinstance(found, StreamedSample):
-                if number in wanted:
-                    self._contents[number] = _Held(found, shard)
-                number += 1
+            if isinstance(sample, StreamedSample):
+                if sample_index in needed:
+                    self._contents[sample_index] = _Held(sample, shard)
+                sample_index += 1
 
-    def _reject(self, found: RejectedSample) -> None:
-        if not found.key and self._source.storage.options.bad_shards == "stop":
-            raise bad_shard(found.reason, f"{found.source}: {found.detail}")
-        self._rejected.append(found)
+    def _reject(self, sample: RejectedSample) -> None:
+        if not sample.key and self._source.storage.options.bad_shards == "stop":
+            raise bad_shard(sample.reason, f"{sample.source}: {sample.detail}")
+        self._rejected.append(sample)
 
-    def _place(self, held: _Held) -> SampleLocation:
+    def _location(self, held: _Held) -> SampleLocation:
         source = self._source
         return SampleLocation(str(source.shards[held.shard]), source.names[held.shard], held.files.key)

@@ -84,23 +84,23 @@ class ShardCatalog:
         """Where the files of the index lie."""
         return self._path.parent
 
-    def shard(self, number: int) -> Shard:
+    def shard(self, index: int) -> Shard:
         """Where a shard is."""
-        row = self._table[number]
+        row = self._table[index]
         if row["remote"]:
             return _remote(row, "path", "size", "version")
         return Path(os.fsdecode(bytes(row["path"])))
 
-    def name(self, number: int) -> str:
+    def name(self, index: int) -> str:
         """A shard's path below the folder that all shards share, without extension."""
-        return bytes(self._table[number]["name"]).decode()
+        return bytes(self._table[index]["name"]).decode()
 
-    def entry(self, number: int) -> CatalogEntry:
+    def entry(self, index: int) -> CatalogEntry:
         """Everything that is known of a shard."""
-        row = self._table[number]
+        row = self._table[index]
         return CatalogEntry(
-            shard=self.shard(number),
-            name=self.name(number),
+            shard=self.shard(index),
+            name=self.name(index),
             samples=int(row["samples"]),
             size=int(row["size"]),
             rows=bytes(row["rows"]).decode(),
@@ -119,7 +119,7 @@ class ShardCatalog:
 
     def row_hashes(self) -> list[str]:
         """Hash of the rows of each shard, in order; empty if they are not known of every shard."""
-        hashes = [found.decode() for found in self._table["content"].tolist()]
+        hashes = [value.decode() for value in self._table["content"].tolist()]
         return hashes if all(hashes) else []
 
 

@@ -85,9 +85,9 @@ def index_shards(
     names = relative_names(shards)
     with ThreadPoolExecutor(max(1, min(threads, len(shards)))) as pool:
         each = [known.get(shard) if isinstance(shard, RemoteFile) else None for shard in shards]
-        found = pool.map(lambda shard, name, note: _entry(shard, name, note, folder, storage), shards, names, each)
+        results = pool.map(lambda shard, name, note: _entry(shard, name, note, folder, storage), shards, names, each)
         entries, rejected = [], []
-        for entry, its_rejected in found:
+        for entry, its_rejected in results:
             entries.append(entry)
             rejected += its_rejected
     return entries, rejected
@@ -161,9 +161,9 @@ def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ListedShard]) -> 
 
 def relative_names(shards: Sequence[Shard]) -> list[str]:
     """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
-    places = [_absolute(shard) for shard in shards]
-    common = os.path.commonpath([place.parent for place in places])
-    return [printable_name(place.relative_to(common).with_suffix("").as_posix()) for place in places]
+    paths = [_absolute(shard) for shard in shards]
+    common = os.path.commonpath([path.parent for path in paths])
+    return [printable_name(path.relative_to(common).with_suffix("").as_posix()) for path in paths]
 
 
 def _absolute(shard: Shard) -> PurePosixPath:

@@ -24,9 +24,9 @@ _HEADER = 320
 """Bytes at the start of an index in which the description of its rows ends."""
 _MAGIC = 10
 """Bytes before that description; the last two are its length."""
-_PIECE = 512
+_BLOCK_ROWS = 512
 """Rows that are read at a time, some 30 KB."""
-_PIECES = 256
+_BLOCKS = 256
 """Pieces that are held; a window of the training order mixes 64 places of a source, each in one or two pieces."""
 
 
@@ -40,32 +40,32 @@ class ShardRows:
 
     def __init__(self, catalog: ShardCatalog, storage: Storage) -> None:
         self._catalog, self._storage = catalog, storage
-        self._pieces: OrderedDict[tuple[int, int], NDArray[np.void]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int], NDArray[np.void]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pieces": OrderedDict()}
 
-    def row(self, shard: int, number: int) -> np.void:
-        """Row `number` of a shard.
+    def row(self, shard: int, row: int) -> np.void:
+        """Row `row` of a shard.
 
         Raises:
             ShardError: if the shard's index is gone and cannot be had again.
         """
-        piece, inside = divmod(number, _PIECE)
-        rows = self._pieces.get((shard, piece))
+        block, inside = divmod(row, _BLOCK_ROWS)
+        rows = self._blocks.get((shard, block))
         if rows is None:
-            rows = self._pieces[shard, piece] = self._read(shard, piece * _PIECE)
-            if len(self._pieces) > _PIECES:
-                self._pieces.popitem(last=False)
-        self._pieces.move_to_end((shard, piece))
-        found: np.void = rows[inside]
-        return found
+            rows = self._blocks[shard, block] = self._read(shard, block * _BLOCK_ROWS)
+            if len(self._blocks) > _BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end((shard, block))
+        result: np.void = rows[inside]
+        return result
 
     def make_ready(self, shards: Sequence[int]) -> None:
         """Fetch the rows that lie beside remote shards and are not here, several at a time; raises what `row` does."""
         entries = [entry for shard in shards if (entry := self._catalog.entry(shard)).origin is not None]
-        places = [(self._path(entry), entry) for entry in entries]
-        if missing := [(path, entry) for path, entry in places if not path.exists()]:
+        paths = [(self._path(entry), entry) for entry in entries]
+        if missing := [(path, entry) for path, entry in paths if not path.exists()]:
             with ThreadPoolExecutor(REQUESTS) as pool:
                 list(pool.map(lambda one: write_rows(one[0], one[1], self._storage), missing))
 
@@ -78,7 +78,7 @@ class ShardRows:
         path = self._path(entry)
         for again in (False, True):
             try:
-                return _piece(SHARD_FILES.open(path), first, entry.samples)
+                return _block(SHARD_FILES.open(path), first, entry.samples)
             except (FileNotFoundError, ValueError):  # gone, or not as it was written
                 pass
             except OSError as error:
@@ -88,7 +88,7 @@ class ShardRows:
         raise ShardError(f"{path}, the index of shard {entry.shard}, is not as it was written: remove it, start again")
 
 
-def _piece(file: OpenFile, first: int, samples: int) -> NDArray[np.void]:
+def _block(file: OpenFile, first: int, samples: int) -> NDArray[np.void]:
     """Rows from `first` of an `.npy` file that has `samples`.
 
     Raises:
@@ -96,7 +96,7 @@ def _piece(file: OpenFile, first: int, samples: int) -> NDArray[np.void]:
     """
     start = file.read(_HEADER, 0)
     kind, offset = _layout(start[: _MAGIC + int.from_bytes(start[_MAGIC - 2 : _MAGIC], "little")], samples)
-    count = min(_PIECE, samples - first)
+    count = min(_BLOCK_ROWS, samples - first)
     return np.frombuffer(file.read(count * kind.itemsize, offset + first * kind.itemsize), kind, count)
 
 

@@ -66,8 +66,8 @@ def find_shards(path: str | Sequence[str], storage: Storage | None = None) -> li
         )
     items = [item for one in given for item in expanded_braces(one)]
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        found = pool.map(lambda item: _expand(item, storage or Storage()), items)
-        shards = [shard for some in found for shard in some]
+        lists = pool.map(lambda item: _expand(item, storage or Storage()), items)
+        shards = [shard for some in lists for shard in some]
     if not shards:
         raise ShardError(f"the list of shards is empty: {_HINT}")
     for shard in shards:
@@ -109,15 +109,15 @@ def _expand_local(item: str) -> list[str]:
 
 def _expand_remote(item: str, storage: Storage) -> list[RemoteFile]:
     try:
-        found = storage.find(item)
+        files = storage.find(item)
     except OSError as error:
         raise ShardError(
             f"{item} cannot be listed: {error.strerror or error}; see whether it is right, and the access to it"
         ) from None
-    if [file.url for file in found] == [item] or glob.has_magic(item):
-        shards = found
+    if [file.url for file in files] == [item] or glob.has_magic(item):
+        shards = files
     else:
-        shards = [file for file in found if file.suffix == ".tar"]
+        shards = [file for file in files if file.suffix == ".tar"]
     if not shards:
-        raise ShardError(f"there is no {'.tar file in' if found else 'file or folder'} {item}; {_HINT}")
+        raise ShardError(f"there is no {'.tar file in' if files else 'file or folder'} {item}; {_HINT}")
     return shards

@@ -85,12 +85,12 @@ class ShardReader:
             UnusableSample: now or when a member is asked for, if the shard no longer gives it.
             ShardError: likewise, if bad shards are to stop the run.
         """
-        place = self._catalog.shard(shard)
-        if not isinstance(place, RemoteFile):
-            return partial(self._content, self._file(shard, place), place, row)
-        wanted = span(shard, row, kinds)
-        if not self._held.covers(wanted):
-            self._held = self._come(place, wanted, span(shard, row))
+        path = self._catalog.shard(shard)
+        if not isinstance(path, RemoteFile):
+            return partial(self._content, self._file(shard, path), path, row)
+        needed = span(shard, row, kinds)
+        if not self._held.covers(needed):
+            self._held = self._fetched(path, needed, span(shard, row))
         return partial(self._held.cut, row)
 
     def follow(self, passages: Iterable[Sequence[Span]], share: float) -> None:
@@ -106,21 +106,21 @@ class ShardReader:
         memory = 0 if self._cache else int(options.memory_mb * 1e6 * share)
         self._ahead = Prefetcher(lambda one: self._fetch(self._remote(one.shard), one), passages, memory)
 
-    def _come(self, place: RemoteFile, wanted: Span, whole: Span) -> _Held:
+    def _fetched(self, file: RemoteFile, needed: Span, whole: Span) -> _Held:
         """The bytes of a sample, as they were fetched ahead or by a request."""
         try:
             if self._ahead is not None and (data := self._ahead.take(whole)) is not None:
                 return _Held(whole, data)
-            return _Held(wanted, self._fetch(place, wanted))
+            return _Held(needed, self._fetch(file, needed))
         except TruncatedFile as error:
-            self.refuse("truncated shard", f"{place}: {error.strerror}")
+            self.refuse("truncated shard", f"{file}: {error.strerror}")
         except OSError as error:
-            self.refuse("unreadable shard", f"{place}: {error.strerror or error or 'it is gone'}")
+            self.refuse("unreadable shard", f"{file}: {error.strerror or error or 'it is gone'}")
 
     def _remote(self, shard: int) -> RemoteFile:
-        place = self._catalog.shard(shard)
-        assert isinstance(place, RemoteFile)
-        return place
+        file = self._catalog.shard(shard)
+        assert isinstance(file, RemoteFile)
+        return file
 
     def refuse(self, reason: str, detail: str) -> NoReturn:
         """Say that a shard is bad: to the stream, which replaces the sample, or to the one who started the run."""
@@ -128,8 +128,8 @@ class ShardReader:
             raise bad_shard(reason, detail)
         raise UnusableSample(reason, detail)
 
-    def _fetch(self, file: RemoteFile, wanted: Span) -> bytes:
-        return (self._cache or self._storage).read(file, wanted.start, wanted.end)
+    def _fetch(self, file: RemoteFile, needed: Span) -> bytes:
+        return (self._cache or self._storage).read(file, needed.start, needed.end)
 
     def _file(self, shard: int, path: Path) -> OpenFile:
         try:

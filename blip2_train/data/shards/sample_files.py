@@ -85,10 +85,10 @@ def captions_of(text: bytes | None, extra: bytes | None, key: str | None = None)
 def _checked(captions: Any, expected: str) -> tuple[str, ...]:
     """Captions as a tuple, without the empty places of a list."""
     captions = [captions] if isinstance(captions, str) else captions
-    found = [caption for caption in captions if caption is not None] if isinstance(captions, list) else []
-    if not found or not all(isinstance(caption, str) for caption in found):
+    texts = [caption for caption in captions if caption is not None] if isinstance(captions, list) else []
+    if not texts or not all(isinstance(caption, str) for caption in texts):
         raise UnusableSample("no caption in json", expected)
-    return tuple(found)
+    return tuple(texts)
 
 
 def decoded(text: bytes) -> str:
@@ -137,8 +137,8 @@ def orientation_of(extra: bytes | None) -> int | None:
 
     Source: img2dataset 1.47 (`downloader.py`); the words of exifread 3.5.1 and exifread-nocycle 3.0.1.
     """
-    said = _exif(_record(extra).get("exif")).get(_ORIENTATION)
-    return _ORIENTATIONS.get(said.strip()) if isinstance(said, str) else None
+    name = _exif(_record(extra).get("exif")).get(_ORIENTATION)
+    return _ORIENTATIONS.get(name.strip()) if isinstance(name, str) else None
 
 
 def without_orientation(exif: Any) -> Any:

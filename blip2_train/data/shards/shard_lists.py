@@ -67,18 +67,18 @@ def read_shard_lists(
     return notes, missing
 
 
-def _listed(content: bytes, place: str) -> dict[str, tuple[int, int]]:
+def _listed(content: bytes, path: str) -> dict[str, tuple[int, int]]:
     """Samples and bytes of each shard that an index lists; nothing if it is another program's.
 
     Raises:
         ShardError: if it cannot be read.
         DamagedFile: if it does not fit its checksum.
     """
-    found = parse_record(content, Any, place, _FIX, ShardError)
-    if not isinstance(found, dict) or not found.keys() >= {"settings", "shards"}:
+    index = parse_record(content, Any, path, _FIX, ShardError)
+    if not isinstance(index, dict) or not index.keys() >= {"settings", "shards"}:
         return {}
-    without_checksum(found, place, _FIX)
-    return {entry.file: (entry.samples, entry.bytes) for entry in _shards(found, place)}
+    without_checksum(index, path, _FIX)
+    return {entry.file: (entry.samples, entry.bytes) for entry in _shards(index, path)}
 
 
 class _Entry(msgspec.Struct):
@@ -91,10 +91,10 @@ class _Index(msgspec.Struct):
     shards: list[_Entry]
 
 
-def _shards(found: dict[str, Any], place: str) -> list[_Entry]:
-    entries = check_record(found, _Index, place, _FIX, ShardError).shards
+def _shards(index: dict[str, Any], path: str) -> list[_Entry]:
+    entries = check_record(index, _Index, path, _FIX, ShardError).shards
     if outside := next((entry.file for entry in entries if posixpath.basename(entry.file) != entry.file), None):
-        raise ShardError(f"{place} names {outside!r}, which is no file beside it; {_FIX}")
+        raise ShardError(f"{path} names {outside!r}, which is no file beside it; {_FIX}")
     return entries
 
 

@@ -56,13 +56,13 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
     ]
     rows: list[SampleRow] = []
     last = next(reversed(members)) if members and damage else None
-    for key, found in members.items():
+    for key, parts in members.items():
         try:
-            rows += samples_of(key, found)
+            rows += samples_of(key, parts)
         except IncompleteSample as problem:
             if key != last:  # the last sample of a damaged shard is part of the damage
                 rejected.append(
-                    RejectedSample(source=source, key=key, reason=str(problem), detail=member_list(key, found))
+                    RejectedSample(source=source, key=key, reason=str(problem), detail=member_list(key, parts))
                 )
     if damage is not None:
         detail = f"{damage[1]}; {len(rows)} samples usable"
@@ -135,34 +135,36 @@ class _Headers:
         """Details of what is refused, by key and reason."""
         self.damage: tuple[str, str] | None = None if size else ("empty file", "the file has no bytes")
         """Reason and detail of what ends the shard early."""
-        start, number = (0 if size else None), 0
+        start, archive = (0 if size else None), 0
         while start is not None:
-            number += 1
-            start = self._read_archive(start, number)
+            archive += 1
+            start = self._read_archive(start, archive)
 
-    def _read_archive(self, start: int, number: int) -> int | None:
+    def _read_archive(self, start: int, archive: int) -> int | None:
         """Find the members of the archive that begins at a byte; returns where the next begins, None = nowhere."""
-        found: dict[str, list[Member]] = {}
+        by_key: dict[str, list[Member]] = {}
         self._file.seek(start)
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                while (member := tar.next()) is not None and self._take(member, found):
+                while (member := tar.next()) is not None and self._take(member, by_key):
                     tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps a record of every member
                 end = tar.offset
         except (tarfile.TarError, EOFError, ValueError) as error:
-            reason = "damaged shard" if number > 1 and not found else "truncated shard" if found else "not a tar file"
-            behind = f"behind the end mark, at byte {start}: " if number > 1 else ""
+            reason = (
+                "damaged shard" if archive > 1 and not by_key else "truncated shard" if by_key else "not a tar file"
+            )
+            behind = f"behind the end mark, at byte {start}: " if archive > 1 else ""
             self.damage = reason, f"{behind}{error}"
-        self._join(found, number)
+        self._join(by_key, archive)
         if self.damage is not None:
             return None
-        if number > 1 and end == start:  # tarfile says nothing of a file that begins with no header
+        if archive > 1 and end == start:  # tarfile says nothing of a file that begins with no header
             self.damage = "damaged shard", f"what lies behind the end mark, at byte {start}, is no tar file"
         else:
             self.damage = _damage_at(self._file, end)
         return None if self.damage else _next_content(self._file, end)
 
-    def _take(self, member: tarfile.TarInfo, found: dict[str, list[Member]]) -> bool:
+    def _take(self, member: tarfile.TarInfo, by_key: dict[str, list[Member]]) -> bool:
         """Take in a member; whether the shard is whole up to its end."""
         if member.offset_data + member.size > self._size:
             self.damage = "truncated shard", f"{printable_name(member.name)} ends after the file"
@@ -173,19 +175,19 @@ class _Headers:
         if not name.safe:
             self.refused.setdefault((name.key, UNSAFE), name.leads_out())
             return True
-        members = found.setdefault(name.key, [])
+        members = by_key.setdefault(name.key, [])
         if any(name.extension == other for other, _, _ in members):
             self.refused.setdefault((name.key, DUPLICATE), name.comes_again())
         else:
             members.append((name.extension, member.offset_data, member.size))
         return True
 
-    def _join(self, found: dict[str, list[Member]], number: int) -> None:
+    def _join(self, by_key: dict[str, list[Member]], archive: int) -> None:
         """Add the members of an archive. A key that earlier ones have, with the same members, is another sample's."""
-        for key, members in found.items():
+        for key, members in by_key.items():
             known = self.members.get(key, [])
             if {extension for extension, _, _ in known} & {extension for extension, _, _ in members}:
-                self.members[f"{key} ({number})"] = members
+                self.members[f"{key} ({archive})"] = members
             else:
                 self.members[key] = [*known, *members]
 
@@ -202,10 +204,10 @@ def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
 def _next_content(file: BinaryIO, offset: int) -> int | None:
     """The first block behind an end mark that is not of zeros; None if zeros follow to the end, as tar pads them."""
     file.seek(offset)
-    while piece := file.read(_BLOCK * 128):
-        if content := piece.lstrip(b"\0"):
-            return offset + (len(piece) - len(content)) // _BLOCK * _BLOCK
-        offset += len(piece)
+    while chunk := file.read(_BLOCK * 128):
+        if content := chunk.lstrip(b"\0"):
+            return offset + (len(chunk) - len(content)) // _BLOCK * _BLOCK
+        offset += len(chunk)
     return None
 
 
@@ -234,12 +236,14 @@ def samples_of(key: str, members: list[Member]) -> list[SampleRow]:
 
 
 def _sample(key: str, members: list[Member]) -> SampleRow:
-    places = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
-    if "picture" not in places:
-        raise IncompleteSample("missing image" if "text" in places or "json" in places else "neither image nor text")
-    if "text" not in places and "json" not in places:
+    positions = {kind: member[1:] for kind, member in zip(_kinds(members), members, strict=True)}
+    if "picture" not in positions:
+        raise IncompleteSample(
+            "missing image" if "text" in positions or "json" in positions else "neither image nor text"
+        )
+    if "text" not in positions and "json" not in positions:
         raise IncompleteSample("missing text")
-    image, text, extra = (places.get(kind, (-1, 0)) for kind in ("picture", "text", "json"))
+    image, text, extra = (positions.get(kind, (-1, 0)) for kind in ("picture", "text", "json"))
     return (*image, *text, *extra, key.encode())
 
 

@@ -41,10 +41,10 @@ class ShardFile:
         samples_per_shard: samples in every shard but the last; decides how many digits a key has.
     """
 
-    def __init__(self, path: Path, number: int, samples_per_shard: int) -> None:
+    def __init__(self, path: Path, shard_index: int, samples_per_shard: int) -> None:
         self.samples = 0
         """Samples written."""
-        self._stem = shard_stem(number)
+        self._stem = shard_stem(shard_index)
         self._digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
         self._target = _Target(path)  # no name is given to webdataset, which runs "pipe:…" as a command
         self._tar = TarWriter(self._target, user="", group="", mode=0o444, mtime=0, encoder=False)
@@ -133,9 +133,9 @@ class _Target:
         self._file.close()
 
 
-def shard_stem(number: int) -> str:
+def shard_stem(shard_index: int) -> str:
     """Name of a shard without extension."""
-    return f"{number:0{SHARD_DIGITS}d}"
+    return f"{shard_index:0{SHARD_DIGITS}d}"
 
 
 class ShardWriter:
@@ -182,9 +182,9 @@ class ShardWriter:
             ValueError: if `extra` has a key that img2dataset uses.
         """
         if self._shard is None:
-            number = self.samples_written // self.samples_per_shard
-            place = self.folder / f"{shard_stem(number)}.tar.part"
-            self._shard = ShardFile(place, number, self.samples_per_shard)
+            shard_index = self.samples_written // self.samples_per_shard
+            path = self.folder / f"{shard_stem(shard_index)}.tar.part"
+            self._shard = ShardFile(path, shard_index, self.samples_per_shard)
         key = self._shard.write(image, caption, size=size, url=url, extra=extra)
         self.samples_written += 1
         if self._shard.samples == self.samples_per_shard:

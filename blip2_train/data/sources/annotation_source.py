@@ -69,7 +69,7 @@ class AnnotationSource:
 
     def _refuse_another_folder(self) -> None:
         count = len(self._images)
-        probes = [self._images[number] for number in range(0, count, max(1, count // _PROBES))]
+        probes = [self._images[index] for index in range(0, count, max(1, count // _PROBES))]
         if not any(is_embedded(image.path) or self._folders.find(image.path) for image in probes):
             raise ShardError(
                 f"{self._file}, {probes[0].row}: there is no image {self._folders}/{probes[0].path}, nor any other "
@@ -79,41 +79,41 @@ class AnnotationSource:
     def _blank_captions(self) -> Iterator[RejectedSample]:
         """Captions without a word beside others that can be used; an image with no other is rejected when read."""
         for image in map(self._images.__getitem__, self._images.partly_blank):
-            blank = [str(place) for place, text in enumerate(image.captions, 1) if not text.strip()]
+            blank = [str(position) for position, text in enumerate(image.captions, 1) if not text.strip()]
             detail = f"{image.row}: caption {', '.join(blank)} of {len(image.captions)} is blank"
             yield RejectedSample(source=str(self._file), key=image.key, reason="blank caption", detail=detail)
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where image `number` lies."""
-        image = self._images[number]
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where image `index` lies."""
+        image = self._images[index]
         return SampleLocation(str(self._file), self._file.stem, image.key, image.row)
 
-    def read(self, number: int) -> Record:
-        """Read image `number` with all its captions.
+    def read(self, index: int) -> Record:
+        """Read image `index` with all its captions.
 
         Raises:
             UnusableSample: if the image is missing or has no caption.
         """
-        image = self._images[number]
+        image = self._images[index]
         if not image.captions:
             raise UnusableSample("missing text", "no caption")
         path = image.path
         content = embedded_image(path) if is_embedded(path) else self._folders.read(path)
-        return Record(image=content, captions=image.captions, image_id=self._identity(number))
+        return Record(image=content, captions=image.captions, image_id=self._identity(index))
 
     def fingerprint(self) -> str:
         """Hash of the images' paths and of how many captions each has."""
         return self._images.fingerprint
 
-    def details(self, number: int) -> dict[str, Any]:
-        """What is known of image `number` beside its captions: its identity."""
-        return {"image_id": self._identity(number)}
+    def details(self, index: int) -> dict[str, Any]:
+        """What is known of image `index` beside its captions: its identity."""
+        return {"image_id": self._identity(index)}
 
-    def _identity(self, number: int) -> int:
-        image = self._images[number]
+    def _identity(self, index: int) -> int:
+        image = self._images[index]
         if image.image_id in (None, "") or image.counted:
             return stable_seed(self.name, image.path)
         return identity_of(str(image.image_id), self.name)

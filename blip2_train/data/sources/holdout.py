@@ -28,9 +28,9 @@ def choose_held_out(sizes: Sequence[int], count: int) -> list[NDArray[np.int64]]
     while len(chosen) < count:
         chosen.add(stable_seed("held out", total, draw) % total)
         draw += 1
-    numbers = np.sort(np.fromiter(chosen, dtype=np.int64, count=count))
+    indices = np.sort(np.fromiter(chosen, dtype=np.int64, count=count))
     starts = np.cumsum([0, *sizes])
-    return [numbers[(numbers >= a) & (numbers < b)] - a for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [indices[(indices >= a) & (indices < b)] - a for a, b in zip(starts[:-1], starts[1:], strict=True)]
 
 
 def validation_problem(samples: int, processes: int) -> str | None:
@@ -71,10 +71,10 @@ class TrainingSource:
     def __len__(self) -> int:
         return len(self.source) - len(self.held_out)
 
-    def sample_index(self, place: int) -> int:
-        """The sample at `place` when those held out are skipped."""
-        skipped = np.searchsorted(self.held_out - np.arange(len(self.held_out)), place, side="right")
-        return place + int(skipped)
+    def sample_index(self, kept_index: int) -> int:
+        """The index in the source of a sample, by its index among those that are not held out."""
+        skipped = np.searchsorted(self.held_out - np.arange(len(self.held_out)), kept_index, side="right")
+        return kept_index + int(skipped)
 
 
 def open_training_sources(configs: Sequence[SourceConfig], held_out: int) -> list[TrainingSource]:
@@ -86,8 +86,8 @@ def open_training_sources(configs: Sequence[SourceConfig], held_out: int) -> lis
     """
     sources = [open_source(config) for config in configs]
     sizes = [len(source) for source in sources]
-    weights, numbers = source_weights(configs, sizes), choose_held_out(sizes, held_out)
+    weights, held_out_indices = source_weights(configs, sizes), choose_held_out(sizes, held_out)
     return [
         TrainingSource(source=source, weight=weight, held_out=chosen, first_captions=config.first_captions)
-        for source, weight, chosen, config in zip(sources, weights, numbers, configs, strict=True)
+        for source, weight, chosen, config in zip(sources, weights, held_out_indices, configs, strict=True)
     ]

@@ -35,9 +35,9 @@ def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[ListedFile
             image with an unusual ending (TIFF, …) beside one with a usual ending is passed over: they are one sample's.
     """
     failed: list[str] = []
-    for place, below, names in os.walk(folder, onerror=lambda error: failed.append(str(error.filename))):
+    for directory, below, names in os.walk(folder, onerror=lambda error: failed.append(str(error.filename))):
         below.sort()
-        inner = os.path.relpath(place, folder)
+        inner = os.path.relpath(directory, folder)
         endings = {name: "" if name.startswith(".") else _ending(name) for name in names}
         usual = {_stem(name) for name, ending in endings.items() if ending in IMAGES}
         stems = {_stem(name) for name, ending in endings.items() if ending in ENDINGS}
@@ -50,7 +50,7 @@ def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[ListedFile
             elif not (ending in beside and _stem(name) in stems):
                 yield ListedFile(path, HIDDEN if name.startswith(".") else f".{ending} file" if ending else "no ending")
         for name in below:
-            if os.path.islink(os.path.join(place, name)):
+            if os.path.islink(os.path.join(directory, name)):
                 yield ListedFile(os.path.normpath(os.path.join(inner, name)), LINK)
     yield from (ListedFile(os.path.relpath(path, folder), UNREADABLE) for path in failed)
 

@@ -22,8 +22,8 @@ class ImageFolders:
 
     def __init__(self, folders: str) -> None:
         one = Path(folders).expanduser()
-        found = [one] if one.is_dir() else [Path(place) for place in sorted(glob(str(one)))]
-        self._folders = [folder for folder in found if folder.is_dir()]
+        candidates = [one] if one.is_dir() else [Path(path) for path in sorted(glob(str(one)))]
+        self._folders = [folder for folder in candidates if folder.is_dir()]
         if not self._folders:
             raise ShardError(f"image folder {folders} does not exist; give the folder of the images as images")
 
@@ -40,12 +40,12 @@ class ImageFolders:
         Raises:
             UnusableSample: if it is missing or cannot be read.
         """
-        if (place := self.find(path)) is None:
+        if (file := self.find(path)) is None:
             raise UnusableSample("missing image", f"no {path} in {self}")
         try:
-            return place.read_bytes()
+            return file.read_bytes()
         except OSError as error:
-            raise UnusableSample("missing image", f"{place}: {error.strerror}") from None
+            raise UnusableSample("missing image", f"{file}: {error.strerror}") from None
 
 
 class RemoteImages:
@@ -81,9 +81,9 @@ class RemoteImages:
         """
         address = f"{self._folder}/{path}"
         try:
-            if (place := self._storage.file(address)) is None:
+            if (file := self._storage.file(address)) is None:
                 raise UnusableSample("missing image", f"no {path} in {self}")
-            return self._storage.read(place)
+            return self._storage.read(file)
         except OSError as error:
             raise UnusableSample("missing image", f"{address}: {error.strerror or error}") from None
 

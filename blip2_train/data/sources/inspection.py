@@ -58,31 +58,31 @@ class Inspection:
         return len(self.images) + len(self.broken)
 
 
-def inspect_samples(source: CaptionSource, use: str, samples: int, numbers: Iterable[int]) -> Inspection:
+def inspect_samples(source: CaptionSource, use: str, samples: int, indices: Iterable[int]) -> Inspection:
     """Read and decode samples.
 
     Args:
         source: Where they lie.
         use: What they serve.
         samples: How many of the source serve it.
-        numbers: Which of those to look at.
+        indices: Which of those to look at.
     """
     seen: list[SeenImage] = []
     broken: list[RejectedSample] = []
     without: list[RejectedSample] = []
-    for number in numbers:
+    for index in indices:
         try:
-            record = source.read(number)
+            record = source.read(index)
             about: dict[str, Any] = {"pixel_values": _EMPTY, "image_id": record.image_id, "sample_id": ""}
             texts = tuple(record.sample(caption=text, **about) for _, text in usable_captions(record, record.captions))
             record.decoded()
         except UnusableSample as problem:
-            broken.append(rejection(source, number, problem))
+            broken.append(rejection(source, index, problem))
             continue
-        without += left_out(source, number, record.captions)
-        place = source.sample_location(number)
+        without += left_out(source, index, record.captions)
+        location = source.sample_location(index)
         content = hashlib.blake2b(record.image, digest_size=16).digest()
-        where = printable_name(f"{place.file}, {place.row or place.key}")
+        where = printable_name(f"{location.file}, {location.row or location.key}")
         seen.append(SeenImage(where=where, image_id=record.image_id, content=content, texts=texts))
     return Inspection(
         source=source.name,

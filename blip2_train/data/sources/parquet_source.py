@@ -74,12 +74,14 @@ class ParquetSource:
             if lacking := set(self._columns) - set(file.schema_arrow.names):
                 raise ShardError(f"{path} has no column {min(lacking)!r}, but {self._paths[0]} has; give like files")
         rows = [file.metadata.row_group(group).num_rows for file in opened for group in range(file.num_row_groups)]
-        self._groups = [(place, group) for place, file in enumerate(opened) for group in range(file.num_row_groups)]
+        self._groups = [
+            (file_index, group) for file_index, file in enumerate(opened) for group in range(file.num_row_groups)
+        ]
         self._group_ends = np.cumsum(rows, dtype=np.int64)
         self._file_ends = np.cumsum([file.metadata.num_rows for file in opened], dtype=np.int64)
         if not len(self):
             raise ShardError(f"{self._paths[0]} has no rows; expected one for each image")
-        self._cursor: _Cursor | None = None
+        self._cursor: _RowGroup | None = None
         self._damaged: dict[int, tuple[int, str]] = {}
         """First row of a group that cannot be read, and why."""
 
@@ -89,34 +91,36 @@ class ParquetSource:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cursor": None}
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where row `number` lies; its key is its number in its file, from 0."""
-        file = int(np.searchsorted(self._file_ends, number, side="right"))
-        row = number - (int(self._file_ends[file - 1]) if file else 0)
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where row `index` lies; its key is its number in its file, from 0."""
+        file = int(np.searchsorted(self._file_ends, index, side="right"))
+        row = index - (int(self._file_ends[file - 1]) if file else 0)
         return SampleLocation(str(self._paths[file]), self._paths[file].stem, str(row), f"row {row}")
 
-    def read(self, number: int) -> Record:
-        """Read row `number`.
+    def read(self, index: int) -> Record:
+        """Read row `index`.
 
         Raises:
             UnusableSample: if the row cannot be read, its image is missing, or it has no caption.
         """
-        row = self._row(number)
+        row = self._row(index)
         captions = self._texts(row[self._caption])
         known = row.get(self._id)
-        place = self.sample_location(number)
-        identity = stable_seed(self.name, place.shard, place.key) if known is None else identity_of(known, self.name)
+        location = self.sample_location(index)
+        identity = (
+            stable_seed(self.name, location.shard, location.key) if known is None else identity_of(known, self.name)
+        )
         return Record(image=self._content(row[self._image]), captions=captions, image_id=identity)
 
-    def details(self, number: int) -> dict[str, Any]:
-        """The `image_id`, the `url` and the image's `path` of row `number`, where it has them."""
-        row = self._row(number)
-        found: dict[str, Any] = {} if row.get("url") is None else {"url": row["url"]}
+    def details(self, index: int) -> dict[str, Any]:
+        """The `image_id`, the `url` and the image's `path` of row `index`, where it has them."""
+        row = self._row(index)
+        known: dict[str, Any] = {} if row.get("url") is None else {"url": row["url"]}
         if row.get(self._id) is not None:
-            found["image_id"] = identity_of(row[self._id], self.name)
+            known["image_id"] = identity_of(row[self._id], self.name)
         image = row[self._image]
         path = image.get("path") if isinstance(image, dict) else image
-        return found | ({"path": path} if isinstance(path, str) and not is_embedded(path) else {})
+        return known | ({"path": path} if isinstance(path, str) and not is_embedded(path) else {})
 
     def fingerprint(self) -> str:
         """Hash of the files' names, sizes and numbers of rows, in order."""
@@ -143,25 +147,25 @@ class ParquetSource:
             raise UnusableSample("missing text", f"{self._caption} is {short_repr(value)}, no text or list of texts")
         return tuple(texts)
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, index: int) -> dict[str, Any]:
         """Values of a row by column."""
-        group = int(np.searchsorted(self._group_ends, number, side="right"))
-        damaged_from, reason = self._damaged.get(group, (number + 1, ""))
-        if number >= damaged_from:
+        group = int(np.searchsorted(self._group_ends, index, side="right"))
+        damaged_from, reason = self._damaged.get(group, (index + 1, ""))
+        if index >= damaged_from:
             raise UnusableSample("unreadable rows", reason)
-        if self._cursor is None or self._cursor.group != group or number < self._cursor.start:
+        if self._cursor is None or self._cursor.group != group or index < self._cursor.start:
             file, inner = self._groups[group]
             start = int(self._group_ends[group - 1]) if group else 0
-            self._cursor = _Cursor(self._paths[file], inner, self._columns, group, start)
+            self._cursor = _RowGroup(self._paths[file], inner, self._columns, group, start)
         try:
-            return self._cursor.row(number)
+            return self._cursor.row(index)
         except (OSError, ValueError) as error:  # pyarrow's errors are of both kinds
             self._damaged[group] = self._cursor.end, f"{type(error).__name__}: {error}"
             self._cursor = None
             raise UnusableSample("unreadable rows", str(error)) from None
 
 
-class _Cursor:
+class _RowGroup:
     """Reads a row group forwards, a batch of rows at a time."""
 
     def __init__(self, path: AnyFile, inner: int, columns: Sequence[str], group: int, start: int) -> None:
@@ -173,13 +177,13 @@ class _Cursor:
         self._batches: Iterator[Any] = iter(batches)
         self._columns: dict[str, Any] = {}
 
-    def row(self, number: int) -> dict[str, Any]:
-        """Values of row `number`, which must not lie before those that are held."""
-        while number >= self.end:
+    def row(self, index: int) -> dict[str, Any]:
+        """Values of row `index`, which must not lie before those that are held."""
+        while index >= self.end:
             batch = next(self._batches)
             self._columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             self.start, self.end = self.end, self.end + batch.num_rows
-        return {name: column[number - self.start].as_py() for name, column in self._columns.items()}
+        return {name: column[index - self.start].as_py() for name, column in self._columns.items()}
 
 
 def parquet_files(path: str | Sequence[str]) -> Sequence[AnyFile]:
@@ -188,25 +192,25 @@ def parquet_files(path: str | Sequence[str]) -> Sequence[AnyFile]:
         return [file for item in path for file in parquet_files(item)]
     if is_remote(path):
         return _remote_parquet_files(path)
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return [] if any(place.glob("*.tar")) else sorted(place.glob("*.parquet"))
-    if place.suffix.lower() != ".parquet":
+    location = Path(path).expanduser()
+    if location.is_dir():
+        return [] if any(location.glob("*.tar")) else sorted(location.glob("*.parquet"))
+    if location.suffix.lower() != ".parquet":
         return []
-    if place.is_file():
-        return [place]
-    if not (found := [Path(name) for name in sorted(glob(str(place), recursive=True))]):
+    if location.is_file():
+        return [location]
+    if not (files := [Path(name) for name in sorted(glob(str(location), recursive=True))]):
         raise ShardError(f"there is no file {path}; give a Parquet file, or a glob in quotes")
-    return found
+    return files
 
 
 def _remote_parquet_files(url: str) -> Sequence[AnyFile]:
     try:
-        found = Storage().find(url)
+        files = Storage().find(url)
     except OSError as error:
         raise ShardError(f"{url} cannot be listed: {error.strerror or error}") from None
-    shards = any(file.suffix == ".tar" for file in found)
-    return [] if shards else [file for file in found if file.suffix.lower() == ".parquet"]
+    shards = any(file.suffix == ".tar" for file in files)
+    return [] if shards else [file for file in files if file.suffix.lower() == ".parquet"]
 
 
 def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:

@@ -63,8 +63,8 @@ class ShardImages:
 
     def __init__(self, path: str, name: str) -> None:
         self._path, self._source = path, ShardSource(path, name)
-        self._numbers = self._source.indices_by_image_id()
-        if not self._numbers:
+        self._indices = self._source.indices_by_image_id()
+        if not self._indices:
             raise ShardError(f'no sample of shards {path} says its "image_id" in a .json: no question can find it')
 
     def check(self, questions: Sequence[VisualQuestion], path: str) -> None:
@@ -73,7 +73,7 @@ class ShardImages:
         Raises:
             ShardError: naming both.
         """
-        if not any(question.image_id in self._numbers for question in questions):
+        if not any(question.image_id in self._indices for question in questions):
             raise ShardError(f"no question of {path} is about an image of shards {self._path}; is it another split?")
 
     def read(self, question: VisualQuestion) -> ImageFile:
@@ -82,8 +82,8 @@ class ShardImages:
         Raises:
             UnusableSample: if it is missing.
         """
-        number = self._numbers.get(question.image_id)  # type: ignore[arg-type]
-        if number is None:
+        index = self._indices.get(question.image_id)  # type: ignore[arg-type]
+        if index is None:
             raise UnusableSample("missing image", f"no sample with image_id {question.image_id} in {self._path}")
-        record = self._source.read(number)
+        record = self._source.read(index)
         return ImageFile(record.image, record.orientation)

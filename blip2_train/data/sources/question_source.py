@@ -27,17 +27,17 @@ BLANK = "?"
 def controlled(questions: Sequence[VisualQuestion], control: str) -> list[VisualQuestion]:
     """The questions in their order, each about an image of another question far away in the list, or with no words."""
     if control == "shuffled_pictures":
-        return [_elsewhere(questions, number) for number in range(len(questions))]
+        return [_elsewhere(questions, index) for index in range(len(questions))]
     if control == "blank_questions":
         return [replace(question, question=BLANK) for question in questions]
     return list(questions)
 
 
-def _elsewhere(questions: Sequence[VisualQuestion], number: int) -> VisualQuestion:
-    asked, count = questions[number], len(questions)
-    others = (questions[(number + count // 2 + step) % count] for step in range(count))
-    shown = next((other for other in others if other.image_id != asked.image_id), asked)
-    return replace(asked, image_id=shown.image_id, image=shown.image)
+def _elsewhere(questions: Sequence[VisualQuestion], index: int) -> VisualQuestion:
+    question, count = questions[index], len(questions)
+    others = (questions[(index + count // 2 + step) % count] for step in range(count))
+    shown = next((other for other in others if other.image_id != question.image_id), question)
+    return replace(question, image_id=shown.image_id, image=shown.image)
 
 
 FORMATS: tuple[str, ...] = get_args(QuestionForm)
@@ -114,9 +114,9 @@ class QuestionSource:
             id=config.id_column,
         )
         form = cast(QuestionForm, config.format)
-        found = read_questions(str(config.path), config.annotations, columns=columns, form=form)
-        found = [question for question in found if _belongs(question, config.subset)]
-        self._questions = controlled([question for question in found if question.answers], config.control)
+        questions = read_questions(str(config.path), config.annotations, columns=columns, form=form)
+        questions = [question for question in questions if _belongs(question, config.subset)]
+        self._questions = controlled([question for question in questions if question.answers], config.control)
         if not self._questions:
             raise ShardError(
                 f"no question of {config.path} has an answer; give the annotations of the split, and of a split whose "
@@ -127,7 +127,7 @@ class QuestionSource:
         else:
             self._images = FolderImages(str(config.images), config.picture_name)
         self._images.check(self._questions, self._path)
-        unanswered = [question for question in found if not question.answers]
+        unanswered = [question for question in questions if not question.answers]
         self.rejected = tuple(
             RejectedSample(source=self._path, key=str(question.question_id), reason="missing answer", detail="")
             for question in unanswered
@@ -138,30 +138,30 @@ class QuestionSource:
     def __len__(self) -> int:
         return len(self._questions)
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where question `number` lies."""
-        return SampleLocation(self._path, Path(self._path).stem, str(self._questions[number].question_id))
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where question `index` lies."""
+        return SampleLocation(self._path, Path(self._path).stem, str(self._questions[index].question_id))
 
-    def read(self, number: int) -> QuestionRecord:
-        """Read question `number` with its image and all its answers.
+    def read(self, index: int) -> QuestionRecord:
+        """Read question `index` with its image and all its answers.
 
         Raises:
             UnusableSample: if the image is missing, or there is no question.
         """
-        asked = self._questions[number]
-        if not asked.question.strip():
+        question = self._questions[index]
+        if not question.question.strip():
             raise UnusableSample("missing text", "an empty question")
-        known = asked.image_id
+        known = question.image_id
         own = isinstance(known, int) and abs(known) < 2**63
-        file = self._images.read(asked)
+        file = self._images.read(question)
         return QuestionRecord(
             image=file.content,
             orientation=file.orientation,
-            captions=asked.answers,
+            captions=question.answers,
             image_id=int(known) if own else stable_seed("picture", known),
-            question=asked.question,
-            question_id=asked.question_id,
-            question_type=asked.question_type,
+            question=question.question,
+            question_id=question.question_id,
+            question_type=question.question_type,
         )
 
     def fingerprint(self) -> str:

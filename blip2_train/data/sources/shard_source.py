@@ -86,20 +86,20 @@ class ShardSource:
         """What readers are sent: not what was rejected, which the process that opened the source has told."""
         return {**self.__dict__, "rejected": ()}
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where sample `number` lies."""
-        shard, row = self._row(number)
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where sample `index` lies."""
+        shard, row = self._row(index)
         return SampleLocation(
             printable_name(str(self._catalog.shard(shard))), self._catalog.name(shard), row["key"].decode()
         )
 
-    def read(self, number: int) -> Record:
-        """Read sample `number` by its offsets.
+    def read(self, index: int) -> Record:
+        """Read sample `index` by its offsets.
 
         Raises:
             UnusableSample: if the shard no longer gives it, or its text holds no caption.
         """
-        shard, row = self._row(number)
+        shard, row = self._row(index)
         content = self._reader.members(shard, row)
         text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
         name, key = self._catalog.name(shard), row["key"].decode()
@@ -110,9 +110,9 @@ class ShardSource:
         """Whether `read_ahead` is of use: samples lie on remote storage."""
         return self._reader.remote
 
-    def read_ahead(self, numbers: Sequence[int]) -> None:
+    def read_ahead(self, indices: Sequence[int]) -> None:
         """Ask for samples that will be read next, all at once; what was asked for before and not read is forgotten."""
-        self.follow([numbers])
+        self.follow([indices])
 
     def follow(self, passages: Iterable[Sequence[int]], share: float = 1.0) -> None:
         """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
@@ -123,26 +123,26 @@ class ShardSource:
         """
         self._reader.follow(map(self._spans, passages), share)
 
-    def _spans(self, numbers: Sequence[int]) -> list[Span]:
+    def _spans(self, indices: Sequence[int]) -> list[Span]:
         """Where samples lie; indexes that are missing are fetched at once."""
-        shards = np.unique(np.searchsorted(self._catalog.ends, np.asarray(numbers, dtype=np.int64), side="right"))
+        shards = np.unique(np.searchsorted(self._catalog.ends, np.asarray(indices, dtype=np.int64), side="right"))
         self._rows.make_ready(shards.tolist())
-        return [span(*self._row(number)) for number in numbers]
+        return [span(*self._row(index)) for index in indices]
 
-    def details(self, number: int) -> dict[str, Any]:
-        """Entries of sample `number`'s `.json` that say more than its captions and its image's file."""
-        shard, row = self._row(number)
+    def details(self, index: int) -> dict[str, Any]:
+        """Entries of sample `index`'s `.json` that say more than its captions and its image's file."""
+        shard, row = self._row(index)
         return details_of(self._reader.members(shard, row, ["json"])("json") if row["json"] >= 0 else None)
 
     def indices_by_image_id(self) -> dict[int, int]:
         """Number of a sample of each image, by the `"image_id"` of its `.json`."""
-        found: dict[int, int] = {}
-        for number in range(len(self)):
-            shard, row = self._row(number)
+        indices: dict[int, int] = {}
+        for index in range(len(self)):
+            shard, row = self._row(index)
             if row["json"] >= 0:
                 own = image_id_of(self._reader.members(shard, row, ["json"])("json"))
-                found |= {} if own is None else {own: number}
-        return found
+                indices |= {} if own is None else {own: index}
+        return indices
 
     def fingerprint(self) -> str:
         """Hash of the shards' names and numbers of samples, in order, and of the key of the caption."""
@@ -158,22 +158,22 @@ class ShardSource:
 
     def _refuse_unknown_key(self, key: str) -> None:
         """Refuse a key that no sample has, as far as a few of them tell."""
-        found: dict[str, None] = {}
-        for number in range(0, len(self), max(1, len(self) // _PROBES)):
-            shard, row = self._row(number)
+        keys: dict[str, None] = {}
+        for index in range(0, len(self), max(1, len(self) // _PROBES)):
+            shard, row = self._row(index)
             try:
                 content = json_of(self._reader.members(shard, row, ["json"])("json")) if row["json"] >= 0 else None
             except UnusableSample:
                 continue
-            found |= dict.fromkeys(content) if isinstance(content, dict) else {}
-        if key not in found:
-            known = f"their keys are {', '.join(map(repr, found))}" if found else "they have no .json with keys"
+            keys |= dict.fromkeys(content) if isinstance(content, dict) else {}
+        if key not in keys:
+            known = f"their keys are {', '.join(map(repr, keys))}" if keys else "they have no .json with keys"
             raise ShardError(
                 f"no sample of source {self.name!r} has a caption under {key!r}; {known}: pass caption_column=<key>"
             )
 
-    def _row(self, number: int) -> tuple[int, np.void]:
+    def _row(self, index: int) -> tuple[int, np.void]:
         """Shard of a sample, and its row of that shard's index."""
         ends = self._catalog.ends
-        shard = int(np.searchsorted(ends, number, side="right"))
-        return shard, self._rows.row(shard, number - (int(ends[shard - 1]) if shard else 0))
+        shard = int(np.searchsorted(ends, index, side="right"))
+        return shard, self._rows.row(shard, index - (int(ends[shard - 1]) if shard else 0))

@@ -61,8 +61,8 @@ class QuestionRecord(Record):
         """
         if not is_unicode(self.question):
             raise UnusableSample(NOT_UNICODE, f"question {self.question[:80]!r}")
-        asked = clean_question(self.question).strip()
-        own = {"question": asked, "question_id": self.question_id, "question_type": self.question_type}
+        question = clean_question(self.question).strip()
+        own = {"question": question, "question_id": self.question_id, "question_type": self.question_type}
         return QuestionSample(**values, **own)  # type: ignore[arg-type]
 
 
@@ -92,12 +92,12 @@ class CaptionSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample_location(self, number: int) -> SampleLocation:
-        """Where sample `number` lies."""
+    def sample_location(self, index: int) -> SampleLocation:
+        """Where sample `index` lies."""
         ...
 
-    def read(self, number: int) -> Record:
-        """Read sample `number`, 0 … `len - 1`; raises `UnusableSample`."""
+    def read(self, index: int) -> Record:
+        """Read sample `index`, 0 … `len - 1`; raises `UnusableSample`."""
         ...
 
     def fingerprint(self) -> str:
@@ -112,7 +112,7 @@ class ReadsAhead(Protocol):
     reads_ahead: bool
     """Whether that is of use: its samples lie on remote storage."""
 
-    def read_ahead(self, numbers: Sequence[int]) -> None:
+    def read_ahead(self, indices: Sequence[int]) -> None:
         """Ask for the samples with these numbers, all at once."""
         ...
 
@@ -139,6 +139,6 @@ def supports_read_ahead(source: CaptionSource) -> TypeGuard[ReadsAhead]:
 class PairSource(CaptionSource, Protocol):
     """Images with captions, and what else is known of them."""
 
-    def details(self, number: int) -> dict[str, Any]:
-        """Entries for the record of sample `number`, as JSON holds them; `image_id` and `url` among them if known."""
+    def details(self, index: int) -> dict[str, Any]:
+        """Entries for the record of sample `index`, as JSON holds them; `image_id` and `url` among them if known."""
         ...

@@ -39,7 +39,7 @@ class BlockCache:
         options = storage.options
         assert options.cache is not None
         self._storage, self._folder = storage, Path(options.cache).expanduser()
-        self._limit, self._piece = int(options.cache_gb * 1e9), max(1, int(options.read_ahead_mb * 1e6))
+        self._limit, self._block_size = int(options.cache_gb * 1e9), max(1, int(options.read_ahead_mb * 1e6))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._locked("room"):
@@ -49,17 +49,17 @@ class BlockCache:
 
     def read(self, file: RemoteFile, start: int, end: int) -> bytes:
         """The bytes of `file` from `start` to before `end`; raises what `Storage.read` raises."""
-        numbers = range(start // self._piece, -(-end // self._piece))
+        block_indices = range(start // self._block_size, -(-end // self._block_size))
         try:
-            return b"".join(self._part(file, number, start, end) for number in numbers)
+            return b"".join(self._part(file, block_index, start, end) for block_index in block_indices)
         except TruncatedFile:  # what is asked for may lie before the damage
             return self._storage.read(file, start, end)
 
-    def _part(self, file: RemoteFile, number: int, start: int, end: int) -> bytes:
-        """What lies in piece `number` of the bytes from `start` to before `end`."""
-        first = number * self._piece
-        last = min(first + self._piece, file.size)
-        identity = f"{file.url}\0{file.version}\0{file.size}\0{self._piece}\0{number}"
+    def _part(self, file: RemoteFile, block_index: int, start: int, end: int) -> bytes:
+        """What lies in piece `block_index` of the bytes from `start` to before `end`."""
+        first = block_index * self._block_size
+        last = min(first + self._block_size, file.size)
+        identity = f"{file.url}\0{file.version}\0{file.size}\0{self._block_size}\0{block_index}"
         path = self._folder / f"{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.piece"
         inside = max(start, first) - first, min(end, last) - first
         if (kept := _kept(path, last - first, *inside)) is not None:
@@ -88,18 +88,18 @@ class BlockCache:
 
     def _make_room(self, size: int) -> None:
         """Remove the pieces that were not used for longest, until another of `size` bytes fits."""
-        pieces, total = [], size
+        blocks, total = [], size
         for entry in os.scandir(self._folder):
             try:
                 state = entry.stat()
             except FileNotFoundError:
                 continue
             if entry.name.endswith(".piece"):
-                pieces.append((state.st_mtime_ns, entry.path))
+                blocks.append((state.st_mtime_ns, entry.path))
                 total += state.st_size
             elif entry.name.endswith(".part") and time.time() - state.st_mtime > _ABANDONED:
                 Path(entry.path).unlink(missing_ok=True)
-        for _, path in sorted(pieces):
+        for _, path in sorted(blocks):
             if total <= self._limit:
                 break
             total -= os.stat(path).st_size

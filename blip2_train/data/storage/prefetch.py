@@ -89,13 +89,13 @@ class Prefetcher:
         Raises:
             ShardError: if the storage was given up.
         """
-        place = next((place for place, one in enumerate(self._rounds) if sample in one), None)
-        if place is None:
+        rounds_ahead = next((rounds_ahead for rounds_ahead, one in enumerate(self._rounds) if sample in one), None)
+        if rounds_ahead is None:
             return None
-        for _ in range(place):
+        for _ in range(rounds_ahead):
             self._forget(self._rounds.popleft())
         request = self._rounds[0].pop(sample)
-        if place:
+        if rounds_ahead:
             self._go_on()
         with self._lock:
             if request.future is None:
@@ -141,9 +141,9 @@ class Prefetcher:
         except BaseException:
             self._hold(request, 0)
             raise
-        found = self._cutter.submit(_cut, data, request).result()
+        samples = self._cutter.submit(_cut, data, request).result()
         self._hold(request, sum(sample.size for sample in request.left))
-        return found
+        return samples
 
     def _hold(self, request: _Range, size: int) -> None:
         """Count what is left of a request now."""
@@ -188,21 +188,21 @@ def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Ra
 def _joined(samples: Sequence[Span], memory: int) -> list[_Range]:
     """Requests for samples, of which those that lie close together share one."""
     longest = min(_LONGEST, memory // 4)
-    found: list[_Range] = []
+    requests: list[_Range] = []
     needed = 0
     for sample in sorted(samples):
-        if found and found[-1].span.shard == sample.shard:
-            start, end = found[-1].span.start, max(found[-1].span.end, sample.end)
+        if requests and requests[-1].span.shard == sample.shard:
+            start, end = requests[-1].span.start, max(requests[-1].span.end, sample.end)
             if end - start <= min(longest, _WASTE * (needed + sample.size)):
-                found[-1].span = Span(sample.shard, start, end)
-                found[-1].samples.append(sample)
-                found[-1].left.add(sample)
+                requests[-1].span = Span(sample.shard, start, end)
+                requests[-1].samples.append(sample)
+                requests[-1].left.add(sample)
                 needed += sample.size
                 continue
-        found.append(_Range(sample, [sample]))
+        requests.append(_Range(sample, [sample]))
         needed = sample.size
     needed = sum(sample.size for sample in samples)
-    if len(samples) * needed < _PAYS * len(found) * sum(request.span.size for request in found):
+    if len(samples) * needed < _PAYS * len(requests) * sum(request.span.size for request in requests):
         return [_Range(sample, [sample]) for sample in samples]
-    place = {sample: number for number, sample in enumerate(samples)}
-    return sorted(found, key=lambda request: min(place[sample] for sample in request.samples))
+    positions = {sample: position for position, sample in enumerate(samples)}
+    return sorted(requests, key=lambda request: min(positions[sample] for sample in request.samples))

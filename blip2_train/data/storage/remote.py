@@ -111,16 +111,16 @@ class Storage:
         ask = partial(call, system, timeout=self.options.timeout)
         try:
             if has_magic(path):
-                found = self._persistently(url, partial(ask, "glob", path, detail=True)).values()
+                entries = self._persistently(url, partial(ask, "glob", path, detail=True)).values()
             else:  # not by listing at once: drivers would list the folder in which a file lies
-                found = [self._persistently(url, partial(ask, "info", path))]
-                if found[0]["type"] == "directory":
-                    found = self._persistently(url, partial(ask, "ls", path, detail=True))
+                entries = [self._persistently(url, partial(ask, "info", path))]
+                if entries[0]["type"] == "directory":
+                    entries = self._persistently(url, partial(ask, "ls", path, detail=True))
         except FileNotFoundError:
             return []
         files = [
             RemoteFile(system.unstrip_protocol(entry["name"]), int(entry["size"]), version(entry))
-            for entry in found
+            for entry in entries
             if entry["type"] == "file"
         ]
         return sorted(files, key=lambda file: file.url)
@@ -207,7 +207,7 @@ class _Reading(io.RawIOBase):
     """A remote file as Python's buffers read it."""
 
     def __init__(self, storage: Storage, file: RemoteFile) -> None:
-        self._storage, self._file, self._place = storage, file, 0
+        self._storage, self._file, self._position = storage, file, 0
 
     def readable(self) -> bool:
         return True
@@ -216,14 +216,14 @@ class _Reading(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._file.size}[whence]
-        return self._place
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.size}[whence]
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        data = self._storage.read(self._file, self._place, min(self._place + len(buffer), self._file.size))
+        data = self._storage.read(self._file, self._position, min(self._position + len(buffer), self._file.size))
         buffer[: len(data)] = data
-        self._place += len(data)
+        self._position += len(data)
         return len(data)

@@ -33,7 +33,7 @@ def sources_fingerprint(sources: Sequence[TrainingSource]) -> Fingerprint:
         contents = f"{len(part)} samples in {part.source.files} files, hash {part.source.fingerprint()}"
         entries[f"data source {part.source.name}"] = f"{contents}, weight {part.weight:g}"
         hashes = part.source.contents() if isinstance(part.source, KnowsContents) else {}
-        entries |= {f"{_CONTENTS}{what} in source {part.source.name}": found for what, found in hashes.items()}
+        entries |= {f"{_CONTENTS}{what} in source {part.source.name}": value for what, value in hashes.items()}
     return entries
 
 

@@ -35,12 +35,14 @@ def start_fork_server() -> None:
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_THE_RUN}  # the server inherits this
+        before = {
+            signal_number: signal.signal(signal_number, signal.SIG_IGN) for signal_number in _OF_THE_RUN
+        }  # the server inherits this
     loaded = [name for name in sys.modules if name.startswith("blip2_train.data") or ".tokenization_" in name]
     multiprocessing.get_context("forkserver").set_forkserver_preload(loaded)
     forkserver.ensure_running()
-    for number, handler in before.items():
-        signal.signal(number, handler or signal.SIG_DFL)
+    for signal_number, handler in before.items():
+        signal.signal(signal_number, handler or signal.SIG_DFL)
 
 
 class BatchLoader(DataLoader[Any]):
@@ -75,9 +77,9 @@ class BatchLoader(DataLoader[Any]):
             failure = ShardError(str(error).strip().splitlines()[-1].rpartition("ShardError: ")[2])
             error.with_traceback(None)  # its frames hold the readers, which would then stop late, after a time-out
         except (RuntimeError, OSError, EOFError) as error:
-            if (told := self._lost_reader(error)) is None:
+            if (message := self._lost_reader(error)) is None:
                 raise
-            failure = TrainingError(told)
+            failure = TrainingError(message)
             error.with_traceback(None)
         if failure is not None:
             self._iterator = None
@@ -88,21 +90,21 @@ class BatchLoader(DataLoader[Any]):
 
         A reader that dies while this process fetches a tensor of it breaks the connection, in one of many ways.
         """
-        full = any(words in str(error) for words in _NO_SHARED_MEMORY)
+        full = any(text in str(error) for text in _NO_SHARED_MEMORY)
         readers = getattr(self._iterator, "_workers", [])
         if isinstance(error, OSError | EOFError):  # told before the fork server tells that the reader is gone
             wait([reader.sentinel for reader in readers], timeout=2)
-        numbers = {-reader.exitcode for reader in readers if reader.exitcode is not None}
-        if not full and not numbers:
+        signals = {-reader.exitcode for reader in readers if reader.exitcode is not None}
+        if not full and not signals:
             return None
-        number = next((n for n in (signal.SIGBUS, signal.SIGSEGV, signal.SIGKILL) if n in numbers), None)
+        cause = next((n for n in (signal.SIGBUS, signal.SIGSEGV, signal.SIGKILL) if n in signals), None)
         why = (
             "found no room in shared memory for what it had read"
-            if full or number == signal.SIGBUS
+            if full or cause == signal.SIGBUS
             else "crashed (SIGSEGV) in a library that reads data"
-            if number == signal.SIGSEGV
+            if cause == signal.SIGSEGV
             else "was killed (SIGKILL), mostly by the system for want of memory"
-            if number == signal.SIGKILL
+            if cause == signal.SIGKILL
             else "ended unexpectedly, perhaps killed by the system for want of memory"
         )
         return (

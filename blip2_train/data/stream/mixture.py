@@ -82,6 +82,6 @@ def _block(weights: tuple[int, ...], seed: int, block: int) -> tuple[NDArray[np.
     sources = np.repeat(np.arange(len(weights)), counts)[permutation(BLOCK, "mixture", seed, block)]
     indices = np.empty(BLOCK, dtype=np.int64)
     for source, first in enumerate(before):
-        places = np.flatnonzero(sources == source)
-        indices[places] = first + np.arange(len(places))
+        positions = np.flatnonzero(sources == source)
+        indices[positions] = first + np.arange(len(positions))
     return sources, indices

@@ -81,21 +81,21 @@ class SampleOrder:
         inside = permutation(length, "window", self.seed, self.name, epoch, start)
         return self._after_blocks(epoch, start + int(inside[index - start]))
 
-    def _after_blocks(self, epoch: int, place: int) -> int:
-        """The sample at `place` of the sequence in which only blocks are permuted."""
+    def _after_blocks(self, epoch: int, position: int) -> int:
+        """The sample at `position` of the sequence in which only blocks are permuted."""
         blocks = -(-self.size // self.block)
         order = permutation(blocks, "blocks", self.seed, self.name, epoch)
         missing = blocks * self.block - self.size
-        if missing and place >= self._end_of_short_block(epoch, blocks, missing):
-            place += missing
-        return int(order[place // self.block]) * self.block + place % self.block
+        if missing and position >= self._end_of_short_block(epoch, blocks, missing):
+            position += missing
+        return int(order[position // self.block]) * self.block + position % self.block
 
     def _end_of_short_block(self, epoch: int, blocks: int, missing: int) -> int:
         """Place after the last sample of the short block (the source's last), wherever it was moved to."""
-        return (_place_of_last(blocks, "blocks", self.seed, self.name, epoch) + 1) * self.block - missing
+        return (_position_of_last(blocks, "blocks", self.seed, self.name, epoch) + 1) * self.block - missing
 
 
 @lru_cache(maxsize=128)
-def _place_of_last(size: int, *key: object) -> int:
+def _position_of_last(size: int, *key: object) -> int:
     """Where `permutation(size, *key)` puts its largest entry."""
     return int(np.argmax(permutation(size, *key)))

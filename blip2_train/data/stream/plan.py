@@ -91,8 +91,8 @@ class DataPlan:
         total = max(1, step * self.shape.global_batch_size)
         lines = []
         for source, drawn in self._drawn_at(step):
-            asked = f", {100 * drawn / total:.4g} % of all (asked: {100 * source.share:.4g} %)"
-            share = asked if len(self.sources) > 1 else ""
+            share_of_all = f", {100 * drawn / total:.4g} % of all (asked: {100 * source.share:.4g} %)"
+            share = share_of_all if len(self.sources) > 1 else ""
             lines.append(f"{source.name}: {drawn:,} samples = {drawn / source.samples:.2f} epochs{share}")
         return lines
 

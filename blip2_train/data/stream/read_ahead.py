@@ -40,14 +40,14 @@ class StreamReadAhead:
     ) -> None:
         self._sources, self._orders, self._mixture, self._schedule = sources, orders, mixture, schedule
         self._coming: Iterator[list[int]] = iter(())
-        self._wanted = any(supports_read_ahead(one.source) for one in sources)
+        self._needed = any(supports_read_ahead(one.source) for one in sources)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_coming": iter(())}
 
     def begin(self, positions: Sequence[int]) -> None:
         """A batch is read now."""
-        if self._wanted and next(self._coming, None) != [*positions]:
+        if self._needed and next(self._coming, None) != [*positions]:
             self._follow([*positions])
 
     def _follow(self, positions: list[int]) -> None:
@@ -72,7 +72,7 @@ class StreamReadAhead:
         """Numbers of a source's samples in batches, window by window of its order."""
         part, order = self._sources[chosen], self._orders[chosen]
         located = (self._mixture.source_at(position) for batch in batches for position in batch)
-        places = (divmod(index, len(part)) for one, index in located if one == chosen)
-        for _, window in groupby(places, key=lambda place: (place[0], place[1] // order.window)):
-            while numbers := [part.sample_index(order.sample_at(*place)) for place in islice(window, _LONGEST)]:
-                yield numbers
+        positions = (divmod(index, len(part)) for one, index in located if one == chosen)
+        for _, window in groupby(positions, key=lambda position: (position[0], position[1] // order.window)):
+            while indices := [part.sample_index(order.sample_at(*position)) for position in islice(window, _LONGEST)]:
+                yield indices

@@ -76,40 +76,44 @@ class TrainingStream(Dataset[ImageTextSample]):
         self._ahead = StreamReadAhead(self._sources, self._orders, self.mixture, schedule)
 
     def __getitem__(self, position: int) -> ImageTextSample:
-        chosen, index = self.mixture.source_at(position)
+        chosen, count = self.mixture.source_at(position)
         source, order = self._sources[chosen], self._orders[chosen]
-        place = order.sample_at(*divmod(index, len(source)))
+        kept_index = order.sample_at(*divmod(count, len(source)))
         rejected: list[RejectedSample] = []
         for attempt in range(ATTEMPTS):
             generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
             if attempt:
-                place = stable_seed("replacement", self._seed, position, attempt) % len(source)
-            number = source.sample_index(place)
+                kept_index = stable_seed("replacement", self._seed, position, attempt) % len(source)
+            index = source.sample_index(kept_index)
             try:
-                record = source.source.read(number)
-                words = (
-                    self._captions_of_another(source, place, generator) if self._shuffle_captions else record.captions
+                record = source.source.read(index)
+                captions = (
+                    self._captions_of_another(source, kept_index, generator)
+                    if self._shuffle_captions
+                    else record.captions
                 )
                 return training_sample(
                     record,
-                    source.source.sample_location(number),
+                    source.source.sample_location(index),
                     self._read_image,
                     generator,
-                    captions=words,
+                    captions=captions,
                     first_captions=source.first_captions,
                     rejected=rejected,
                 )
             except UnusableSample as problem:
-                rejected.append(rejection(source.source, number, problem))
+                rejected.append(rejection(source.source, index, problem))
         raise unusable_source_error(source.source.name, rejected)
 
     def _whole_image(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
         return self._transform(decode_image(content, orientation=orientation), generator)
 
-    def _captions_of_another(self, source: TrainingSource, place: int, generator: torch.Generator) -> tuple[str, ...]:
-        """The captions of any sample but the one at `place`."""
+    def _captions_of_another(
+        self, source: TrainingSource, kept_index: int, generator: torch.Generator
+    ) -> tuple[str, ...]:
+        """The captions of any sample but the one at `kept_index`."""
         step = 1 + int(torch.randint(max(len(source) - 1, 1), (), generator=generator))
-        return source.source.read(source.sample_index((place + step) % len(source))).captions
+        return source.source.read(source.sample_index((kept_index + step) % len(source))).captions
 
     def __getitems__(self, positions: Sequence[int]) -> list[ImageTextSample]:
         """The samples at several positions; those on remote storage are fetched ahead."""
@@ -136,8 +140,8 @@ class EvaluationItems(Dataset[ImageTextSample]):
         captions_per_image: int = 1,
     ) -> None:
         self._samples = list(samples)
-        self._ends = np.cumsum([len(numbers) for _, numbers in samples])
-        self._images = sum(len(numbers) for _, numbers in samples)
+        self._ends = np.cumsum([len(indices) for _, indices in samples])
+        self._images = sum(len(indices) for _, indices in samples)
         self._transform = transform
         self._captions = captions_per_image
 
@@ -149,25 +153,25 @@ class EvaluationItems(Dataset[ImageTextSample]):
         first, caption = divmod(item, self._captions)
         rejected: list[RejectedSample] = []
         for attempt in range(min(ATTEMPTS, images)):
-            place = (first + attempt) % images
-            chosen = int(np.searchsorted(self._ends, place, side="right"))
-            source, numbers = self._samples[chosen]
-            number = int(numbers[place - (int(self._ends[chosen]) - len(numbers))])
+            image = (first + attempt) % images
+            chosen = int(np.searchsorted(self._ends, image, side="right"))
+            source, indices = self._samples[chosen]
+            index = int(indices[image - (int(self._ends[chosen]) - len(indices))])
             try:
-                record = source.read(number)
+                record = source.read(index)
                 captions = usable_captions(record, record.captions)
-                place, text = captions[caption % len(captions)]
+                caption_index, text = captions[caption % len(captions)]
                 return record.sample(
                     pixel_values=self._transform(record.decoded(), torch.Generator()),
                     caption=text,
                     image_id=record.image_id,
-                    sample_id=_sample_id(source.sample_location(number), place),
+                    sample_id=_sample_id(source.sample_location(index), caption_index),
                     references=tuple(map(without_broken_marks, record.captions)),
                     uniform=stable_seed("evaluation item", item) % 1000 / 1000,
-                    rejected=(*rejected, *left_out(source, number, record.captions)),
+                    rejected=(*rejected, *left_out(source, index, record.captions)),
                 )
             except UnusableSample as problem:
-                rejected.append(rejection(source, number, problem))
+                rejected.append(rejection(source, index, problem))
         raise unusable_source_error(self._samples[0][0].name, rejected)
 
 
@@ -182,7 +186,7 @@ def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, 
 
 def training_sample(
     record: Record,
-    place: SampleLocation,
+    location: SampleLocation,
     read_image: ReadImage,
     generator: torch.Generator,
     *,
@@ -194,7 +198,7 @@ def training_sample(
 
     Args:
         record: as it lies in the data.
-        place: where.
+        location: where.
         read_image: see `TrainingStream`.
         generator: of whatever is drawn.
         captions: to choose from: the record's own, unless another sample's are wanted.
@@ -206,41 +210,41 @@ def training_sample(
     """
     offered = captions[:first_captions]
     usable = usable_captions(record, offered)
-    number, text = usable[int(torch.randint(len(usable), (), generator=generator))]
+    caption_index, text = usable[int(torch.randint(len(usable), (), generator=generator))]
     return record.sample(
         pixel_values=read_image(record.image, generator, record.orientation),
         caption=text,
         image_id=record.image_id,
-        sample_id=_sample_id(place, number),
+        sample_id=_sample_id(location, caption_index),
         references=tuple(map(without_broken_marks, captions)),
         uniform=float(torch.rand((), generator=generator)),
-        rejected=(*rejected, *_left_out(place, offered)),
+        rejected=(*rejected, *_left_out(location, offered)),
     )
 
 
-def left_out(source: CaptionSource, number: int, captions: Sequence[str]) -> list[RejectedSample]:
+def left_out(source: CaptionSource, index: int, captions: Sequence[str]) -> list[RejectedSample]:
     """A record of the captions that are not Unicode beside others that can be used; none if all can."""
-    return _left_out(source.sample_location(number), captions)
+    return _left_out(source.sample_location(index), captions)
 
 
-def _left_out(place: SampleLocation, captions: Sequence[str]) -> list[RejectedSample]:
+def _left_out(location: SampleLocation, captions: Sequence[str]) -> list[RejectedSample]:
     broken = broken_texts(captions)
-    return [rejection_at(place, UnusableSample(NOT_UNICODE, broken))] if broken else []
+    return [rejection_at(location, UnusableSample(NOT_UNICODE, broken))] if broken else []
 
 
-def _sample_id(place: SampleLocation, caption: int) -> str:
-    return printable_name(f"{place.shard}/{place.key}#{caption}")
+def _sample_id(location: SampleLocation, caption: int) -> str:
+    return printable_name(f"{location.shard}/{location.key}#{caption}")
 
 
-def rejection(source: CaptionSource, number: int, problem: UnusableSample) -> RejectedSample:
+def rejection(source: CaptionSource, index: int, problem: UnusableSample) -> RejectedSample:
     """The record of a sample that could not be used."""
-    return rejection_at(source.sample_location(number), problem)
+    return rejection_at(source.sample_location(index), problem)
 
 
-def rejection_at(place: SampleLocation, problem: UnusableSample) -> RejectedSample:
+def rejection_at(location: SampleLocation, problem: UnusableSample) -> RejectedSample:
     """The record of a sample that could not be used, by where it lies."""
-    detail = f"{place.row}: {problem.detail}" if place.row else problem.detail
-    file, key, detail = map(printable_name, (place.file, place.key, detail))
+    detail = f"{location.row}: {problem.detail}" if location.row else problem.detail
+    file, key, detail = map(printable_name, (location.file, location.key, detail))
     return RejectedSample(source=file, key=key, reason=problem.reason, detail=detail)
 
 
