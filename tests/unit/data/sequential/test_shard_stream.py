@@ -52,7 +52,7 @@ def test_a_shard_of_img2dataset(tmp_path: Path) -> None:
     assert len(streamed(tmp_path / "00000.tar")[0]) == 13
 
 
-@pytest.origin.parametrize(
+@pytest.mark.parametrize(
     "members",
     [
         [("a.v1.jpg", b"1"), ("a.v1.txt", "x"), ("a.v2.jpg", b"2"), ("a.v2.txt", "y")],
@@ -113,7 +113,7 @@ def test_damage_in_the_middle_ends_the_shard_and_is_told(tmp_path: Path) -> None
     assert_same(shard, details=False)
 
 
-@pytest.origin.parametrize("content", [b"\x1f\x8b compressed", b"<html>" * 500, b"x"])
+@pytest.mark.parametrize("content", [b"\x1f\x8b compressed", b"<html>" * 500, b"x"])
 def test_what_is_no_tar_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "0.tar").write_bytes(content)
     assert [(r.key, r.reason) for r in streamed(tmp_path / "0.tar")[1]] == [("", "not a tar file")]
