@@ -17,7 +17,7 @@ from shard_files import image, write_shards, write_tar, write_tokenizer
 from blip2_train import distributed
 from blip2_train.data.batches.collate import load_image_text_collator
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
-from blip2_train.data.sequential import lane
+from blip2_train.data.sequential import source_cursor
 from blip2_train.data.sequential.pipes import allow_commands
 from blip2_train.data.sequential.shard_stream import StreamedSample
 from blip2_train.data.sources.config import SourceConfig
@@ -194,13 +194,13 @@ def _saved(state: dict[str, Any], folder: Path) -> Path:
 
 def test_only_the_shards_of_the_buffer_are_read_again(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = lane.stream_samples
+    real = source_cursor.stream_samples
 
     def noted(shard: Path, storage: Storage) -> Iterator[StreamedSample | RejectedSample]:
         opened.append(shard.stem)
         return real(shard, storage)
 
-    monkeypatch.setattr(lane, "stream_samples", noted)
+    monkeypatch.setattr(source_cursor, "stream_samples", noted)
     module = _module(shards, streams=1, steps=10, shuffle_buffer=2)
     loader = iter(module.train_dataloader())
     for _ in range(8):
