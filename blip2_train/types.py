@@ -205,6 +205,33 @@ class ObjectiveOutput(NamedTuple):
     """Detached scalars that describe the batch (accuracy, temperature, number of rows without a negative, …)."""
 
 
+class Objective(Protocol):
+    """What training needs of an objective; one that is an `nn.Module` may have parameters of its own, which train."""
+
+    @property
+    def batch_type(self) -> type[Batch]:
+        """The kind of batch that it reads."""
+        ...
+
+    @property
+    def contrasts_within_batch(self) -> bool:
+        """Whether samples of a micro-batch are each other's negatives, so that accumulation adds none."""
+        ...
+
+    def __call__(self, model: Any, batch: Any, generator: torch.Generator) -> ObjectiveOutput:
+        """The loss of this process's B samples; `generator` is in the same state on every process."""
+        ...
+
+    def chance_levels(self, contrasted: int, vocab_size: int) -> dict[str, float]:
+        """Loss of a model that has learned nothing, in nats, by the name of the term.
+
+        Args:
+            contrasted: Samples of one micro-batch over all processes.
+            vocab_size: Tokens that the model tells apart.
+        """
+        ...
+
+
 class GenerativeEncoder(Protocol):
     """What the stage-2 objective asks of a model."""
 
@@ -237,6 +264,14 @@ class Collator(Protocol):
 
     tokenizer: Any
     """Its tokenizer, with transformers' `save_pretrained`."""
+
+    max_text_length: int
+    """Tokens of a text at most."""
+
+    @property
+    def batch_type(self) -> type[Batch]:
+        """The kind of batch that it makes."""
+        ...
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> Batch:
         """Make a batch of B samples."""

@@ -186,5 +186,6 @@ def file_fingerprint(path: str | Path) -> str:
 
 
 def checkpoint_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The trained weights of a checkpoint, by their name in the model."""
-    return {name.removeprefix("model."): tensor for name, tensor in state["state_dict"].items()}
+    """The trained weights of a checkpoint, by their name in the model; those of the objective are left out."""
+    weights = state["state_dict"].items()
+    return {name.removeprefix("model."): tensor for name, tensor in weights if not name.startswith("objective.")}

@@ -1,9 +1,8 @@
-"""A run's own folder: made for it alone, locked while it runs, and never another run's results in it."""
+"""A run's own folder: made for it alone, and named in every value of the configuration that lies in it."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,18 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from blip2_train.checkpoints.export import MANIFEST
-from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, EVERY
-from blip2_train.errors import ConfigError
-from blip2_train.evaluation.run_metrics import RESULTS
-from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.launcher import launched_as_first_process
-from blip2_train.training.earlier_runs import EXPORT, results_in
 
 _TOLD = "BLIP2_TRAIN_RUN_DIR"
 """Variable by which a first process tells those that it starts itself (Lightning's launcher) what its folder is."""
 _KEY = "paths.run_dir"
-_CHOICES = f"go on with that run by resume_from={{}}, give another {_KEY}=, or replace it by overwrite=true"
 
 
 @contextmanager
@@ -58,49 +50,6 @@ def made_alone(config: DictConfig, arguments: Sequence[str]) -> Iterator[DictCon
             os.environ.update({} if before is None else {_TOLD: before})
             with suppress(OSError):  # it is not empty, as a rule
                 place.rmdir()
-
-
-@contextmanager
-def held_for(config: DictConfig, goes_on: bool) -> Iterator[None]:
-    """Keep other runs out of the run folder; every process may call it, the first one holds the lock.
-
-    Args:
-        config: From `compose`.
-        goes_on: Whether the run goes on from a checkpoint there.
-
-    Raises:
-        ConfigError: if another run writes there just now, or has left results there and they are not to be replaced.
-    """
-    folder = Path(config.paths.run_dir).expanduser()
-    if not launched_as_first_process():
-        yield
-        return
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    choices = f"wait for that run or end it, or give another {_KEY}="
-    try:
-        with lock_folder(folder, f"run folder {folder}", choices):
-            found = [] if goes_on or config.overwrite else results_in(folder)
-            if found:
-                what = f"run folder {folder} holds the {', '.join(found)} of another run"
-                raise ConfigError(f"{what}: {_CHOICES.format(folder)}")
-            yield
-    finally:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def remove_results(folder: Path) -> None:
-    """Remove what another run has left of results, so that nothing of it is taken for the new run's.
-
-    Only files that runs write are removed, nothing else that lies there.
-    """
-    (folder / RESULTS).unlink(missing_ok=True)  # first: without it nothing counts as finished
-    for checkpoint in (folder / CHECKPOINTS).glob(EVERY):
-        checkpoint.unlink()
-    if (folder / EXPORT / MANIFEST).is_file():
-        shutil.rmtree(folder / EXPORT)
 
 
 def _made(folder: Path) -> bool:

@@ -13,9 +13,10 @@ from torch import Tensor
 from blip2_train.distributed import rank
 from blip2_train.evaluation.metrics.metric_states import Rows, Totals
 from blip2_train.evaluation.recall import pair_recall
-from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
+from blip2_train.objectives.contrastive import image_text_similarity
 from blip2_train.objectives.language_modelling import count_targets, next_token_loss
 from blip2_train.objectives.matching import sample_hard_negatives
+from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.types import ImageTextBatch, ImageTextEncoder
 
 
@@ -23,12 +24,13 @@ class RepresentationEvaluation:
     """Collects held-out batches, then scores them.
 
     Args:
-        label_smoothing: That of training, so that the losses can be compared.
+        objective: That of training, whose contrastive loss and label smoothing count, so that the losses can be
+            compared; None = the default one.
         seed: Of the hard negatives.
     """
 
-    def __init__(self, label_smoothing: float = 0.1, seed: int = 0) -> None:
-        self.label_smoothing, self.seed = label_smoothing, seed
+    def __init__(self, objective: RepresentationObjective | None = None, seed: int = 0) -> None:
+        self.objective, self.seed = objective or RepresentationObjective(), seed
         self._pairs = Rows("image_features", "text_features", "input_ids", "attention_mask", "image_ids", "process")
         self._patches: list[Tensor] = []
         """Of this process's pairs, on the CPU: they never travel."""
@@ -56,7 +58,7 @@ class RepresentationEvaluation:
         decoder_ids = torch.cat([start, ids[:, 1:]], dim=1)
         count = count_targets(mask)
         loss = next_token_loss(
-            model.caption_logits(images, decoder_ids, mask), decoder_ids, mask, count, self.label_smoothing
+            model.caption_logits(images, decoder_ids, mask), decoder_ids, mask, count, self.objective.label_smoothing
         )
         self._itg.update(torch.tensor([float(loss * count), float(count)], dtype=torch.float64))
 
@@ -85,11 +87,11 @@ class RepresentationEvaluation:
         """Contrast and recall, and the pairs to match: `(3N, 3)` rows of (image, text, label)."""
         image_ids = everything["image_ids"]
         similarity = image_text_similarity(everything["image_features"], everything["text_features"])
-        logits = similarity / model.temperature.detach().cpu()
+        logits = self.objective.contrastive_logits(model, similarity.to(model.temperature.device)).cpu()
         same = image_ids[:, None] == image_ids[None, :]
         total = len(image_ids)
-        targets = contrastive_targets(total, 0, total, None, self.label_smoothing, logits.dtype)
-        scores = {"loss_itc": contrastive_loss(logits, logits.T, targets).item()}
+        own = torch.eye(total, dtype=torch.bool)
+        scores = {"loss_itc": self.objective.contrastive_loss(logits, logits.T, own).item()}
         recall = pair_recall(similarity, image_ids, image_ids)
         scores |= recall | {"recall_mean": sum(recall.values()) / len(recall)}
         uniforms = torch.rand(2, total, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)

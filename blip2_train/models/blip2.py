@@ -73,6 +73,11 @@ class Blip2Model(nn.Module):
     """Of the language model; None = the model has none."""
 
     @property
+    def vocab_size(self) -> int:
+        """Tokens that the model tells apart when it predicts text."""
+        raise NotImplementedError
+
+    @property
     def text_config(self) -> PretrainedConfig | None:
         """Transformers' configuration of the language model; None = the model has none."""
         return None

@@ -85,6 +85,11 @@ class GenerativeModel(Blip2Model):
         return self.language_model.config
 
     @property
+    def vocab_size(self) -> int:
+        """Tokens of the language model."""
+        return int(self.language_model.config.vocab_size)
+
+    @property
     def frozen_parts(self) -> dict[str, str]:
         """The weights of tower and language model, as the configurations name them."""
         return {**super().frozen_parts, "language_model": self.language_config.weights}

@@ -41,21 +41,11 @@ def image_text_similarity(image_features: Tensor, text_features: Tensor) -> Tens
     return similarity
 
 
-def contrastive_targets(
-    rows: int,
-    first_row: int,
-    total: int,
-    same: Tensor | None,
-    smoothing: float,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
+def contrastive_targets(own: Tensor, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Target distributions of the contrastive loss.
 
     Args:
-        rows: B.
-        first_row: Global position of this process's first row.
-        total: N.
-        same: `(B, N)`, bool, True where row and column show the same image; None = only a row's own column.
+        own: `(B, N)`, bool, True where row and column belong together: one column per row, or all of the same image.
         smoothing: Share of the mass that is spread evenly over all columns.
         dtype: Of the result.
 
@@ -63,14 +53,11 @@ def contrastive_targets(
         `(B, N)`, rows sum to 1. Without repeated images this is ordinary label smoothing.
 
     Example:
-        >>> contrastive_targets(1, 1, 2, None, 0.1)
+        >>> contrastive_targets(torch.tensor([[False, True]]), 0.1)
         tensor([[0.0500, 0.9500]])
     """
-    if same is None:
-        same = torch.zeros(rows, total, dtype=torch.bool)
-        same[torch.arange(rows), first_row + torch.arange(rows)] = True
-    positives = same.to(dtype)
-    return (1 - smoothing) * positives / positives.sum(dim=1, keepdim=True) + smoothing / total
+    positives = own.to(dtype)
+    return (1 - smoothing) * positives / positives.sum(dim=1, keepdim=True) + smoothing / own.shape[1]
 
 
 def contrastive_loss(image_to_text: Tensor, text_to_image: Tensor, targets: Tensor) -> Tensor:

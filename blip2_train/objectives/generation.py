@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from blip2_train.distributed import mean_over_processes
 from blip2_train.errors import ConfigError
-from blip2_train.types import AnswerBatch, AnsweringEncoder, GenerationBatch, GenerativeEncoder, ObjectiveOutput
+from blip2_train.types import (
+    AnswerBatch,
+    AnsweringEncoder,
+    Batch,
+    GenerationBatch,
+    GenerativeEncoder,
+    ObjectiveOutput,
+)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -92,12 +99,17 @@ class GenerationObjective:
 
     chunk: int = 512
 
+    batch_type: ClassVar[type[Batch]] = GenerationBatch
+    contrasts_within_batch: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise ConfigError(f"objective.chunk must be at least 1, got {self.chunk}")
 
-    def __call__(self, model: GenerativeEncoder, batch: GenerationBatch) -> ObjectiveOutput:
-        """The loss of this process's B samples, on the model's device."""
+    def __call__(
+        self, model: GenerativeEncoder, batch: GenerationBatch, generator: torch.Generator | None = None
+    ) -> ObjectiveOutput:
+        """The loss of this process's B samples, on the model's device; it draws nothing from `generator`."""
         total, right = self.sums(model, batch)
         count = total.new_tensor(float(len(batch.target_positions)))
         mean_count = mean_over_processes(count).clamp_min(1.0)
@@ -119,7 +131,7 @@ class GenerationObjective:
         )
         return states
 
-    def chance_levels(self, vocab_size: int) -> dict[str, float]:
+    def chance_levels(self, contrasted: int, vocab_size: int) -> dict[str, float]:
         """Loss of a model that has learned nothing, in nats: ln V."""
         return {"lm": math.log(vocab_size)}
 
@@ -130,6 +142,8 @@ class AnswerObjective(GenerationObjective):
 
     Source: BLIP-2, section 4.3.
     """
+
+    batch_type: ClassVar[type[Batch]] = AnswerBatch
 
     def states(self, model: AnsweringEncoder, batch: AnswerBatch) -> Tensor:
         """Last states `(B, T, D)` of the language model, aligned with the labels."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip2_train.distributed import (
     fetch_rows,
@@ -26,7 +26,14 @@ from blip2_train.errors import ConfigError
 from blip2_train.objectives import matching
 from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
 from blip2_train.objectives.language_modelling import count_targets, next_token_loss
-from blip2_train.types import EncodedImages, ImageKeyValues, ImageTextBatch, ImageTextEncoder, ObjectiveOutput
+from blip2_train.types import (
+    Batch,
+    EncodedImages,
+    ImageKeyValues,
+    ImageTextBatch,
+    ImageTextEncoder,
+    ObjectiveOutput,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,11 @@ class _Contrast:
     """`(B, N)`, bool: columns that must never be negatives of a row."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepresentationObjective:
+class RepresentationObjective(nn.Module):
     """ITC + ITM + ITG.
+
+    Another contrastive loss is a subclass that overrides `contrastive_logits`, `contrastive_loss` and `chance_levels`;
+    training and validation call them (docs/add-an-objective.md).
 
     Args:
         itc_weight: Weight of the contrastive loss in the sum.
@@ -63,15 +72,24 @@ class RepresentationObjective:
     accumulation: over those of each micro-batch).
     """
 
-    itc_weight: float = 1.0
-    itm_weight: float = 1.0
-    itg_weight: float = 1.0
-    label_smoothing: float = 0.1
-    gather: Literal["detached", "full"] = "detached"
-    negatives: matching.NegativeSampling = "masked"
-    mask_same_image: bool = False
+    batch_type: ClassVar[type[Batch]] = ImageTextBatch
+    contrasts_within_batch: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        itc_weight: float = 1.0,
+        itm_weight: float = 1.0,
+        itg_weight: float = 1.0,
+        label_smoothing: float = 0.1,
+        gather: Literal["detached", "full"] = "detached",
+        negatives: matching.NegativeSampling = "masked",
+        mask_same_image: bool = False,
+    ) -> None:
+        super().__init__()
+        self.itc_weight, self.itm_weight, self.itg_weight = itc_weight, itm_weight, itg_weight
+        self.label_smoothing, self.gather, self.negatives = label_smoothing, gather, negatives
+        self.mask_same_image = mask_same_image
         if self.gather not in ("detached", "full"):
             raise ConfigError(f"objective.gather is {self.gather!r}; use 'detached' or 'full'")
         if self.negatives not in ("masked", "floor"):
@@ -81,7 +99,7 @@ class RepresentationObjective:
         if min(self.itc_weight, self.itm_weight, self.itg_weight) < 0:
             raise ConfigError("objective weights must not be negative")
 
-    def __call__(self, model: ImageTextEncoder, batch: ImageTextBatch, generator: torch.Generator) -> ObjectiveOutput:
+    def forward(self, model: ImageTextEncoder, batch: ImageTextBatch, generator: torch.Generator) -> ObjectiveOutput:
         """Compute the three losses of one batch.
 
         Args:
@@ -101,6 +119,24 @@ class RepresentationObjective:
         stats["temperature"] = model.temperature.detach()
         return ObjectiveOutput(total, {name: term.detach() for name, term in terms.items()}, stats)
 
+    def contrastive_logits(self, model: ImageTextEncoder, similarity: Tensor) -> Tensor:
+        """Logits of the contrastive loss from cosine similarities, of any shape; hard negatives are drawn by them."""
+        return similarity / model.temperature
+
+    def contrastive_loss(self, image_to_text: Tensor, text_to_image: Tensor, own: Tensor) -> Tensor:
+        """The contrastive loss of this process's rows.
+
+        Args:
+            image_to_text: `(B, N)` logits of this process's images against all texts.
+            text_to_image: `(B, N)` logits of this process's texts against all images.
+            own: `(B, N)`, bool, True where row and column belong together.
+
+        Returns:
+            Scalar, nats per row.
+        """
+        targets = contrastive_targets(own, self.label_smoothing, image_to_text.dtype)
+        return contrastive_loss(image_to_text, text_to_image, targets)
+
     def _contrast(
         self,
         model: ImageTextEncoder,
@@ -113,15 +149,13 @@ class RepresentationObjective:
         own_texts = model.encode_text(input_ids, attention_mask)
         with torch.autocast(own_texts.device.type, enabled=False):
             all_texts, all_images = gather(own_texts), gather(images.image_features)
-            image_to_text = image_text_similarity(images.image_features, all_texts) / model.temperature
-            text_to_image = image_text_similarity(all_images, own_texts).T / model.temperature
+            image_to_text = self.contrastive_logits(model, image_text_similarity(images.image_features, all_texts))
+            text_to_image = self.contrastive_logits(model, image_text_similarity(all_images, own_texts).T)
             rows, total = image_to_text.shape
             own = _own_columns(rows, total, own_texts.device)
             if self.mask_same_image:
                 own = image_ids[:, None] == gather_rows(image_ids)[None, :]
-            dtype = image_to_text.dtype
-            targets = contrastive_targets(rows, rank() * rows, total, own, self.label_smoothing, dtype)
-            loss = contrastive_loss(image_to_text, text_to_image, targets)
+            loss = self.contrastive_loss(image_to_text, text_to_image, own)
         return _Contrast(loss, image_to_text, text_to_image, own)
 
     def _match(
@@ -171,7 +205,7 @@ class RepresentationObjective:
         return next_token_loss(logits, decoder_ids, attention_mask, mean_count, self.label_smoothing)
 
     def chance_levels(self, contrasted: int, vocab_size: int) -> dict[str, float]:
-        """Loss of a model that has learned nothing, in nats: ITC ln N with N pairs told apart, ITM 0.6365, ITG ln V."""
+        """Loss of a model that has learned nothing, in nats: ITC ln N with N pairs contrasted, ITM 0.6365, ITG ln V."""
         return {"itc": math.log(contrasted), "itm": matching.CHANCE, "itg": math.log(vocab_size)}
 
 

@@ -16,7 +16,8 @@ class AnsweringModule(GenerationModule):
     """Trains a `GenerativeModel` to answer a question about each image (arguments as `GenerationModule`).
 
     Raises:
-        ConfigError: if the collator makes no questions, or the Q-Former or the language model cannot read so long ones.
+        ConfigError: if the collator makes no questions, or the Q-Former or the language model cannot read questions of
+            that length.
     """
 
     stage = "vqa"
@@ -41,8 +42,6 @@ class AnsweringModule(GenerationModule):
         return {f"max_text_length {longest} and an answer of {said} tokens": longest + said}
 
     def _check(self) -> None:
-        if not isinstance(self.collator, AnswerCollator):
-            raise ConfigError("module=answering needs questions; pass collator=answer")
         known = self.model.qformer_config.max_positions
         if self.model.question_to_qformer and self.collator.max_text_length > known:
             raise ConfigError(

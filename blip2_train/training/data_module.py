@@ -239,6 +239,21 @@ class ImageTextDataModule(lightning.LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self._steps
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples per optimiser step, over all processes."""
+        return self._batch["global_batch_size"]
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches per optimiser step and process."""
+        return self._batch["accumulate"]
+
+    @property
     def first_step(self) -> int:
         """Optimiser steps that were done before this run went on; 0 for a new run."""
         return self._first_step

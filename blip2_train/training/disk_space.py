@@ -67,6 +67,23 @@ def measure_space(folder: Path, checkpoint: int, export: int, *, newest: int, be
     return Space(need, free, text)
 
 
+def planned_space(
+    folder: Path, model: nn.Module, *, steps: int, checkpoint_every: int, keep: int, keeps_best: bool
+) -> Space:
+    """Compare what the checkpoints and the export of a run take with what is free.
+
+    Args:
+        folder: The run folder, which need not exist.
+        model: That trains.
+        steps: Optimiser steps of the run.
+        checkpoint_every: Optimiser steps between checkpoints.
+        keep: Newest checkpoints that are kept; 0 = none is written.
+        keeps_best: Whether the checkpoint of the best validation is kept beside them.
+    """
+    newest = min(keep, -(-steps // checkpoint_every))  # the last step's is always written
+    return measure_space(folder, checkpoint_bytes(model), weight_bytes(model), newest=newest, best=int(keeps_best))
+
+
 def _size(count: int) -> str:
     """Bytes for a person: `2.5 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class GenerationModule(TrainingModule):
     """
 
     model: GenerativeModel
+    objective: GenerationObjective
     stage = "stage2"
 
     def __init__(
@@ -58,8 +60,8 @@ class GenerationModule(TrainingModule):
         shown: int = 8,
         log_every: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, seed, log_every)
-        self.objective, self.collator, self.prompt, self.shown = objective, collator, prompt, shown
+        super().__init__(model, objective, optimizer, collator, seed, log_every)
+        self.collator, self.prompt, self.shown = collator, prompt, shown
         self.generation = generation or GenerationOptions()
         self.more_scores = more_scores or {}
         self.tokenizer = collator.tokenizer.padding_on("left")
@@ -71,17 +73,9 @@ class GenerationModule(TrainingModule):
         self._images: list[Tensor] = []
         self._check()
 
-    def training_step(self, batch: GenerationBatch, batch_idx: int) -> Tensor:
-        """The loss of one micro-batch."""
-        output = self.objective(self.model, batch)
-        losses = {f"loss_{name}": value for name, value in output.terms.items()}
-        self.log_training({"loss": output.total, **losses, **output.stats})
-        return output.total
-
-    def chance_levels(self, contrasted: int) -> dict[str, float]:
-        """Loss of a model that has learned nothing, by the name under which the loss is logged."""
-        levels = self.objective.chance_levels(int(self.model.language_model.config.vocab_size))
-        return {f"loss_{name}": value for name, value in levels.items()}
+    def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Write captions of held-out images into the run folder from now on."""
+        self.captions = CaptionLog(folder, mean, std)
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
@@ -139,7 +133,7 @@ class GenerationModule(TrainingModule):
             raise ConfigError(
                 f"collator does not fit language model {self.model.language_config.name}; pass collator={kind}"
             )
-        vocabulary = int(self.model.language_model.config.vocab_size)
+        vocabulary = self.model.vocab_size
         if len(self.tokenizer) > vocabulary:
             raise CheckpointMismatch(
                 f"the tokenizer of {self.tokenizer.name} knows {len(self.tokenizer)} tokens, the language model "

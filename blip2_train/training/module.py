@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -23,8 +24,30 @@ from blip2_train.optim.param_groups import ParameterGroup, build_adamw, paramete
 from blip2_train.optim.schedule import learning_rate
 from blip2_train.training.checkpoint_notes import written_by
 from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, gather_whole, shard_model
+from blip2_train.types import AnswerBatch, Batch, Collator, GenerationBatch, ImageTextBatch, Objective
 
 _LOGGER = logging.getLogger(__name__)
+_COLLATORS: dict[type[Batch], str] = {
+    ImageTextBatch: "image_text",
+    GenerationBatch: "decoder_only or collator=encoder_decoder",
+    AnswerBatch: "answer",
+}
+"""Options of `collator` that make a kind of batch."""
+
+
+def _own_parameters(objective: Any) -> Iterable[tuple[str, nn.Parameter]]:
+    """Parameters of an objective that has some, by their names in the training module."""
+    return objective.named_parameters(prefix="objective") if isinstance(objective, nn.Module) else ()
+
+
+def _check_batches(objective: Objective, collator: Collator) -> None:
+    reads, makes = objective.batch_type, collator.batch_type
+    if not issubclass(makes, reads):
+        fix = _COLLATORS.get(reads)
+        raise ConfigError(
+            f"{type(objective).__name__} reads batches of kind {reads.__name__}, but the collator makes "
+            f"{makes.__name__}; pass " + (f"collator={fix}" if fix else "a collator that makes them")
+        )
 
 
 class TrainingModule(lightning.LightningModule):
@@ -36,9 +59,14 @@ class TrainingModule(lightning.LightningModule):
 
     Args:
         model: What trains; frozen parts keep themselves in eval mode.
+        objective: Its loss. Parameters of its own train too, and lie in checkpoints, but not in exports.
         optimizer: Numbers of AdamW and its schedule.
+        collator: Makes the batches that the objective reads.
         seed: Of dropout and of whatever the objective draws.
         log_every: Optimiser steps between logged values.
+
+    Raises:
+        ConfigError: if the collator makes other batches than the objective reads.
     """
 
     stage: str
@@ -46,9 +74,18 @@ class TrainingModule(lightning.LightningModule):
     prompt: str = ""
     """What captions start from."""
 
-    def __init__(self, model: nn.Module, optimizer: OptimizerConfig, seed: int, log_every: int = 10) -> None:
+    def __init__(
+        self,
+        model: Any,
+        objective: Any,
+        optimizer: OptimizerConfig,
+        collator: Collator,
+        seed: int,
+        log_every: int = 10,
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.objective = model, objective
+        _check_batches(objective, collator)
         self.optimizer_config = optimizer
         self.seed, self.log_every = seed, log_every
         self.run_config = ""
@@ -82,7 +119,8 @@ class TrainingModule(lightning.LightningModule):
     def groups(self) -> list[ParameterGroup]:
         """The parameter groups of the optimiser."""
         num_blocks = getattr(getattr(self.model, "vision_model", None), "num_blocks", 0)
-        return parameter_groups(self.model.named_parameters(), num_blocks, self.optimizer_config)
+        named = [*self.model.named_parameters(), *_own_parameters(self.objective)]
+        return parameter_groups(named, num_blocks, self.optimizer_config)
 
     def configure_model(self) -> None:
         """Divide the model among the processes if the trainer asks for it; called before training and validating."""
@@ -106,6 +144,13 @@ class TrainingModule(lightning.LightningModule):
                 f"the processes have {', '.join(map(str, counts))} validation batches, but must have equally many to "
                 "run a sharded model together; change data.eval_batch_size"
             )
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """The loss of one micro-batch."""
+        output = self.objective(self.model, batch, self.shared_generator())
+        losses = {f"loss_{name}": value for name, value in output.terms.items()}
+        self.log_training({"loss": output.total, **losses, **output.stats})
+        return output.total
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this micro-batch, and set the learning rate of this step."""
@@ -156,7 +201,22 @@ class TrainingModule(lightning.LightningModule):
         Args:
             contrasted: Samples of one micro-batch over all processes.
         """
-        raise NotImplementedError
+        levels = self.objective.chance_levels(contrasted, self.model.vocab_size)
+        return {f"loss_{name}": value for name, value in levels.items()}
+
+    @property
+    def contrasts_within_batch(self) -> bool:
+        """Whether samples of a micro-batch are each other's negatives."""
+        return bool(self.objective.contrasts_within_batch)
+
+    def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Learn where the run writes, before its first step, in the first process.
+
+        Args:
+            folder: The run folder.
+            mean: Of pixel values, per channel.
+            std: Likewise.
+        """
 
     def log_validation(self, scores: dict[str, float]) -> None:
         """Keep the scores of a validation, and log them under `val/`."""

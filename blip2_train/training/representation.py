@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from blip2_train.data.batches.collate import ImageTextCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.held_out_pairs import RepresentationEvaluation
@@ -19,7 +17,7 @@ class RepresentationModule(TrainingModule):
 
     Args:
         model: The stage-1 model.
-        objective: The three losses.
+        objective: The three losses, or a subclass with another contrastive loss.
         optimizer: Numbers of AdamW and its schedule.
         collator: Makes the batches.
         seed: Of dropout and hard negatives.
@@ -31,6 +29,7 @@ class RepresentationModule(TrainingModule):
     """
 
     model: ImageTextModel
+    objective: RepresentationObjective
     stage = "stage1"
 
     def __init__(
@@ -42,26 +41,13 @@ class RepresentationModule(TrainingModule):
         seed: int,
         log_every: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, seed, log_every)
-        self.objective = objective
+        super().__init__(model, objective, optimizer, collator, seed, log_every)
         self.evaluation: RepresentationEvaluation | None = None
         self._check(len(collator.tokenizer), collator.max_text_length)
 
-    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """The summed loss of one micro-batch."""
-        output = self.objective(self.model, batch, self.shared_generator())
-        losses = {f"loss_{name}": value for name, value in output.terms.items()}
-        self.log_training({"loss": output.total, **losses, **output.stats})
-        return output.total
-
-    def chance_levels(self, contrasted: int) -> dict[str, float]:
-        """Loss of a model that has learned nothing; ITC tells `contrasted` pairs apart."""
-        levels = self.objective.chance_levels(contrasted, self.model.qformer_config.vocab_size)
-        return {f"loss_{name}": value for name, value in levels.items()}
-
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self.evaluation = RepresentationEvaluation(self.objective.label_smoothing, self.seed)
+        self.evaluation = RepresentationEvaluation(self.objective, self.seed)
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Encode one held-out batch."""

@@ -119,7 +119,7 @@ def shard_model(module: LightningModule, model: nn.Module, mesh: DeviceMesh, fro
     for block in blocks_to_shard(model):
         fully_shard(block, mesh=mesh, ignored_params=adapters)
     in_blocks = {parameter for parameter in model.parameters() if isinstance(parameter, DTensor)}
-    kept = adapters | {p for p in model.parameters() if p not in in_blocks and (not p.requires_grad or p.ndim == 0)}
+    kept = adapters | {p for p in module.parameters() if p not in in_blocks and (not p.requires_grad or p.ndim == 0)}
     fully_shard(module, mesh=mesh, ignored_params=kept)
     for parameter in kept:
         if parameter.requires_grad:

@@ -5,8 +5,9 @@ Shape letters: B batch, T text tokens.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -96,11 +97,12 @@ class RepresentationStage(Stage):
         """The tower keeps the recipe's precision."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class MarkedObjective(RepresentationObjective):
-    """The objective, telling where its three parts end."""
+    """The objective, reporting where its three parts end."""
 
-    mark: Mark = no_mark
+    def __init__(self, mark: Mark = no_mark, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.mark = mark
 
     def _contrast(self, *arguments: Any) -> Any:
         result = super()._contrast(*arguments)
@@ -130,7 +132,7 @@ def _plain(reference: PlainReference, count_only: bool) -> Forward:
 
 def _ours(model: ImageTextModel, objective: RepresentationObjective, trim: bool = True) -> Forward:
     generator = torch.Generator().manual_seed(0)
-    settings = {name: getattr(objective, name) for name in RepresentationObjective.__dataclass_fields__}
+    settings = {name: getattr(objective, name) for name in inspect.signature(RepresentationObjective).parameters}
 
     def forward(batch: ImageTextBatch, mark: Mark) -> Tensor:
         if not trim:

@@ -9,8 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
-from blip2_train.cli.train.run import planned_space
-from blip2_train.training.disk_space import FIX
+from blip2_train.training.disk_space import FIX, planned_space
 
 
 def examine_disk(config: DictConfig, model: nn.Module | None) -> list[Finding]:
@@ -29,7 +28,15 @@ def examine_disk(config: DictConfig, model: nn.Module | None) -> list[Finding]:
         ]
     if model is None:
         return [Finding(SKIPPED, "the model cannot be built, so its size is unknown")]
-    space = planned_space(config, model)
+    writer = config.callbacks.get("checkpoint")
+    space = planned_space(
+        folder,
+        model,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+        keep=0 if writer is None else int(writer.get("keep", 1)),
+        keeps_best=config.monitor is not None,
+    )
     if not space.fits:
         return [Finding(PROBLEM, f"{space.text}: {FIX}")]
     return [Finding(WARNING, f"{space.text}, which is tight: {FIX}") if space.tight else Finding(OK, space.text)]

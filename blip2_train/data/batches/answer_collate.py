@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from blip2_train.data.batches.generation_collate import IGNORED, stack_texts
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer
@@ -12,7 +12,7 @@ from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.data.text_cleaning import put_question
 from blip2_train.errors import ConfigError
-from blip2_train.types import AnswerBatch, GenerationBatch, QuestionSample
+from blip2_train.types import AnswerBatch, Batch, GenerationBatch, QuestionSample
 
 
 class AnswerCollator:
@@ -31,6 +31,8 @@ class AnswerCollator:
     Raises:
         ConfigError: if the prompt has no place for the question or leaves no room for it.
     """
+
+    batch_type: ClassVar[type[Batch]] = AnswerBatch
 
     def __init__(
         self,

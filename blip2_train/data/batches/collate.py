@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import ClassVar
 
 import torch
 
 from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.errors import ConfigError
-from blip2_train.types import ImageTextBatch, ImageTextSample, TextTokenizer
+from blip2_train.types import Batch, ImageTextBatch, ImageTextSample, TextTokenizer
 
 
 class ImageTextCollator:
@@ -23,6 +24,8 @@ class ImageTextCollator:
     Raises:
         ConfigError: if there is no room for a token beside the two special ones.
     """
+
+    batch_type: ClassVar[type[Batch]] = ImageTextBatch
 
     def __init__(self, tokenizer: TextTokenizer, max_text_length: int = 32) -> None:
         if max_text_length < 3:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import ClassVar
 
 import torch
 
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.errors import ConfigError
-from blip2_train.types import GenerationBatch, ImageTextSample
+from blip2_train.types import Batch, GenerationBatch, ImageTextSample
 
 IGNORED = -100
 
@@ -30,6 +31,8 @@ class DecoderOnlyCollator:
     Raises:
         ConfigError: if the prompt leaves no room for text.
     """
+
+    batch_type: ClassVar[type[Batch]] = GenerationBatch
 
     def __init__(
         self, tokenizer: LanguageTokenizer, max_text_length: int = 32, prompt: str = "", learn_start: bool = False
@@ -67,6 +70,8 @@ class EncoderDecoderCollator:
     Source: BLIP-2, section 3.3 (prefix language modelling); where to cut is the authors' answer in issue 139 of LAVIS,
     counted in words as the reproduction that is known to train.
     """
+
+    batch_type: ClassVar[type[Batch]] = GenerationBatch
 
     def __init__(
         self, tokenizer: LanguageTokenizer, max_text_length: int = 32, prompt: str = "", split_prefix: bool = True
