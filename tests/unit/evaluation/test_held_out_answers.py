@@ -82,5 +82,5 @@ def test_what_cannot_be_read_is_refused() -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"pass collator\.encoder_decoder=false"):
         module(t5)
-    with pytest.raises(ConfigError, match="AnswerObjective reads .*AnswerBatch.*; pass collator=answer"):
+    with pytest.raises(ConfigError, match=r"AnswerObjective reads .*AnswerBatch.*; pass collator=answer"):
         module(load_decoder_only_collator(name=name, max_text_length=12, end_token="\n"))
