@@ -12,7 +12,6 @@ from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
 from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.models.generative import GenerativeModel
 from blip2_train.training.earlier_runs import find_source
 
 
@@ -61,10 +60,10 @@ def load_pretrained(
         tokenizer=tokenizer,
     )
     network = found.model
-    if isinstance(network, GenerativeModel) and network.language_config.dtype == "float16":
-        kind = network.language_model.config.model_type
-        if "t5" in kind:
-            raise ConfigError(f"dtype float16: language model {kind} overflows in it; choose bfloat16 or float32")
+    if network.language_config is not None and network.language_config.dtype == "float16":
+        family = network.language_model.config.model_type
+        if "t5" in family:
+            raise ConfigError(f"dtype float16: language model {family} overflows in it; choose bfloat16 or float32")
     name = f"{source} [{found.source}]"
     return Blip2(network.to(place), found.processor, name, _has_prediction_head(found)), found.processor
 

@@ -11,6 +11,7 @@ import blip2_train
 from blip2_train.checkpoints.adapter_files import describe_adapters
 from blip2_train.checkpoints.foreign_descriptions import without_own_choices
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -19,25 +20,17 @@ _PACKAGED = "package:"
 """Stands for the folder of this package, so that an export of the demo can be read on another machine."""
 _PACKAGE = str(Path(blip2_train.__file__).parent)
 
-AnyModel = ImageTextModel | GenerativeModel
 
-
-def describe_model(model: AnyModel) -> dict[str, Any]:
+def describe_model(model: Blip2Model) -> dict[str, Any]:
     """The configurations that a model was built from."""
-    parts: dict[str, Any] = {
-        "vision": without_own_choices(asdict(model.vision_config)),
-        "qformer": asdict(model.qformer_config),
-    }
-    if isinstance(model, GenerativeModel):
-        parts["language"] = without_own_choices(asdict(model.language_config))
+    parts: dict[str, Any] = {name: without_own_choices(asdict(config)) for name, config in model.configs().items()}
     if model.adapters is not None:
-        speaks = isinstance(model, GenerativeModel) and model.is_encoder_decoder
-        parts["adapters"] = describe_adapters(model.adapters, speaks)
-    reads = {"question_to_qformer": True} if isinstance(model, GenerativeModel) and model.question_to_qformer else {}
-    return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}, **reads}
+        parts["adapters"] = describe_adapters(model.adapters, model.is_encoder_decoder)
+    questions = {"question_to_qformer": True} if model.question_to_qformer else {}
+    return {"kind": type(model).__name__, **{name: _portable(part) for name, part in parts.items()}, **questions}
 
 
-def build_model(description: Mapping[str, Any]) -> AnyModel:
+def build_model(description: Mapping[str, Any]) -> Blip2Model:
     """A model as described, without its weights.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blip2_train.checkpoints.adapter_files import described_adapters
 from blip2_train.checkpoints.adapters import attach_adapters
-from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
+from blip2_train.checkpoints.architecture import build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface_config import plain_architecture
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.foreign_weights import SourceWeights, State
@@ -21,14 +21,12 @@ from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule, why_names_differ
 from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import FROZEN_PARTS
-from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_text import ImageTextModel
-from blip2_train.models.qformer import LanguageModellingHead, initialise_like_bert
 from blip2_train.models.quantization import QuantizedLinear, quantize_language_model
 
 
-def assemble(found: SourceWeights, quantization: str = "none") -> tuple[AnyModel, list[LoadReport]]:
+def assemble(found: SourceWeights, quantization: str = "none") -> tuple[Blip2Model, list[LoadReport]]:
     """The model of a description with the weights that were found; frozen parts that lack come from where it says.
 
     The model is built without memory, and tensors are put into it as they are: from a mapped file they stay on disk
@@ -46,33 +44,35 @@ def assemble(found: SourceWeights, quantization: str = "none") -> tuple[AnyModel
     model.eval()
     wanted = model.state_dict()
     state = _with_ties(model, found.fit(found.state, wanted))
-    elsewhere = tuple(f"{part}.*" for part in FROZEN_PARTS if part not in found.held and hasattr(model, part))
+    elsewhere = tuple(f"{part}.*" for part in model.frozen_parts if part not in found.held)
     may_miss = (*elsewhere, *found.may_miss)
     _account_for(found, state, wanted, may_miss)
     report = load_by_rule(model, state, LoadRule(what=found.what, may_miss=may_miss))
     fresh = tuple(name for name in report.fresh if name.split(".")[0] not in FROZEN_PARTS)
     reports = [LoadReport(what=report.what, loaded=report.loaded, fresh=fresh, ignored=found.ignored)]
-    if isinstance(model, GenerativeModel):
+    if model.language_config is not None:
         model.language_config = replace(model.language_config, quantization=quantization)
     _put_in(model, state, wanted)
     if "vision_model.*" in elsewhere:
         reports.append(_tower_from_elsewhere(model, found.what))
-    if "language_model.*" in elsewhere and isinstance(model, GenerativeModel):
-        _refuse_random(model.language_config.weights, "language model", found.what)
+    if "language_model.*" in elsewhere:
+        _refuse_random(model.frozen_parts["language_model"], "language model", found.what)
         reports.append(load_language_model(model))
         _quantize(model)
-    _complete(model)
+    model.complete_from_meta()
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert not left, f"no weights were put into {left}"
     if (chosen := described_adapters(found.description)) is not None:
         reports.append(attach_adapters(model, chosen, found.adapters, found.what))
         model.eval()
     return model, reports
 
 
-def complete_manifest(manifest: Manifest, model: AnyModel, processor: Processor) -> Manifest:
+def complete_manifest(manifest: Manifest, model: Blip2Model, processor: Processor) -> Manifest:
     """A manifest that describes model and processor, the sizes of the language model included."""
     description = describe_model(model)
-    if isinstance(model, GenerativeModel):
-        sizes = plain_architecture(model.language_model.config)
+    if model.text_config is not None:
+        sizes = plain_architecture(model.text_config)
         description["language"] = {**description["language"], "architecture": sizes}
     return replace(manifest, architecture=description, processor=processor.describe())
 
@@ -116,24 +116,25 @@ def _account_for(found: SourceWeights, state: State, wanted: Mapping[str, Tensor
             )
 
 
-def _put_in(model: AnyModel, state: State, wanted: Mapping[str, Tensor]) -> None:
+def _put_in(model: Blip2Model, state: State, wanted: Mapping[str, Tensor]) -> None:
     prefix = "language_model."
     text = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    if text and isinstance(model, GenerativeModel):
+    if text:
         fill_language_model(model, text)
     rest = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items() if not name.startswith(prefix)}
     model.load_state_dict(rest, strict=False, assign=True)
 
 
-def _quantize(model: GenerativeModel) -> None:
+def _quantize(model: Blip2Model) -> None:
     """Quantise a language model that was loaded whole."""
+    assert model.language_config is not None
     quantization = model.language_config.quantization
     done = any(isinstance(module, QuantizedLinear) for module in model.language_model.modules())
     if quantization != "none" and not done:
         quantize_language_model(model.language_model, quantization)
 
 
-def _tower_from_elsewhere(model: AnyModel, what: str) -> LoadReport:
+def _tower_from_elsewhere(model: Blip2Model, what: str) -> LoadReport:
     _refuse_random(model.vision_config.weights, "vision tower", what)
     for buffer in model.vision_model.to_empty(device="cpu").buffers():
         buffer.zero_()
@@ -146,21 +147,3 @@ def _refuse_random(weights: str, part: str, what: str) -> None:
             f"{what} does not hold its {part}, whose weights were random: they cannot be had again; train with a "
             "pretrained one"
         )
-
-
-def _complete(model: AnyModel) -> None:
-    """Give memory and values to what no file holds: buffers that are computed, and heads that start fresh."""
-    if isinstance(model, ImageTextModel) and model.lm_head.bias.is_meta:
-        model.lm_head = LanguageModellingHead(model.qformer_config).eval()
-        initialise_like_bert(model.lm_head)
-    if isinstance(model, ImageTextModel) and model.temperature.is_meta:
-        model.temperature = nn.Parameter(torch.tensor(0.07))
-    for module in model.vision_model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                setattr(module, name, torch.zeros_like(buffer, device="cpu"))
-        compute: Any = getattr(module, "init_non_persistent_buffers", None)  # timm's
-        if compute is not None:
-            compute()
-    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
-    assert not left, f"no weights were put into {left}"

@@ -118,9 +118,11 @@ def without_own_choices(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a vision tower or language model without what a description must not set: how one computes.
 
     Args:
-        values: Of a `VisionConfig` or `LanguageModelConfig`.
+        values: Of a `VisionConfig` or `LanguageModelConfig`; others, without `overrides`, stay as they are.
     """
     chosen = dict(values)
+    if "overrides" not in values:
+        return chosen
     if "architecture" not in values:  # a tower
         chosen["overrides"] = {k: v for k, v in (values["overrides"] or {}).items() if k in TIMM_ARGUMENTS}
         return chosen

@@ -17,9 +17,9 @@ from blip2_train.checkpoints.weight_sources import find_weights, is_source
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_model
 from blip2_train.language_files import locate_language_model
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import DTYPES, VisionConfig
 from blip2_train.models.freezing import FROZEN_PARTS
-from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.quantized_loading import loading_options
 from blip2_train.models.vision_tower import VisionTower
@@ -46,7 +46,7 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     return load_by_rule(tower, own, LoadRule(what=f"vision tower of {found.what}"))
 
 
-def load_language_model(model: GenerativeModel, source: SourceWeights | None = None) -> LoadReport:
+def load_language_model(model: Blip2Model, source: SourceWeights | None = None) -> LoadReport:
     """Put the pretrained language model in its place, in its final precision, without a second copy in memory.
 
     Args:
@@ -57,6 +57,7 @@ def load_language_model(model: GenerativeModel, source: SourceWeights | None = N
         CheckpointMismatch: if it cannot be read or fetched, or its sizes are not those of the recipe.
     """
     config = model.language_config
+    assert config is not None
     if source is None and is_source(config.name):
         source = find_weights(config.name)
     if source is None:
@@ -68,12 +69,13 @@ def load_language_model(model: GenerativeModel, source: SourceWeights | None = N
     return LoadReport(what=f"{what} ({config.dtype})", loaded=names, fresh=(), ignored=())
 
 
-def fill_language_model(model: GenerativeModel, state: Mapping[str, Tensor]) -> None:
+def fill_language_model(model: Blip2Model, state: Mapping[str, Tensor]) -> None:
     """Replace the language model by one with these weights, by the language model's own names, quantised if configured.
 
     Weights of a mapped file stay on disk until they are used.
     """
     config = model.language_config
+    assert config is not None
     loaded = load_model(
         type(model.language_model),
         None,
@@ -85,7 +87,7 @@ def fill_language_model(model: GenerativeModel, state: Mapping[str, Tensor]) -> 
     model.language_model = freeze_language_model(loaded, config)
 
 
-def _language_weights(model: GenerativeModel, source: SourceWeights) -> dict[str, Tensor]:
+def _language_weights(model: Blip2Model, source: SourceWeights) -> dict[str, Tensor]:
     """Weights of the language model that a whole model's file holds, by the language model's own names."""
     _refuse_lack(source, LANGUAGE_MODEL, "model.language.name=<folder or id>")
     prefix = f"{LANGUAGE_MODEL}."
@@ -100,7 +102,7 @@ def _language_weights(model: GenerativeModel, source: SourceWeights) -> dict[str
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def refuse_other_language_model(model: GenerativeModel, source: SourceWeights) -> None:
+def refuse_other_language_model(model: Blip2Model, source: SourceWeights) -> None:
     """Refuse a source that holds another language model, for instance a merged one, than the run names.
 
     What the run exports could not be opened again.
@@ -108,12 +110,14 @@ def refuse_other_language_model(model: GenerativeModel, source: SourceWeights) -
     Raises:
         CheckpointMismatch: if it does.
     """
+    config = model.language_config
+    assert config is not None
     named = {f"{LANGUAGE_MODEL}.{name}": tensor for name, tensor in model.language_model.state_dict().items()}
     for name in named.keys() & source.state.keys():
         held = source.state[name].to(named[name].dtype)
         if held.shape == named[name].shape and not torch.equal(held, named[name]):
             raise CheckpointMismatch(
-                f"{source.what} holds a language model of its own, which is not {model.language_config.name}; "
+                f"{source.what} holds a language model of its own, which is not {config.name}; "
                 "start from the export with adapters that it was merged from, or take both from it: "
                 f"model.language.name={source.place}"
             )
@@ -124,8 +128,9 @@ def _refuse_lack(source: SourceWeights, part: str, fix: str) -> None:
         raise CheckpointMismatch(f"{source.what} holds no {part.replace('_', ' ')}; pass {fix}")
 
 
-def _from_transformers(model: GenerativeModel) -> Any:
+def _from_transformers(model: Blip2Model) -> Any:
     config = model.language_config
+    assert config is not None
     architecture = language_model_architecture(config)
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
     place = locate_language_model(config.name)

@@ -20,20 +20,18 @@ from blip2_train.checkpoints.frozen_parts import (
 )
 from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
-from blip2_train.checkpoints.text_half import load_text_half, needs_text_half, read_text, unread_text
+from blip2_train.checkpoints.text_half import load_text_half, needs_text_half
 from blip2_train.checkpoints.weight_sources import find_weights, same_location
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import AdapterConfig
 from blip2_train.models.freezing import FROZEN_PARTS
-from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_text import ImageTextModel
 
 RANDOM = "random"
-_STAGE_1_HEADS = ("lm_head.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temperature")
 
 
 def load_initial_weights(
-    model: ImageTextModel | GenerativeModel,
+    model: Blip2Model,
     init_from: str | None,
     init_text_from: str | None = None,
     adapters: AdapterConfig | None = None,
@@ -58,9 +56,9 @@ def load_initial_weights(
     reports = []
     source = None if init_from is None else find_weights(init_from)
     chosen = check_adapters(model, adapters, source.manifest if source else None, init_from)
-    if model.vision_config.weights != RANDOM and not (source and VISION_MODEL in source.held):
+    if VISION_MODEL in pretrained_parts(model) and not (source and VISION_MODEL in source.held):
         reports.append(load_tower(model.vision_model, model.vision_config))
-    if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
+    if LANGUAGE_MODEL in pretrained_parts(model):
         reports.append(load_language_model(model, source if brings_language_model(model, source) else None))
     if source is not None:
         reports += load_source(model, source, init_text_from)
@@ -71,16 +69,20 @@ def load_initial_weights(
     return reports
 
 
-def brings_language_model(model: GenerativeModel, source: SourceWeights | None) -> bool:
+def pretrained_parts(model: Blip2Model) -> frozenset[str]:
+    """Names of the parts whose weights come from files of their own."""
+    return frozenset(part for part, weights in model.frozen_parts.items() if weights != RANDOM)
+
+
+def brings_language_model(model: Blip2Model, source: SourceWeights | None) -> bool:
     """Whether the language model that the configuration names is the one that the source holds."""
-    return (
-        source is not None and LANGUAGE_MODEL in source.held and same_location(model.language_config.name, source.place)
-    )
+    config = model.language_config
+    if source is None or config is None or LANGUAGE_MODEL not in source.held:
+        return False
+    return same_location(config.name, source.place)
 
 
-def load_source(
-    model: ImageTextModel | GenerativeModel, source: SourceWeights, init_text_from: str | None = None
-) -> list[LoadReport]:
+def load_source(model: Blip2Model, source: SourceWeights, init_text_from: str | None = None) -> list[LoadReport]:
     """Load everything but the language model from earlier weights, and the text half that they may lack.
 
     Args:
@@ -91,24 +93,20 @@ def load_source(
     Raises:
         CheckpointMismatch: if the weights belong to another model.
     """
-    pretrained = isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM
-    if isinstance(model, GenerativeModel) and pretrained and not brings_language_model(model, source):
+    pretrained = pretrained_parts(model)
+    if LANGUAGE_MODEL in pretrained and not brings_language_model(model, source):
         refuse_other_language_model(model, source)
     state = source.fit(source.state, model.state_dict())
-    if pretrained:
+    if LANGUAGE_MODEL in pretrained:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{LANGUAGE_MODEL}.")}
     rule = load_rule(model, source.manifest, source.short, VISION_MODEL in source.held, source.may_miss)
     report = load_by_rule(model, fit_positions(state, model.vision_model), rule)
-    loaded_before = (
-        *((LANGUAGE_MODEL,) if pretrained else ()),
-        *(() if model.vision_config.weights == RANDOM else (VISION_MODEL,)),
-    )
-    fresh = tuple(name for name in report.fresh if name.partition(".")[0] not in loaded_before)
+    fresh = tuple(name for name in report.fresh if name.partition(".")[0] not in pretrained)
     return [replace(report, fresh=fresh), *load_text_half(model, source.manifest, init_text_from)]
 
 
 def load_rule(
-    model: ImageTextModel | GenerativeModel,
+    model: Blip2Model,
     manifest: Manifest,
     what: str,
     holds_tower: bool,
@@ -130,15 +128,12 @@ def load_rule(
         CheckpointMismatch: if no stage of the model continues such weights.
     """
     tower = () if holds_tower else ("vision_model.*",)
-    if isinstance(model, ImageTextModel):
-        if manifest.stage != "stage1":
-            raise CheckpointMismatch(f"{what} is of {manifest.stage}; a stage-1 model continues an export of stage1")
-        return LoadRule(what=what, may_miss=(*tower, *may_miss))
-    if manifest.stage == "stage1":
-        fresh = (*tower, "language_model.*", "language_projection.*")
-        return LoadRule(what=what, may_miss=fresh, may_ignore=(*unread_text(model), *_STAGE_1_HEADS))
-    text = read_text(model) if needs_text_half(model, manifest) else ()
-    return LoadRule(what=what, may_miss=(*tower, "language_model.*", *text))
+    if model.continues and manifest.stage not in model.continues:
+        stages = " or ".join(model.continues)
+        raise CheckpointMismatch(f"{what} is of {manifest.stage}; {model.title} continues an export of {stages}")
+    text = model.text_half()[0] if needs_text_half(model, manifest) else ()
+    fresh = (*tower, *model.fresh_after(manifest.stage), *text, *(may_miss if model.matches_texts else ()))
+    return LoadRule(what=what, may_miss=fresh, may_ignore=model.unread_after(manifest.stage))
 
 
 def parent_fingerprint(init_from: str | None, bert: str) -> str | None:

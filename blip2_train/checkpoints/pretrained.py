@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import assemble, complete_manifest
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.files import fingerprint
@@ -18,9 +17,9 @@ from blip2_train.data.batches.language_tokenizer import QUESTIONS, AnsweringToke
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import DTYPES
 from blip2_train.models.freezing import frozen_weights
-from blip2_train.models.generative import GenerativeModel
 
 _WHOLE = {"quantization": "none", "gradient_checkpointing": False}
 BERT = "bert-base-uncased"
@@ -31,7 +30,7 @@ BERT = "bert-base-uncased"
 class Pretrained:
     """A model that is ready for use, and how it came about."""
 
-    model: AnyModel
+    model: Blip2Model
     """On the CPU, in eval mode, with all its weights."""
     processor: Processor
     source: str
@@ -120,11 +119,11 @@ def _choose(
         found.description["language"] = {**language, **moved, **chosen, **_WHOLE}
 
 
-def _check_frozen(model: AnyModel, found: SourceWeights) -> None:
+def _check_frozen(model: Blip2Model, found: SourceWeights) -> None:
     """Refuse trained weights beside other frozen parts than their own, with which they would only babble."""
     expected = found.manifest.frozen_fingerprint
     elsewhere = {"vision_model": f"vision weights {model.vision_config.weights}"}
-    if isinstance(model, GenerativeModel):
+    if model.language_config is not None:
         elsewhere["language_model"] = f"language model {model.language_config.name}"
     elsewhere = {part: place for part, place in elsewhere.items() if part not in found.held}
     if elsewhere and expected and fingerprint(frozen_weights(model)) != expected:
@@ -134,15 +133,14 @@ def _check_frozen(model: AnyModel, found: SourceWeights) -> None:
         )
 
 
-def _tokenizer(model: AnyModel, found: SourceWeights, chosen: str | None) -> tuple[str, Any]:
+def _tokenizer(model: Blip2Model, found: SourceWeights, chosen: str | None) -> tuple[str, Any]:
     """The tokenizer of a model, and what a processor calls it.
 
     Raises:
         CheckpointMismatch: if it is not that of the model.
     """
-    if isinstance(model, GenerativeModel):
-        config = model.language_config
-        place, known = found.tokenizer or config.name, len(model.output_layer()[0])
+    if (config := model.language_config) is not None:
+        place, known = found.tokenizer or config.name, model.vocabulary_size
         options: dict[str, Any] = {
             "padding_side": "left",
             "encoder_decoder": model.is_encoder_decoder,
@@ -157,7 +155,7 @@ def _tokenizer(model: AnyModel, found: SourceWeights, chosen: str | None) -> tup
             speaking = LanguageTokenizer(place, **options)
         fits, name, tokens = len(speaking) <= known, "language_tokenizer", cast(Any, speaking)
     else:
-        started_from, known = model.qformer_config.weights, model.qformer_config.vocab_size
+        started_from, known = model.qformer_config.weights, model.vocabulary_size
         place = chosen or found.tokenizer or (BERT if started_from == RANDOM else started_from)
         tokens = load_text_tokenizer(place)
         fits, name = len(tokens) == known, "text_tokenizer"
@@ -169,7 +167,7 @@ def _tokenizer(model: AnyModel, found: SourceWeights, chosen: str | None) -> tup
     return name, tokens
 
 
-def _question_tokenizer(model: GenerativeModel, found: SourceWeights, chosen: str | None) -> Any:
+def _question_tokenizer(model: Blip2Model, found: SourceWeights, chosen: str | None) -> Any:
     """The tokenizer of a Q-Former beside a language model.
 
     Raises:

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.weight_sources import find_weights
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.image_text import ImageTextModel
 
 
-def text_half(layers: Iterable[int]) -> tuple[str, ...]:
-    """Patterns for the text feed-forward of these layers (a `*` in place of the number would match attention too)."""
-    return tuple(f"qformer.encoder.layer.{number}.{part}.*" for number in layers for part in ("intermediate", "output"))
-
-
-def read_text(model: GenerativeModel) -> tuple[str, ...]:
-    """What a Q-Former that reads questions has of a text half: all but the last layer's feed-forward."""
-    return ("embeddings.*", *text_half(range(model.qformer_config.num_layers - 1)))
-
-
-def unread_text(model: GenerativeModel) -> tuple[str, ...]:
-    """What of a text half the model has no place for: everything, or the last layer's feed-forward."""
-    layers = model.qformer_config.num_layers
-    return text_half([layers - 1]) if model.question_to_qformer else ("embeddings.*", *text_half(range(layers)))
-
-
-def needs_text_half(model: ImageTextModel | GenerativeModel, manifest: Manifest) -> bool:
+def needs_text_half(model: Blip2Model, manifest: Manifest) -> bool:
     """Whether the Q-Former reads questions, but the export that it starts from reads none."""
-    if not isinstance(model, GenerativeModel) or not model.question_to_qformer or manifest.stage == "stage1":
-        return False
-    return not manifest.architecture.get("question_to_qformer", False)
+    return model.question_to_qformer and not holds_text_half(manifest.stage, manifest.architecture)
 
 
-def load_text_half(
-    model: ImageTextModel | GenerativeModel, manifest: Manifest, init_text_from: str | None
-) -> list[LoadReport]:
+def holds_text_half(stage: str, architecture: Mapping[str, Any]) -> bool:
+    """Whether weights of a stage and an architecture (`describe_model`) hold the text half of a Q-Former."""
+    return stage == ImageTextModel.stage or bool(architecture.get("question_to_qformer", False))
+
+
+def load_text_half(model: Blip2Model, manifest: Manifest, init_text_from: str | None) -> list[LoadReport]:
     """Take the Q-Former's text half from a stage-1 export, if the export it started from (`manifest`) has none.
 
     Raises:
@@ -56,10 +42,9 @@ def load_text_half(
             "init_text_from=<stage-1 export that it descends from>"
         )
     source = find_weights(init_text_from)
-    if source.manifest.stage != "stage1":
+    if source.manifest.stage != ImageTextModel.stage:
         raise CheckpointMismatch(
             f"init_text_from={init_text_from} is an export of {source.manifest.stage}; give one of stage1"
         )
-    assert isinstance(model, GenerativeModel)
-    rule = LoadRule(what=f"text half of {source.short}", only=read_text(model), may_ignore=("*",))
+    rule = LoadRule(what=f"text half of {source.short}", only=model.text_half()[0], may_ignore=("*",))
     return [load_by_rule(model, source.state, rule)]

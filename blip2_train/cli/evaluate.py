@@ -31,7 +31,6 @@ from blip2_train.evaluation.report.results import program_versions, write_result
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.models.adapted_layers import is_adapter
-from blip2_train.models.generative import GenerativeModel
 from blip2_train.pretrained import load_pretrained
 from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
@@ -138,14 +137,13 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
     )
     if rank() != 0 or not config.attention:
         return report
-    asks = isinstance(model.network, GenerativeModel) and model.network.question_to_qformer
     with torch.inference_mode(), suitable_autocast(model.network):
         return with_attention(
             report,
             model.network,
             lambda example: model.processor.image(Path(str(example.image))),
             texts=(lambda some: model.processor.questions([clean_question(one.question) for one in some]))
-            if asks
+            if model.network.question_to_qformer
             else None,
             examples_per_task=config.examples,
         )
@@ -208,8 +206,7 @@ def _weights_of(model: Blip2) -> str:
 
 
 def _precision(model: Blip2) -> str:
-    frozen = getattr(model.network, "language_model", model.network.vision_model)
-    return str(next(frozen.parameters()).dtype).removeprefix("torch.")
+    return str(model.network.frozen_dtype).removeprefix("torch.")
 
 
 def command() -> None:

@@ -58,7 +58,7 @@ class Blip2Captioner:
 
     def __init__(self, model: Blip2, prompt: str | None = None) -> None:
         model.check_describes()
-        self._network, self._processor = model.network, model.processor
+        self._model, self._processor = model, model.processor
         self._start = caption_prompt(model.processor.prompt if prompt is None else prompt)
 
     @torch.inference_mode()
@@ -67,13 +67,12 @@ class Blip2Captioner:
     ) -> list[list[str]]:
         """N captions of each of B images."""
         numbers = draws(seeds, count, options.max_new_tokens)
-        with suitable_autocast(self._network):
-            if isinstance(self._network, GenerativeModel):
-                texts = self._by_language_model(self._network, images, options, numbers)
+        with suitable_autocast(self._model.network):
+            if self._model.network.matches_texts:
+                network = self._model.image_text("caption")
+                texts = generate_captions(network, self._processor, images, self._start, options, len(images), numbers)
             else:
-                texts = generate_captions(
-                    self._network, self._processor, images, self._start, options, len(images), numbers
-                )
+                texts = self._by_language_model(self._model.generative("caption"), images, options, numbers)
         return by_image(texts, count)
 
     def _by_language_model(
@@ -88,7 +87,7 @@ class Blip2Captioner:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""
-        return dict(self._network.state_dict())
+        return dict(self._model.network.state_dict())
 
 
 def draws(seeds: Sequence[int], count: int, length: int) -> Tensor:

@@ -19,7 +19,6 @@ from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.qformer_captions import qformer_defaults
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
-from blip2_train.models.image_text import ImageTextModel
 
 
 class CaptioningTask:
@@ -81,7 +80,7 @@ class CaptioningTask:
     def start(self, model: Blip2) -> None:
         """Choose what depends on the model."""
         self._chosen = dict(self._generation)
-        if isinstance(model.network, ImageTextModel):
+        if model.network.matches_texts:
             given = {name: value for name, value in self._generation.items() if value is not None}
             beams = {"num_beams": 1} if given.get("do_sample") else {}
             lengths = {name: value for name, value in qformer_defaults(given).items() if name != "length_penalty"}

@@ -1,7 +1,7 @@
 """Features of images, texts and pairs, and the scores of pairs, computed as in training.
 
-What `features` gives, by name (N rows; Q queries, D hidden size, E feature size, T = `max_text_length` tokens, Dl
-hidden size of a language model):
+What `image_text_features` and `generative_features` return, by name (N rows; Q queries, D hidden size, E feature size,
+T = `max_text_length` tokens, Dl hidden size of a language model):
 
 | name | shape | of | what it is |
 | --- | --- | --- | --- |
@@ -118,34 +118,36 @@ def paired(images: Sequence[ImageInput] | None, texts: Sequence[str] | None) -> 
     return counts.pop()
 
 
-def features(
-    network: ImageTextModel | GenerativeModel,
-    processor: Processor,
-    pixel_values: Tensor | None,
-    texts: Sequence[str] | None,
+def generative_features(network: GenerativeModel, pixel_values: Tensor) -> dict[str, Tensor]:
+    """Features of B images by a generative model, which reads images only (see the table above)."""
+    states = network.query_states(pixel_values)
+    return _on_cpu({"query_states": states, "soft_prompt": network.language_projection(states)})
+
+
+def image_text_features(
+    network: ImageTextModel, processor: Processor, pixel_values: Tensor | None, texts: Sequence[str] | None
 ) -> dict[str, Tensor]:
     """Features of B images, B texts, or B pairs, on the CPU in float32 (see the table above).
 
     Args:
-        network: Generative models read images only.
+        network: An image-text model.
         processor: Its tokenizer reads the texts.
         pixel_values: `(B, 3, H, W)`, or None.
         texts: B of them, or None.
     """
     found: dict[str, Tensor] = {}
     image_kv: ImageKeyValues | None = None
-    if isinstance(network, GenerativeModel):
-        assert pixel_values is not None and texts is None
-        states = network.query_states(pixel_values)
-        found = {"query_states": states, "soft_prompt": network.language_projection(states)}
-    else:
-        if pixel_values is not None:
-            images = network.encode_image(pixel_values)
-            image_kv = images.image_kv
-            found |= {"image_states": images.query_states, "image_features": images.image_features}
-        if texts is not None:
-            found |= _text_features(network, processor, texts, image_kv)
-    return {name: (value if value.dtype == torch.bool else value.float()).cpu() for name, value in found.items()}
+    if pixel_values is not None:
+        images = network.encode_image(pixel_values)
+        image_kv = images.image_kv
+        found |= {"image_states": images.query_states, "image_features": images.image_features}
+    if texts is not None:
+        found |= _text_features(network, processor, texts, image_kv)
+    return _on_cpu(found)
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: (value if value.dtype == torch.bool else value.float()).cpu() for name, value in tensors.items()}
 
 
 def _text_features(

@@ -14,7 +14,7 @@ from torch import Tensor
 from blip2_train.data.batches.processor import ImageInput, ImageInputs, Processor, listed
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
-from blip2_train.evaluation.embedding import MatchScores, features, match_all, paired
+from blip2_train.evaluation.embedding import MatchScores, generative_features, image_text_features, match_all, paired
 from blip2_train.evaluation.generation import (
     ANSWERING,
     CAPTIONING,
@@ -27,6 +27,7 @@ from blip2_train.evaluation.generation import (
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.qformer_captions import generate_captions, qformer_defaults
 from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 
@@ -52,7 +53,7 @@ class Blip2:
 
     def __init__(
         self,
-        network: ImageTextModel | GenerativeModel,
+        network: Blip2Model,
         processor: Processor,
         source: str = "it",
         has_prediction_head: bool = True,
@@ -93,11 +94,12 @@ class Blip2:
         """
         start = prompts.caption_prompt(self.processor.prompt if prompt is None else prompt)
         inputs = listed(images)
-        if isinstance(self.network, ImageTextModel):
+        if self.network.matches_texts:
             self.check_describes()
+            network = self.image_text("caption")
             options = generation_options(qformer_defaults(generation), generation)
-            with random_state(seed, self.device), suitable_autocast(self.network):
-                return generate_captions(self.network, self.processor, inputs, start, options, batch_size)
+            with random_state(seed, self.device), suitable_autocast(network):
+                return generate_captions(network, self.processor, inputs, start, options, batch_size)
         said = [Prompt(start, "")] * len(inputs)
         return self._write("caption", inputs, said, CAPTIONING, generation, batch_size, seed)
 
@@ -137,7 +139,7 @@ class Blip2:
 
         Source: BLIP-2, section 4.1; the cleaning is that of its released data sets.
         """
-        template = prompts.question_template(prompt, self.processor.prompt, self._is_encoder_decoder)
+        template = prompts.question_template(prompt, self.processor.prompt, self.network.is_encoder_decoder)
         inputs = listed(images)
         asked = prompts.asked(questions, len(inputs), clean)
         said = [Prompt(prompts.question_prompt(template, text), text.strip()) for text in asked]
@@ -145,7 +147,7 @@ class Blip2:
             return self._write("answer", inputs, said, ANSWERING, generation, batch_size, seed)
         if generation:
             raise ConfigError(f"{next(iter(generation))} changes nothing among candidates; leave out one of the two")
-        with suitable_autocast(network := self._generative("answer")):
+        with suitable_autocast(network := self.generative("answer")):
             return rank_texts(network, self.processor, inputs, said, candidates, shortlist, batch_size)
 
     def chat(
@@ -176,7 +178,9 @@ class Blip2:
             ConfigError: if an option or the message cannot be used, or this is no generative model.
             ShardError: naming a file that is no readable image.
         """
-        template = prompts.question_template(prompts.CHAT if prompt is None else prompt, "", self._is_encoder_decoder)
+        template = prompts.question_template(
+            prompts.CHAT if prompt is None else prompt, "", self.network.is_encoder_decoder
+        )
         said = Prompt(prompts.conversation_prompt(template, turns, message), message.strip())
         return prompts.first_answer(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
 
@@ -197,7 +201,7 @@ class Blip2:
 
         Source: BLIP-2, section 3.2.
         """
-        network = self._image_text("match")
+        network = self.image_text("match")
         inputs, lines = listed(images), [texts] if isinstance(texts, str) else list(texts)
         with torch.inference_mode(), suitable_autocast(network):
             return match_all(network, self.processor, inputs, lines, batch_size)
@@ -225,13 +229,13 @@ class Blip2:
         times = 1 if inputs is None else len(inputs)
         lines = [texts] * times if isinstance(texts, str) else None if texts is None else list(texts)
         if lines is not None:
-            self._image_text("embed of texts")
+            self.image_text("embed of texts")
         count = paired(inputs, lines)
         found: list[dict[str, Tensor]] = []
         with torch.inference_mode(), suitable_autocast(self.network):
             for rows in batches(count, batch_size):
                 pixels = None if inputs is None else self.processor.images(inputs[rows]).to(self.device)
-                found.append(features(self.network, self.processor, pixels, None if lines is None else lines[rows]))
+                found.append(self._features(pixels, None if lines is None else lines[rows]))
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
     def check_describes(self) -> None:
@@ -240,11 +244,41 @@ class Blip2:
         Raises:
             ConfigError: if this is one.
         """
-        if not self._has_prediction_head and isinstance(self.network, ImageTextModel):
+        if not self._has_prediction_head and self.network.matches_texts:
             raise ConfigError(
                 f"{self.source} has no prediction head for its Q-Former, so it cannot describe; give an export of "
                 "blip2_train, a LAVIS file, or a generative model (stage 2)"
             )
+
+    def generative(self, user: str) -> GenerativeModel:
+        """The network, if it has a language model.
+
+        Args:
+            user: What needs it, for the message: `task demo_vqa`.
+
+        Raises:
+            ConfigError: if it has none.
+        """
+        if not isinstance(self.network, GenerativeModel):
+            raise self._wrong_kind(user, GenerativeModel.title)
+        return self.network
+
+    def image_text(self, user: str) -> ImageTextModel:
+        """The network, if it embeds and matches texts; arguments and errors as for `generative`."""
+        if not isinstance(self.network, ImageTextModel):
+            raise self._wrong_kind(user, ImageTextModel.title)
+        return self.network
+
+    def _wrong_kind(self, user: str, needed: str) -> ConfigError:
+        return ConfigError(
+            f"{user} needs {needed}, but {self.source} is {self.network.title}; give the export of such a run"
+        )
+
+    def _features(self, pixel_values: Tensor | None, texts: Sequence[str] | None) -> dict[str, Tensor]:
+        if self.network.matches_texts:
+            return image_text_features(self.image_text("embed"), self.processor, pixel_values, texts)
+        assert pixel_values is not None
+        return generative_features(self.generative("embed"), pixel_values)
 
     def _write(
         self,
@@ -256,23 +290,6 @@ class Blip2:
         batch_size: int,
         seed: int | None,
     ) -> list[str]:
-        network, options = self._generative(what), generation_options(defaults, given)
+        network, options = self.generative(what), generation_options(defaults, given)
         with random_state(seed, self.device), suitable_autocast(network):
             return generate_texts(network, self.processor, inputs, said, options, batch_size)
-
-    def _generative(self, what: str) -> GenerativeModel:
-        if not isinstance(self.network, GenerativeModel):
-            raise self._wrong_kind(what, "a generative model (stage 2)", "an image-text model (stage 1)")
-        return self.network
-
-    def _image_text(self, what: str) -> ImageTextModel:
-        if not isinstance(self.network, ImageTextModel):
-            raise self._wrong_kind(what, "an image-text model (stage 1)", "a generative model (stage 2)")
-        return self.network
-
-    def _wrong_kind(self, what: str, needed: str, found: str) -> ConfigError:
-        return ConfigError(f"{what} needs {needed}, but {self.source} is {found}; give the export of such a run")
-
-    @property
-    def _is_encoder_decoder(self) -> bool:
-        return isinstance(self.network, GenerativeModel) and self.network.is_encoder_decoder

@@ -52,12 +52,12 @@ class MatchScorer:
     """
 
     def __init__(self, model: Blip2, score: Score = "itc") -> None:
-        if not isinstance(model.network, ImageTextModel):
+        if not model.network.matches_texts:
             raise ConfigError(
-                f"scores need an image-text model (stage 1), but {model.source} is a generative model (stage 2); give "
-                "the export of such a run as scorer, or clip:<folder or id>"
+                f"scores need {ImageTextModel.title}, but {model.source} is {model.network.title}; give the export of "
+                "such a run as scorer, or clip:<folder or id>"
             )
-        self._network, self._processor, self._score = model.network, model.processor, score
+        self._network, self._processor, self._score = model.image_text("scorer"), model.processor, score
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:

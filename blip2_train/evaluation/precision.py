@@ -7,17 +7,15 @@ from typing import Any
 
 import torch
 
-from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_text import ImageTextModel
+from blip2_train.models.blip2 import Blip2Model
 
 
-def suitable_autocast(network: ImageTextModel | GenerativeModel) -> AbstractContextManager[Any]:
+def suitable_autocast(network: Blip2Model) -> AbstractContextManager[Any]:
     """On a GPU, the parts kept in float32 compute in the 16 bits of the frozen part, if that has 16; else as they are.
 
     The frozen part is the language model, or the tower where there is none. Both run in their own precision anyway.
     """
-    frozen = network.language_model if isinstance(network, GenerativeModel) else network.vision_model
-    dtype, device = next(frozen.parameters()).dtype, network.query_tokens.device.type
+    dtype, device = network.frozen_dtype, network.query_tokens.device.type
     if device == "cuda" and dtype in (torch.float16, torch.bfloat16):
         return torch.autocast(device, dtype)
     return nullcontext()

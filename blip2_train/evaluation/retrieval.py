@@ -27,7 +27,6 @@ from blip2_train.evaluation.recall import recall_at
 from blip2_train.evaluation.report.content import Example
 from blip2_train.evaluation.shortlist import Shortlists, join
 from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
-from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.contrastive import image_text_similarity
 from blip2_train.system.atomic_write import write_atomically
 
@@ -98,9 +97,7 @@ class RetrievalTask:
 
     def start(self, model: Blip2) -> None:
         """Features of all images and texts, and the shortlists."""
-        if not isinstance(model.network, ImageTextModel):
-            raise ConfigError(f"task {self.name} needs an image-text model, but {model.source} is a generative model")
-        self._network = model.network
+        self._network = model.image_text(f"task {self.name}")
         processor = replace(model.processor, max_text_length=self._length)
         self._ids, self._mask = processor.texts(self._texts)
         self._patches: dict[int, Tensor] = {}

@@ -13,10 +13,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.report.content import Example
-from blip2_train.models.generative import GenerativeModel
 
 Row = dict[str, Any]
 """What is kept of one sample: plain values, written as JSON."""
@@ -90,13 +88,3 @@ class EvaluationTask(Protocol):
 def data_fingerprint(entries: Sequence[Any]) -> str:
     """A short text that changes when any of the entries, frozen records, does."""
     return hashlib.blake2b("\n".join(map(repr, entries)).encode(), digest_size=8).hexdigest()
-
-
-def require_generative(task: str, model: Blip2) -> None:
-    """Refuse a model that writes no text.
-
-    Raises:
-        ConfigError: naming task and model.
-    """
-    if not isinstance(model.network, GenerativeModel):
-        raise ConfigError(f"task {task} needs a generative model, but {model.source} is an image-text model")

@@ -97,9 +97,18 @@ class Blip2Model(nn.Module):
         """Precision of the frozen part that comes last: the language model, or the tower where there is none."""
         return next(self.vision_model.parameters()).dtype
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens that it predicts, of its Q-Former's tokenizer or of its language model's."""
+        return self.qformer_config.vocab_size
+
     def configs(self) -> dict[str, Any]:
         """The configurations that the model was built from, by the names of the constructor's arguments."""
         return {"vision": self.vision_config, "qformer": self.qformer_config}
+
+    def text_half(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Patterns of the parts of stage 1's text half that the Q-Former takes from there, and of those it lacks."""
+        return (), ()
 
     def fresh_after(self, stage: str) -> tuple[str, ...]:
         """Patterns of parameters that weights of a stage do not hold, beside the tower."""

@@ -99,6 +99,11 @@ class GenerativeModel(Blip2Model):
         """Precision of the language model."""
         return next(self.language_model.parameters()).dtype
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the language model's vocabulary head."""
+        return len(self.output_layer()[0])
+
     def configs(self) -> dict[str, Any]:
         """The configurations that the model was built from, by the names of the constructor's arguments."""
         return {**super().configs(), "language": self.language_config}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,6 @@ from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import kept_names
-from blip2_train.models.generative import GenerativeModel
 from blip2_train.training.timeout import PATIENCE, wait_at_most
 
 _USES_THE_MODEL = ("training_step", "validation_step", "on_validation_epoch_end")
@@ -126,8 +125,9 @@ def shard_model(module: LightningModule, model: nn.Module, mesh: DeviceMesh, fro
             parameter.register_post_accumulate_grad_hook(_mean_gradient)
     for name in _USES_THE_MODEL:
         register_fsdp_forward_method(module, name)
-    if isinstance(model, GenerativeModel):  # transformers then lets all processes generate until the last is done
-        model.language_model._is_fsdp_managed_module = True  # type: ignore[assignment]
+    parts = cast(Blip2Model, model)
+    if parts.language_config is not None:  # transformers then lets all processes generate until the last is done
+        parts.language_model._is_fsdp_managed_module = True  # type: ignore[assignment]
 
 
 def blocks_to_shard(model: nn.Module) -> list[nn.Module]:
@@ -136,23 +136,22 @@ def blocks_to_shard(model: nn.Module) -> list[nn.Module]:
     Raises:
         ConfigError: if the language model is quantised, or its blocks cannot be found.
     """
-    blocks: list[nn.Module] = []
-    if isinstance(model, GenerativeModel):
-        config = model.language_config
+    parts, blocks = cast(Blip2Model, model), list[nn.Module]()
+    if (config := parts.language_config) is not None:
         if config.quantization != "none":
             raise ConfigError(
                 f"trainer=fsdp cannot shard a language model in {config.quantization}; pass "
                 "model.language.quantization=none, or trainer=ddp"
             )
-        kinds = set(model.language_model._no_split_modules or ())
-        blocks += [part for part in model.language_model.modules() if type(part).__name__ in kinds]
+        kinds = set(parts.language_model._no_split_modules or ())
+        blocks += [part for part in parts.language_model.modules() if type(part).__name__ in kinds]
         if not blocks:
             raise ConfigError(
                 f"trainer=fsdp finds no blocks in language model {config.name!r}: transformers' "
-                f"{type(model.language_model).__name__} names none (_no_split_modules); pass trainer=ddp"
+                f"{type(parts.language_model).__name__} names none (_no_split_modules); pass trainer=ddp"
             )
-    if isinstance(model, Blip2Model) and not model.vision_model.frozen:
-        blocks += list(model.vision_model.tower.blocks.children())
+    if not parts.vision_model.frozen:
+        blocks += list(parts.vision_model.tower.blocks.children())
     return blocks
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from tiny import qformer_config
 
-from blip2_train.checkpoints.architecture import AnyModel, describe_model
+from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import LanguageModelConfig, VisionConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -49,7 +50,7 @@ def write_exports(folder: Path) -> dict[str, str]:
     return found
 
 
-def export(folder: Path, model: AnyModel, stage: str, processor: Processor, tokenizer: Any) -> str:
+def export(folder: Path, model: Blip2Model, stage: str, processor: Processor, tokenizer: Any) -> str:
     frozen = ("vision_model.", "language_model.")
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(frozen)}
     about: dict[str, Any] = {"architecture": describe_model(model), "processor": processor.describe()}

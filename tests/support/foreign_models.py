@@ -21,13 +21,13 @@ from transformers import (
 )
 
 import blip2_train
-from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.convert.huggingface import converted_manifest
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
@@ -59,7 +59,9 @@ def stir(model: nn.Module, scale: float) -> None:
             parameter.copy_(1.0 + 0.1 * noise if is_norm else scale * noise)
 
 
-def our_model(kind: str, vision: dict[str, Any] | None = None, **language: Any) -> tuple[AnyModel, Processor, Manifest]:
+def our_model(
+    kind: str, vision: dict[str, Any] | None = None, **language: Any
+) -> tuple[Blip2Model, Processor, Manifest]:
     """A model of ours (`opt`, `t5` or `retrieval`) with random weights and the demo's tokenizer."""
     torch.manual_seed(0)
     tower = vision_config(**({"mean": CLIP_MEAN, "std": CLIP_STD} | (vision or {})))
@@ -69,7 +71,7 @@ def our_model(kind: str, vision: dict[str, Any] | None = None, **language: Any) 
         "mean": tower.mean,
         "std": tower.std,
     }
-    model: AnyModel
+    model: Blip2Model
     if kind == "retrieval":
         model = ImageTextModel(tower, qformer_config(vocab_size=WORDS))
         processor = Processor(**about, text_tokenizer=load_qformer_tokenizer(str(DEMO / "bert")))

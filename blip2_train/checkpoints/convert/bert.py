@@ -18,7 +18,6 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.hub import fetch_files
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import QFormerConfig
-from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.qformer import copy_text_to_query_feed_forward
 
 State = dict[str, Tensor]
@@ -36,29 +35,9 @@ _RENAMES = (
     (r"^cls\.predictions\.transform\.", "lm_head."),
     (r"^cls\.predictions\.bias$", "lm_head.bias"),
 )
-_FRESH = (
-    "vision_model.*",
-    "ln_vision.*",
-    "query_tokens",
-    "temperature",
-    "itm_head.*",
-    "vision_projection.*",
-    "text_projection.*",
-    "qformer.encoder.layer.*.crossattention.*",
-    "qformer.encoder.layer.*.intermediate_query.*",
-    "qformer.encoder.layer.*.output_query.*",
-)
 _IGNORED = (_SEGMENTS, "embeddings.position_ids", "embeddings.token_type_ids")
 _BODY = ("embeddings.", "qformer.", "lm_head.")
 """What a Q-Former takes is under these; anything else is a head for another task (`pooler`, `classifier`, …)."""
-_FRESH_IN_STAGE_2 = (
-    "vision_model.*",
-    "ln_vision.*",
-    "query_tokens",
-    "language_model.*",
-    "language_projection.*",
-    "qformer.encoder.layer.*.crossattention.*",
-)
 _FEED_FORWARD = re.compile(r"(layer\.\d+\.)(intermediate|output)\.")
 
 
@@ -94,14 +73,14 @@ def load_bert(model: Blip2Model, weights: str) -> LoadReport:
     reads_text = any(name.startswith("embeddings.") for name, _ in model.named_parameters())
     if reads_text:
         notes += _take_embeddings(model, state, what)
-    if isinstance(model, ImageTextModel):
+    if model.matches_texts:
         headless = not any(key.startswith("lm_head.") for key in state)
         if headless:
             notes.append("this BERT has no prediction head (a BertModel): the head of the generation loss starts fresh")
         elif "lm_head.bias" in state:
             bias = state["lm_head.bias"][: config.vocab_size - 1].float()
             state["lm_head.bias"] = torch.cat([bias, bias.new_zeros(1)])
-        fresh = (*_FRESH, "lm_head.*") if headless else _FRESH
+        fresh = (*model.fresh_beside_bert, "lm_head.*") if headless else model.fresh_beside_bert
         rule = LoadRule(what=what, may_miss=fresh, may_ignore=(*_IGNORED, *heads))
         report = load_by_rule(model, state, rule)
         copy_text_to_query_feed_forward(model.qformer)
@@ -110,7 +89,7 @@ def load_bert(model: Blip2Model, weights: str) -> LoadReport:
     own = {name for name, _ in model.named_parameters()}
     text = {key: tensor for key, tensor in state.items() if reads_text and key in own}
     unused = (*_IGNORED, *heads, *(() if reads_text else ("embeddings.*",)), "lm_head.*")
-    rule = LoadRule(what=what, may_miss=_FRESH_IN_STAGE_2, may_ignore=unused)
+    rule = LoadRule(what=what, may_miss=model.fresh_beside_bert, may_ignore=unused)
     return replace(load_by_rule(model, queries | text, rule), notes=tuple(notes))
 
 

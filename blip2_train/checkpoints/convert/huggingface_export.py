@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import (
     Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2ForImageTextRetrieval,
     Blip2Processor,
     BlipImageProcessor,
     GenerationConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.assembly import complete_manifest, without_ties
 from blip2_train.checkpoints.convert.huggingface import SIDE
 from blip2_train.checkpoints.convert.huggingface_tower import describe_qformer, describe_tower
@@ -36,8 +34,8 @@ from blip2_train.checkpoints.foreign_weights import State
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import IMAGE_TOKEN
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.generative import GenerativeModel, embedding_width
-from blip2_train.models.image_text import ImageTextModel
 
 SHARD_SIZE = "5GB"
 """Largest file of weights."""
@@ -45,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 def write_huggingface(
-    folder: Path, model: AnyModel, processor: Processor, manifest: Manifest, config: str = ""
+    folder: Path, model: Blip2Model, processor: Processor, manifest: Manifest, config: str = ""
 ) -> Path:
     """Write a model as transformers' `Blip2ForConditionalGeneration` or `Blip2ForImageTextRetrieval`.
 
@@ -62,29 +60,23 @@ def write_huggingface(
     Raises:
         CheckpointMismatch: if transformers' classes cannot hold the model, with the reason.
     """
-    if isinstance(model, GenerativeModel) and model.language_config.quantization != "none":
-        raise CheckpointMismatch("a quantised language model cannot be exported; open the model without quantization")
-    if isinstance(model, GenerativeModel):
-        _refuse_as_decoder(model)
-    if isinstance(model, GenerativeModel) and model.question_to_qformer:
-        raise CheckpointMismatch(
-            "transformers' Blip2ForConditionalGeneration gives its Q-Former images only, but that of this model "
-            "reads questions; share the export itself"
-        )
+    generative = model if isinstance(model, GenerativeModel) else None
+    if generative is not None:
+        _refuse_unknown(generative)
     reading = _processor(model, processor)
     image_token = int(reading.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
-    theirs, extra = _weights(model, image_token)
-    settings = _config(model, processor, image_token, theirs)
+    theirs, extra = _weights(model, generative, image_token)
+    settings = _config(model, generative, processor, image_token, theirs)
     _check(settings, theirs, model)
     folder.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(without_ties(theirs), folder, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
     settings.save_pretrained(folder)
-    if isinstance(model, GenerativeModel):
+    if generative is not None:
         GenerationConfig.from_model_config(settings.text_config).save_pretrained(folder)
     reading.save_pretrained(folder)
-    if isinstance(model, GenerativeModel) and (other := difference_from_4(model.language_model.config.model_type)):
+    if model.text_config is not None and (other := difference_from_4(model.text_config.model_type)):
         _log.warning("%s: %s", folder, other)
-    make_readable(folder, reading.tokenizer, untied_head=_has_own_head(model))
+    make_readable(folder, reading.tokenizer, untied_head=generative is not None and _has_own_head(generative))
     beside = {"query_tokens": model.query_tokens.detach(), **extra}
     write_export(folder / SIDE, beside, config, processor.tokenizer, complete_manifest(manifest, model, processor))
     kept = sorted(extra)
@@ -92,16 +84,24 @@ def write_huggingface(
     return folder
 
 
-def _refuse_as_decoder(model: GenerativeModel) -> None:
-    kind = model.language_model.config.model_type
+def _refuse_unknown(model: GenerativeModel) -> None:
+    """Refuse a generative model that transformers' class cannot hold."""
+    if model.language_config.quantization != "none":
+        raise CheckpointMismatch("a quantised language model cannot be exported; open the model without quantization")
+    kind = model.text_config.model_type
     if model.is_encoder_decoder and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise CheckpointMismatch(
             f"transformers' BLIP-2 takes a language model of the type {kind!r} for decoder-only and would leave its "
             f"encoder out, but {model.language_config.name} reads with one; share the export itself"
         )
+    if model.question_to_qformer:
+        raise CheckpointMismatch(
+            "transformers' Blip2ForConditionalGeneration gives its Q-Former images only, but that of this model "
+            "reads questions; share the export itself"
+        )
 
 
-def _weights(model: AnyModel, image_token: int) -> tuple[State, State]:
+def _weights(model: Blip2Model, generative: GenerativeModel | None, image_token: int) -> tuple[State, State]:
     """Weights under their names, and those that they have none for."""
     theirs: State = {}
     extra: State = {}
@@ -115,10 +115,10 @@ def _weights(model: AnyModel, image_token: int) -> tuple[State, State]:
     if lost:
         describe_tower(model.vision_model)  # gives the reason, if there is one
         raise CheckpointMismatch(f"transformers' BLIP-2 has no weight like {lost[0]}; choose another format")
-    if isinstance(model, GenerativeModel):
-        for key in _vocabulary_names(model):
+    if generative is not None:
+        for key in _vocabulary_names(generative):
             theirs[key] = _with_row_for(image_token, theirs[key])
-        theirs |= {key: theirs[first] for key, first in _ties(model).items()}
+        theirs |= {key: theirs[first] for key, first in _ties(generative).items()}
     return theirs, extra
 
 
@@ -130,10 +130,8 @@ def _vocabulary_names(model: GenerativeModel) -> list[str]:
     return [f"language_model.{name}" for name, parameter in named if id(parameter) in wanted]
 
 
-def _has_own_head(model: AnyModel) -> bool:
+def _has_own_head(model: GenerativeModel) -> bool:
     """Whether the language model's vocabulary head is another tensor than its embeddings."""
-    if not isinstance(model, GenerativeModel):
-        return False
     return model.output_layer()[0] is not model.language_model.get_input_embeddings().weight
 
 
@@ -159,35 +157,40 @@ def _with_row_for(token: int, tensor: Tensor) -> Tensor:
     return torch.cat([tensor, mean.expand(missing, *tensor.shape[1:])])
 
 
-def _config(model: AnyModel, processor: Processor, image_token: int, theirs: State) -> Any:
+def _text_config(model: GenerativeModel, processor: Processor, theirs: State) -> Any:
+    """The configuration of the language model, with the special tokens that the processor uses."""
+    text = copy.deepcopy(model.text_config)
+    width = embedding_width(model.language_model)
+    if width != text.hidden_size:
+        raise CheckpointMismatch(
+            f"transformers' BLIP-2 projects to the hidden size of the language model, {text.hidden_size}, but the "
+            f"embeddings of {model.language_config.name} are {width} wide; choose another format"
+        )
+    assert processor.language_tokenizer is not None
+    tokenizer = processor.language_tokenizer
+    text.vocab_size = len(theirs[_vocabulary_names(model)[0]])
+    ends = tokenizer.end_ids
+    text.eos_token_id, text.pad_token_id = ends if len(ends) > 1 else ends[0], tokenizer.pad_id
+    starts = [tokenizer.end_id] if model.is_encoder_decoder else tokenizer.start_ids
+    text.bos_token_id = starts[0] if starts else text.bos_token_id  # what follows the images without a prompt
+    return text
+
+
+def _config(
+    model: Blip2Model, generative: GenerativeModel | None, processor: Processor, image_token: int, theirs: State
+) -> Any:
     qformer = model.qformer_config
-    parts: dict[str, Any] = {}
-    if isinstance(model, GenerativeModel):
-        text = copy.deepcopy(model.language_model.config)
-        width = embedding_width(model.language_model)
-        if width != text.hidden_size:
-            raise CheckpointMismatch(
-                f"transformers' BLIP-2 projects to the hidden size of the language model, {text.hidden_size}, but the "
-                f"embeddings of {model.language_config.name} are {width} wide; choose another format"
-            )
-        assert processor.language_tokenizer is not None
-        speaking = processor.language_tokenizer
-        text.vocab_size = len(theirs[_vocabulary_names(model)[0]])
-        ends = speaking.end_ids
-        text.eos_token_id, text.pad_token_id = ends if len(ends) > 1 else ends[0], speaking.pad_id
-        starts = [speaking.end_id] if model.is_encoder_decoder else speaking.start_ids
-        text.bos_token_id = starts[0] if starts else text.bos_token_id  # what follows the images without a prompt
-        parts["text_config"] = text.to_dict()
+    text = None if generative is None else _text_config(generative, processor, theirs)
     config = Blip2Config(
         vision_config=describe_tower(model.vision_model).to_dict(),
-        qformer_config=describe_qformer(qformer, reads_text=isinstance(model, ImageTextModel)),
+        qformer_config=describe_qformer(qformer, reads_text=model.matches_texts),
         num_query_tokens=qformer.num_queries,
         image_text_hidden_size=qformer.feature_size,
         image_token_index=image_token,
-        **parts,
+        **({} if text is None else {"text_config": text.to_dict()}),
     )
     config.dtype = _precision(theirs)
-    config.architectures = [_class(model).__name__]
+    config.architectures = [model.huggingface_class]
     return config
 
 
@@ -198,13 +201,9 @@ def _precision(theirs: State) -> torch.dtype:
     return kinds[0].pop() if kinds[0] == kinds[1] and len(kinds[0]) == 1 else torch.float32
 
 
-def _class(model: AnyModel) -> Any:
-    return Blip2ForConditionalGeneration if isinstance(model, GenerativeModel) else Blip2ForImageTextRetrieval
-
-
-def _check(config: Blip2Config, theirs: State, model: AnyModel) -> None:
+def _check(config: Blip2Config, theirs: State, model: Blip2Model) -> None:
     with torch.device("meta"):
-        wanted = _class(model)(config).state_dict()
+        wanted = getattr(transformers, model.huggingface_class)(config).state_dict()
     wrong = [key for key in {**wanted, **theirs} if key not in wanted or key not in theirs]
     wrong += [key for key in wanted if key in theirs and wanted[key].shape != theirs[key].shape]
     if wrong:
@@ -213,7 +212,7 @@ def _check(config: Blip2Config, theirs: State, model: AnyModel) -> None:
         )
 
 
-def _processor(model: AnyModel, processor: Processor) -> Any:
+def _processor(model: Blip2Model, processor: Processor) -> Any:
     """A `Blip2Processor`, whose tokenizer knows the image token."""
     speaking = processor.language_tokenizer
     tokenizer = copy.deepcopy(processor.text_tokenizer if speaking is None else speaking.tokenizer)

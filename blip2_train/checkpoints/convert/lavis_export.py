@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, Rule, lavis_names
 from blip2_train.checkpoints.convert.lavis import NOTE, TIED
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import QFormerConfig
-from blip2_train.models.generative import GenerativeModel
 
 _BLOCK = "norm1.weight norm1.bias norm2.weight norm2.bias attn.qkv.weight attn.proj.weight attn.proj.bias "
 _BLOCK += "mlp.fc1.weight mlp.fc1.bias mlp.fc2.weight mlp.fc2.bias"
@@ -32,7 +31,7 @@ _CLIP = {
 }
 
 
-def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Manifest, config: str = "") -> Path:
+def write_lavis(file: Path, model: Blip2Model, *, with_tower: bool, manifest: Manifest, config: str = "") -> Path:
     """Write the weights that LAVIS keeps in a checkpoint: all but the language model, and the tower if it was trained.
 
     Args:
@@ -72,7 +71,7 @@ def write_lavis(file: Path, model: AnyModel, *, with_tower: bool, manifest: Mani
     return file
 
 
-def _tower_names(model: AnyModel) -> tuple[Rule, ...]:
+def _tower_names(model: Blip2Model) -> tuple[Rule, ...]:
     """Names of the tower's weights: LAVIS has EVA's ViT-g and CLIP's ViT-L, here of any size."""
     tower: Any = model.vision_model.tower
     block = tower.blocks[0]
@@ -106,15 +105,15 @@ def _refuse_other_qformer(config: QFormerConfig) -> None:
             )
 
 
-def _family(model: AnyModel) -> str:
-    if not isinstance(model, GenerativeModel):
+def _family(model: Blip2Model) -> str:
+    if model.text_config is None:
         return ""
     if model.question_to_qformer:
         raise CheckpointMismatch(
             "LAVIS's BLIP-2 with a language model gives its Q-Former images only, but that of this model reads "
             "questions; share the export itself"
         )
-    family = str(model.language_model.config.model_type)
+    family = str(model.text_config.model_type)
     if family not in ("opt", "t5"):
         raise CheckpointMismatch(
             f"LAVIS has no BLIP-2 with a {family} language model, only OPT and T5; write another format"

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2_train.checkpoints.architecture import AnyModel
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.batches.processor import Processor
-from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.system.records import parse_yaml
 
 _CARD = """\
@@ -71,7 +70,7 @@ inputs = processor(images=Image.open("image.jpg"), text=texts, padding=True, ret
 print(model(**inputs).logits_per_image)  # similarity; with use_image_text_matching_head=True: (no match, match)"""
 
 
-def model_card(model: AnyModel, processor: Processor, manifest: Manifest, config: str, beside: Sequence[str]) -> str:
+def model_card(model: Blip2Model, processor: Processor, manifest: Manifest, config: str, beside: Sequence[str]) -> str:
     """The card as Markdown.
 
     Args:
@@ -81,11 +80,10 @@ def model_card(model: AnyModel, processor: Processor, manifest: Manifest, config
         config: Configuration of the run, as YAML text; may be empty.
         beside: Names of weights that transformers does not load.
     """
-    generative = isinstance(model, GenerativeModel)
     scores = "\n".join(f"| `{name}` | {value:.4g} |" for name, value in sorted(manifest.metrics.items()))
-    example = _GENERATION.format(prompt=processor.prompt) if generative else _RETRIEVAL
+    example = _GENERATION.format(prompt=processor.prompt) if model.language_config is not None else _RETRIEVAL
     return _CARD.format(
-        pipeline="image-text-to-text" if generative else "zero-shot-image-classification",
+        pipeline=model.huggingface_pipeline,
         recipe=manifest.recipe,
         about=_about(model, manifest),
         version=manifest.version,
@@ -103,14 +101,14 @@ def _short(name: str) -> str:
     return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
 
 
-def _other_versions(model: AnyModel) -> str:
-    return difference_from_4(model.language_model.config.model_type) if isinstance(model, GenerativeModel) else ""
+def _other_versions(model: Blip2Model) -> str:
+    return "" if model.text_config is None else difference_from_4(model.text_config.model_type)
 
 
-def _about(model: AnyModel, manifest: Manifest) -> str:
+def _about(model: Blip2Model, manifest: Manifest) -> str:
     queries, size = model.qformer_config.num_queries, model.vision_config.image_size
     reads = f"A Q-Former of {queries} queries reads the tower `{model.vision_config.name}` ({size} pixels)"
-    if isinstance(model, GenerativeModel):
+    if model.language_config is not None:
         language = _short(model.language_config.name)
         if "adapters" in manifest.architecture:
             return f"{reads} and speaks through the language model `{language}`, changed by LoRA adapters (stage 2)."
@@ -118,7 +116,7 @@ def _about(model: AnyModel, manifest: Manifest) -> str:
     return f"{reads} and compares images with texts (stage 1)."
 
 
-def _training(model: AnyModel, manifest: Manifest, config: str) -> dict[str, Any]:
+def _training(model: Blip2Model, manifest: Manifest, config: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "recipe": f"`{manifest.recipe}`",
         "stage": manifest.stage,
@@ -152,7 +150,7 @@ def _lineage(manifest: Manifest) -> str:
     return "\n".join(lines) or "What the weights started from is not recorded."
 
 
-def _limitations(model: AnyModel, beside: Sequence[str]) -> list[str]:
+def _limitations(model: Blip2Model, beside: Sequence[str]) -> list[str]:
     lines = [
         "It repeats the errors and biases of its training data and of its frozen parts, and may describe what is not "
         "in the image; do not use it where that does harm.",
@@ -160,7 +158,7 @@ def _limitations(model: AnyModel, beside: Sequence[str]) -> list[str]:
         "transformers computes the last layer norm of the tower with the eps of all the others instead of 1e-5, and "
         "resizes images with other rounding; scores differ in the last digits.",
     ]
-    if isinstance(model, GenerativeModel):
+    if model.language_config is not None:
         language = _short(model.language_config.name)
         lines.append(f"It writes no better than `{language}`, and in no other languages.")
     if beside:

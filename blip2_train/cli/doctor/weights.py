@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from blip2_train.checkpoints.adapters import attach_adapters, check_adapters
 from blip2_train.checkpoints.convert.bert import load_bert
 from blip2_train.checkpoints.foreign_weights import SourceWeights
-from blip2_train.checkpoints.frozen_parts import VISION_MODEL, load_language_model, load_tower
-from blip2_train.checkpoints.initial_weights import RANDOM, brings_language_model, load_source
+from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL, load_language_model, load_tower
+from blip2_train.checkpoints.initial_weights import RANDOM, brings_language_model, load_source, pretrained_parts
 from blip2_train.checkpoints.load_rules import LoadReport
 from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.checkpoints.weight_sources import find_weights
@@ -19,8 +19,7 @@ from blip2_train.cli.doctor.findings import OK, SKIPPED, Finding, attempt
 from blip2_train.cli.doctor.machine import host_memory
 from blip2_train.cli.overview import size_text
 from blip2_train.config.compose import instantiate
-from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_text import ImageTextModel
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.memory import language_model_bytes
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.training.earlier_runs import find_checkpoint, find_export
@@ -40,7 +39,7 @@ def examine_weights(config: DictConfig) -> list[Finding]:
         _report(findings, lambda: [load_tower(_meta_tower(config), vision)])
     model = attempt([], lambda: _meta_model(config))  # why not, the examination of the model says
     if model is not None:
-        if isinstance(model, GenerativeModel) and model.language_config.weights != RANDOM:
+        if LANGUAGE_MODEL in pretrained_parts(model):
             findings += _language_model(model, source)
         if source is not None:
             _report(findings, lambda: _from_source(config, model, source))
@@ -60,9 +59,9 @@ def _meta_tower(config: DictConfig) -> VisionTower:
         return VisionTower(instantiate(config.model.vision))
 
 
-def _meta_model(config: DictConfig) -> ImageTextModel | GenerativeModel:
+def _meta_model(config: DictConfig) -> Blip2Model:
     with torch.device("meta"):
-        model: ImageTextModel | GenerativeModel = instantiate(config.model)
+        model: Blip2Model = instantiate(config.model)
     return model
 
 
@@ -73,9 +72,10 @@ def _report(findings: list[Finding], load: Callable[[], list[LoadReport]]) -> No
         findings.append(Finding(OK, "; ".join((f"{report.what}: {len(report.loaded)} tensors{fresh}", *report.notes))))
 
 
-def _language_model(model: GenerativeModel, source: SourceWeights | None) -> list[Finding]:
+def _language_model(model: Blip2Model, source: SourceWeights | None) -> list[Finding]:
     """Read the language model whole, because only transformers knows which file names stand for which weights."""
     config = model.language_config
+    assert config is not None
     size, there = language_model_bytes(config, config.dtype, config.quantization), host_memory()
     if size > there:
         return [
@@ -90,9 +90,7 @@ def _language_model(model: GenerativeModel, source: SourceWeights | None) -> lis
     return findings
 
 
-def _from_source(
-    config: DictConfig, model: ImageTextModel | GenerativeModel, source: SourceWeights
-) -> list[LoadReport]:
+def _from_source(config: DictConfig, model: Blip2Model, source: SourceWeights) -> list[LoadReport]:
     """What the run starts from, what its Q-Former's text half comes from, and the adapters."""
     adapters = None if config.peft is None else instantiate(config.peft)
     chosen = check_adapters(model, adapters, source.manifest, source.place)
@@ -103,7 +101,7 @@ def _from_source(
     return reports
 
 
-def _bert(model: ImageTextModel | GenerativeModel) -> LoadReport:
+def _bert(model: Blip2Model) -> LoadReport:
     if hasattr(model, "embeddings"):  # one row of them is added to BERT's, so that it has to exist
         model.embeddings.word_embeddings.to_empty(device="cpu")
     return load_bert(model, model.qformer_config.weights)

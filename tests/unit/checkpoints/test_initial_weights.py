@@ -12,13 +12,14 @@ from tiny import image_text_model, qformer_config, vision_config
 from tiny_generation import ARCHITECTURES, generative_model
 from torch import Tensor
 
-from blip2_train.checkpoints.architecture import AnyModel, describe_model
+from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.position_embeddings import resize_position_embeddings
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.generative import GenerativeModel
@@ -36,7 +37,7 @@ def tower_file(tmp_path: Path) -> str:
     return str(tmp_path / "tower.safetensors")
 
 
-def export(folder: Path, model: AnyModel, stage: str, state: dict[str, Tensor] | None = None) -> str:
+def export(folder: Path, model: Blip2Model, stage: str, state: dict[str, Tensor] | None = None) -> str:
     """An export of what a model trains."""
     keep = trainable_names(model)
     manifest = Manifest(

@@ -12,11 +12,12 @@ from shard_files import write_tokenizer
 from tiny import image_text_model
 from tiny_generation import generative_model
 
-from blip2_train.checkpoints.architecture import AnyModel, build_model, describe_model
+from blip2_train.checkpoints.architecture import build_model, describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.generative import GenerativeModel
 
@@ -27,7 +28,7 @@ def generative(reads: bool, seed: int = 0) -> GenerativeModel:
     return generative_model(seed=seed, reads_questions=reads)
 
 
-def written(folder: Path, stage: str, model: AnyModel) -> str:
+def written(folder: Path, stage: str, model: Blip2Model) -> str:
     keep = trainable_names(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if name in keep}
     about: dict[str, Any] = {"metrics": {}, "parent": None, "frozen_fingerprint": ""}
