@@ -133,6 +133,7 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         ),
         examples=task.examples(rows, scored) if rank() == 0 else (),
         example_metric=task.example_metric,
+        labels=task.labels,
         headline=task.headline,
     )
     if rank() != 0 or not config.attention:
@@ -180,7 +181,7 @@ def _source(config: DictConfig, task: EvaluationTask) -> str:
     Raises:
         ConfigError: if none is named.
     """
-    named = config.checkpoints[task.kind] or config.checkpoint
+    named = config.checkpoints.get(task.kind) or config.checkpoint
     if named is None:
         raise ConfigError(
             f"task {task.name} has no checkpoint: pass checkpoint=<export, Hugging Face folder or id, LAVIS file>"

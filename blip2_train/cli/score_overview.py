@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blip2_train.evaluation.report.content import TaskReport
-from blip2_train.evaluation.report.score_table import metric, parse, score_table
+from blip2_train.evaluation.report.score_table import score_table
 from blip2_train.system.screen import make_console
 
 
@@ -44,8 +44,7 @@ def print_closing(tasks: Sequence[TaskReport], chosen: Mapping[str, Sequence[str
         table.add_column(heading, justify="left" if heading else "right")
     for task in tasks:
         for name in chosen[task.name]:
-            part, last = parse(name)
-            how, value = metric(last), task.scores.get(name)
+            part, how, value = task.part(name), task.format(name), task.scores.get(name)
             table.add_row(
                 Text(task.title),
                 Text(", ".join(filter(None, (part, how.heading)))),

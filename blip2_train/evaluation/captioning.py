@@ -14,14 +14,14 @@ from blip2_train.data.official.results import write_caption_results
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.metrics.coco_caption import METRICS, score_captions
+from blip2_train.evaluation.metrics.coco_caption import FORMATS, METRICS, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.qformer_captions import qformer_defaults
-from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.report.content import Example, TaskLabels
+from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores, data_fingerprint
 
 
-class CaptioningTask:
+class CaptioningTask(EvaluationTask):
     """Captions of a set of images, and their scores.
 
     Args:
@@ -40,6 +40,7 @@ class CaptioningTask:
     """
 
     kind, example_metric, headline = "captioning", "cider", "cider"
+    labels = TaskLabels(metrics=FORMATS, part="domain", references="people wrote")
 
     def __init__(
         self,

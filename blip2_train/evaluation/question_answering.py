@@ -15,17 +15,18 @@ from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import ANSWERING, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.metrics.metric_format import percent
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.ranking import SHORTLIST
-from blip2_train.evaluation.report.content import Example
-from blip2_train.evaluation.task import Row, TaskScores, data_fingerprint
+from blip2_train.evaluation.report.content import Example, TaskLabels
+from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores, data_fingerprint
 
 Metric = Literal["vqa", "exact"]
 _PLAIN = "plain/accuracy"
 
 
-class AnsweringTask:
+class AnsweringTask(EvaluationTask):
     """Answers to a set of questions, and their accuracy.
 
     Args:
@@ -49,6 +50,9 @@ class AnsweringTask:
     """
 
     kind, example_metric, headline = "vqa", "accuracy", "accuracy"
+    labels = TaskLabels(
+        metrics={"accuracy": percent("accuracy")}, references="people answered", count_equal_references=True
+    )
 
     def __init__(
         self,

@@ -10,8 +10,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from blip2_train.evaluation.metrics.metric_format import MetricFormat, percent
+
 _ROWS = 256
 """Images at a time: what is computed beside the scores stays small (COCO's 5,000 x 25,010 scores are 500 MB)."""
+
+
+def recall_formats(ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, MetricFormat]:
+    """How recall at these cut-offs is shown, by name: a column for each k, a row for each direction."""
+    directions = {"image_to_text": "image→text", "text_to_image": "text→image"}
+    found = {f"{name}_r{k}": percent(f"R@{k}", row=row) for name, row in directions.items() for k in ks}
+    return {**found, "recall_mean": percent("recall mean")}
 
 
 def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:

@@ -13,19 +13,19 @@ from blip2_train.evaluation.predictions import PredictionLog
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores
 
 Progress = Callable[[int, int], None]
-"""Told the number of finished batches and of all."""
+"""Called with the number of finished batches, and of all."""
 
 
 def run_task(
     model: Blip2, task: EvaluationTask, folder: Path, settings: Mapping[str, Any], progress: Progress
 ) -> tuple[list[Row], TaskScores]:
-    """Predict what is not predicted yet, then score everything; every process calls it and gets the same.
+    """Predict the batches that are not predicted yet, then score all; every process calls it and gets the same result.
 
     Args:
         model: On this process's device.
         task: What is evaluated.
         folder: Where predictions are written, and looked for.
-        settings: What decides the predictions beside the task: the model's fingerprint, precision, batch size.
+        settings: What decides the predictions beside the task's own: the model's fingerprint, precision, batch size.
         progress: Called after each batch of this process.
 
     Raises:
@@ -33,8 +33,13 @@ def run_task(
     """
     task.start(model)
     log = PredictionLog(folder, task.name, {**settings, **task.settings()})
-    mine = [batch for batch in range(rank(), len(task), world_size()) if batch not in log.done]
-    images = read_ahead(model.processor, map(task.paths, mine))
+    own = range(rank(), len(task), world_size())
+    if task.encodes_first:
+        for batch, pixel_values in zip(own, read_ahead(model.processor, map(task.paths, own)), strict=True):
+            task.encode(model, batch, pixel_values)
+        task.exchange(model)
+    mine = [batch for batch in own if batch not in log.done]
+    images = read_ahead(model.processor, ([] if task.encodes_first else task.paths(batch) for batch in mine))
     with log:
         for count, (batch, pixel_values) in enumerate(zip(mine, images, strict=True), 1):
             log.write(batch, task.predict(model, batch, pixel_values))

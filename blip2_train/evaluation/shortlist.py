@@ -1,7 +1,7 @@
-"""The most similar texts of every image and images of every text, found block by block.
+"""The most similar texts of every image and images of every text, computed block by block.
 
-The order does not depend on how images are divided: of equal values the lower number comes first. Shape letters: M
-images, N texts, B images of a block, K length of a list.
+The order does not depend on how images are split over processes: of equal values the lower index comes first. Shape
+letters: M images, N texts, B images of a block, K length of a list.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ import torch
 from torch import Tensor
 
 
-class Lists(NamedTuple):
+class NearestLists(NamedTuple):
     """For each of R rows its K nearest, nearest first."""
 
-    numbers: Tensor
+    indices: Tensor
     """`(R, K)`, int64."""
     values: Tensor
     """`(R, K)`, float32."""
 
     @classmethod
-    def of(cls, values: Tensor, numbers: Tensor, k: int) -> Self:
-        """The k largest of `values` `(R, C)`, which stand for `numbers` `(R, C)` that ascend along each row."""
+    def of(cls, values: Tensor, candidates: Tensor, k: int) -> Self:
+        """The k largest of the similarities `(R, C)` to `candidates` `(R, C)`, indices ascending in each row."""
         order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
-        return cls(numbers.gather(1, order), values.gather(1, order))
+        return cls(candidates.gather(1, order), values.gather(1, order))
 
     @classmethod
-    def merged(cls, parts: Sequence[Lists], k: int) -> Self:
-        """The k nearest of all parts, which have the same rows and no number twice."""
-        numbers, values = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-        ascending = numbers.argsort(dim=1)
-        return cls.of(values.gather(1, ascending), numbers.gather(1, ascending), k)
+    def merged(cls, parts: Sequence[NearestLists], k: int) -> Self:
+        """The k nearest of all parts, which have the same rows and no index twice."""
+        indices, values = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        ascending = indices.argsort(dim=1)
+        return cls.of(values.gather(1, ascending), indices.gather(1, ascending), k)
 
     def inverted(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """For each number below `count` the rows that list it, ascending, and the values they list it with."""
-        numbers = self.numbers.flatten()
-        order = numbers.argsort(stable=True)
-        rows = torch.arange(len(self.numbers)).repeat_interleave(self.numbers.shape[1])[order]
-        sizes = torch.bincount(numbers, minlength=count).tolist()
+        """For each index below `count` the rows that list it, ascending, and the values they list it with."""
+        indices = self.indices.flatten()
+        order = indices.argsort(stable=True)
+        rows = torch.arange(len(self.indices)).repeat_interleave(self.indices.shape[1])[order]
+        sizes = torch.bincount(indices, minlength=count).tolist()
         return list(zip(rows.split(sizes), self.values.flatten()[order].split(sizes), strict=True))
 
 
@@ -52,21 +52,23 @@ class Shortlists:
 
     def __init__(self, k: int) -> None:
         self.k = k
-        self.of_images: dict[int, Lists] = {}
-        """By the number of a block's first image."""
-        self.of_texts: Lists | None = None
+        self.of_images: dict[int, NearestLists] = {}
+        """By the index of a block's first image."""
+        self.of_texts: NearestLists | None = None
 
     def add(self, first: int, similarity: Tensor) -> None:
         """Add images `first` … `first + B - 1`, given by `(B, N)` similarities."""
         images, texts = similarity.shape
-        self.of_images[first] = Lists.of(similarity, torch.arange(texts).expand(images, -1), self.k)
-        block = Lists(torch.arange(first, first + images).expand(texts, -1), similarity.T)
-        self.of_texts = Lists.merged([block] if self.of_texts is None else [self.of_texts, block], self.k)
+        self.of_images[first] = NearestLists.of(similarity, torch.arange(texts).expand(images, -1), self.k)
+        block = NearestLists(torch.arange(first, first + images).expand(texts, -1), similarity.T)
+        self.of_texts = NearestLists.merged([block] if self.of_texts is None else [self.of_texts, block], self.k)
 
 
-def join(parts: Sequence[Shortlists]) -> tuple[Lists, Lists]:
-    """Lists of texts for all M images, in order, and of images for all N texts, from what the processes found."""
+def join(parts: Sequence[Shortlists]) -> tuple[NearestLists, NearestLists]:
+    """Lists of texts for all M images, in order, and of images for all N texts, from those of all processes."""
     blocks = {first: lists for part in parts for first, lists in part.of_images.items()}
     ordered = [blocks[first] for first in sorted(blocks)]
     of_texts = [part.of_texts for part in parts if part.of_texts is not None]
-    return Lists(*(torch.cat(part) for part in zip(*ordered, strict=True))), Lists.merged(of_texts, parts[0].k)
+    return NearestLists(*(torch.cat(part) for part in zip(*ordered, strict=True))), NearestLists.merged(
+        of_texts, parts[0].k
+    )

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablations.record import ITG, STAGE_1, WITH, WITHOUT, Ablation, Record
-from blip2_train.evaluation.report.score_table import metric, parse
+from blip2_train.evaluation.report.logged_scores import logged_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def _signed(score: str, value: float | None) -> str:
 
 
 def _text(score: str, value: float) -> str:
-    return metric(parse(score)[1]).text(value)
+    return logged_format(score.rpartition("/")[2]).text(value)
 
 
 def _line(cells: list[str]) -> str:

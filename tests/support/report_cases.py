@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
+from blip2_train.evaluation.captioning import CaptioningTask
+from blip2_train.evaluation.question_answering import AnsweringTask
 from blip2_train.evaluation.report.content import Example, TaskReport, TaskSettings
 from blip2_train.evaluation.report.image_data import attention_views
 
@@ -51,6 +53,7 @@ def captioning(count: int = 9, examples: Sequence[Example] | None = None, **chan
         "name": "nocaps",
         "title": "NoCaps val",
         "kind": "captioning",
+        "labels": CaptioningTask.labels,
         "scores": {"cider": 1.2144, "spice": None, "out-domain/cider": 0.8, "out-domain/bleu_4": 0.3819},
         "reasons": {"spice": "SPICE lacks its models"},
         "settings": SETTINGS,
@@ -65,6 +68,7 @@ def vqa(count: int = 4, **changes: Any) -> TaskReport:
         "name": "vqav2",
         "title": "VQAv2 val",
         "kind": "vqa",
+        "labels": AnsweringTask.labels,
         "scores": {"accuracy": 75.04, "answer type yes/no/accuracy": 91.0},
         "settings": SETTINGS,
         "examples": [

@@ -26,8 +26,7 @@ from blip2_train.data.official.checks import check_identities
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.java import JavaError, JavaProgram
-
-METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice")
+from blip2_train.evaluation.metrics.metric_format import MetricFormat, percent
 
 K = TypeVar("K", bound=Hashable)
 _Tokens = dict[int, list[str]]
@@ -98,7 +97,7 @@ def score_captions(
         _logger.warning("CIDEr of a single image is 0 whatever the caption: no word is rarer than another")
     results: dict[str, tuple[float, Sequence[float]]] = {}
     reasons: dict[str, str] = {}
-    for names, score in _SCORERS.items():
+    for score, names in _SCORERS:
         if set(names) & set(metrics):
             try:
                 results.update(zip(names, score(reference_tokens, prediction_tokens, time_limit), strict=True))
@@ -220,10 +219,19 @@ def _spice(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Sco
     return [(float(printed[1]), [])]
 
 
-_SCORERS: dict[tuple[str, ...], Callable[[_Tokens, _Tokens, float], _Scores]] = {
-    METRICS[:4]: _bleu,
-    ("meteor",): _meteor,
-    ("rouge_l",): _of_library(Rouge),
-    ("cider",): _of_library(Cider),
-    ("spice",): _spice,
-}
+_SCORERS: tuple[tuple[Callable[[_Tokens, _Tokens, float], _Scores], dict[str, MetricFormat]], ...] = (
+    (_bleu, {f"bleu_{n}": percent(f"BLEU-{n}", factor=100) for n in (1, 2, 3, 4)}),
+    (_meteor, {"meteor": percent("METEOR", factor=100)}),
+    (_of_library(Rouge), {"rouge_l": percent("ROUGE-L", factor=100)}),
+    (_of_library(Cider), {"cider": MetricFormat(label="CIDEr", digits=3, papers_factor=100.0)}),
+    (_spice, {"spice": percent("SPICE", factor=100)}),
+)
+"""Every caption metric: the function that computes one or several, and how each is shown.
+
+A new one is a function like those above, from tokens of references and predictions (by index of the image) and a time
+limit in seconds to the score over all images and those of single images, and a line here. Tasks, validation, tables,
+the page and `scripts/score.py` read it from here.
+"""
+FORMATS = {name: how for _, formats in _SCORERS for name, how in formats.items()}
+METRICS = tuple(FORMATS)
+"""Names of the caption metrics."""

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from blip2_train.evaluation.report.content import Example, TaskReport
 from blip2_train.evaluation.report.image_data import embed_image, heat_addresses
 from blip2_train.evaluation.report.markup import Markup, element, joined
-from blip2_train.evaluation.report.score_table import metric
 from blip2_train.evaluation.report.selection import ChosenExample
 
 _PICKS = {"best": "best", "between": "in between", "worst": "worst", "unscored": "no score"}
-_PEOPLE = {"captioning": "people wrote", "vqa": "people answered", "retrieval": "its own texts"}
 _SHOWN_REFERENCES = 3
 
 
@@ -23,7 +21,7 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
         chosen: The example.
         number: Of the card on the page, from 0.
     """
-    example, what = chosen.example, metric(task.example_metric)
+    example, what = chosen.example, task.format(task.example_metric)
     facts = [element("span", _PICKS[chosen.pick], class_=f"pick {chosen.pick}")]
     papers = what.in_papers(example.score) if example.score is not None else ""
     told = f"rank {chosen.rank} of {chosen.scored:,}" + (f"; in papers' scale {papers}" if papers else "")
@@ -84,13 +82,13 @@ def _image(example: Example, number: int) -> Markup:
 
 
 def _references(task: TaskReport, example: Example) -> Markup:
-    if task.kind == "vqa":  # ten people, few different answers
+    if task.labels.count_equal_references:
         counts = {text: list(example.references).count(text) for text in example.references}
         texts = [f"{text} × {count}" if count > 1 else text for text, count in counts.items()]
     else:
         texts = list(example.references)
     items = [element("li", text, class_="data") for text in texts]
-    who = element("p", _PEOPLE[task.kind], class_="who")
+    who = element("p", task.labels.references, class_="who")
     if len(items) > _SHOWN_REFERENCES + 1:
         more = element("summary", f"{len(items) - _SHOWN_REFERENCES} more")
         rest = element("details", more, element("ul", *items[_SHOWN_REFERENCES:]))
@@ -106,7 +104,7 @@ def filter_form(tasks: Sequence[TaskReport], domains: Sequence[str], attention: 
         domains: Of all examples, in order.
         attention: Whether any example has it.
     """
-    labels = {task.name: metric(task.example_metric).heading for task in tasks}
+    labels = {task.name: task.format(task.example_metric).heading for task in tasks}
 
     def choice(name: str, label: str, options: list[Markup]) -> Markup:
         return element("label", element("span", label), element("select", *options, name=name, autocomplete="off"))

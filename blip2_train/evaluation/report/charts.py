@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from blip2_train.evaluation.metrics.metric_format import MetricFormat
+from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.evaluation.report.markup import Markup, element, joined
-from blip2_train.evaluation.report.score_table import COUNTS, Metric, metric, parse
 from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 44, 10, 10, 24
@@ -37,9 +38,8 @@ def run_charts(folder: Path) -> list[Markup]:
     for family in families.values():
         series: list[Series] = []
         for name in sorted(family, key=lambda name: (len(name), name)):
-            part, short = parse(name)
-            alone = len(family) == 1
-            held = "held-out" if alone else metric(short).label
+            what, alone = logged_format(name), len(family) == 1
+            held = "held-out" if alone else what.label
             for label, key in (("train", f"train/{name}"), (held, f"val/{name}")):
                 steps, values = curve(rows, key)
                 points = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
@@ -47,13 +47,13 @@ def run_charts(folder: Path) -> list[Markup]:
                     thin = points[:: -(-len(points) // MOST_POINTS)]
                     series.append((label, [s for s, _ in thin], [v for _, v in thin]))
         if series:
-            what = metric(short)
-            title = f"{part} recall (%)" if len(family) > 1 else ", ".join(filter(None, (part, what.heading)))
+            what = logged_format(family[0])
+            title = f"{what.row} recall (%)" if len(family) > 1 else ", ".join(filter(None, (what.row, what.heading)))
             charts.append(line_chart(title, series, what, span))
     return charts[:MOST_CHARTS]
 
 
-def line_chart(title: str, series: Sequence[Series], what: Metric, span: tuple[int, int]) -> Markup:
+def line_chart(title: str, series: Sequence[Series], what: MetricFormat, span: tuple[int, int]) -> Markup:
     """Lines over optimiser steps, dots where there are few; shares are drawn from 0 to 100 %.
 
     Args:
@@ -102,7 +102,7 @@ def line_chart(title: str, series: Sequence[Series], what: Metric, span: tuple[i
     return element("figure", caption, svg, class_="chart")
 
 
-def histogram(values: Sequence[float], what: Metric) -> Markup:
+def histogram(values: Sequence[float], what: MetricFormat) -> Markup:
     """How many examples have which score; nothing for fewer than two different ones."""
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
     if low == high:
@@ -127,5 +127,5 @@ def histogram(values: Sequence[float], what: Metric) -> Markup:
     return element("figure", element("figcaption", element("b", title)), svg, ends, class_="chart spread")
 
 
-def _ticks(value: float, what: Metric) -> str:
+def _ticks(value: float, what: MetricFormat) -> str:
     return f"{value * what.factor:.3g}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-KINDS = ("captioning", "vqa", "retrieval")
+from blip2_train.evaluation.metrics.metric_format import MetricFormat, by_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,20 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskLabels:
+    """How tables and pages show a task; each task brings its own."""
+
+    metrics: Mapping[str, MetricFormat] = field(default_factory=dict)
+    """By name of the metric, without the part of the set in front; others are shown by their name."""
+    part: str = "part"
+    """Heading above the parts of the set."""
+    references: str = "references"
+    """Heading above the references of an example."""
+    count_equal_references: bool = False
+    """Whether equal references are shown once, with their number: of ten people's answers few differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskSettings:
     """How the scores of a task came about."""
 
@@ -69,7 +83,7 @@ class TaskReport:
     title: str
     """As a person would say it: `COCO captions, Karpathy test`."""
     kind: str
-    """One of `KINDS`."""
+    """Which model it is about, see `EvaluationTask`."""
     scores: Mapping[str, float | None]
     """By `<metric>` or `<part>/<metric>` (`out-domain/cider`), on the scale of the scorers: caption metrics 1.0 = the
     papers' 100; accuracy and recall in percent. None = could not be computed."""
@@ -79,12 +93,11 @@ class TaskReport:
     examples: Sequence[Example] = ()
     example_metric: str = ""
     """Name of the metric that the examples' scores are of: `cider`, `accuracy`, `rank`."""
+    labels: TaskLabels = field(default_factory=TaskLabels)
     headline: str = ""
     """The score to name first; empty = the first of `scores`."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"{self.name}: kind {self.kind!r} is unknown; use one of {', '.join(KINDS)}")
         for name, value in self.scores.items():
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{self.name}: {name} is {value}; give None, and the reason")
@@ -92,6 +105,15 @@ class TaskReport:
                 raise ValueError(f"{self.name}: {name} is None, but no reason is given")
         if self.headline and self.headline not in self.scores:
             raise ValueError(f"{self.name}: there is no score {self.headline} to name first")
+
+    def format(self, name: str) -> MetricFormat:
+        """How a score, or a metric, of this name is shown."""
+        metric = name.rpartition("/")[2]
+        return self.labels.metrics.get(metric) or by_name(metric)
+
+    def part(self, name: str) -> str:
+        """Part of the set that a score is of, in front of its metric's name; empty for the whole."""
+        return ", ".join(filter(None, (name.rpartition("/")[0], self.format(name).row)))
 
     def reason(self, name: str) -> str:
         """Why a score is None; an empty string if nobody said."""

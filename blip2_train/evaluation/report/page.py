@@ -17,7 +17,7 @@ from blip2_train.evaluation.report.cards import card, filter_form
 from blip2_train.evaluation.report.charts import histogram, run_charts
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.markup import Markup, element, joined
-from blip2_train.evaluation.report.score_table import metric, parse, score_table
+from blip2_train.evaluation.report.score_table import score_table
 from blip2_train.evaluation.report.selection import ChosenExample, choose_examples
 from blip2_train.system.atomic_write import write_atomically
 
@@ -83,8 +83,7 @@ def _header(tasks: Sequence[TaskReport], title: str, when: str) -> Markup:
 
 
 def _tile(task: TaskReport) -> Markup:
-    part, name = parse(task.first_score)
-    what, value = metric(name), task.scores[task.first_score]
+    part, what, value = task.part(task.first_score), task.format(task.first_score), task.scores[task.first_score]
     label = element("span", " · ".join(filter(None, (what.heading, part))), class_="of")
     if value is None:
         shown, note = element("b", "—"), element("span", task.reason(task.first_score), class_="papers data")
@@ -120,11 +119,11 @@ def _section(name: str, title: str, *content: str) -> Markup:
 
 def _task_section(task: TaskReport, shown: int) -> Markup:
     table = score_table(task)
-    heads = [element("th", "domain" if task.kind == "captioning" else "part", scope="col")]
+    heads = [element("th", task.labels.part, scope="col")]
     for column in table.columns:
         scale = element("small", "0–10 · papers’ ×100") if column.papers_factor else ""
         heads.append(element("th", column.heading, scale, scope="col"))
-    rows, first = [], parse(task.first_score)[0] or "all"
+    rows, first = [], task.part(task.first_score) or "all"
     for part, cells in table.rows:
         values = [element("td", c.text, element("small", f" · {c.in_papers}") if c.in_papers else "") for c in cells]
         name = element("th", part, scope="row", class_="data")
@@ -135,7 +134,7 @@ def _task_section(task: TaskReport, shown: int) -> Markup:
         content.append(element("details", summary, _scores(task, heads, more), class_="more"))
     content += [element("p", f"{name}: {why}", class_="missing data") for name, why in table.missing]
     scores = [example.score for example in task.examples if example.score is not None]
-    spread = histogram(scores, metric(task.example_metric))
+    spread = histogram(scores, task.format(task.example_metric))
     link = element("a", f"See {shown} of {len(task.examples):,} examples", href=_link(task)) if shown else ""
     sides = element("div", *content), element("div", spread, element("p", link), class_="aside")
     return _section(f"task-{task.name}", task.title, element("div", *sides, class_="task"))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.evaluation.report.content import Example, TaskReport
-from blip2_train.evaluation.report.score_table import metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ def choose_examples(task: TaskReport, limit: int = 60) -> list[ChosenExample]:
     """
     if limit < 3:
         raise ValueError(f"limit must be at least 3, got {limit}")
-    lower = metric(task.example_metric).lower_is_better
+    lower = task.format(task.example_metric).lower_is_better
     scored = [example for example in task.examples if example.score is not None]
     scored.sort(key=lambda example: ((example.score or 0.0) * (1 if lower else -1), stable_seed(ascii(example.id))))
     first: dict[float | None, int] = {}

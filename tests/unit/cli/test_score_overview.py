@@ -5,6 +5,7 @@ from rich.console import Console
 
 from blip2_train.cli.score_overview import score_overview
 from blip2_train.evaluation.report.content import TaskReport
+from blip2_train.evaluation.retrieval import RetrievalTask
 
 
 def printed(task: TaskReport, width: int = 100) -> list[str]:
@@ -28,7 +29,7 @@ def test_recall_has_a_row_for_each_direction_and_ranking() -> None:
     scores = {
         f"{s}/{d}_r{k}": 10.0 * k for s in ("itc", "itm") for d in ("image_to_text", "text_to_image") for k in (1, 5)
     }
-    task = vqa(kind="retrieval", scores=scores, title="[bold]COCO[/bold]")
+    task = vqa(kind="retrieval", scores=scores, title="[bold]COCO[/bold]", labels=RetrievalTask.labels)
     lines = [" ".join(line.split()) for line in printed(task)]
     assert lines[0] == "[bold]COCO[/bold]", "a title is no markup"
     assert lines[-4:] == [f"{s}, {d} 10.0 50.0" for s in ("itc", "itm") for d in ("image→text", "text→image")]

@@ -40,7 +40,13 @@ def test_gqa_prints_the_released_and_the_official_accuracy(capsys: pytest.Captur
         checkpoint="a", checkpoint_fingerprint="b", data_fingerprints={}, prompt="", decoding={}, versions={}
     )
     report = TaskReport(
-        name="gqa", title=exact.title, kind="vqa", scores=found.scores, settings=settings, headline=exact.headline
+        name="gqa",
+        title=exact.title,
+        kind="vqa",
+        scores=found.scores,
+        settings=settings,
+        labels=exact.labels,
+        headline=exact.headline,
     )
     assert [part for part, _ in score_table(report).rows][:2] == ["all", "plain"]
     print_closing([report], {"gqa": exact.closing})

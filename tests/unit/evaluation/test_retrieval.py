@@ -18,7 +18,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
 from blip2_train.evaluation.run_task import run_task
-from blip2_train.evaluation.shortlist import Lists, Shortlists, join
+from blip2_train.evaluation.shortlist import NearestLists, Shortlists, join
 
 BERT = str(Path(__file__).parents[3] / "blip2_train/assets/demo/bert")
 WORDS = "a cat dog apple car on red blue green ground two three fish and with some".split()
@@ -117,16 +117,16 @@ def test_lists_do_not_depend_on_how_images_are_divided() -> None:
         part.add(start, similarity[start : start + 4])
     of_images, of_texts = join([whole])
     for found, expected in zip(join([first, second]), (of_images, of_texts), strict=True):
-        assert torch.equal(found.numbers, expected.numbers) and torch.equal(found.values, expected.values)
+        assert torch.equal(found.indices, expected.indices) and torch.equal(found.values, expected.values)
     for text in range(9):
         best = sorted(range(12), key=lambda image: (-similarity[image, text].item(), image))[:5]
-        assert of_texts.numbers[text].tolist() == best
+        assert of_texts.indices[text].tolist() == best
     asked = of_texts.inverted(12)
     assert [texts.tolist() for texts, _ in asked] == [
-        [text for text in range(9) if image in of_texts.numbers[text]] for image in range(12)
+        [text for text in range(9) if image in of_texts.indices[text]] for image in range(12)
     ]
     assert all(torch.equal(values, similarity[image, texts]) for image, (texts, values) in enumerate(asked))
-    assert isinstance(of_texts, Lists)
+    assert isinstance(of_texts, NearestLists)
 
 
 def test_what_cannot_be_done(annotated: tuple[list[AnnotatedImage], Path]) -> None:

@@ -1,50 +1,38 @@
 import pytest
 from report_cases import captioning
 
-from blip2_train.evaluation.report.score_table import metric, parse, score_table
+from blip2_train.evaluation.report.score_table import score_table
+from blip2_train.evaluation.retrieval import RetrievalTask
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "heading", "text", "papers"),
+    ("name", "part", "heading"),
     [
-        ("cider", 10.0, "CIDEr", "10.000", "1000.0"),
-        ("bleu_1", 0.7148, "BLEU-1 (%)", "71.5", ""),
-        ("spice", 0.0, "SPICE (%)", "0.0", ""),
-        ("r10", 96.04, "R@10 (%)", "96.0", ""),
-        ("accuracy", 78.349, "accuracy (%)", "78.3", ""),
-        ("itm_accuracy_match", 50.0, "ITM accuracy match (%)", "50.0", ""),
-        ("loss_itc", 1.23456, "ITC loss (nats)", "1.235", ""),
-        ("loss", 1.0, "loss (nats)", "1.000", ""),
-        ("rank", 1234.0, "rank", "1,234", ""),
-        ("pictures", 5000.0, "pictures", "5,000", ""),
-        ("my_metric", 0.000123456, "my metric", "0.0001235", ""),
-    ],
-)
-def test_metrics_are_written_as_in_the_field(name: str, value: float, heading: str, text: str, papers: str) -> None:
-    found = metric(name)
-    assert (found.heading, found.text(value), found.in_papers(value)) == (heading, text, papers)
-
-
-def test_only_loss_and_rank_are_better_when_lower() -> None:
-    assert [metric(name).lower_is_better for name in ("loss_lm", "rank", "cider", "accuracy", "r1")] == [
-        True, True, False, False, False,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("key", "part", "name"),
-    [
-        ("cider", "", "cider"),
-        ("near-domain/cider", "near-domain", "cider"),
-        ("image_to_text_r1", "image→text", "r1"),
-        ("itm/text_to_image_r5", "itm, text→image", "r5"),
-        ("yes/no/accuracy", "yes/no", "accuracy"),
+        ("cider", "", "CIDEr"),
+        ("near-domain/cider", "near-domain", "CIDEr"),
+        ("yes/no/cider", "yes/no", "CIDEr"),
         ("", "", ""),
-        ("a\nb/cider", "a\nb", "cider"),
+        ("a\nb/cider", "a\nb", "CIDEr"),
+        ("some_metric", "", "some metric"),
     ],
 )
-def test_keys_are_taken_apart(key: str, part: str, name: str) -> None:
-    assert parse(key) == (part, name)
+def test_a_score_has_a_part_and_a_metric(name: str, part: str, heading: str) -> None:
+    task = captioning()
+    assert (task.part(name), task.format(name).heading) == (part, heading)
+
+
+def test_directions_of_retrieval_are_rows_with_the_same_columns() -> None:
+    names = [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5)]
+    scores = dict.fromkeys(names, 50.0) | {"recall_mean": 50.0} | {f"itc/{name}": 25.0 for name in names}
+    table = score_table(captioning(scores=scores, labels=RetrievalTask.labels))
+    assert [column.heading for column in table.columns] == ["R@1 (%)", "R@5 (%)", "recall mean (%)"]
+    assert [(part, [cell.text for cell in cells]) for part, cells in table.rows] == [
+        ("image→text", ["50.0", "50.0", ""]),
+        ("text→image", ["50.0", "50.0", ""]),
+        ("all", ["", "", "50.0"]),
+        ("itc, image→text", ["25.0", "25.0", ""]),
+        ("itc, text→image", ["25.0", "25.0", ""]),
+    ]
 
 
 def test_absent_and_missing_scores_differ_and_reasons_are_said_once_or_by_part() -> None:

@@ -3,15 +3,18 @@ from typing import Any
 import pytest
 from report_cases import captioning, example, image
 
+from blip2_train.evaluation.captioning import CaptioningTask
 from blip2_train.evaluation.report.content import Example, TaskReport
 from blip2_train.evaluation.report.selection import choose_examples
+from blip2_train.evaluation.retrieval import RetrievalTask
 
 IMAGE = image(0)
 
 
 def task(scores: list[float | None], metric: str = "cider") -> TaskReport:
     examples = [example(n, image=IMAGE, score=score, attention=()) for n, score in enumerate(scores)]
-    return captioning(examples=examples, example_metric=metric)
+    labels = RetrievalTask.labels if metric == "rank" else CaptioningTask.labels
+    return captioning(examples=examples, example_metric=metric, labels=labels)
 
 
 def chosen(scores: list[float | None], limit: int, metric: str = "cider") -> list[tuple[Any, ...]]:
