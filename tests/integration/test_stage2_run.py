@@ -39,7 +39,7 @@ def stage_2(outputs: Path, family: str, *overrides: str) -> list[str]:
 def test_a_run_from_the_newest_export(outputs: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = load_file(asset(f"demo/{family}/model.safetensors"))
     results = train(compose(stage_2(outputs, family)))
-    assert results["steps"] == 9 and results["val/images"] == 2 and 0 <= results["val/names_right"] <= 100
+    assert results["steps"] == 9 and results["val/pictures"] == 2 and 0 <= results["val/names_right"] <= 100
     assert results["val/cider"] >= 0 and results["val/loss_lm"] > 0
     (folder,) = (outputs / f"demo_stage2_{family}").iterdir()
     state, manifest = read_export(folder / "export")

@@ -50,7 +50,7 @@ def export(place: Path) -> Path:
     train(compose([*stage_1(outputs), *TOWER, *second]))
     starts = ("init_from=last:demo_stage2_opt_instruct", "init_text_from=last:demo_stage1")
     results = train(compose([*arguments(outputs, place / "questions"), *TOWER, *starts]))
-    assert 0 <= results["val/vqa/accuracy"] <= 100 and results["val/images"] == 6 and results["val/loss_lm"] > 0
+    assert 0 <= results["val/vqa/accuracy"] <= 100 and results["val/pictures"] == 6 and results["val/loss_lm"] > 0
     assert {"val/vqa/accuracy what color", "val/vqa/accuracy how many"} < results.keys()
     return run_folder_of(outputs) / "export"
 
