@@ -1,4 +1,4 @@
-"""Names of files and of members of archives that are not UTF-8, as text that can be printed, hashed and written."""
+"""Names of files and of archive members that are not UTF-8, as text that can be printed, hashed and written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 def printable_name(name: str) -> str:
-    r"""A name as it stands in keys, ids, lists and messages; bytes that are no UTF-8 stand as escapes.
+    r"""A name for keys, ids, lists and messages; bytes that are not UTF-8 become escapes.
 
-    Python holds such bytes as halves of characters (`surrogateescape`), with which a file can be opened, but which no
-    encoder takes. JSON reads the escapes as these halves again, so a list of files still names the files.
+    Python represents such bytes as surrogates (`surrogateescape`), with which a file can be opened, but which no
+    encoder accepts. JSON reads the escapes as these surrogates again, so a list of files still names the files.
 
     Args:
-        name: as the file system or a tar file gives it.
+        name: as in the file system or in a tar file.
 
     Example:
         >>> printable_name("café.jpg"), printable_name(b"caf\xe9.jpg".decode(errors="surrogateescape"))
@@ -23,7 +23,7 @@ def printable_name(name: str) -> str:
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """A short text that changes when any of the names, or their order, does.
+    """A short hash that changes when a name or the order of the names changes.
 
     Example:
         >>> names_digest(["00000:12", "00001:7"])

@@ -1,4 +1,4 @@
-"""The cleaning of captions, questions and answers before tokenisation, and which of them can be used at all."""
+"""Cleaning of captions, questions and answers before tokenisation, and the check whether a text is usable."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from blip2_train.data.sources.rejections import UnusableSample
 
 NOT_UNICODE, EMPTY = "text is not Unicode", "empty caption"
-"""Reasons that texts are rejected for."""
+"""Reasons for which texts are rejected."""
 
 _MARKS = re.compile(r"[.!\"()*#:;~]")
 _BLANKS = re.compile(r"\s{2,}")
 _HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of characters (surrogates), which JSON can hold, and which stand for bytes that are not UTF-8."""
+"""Surrogates (halves of characters), which JSON can hold, and with which Python represents bytes that are not UTF-8."""
 _INVISIBLE = ("Cc", "Cf")
-"""Unicode's control and formatting characters; tokenizers drop them, or have no use for them."""
+"""Unicode categories of control and formatting characters, which tokenizers drop or do not know."""
 
 
 def is_unicode(text: str) -> bool:
-    r"""Whether a text can be written as UTF-8, as every tokenizer, file and Java program needs it.
+    r"""Whether a text can be encoded as UTF-8, as tokenizers, files and Java programs require.
 
     Example:
         >>> is_unicode("a \U0001f697"), is_unicode("a \ud83d")
@@ -30,7 +30,7 @@ def is_unicode(text: str) -> bool:
 
 
 def without_broken_marks(text: str) -> str:
-    r"""A text without its halves of characters: what is scored where every text counts and none can be replaced.
+    r"""A text without its surrogates, for scoring, where every text counts and none can be replaced.
 
     Example:
         >>> without_broken_marks("a red car \ud83d")
@@ -40,13 +40,13 @@ def without_broken_marks(text: str) -> str:
 
 
 def text_fault(text: str, cleaned: str) -> str | None:
-    r"""Why a text cannot be used, as a reason to reject it for; None if it can.
+    r"""The reason for which a text is rejected; None if it is usable.
 
-    Control characters beside words stay: they are Unicode. A text of nothing else is empty.
+    Control characters beside words are kept: they are Unicode. A text of control characters alone is empty.
 
     Args:
         text: as written.
-        cleaned: what is left of it after cleaning.
+        cleaned: the text after cleaning.
 
     Example:
         >>> text_fault("A car.", "a car"), text_fault("...", ""), text_fault("\x00\u200b", "\x00\u200b")
@@ -59,14 +59,14 @@ def text_fault(text: str, cleaned: str) -> str | None:
 
 
 def usable_texts(texts: Sequence[str], clean: Callable[[str], str]) -> list[tuple[int, str]]:
-    """Place and cleaned text of each text that can be used.
+    """Index and cleaned text of each usable text.
 
     Args:
-        texts: of one sample, as written.
-        clean: gives what is trained on.
+        texts: texts of one sample, as written.
+        clean: the cleaning.
 
     Raises:
-        UnusableSample: if there is none.
+        UnusableSample: if no text is usable.
     """
     usable: list[tuple[int, str]] = []
     reasons: list[str] = []
@@ -84,7 +84,7 @@ def usable_texts(texts: Sequence[str], clean: Callable[[str], str]) -> list[tupl
 
 
 def broken_texts(texts: Sequence[str]) -> str:
-    r"""Which texts of a sample are not Unicode, for people; empty if all are.
+    r"""A message about the texts of a sample that are not Unicode; empty if all are.
 
     Example:
         >>> broken_texts(["a car", "a \ud83d"])
@@ -95,13 +95,13 @@ def broken_texts(texts: Sequence[str]) -> str:
 
 
 def clean_caption(caption: str, max_words: int = 50) -> str:
-    r"""A caption as BLIP-2 trains on it: lower case, ten marks turned into blanks, at most `max_words` words.
+    r"""A caption as BLIP-2 trains on it: lower case, ten punctuation marks made blanks, at most `max_words` words.
 
     Commas, apostrophes, hyphens, question marks, slashes and digits stay. The result may be empty.
 
     Args:
-        caption: text as found in the data.
-        max_words: words kept, counted between single blanks.
+        caption: text as stored in the data.
+        max_words: number of words that are kept, split at single blanks.
 
     Source: the `blip_caption` processor of BLIP-2's released code (reference: blip2-spec section 6.6), with no prompt.
 
@@ -114,7 +114,7 @@ def clean_caption(caption: str, max_words: int = 50) -> str:
 
 
 def clean_question(question: str, max_words: int = 50) -> str:
-    """A question as BLIP-2 reads it: lower case, ten marks removed, at most `max_words` words; "?" stays.
+    """A question as BLIP-2 reads it: lower case, ten punctuation marks removed, at most `max_words` words; "?" stays.
 
     Source: the `blip_question` processor of BLIP-2's released code.
 
@@ -127,9 +127,10 @@ def clean_question(question: str, max_words: int = 50) -> str:
 
 
 def clean_answer(answer: str) -> str:
-    """An answer as people of VQAv2 give it: lower case, without blanks around it or a full stop at its end.
+    """An answer in VQAv2's form: lower case, without surrounding blanks or a final full stop.
 
-    Answers of Visual Genome are sentences (`"A man."`), those of VQAv2 words (`"man"`); marks inside stay (`"10:30"`).
+    Answers of Visual Genome are sentences (`"A man."`), those of VQAv2 words (`"man"`); inner punctuation stays
+    (`"10:30"`).
 
     Example:
         >>> clean_answer(" On the left. "), clean_answer("10:30")
@@ -139,7 +140,7 @@ def clean_answer(answer: str) -> str:
 
 
 def put_question(template: str, question: str) -> str:
-    """A question in the form in which a language model reads it; `{}` in `template` is its place.
+    """The prompt of a question: `template` with the question in place of `{}`.
 
     Example:
         >>> put_question("Question: {} Answer:", " why? "), put_question("Question: {} Answer:", "")

@@ -60,7 +60,7 @@ def test_objects_of_different_lengths_are_refused(tmp_path: Path) -> None:
         steps = 3
 
     class Module:
-        class optimizer_config:  # noqa: N801
+        class optimizer_config:
             steps = 2
 
     with pytest.raises(ConfigError, match="3 steps and the optimiser 2"):

@@ -1,4 +1,4 @@
-"""From questions about images to a batch: what Q-Former and language model read, and the answer it is to say."""
+"""Collates questions about images: inputs of the Q-Former and the language model, and answers as labels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from blip2_train.types import AnswerBatch, Batch, GenerationBatch, QuestionSampl
 
 
 class AnswerCollator:
-    """The question in its form for the language model, the question alone for the Q-Former, and the answer as label.
+    """The question in its prompt for the language model, the question alone for the Q-Former, and the answer as labels.
 
-    A question that is too long loses its last words: neither the end of its form ("Answer:") nor the end token is ever
-    cut. An answer that is too long loses its last tokens before the end token.
+    A question that is too long loses its last words: neither the end of the prompt ("Answer:") nor the end token is
+    ever cut. An answer that is too long loses its last tokens before the end token.
 
     Args:
-        tokenizer: Of language model and Q-Former, padding on the right.
-        max_text_length: Tokens of the question in its form, with start (and end, if an encoder reads it); and of the
-            question for the Q-Former.
+        tokenizer: The tokenizer of language model and Q-Former, padding on the right.
+        max_text_length: Tokens of the question in its prompt, with start (and end, if an encoder reads it); also of
+            the question for the Q-Former.
         max_answer_length: Tokens of the answer with the end token.
-        prompt: The form of a question, with `{}` for it.
+        prompt: The prompt, with `{}` for the question.
 
     Raises:
-        ConfigError: if the prompt has no place for the question or leaves no room for it.
+        ConfigError: if the prompt has no `{}`, or leaves no room for a question.
     """
 
     batch_type: ClassVar[type[Batch]] = AnswerBatch
@@ -54,7 +54,7 @@ class AnswerCollator:
             )
 
     def fingerprint(self) -> Fingerprint:
-        """What has to stay the same for a run to continue."""
+        """Values that must be equal for a run to resume."""
         question_tokens = tokenizer_fingerprint(self.tokenizer.question_tokenizer)["tokenizer"]
         kind: Fingerprint = {
             "prompt": self.prompt,
@@ -64,7 +64,7 @@ class AnswerCollator:
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
     def question_prompt(self, question: str) -> str:
-        """A question in its form, without its last words if it is too long."""
+        """The prompt of a question, without the question's last words if it is too long."""
         words = question.split(" ")
         for kept in range(len(words), -1, -1):
             text = put_question(self.prompt, " ".join(words[:kept]))
@@ -95,7 +95,7 @@ class AnswerCollator:
         )
 
     def _continued(self, prompt: str, answer: str) -> tuple[list[int], int]:
-        """Ids of prompt, answer and end, and how many in front are the prompt's."""
+        """Ids of prompt, answer and end token, and the length of the prompt in them."""
         room = len(self.tokenizer.prompt_ids(prompt)) + self.max_answer_length
         return self.tokenizer.training_text(prompt, answer, room)
 

@@ -1,4 +1,4 @@
-"""From samples to a stage-1 batch, with the texts tokenised."""
+"""Collates samples to a stage-1 batch, with tokenised texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ImageTextCollator:
     """Stacks samples, and tokenises their captions to a fixed length; runs in the loader's workers.
 
     Args:
-        tokenizer: of the Q-Former's text side.
+        tokenizer: tokenizer of the Q-Former's text side.
         max_text_length: tokens per text with `[CLS]` and `[SEP]`; longer texts are cut on the right, `[SEP]` stays.
 
     Raises:
@@ -34,7 +34,7 @@ class ImageTextCollator:
         self.max_text_length = max_text_length
 
     def fingerprint(self) -> Fingerprint:
-        """What has to stay the same for a run to continue."""
+        """Values that must be equal for a run to resume."""
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer)}
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> ImageTextBatch:

@@ -1,4 +1,4 @@
-"""From samples to a stage-2 batch: what the frozen language model reads, and what it is to say.
+"""Collates samples to a stage-2 batch: inputs and labels of the frozen language model.
 
 Shape letters: B batch, S tokens read, T tokens with a label.
 """
@@ -23,10 +23,11 @@ class DecoderOnlyCollator:
     """Start token, prompt, text, end token; the loss is on text and end.
 
     Args:
-        tokenizer: Of the language model, padding on the right.
+        tokenizer: The language model's, padding on the right.
         max_text_length: Tokens per text with start, prompt and end.
-        prompt: What stands before every text and is not learnt.
-        learn_start: Without a prompt, teach the last query to predict the start token, as the released code does.
+        prompt: The text in front of every caption, without labels.
+        learn_start: Without a prompt, the start token is a label too, which the last query predicts, as in the
+            released code.
 
     Raises:
         ConfigError: if the prompt leaves no room for text.
@@ -42,7 +43,7 @@ class DecoderOnlyCollator:
         self.learn_start = learn_start and not prompt
 
     def fingerprint(self) -> Fingerprint:
-        """What has to stay the same for a run to continue."""
+        """Values that must be equal for a run to resume."""
         kind: Fingerprint = {"prompt": self.prompt, "learn_start": self.learn_start}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
@@ -56,19 +57,19 @@ class DecoderOnlyCollator:
 
 
 class EncoderDecoderCollator:
-    """A prefix for the encoder, the rest for the decoder.
+    """A prefix for the encoder, the rest of the text for the decoder.
 
     With `split_prefix`, each caption is cut after 1 … half of its words, at random (the prefix of a single word is
     empty); otherwise the prefix is the prompt.
 
     Args:
-        tokenizer: Of the language model, padding on the right.
-        max_text_length: Tokens of the prefix and of the rest, each with the end token (and the start of BART's).
-        prompt: What the encoder reads before the prefix.
+        tokenizer: The language model's, padding on the right.
+        max_text_length: Tokens of the prefix and of the rest, each with the end token (and BART's start token).
+        prompt: The text in front of the prefix, for the encoder.
         split_prefix: Whether captions are cut.
 
     Source: BLIP-2, section 3.3 (prefix language modelling); where to cut is the authors' answer in issue 139 of LAVIS,
-    counted in words as the reproduction that is known to train.
+    counted in words as in the reproduction that is known to train.
     """
 
     batch_type: ClassVar[type[Batch]] = GenerationBatch
@@ -85,7 +86,7 @@ class EncoderDecoderCollator:
         self.split_prefix = split_prefix
 
     def fingerprint(self) -> Fingerprint:
-        """What has to stay the same for a run to continue."""
+        """Values that must be equal for a run to resume."""
         kind: Fingerprint = {"prompt": self.prompt, "split_prefix": self.split_prefix}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
@@ -99,7 +100,7 @@ class EncoderDecoderCollator:
 
 
 def split_words(text: str, uniform: float) -> tuple[str, str]:
-    """A text cut after 1 … half of its words; `uniform` in [0, 1) says where.
+    """A text split after 1 … half of its words; `uniform` in [0, 1) determines the position.
 
     Example:
         >>> split_words("a cat on a mat", 0.9), split_words("cat", 0.9)
@@ -112,11 +113,11 @@ def split_words(text: str, uniform: float) -> tuple[str, str]:
 
 
 def stack_texts(
-    tokenizer: LanguageTokenizer, samples: Sequence[ImageTextSample], read: list[list[int]], said: list[list[int]]
+    tokenizer: LanguageTokenizer, samples: Sequence[ImageTextSample], inputs: list[list[int]], targets: list[list[int]]
 ) -> GenerationBatch:
-    """A batch of samples with what is read and what is to be said (`IGNORED` where nothing is), padded on the right."""
-    input_ids, attention_mask = tokenizer.padded(read)
-    labels, _ = tokenizer.padded(said, fill=IGNORED)
+    """A batch of samples with the ids of inputs and of labels (`IGNORED` = no label), padded on the right."""
+    input_ids, attention_mask = tokenizer.padded(inputs)
+    labels, _ = tokenizer.padded(targets, fill=IGNORED)
     return GenerationBatch(
         pixel_values=torch.stack([sample.pixel_values for sample in samples]),
         image_ids=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),

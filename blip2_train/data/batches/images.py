@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright RGB image."""
+"""Decodes the bytes of an image file to an upright RGB image."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright that lies as EXIF's number says."""
+"""The transposition that makes an image upright, by its EXIF orientation."""
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 Reduction = Callable[[int, int], int]
-"""From an image's width and height to how many times smaller it may be decoded: 1, 2, 4 or 8."""
+"""Returns for an image's width and height the factor by which it may be decoded smaller: 1, 2, 4 or 8."""
 
 
 class ImageFile(NamedTuple):
-    """An image's file, and how it lies if something beside it says so."""
+    """The content of an image's file, and its orientation if that is stored beside the file."""
 
     content: bytes
     orientation: int | None = None
-    """EXIF's number, 1 to 8, which counts where the file itself has none."""
+    """EXIF orientation, 1 to 8, used if the file itself has none."""
 
 
 def decode_image(data: bytes, reduction: Reduction | None = None, orientation: int | None = None) -> Image.Image:
@@ -45,10 +45,10 @@ def decode_image(data: bytes, reduction: Reduction | None = None, orientation: i
     Args:
         data: content of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file; the content counts, not the file's extension.
             Of several frames the first is taken.
-        reduction: asked of upright JPEGs, which are decoded that much smaller at a fraction of the cost (libjpeg leaves
-            out what the smaller image does not show); sides that do not divide are rounded up.
-        orientation: EXIF's number (1 = upright, 6 = to be turned by 90 degrees clockwise, …) that something beside the
-            file gives, as img2dataset's records do; it counts where the file itself has none.
+        reduction: called for upright JPEGs, which are decoded smaller by this factor at a fraction of the cost (libjpeg
+            skips what the smaller image does not show); sides that do not divide are rounded up.
+        orientation: EXIF orientation (1 = upright, 6 = to be turned by 90 degrees clockwise, …) stored beside the file,
+            as in img2dataset's records; it is used if the file itself has none.
 
     Raises:
         UnusableSample: `"image too large"` by its header, before anything is decoded (Pillow's limit,
@@ -73,12 +73,12 @@ def decode_image(data: bytes, reduction: Reduction | None = None, orientation: i
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An image in mode RGB, whatever its mode, turned as its EXIF data says, transparent parts white."""
+    """An image in mode RGB, whatever its mode, turned by its EXIF orientation, transparent parts white."""
     return _on_white(_upright(image))
 
 
 def _reduce(image: Image.Image, reduction: Reduction) -> None:
-    """Have an image decoded smaller, unless it is decoded, of another kind, or turned."""
+    """Let a JPEG decode smaller; images that are decoded, turned, or of another format stay as they are."""
     if image.format == "JPEG" and image.mode in ("L", "RGB") and not _is_turned(image):
         times = reduction(*image.size)
         if times > 1:
@@ -86,7 +86,7 @@ def _reduce(image: Image.Image, reduction: Reduction) -> None:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """EXIF's number of how an image lies, 1 to 8; None if its file does not say."""
+    """EXIF orientation of an image, 1 to 8; None if its file has none."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow's EXIF parser raises many types; the pixels are fine without it
@@ -95,7 +95,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Whether the EXIF data say that the image lies on its side, stands on its head, or is mirrored."""
+    """Whether the EXIF orientation is another than upright: turned or mirrored."""
     return _orientation(image) not in (None, 1)
 
 
@@ -114,7 +114,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which no file says what is white")
+        raise ValueError("its pixels are floating-point numbers, whose white level no file states")
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:

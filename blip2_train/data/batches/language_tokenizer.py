@@ -1,4 +1,4 @@
-"""The tokenizer of a frozen language model, with its start, end and padding said explicitly."""
+"""The tokenizer of a frozen language model, with explicit start, end and padding tokens."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from blip2_train.system.error_reasons import reason_of
 from blip2_train.types import TextTokens
 
 _SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-"""What older tokenizers of T5, Llama and others keep instead of `tokenizer.json`."""
+"""SentencePiece files, which older tokenizers of T5, Llama and others have instead of `tokenizer.json`."""
 _TYPED = {r"\n": "\n", r"\t": "\t"}
-"""What a shell hands on of a line end that was typed in quotes."""
+"""Escapes that a shell passes on unchanged if they are typed in quotes, and the characters they mean."""
 QUESTIONS = "questions"
-"""Folder of the Q-Former's tokenizer inside that of the language model's."""
+"""Subfolder of the Q-Former's tokenizer in the folder of the language model's."""
 
 
 class LanguageTokenizer:
-    """Texts of a language model as rows of ids, without any state that one use could leave for the next.
+    """Converts texts to token ids of a language model and back; no call changes state that a later call uses.
 
-    Start, end and padding that are not given are the model's own: of its tokenizer, then of the configuration files
-    beside it. Without a padding token, the end token pads: padding is known by its place, never by its id.
+    Start, end and padding tokens that are not given are the model's own: those of its tokenizer, else those of the
+    configuration files beside it. Without a padding token, the end token pads: masks, not ids, mark the padding.
 
     Args:
         name: Folder or hub id.
-        padding_side: `right` in training, `left` for prompts; two uses, two objects.
-        start_token: What every text begins with, an encoder-decoder's on both sides; None = what the tokenizer itself
-            puts in front (nothing for T5, `<s>` for BART).
-        end_token: What every text ends with, which is what training teaches; None = the tokenizer's own end token.
-            Generation stops at every end that the model's files list, if this is among them; else at this alone.
-        pad_token: What rows are filled up with; None = the model's own.
+        padding_side: `right` in training, `left` for prompts; an object has one side.
+        start_token: First token of every text, of an encoder-decoder on both sides; None = the token that the tokenizer
+            itself puts in front (none for T5, `<s>` for BART).
+        end_token: Last token of every text, which training teaches; None = the tokenizer's own end token. Generation
+            stops at every end token that the model's files list, if this one is among them; else at this one alone.
+        pad_token: Token that fills rows up; None = the model's own.
         encoder_decoder: Whether the model has an encoder, whose input ends with the end token, also a prompt.
 
     Raises:
@@ -85,35 +85,35 @@ class LanguageTokenizer:
 
     @property
     def end_ids(self) -> list[int]:
-        """Every end at which generation stops, the one that is taught first."""
+        """Ids of all end tokens at which generation stops; the one that training teaches comes first."""
         return [self.end_id, *self._other_ends]
 
     @property
     def generation_tokens(self) -> dict[str, Any]:
-        """What `GenerativeModel.generate` has to know of tokens: ends, padding, the start of a decoder's text."""
+        """Token ids for `GenerativeModel.generate`: ends, padding, and the start of a decoder's text."""
         start = self.start_ids if self.encoder_decoder else []
         return {"eos_token_id": self.end_ids, "pad_token_id": self.pad_id, "decoder_start": start}
 
     def padding_on(self, side: Literal["left", "right"]) -> Self:
-        """Another object for the same tokenizer that pads on `side`."""
+        """A copy of this object that pads on `side`."""
         twin = copy.copy(self)
         twin.padding_side = side
         return twin
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of a text alone."""
+        """Ids of a text, without start and end."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of a prompt as the model reads it before it generates."""
+        """Ids of a prompt for generation: with the start, and the end of an encoder's input."""
         return [*self.start_ids, *self.text_ids(text), *([self.end_id] if self.encoder_decoder else [])]
 
     def training_text(self, prompt: str, text: str, max_length: int) -> tuple[list[int], int]:
-        """Start, prompt, text and end in at most `max_length` tokens; the text is what is cut.
+        """Ids of start, prompt, text and end in at most `max_length` tokens; only the text is cut.
 
         Returns:
-            The ids, and how many in front are start and prompt. Where the prompt ends is seen in the tokens of prompt
-            and text together, because a blank may belong to the word after it.
+            The ids, and the number of them that are start and prompt. The prompt is tokenised together with the text,
+            because a blank may belong to the token of the word after it.
 
         Raises:
             ConfigError: if the prompt leaves no room for a single token of text.
@@ -131,19 +131,19 @@ class LanguageTokenizer:
         return [*self.start_ids, *ids[:room], self.end_id], len(self.start_ids) + shared
 
     def continuations(self, prompt: str, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts, each with the end token, as they stand behind any prompt that ends as this one does."""
+        """Ids of texts, each with the end token, as they follow a prompt that ends like this one."""
         if self.encoder_decoder:
             return [[*self.text_ids(text), self.end_id] for text in texts]  # behind `start_ids`
         whole = (self.training_text(prompt, text, sys.maxsize) for text in texts)
         return [ids[front:] for ids, front in whole]
 
     def finished_ids(self, text: str, max_length: int) -> list[int]:
-        """Start, text and end token of one side of an encoder-decoder, in at most `max_length` tokens."""
+        """Ids of start, text and end of one side of an encoder-decoder, in at most `max_length` tokens."""
         room = max(0, max_length - len(self.start_ids) - 1)
         return [*self.start_ids, *self.text_ids(text)[:room], self.end_id]
 
     def padded(self, rows: Sequence[Sequence[int]], fill: int | None = None) -> tuple[Tensor, Tensor]:
-        """Rows `(B, longest)`, int64, filled up with `fill` (None = the padding token), and mask, bool, True = real."""
+        """Ids `(B, longest)`, int64, padded with `fill` (None = the padding token), and mask, bool, True = real."""
         longest = max((len(row) for row in rows), default=0)
         ids = torch.full((len(rows), longest), self.pad_id if fill is None else fill, dtype=torch.int64)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
@@ -154,7 +154,7 @@ class LanguageTokenizer:
         return ids, mask
 
     def decode(self, ids: Tensor) -> list[str]:
-        """Texts of generated ids `(B, T)`, up to the first end of each."""
+        """Texts of generated ids `(B, T)`, each up to its first end token."""
         texts, ends = [], set(self.end_ids)
         for row in ids.tolist():
             start = int(self.encoder_decoder and len(row) > 0)  # an encoder-decoder's first token is its start
@@ -163,20 +163,20 @@ class LanguageTokenizer:
         return texts
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the tokenizer's files, and beside them start, padding and the ends at which generation stops."""
+        """Write the tokenizer's files, and a generation configuration with start, padding and end tokens."""
         self.tokenizer.save_pretrained(str(folder))
         start = {"bos_token_id": self.start_ids[0]} if self.start_ids else {}
         stated = {**start, "eos_token_id": self.end_ids, "pad_token_id": self.pad_id}
         (Path(folder) / GENERATION_CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
 
     def _own_start(self) -> list[int]:
-        """What the tokenizer puts in front of a text; what some add behind it is left to `end_token`."""
+        """Ids that the tokenizer puts in front of a text; those that some add behind it are replaced by `end_token`."""
         plain, whole = self.text_ids("a"), list(self.tokenizer("a").input_ids)
         starts = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
         return whole[: next(starts, 0)] if plain else whole
 
     def _one_id(self, what: str, token: str | None, own: Sequence[int]) -> int:
-        """The id of a token, or the first of the model's own if none is given."""
+        """The id of a token, or the first of the model's own ids if none is given."""
         if token is None:
             if not own:
                 raise ConfigError(
@@ -200,12 +200,12 @@ class LanguageTokenizer:
 
 
 class AnsweringTokenizer(LanguageTokenizer):
-    """The tokenizer of a language model beside a Q-Former that reads questions, whose own is kept with it.
+    """The tokenizer of a language model, together with that of a Q-Former that reads questions.
 
     Args:
         name: Folder or hub id.
         question_tokenizer: The Q-Former's.
-        **options: Of `LanguageTokenizer`.
+        **options: Options of `LanguageTokenizer`.
     """
 
     def __init__(self, name: str, question_tokenizer: Any, **options: Any) -> None:
@@ -220,7 +220,7 @@ class AnsweringTokenizer(LanguageTokenizer):
         return TextTokens(read["input_ids"], read["attention_mask"].bool())
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the files of both, the Q-Former's in a folder inside."""
+        """Write the files of both tokenizers, the Q-Former's in a subfolder."""
         super().save_pretrained(folder)
         self.question_tokenizer.save_pretrained(str(Path(folder) / QUESTIONS))
 

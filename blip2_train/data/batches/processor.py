@@ -1,4 +1,4 @@
-"""From images and texts as people have them to what a model reads, and back: the same in training and in use."""
+"""Converts images and texts to the inputs of a model, in the same way as in training."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ ImageInputs = ImageInput | Iterable[ImageInput]
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """What a model needs around it.
+    """Image transform and tokenizers of a model.
 
-    Either tokenizer may be None: a stage-1 model reads texts with the Q-Former's, a generative one with that of its
-    language model.
+    Either tokenizer may be None: a stage-1 model uses the Q-Former's, a generative one that of its language model.
     """
 
     image_size: int
@@ -37,15 +36,15 @@ class Processor:
     max_text_length: int
     """Tokens per text in training, with the first and the last."""
     mean: tuple[float, ...]
-    """What is subtracted per channel, of values in 0 … 1: as in training."""
+    """Mean per channel, of values in 0 … 1, that is subtracted as in training."""
     std: tuple[float, ...]
-    """What is divided by after that."""
+    """Standard deviation per channel, by which values are divided after that."""
     text_tokenizer: Any = None
     """The Q-Former's, as `load_qformer_tokenizer` gives it, of models that read texts without a language model."""
     language_tokenizer: LanguageTokenizer | None = None
     """The language model's, padding on the left; an `AnsweringTokenizer` if the Q-Former reads questions."""
     prompt: str = ""
-    """What captions start from, or the form of questions, unless something else is asked for."""
+    """Default start of captions, or default template of questions."""
 
     def images(self, images: Sequence[ImageInput]) -> Tensor:
         """Pixel values `(B, 3, H, W)` of images.
@@ -109,7 +108,7 @@ class Processor:
         return self.language_tokenizer.questions(questions, self.max_text_length)
 
     def describe(self) -> dict[str, Any]:
-        """Plain values from which, with the tokenizer's files, the processor can be made again."""
+        """Plain values from which, with the tokenizer's files, the processor can be built again."""
         return {
             "image_size": self.image_size,
             "max_text_length": self.max_text_length,
@@ -120,7 +119,7 @@ class Processor:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer there is."""
+        """The tokenizer of the language model if there is one, else the Q-Former's."""
         return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer
 
 
@@ -132,14 +131,14 @@ def listed(images: ImageInputs) -> list[ImageInput]:
 
 
 def open_image(image: str | Path | Image.Image) -> Image.Image:
-    """An image in mode RGB, turned as its EXIF data says.
+    """An image in mode RGB, turned by its EXIF orientation.
 
     Raises:
         ShardError: naming the file, if it is no readable image.
     """
     if isinstance(image, Image.Image):
         try:
-            image.load()  # Pillow reads a file only when its pixels are asked for
+            image.load()  # Pillow reads a file only when its pixels are needed
             return upright_rgb(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise _unreadable(getattr(image, "filename", "") or "the image", str(error)) from error

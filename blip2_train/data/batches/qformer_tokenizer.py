@@ -26,22 +26,22 @@ _NORMALISATION = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
-"""What BERT's tokenizers differ in, as `tokenizer_config.json` and as `tokenizer.json` name it."""
+"""Options in which BERT's tokenizers differ: names in `tokenizer_config.json` and in `tokenizer.json`."""
 _PARTS = {"model": "WordPiece", "normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
 _SAME_AS_BERT = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
-"""Classes that split a text as BERT's does, where nothing but a `vocab.txt` says how."""
+"""Tokenizer classes that split a text as BERT's does, for folders that have only a `vocab.txt`."""
 
 
 def load_qformer_tokenizer(folder_or_id: str) -> Any:
-    """A BERT's tokenizer with `[DEC]` added as its last token, the start of the texts that ITG generates.
+    """A BERT tokenizer with `[DEC]` added as its last token, with which the texts of ITG start.
 
-    Any WordPiece vocabulary of BERT's, of any language: letters are lowered, accents stripped and Chinese characters
-    split as `tokenizer_config.json` says, else as `tokenizer.json` does, else as for English. Tokens that were added to
-    the vocabulary stay, `[DEC]` comes behind them.
+    It accepts BERT's WordPiece vocabulary of any language: lower-casing, stripping of accents and splitting of Chinese
+    characters follow `tokenizer_config.json`, else `tokenizer.json`, else the rules for English. Tokens that were added
+    to the vocabulary stay; `[DEC]` comes behind them.
 
     Args:
         folder_or_id: folder with `vocab.txt` or `tokenizer.json`; or a hub id (`bert-base-uncased`), the only case in
-            which anything is downloaded. What exists as a folder is never taken for a hub id.
+            which files are downloaded. An existing folder is never taken for a hub id.
 
     Returns:
         A transformers tokenizer whose `bos_token` is `[DEC]`, with the largest id. Truncates and pads on the right.
@@ -87,13 +87,13 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def normalisation(folder: Path) -> dict[str, Any]:
-    """How a folder's tokenizer changes letters before it splits words: arguments of `BertTokenizer`.
+    """How a folder's tokenizer normalises text before it splits words: arguments of `BertTokenizer`.
 
-    transformers 5 builds it from `tokenizer_config.json` alone, and lowers the letters of a cased vocabulary whose
-    `tokenizer.json` keeps them.
+    transformers 5 builds it from `tokenizer_config.json` alone, and lower-cases text for a cased vocabulary whose
+    `tokenizer.json` keeps the case.
 
     Raises:
-        CheckpointMismatch: if its files cannot be read, or say that it does anything else than BERT's.
+        CheckpointMismatch: if its files cannot be read, or describe another tokenizer than BERT's.
     """
     stated = _json(folder / TOKENIZER_CONFIG)
     chosen = {key: stated[key] for key in _NORMALISATION if key in stated}
@@ -137,7 +137,7 @@ def _refuse_gaps(tokenizer: Any, name: str) -> None:
 
 
 def _fetched(name: str) -> Path:
-    """The folder of a tokenizer of the hub; `from_pretrained` would make an empty one of an id that cannot be had."""
+    """The folder of a tokenizer of the hub; `from_pretrained` would return an empty one for an unavailable id."""
     try:
         return fetch_files(name, TOKENIZER_FILES)
     except CheckpointMismatch as error:
@@ -145,7 +145,7 @@ def _fetched(name: str) -> Path:
 
 
 def _vocabulary(folder: Path) -> frozenset[str]:
-    """The tokens a folder's files list.
+    """The tokens that a folder's files list.
 
     Raises:
         CheckpointMismatch: if there is no such file, or it cannot be read.
@@ -169,11 +169,11 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 IMAGE_TOKEN = "<image>"
-"""Placeholder of transformers' processor."""
+"""Placeholder for images in the vocabulary of transformers' processor."""
 
 
 def load_text_tokenizer(folder_or_id: str) -> Any:
-    """The tokenizer of `load_qformer_tokenizer`; the placeholder for images that transformers adds is left out.
+    """The tokenizer of `load_qformer_tokenizer`, without the placeholder for images that transformers adds.
 
     Raises:
         CheckpointMismatch: if there is none, or it is not BERT's.

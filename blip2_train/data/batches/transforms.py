@@ -1,7 +1,7 @@
-"""From a decoded image to the tower's input; every random choice comes from the generator that is passed.
+"""Converts a decoded image to the tower's input; every random choice comes from the generator that is passed.
 
-The results are torchvision's, to the bit, by the same calls of Pillow; but what reads data need not load torchvision,
-which takes a second and 160 MiB.
+The results equal torchvision's to the bit, by the same calls of Pillow; so readers need not import torchvision, which
+takes a second and 160 MiB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from blip2_train.errors import ConfigError
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 DRAFT_TOLERANCE = 3.0
-"""Mean difference of a training image with and without `draft`, levels of 255, that a test holds it to."""
+"""Largest mean difference of a training image with and without `draft`, levels of 255; a test checks it."""
 
 
 class EvalTransform:
@@ -48,7 +48,7 @@ class EvalTransform:
 
     def _normalise(self, image: Image.Image) -> Tensor:
         levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        planes = levels.contiguous()  # while it is small: all that follows is twice as fast on planes
+        planes = levels.contiguous()  # while it is small: the next operations are twice as fast on planes
         return planes.to(torch.float32).mul_(1 / 255).sub_(self._mean).div_(self._std)
 
 
@@ -102,9 +102,9 @@ class TrainTransform(EvalTransform):
         photographs of web size they differ by 1 to 2 of 255 levels in the mean, `DRAFT_TOLERANCE` at most).
 
         Args:
-            content: as `decode_image` takes it, likewise `orientation`.
-            generator: chooses crop and flip.
-            orientation: what something beside the file says.
+            content: content of the image's file, see `decode_image`.
+            generator: draws crop and flip.
+            orientation: EXIF orientation stored beside the file, see `decode_image`.
 
         Raises:
             UnusableSample: as `decode_image`.
@@ -126,7 +126,7 @@ class TrainTransform(EvalTransform):
     def _finish(
         self, image: Image.Image, crop: tuple[int, int, int, int], generator: torch.Generator, times: int = 1
     ) -> Tensor:
-        """Cut, resize, flip, normalise; `crop` is of the image that `image` is `times` smaller than."""
+        """Crop, resize, flip, normalise; `crop` is in pixels of the full image, `times` larger than `image`."""
         if times == 1:
             top, left, height, width = crop
             cut = image.crop((left, top, left + width, top + height))
@@ -156,7 +156,7 @@ class TrainTransform(EvalTransform):
 
 
 def _draw(generator: torch.Generator) -> float:
-    """A number in [0, 1), at double precision."""
+    """A uniform random number in [0, 1), at double precision."""
     return torch.rand((), generator=generator, dtype=torch.float64).item()
 
 

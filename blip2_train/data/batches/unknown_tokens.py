@@ -1,4 +1,4 @@
-"""How much of the texts a tokenizer does not know: where it is of another language, a model learns nothing of them."""
+"""Counts the tokens of texts that a tokenizer does not know: from texts in another language a model learns nothing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer, Lang
 from blip2_train.types import ImageTextSample
 
 TOO_MANY_UNKNOWN = 0.2
-"""Share of unknown tokens above which a tokenizer is taken for one of another language."""
+"""Share of unknown tokens above which a tokenizer counts as one of another language."""
 _AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownTokens:
-    """What a tokenizer knows of some texts."""
+    """Counts of all and of unknown tokens of some texts."""
 
     unknown: int
     tokens: int
-    """All tokens of the texts themselves, without those that a model puts around them."""
+    """All tokens of the texts, without the special tokens around them."""
     example: str = ""
     """The first text that has an unknown token."""
 
     @property
     def share(self) -> float:
-        """Unknown ones among all, 0 … 1."""
+        """Share of unknown tokens, 0 … 1."""
         return self.unknown / self.tokens if self.tokens else 0.0
 
     @property
@@ -41,28 +41,28 @@ class UnknownTokens:
 
 
 def unknown_tokens(tokenizer: Any, samples: Sequence[ImageTextSample]) -> UnknownTokens:
-    """Count the unknown tokens in the texts of samples; of several tokenizers, as the one that knows least counts.
+    """Count the unknown tokens in the texts of samples; of two tokenizers, the result with the larger share.
 
     Args:
-        tokenizer: A collator's: of the Q-Former, of a language model, or of both.
-        samples: With captions, or with questions and answers.
+        tokenizer: A collator's tokenizer: of the Q-Former, of a language model, or of both.
+        samples: Samples with captions, or with questions and answers.
     """
     captions = [sample.caption for sample in samples]
     questions = [question for sample in samples if (question := getattr(sample, "question", ""))]
     if not isinstance(tokenizer, LanguageTokenizer):
         return _count(tokenizer, captions)
-    spoken = _count(tokenizer.tokenizer, [*captions, *questions])
+    counts_of_model = _count(tokenizer.tokenizer, [*captions, *questions])
     if not isinstance(tokenizer, AnsweringTokenizer):
-        return spoken
-    return max(spoken, _count(tokenizer.question_tokenizer, questions), key=lambda counts: counts.share)
+        return counts_of_model
+    return max(counts_of_model, _count(tokenizer.question_tokenizer, questions), key=lambda counts: counts.share)
 
 
 def _count(tokenizer: Any, texts: Sequence[str]) -> UnknownTokens:
     unknown, tokens, example = 0, 0, ""
     for text, ids in zip(texts, _rows(tokenizer, texts), strict=True):
-        lost = sum(token_id == tokenizer.unk_token_id for token_id in ids)
-        unknown, tokens = unknown + lost, tokens + len(ids)
-        example = example or (text if lost else "")
+        unknown_here = sum(token_id == tokenizer.unk_token_id for token_id in ids)
+        unknown, tokens = unknown + unknown_here, tokens + len(ids)
+        example = example or (text if unknown_here else "")
     return UnknownTokens(unknown=unknown, tokens=tokens, example=example)
 
 

@@ -18,7 +18,7 @@ from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.source import PairSource, Record, supports_read_ahead
 from blip2_train.data.storage.user_cache import local_copy
-from blip2_train.data.stream.stream import left_out, rejection, usable_captions
+from blip2_train.data.stream.stream import dropped_captions, rejection, usable_captions
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
@@ -93,7 +93,7 @@ class Examination:
         for position, index in enumerate(indices):
             try:
                 verdicts[position], captions = self._verdict(index)
-                rejected += [(index, one) for one in left_out(self._source, index, captions)]
+                rejected += [(index, one) for one in dropped_captions(self._source, index, captions)]
             except UnusableSample as problem:
                 rejected.append((index, rejection(self._source, index, problem)))
         return Examined(verdicts, tuple(rejected))

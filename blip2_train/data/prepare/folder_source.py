@@ -68,7 +68,7 @@ class FolderSource:
         return len(self._paths)
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where image `index` lies."""
+        """The location of image `index`."""
         path = printable_name(self._relative(index))
         return SampleLocation(printable_name(str(self._folder)), "", path, path)
 

@@ -29,7 +29,7 @@ class JoinedSource:
         return int(self._ends[-1])
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where sample `index` lies."""
+        """The location of sample `index`."""
         part, inner = self._part(index)
         return part.sample_location(inner)
 

@@ -121,7 +121,7 @@ class RecaptionedSource:
         return len(self._source)
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where sample `index` lies."""
+        """The location of sample `index`."""
         return self._source.sample_location(index)
 
     def read(self, index: int) -> Record:

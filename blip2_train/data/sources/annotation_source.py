@@ -20,11 +20,11 @@ from blip2_train.types import RejectedSample
 
 _WHOLE = re.compile("[0-9]{1,19}")
 _PROBES = 20
-"""Images looked for when a source is opened."""
+"""Images whose files are checked when a source is opened."""
 
 
 class AnnotationSource:
-    """Images of one annotation file, of any layout that `read_captions` knows; each with all its captions.
+    """Images of one annotation file, of any layout that `read_captions` reads; each with all its captions.
 
     A row may hold the image itself as base64 in place of its path.
 
@@ -33,17 +33,17 @@ class AnnotationSource:
 
     Args:
         path: annotation file.
-        images: folder that the file's paths start from, or a glob of several that are looked through in turn (Visual
+        images: folder that the file's paths start from, or a glob of several that are searched in turn (Visual
             Genome's `VG_100K*`); None = the file's own.
         split: which images, for files with splits: `train`, `val`, `test`, or several joined by `+` (COCO's training
             set is `train+restval`).
         name: name of the source in plans and records.
-        columns: of rows, where they have other names than the usual ones.
-        storage: how a file or folder on remote storage is reached.
+        columns: columns of the rows, where their names are not the usual ones.
+        storage: how a remote file or folder is accessed.
 
     Raises:
-        ShardError: if the file or the folder cannot be read, the layout is another, the split is empty, or there are
-            no images where they are looked for.
+        ShardError: if the file or the folder cannot be read, the layout is unknown, the split is empty, or no
+            image is found in the folder.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class AnnotationSource:
         if not any(is_embedded(image.path) or self._folders.find(image.path) for image in probes):
             raise ShardError(
                 f"{self._file}, {probes[0].row}: there is no image {self._folders}/{probes[0].path}, nor any other "
-                f"of {len(probes)} looked for; pass the folder that the file's paths start from as images"
+                f"of {len(probes)} checked; pass the folder that the file's paths start from as images"
             )
 
     def _blank_captions(self) -> Iterator[RejectedSample]:
-        """Captions without a word beside others that can be used; an image with no other is rejected when read."""
+        """Records of blank captions beside usable ones; an image with blank captions only is rejected when read."""
         for image in map(self._images.__getitem__, self._images.partly_blank):
             blank = [str(position) for position, text in enumerate(image.captions, 1) if not text.strip()]
             detail = f"{image.row}: caption {', '.join(blank)} of {len(image.captions)} is blank"
@@ -87,7 +87,7 @@ class AnnotationSource:
         return len(self._images)
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where image `index` lies."""
+        """The location of image `index`."""
         image = self._images[index]
         return SampleLocation(str(self._file), self._file.stem, image.key, image.row)
 
@@ -109,7 +109,7 @@ class AnnotationSource:
         return self._images.fingerprint
 
     def details(self, index: int) -> dict[str, Any]:
-        """What is known of image `index` beside its captions: its identity."""
+        """The identity of image `index`: all that is known beside its captions."""
         return {"image_id": self._identity(index)}
 
     def _identity(self, index: int) -> int:
@@ -120,6 +120,6 @@ class AnnotationSource:
 
 
 def identity_of(image_id: int | str, name: str) -> int:
-    """An image's identity from what a source called `name` says: itself if it is a number, as all of COCO's are."""
+    """An image's identity as an int64: the `image_id` of source `name` if it is a number (as in COCO), else a hash."""
     known = str(image_id)
     return int(known) if _WHOLE.fullmatch(known) and int(known) < 2**63 else stable_seed(name, known)

@@ -19,7 +19,7 @@ from blip2_train.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """Where images with captions lie: tar shards, or an annotation file with a folder of images."""
+    """Images with captions: tar shards, or an annotation file with a folder of images."""
 
     path: str | Sequence[str]
     """Shards: a folder, a glob, a range in braces, a file, or a list of these. Or an annotation file, see
@@ -36,14 +36,14 @@ class SourceConfig:
     """Column or key of the image in an annotation file; `image`, `filepath` or another usual one if None."""
     caption_column: str | None = None
     """Column or key of the caption: in an annotation file `caption` or `text` if None; in the `.json` of samples of
-    shards as `ShardSource` says if None."""
+    shards see `ShardSource` if None."""
     id_column: str | None = None
-    """Column or key of what an image is called in other files, too; `image_id` if None."""
+    """Column or key of the image's identity, which other files share; `image_id` if None."""
     first_captions: int | None = None
     """Choose among the first captions of a sample only (CapFilt lists are sorted, BLIP-2 used two); all if None."""
 
     storage: StorageOptions | None = None
-    """How shards on remote storage are read, and what becomes of bad shards anywhere; the defaults if None."""
+    """How remote shards are read, and how bad shards are handled, also local ones; the defaults if None."""
 
     def __post_init__(self) -> None:
         for name in ("images", "split", "picture_column", "id_column"):
@@ -74,7 +74,7 @@ class SourceConfig:
         return printable_name(parts[-1]) if parts and parts[-1] != "/" else "shards"
 
     def own_source(self) -> CaptionSource | None:
-        """The source, for kinds of sources that know how to open themselves."""
+        """The opened source, for subclasses that open their source themselves; else None."""
         return None
 
 
@@ -95,7 +95,7 @@ def open_source(config: SourceConfig) -> CaptionSource:
 
 
 def source_weights(configs: Sequence[SourceConfig], sizes: Sequence[int]) -> list[float]:
-    """The mixing weight of each source: as given, or the numbers of samples if none is given.
+    """The mixing weight of each source: as given, or its number of samples if none is given.
 
     Raises:
         ConfigError: if some sources have a weight and others have none, or two have the same name.

@@ -14,12 +14,12 @@ from blip2_train.data.stream.order import permutation, stable_seed
 
 
 def choose_held_out(sizes: Sequence[int], count: int) -> list[NDArray[np.int64]]:
-    """Numbers of the samples to hold out of sources with `sizes` samples, at most a tenth of all.
+    """Indices of the samples to hold out of sources with `sizes` samples, at most a tenth of all.
 
     The choice depends on the sizes alone, so runs with other seeds are validated on the same samples.
 
     Returns:
-        For each source, the sorted numbers.
+        For each source, the sorted indices.
     """
     total = sum(sizes)
     count = min(count, total // 10)
@@ -37,7 +37,7 @@ def validation_problem(samples: int, processes: int) -> str | None:
     """Why `samples` are too few for `processes` that validate together; None if they are enough."""
     if samples == 0:
         return (
-            "validation is asked for, but there is nothing to validate on: give data.validation, or data.holdout and "
+            "validation is on, but there is nothing to validate on: give data.validation, or data.holdout and "
             f"at least {10 * processes} samples (it takes at most a tenth of all), or pass validate_every=null"
         )
     if samples < processes:
@@ -50,7 +50,7 @@ def validation_problem(samples: int, processes: int) -> str | None:
 
 
 def evenly_chosen(size: int, count: int | None) -> NDArray[np.int64]:
-    """At most `count` of `size` samples, in order: all if None, else a choice that depends on the two numbers alone."""
+    """Indices of at most `count` of `size` samples, in order: all if None, else a choice that depends on both alone."""
     if count is None or count >= size:
         return np.arange(size)
     return np.sort(permutation(size, "evaluation", count)[:count])
@@ -64,7 +64,7 @@ class TrainingSource:
     weight: float
     """In any unit."""
     held_out: NDArray[np.int64]
-    """Sorted numbers of samples that are never trained on."""
+    """Sorted indices of samples that are never trained on."""
     first_captions: int | None = None
     """Choose among this many captions; all if None."""
 

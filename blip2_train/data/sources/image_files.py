@@ -1,4 +1,4 @@
-"""The image files below a folder, by their endings, and what is passed over among them."""
+"""The image files below a folder, by their extensions, and the files that are skipped."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import NamedTuple
 from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES
 
 ENDINGS = (*IMAGES, *MORE_IMAGES)
-"""Of image files, without dot, in small letters."""
+"""Extensions of image files, without dot, in lower case."""
 HIDDEN, LINK, UNREADABLE = "hidden file", "link to a folder", "unreadable folder"
 
 
 class ListedFile(NamedTuple):
-    """A file below a folder, or something else that is passed over there."""
+    """A file below a folder, or something else that is skipped."""
 
     path: str
     """Relative to the folder, as the file system has it."""
     passed_over: str = ""
-    """Why it is no image; empty if it is one."""
+    """Reason why it is no image; empty if it is one."""
 
 
 def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[ListedFile]:
     """The files below a folder at any depth, in the order of their names, those of a folder before those below it.
 
-    Hidden files are no images, whatever their ending (macOS leaves `._photo.jpg`); links to folders are not followed.
+    Hidden files are no images, whatever their extension (macOS makes `._photo.jpg`); links to folders are not followed.
 
     Args:
-        folder: where to look.
-        beside: endings of files that belong to an image with the same name, which then are not mentioned. With them, an
-            image with an unusual ending (TIFF, …) beside one with a usual ending is passed over: they are one sample's.
+        folder: the folder.
+        beside: extensions of files that belong to an image with the same name and are left out of the result. With
+            them, an image with an unusual extension (TIFF, …) beside one with a usual extension is skipped: both are
+            one sample's.
     """
     failed: list[str] = []
     for directory, below, names in os.walk(folder, onerror=lambda error: failed.append(str(error.filename))):
@@ -56,7 +57,7 @@ def files_below(folder: Path, beside: Sequence[str] = ()) -> Iterator[ListedFile
 
 
 def passed_over_summary(passed_over: Iterable[str]) -> str:
-    """What was passed over, in one line: `"3 passed over: 2 .txt file, 1 hidden file"`; empty if nothing was."""
+    """Counts of skipped files, in one line: `"3 passed over: 2 .txt file, 1 hidden file"`; empty if none was."""
     counts = Counter(passed_over)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
     return f"{counts.total():,} passed over: {kinds}" if counts else ""

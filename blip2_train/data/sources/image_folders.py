@@ -1,4 +1,4 @@
-"""Folders in which images lie as files."""
+"""Folders of image files, on this machine and on remote storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blip2_train.errors import ShardError
 
 
 class ImageFolders:
-    """A folder, or several that are looked through in turn.
+    """A folder, or several that are searched in turn.
 
     Args:
         folders: the folder, or a glob of several (Visual Genome's `VG_100K*`).
@@ -31,7 +31,7 @@ class ImageFolders:
         return ", ".join(map(str, self._folders))
 
     def find(self, path: str) -> Path | None:
-        """Where the image of a path below the folders (or an absolute path) lies; None = nowhere."""
+        """The file of a path below the folders (or of an absolute path); None if there is none."""
         return next((folder / path for folder in self._folders if (folder / path).is_file()), None)
 
     def read(self, path: str) -> bytes:
@@ -53,7 +53,7 @@ class RemoteImages:
 
     Args:
         folder: its address.
-        storage: how it is reached.
+        storage: how it is accessed.
     """
 
     def __init__(self, folder: str, storage: Storage) -> None:
@@ -63,7 +63,7 @@ class RemoteImages:
         return self._folder
 
     def find(self, path: str) -> RemoteFile | None:
-        """Where the image of a path below the folder lies; None = nowhere.
+        """The file of a path below the folder; None if there is none.
 
         Raises:
             ShardError: if the storage does not answer.
@@ -71,7 +71,7 @@ class RemoteImages:
         try:
             return self._storage.file(f"{self._folder}/{path}")
         except OSError as error:
-            raise ShardError(f"{self}/{path} cannot be looked for: {error.strerror or error}") from None
+            raise ShardError(f"{self}/{path} cannot be searched for: {error.strerror or error}") from None
 
     def read(self, path: str) -> bytes:
         """Content of an image.
@@ -89,9 +89,9 @@ class RemoteImages:
 
 
 def open_images(folders: str, storage: Storage | None = None) -> ImageFolders | RemoteImages:
-    """The images of a folder, here or on remote storage, or of a glob of several folders here.
+    """The images of a local or remote folder, or of a glob of several local folders.
 
     Raises:
-        ShardError: if there is no such folder here.
+        ShardError: if there is no such local folder.
     """
     return RemoteImages(folders, storage or Storage()) if is_remote(folders) else ImageFolders(folders)

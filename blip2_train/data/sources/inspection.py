@@ -1,4 +1,4 @@
-"""Looks at samples as they lie in the data: which can be used, and which show the same image."""
+"""Inspects samples as stored in the data: which are usable, and which show the same image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.source import CaptionSource
-from blip2_train.data.stream.stream import left_out, rejection, usable_captions
+from blip2_train.data.stream.stream import dropped_captions, rejection, usable_captions
 from blip2_train.types import ImageTextSample, RejectedSample
 
 _EMPTY = torch.zeros(3, 1, 1)
@@ -23,7 +23,7 @@ class SeenImage:
     """An image that can be used."""
 
     where: str
-    """File and row or key, for people."""
+    """File and row or key, for messages."""
     image_id: int
     content: bytes
     """Hash of its file."""
@@ -33,17 +33,17 @@ class SeenImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What was found among the samples of one source that serve one purpose."""
+    """Result of inspecting the samples of one source for one use."""
 
     source: str
     use: str
     """`training`, `held out` or `validation`."""
     samples: int
-    """All there are."""
+    """Number of all samples of this use."""
     images: tuple[SeenImage, ...]
-    """Those looked at that can be used."""
+    """Inspected images that can be used."""
     broken: tuple[RejectedSample, ...]
-    """Those looked at that cannot."""
+    """Inspected samples that cannot be used."""
     left_out: tuple[RejectedSample, ...] = ()
     """Captions that cannot be used, of images that can."""
 
@@ -62,10 +62,10 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, indices: Iter
     """Read and decode samples.
 
     Args:
-        source: Where they lie.
-        use: What they serve.
-        samples: How many of the source serve it.
-        indices: Which of those to look at.
+        source: The source.
+        use: `training`, `held out` or `validation`.
+        samples: Number of the source's samples of this use.
+        indices: Indices of the samples to inspect.
     """
     seen: list[SeenImage] = []
     broken: list[RejectedSample] = []
@@ -79,7 +79,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, indices: Iter
         except UnusableSample as problem:
             broken.append(rejection(source, index, problem))
             continue
-        without += left_out(source, index, record.captions)
+        without += dropped_captions(source, index, record.captions)
         location = source.sample_location(index)
         content = hashlib.blake2b(record.image, digest_size=16).digest()
         where = printable_name(f"{location.file}, {location.row or location.key}")
@@ -98,7 +98,7 @@ def copies(parts: Sequence[Inspection]) -> list[tuple[tuple[Inspection, SeenImag
     """Images with the same content that count as different ones, or that are trained on and validated on.
 
     Returns:
-        Each group of equal images, in the order they were seen.
+        Each group of equal images, in the order of inspection.
     """
     groups: dict[bytes, list[tuple[Inspection, SeenImage]]] = {}
     for part in parts:

@@ -26,7 +26,7 @@ from blip2_train.types import RejectedSample
 _IMAGES, _CAPTIONS = (*IMAGES, "jpg", "png", "webp", "bytes"), (*CAPTIONS, "txt")
 _BESIDE_SHARDS = {"key", "status", "sha256"}
 _ROWS = 64
-"""Rows that a process holds at a time."""
+"""Rows that a process holds in memory."""
 
 
 class ParquetSource:
@@ -34,13 +34,13 @@ class ParquetSource:
 
     The image is a path, the content of a file (as such or as base64), or both as `{"bytes", "path"}` (the layout of
     Hugging Face's data sets). The caption is a text or a list of texts; `image_id` and `url` are kept where there are
-    such columns. Reading is fast in the order of the rows only: a place is reached from the start of its row group.
+    such columns. Reading is fast in the order of the rows only: a row is reached from the start of its row group.
 
     Args:
         files: Parquet files with the same columns.
         images: folder that paths start from, or a glob of several; None = that of the first file.
         name: name of the source in plans and records.
-        columns: where they have other names than the usual ones.
+        columns: where their names are not the usual ones.
 
     Raises:
         ConfigError: if pyarrow is not installed.
@@ -83,7 +83,7 @@ class ParquetSource:
             raise ShardError(f"{self._paths[0]} has no rows; expected one for each image")
         self._cursor: _RowGroup | None = None
         self._damaged: dict[int, tuple[int, str]] = {}
-        """First row of a group that cannot be read, and why."""
+        """By row group: index of the first row that cannot be read, and the reason."""
 
     def __len__(self) -> int:
         return int(self._file_ends[-1])
@@ -92,7 +92,7 @@ class ParquetSource:
         return {**self.__dict__, "_cursor": None}
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where row `index` lies; its key is its number in its file, from 0."""
+        """The location of row `index`; its key is its row in its file, from 0."""
         file = int(np.searchsorted(self._file_ends, index, side="right"))
         row = index - (int(self._file_ends[file - 1]) if file else 0)
         return SampleLocation(str(self._paths[file]), self._paths[file].stem, str(row), f"row {row}")
@@ -123,7 +123,7 @@ class ParquetSource:
         return known | ({"path": path} if isinstance(path, str) and not is_embedded(path) else {})
 
     def fingerprint(self) -> str:
-        """Hash of the files' names, sizes and numbers of rows, in order."""
+        """Hash of the files' names, sizes and row counts, in order."""
         files = zip(self._paths, self._sizes, self._file_ends, strict=True)
         parts = [f"{path.name}:{size}:{end}" for path, size, end in files]
         return names_digest(parts)
@@ -170,15 +170,15 @@ class _RowGroup:
 
     def __init__(self, path: AnyFile, inner: int, columns: Sequence[str], group: int, start: int) -> None:
         self.group = group
-        """Number of the group among those of all files."""
+        """Index of the group among those of all files."""
         self.start = self.end = start
-        """Numbers of the first row that is held, and of the first that comes after those."""
+        """Indices of the first row that is held, and of the first row after those."""
         batches = open_parquet(path).iter_batches(_ROWS, row_groups=[inner], columns=list(columns))
         self._batches: Iterator[Any] = iter(batches)
         self._columns: dict[str, Any] = {}
 
     def row(self, index: int) -> dict[str, Any]:
-        """Values of row `index`, which must not lie before those that are held."""
+        """Values of row `index`, which must not lie before the rows that are held."""
         while index >= self.end:
             batch = next(self._batches)
             self._columns = dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -216,7 +216,7 @@ def _remote_parquet_files(url: str) -> Sequence[AnyFile]:
 def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:
     if chosen is None and {*columns} >= _BESIDE_SHARDS and not {*_IMAGES} & {*columns}:
         raise ShardError(
-            f"{file} has no column {' or '.join(map(repr, _IMAGES))}; it only tells about images in tar shards or "
+            f"{file} has no column {' or '.join(map(repr, _IMAGES))}; it only describes images in tar shards or "
             f"folders, give these; its columns are {listed(columns)}: pass picture_column=<column>"
         )
     return find_column(file, columns, chosen, _IMAGES, "picture_column")

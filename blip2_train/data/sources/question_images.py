@@ -1,4 +1,4 @@
-"""Finds the images that questions are about: in folders by file name, or in shards by image id."""
+"""The images of questions: in folders by file name, or in shards by image id."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FolderImages:
     """Images as files.
 
     Args:
-        folders: a folder, or a glob of several that are looked through in turn (Visual Genome's `VG_100K*`).
-        name: file name, with `{image_id}` (or `{image_id:012d}`) in it; empty = as the question file says.
+        folders: a folder, or a glob of several that are searched in turn (Visual Genome's `VG_100K*`).
+        name: file name, with `{image_id}` (or `{image_id:012d}`) in it; empty = the path in the question file.
 
     Raises:
         ShardError: if there is no such folder.
@@ -36,8 +36,7 @@ class FolderImages:
             named_image(self._name, questions[0].image_id)
         elif not questions[0].image:
             raise ShardError(
-                f"{path} does not say how its images are called: give picture_name, for instance "
-                "'COCO_val2014_{image_id:012d}.jpg'"
+                f"{path} does not name its images: give picture_name, for instance 'COCO_val2014_{{image_id:012d}}.jpg'"
             )
 
     def read(self, question: VisualQuestion) -> ImageFile:
@@ -65,7 +64,9 @@ class ShardImages:
         self._path, self._source = path, ShardSource(path, name)
         self._indices = self._source.indices_by_image_id()
         if not self._indices:
-            raise ShardError(f'no sample of shards {path} says its "image_id" in a .json: no question can find it')
+            raise ShardError(
+                f'no sample of shards {path} has an "image_id" in its .json, so no question finds its image'
+            )
 
     def check(self, questions: Sequence[VisualQuestion], path: str) -> None:
         """Refuse questions of which none is about an image of these shards.

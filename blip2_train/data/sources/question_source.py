@@ -25,7 +25,7 @@ BLANK = "?"
 
 
 def controlled(questions: Sequence[VisualQuestion], control: str) -> list[VisualQuestion]:
-    """The questions in their order, each about an image of another question far away in the list, or with no words."""
+    """The questions in their order: with images of distant questions, or with blank texts, as `control` requires."""
     if control == "shuffled_pictures":
         return [_elsewhere(questions, index) for index in range(len(questions))]
     if control == "blank_questions":
@@ -48,11 +48,11 @@ ONE_IN = 40
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSourceConfig(SourceConfig):
-    """Where questions about images lie: a question file (`path`), and a folder or shards with the images."""
+    """A question file (`path`), and a folder or shards with the images."""
 
     format: str = "vqa"
-    """`vqa` (VQAv2, OK-VQA), `visual_genome`, `gqa`, or `list` (entries with image, question and answer), which is also
-    read in place of each of the others."""
+    """`vqa` (VQAv2, OK-VQA), `visual_genome`, `gqa`, or `list` (entries with image, question and answer), which is
+    also accepted for each of the others."""
     annotations: str | None = None
     """Annotation file with the answers, of the formats `vqa` and `list`."""
     question_column: str | None = None
@@ -60,9 +60,9 @@ class QuestionSourceConfig(SourceConfig):
     answer_column: str | None = None
     """Column or key of the answer or answers; `answers`, `answer` or another usual one if None."""
     picture_name: str = ""
-    """How an image in the folder `images` is called, from its `{image_id}`; empty = as the question file says."""
+    """File name of an image in the folder `images`, with its `{image_id}`; empty = the path in the question file."""
     shards: str | None = None
-    """Tar shards with the images, found by the `"image_id"` of each `.json`."""
+    """Tar shards with the images, matched by the `"image_id"` of each `.json`."""
     subset: str = "all"
     """`all` questions; those of `most` images, one in 40 left out by its id; or those of the `rest` alone."""
     control: str = "none"
@@ -96,9 +96,9 @@ class QuestionSourceConfig(SourceConfig):
 
 
 class QuestionSource:
-    """Questions about images, each with one answer per person who was asked.
+    """Questions about images, each with one answer per annotator.
 
-    A question without answers (of a test split) is no sample: it can be asked, but not be learnt from or scored.
+    A question without answers (of a test split) is no sample: it can neither be trained on nor scored.
 
     Raises:
         ShardError: if a file or folder cannot be read, or no question has an answer.
@@ -139,7 +139,7 @@ class QuestionSource:
         return len(self._questions)
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where question `index` lies."""
+        """The location of question `index`."""
         return SampleLocation(self._path, Path(self._path).stem, str(self._questions[index].question_id))
 
     def read(self, index: int) -> QuestionRecord:

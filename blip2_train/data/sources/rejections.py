@@ -1,4 +1,4 @@
-"""The account of samples that could not be used."""
+"""Unusable samples: the exception, and the log that counts and lists them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from blip2_train.types import RejectedSample
 
 
 class UnusableSample(Exception):
-    """Raised while one sample is read; the stream replaces the sample and passes the reason on.
+    """Raised while one sample is read; the stream replaces the sample and records the reason.
 
     Args:
-        reason: one of the short reasons that counters are kept by.
-        detail: what the reader said.
+        reason: one of a few short reasons, by which samples are counted.
+        detail: message of the reader.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -31,10 +31,10 @@ class RejectionLog:
     """Counts rejected samples by reason, lists each in a file, and stops the run when there are too many.
 
     Args:
-        path: JSON-lines file that each rejected sample is appended to, or None to keep no list. Samples an earlier,
-            interrupted run listed there are known from the start.
-        max_share: largest tolerated share of readings that failed, 0 … 1.
-        minimum: failures below which nothing is stopped, so that one bad sample among the first ten does not.
+        path: JSON-lines file to which each rejected sample is appended, or None for no list. Samples that an earlier,
+            interrupted run listed there are not counted again.
+        max_share: largest tolerated share of failed readings, 0 … 1.
+        minimum: failures below which the run is never stopped, so that one bad sample among the first ten is tolerated.
     """
 
     def __init__(self, path: Path | None, max_share: float = 0.05, minimum: int = 20) -> None:
@@ -50,9 +50,9 @@ class RejectionLog:
             self._read_list(path)
 
     def record(self, rejected: Iterable[RejectedSample], samples: int) -> None:
-        """Take in what was rejected while `samples` good ones were read.
+        """Add the samples that were rejected while `samples` good ones were read.
 
-        A sample that is met again in a later epoch is one more failed reading, but not counted or listed again.
+        A sample rejected again in a later epoch is one more failed reading, but is not counted or listed again.
 
         Raises:
             ShardError: if the share of failed readings exceeds the limit.
@@ -77,7 +77,7 @@ class RejectionLog:
         return ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common()) or "none"
 
     def _read_list(self, path: Path) -> None:
-        """Learn what an earlier run listed; its last line may have been cut off when it was killed."""
+        """Read the list of an earlier run, whose last line may be incomplete if the run was killed."""
         text = path.read_text(encoding="utf-8")
         for line in text.split("\n"):
             try:
@@ -89,7 +89,7 @@ class RejectionLog:
                 file.write("\n")
 
     def _remember(self, sample: RejectedSample) -> bool:
-        """Count a sample unless it is known; whether it was new."""
+        """Count a sample unless it was counted before; returns whether it is new."""
         identity = (sample.source, sample.key, sample.reason)
         if identity in self._known:
             return False

@@ -26,26 +26,26 @@ from blip2_train.data.storage.user_cache import index_folder
 from blip2_train.errors import ShardError
 
 _PROBES = 20
-"""Samples of which the keys are looked at when a source is opened that names one."""
+"""Samples whose keys are checked when a source with a caption key is opened."""
 
 
 class ShardSource:
     """Tar shards in the layout of webdataset and img2dataset.
 
     The caption is the `"captions"` list of a sample's `.json`, else its `.txt`, else the `.json`'s `"caption"`, or the
-    `.json` itself if it is a list of captions (CapFilt's layout, best first); or what stands under another key of the
-    `.json`, if one is chosen: a text, or a list of texts. Empty places (null) in a list are passed over.
+    `.json` itself if it is a list of captions (CapFilt's layout, best first); or the value of another key, if one is
+    chosen: a text, or a list of texts. Nulls in a list are skipped.
 
     Args:
         path: folder, glob, file, or list of these.
         name: name of the source in plans and records.
-        folder: where the shard index is kept; the user's cache folder if None.
-        options: how remote storage is read, and what becomes of bad shards.
+        folder: folder of the shard index; the user's cache folder if None.
+        options: how remote storage is read, and how bad shards are handled.
         caption_key: key of the caption in the `.json`; None = as above.
 
     Raises:
-        ShardError: if there is no shard, or no usable sample in them, or one is bad and that is to stop the run, or no
-            sample has the chosen key.
+        ShardError: if there is no shard, no usable sample in the shards, a bad shard with `bad_shards="stop"`, or no
+            sample with the chosen key.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class ShardSource:
         return int(self._catalog.ends[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        """What readers are sent: not what was rejected, which the process that opened the source has told."""
+        """The state sent to readers, without rejected samples: the process that opened the source reports those."""
         return {**self.__dict__, "rejected": ()}
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where sample `index` lies."""
+        """The location of sample `index`."""
         shard, row = self._row(index)
         return SampleLocation(
             printable_name(str(self._catalog.shard(shard))), self._catalog.name(shard), row["key"].decode()
@@ -97,7 +97,7 @@ class ShardSource:
         """Read sample `index` by its offsets.
 
         Raises:
-            UnusableSample: if the shard no longer gives it, or its text holds no caption.
+            UnusableSample: if it can no longer be read from the shard, or its text holds no caption.
         """
         shard, row = self._row(index)
         content = self._reader.members(shard, row)
@@ -107,35 +107,35 @@ class ShardSource:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether `read_ahead` is of use: samples lie on remote storage."""
+        """Whether `read_ahead` is faster: samples lie on remote storage."""
         return self._reader.remote
 
     def read_ahead(self, indices: Sequence[int]) -> None:
-        """Ask for samples that will be read next, all at once; what was asked for before and not read is forgotten."""
+        """Fetch the samples that will be read next, all at once; samples fetched before and not read are dropped."""
         self.follow([indices])
 
     def follow(self, passages: Iterable[Sequence[int]], share: float = 1.0) -> None:
-        """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
+        """Fetch samples in the order in which they will be read, before they are read; replaces an earlier order.
 
         Args:
-            passages: numbers of samples, in order; those of a passage lie close together.
-            share: of the memory that the options give, 0 … 1.
+            passages: groups of sample indices, in order; the samples of a passage lie close together.
+            share: share of the memory set in the options, 0 … 1.
         """
         self._reader.follow(map(self._spans, passages), share)
 
     def _spans(self, indices: Sequence[int]) -> list[Span]:
-        """Where samples lie; indexes that are missing are fetched at once."""
+        """The byte spans of samples; missing shard indexes are fetched, several at a time."""
         shards = np.unique(np.searchsorted(self._catalog.ends, np.asarray(indices, dtype=np.int64), side="right"))
         self._rows.make_ready(shards.tolist())
         return [span(*self._row(index)) for index in indices]
 
     def details(self, index: int) -> dict[str, Any]:
-        """Entries of sample `index`'s `.json` that say more than its captions and its image's file."""
+        """Entries of sample `index`'s `.json` beside its captions and those that follow from its image's file."""
         shard, row = self._row(index)
         return details_of(self._reader.members(shard, row, ["json"])("json") if row["json"] >= 0 else None)
 
     def indices_by_image_id(self) -> dict[int, int]:
-        """Number of a sample of each image, by the `"image_id"` of its `.json`."""
+        """Index of a sample of each image, by the `"image_id"` of its `.json`."""
         indices: dict[int, int] = {}
         for index in range(len(self)):
             shard, row = self._row(index)
@@ -145,19 +145,19 @@ class ShardSource:
         return indices
 
     def fingerprint(self) -> str:
-        """Hash of the shards' names and numbers of samples, in order, and of the key of the caption."""
+        """Hash of the shards' names and sample counts, in order, and of the caption key."""
         return names_digest([*self._catalog.contents(), *([] if self._caption_key is None else [self._caption_key])])
 
     def contents(self) -> dict[str, str]:
-        """Hashes that tell a replaced shard of equally many samples, and stay the same where shards are moved.
+        """Hashes that change when a shard is replaced by one with as many samples, and stay the same when shards move.
 
-        Not all are known of every source: of remote shards with an `index.json` no rows are read.
+        Not every source has all of them: the rows of remote shards with an `index.json` are not read.
         """
         hashed = {"sizes": self._catalog.sizes(), "rows": self._catalog.row_hashes()}
         return {what: names_digest(values) for what, values in hashed.items() if values}
 
     def _refuse_unknown_key(self, key: str) -> None:
-        """Refuse a key that no sample has, as far as a few of them tell."""
+        """Refuse a key that none of a few samples has."""
         keys: dict[str, None] = {}
         for index in range(0, len(self), max(1, len(self) // _PROBES)):
             shard, row = self._row(index)
@@ -173,7 +173,7 @@ class ShardSource:
             )
 
     def _row(self, index: int) -> tuple[int, np.void]:
-        """Shard of a sample, and its row of that shard's index."""
+        """Index of a sample's shard, and the sample's row in the index of that shard."""
         ends = self._catalog.ends
         shard = int(np.searchsorted(ends, index, side="right"))
         return shard, self._rows.row(shard, index - (int(ends[shard - 1]) if shard else 0))

@@ -1,4 +1,4 @@
-"""The records of a source of images with texts, and the protocols of sources."""
+"""The records that a source of images with texts returns, and the protocols of sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blip2_train.types import ImageTextSample, QuestionSample, RejectedSample
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """An image with captions as it lies in the data."""
+    """An image with captions, as stored in the data."""
 
     image: bytes
     """Content of the image's file."""
@@ -25,7 +25,7 @@ class Record:
     image_id: int
     """Equal for samples that show the same image; fits int64."""
     orientation: int | None = None
-    """EXIF's number of how the image lies, where something beside its file says so; see `decode_image`."""
+    """EXIF orientation of the image, if it is stored beside the image's file; see `decode_image`."""
 
     def decoded(self) -> Image.Image:
         """The image in mode RGB, upright; raises what `decode_image` raises."""
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRecord(Record):
-    """A question about an image as it lies in the data; its captions are the answers, one for each person."""
+    """A question about an image, as stored in the data; its captions are the answers, one for each person."""
 
     question: str
     """As written."""
@@ -67,24 +67,24 @@ class QuestionRecord(Record):
 
 
 class SampleLocation(NamedTuple):
-    """Where a sample lies."""
+    """The location of a sample."""
 
     file: str
     """Path of the shard or annotation file."""
     shard: str
-    """The same without what depends on the machine: path below the source's folder, without extension."""
+    """The same on every machine: path below the source's folder, without extension."""
     key: str
     """Key inside the shard, or path of the image."""
     row: str = ""
-    """Row of an annotation file, for people: `line 12`."""
+    """Row of an annotation file, for messages: `line 12`."""
 
 
 class CaptionSource(Protocol):
-    """Images with captions, reached by number."""
+    """Images with captions, with random access by index."""
 
     name: str
     rejected: tuple[RejectedSample, ...]
-    """What was found unusable before anything was read."""
+    """Samples that were unusable when the source was opened."""
     size: int
     """Bytes of the files that hold the samples."""
     files: int
@@ -93,7 +93,7 @@ class CaptionSource(Protocol):
     def __len__(self) -> int: ...
 
     def sample_location(self, index: int) -> SampleLocation:
-        """Where sample `index` lies."""
+        """The location of sample `index`."""
         ...
 
     def read(self, index: int) -> Record:
@@ -101,43 +101,43 @@ class CaptionSource(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """A short text that changes when a number would stand for another sample."""
+        """A short text that changes when an index would mean another sample."""
         ...
 
 
 @runtime_checkable
 class ReadsAhead(Protocol):
-    """A source that can be told what will be read next."""
+    """A source that can fetch samples before they are read."""
 
     reads_ahead: bool
-    """Whether that is of use: its samples lie on remote storage."""
+    """Whether that is faster: its samples lie on remote storage."""
 
     def read_ahead(self, indices: Sequence[int]) -> None:
-        """Ask for the samples with these numbers, all at once."""
+        """Fetch the samples with these indices, all at once."""
         ...
 
 
 @runtime_checkable
 class FollowsOrder(ReadsAhead, Protocol):
-    """A source that can be told the order in which all of it will be read."""
+    """A source that can fetch all of its samples in the order in which they will be read."""
 
     def follow(self, passages: Iterable[Sequence[int]], share: float = 1.0) -> None:
-        """Fetch samples in this order, before they are read; what was announced before is over.
+        """Fetch samples in this order, before they are read; replaces an earlier order.
 
         Args:
-            passages: numbers of samples, in order, made as they are needed; those of a passage lie close together.
-            share: of the memory for that, 0 … 1.
+            passages: lazy groups of sample indices, in order; the samples of a passage lie close together.
+            share: share of the memory for that, 0 … 1.
         """
         ...
 
 
 def supports_read_ahead(source: CaptionSource) -> TypeGuard[ReadsAhead]:
-    """Whether a source is faster when it is told what will be read next."""
+    """Whether a source is faster when samples are fetched before they are read."""
     return isinstance(source, ReadsAhead) and source.reads_ahead
 
 
 class PairSource(CaptionSource, Protocol):
-    """Images with captions, and what else is known of them."""
+    """Images with captions and further fields, from which shards are made."""
 
     def details(self, index: int) -> dict[str, Any]:
         """Entries for the record of sample `index`, as JSON holds them; `image_id` and `url` among them if known."""

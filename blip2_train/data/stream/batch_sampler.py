@@ -1,4 +1,4 @@
-"""Which positions of the global order each process reads in each micro-batch."""
+"""The positions of the global order that each process reads in each micro-batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blip2_train.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """How a global batch is cut into micro-batches of the processes."""
+    """How a global batch is split into the micro-batches of the processes."""
 
     global_batch_size: int
     """Samples per optimiser step."""
@@ -43,12 +43,12 @@ class BatchShape:
 class GlobalBatchSampler(Sampler[list[int]]):
     """The micro-batches of one process, as positions in the global order.
 
-    Optimiser step s reads positions `s * G … s * G + G - 1` whatever the hardware; its micro-batch a gives process r
-    the positions from `s * G + (a * W + r) * B`. Every process has the same number of batches, by construction.
+    Optimiser step s reads positions `s * G … s * G + G - 1` on any hardware; in its micro-batch a, process r reads the
+    B positions from `s * G + (a * W + r) * B`. Every process has the same number of batches, by construction.
 
     Args:
         shape: sizes G, W and B.
-        rank: this process, 0 … W - 1.
+        rank: rank of this process, 0 … W - 1.
         steps: optimiser steps of the whole run.
         first_step: optimiser steps done before (on resume).
     """
@@ -57,20 +57,20 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self._shape, self._rank, self._steps, self._first_step = shape, rank, steps, first_step
 
     def __len__(self) -> int:
-        """Micro-batches of the whole run, also on resume: Lightning counts on from where it stopped."""
+        """Micro-batches of the whole run, also on resume: Lightning continues its count."""
         return self._steps * self._shape.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._from(self._first_step * self._shape.accumulate, every=1)
 
     def following(self, position: int, every: int) -> Iterator[list[int]]:
-        """The micro-batch that begins with `position`, and those that the same of `every` readers makes after it."""
+        """The micro-batch that begins with `position`, and the next ones of the same reader, one of `every` readers."""
         step, inside = divmod(position, self._shape.global_batch_size)
         part = inside // (self._shape.world_size * self._shape.micro_batch_size)
         return self._from(step * self._shape.accumulate + part, every)
 
     def _from(self, first: int, every: int) -> Iterator[list[int]]:
-        """Each `every`-th micro-batch from number `first`."""
+        """Every `every`-th micro-batch from index `first`."""
         shape, size = self._shape, self._shape.micro_batch_size
         for batch in range(first, self._steps * shape.accumulate, every):
             step, part = divmod(batch, shape.accumulate)

@@ -1,4 +1,4 @@
-"""What has to stay the same for a run to continue in the same order of samples."""
+"""Fingerprints of the data: what must be equal for a resumed run to continue in the same order of samples."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Fingerprint = dict[str, str | int | float]
 
 
 _CONTENTS = "content of shards: "
-"""Begins the names of entries that are compared where both sides have them: not all are known of every source, and none
-of checkpoints of earlier versions."""
+"""Prefix of entries that are compared only if both sides have them: not every source has them, and checkpoints of
+earlier versions have none."""
 
 
 @runtime_checkable
 class KnowsContents(Protocol):
-    """A source that can tell its files from others of equally many samples."""
+    """A source that has hashes of its content, which differ between files with equally many samples."""
 
     def contents(self) -> dict[str, str]:
-        """Hashes by what they are of."""
+        """Hashes by the name of what is hashed."""
         ...
 
 
 def sources_fingerprint(sources: Sequence[TrainingSource]) -> Fingerprint:
-    """One entry per source: its samples, shards and weight; and one for which sources there are, in order."""
+    """One entry per source, with its samples, shards and weight; and one with the names of the sources, in order."""
     entries: Fingerprint = {"data sources": ", ".join(part.source.name for part in sources)}
     for part in sources:
         contents = f"{len(part)} samples in {part.source.files} files, hash {part.source.fingerprint()}"
@@ -47,7 +47,7 @@ def check_fingerprint(before: Mapping[str, str | int | float], now: Mapping[str,
     """Refuse to continue in another order.
 
     Raises:
-        CheckpointMismatch: naming the first entry that changed, what it was, and what it is.
+        CheckpointMismatch: naming the first entry that changed, its old and its new value.
     """
     compared = [key for key in {**before, **now} if not key.startswith(_CONTENTS) or (key in before and key in now)]
     changed = [key for key in compared if before.get(key) != now.get(key)]

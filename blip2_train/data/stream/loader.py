@@ -1,4 +1,4 @@
-"""The loader that both training and validation use."""
+"""The data loader of training and validation."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from blip2_train.errors import ShardError, TrainingError
 from blip2_train.types import Batch
 
 _OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""Signals that ask a whole run to stop; a terminal sends that of Ctrl-C to readers, too."""
+"""Signals that stop a whole run; a terminal sends the one of Ctrl-C to readers, too."""
 _NO_SHARED_MEMORY = ("unable to allocate shared memory", "unable to write to file </torch_", "unable to resize file <")
 PREFETCHED = 2
-"""Batches that a reader makes ahead; more never wait, however slow the training is."""
+"""Batches that a reader prepares in advance, at most, however slow the training is."""
 
 
 def start_fork_server() -> None:
-    """Start the process that readers are forked from; it loads in the background what this process has loaded for data.
+    """Start the server process from which readers are forked; it imports this process's data modules in the background.
 
-    A reader then starts in a fraction of a second, and as the server has no threads, it inherits no lock that a thread
-    of the training process held (which forking the training process itself would risk). Signals by which a scheduler
-    asks all processes of a run to stop end neither it nor the readers: they end with the training process.
+    A reader then starts in a fraction of a second. As the server has no threads, a reader inherits no lock that a
+    thread held (a fork of the training process could). Signals by which a scheduler stops all processes of a run end
+    neither the server nor the readers: they end with the training process.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -46,15 +46,15 @@ def start_fork_server() -> None:
 
 
 class BatchLoader(DataLoader[Any]):
-    """torch's loader with readers from the fork server, and with data errors in one line.
+    """torch's loader, with readers forked from the fork server, and data errors in one line.
 
-    The generator of worker seeds is the loader's own, so that making an iterator draws nothing from the global
-    generator; no reader here uses either.
+    The generator of worker seeds is the loader's own, so that creating an iterator draws nothing from the global
+    generator; no reader uses either of them.
 
     Args:
         dataset: map-style dataset.
-        num_workers: processes that read; 0 reads in the training process.
-        options: other options of torch's loader.
+        num_workers: reader processes; 0 reads in the training process.
+        options: further options of torch's loader.
     """
 
     def __init__(self, dataset: Any, *, num_workers: int, **options: Any) -> None:
@@ -64,11 +64,11 @@ class BatchLoader(DataLoader[Any]):
         super().__init__(dataset, num_workers=num_workers, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Iterate; an error of the data read in a worker arrives as its own one-line message.
+        """Iterate; an error in a reader is raised again with its own one-line message.
 
         Raises:
             ShardError: as a reader raised it.
-            TrainingError: if a reader was killed, or there is no shared memory for what it read.
+            TrainingError: if a reader was killed, or shared memory is full.
         """
         failure: ShardError | TrainingError | None = None
         try:
@@ -86,13 +86,13 @@ class BatchLoader(DataLoader[Any]):
             raise failure
 
     def _lost_reader(self, error: Exception) -> str | None:
-        """What to say if an error of torch's loader means that a reader is gone or has no memory; None if not.
+        """The message if an error of torch's loader means that a reader ended or shared memory is full; else None.
 
-        A reader that dies while this process fetches a tensor of it breaks the connection, in one of many ways.
+        A reader that dies while this process fetches its tensor breaks the connection, with one of many errors.
         """
         full = any(text in str(error) for text in _NO_SHARED_MEMORY)
         readers = getattr(self._iterator, "_workers", [])
-        if isinstance(error, OSError | EOFError):  # told before the fork server tells that the reader is gone
+        if isinstance(error, OSError | EOFError):  # may be raised before the fork server reports the end of the reader
             wait([reader.sentinel for reader in readers], timeout=2)
         signals = {-reader.exitcode for reader in readers if reader.exitcode is not None}
         if not full and not signals:
@@ -115,7 +115,7 @@ class BatchLoader(DataLoader[Any]):
 
 
 def _shared_memory() -> str:
-    """How much shared memory there is, as an advice; "" where that is not known."""
+    """The size of shared memory, as part of an advice; "" if it is unknown."""
     try:
         size = shutil.disk_usage("/dev/shm")
     except OSError:
@@ -127,7 +127,7 @@ def _shared_memory() -> str:
 
 
 def _start_reader(_: int) -> None:
-    """Use one thread (the tokenizer's own would compete with the other readers), and end with the training process."""
+    """Prepare a reader: no tokenizer threads, which would compete with other readers, and an end with its parent."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -138,7 +138,7 @@ def _start_reader(_: int) -> None:
 
 
 def _end_by_parent() -> None:
-    """End on SIGTERM from the training process; from a scheduler it is meant for that process, which still reads."""
+    """End on SIGTERM from the training process; ignore that of a scheduler, as the training process still reads."""
     parent = multiprocessing.parent_process()
     while parent is None or signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
@@ -146,10 +146,10 @@ def _end_by_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait for the training process to end, also by SIGKILL, and end this reader.
+    """End this reader when the training process ends, also by SIGKILL.
 
     torch watches its parent, but the parent of a reader is the fork server, which lives as long as its readers do:
-    without this, both outlive a killed training process for ever.
+    without this thread, both would outlive a killed training process.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,4 +1,4 @@
-"""Which source serves which place of a mixed stream, as a pure function of (seed, position)."""
+"""The source of each position of a mixed stream, as a pure function of (seed, position)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from blip2_train.data.stream.order import permutation
 from blip2_train.errors import ConfigError
 
 BLOCK = 1024
-"""Positions inside which the sources' counts are exact to one sample and their order is shuffled."""
+"""Positions per block: in a block the counts of the sources are exact to one sample, and their order is shuffled."""
 _RESOLUTION = 2**40
 
 
 class Mixture:
     """Sources interleaved in a fixed proportion, with random access.
 
-    After any whole number of blocks every source has served its share of the positions, rounded; each source's own
-    index counts up without gaps, so each source is read exactly once per epoch of its own.
+    After each block every source has served its share of the positions, rounded. The sample count of a source
+    increases without gaps, so each source is read exactly once per epoch of its own.
 
     Args:
         weights: one positive number per source, in any unit.
@@ -41,10 +41,10 @@ class Mixture:
         self._weights = tuple(max(1, round(weight / total * _RESOLUTION)) for weight in weights)
         self._seed = seed
         self.shares = tuple(weight / total for weight in weights)
-        """Share of the positions that each source was asked to serve."""
+        """Share of the positions that each source serves."""
 
     def source_at(self, position: int) -> tuple[int, int]:
-        """The source that serves `position`, counted from 0, and how many samples it served before."""
+        """Index of the source that serves `position`, and the number of samples that it serves before."""
         if len(self._weights) == 1:
             return 0, position
         block, inside = divmod(position, BLOCK)
@@ -52,7 +52,7 @@ class Mixture:
         return int(sources[inside]), int(indices[inside])
 
     def served(self, positions: int) -> list[int]:
-        """How many of the first `positions` each source serves, exactly; equally fast at any position."""
+        """How many of the first `positions` each source serves, exactly; equally fast at every position."""
         if len(self._weights) == 1:
             return [positions]
         block, inside = divmod(positions, BLOCK)
@@ -61,10 +61,10 @@ class Mixture:
 
 
 def _served(weights: tuple[int, ...], positions: int) -> list[int]:
-    """Share the first `positions` out: each source takes its rounded part of what the sources before it left.
+    """Distribute the first `positions`: each source takes its rounded part of what the sources before it left.
 
-    Each part grows by 0 or 1 when what is shared grows by 1, so no count ever falls, and the last takes all that is
-    left. Integers throughout: exact at any position.
+    Each part grows by 0 or 1 when `positions` grows by 1, so no count ever falls; the last source takes the rest.
+    Integers throughout: exact at every position.
     """
     counts, left, weight_left = [], positions, sum(weights)
     for weight in weights:
@@ -76,7 +76,7 @@ def _served(weights: tuple[int, ...], positions: int) -> list[int]:
 
 @lru_cache(maxsize=16)
 def _block(weights: tuple[int, ...], seed: int, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each position of a block: its source, and that source's own index."""
+    """For each position of a block: the index of its source, and the samples that the source serves before."""
     before, after = _served(weights, block * BLOCK), _served(weights, (block + 1) * BLOCK)
     counts = np.array(after) - np.array(before)
     sources = np.repeat(np.arange(len(weights)), counts)[permutation(BLOCK, "mixture", seed, block)]

@@ -13,9 +13,9 @@ from blip2_train.errors import ConfigError
 
 
 def stable_seed(*parts: object) -> int:
-    """A number below 2^63 that depends on the text of `parts` alone (Python's own hash changes from run to run).
+    """An integer below 2^63 that depends on the text of `parts` alone (Python's own hash changes from run to run).
 
-    Names that are no UTF-8 count as well, as the text in which Python holds them.
+    Parts may hold surrogates, with which Python represents names that are not UTF-8.
     """
     text = "\x1f".join(str(part) for part in parts).encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
@@ -23,10 +23,9 @@ def stable_seed(*parts: object) -> int:
 
 @lru_cache(maxsize=128)
 def permutation(size: int, *key: object) -> NDArray[np.int64]:
-    """A permutation of `0 … size - 1` chosen by `key`; read-only, because it is kept for the next call.
+    """A permutation of `0 … size - 1` determined by `key`; read-only, as it is cached for the next call.
 
-    It sorts raw Philox words, whose stream numpy keeps stable between versions (that of `Generator.permutation` it
-    does not).
+    It sorts raw Philox values, whose stream numpy keeps stable between versions (unlike `Generator.permutation`).
     """
     chosen = np.argsort(np.random.Philox(key=stable_seed(*key)).random_raw(size), kind="stable")
     chosen.setflags(write=False)
@@ -35,19 +34,19 @@ def permutation(size: int, *key: object) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOrder:
-    """A new order of `size` samples for each epoch, with random access to any place in it.
+    """A new order of `size` samples for each epoch, with random access to each position.
 
     Blocks of neighbouring samples are permuted, so that reading stays nearly sequential on disk; then samples are
-    permuted inside windows of the resulting sequence, so that a window mixes `window / block` places of the source. A
-    source not larger than the window is shuffled uniformly. Memory is one number per block and one per window place,
-    whatever the size of the source.
+    permuted inside windows of the resulting sequence, so that a window mixes `window / block` blocks of the source. A
+    source not larger than the window is shuffled uniformly. Memory is one integer per block and one per position of a
+    window, for any size of the source.
     """
 
     size: int
     """Samples in the source."""
     seed: int
     name: str = ""
-    """Name of the source: two sources of one run are shuffled differently."""
+    """Name of the source; sources with different names are shuffled differently."""
     block: int = 256
     """Samples per block."""
     window: int = 16384
@@ -60,11 +59,11 @@ class SampleOrder:
                 raise ConfigError(f"the order of source {self.name!r} needs {key} of at least 1, got {value}")
 
     def sample_at(self, epoch: int, index: int) -> int:
-        """The sample, 0 … `size - 1`, that is read at place `index` of `epoch`.
+        """Index of the sample, 0 … `size - 1`, that is read at position `index` of `epoch`.
 
         Args:
-            epoch: passes over the source that came before.
-            index: 0 … `size - 1`. Over all indices of an epoch each sample comes exactly once.
+            epoch: completed passes over the source.
+            index: 0 … `size - 1`. Over all positions of an epoch each sample comes exactly once.
 
         Raises:
             IndexError: if `index` is out of range.
@@ -91,11 +90,11 @@ class SampleOrder:
         return int(order[position // self.block]) * self.block + position % self.block
 
     def _end_of_short_block(self, epoch: int, blocks: int, missing: int) -> int:
-        """Place after the last sample of the short block (the source's last), wherever it was moved to."""
+        """Position after the last sample of the short block (the source's last), wherever that block was moved to."""
         return (_position_of_last(blocks, "blocks", self.seed, self.name, epoch) + 1) * self.block - missing
 
 
 @lru_cache(maxsize=128)
 def _position_of_last(size: int, *key: object) -> int:
-    """Where `permutation(size, *key)` puts its largest entry."""
+    """Position of the largest entry of `permutation(size, *key)`."""
     return int(np.argmax(permutation(size, *key)))

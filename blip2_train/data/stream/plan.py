@@ -1,4 +1,4 @@
-"""What a run will read, and what it has read at any step, in numbers for the reader."""
+"""The plan of a run's data: what the run reads in all, and what it has read at any step."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class SourcePlan:
     samples: int
     """Usable samples, without those held out."""
     rejected: dict[str, int]
-    """What was found unusable before training, by reason."""
+    """Counts of samples that were unusable before training, by reason."""
     share: float
-    """Asked share of the mixture, 0 … 1."""
+    """Requested share of the mixture, 0 … 1."""
     drawn: int
     """Samples that the run draws."""
     bytes: int
@@ -47,7 +47,7 @@ class SourcePlan:
         return f"each {times}" + (f", {more:,} once more" if more else "")
 
     def line(self, mixed: bool) -> str:
-        """What will be read; `mixed` tells the share of the mixture too."""
+        """One line of the plan; with `mixed`, it contains the share of the mixture."""
         share = f"{100 * self.share:.4g} % of the mixture, " if mixed else ""
         read = f", {readable_size(self.bytes * self.epochs)} read" if self.in_shards else ""
         size = readable_size(self.bytes)
@@ -60,7 +60,7 @@ class SourcePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class DataPlan:
-    """Everything that decides what a run reads."""
+    """Everything that determines what a run reads."""
 
     sources: tuple[SourcePlan, ...]
     mixture: Mixture
@@ -83,11 +83,11 @@ class DataPlan:
         return (1 + PREFETCHED * self.workers) * self.shape.micro_batch_size * 3 * self.image_size**2 * 4
 
     def epochs_at(self, step: int) -> dict[str, float]:
-        """Passes over each source in the first `step` optimiser steps, by its name in logs."""
+        """Passes over each source in the first `step` optimiser steps, by log key."""
         return {f"data/epochs_{source.name}": drawn / source.samples for source, drawn in self._drawn_at(step)}
 
     def account(self, step: int) -> list[str]:
-        """What the first `step` optimiser steps drew, a line per source."""
+        """What the first `step` optimiser steps drew, one line per source."""
         total = max(1, step * self.shape.global_batch_size)
         lines = []
         for source, drawn in self._drawn_at(step):
@@ -97,7 +97,7 @@ class DataPlan:
         return lines
 
     def lines(self) -> list[str]:
-        """The plan as text, a line per fact."""
+        """The plan as text, one line per fact."""
         shape = self.shape
         lines = [source.line(mixed=len(self.sources) > 1) for source in self.sources]
         origin = f" ({self.held_out:,} held out of the training sources)" if self.held_out else ""
@@ -131,7 +131,7 @@ class DataPlan:
         )
 
     def _drawn_at(self, step: int) -> list[tuple[SourcePlan, int]]:
-        """Each source, and what the first `step` optimiser steps draw of it."""
+        """Each source, and the number of samples that the first `step` optimiser steps draw from it."""
         drawn = self.mixture.served(step * self.shape.global_batch_size)
         return list(zip(self.sources, drawn, strict=True))
 
@@ -175,7 +175,7 @@ def make_plan(
 
 
 def readable_size(count: float) -> str:
-    """Bytes in units of 10^6 or more, as storage is sold."""
+    """A size in bytes as text, in decimal units from MB (10^6 bytes) on."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9)):
         if count >= scale:
             return f"{count / scale:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Tells sources on remote storage what a reader of the training stream will read, as far as it goes."""
+"""Announces to sources on remote storage which samples a reader of the training stream will read."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from blip2_train.data.stream.mixture import Mixture
 from blip2_train.data.stream.order import SampleOrder
 
 _LONGEST = 16384
-"""Samples of a passage, at most, however large the window of the order is."""
+"""Largest number of samples in a passage, for any size of the order's window."""
 
 
 class StreamReadAhead:
-    """What one reader of a stream reads, in order, for sources that fetch it before it is needed.
+    """The samples that one reader of a stream will read, in order, for sources that fetch them in advance.
 
-    The order follows from the seed, and the batches of a reader from its number: torch gives them out in turn. A batch
-    that was not foreseen is no error; the plan begins anew with it.
+    The order follows from the seed, and the batches of a reader from its rank, as torch assigns them in turn. An
+    unexpected batch is no error: the schedule starts again with it.
 
     Args:
-        sources: of the stream.
-        orders: of each.
-        mixture: which source serves which position.
-        schedule: what the process reads in the whole run; None = nothing is known beyond the batch that is asked for.
+        sources: sources of the stream.
+        orders: order of each source.
+        mixture: the source of each position.
+        schedule: batches of the process in the whole run; None = only the current batch is known.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class StreamReadAhead:
         return {**self.__dict__, "_coming": iter(())}
 
     def begin(self, positions: Sequence[int]) -> None:
-        """A batch is read now."""
+        """Announce that a batch is read now."""
         if self._needed and next(self._coming, None) != [*positions]:
             self._follow([*positions])
 
     def _follow(self, positions: list[int]) -> None:
-        """Begin anew with a batch."""
+        """Start the schedule again with a batch."""
         worker = get_worker_info()
         every = 1 if worker is None else worker.num_workers
         self._coming = self._batches(positions, every)
@@ -64,12 +64,12 @@ class StreamReadAhead:
                 part.source.read_ahead(next(self._passages(chosen, [positions]), []))
 
     def _batches(self, positions: list[int], every: int) -> Iterator[list[int]]:
-        """A batch, and what the same reader makes after it."""
+        """A batch, and the later batches of the same reader."""
         coming = iter(()) if self._schedule is None else self._schedule.following(positions[0], every)
         return chain([positions], coming if next(coming, None) == positions else ())
 
     def _passages(self, chosen: int, batches: Iterable[list[int]]) -> Iterator[list[int]]:
-        """Numbers of a source's samples in batches, window by window of its order."""
+        """Indices of a source's samples in batches, window by window of its order."""
         part, order = self._sources[chosen], self._orders[chosen]
         located = (self._mixture.source_at(position) for batch in batches for position in batch)
         positions = (divmod(index, len(part)) for one, index in located if one == chosen)

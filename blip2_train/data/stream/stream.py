@@ -1,4 +1,4 @@
-"""The training stream and the evaluation items: a sample by its position, whatever fails to be read."""
+"""The training stream and the evaluation items: a sample for every position, with replacements for unusable ones."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ Transform = Callable[[Image.Image, torch.Generator], Tensor]
 ReadImage = Callable[[bytes, torch.Generator, int | None], Tensor]
 
 ATTEMPTS = 50
-"""Samples tried for one position before the source is given up."""
+"""Samples tried for one position before an error is raised."""
 
 
 class TrainingStream(Dataset[ImageTextSample]):
     """The endless mixture of sources; item `position` is a pure function of (seed, position).
 
-    A sample that cannot be used is replaced by another of the same source, chosen by (seed, position, attempt), so that
-    batches keep their size on every process; the records of what was passed over travel with the sample.
+    An unusable sample is replaced by another of the same source, chosen by (seed, position, attempt), so that batches
+    keep their size on every process; the sample carries the records of the rejected ones.
 
     Args:
-        sources: what to mix.
-        transform: from an RGB image and a generator to pixel values.
-        seed: chooses order, mixture, captions and crops.
-        shuffle_block: samples that stay together when blocks are permuted.
-        shuffle_window: samples among which single samples are permuted.
+        sources: sources of the mixture.
+        transform: converts an RGB image to pixel values, with a generator.
+        seed: determines order, mixture, captions and crops.
+        shuffle_block: samples per block; blocks are permuted.
+        shuffle_window: samples per window; samples are permuted inside a window.
         shuffle_captions: give each image a caption of another sample (negative control: nothing can be learnt).
-        schedule: what this process reads in the whole run, so that remote storage is read ahead along the order; if
-            None, no further than a batch.
-        read_image: from the content of an image's file, a generator and the orientation that is said beside it to
-            pixel values, where that is not decoding it as a whole and `transform`.
+        schedule: batches of this process in the whole run, so that remote storage is read ahead in their order; None =
+            only the current batch is read ahead.
+        read_image: converts the content of an image's file to pixel values, with a generator and the orientation
+            stored beside it; None = decode the whole image and apply `transform`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TrainingStream(Dataset[ImageTextSample]):
         self._seed = seed
         self._shuffle_captions = shuffle_captions
         self.mixture = Mixture([source.weight for source in sources], seed)
-        """Which source serves which position."""
+        """The source of each position."""
         self._orders = [
             SampleOrder(size=len(s), seed=seed, name=s.source.name, block=shuffle_block, window=shuffle_window)
             for s in sources
@@ -111,12 +111,12 @@ class TrainingStream(Dataset[ImageTextSample]):
     def _captions_of_another(
         self, source: TrainingSource, kept_index: int, generator: torch.Generator
     ) -> tuple[str, ...]:
-        """The captions of any sample but the one at `kept_index`."""
+        """The captions of a random sample other than the one at `kept_index`."""
         step = 1 + int(torch.randint(max(len(source) - 1, 1), (), generator=generator))
         return source.source.read(source.sample_index((kept_index + step) % len(source))).captions
 
     def __getitems__(self, positions: Sequence[int]) -> list[ImageTextSample]:
-        """The samples at several positions; those on remote storage are fetched ahead."""
+        """The samples at several positions; remote ones are fetched in advance."""
         self._ahead.begin(positions)
         return [self[position] for position in positions]
 
@@ -124,10 +124,10 @@ class TrainingStream(Dataset[ImageTextSample]):
 class EvaluationItems(Dataset[ImageTextSample]):
     """Chosen samples with their first captions, always the same.
 
-    A sample that cannot be used is replaced by the next usable one, which then comes twice (with the same `sample_id`).
+    An unusable sample is replaced by the next usable one, which then comes twice (with the same `sample_id`).
 
     Args:
-        samples: pairs of a source and the numbers to take from it.
+        samples: pairs of a source and the indices to take from it.
         transform: deterministic transform.
         captions_per_image: items per image; item j shows caption `j % captions_per_image` (counted modulo the
             number of captions the image has).
@@ -168,7 +168,7 @@ class EvaluationItems(Dataset[ImageTextSample]):
                     sample_id=_sample_id(source.sample_location(index), caption_index),
                     references=tuple(map(without_broken_marks, record.captions)),
                     uniform=stable_seed("evaluation item", item) % 1000 / 1000,
-                    rejected=(*rejected, *left_out(source, index, record.captions)),
+                    rejected=(*rejected, *dropped_captions(source, index, record.captions)),
                 )
             except UnusableSample as problem:
                 rejected.append(rejection(source, index, problem))
@@ -176,7 +176,7 @@ class EvaluationItems(Dataset[ImageTextSample]):
 
 
 def usable_captions(record: Record, captions: Sequence[str]) -> list[tuple[int, str]]:
-    """Number and cleaned text of each caption that can be used, see `usable_texts`.
+    """Index and cleaned text of each usable caption, see `usable_texts`.
 
     Raises:
         UnusableSample: if there is none.
@@ -194,16 +194,16 @@ def training_sample(
     first_captions: int | None = None,
     rejected: Sequence[RejectedSample] = (),
 ) -> ImageTextSample:
-    """A record as it is trained on: one of its captions, and pixel values from a crop, both drawn from the generator.
+    """A training sample of a record: one of its captions, and pixel values of a crop, both drawn from the generator.
 
     Args:
-        record: as it lies in the data.
-        location: where.
+        record: as stored in the data.
+        location: location of the record.
         read_image: see `TrainingStream`.
-        generator: of whatever is drawn.
-        captions: to choose from: the record's own, unless another sample's are wanted.
+        generator: generator of every random choice.
+        captions: captions to choose from: the record's own, or another sample's.
         first_captions: choose among this many; all if None.
-        rejected: what was passed over before.
+        rejected: records of samples that were rejected before.
 
     Raises:
         UnusableSample: if no caption can be used, or the image cannot be read.
@@ -218,16 +218,16 @@ def training_sample(
         sample_id=_sample_id(location, caption_index),
         references=tuple(map(without_broken_marks, captions)),
         uniform=float(torch.rand((), generator=generator)),
-        rejected=(*rejected, *_left_out(location, offered)),
+        rejected=(*rejected, *_dropped_captions(location, offered)),
     )
 
 
-def left_out(source: CaptionSource, index: int, captions: Sequence[str]) -> list[RejectedSample]:
-    """A record of the captions that are not Unicode beside others that can be used; none if all can."""
-    return _left_out(source.sample_location(index), captions)
+def dropped_captions(source: CaptionSource, index: int, captions: Sequence[str]) -> list[RejectedSample]:
+    """A record of the captions that are not Unicode beside usable ones; empty if there is none."""
+    return _dropped_captions(source.sample_location(index), captions)
 
 
-def _left_out(location: SampleLocation, captions: Sequence[str]) -> list[RejectedSample]:
+def _dropped_captions(location: SampleLocation, captions: Sequence[str]) -> list[RejectedSample]:
     broken = broken_texts(captions)
     return [rejection_at(location, UnusableSample(NOT_UNICODE, broken))] if broken else []
 
@@ -237,19 +237,19 @@ def _sample_id(location: SampleLocation, caption: int) -> str:
 
 
 def rejection(source: CaptionSource, index: int, problem: UnusableSample) -> RejectedSample:
-    """The record of a sample that could not be used."""
+    """The record of an unusable sample."""
     return rejection_at(source.sample_location(index), problem)
 
 
 def rejection_at(location: SampleLocation, problem: UnusableSample) -> RejectedSample:
-    """The record of a sample that could not be used, by where it lies."""
+    """The record of an unusable sample, from its location."""
     detail = f"{location.row}: {problem.detail}" if location.row else problem.detail
     file, key, detail = map(printable_name, (location.file, location.key, detail))
     return RejectedSample(source=file, key=key, reason=problem.reason, detail=detail)
 
 
 def unusable_source_error(source: str, rejected: Sequence[RejectedSample]) -> ShardError:
-    """The error that ends a run in which sample after sample of a source cannot be used."""
+    """The error that ends a run if too many samples of a source in a row are unusable."""
     last = rejected[-1]
     return ShardError(
         f"{len(rejected)} samples in a row of source {source!r} could not be used, the last being "

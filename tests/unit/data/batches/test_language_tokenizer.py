@@ -221,7 +221,7 @@ def test_a_sentencepiece_file_alone_names_the_package(tmp_path: Path, monkeypatc
     (tmp_path / "spiece.model").write_bytes(b"")
     monkeypatch.setattr(language_tokenizer, "find_spec", lambda name: None)
     with pytest.raises(
-        CheckpointMismatch, match=r"\(spiece.model\), which a package reads .*: pip install sentencepiece"
+        CheckpointMismatch, match=r"\(spiece.model\); the package that reads it .*: pip install sentencepiece"
     ):
         tokenizer_in(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")

@@ -123,9 +123,7 @@ def test_damage_costs_the_rows_behind_it_only(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = write(tmp_path / "00000.parquet", {name: ["x"] for name in ("url", "caption", "key", "status", "sha256")})
-    with pytest.raises(
-        ShardError, match=r"no column 'image' or .*; it only tells about images in tar shards or folders"
-    ):
+    with pytest.raises(ShardError, match=r"no column 'image' or .*; it only describes images in tar shards or folders"):
         ParquetSource([told], None, "rows")
     laion = write(tmp_path / "laion.parquet", {"URL": ["x"], "TEXT": ["y"]})
     with pytest.raises(ShardError, match=r"laion.parquet lists addresses of images: download .* img2dataset first"):
