@@ -12,6 +12,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from blip2_train.cli.train.run import trainer_options
 from blip2_train.config.compose import compose
@@ -27,6 +28,7 @@ PLACES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "TORCHE
 def nobody_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PLACES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # a trainer sets it, for all of the process
 
 
 def build(place: Path, **options: Any) -> lightning.Trainer:
