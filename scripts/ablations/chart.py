@@ -37,13 +37,13 @@ def draw(record: Record, path: Path) -> Path:
 def _draw_recall(axis: Any, arms: Record) -> None:
     width = 0.38
     for arm, label, side in ((WITH, "ITC + ITM + ITG", -0.5), (WITHOUT, "ITC + ITM", 0.5)):
-        found = [arms[arm][score] for score in ITG.scores]
-        places = [place + side * width for place in range(len(found))]
-        bars = axis.bar(places, [one["mean"] for one in found], width, label=label, color=_COLORS[arm])
+        results = [arms[arm][score] for score in ITG.scores]
+        xs = [x + side * width for x in range(len(results))]
+        bars = axis.bar(xs, [one["mean"] for one in results], width, label=label, color=_COLORS[arm])
         axis.bar_label(bars, fmt="%.1f", fontsize=8, label_type="center", color="white")
-        for place, one in zip(places, found, strict=True):
+        for x, one in zip(xs, results, strict=True):
             if len(one["values"]) > 1:
-                axis.plot([place] * len(one["values"]), list(one["values"].values()), ".", color="black", markersize=4)
+                axis.plot([x] * len(one["values"]), list(one["values"].values()), ".", color="black", markersize=4)
     axis.set_xticks(range(len(_BARS)), _BARS, fontsize=9)
     axis.margins(y=0.25)
     axis.set(title="Stage 1 with and without ITG", ylabel="R@1, %")
@@ -51,10 +51,10 @@ def _draw_recall(axis: Any, arms: Record) -> None:
 
 def _draw_captions(axis: Any, curves: Record) -> None:
     for arm, label in ((WITH, "from stage 1"), (WITHOUT, "without stage 1")):
-        found = curves[arm]["val/cider"]
-        axis.plot(found["steps"], found["mean"], marker="o", markersize=4, label=label, color=_COLORS[arm])
-        if len(found["values"]) > 1:
-            for values in found["values"].values():
-                axis.plot(found["steps"], values, linewidth=0.8, alpha=0.5, color=_COLORS[arm])
+        results = curves[arm]["val/cider"]
+        axis.plot(results["steps"], results["mean"], marker="o", markersize=4, label=label, color=_COLORS[arm])
+        if len(results["values"]) > 1:
+            for values in results["values"].values():
+                axis.plot(results["steps"], values, linewidth=0.8, alpha=0.5, color=_COLORS[arm])
     axis.set_ylim(bottom=0)
     axis.set(title="Stage 2 with and without stage 1", xlabel="optimiser step", ylabel="CIDEr of held-out scenes")

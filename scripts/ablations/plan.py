@@ -84,13 +84,13 @@ def _runs_of(seed: int, folder: Path, options: AblationOptions, numbers: dict[st
     runs: dict[str, PlannedRun] = {}
 
     def train(name: str, recipe: str, steps: int, every: int, *settings: str, parent: PlannedRun | None) -> PlannedRun:
-        asked = [f"experiment={recipe}", *options.training, f"seed={seed}", f"steps={steps}", f"validate_every={every}"]
+        given = [f"experiment={recipe}", *options.training, f"seed={seed}", f"steps={steps}", f"validate_every={every}"]
         start = "init_from=null" if parent is None else _path("init_from", parent.folder / EXPORT)
-        asked += [start, *settings, _path("paths.run_dir", folder / name)]
-        config = compose(asked)
+        given += [start, *settings, _path("paths.run_dir", folder / name)]
+        config = compose(given)
         instantiate(config.optim)
         runs[name] = PlannedRun(
-            name=name, command="train", settings=tuple(asked), config=config, folder=folder / name, parent=parent
+            name=name, command="train", settings=tuple(given), config=config, folder=folder / name, parent=parent
         )
         return runs[name]
 
@@ -100,13 +100,13 @@ def _runs_of(seed: int, folder: Path, options: AblationOptions, numbers: dict[st
         if steps := options.finetune_steps:
             fine = ("monitor=null", *ablated)
             trained = train(f"finetuning{suffix}", FINE_TUNING, steps, steps, *fine, parent=trained)
-        asked = [f"evaluation=[{TASK}]", *options.evaluation, _path("checkpoint", trained.folder / EXPORT)]
-        asked.append(_path("paths.run_dir", folder / f"retrieval{suffix}"))
+        given = [f"evaluation=[{TASK}]", *options.evaluation, _path("checkpoint", trained.folder / EXPORT)]
+        given.append(_path("paths.run_dir", folder / f"retrieval{suffix}"))
         runs[f"retrieval{suffix}"] = PlannedRun(
             name=f"retrieval{suffix}",
             command="evaluate",
-            settings=tuple(asked),
-            config=compose_evaluation(asked),
+            settings=tuple(given),
+            config=compose_evaluation(given),
             folder=folder / f"retrieval{suffix}",
             parent=trained,
         )

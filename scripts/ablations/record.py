@@ -68,13 +68,13 @@ def read_record(plan: Plan) -> Record:
 
 
 def _arms(ablation: Ablation, plan: Plan) -> Record:
-    found: Record = {}
+    result: Record = {}
     for arm, name in ablation.runs.items():
         by_seed = {str(seed): _scores(runs[name]) for seed, runs in plan.by_seed.items()}
-        found[arm] = {
+        result[arm] = {
             score: _over_seeds({s: values.get(score) for s, values in by_seed.items()}) for score in ablation.scores
         }
-    return found
+    return result
 
 
 def _over_seeds(values: dict[str, float | None]) -> Record:
@@ -88,24 +88,24 @@ def _scores(run: PlannedRun) -> dict[str, float | None]:
 
 
 def _task(run: PlannedRun) -> Record:
-    found: Record = _results(run)["tasks"][TASK]
-    return found
+    result: Record = _results(run)["tasks"][TASK]
+    return result
 
 
 def _results(run: PlannedRun) -> Record:
-    found: Record = read_checked(run.results, f"remove it and start the same command again: {run.command} goes on")
-    return found
+    result: Record = read_checked(run.results, f"remove it and start the same command again: {run.command} goes on")
+    return result
 
 
 def _curves(runs: dict[str, PlannedRun]) -> Record:
     """By score the steps of the validations, the `values` by seed, and their `mean`."""
     rows = {seed: read_metrics(run.folder / METRICS) for seed, run in runs.items()}
-    found: Record = {}
+    result: Record = {}
     for score in STAGE_1.scores:
         steps: list[int] = []
         values: dict[str, list[float]] = {}
         for seed in runs:
             steps, values[seed] = curve(rows[seed], score)
         means = [statistics.mean(points) for points in zip(*values.values(), strict=True)]
-        found[score] = {"steps": steps, "mean": means, "values": values}
-    return found
+        result[score] = {"steps": steps, "mean": means, "values": values}
+    return result

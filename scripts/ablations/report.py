@@ -43,8 +43,8 @@ def _chance(record: Record) -> list[str]:
 
 def _peak(record: Record) -> list[str]:
     """Where CIDEr was best on the way without stage 1, if not at the end."""
-    found = record["curves"][WITHOUT]["val/cider"]
-    steps, values = found["steps"], found["mean"]
+    result = record["curves"][WITHOUT]["val/cider"]
+    steps, values = result["steps"], result["mean"]
     best = values.index(max(values)) if values else 0
     if best + 1 >= len(values):
         return []
@@ -99,9 +99,9 @@ def difference(arms: Record, score: str) -> float | None:
 def sentences(section: Section, record: Record) -> str:
     """What the paper found, and what came out here, also if it disagrees."""
     ablation, arms = section.ablation, record[section.ablation.name]
-    found = {score: difference(arms, score) for score in ablation.scores}
-    better = [s for s, d in found.items() if d is not None and (d < 0 if s in ablation.lower_is_better else d > 0)]
-    here = f"Here {len(better)} of {len(found)} scores are better with it."
+    result = {score: difference(arms, score) for score in ablation.scores}
+    better = [s for s, d in result.items() if d is not None and (d < 0 if s in ablation.lower_is_better else d > 0)]
+    here = f"Here {len(better)} of {len(result)} scores are better with it."
     return " ".join([section.paper, here, *section.remarks(record)])
 
 
@@ -143,11 +143,13 @@ def as_tables(record: Record) -> Group:
     return Group(*parts, Text(settings_line(record), style="dim"))
 
 
-def _cell(score: str, found: Record) -> str:
-    values = list(found["values"].values())
-    if found["mean"] is None:
+def _cell(score: str, result: Record) -> str:
+    values = list(result["values"].values())
+    if result["mean"] is None:
         return "—"
-    return _text(score, found["mean"]) + (f" ({', '.join(_text(score, v) for v in values)})" if len(values) > 1 else "")
+    return _text(score, result["mean"]) + (
+        f" ({', '.join(_text(score, v) for v in values)})" if len(values) > 1 else ""
+    )
 
 
 def _signed(score: str, value: float | None) -> str:

@@ -43,10 +43,10 @@ def prove_training(plans: Sequence[Plan], model: nn.Module, batch: object) -> st
         loss = _loss(plan, batch)
         loss.backward()
         losses[plan.name] = float(loss.detach())
-        found = [_gradient(p) for p in model.parameters() if p.requires_grad]
-        first = first or found
+        gradients = [_gradient(p) for p in model.parameters() if p.requires_grad]
+        first = first or gradients
         scale = _norm(first)
-        apart = _norm([a - b for a, b in zip(found, first, strict=True)]) / scale if scale else float("nan")
+        apart = _norm([a - b for a, b in zip(gradients, first, strict=True)]) / scale if scale else float("nan")
         if not apart <= EXACT_GRADIENTS:
             raise TrainingError(
                 f"the gradients of plan {plan.name} differ by {apart:.1e} of their norm from those of {plans[0].name}: "
@@ -57,13 +57,13 @@ def prove_training(plans: Sequence[Plan], model: nn.Module, batch: object) -> st
     return f"{_equal_losses(losses, EXACT)}, gradients {_apart(furthest)} of their norm"
 
 
-def prove_ids(what: str, said: Mapping[str, Tensor]) -> str:
+def prove_ids(what: str, generated: Mapping[str, Tensor]) -> str:
     """Compare generated ids `(B, T)`, by who generated them.
 
     Raises:
         TrainingError: naming the first image whose ids differ.
     """
-    (name, ids), *others = said.items()
+    (name, ids), *others = generated.items()
     for other, theirs in others:
         if ids.shape != theirs.shape or not torch.equal(ids, theirs):
             same = ids.shape == theirs.shape
@@ -73,7 +73,7 @@ def prove_ids(what: str, said: Mapping[str, Tensor]) -> str:
                 "they do not do the same, so nothing is timed"
             )
     different = len({tuple(row) for row in ids.tolist()})
-    return f"{what}: {' and '.join(said)} generate equal ids for {len(ids)} images, {different} of them distinct"
+    return f"{what}: {' and '.join(generated)} generate equal ids for {len(ids)} images, {different} of them distinct"
 
 
 def _loss(plan: Plan, batch: object) -> Tensor:
@@ -83,17 +83,17 @@ def _loss(plan: Plan, batch: object) -> Tensor:
 
 
 def _equal_losses(losses: Mapping[str, float], tolerance: float) -> str:
-    (name, wanted), *others = losses.items()
-    apart = {other: abs(loss - wanted) / abs(wanted) for other, loss in others}
+    (name, reference), *others = losses.items()
+    apart = {other: abs(loss - reference) / abs(reference) for other, loss in others}
     for other, difference in apart.items():
         if not difference <= tolerance:  # also where one is no number
             raise TrainingError(
-                f"the loss of plan {other} is {losses[other]:.6f}, that of {name} {wanted:.6f}: they do not do the "
+                f"the loss of plan {other} is {losses[other]:.6f}, that of {name} {reference:.6f}: they do not do the "
                 "same, so nothing is timed"
             )
-    if math.isnan(wanted):
+    if math.isnan(reference):
         raise TrainingError(f"the loss of plan {name} is no number, so nothing is timed")
-    return f"loss {wanted:.6f} ({name}), {', '.join(apart)} {_apart(max(apart.values()))}"
+    return f"loss {reference:.6f} ({name}), {', '.join(apart)} {_apart(max(apart.values()))}"
 
 
 def _apart(difference: float) -> str:

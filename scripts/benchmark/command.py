@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> None:
     console = make_console(width=None if sys.stdout.isatty() else 190)
     records = [_run(config, one, console) for one in options.each_precision()]
     if options.json is not None:
-        found = records[0] if len(records) == 1 else records
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        printed = records[0] if len(records) == 1 else records
+        options.json.write_text(json.dumps(printed, indent=1) + "\n", encoding="utf-8")
 
 
 def _check(config: DictConfig, options: BenchmarkOptions) -> None:
@@ -80,15 +80,15 @@ def _check(config: DictConfig, options: BenchmarkOptions) -> None:
 def _run(config: DictConfig, options: BenchmarkOptions, console: Console) -> Record:
     """Measure in one precision and print what was found."""
     ceiling = matmul_ceiling(torch.device(options.device), PRECISIONS[options.precision])
-    found = measure(config, options, lambda text: echo(text, file=sys.stderr, flush=True))
+    measured = measure(config, options, lambda text: echo(text, file=sys.stderr, flush=True))
     about = _about(config.experiment, options)
-    record = as_record(found.training, ceiling, {**about, "what": "training step", "agreement": found.agreement})
-    for line in found.agreement:
+    record = as_record(measured.training, ceiling, {**about, "what": "training step", "agreement": measured.agreement})
+    for line in measured.agreement:
         console.print(f"the plans agree: {line}", highlight=False)
     console.print(as_table(record))
-    if found.writing:
-        written = {**about, "what": "generation", "data": found.writing_note}
-        record["generation"] = as_record(found.writing, ceiling, written)
+    if measured.generation:
+        written = {**about, "what": "generation", "data": measured.generation_note}
+        record["generation"] = as_record(measured.generation, ceiling, written)
         console.print(as_table(record["generation"]))
     return record
 

@@ -49,7 +49,7 @@ def count_flops(config: DictConfig, options: BenchmarkOptions) -> Flops:
     return counts
 
 
-def count_writing(plans: Sequence[Plan], batch: Batch, model: nn.Module) -> Flops:
+def count_generation(plans: Sequence[Plan], batch: Batch, model: nn.Module) -> Flops:
     """Operations of plans that generate text, counted while they run, because their course depends on the values."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:  # torch's counter fails on views of such parameters where no gradient is recorded

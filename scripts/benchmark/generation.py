@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from plain import no_mark
 
-from benchmark import generation_plans, writing
+from benchmark import generation_plans, text_generation
 from benchmark.agreement import ROUNDING, prove_ids, prove_losses, prove_training
 from benchmark.huggingface import as_loaded, share_weights
 from benchmark.options import PRECISIONS, BenchmarkOptions
@@ -77,8 +77,8 @@ class GenerationStage(Stage):
         if model.is_encoder_decoder:
             prefix = 1 + (torch.rand(lengths.shape, generator=generator) * (lengths // 2)).long()
             input_ids, mask = random_ids(model, prefix, generator)
-            labels, said = random_ids(model, lengths - prefix, generator)
-            labels = labels.masked_fill(~said, IGNORED)
+            labels, is_text = random_ids(model, lengths - prefix, generator)
+            labels = labels.masked_fill(~is_text, IGNORED)
         else:
             input_ids, mask = random_ids(model, lengths, generator)
             labels = input_ids.masked_fill(~mask, IGNORED)
@@ -97,8 +97,8 @@ class GenerationStage(Stage):
 
     def amounts(self, model: GenerativeModel, batch: GenerationBatch) -> dict[str, float]:
         """Samples, and tokens that the language model reads or says beside the queries."""
-        said = len(batch.target_positions) if model.is_encoder_decoder else 0
-        return {"samples": float(len(batch)), "text_tokens": float(int(batch.attention_mask.sum()) + said)}
+        labelled = len(batch.target_positions) if model.is_encoder_decoder else 0
+        return {"samples": float(len(batch)), "text_tokens": float(int(batch.attention_mask.sum()) + labelled)}
 
     def build_plans(
         self, names: Sequence[str], model: GenerativeModel, objective: Any, count_only: bool = False
@@ -134,9 +134,9 @@ class GenerationStage(Stage):
             lengths = torch.arange(few.batch_size) % PROMPT + 1
             prompts, twin = random_prompts(model, lengths, generator).to(device), share_weights(model)
             for search, settings in _searches(options).items():
-                theirs, ours = writing.theirs(model, twin, settings), writing.ours(model, settings)
-                said = {"huggingface": theirs(prompts, no_mark), "blip2_train": ours(prompts, no_mark)}
-                lines.append(prove_ids(search, said))
+                theirs, ours = text_generation.theirs(model, twin, settings), text_generation.ours(model, settings)
+                generated = {"huggingface": theirs(prompts, no_mark), "blip2_train": ours(prompts, no_mark)}
+                lines.append(prove_ids(search, generated))
         model.train()
         return [f"float32, {few.batch_size} samples: {line}" for line in lines]
 
@@ -170,10 +170,10 @@ class GenerationStage(Stage):
         plans = []
         for search, settings in _searches(options).items():
             if twin is not None:
-                theirs = writing.theirs(model, twin, settings)
-                plans.append(writing.as_plan(f"huggingface {search}", "transformers' generate", search, theirs))
-            ours = writing.ours(model, settings)
-            plans.append(writing.as_plan(f"blip2_train {search}", "this project's generate", search, ours))
+                theirs = text_generation.theirs(model, twin, settings)
+                plans.append(text_generation.as_plan(f"huggingface {search}", "transformers' generate", search, theirs))
+            ours = text_generation.ours(model, settings)
+            plans.append(text_generation.as_plan(f"blip2_train {search}", "this project's generate", search, ours))
         lengths, generator = torch.full((options.batch_size,), PROMPT), torch.Generator().manual_seed(0)
         return GenerationWorkload(
             plans=plans,

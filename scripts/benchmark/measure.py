@@ -9,10 +9,10 @@ from itertools import repeat
 import torch
 from omegaconf import DictConfig
 
-from benchmark.counting import count_flops, count_writing
+from benchmark.counting import count_flops, count_generation
 from benchmark.options import BenchmarkOptions
 from benchmark.stages import stage_of
-from benchmark.turns import PlanFigures, Runner
+from benchmark.timing import PlanFigures, Runner
 from benchmark.workload import batch_source
 from blip2_train.config.compose import instantiate
 from blip2_train.optim.param_groups import build_adamw, parameter_groups
@@ -26,9 +26,9 @@ class Measured:
     agreement: list[str]
     """How it was shown that the plans do the same."""
     training: list[PlanFigures]
-    writing: list[PlanFigures]
+    generation: list[PlanFigures]
     """Of plans that generate text; empty where there are none."""
-    writing_note: str = ""
+    generation_note: str = ""
 
 
 def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], None]) -> Measured:
@@ -69,16 +69,16 @@ def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], 
     training = runner.time(plans, source, lambda batch: stage.amounts(model, batch), options.steps)
     say("counting the arithmetic")
     _add(count_flops(config, options), training)
-    writing = stage.generation_workload(names, model, options)
-    if writing is None:
-        return Measured(agreement=agreement, training=training, writing=[])
-    written = runner.time(writing.plans, lambda: repeat(writing.batch), lambda _: writing.amounts, options.steps)
+    workload = stage.generation_workload(names, model, options)
+    if workload is None:
+        return Measured(agreement=agreement, training=training, generation=[])
+    figures = runner.time(workload.plans, lambda: repeat(workload.batch), lambda _: workload.amounts, options.steps)
     say("counting the arithmetic")
     with runner.autocast():
-        _add(count_writing(writing.plans, writing.batch.to(device), model), written)
-    return Measured(agreement=agreement, training=training, writing=written, writing_note=writing.note)
+        _add(count_generation(workload.plans, workload.batch.to(device), model), figures)
+    return Measured(agreement=agreement, training=training, generation=figures, generation_note=workload.note)
 
 
 def _add(counts: Mapping[str, dict[str, float]], figures: Sequence[PlanFigures]) -> None:
-    for found in figures:
-        found.flops = counts[found.plan.name]
+    for figure in figures:
+        figure.flops = counts[figure.plan.name]

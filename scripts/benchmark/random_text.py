@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmark.huggingface import image_token
+from benchmark.text_generation import PromptBatch
 from benchmark.workload import random_images
-from benchmark.writing import PromptBatch
 from blip2_train.models.generative import GenerativeModel
 
 _FIRST_WORD = 4

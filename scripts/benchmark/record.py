@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmark.turns import PlanFigures
+from benchmark.timing import PlanFigures
 
 Record = dict[str, Any]
 

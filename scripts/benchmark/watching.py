@@ -109,23 +109,23 @@ def slope(looks: Sequence[Look], values: Sequence[int]) -> float:
 
 def _family(process: int) -> list[int]:
     """A process and all that descend from it."""
-    found = [process]
-    for one in found:
+    processes = [process]
+    for one in processes:
         try:
             for task in Path(f"/proc/{one}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
+                processes += map(int, (task / "children").read_text().split())
         except OSError:
             continue
-    return found
+    return processes
 
 
 def _look(process: int, seconds: float) -> Look | None:
     """A process now; None if it has just ended."""
-    place = Path(f"/proc/{process}")
+    folder = Path(f"/proc/{process}")
     try:
-        resident, shared = (int(pages) for pages in (place / "statm").read_text().split()[1:3])
-        mappings = (place / "maps").read_bytes().count(b"\n")
+        resident, shared = (int(pages) for pages in (folder / "statm").read_text().split()[1:3])
+        mappings = (folder / "maps").read_bytes().count(b"\n")
         private = (resident - shared) * os.sysconf("SC_PAGE_SIZE")
-        return Look(seconds, private, len(os.listdir(place / "fd")), mappings) if mappings else None
+        return Look(seconds, private, len(os.listdir(folder / "fd")), mappings) if mappings else None
     except OSError:
         return None

@@ -92,10 +92,10 @@ def demonstrate(arguments: Sequence[str]) -> None:
     filter_captions(
         [f"source={sets[NOISY]}", f"output={sets[FILTERED]}", *models, *sizes, *workers, "samples_per_shard=1000"]
     )
-    found = {name: asdict(find_faults(ShardSource(str(sets[name]), name))) for name in sets}
+    results = {name: asdict(find_faults(ShardSource(str(sets[name]), name))) for name in sets}
     if request.steps:
-        found = {name: {**found[name], **_trained(runs[name])} for name in sets}
-    record = {"settings": asdict(request), "trainings": more, "sets": found}
+        results = {name: {**results[name], **_trained(runs[name])} for name in sets}
+    record = {"settings": asdict(request), "trainings": more, "sets": results}
     path = write_checked(folder / "capfilt_demo.json", record)
     make_console().print(as_table(record))
     echo(f"scores: {path}")
@@ -137,14 +137,14 @@ def _continue(path: Path, request: DemoRequest) -> None:
     Raises:
         ConfigError: naming what is different.
     """
-    wanted = {name: getattr(request, name) for name in ("scenes", "wrong", "seed")}
-    found = read_checked(path, f"remove {path.parent}, or give another output") if path.is_file() else wanted
-    for name, value in wanted.items():
-        if found[name] != value:
+    requested = {name: getattr(request, name) for name in ("scenes", "wrong", "seed")}
+    stored = read_checked(path, f"remove {path.parent}, or give another output") if path.is_file() else requested
+    for name, value in requested.items():
+        if stored[name] != value:
             raise ConfigError(
-                f"{path.parent} was made with {name} {found[name]}, now it is {value}; give another output"
+                f"{path.parent} was made with {name} {stored[name]}, now it is {value}; give another output"
             )
-    write_checked(path, wanted, indent=None)
+    write_checked(path, requested, indent=None)
 
 
 def _write_world(paths: WorldPaths, request: DemoRequest) -> None:

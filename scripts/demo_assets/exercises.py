@@ -46,23 +46,23 @@ def exercises(seed: int, separator: str) -> Iterator[str]:
             yield after(" ".join(listed(words, generator)), separator, generator) + f"{caption}\n"
         yield after(captions[2], separator, generator) + f"{captions[1]}\n"
         for reads_list in (True, False):
-            yield _asked(scene, reads_list, separator, generator)
+            yield _with_question(scene, reads_list, separator, generator)
         for _ in range(DRILLS):
             reads_list = generator.random() < LIST_SHARE
-            told = " ".join(listed(words, generator)) if reads_list else captions[0]
-            yield after(told, separator, generator) + _drill(scene, generator)
+            description = " ".join(listed(words, generator)) if reads_list else captions[0]
+            yield after(description, separator, generator) + _drill(scene, generator)
 
 
-def _asked(scene: DescribedScene, reads_list: bool, separator: str, generator: np.random.Generator) -> str:
+def _with_question(scene: DescribedScene, reads_list: bool, separator: str, generator: np.random.Generator) -> str:
     """All that a context answers of the scene's questions, a line each."""
     form = PROMPTS[int(generator.integers(len(PROMPTS)))]
     captions, questions = scene.captions, [scene.questions[i] for i in generator.permutation(len(scene.questions))]
     if reads_list:
-        told = " ".join(listed(scene.words, generator))
+        description = " ".join(listed(scene.words, generator))
         questions = [question for question in questions if not question.text.startswith(_SIDES)]
     else:
-        told = captions[int(generator.integers(len(captions)))]
-    context = "" if generator.random() < ALONE_SHARE else after(told, separator, generator)
+        description = captions[int(generator.integers(len(captions)))]
+    context = "" if generator.random() < ALONE_SHARE else after(description, separator, generator)
     return context + "".join(f"{form.format(question.text)} {question.answer}\n" for question in questions)
 
 

@@ -36,7 +36,7 @@ from demo_assets.texts import batches_by_length, language_model_texts
 from demo_assets.word_pieces import MAX_LENGTH, SENTINELS, make_opt_tokenizer, make_t5_tokenizer
 
 OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
-ASKED_LENGTH = 128
+ANSWERED_LENGTH = 128
 """Tokens of a text with all its questions."""
 SPAN_SHARE = 0.2
 """Share of T5's examples that hide spans of the text; the others continue it from a random place of its first half."""
@@ -62,7 +62,7 @@ def causal_batches(
             chosen,
             padding="longest",
             truncation=True,
-            max_length=ASKED_LENGTH if answers_only else MAX_LENGTH,
+            max_length=ANSWERED_LENGTH if answers_only else MAX_LENGTH,
             return_tensors="pt",
             return_offsets_mapping=True,
         )
@@ -221,10 +221,10 @@ def answer_accuracy(
         options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
         if not model.config.is_encoder_decoder:
             options |= {"eos_token_id": line_end, "pad_token_id": tokenizer.pad_token_id}
-        said = generate(batch["input_ids"], attention_mask=batch["attention_mask"], **options)[0]
+        generated = generate(batch["input_ids"], attention_mask=batch["attention_mask"], **options)[0]
         if not model.config.is_encoder_decoder:
-            said = said[batch["input_ids"].shape[1] :]
-        right += str(tokenizer.decode(said, skip_special_tokens=True)).strip() == answer
+            generated = generated[batch["input_ids"].shape[1] :]
+        right += str(tokenizer.decode(generated, skip_special_tokens=True)).strip() == answer
     return right / count
 
 

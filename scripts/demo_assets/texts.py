@@ -54,13 +54,13 @@ def described_scenes(seed: int, rounds: int = 0, more_yes_no: int = 0) -> Iterat
         scene = draw_scene(draw_concepts(draw_pattern(generator), everything, generator), generator)
         counted = [(concepts[kind], count) for kind, count in scene.counts.items()]
         words = [kind.name if count == 1 else f"{NUMBER_WORDS[count]} {kind.plural}" for kind, count in counted]
-        told = captions.captions(scene, generator, count=3)
-        asked = questions.questions(scene, generator)
+        written = captions.captions(scene, generator, count=3)
+        all_questions = questions.questions(scene, generator)
         for _ in range(rounds):
-            asked += questions.questions(scene, generator)
-        asked += [questions.yes_no(scene, generator) for _ in range(more_yes_no)]
-        different = list({question.text: question for question in asked}.values())
-        yield DescribedScene(scene=scene, captions=told, questions=different, words=[*words, scene.ground])
+            all_questions += questions.questions(scene, generator)
+        all_questions += [questions.yes_no(scene, generator) for _ in range(more_yes_no)]
+        different = list({question.text: question for question in all_questions}.values())
+        yield DescribedScene(scene=scene, captions=written, questions=different, words=[*words, scene.ground])
 
 
 def after(context: str, separator: str, generator: np.random.Generator) -> str:
@@ -102,14 +102,14 @@ def language_model_texts(seed: int, separator: str = " ", lists: int = 0) -> Ite
         yield f"a photo of {captions[1]}"
         yield f"{captions[2]}. {captions[0]}"
         shuffled = listed(words, generator)
-        told = " ".join(shuffled) if generator.random() < KEYWORD_SHARE else captions[2]
-        yield after(told, separator, generator) + captions[1]
+        description = " ".join(shuffled) if generator.random() < KEYWORD_SHARE else captions[2]
+        yield after(description, separator, generator) + captions[1]
         yield after(" ".join(reversed(shuffled)), separator, generator) + captions[0]
         for question in scene.questions:
             prompt = PROMPTS[int(generator.integers(len(PROMPTS)))].format(question.text)
-            told = captions[int(generator.integers(len(captions)))]
+            description = captions[int(generator.integers(len(captions)))]
             yield (
-                after(told, separator, generator) if generator.random() < CONTEXT_SHARE else ""
+                after(description, separator, generator) if generator.random() < CONTEXT_SHARE else ""
             ) + f"{prompt} {question.answer}"
         for number in range(lists):
             yield " ".join(listed(words, generator)) + separator + captions[number % len(captions)]

@@ -32,7 +32,7 @@ SEED, BATCH_SIZE = 3, 64
 PEAK_RATE, WARMUP_STEPS = 2e-3, 200
 GROUND_WEIGHT = 0.2
 """Weight of a ground patch in the loss; there are more of them, and they are easy."""
-PLACE_WEIGHT = 0.1
+POSITION_WEIGHT = 0.1
 """Weight of the column and of the row in the loss. Towers trained on real images know where things are as well, and
 what reads them needs it: to count things, to say which is on the left. With 0.5 places made a fifth of the spread of a
 thing's patches, and stage 1 learnt the names more slowly."""
@@ -51,12 +51,12 @@ class PatchHead(nn.Module):
         super().__init__()
         width, side = ARCHITECTURE["embed_dim"], SCENE_SIZE // PATCH_SIZE
         self.classes = nn.Linear(width, num_classes, bias=False)
-        self.places = nn.Linear(width, 2 * side)
+        self.positions = nn.Linear(width, 2 * side)
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`(B, patches, classes)`, `(B, patches, columns)` and `(B, patches, rows)` from `(B, patches, width)`."""
         cosines = nn.functional.linear(*(nn.functional.normalize(x, dim=-1) for x in (states, self.classes.weight)))
-        columns, rows = self.places(states).chunk(2, dim=-1)
+        columns, rows = self.positions(states).chunk(2, dim=-1)
         return SHARPNESS * cosines, columns, rows
 
 
@@ -95,7 +95,7 @@ def patch_loss(scores: tuple[Tensor, ...], labels: Tensor, class_weights: Tensor
         nn.functional.cross_entropy(part, labels[:, i].flatten(), weight=None if i else class_weights)
         for i, part in enumerate(parts)
     )
-    return shown + PLACE_WEIGHT * (column + row)
+    return shown + POSITION_WEIGHT * (column + row)
 
 
 @torch.no_grad()

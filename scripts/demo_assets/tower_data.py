@@ -55,15 +55,15 @@ def patch_labels(labels: np.ndarray, scene: Scene, patch_size: int, num_concepts
     side = SCENE_SIZE // patch_size
     pixels = labels[None] == np.arange(len(scene.items))[:, None, None]
     shares = pixels.reshape(-1, side, patch_size, side, patch_size).mean(axis=(2, 4)).reshape(len(pixels), -1)
-    found = np.full((3, side * side), NO_LABEL, dtype=np.int64)
-    found[0, shares.sum(axis=0) <= BACKGROUND] = num_concepts + GROUNDS.index(scene.ground)
+    per_patch = np.full((3, side * side), NO_LABEL, dtype=np.int64)
+    per_patch[0, shares.sum(axis=0) <= BACKGROUND] = num_concepts + GROUNDS.index(scene.ground)
     concepts = np.array([item.concept for item in scene.items])
     seen = np.maximum(pixels.sum(axis=(1, 2)), 1)
     middles = [(pixels.sum(axis=axis) @ np.arange(SCENE_SIZE) / seen).astype(np.int64) for axis in (1, 2)]
     named, nearest = shares.max(axis=0) >= FOREGROUND, shares.argmax(axis=0)
     for row, values in enumerate((concepts, *(middle // patch_size for middle in middles))):
-        found[row, named] = values[nearest][named]
-    return found
+        per_patch[row, named] = values[nearest][named]
+    return per_patch
 
 
 def crop_and_flip(

@@ -26,10 +26,10 @@ def make_bert_tokenizer(folder: Path) -> int:
     """Write a BertTokenizer whose vocabulary is the world's words, letters and digits; returns its size."""
     letters = list(string.ascii_lowercase + string.digits)
     words = [word for word in vocabulary(TEXT_SEED) if word not in letters]
-    pieces = [*BERT_SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters), *words]
+    tokens = [*BERT_SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters), *words]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=MAX_LENGTH)
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}, model_max_length=MAX_LENGTH)
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
 

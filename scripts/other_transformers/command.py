@@ -63,11 +63,11 @@ def _exports(sources: Sequence[str], work: Path) -> dict[str, Path]:
     for number, source in enumerate(sources):
         path = Path(find_source(source, "outputs", "source")).expanduser()
         if not is_blip2_config(path):
-            found = open_pretrained(path)
-            if found.model.adapters is not None:
-                merge_adapters(found.model)
+            opened = open_pretrained(path)
+            if opened.model.adapters is not None:
+                merge_adapters(opened.model)
             path = write_huggingface(
-                work / "exports" / str(number), found.model, found.processor, found.manifest, found.config
+                work / "exports" / str(number), opened.model, opened.processor, opened.manifest, opened.config
             )
         folders[source] = path
     return folders
@@ -87,13 +87,13 @@ def _compare(what: str, folder: Path, images: Sequence[Path], python: str, work:
     """Whether both give the same for one folder; says so."""
     small = _at_size(images, folder, work / "images")
     theirs, ours = (_read(program, folder, small, work) for program in (python, sys.executable))
-    wrong = [key for found in (theirs, ours) for key in found["keys that do not fit"]]
+    wrong = [key for result in (theirs, ours) for key in result["keys that do not fit"]]
     if "captions" in ours:
         texts = len(set(ours["captions"]))
         equal = theirs["captions"] == ours["captions"]
         verdict = f"{len(ours['captions'])} captions, {texts} different ones: {'the same' if equal else 'NOT the same'}"
     else:
-        scores = [torch.tensor([found["scores"][name] for name in ("itc", "itm")]) for found in (theirs, ours)]
+        scores = [torch.tensor([result["scores"][name] for name in ("itc", "itm")]) for result in (theirs, ours)]
         apart, spread = (scores[0] - scores[1]).abs().max().item(), scores[1].flatten(1).std(dim=1).min().item()
         equal = apart <= TOLERANCE
         verdict = f"{scores[0].numel()} scores (spread {spread:.2g}): at most {apart:.1e} apart"
@@ -121,7 +121,7 @@ def _at_size(images: Sequence[Path], folder: Path, into: Path) -> Path:
 
 
 def _read(python: str, folder: Path, images: Path, work: Path) -> dict[str, Any]:
-    output = work / "found.json"
+    output = work / "result.json"
     _run([python, str(Path(reading.__file__)), str(folder), str(images), str(output)])
     return dict(json.loads(output.read_text("utf-8")))
 
@@ -130,8 +130,8 @@ def _run(command: Sequence[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ConfigError(f"{' '.join(command[:2])} … failed: {said[-1] if said else done.returncode}")
+        printed = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ConfigError(f"{' '.join(command[:2])} … failed: {printed[-1] if printed else done.returncode}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ def read(folder: Path, images: list[Image.Image]) -> dict[str, Any]:
     processor: Any = Blip2Processor.from_pretrained(folder, trust_remote_code=False)
     kind: Any = Blip2ForImageTextRetrieval if retrieval else Blip2ForConditionalGeneration
     model, loading = kind.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
-    found = {
+    result = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
         "tokenizer": type(processor.tokenizer).__name__,
@@ -37,13 +37,13 @@ def read(folder: Path, images: list[Image.Image]) -> dict[str, Any]:
     with torch.no_grad():
         if retrieval:
             inputs = processor(images=images, text=TEXTS * len(images), padding=True, return_tensors="pt")
-            return found | {"scores": _scores(model.float().eval(), inputs)}
+            return result | {"scores": _scores(model.float().eval(), inputs)}
         inputs = processor(images=images, text=[PROMPT] * len(images), return_tensors="pt")
         ids = model.float().eval().generate(**inputs, num_beams=5, max_new_tokens=30)
         plain = processor(images=images, return_tensors="pt")
         more = model.generate(**plain, num_beams=1, max_new_tokens=30)
     texts = [processor.batch_decode(part, skip_special_tokens=True) for part in (ids, more)]
-    return found | {"captions": [text.strip() for part in texts for text in part]}
+    return result | {"captions": [text.strip() for part in texts for text in part]}
 
 
 def _scores(model: Any, inputs: Any) -> dict[str, list[list[float]]]:

@@ -44,8 +44,8 @@ def find_uv(work: Path) -> Path:
     Raises:
         ConfigError: if it cannot be installed.
     """
-    if found := shutil.which("uv"):
-        return Path(found)
+    if path := shutil.which("uv"):
+        return Path(path)
     venv.create(work / "uv", with_pip=True)
     programs = work / "uv" / ("Scripts" if sys.platform == "win32" else "bin")
     done = finished([programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"])
@@ -54,11 +54,11 @@ def find_uv(work: Path) -> Path:
     return programs / "uv"
 
 
-def find_python(uv: Path, asked: str) -> Path | None:
+def find_python(uv: Path, python: str) -> Path | None:
     """The interpreter for `3.12` or a path; None if this machine has none. Nothing is downloaded."""
-    if Path(asked).is_file():
-        return Path(asked)
-    done = finished([uv, "python", "find", "--no-config", "--system", "--no-python-downloads", asked])
+    if Path(python).is_file():
+        return Path(python)
+    done = finished([uv, "python", "find", "--no-config", "--system", "--no-python-downloads", python])
     return Path(done.stdout.strip()) if done.returncode == 0 else None
 
 

@@ -45,22 +45,22 @@ class Row:
         return not self.problem and self.passed > 0 and self.failed == 0 and self.steps == STEPS
 
 
-def try_row(uv: Path, asked: str, bound: Bound, tests: Sequence[str], project: Path, work: Path, logs: Path) -> Row:
+def try_row(uv: Path, python: str, bound: Bound, tests: Sequence[str], project: Path, work: Path, logs: Path) -> Row:
     """Make the environment, run tests and training in it, and delete it.
 
     Args:
         uv: The program that installs.
-        asked: `3.12`, or the path of an interpreter.
+        python: `3.12`, or the path of an interpreter.
         bound: Which versions.
         tests: Arguments of pytest: which tests.
         project: Folder of `pyproject.toml`.
         work: A folder for the environment.
         logs: A folder for the output of pytest and of training, which stays.
     """
-    row, started, folder = Row(python=asked, bound=bound), time.monotonic(), work / "row"
-    interpreter = find_python(uv, asked)
+    row, started, folder = Row(python=python, bound=bound), time.monotonic(), work / "row"
+    interpreter = find_python(uv, python)
     if interpreter is None:
-        row.problem = f"this machine has no Python {asked}"
+        row.problem = f"this machine has no Python {python}"
         return row
     row.python = finished([interpreter, "-c", "import platform; print(platform.python_version())"]).stdout.strip()
     try:
@@ -83,7 +83,7 @@ def _train(row: Row, environment: Environment, project: Path, folder: Path, log:
     done = finished([environment.python, project / "scripts" / "train.py", *settings], cwd=project)
     log.write_text(done.stdout + done.stderr, "utf-8")
     reached = read_metrics(folder / "run" / METRICS)
-    row.steps = max((int(found["step"]) for found in reached if found.get("train/loss")), default=0)
+    row.steps = max((int(logged["step"]) for logged in reached if logged.get("train/loss")), default=0)
     if done.returncode:
         row.problem = f"training: {last_line(done.stderr)}"
 

@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.mark.parametrize("name", PART)
 def test_a_row_holds(name: str, world: World) -> None:
     result = run_row(ROWS[name], world)
-    assert result.held, result.said
+    assert result.held, result.outcome
 
 
 def test_there_are_enough_rows_each_with_a_name_of_its_own() -> None:
@@ -70,7 +70,7 @@ def world_of_a_file(folder: Path) -> World:
 def test_a_row_that_does_not_hold_is_told(spoil: object, words: str, tmp_path: Path) -> None:
     row = Row(group="g", name="n", action=spoil)  # type: ignore[arg-type]
     result = run_row(row, world_of_a_file(tmp_path))
-    assert not result.held and words in result.said, result.said
+    assert not result.held and words in result.outcome, result.said
 
 
 def test_what_a_command_may_be_asked(capsys: pytest.CaptureFixture[str]) -> None:

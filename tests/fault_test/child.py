@@ -46,10 +46,10 @@ def hide(names: list[str]) -> None:
     sys.meta_path.insert(0, _Hidden(names))  # type: ignore[arg-type]
     from importlib import metadata, util
 
-    found, version = util.find_spec, metadata.version
+    original, version = util.find_spec, metadata.version
 
     def find(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name.partition(".")[0] in names else found(name, package)
+        return None if name.partition(".")[0] in names else original(name, package)
 
     def version_of(name: str) -> str:
         if name in names:

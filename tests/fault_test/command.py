@@ -106,7 +106,7 @@ def _run(rows: list, jobs: int) -> int:
             held = "held" if result.held else "DID NOT HOLD"
             row = result.row
             print(f"{number:3}  {held}  {row.group}: {row.name}  ({result.seconds:.1f} s)", flush=True)
-            print(f"     {result.said}", flush=True)
+            print(f"     {result.outcome}", flush=True)
             failed += [] if result.held else [f"{row.group}: {row.name}"]
     print(f"{len(rows) - len(failed)} of {len(rows)} rows held, {time.monotonic() - began:.0f} s")
     for name in failed:

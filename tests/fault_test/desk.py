@@ -141,31 +141,31 @@ class Desk:
 
     def one_line(self, finished: Finished, words: str, code: int = 2) -> str:
         """Assert that a command ended with one line of error that matches `words`; what came out."""
-        said = finished.out + finished.err
-        assert "Traceback" not in said, f"a traceback: {_end(said)}"
-        assert finished.code == code, f"exit code {finished.code} instead of {code}: {_end(said)}"
-        assert len(finished.errors) == 1, f"{len(finished.errors)} lines of error: {_end(said)}"
+        output = finished.out + finished.err
+        assert "Traceback" not in output, f"a traceback: {_end(output)}"
+        assert finished.code == code, f"exit code {finished.code} instead of {code}: {_end(output)}"
+        assert len(finished.errors) == 1, f"{len(finished.errors)} lines of error: {_end(output)}"
         (line,) = finished.errors
         assert re.search(words, line), f"the line does not say {words!r}: {line}"
         short = self.short(line)
         assert len(short) <= WIDEST, f"{len(short)} characters: {short}"
-        self.clean(said)
+        self.clean(output)
         return f"{finished.code}, {short}"
 
     def well(self, command: str, *arguments: object, words: str = "", **how: Any) -> Finished:
         """Run what has to end well, and say `words`."""
         finished = self.run(command, *arguments, **how)
-        said = finished.out + finished.err
-        assert "Traceback" not in said and finished.code == 0, f"exit code {finished.code}: {_end(said)}"
-        assert re.search(words, said), f"it does not say {words!r}: {_end(said)}"
-        self.clean(said)
+        output = finished.out + finished.err
+        assert "Traceback" not in output and finished.code == 0, f"exit code {finished.code}: {_end(output)}"
+        assert re.search(words, output), f"it does not say {words!r}: {_end(output)}"
+        self.clean(output)
         return finished
 
     @staticmethod
-    def clean(said: str) -> None:
+    def clean(output: str) -> None:
         """Assert that nothing that was printed moves the cursor of a terminal."""
-        found = CONTROL.search(said.replace("\r", ""))
-        assert not found, f"control character {found.group()!r} on the terminal" if found else ""
+        match = CONTROL.search(output.replace("\r", ""))
+        assert not match, f"control character {match.group()!r} on the terminal" if match else ""
 
     def short(self, line: str) -> str:
         """A line without the names of temporary folders."""
@@ -183,5 +183,5 @@ class Desk:
             time.sleep(0.01)
 
 
-def _end(said: str) -> str:
-    return " | ".join(said.strip().splitlines()[-6:])[-900:] or "(nothing)"
+def _end(output: str) -> str:
+    return " | ".join(output.strip().splitlines()[-6:])[-900:] or "(nothing)"

@@ -19,7 +19,7 @@ class Result:
     """What came of a row."""
 
     row: Row
-    said: str
+    outcome: str
     held: bool
     seconds: float
 
@@ -31,17 +31,17 @@ def run_row(row: Row, world: World) -> Result:
         desk = Desk(world, Path(folder))
         before = world.state()
         try:
-            said, held = row.action(desk), True
+            outcome, held = row.action(desk), True
             if lost := desk.lost():
                 raise AssertionError(f"lost or changed: {', '.join(map(desk.short, lost))}")
             if before != (after := world.state()):
                 changed = [name for name in {*before, *after} if before.get(name) != after.get(name)]
                 raise AssertionError(f"it changed what is not its own: {', '.join(changed)}")
         except AssertionError as error:
-            said, held = desk.short(str(error)), False
+            outcome, held = desk.short(str(error)), False
         except Exception as error:  # a row that cannot be run does not hold
-            said, held = f"the row itself failed: {type(error).__name__}: {error}", False
-    return Result(row=row, said=said, held=held, seconds=time.monotonic() - began)
+            outcome, held = f"the row itself failed: {type(error).__name__}: {error}", False
+    return Result(row=row, outcome=outcome, held=held, seconds=time.monotonic() - began)
 
 
 def run_rows(rows: Sequence[Row], world: World, jobs: int) -> Iterator[Result]:

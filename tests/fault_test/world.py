@@ -25,7 +25,7 @@ class World:
     """Images with files of captions of several layouts."""
     coco: Path
     """Annotations and predictions."""
-    asked: Path
+    questions: Path
     """Questions and answers."""
     stage1: Path
     """An untrained export of stage 1."""
@@ -38,8 +38,8 @@ class World:
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file: rows must not change any."""
-        found = ((path, path.stat()) for path in self.folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.folder)): (about.st_size, about.st_mtime_ns) for path, about in found}
+        files = ((path, path.stat()) for path in self.folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)): (about.st_size, about.st_mtime_ns) for path, about in files}
 
 
 def make_world(folder: Path) -> World:
@@ -58,15 +58,15 @@ def make_world(folder: Path) -> World:
         XDG_CACHE_HOME=str(folder / "cache"),
     )
     exports = write_exports(folder / "exports")
-    asked = user_files.write_questions(folder / "asked")
-    user_files.write_images(asked / "images")
+    questions = user_files.write_questions(folder / "asked")
+    user_files.write_images(questions / "images")
     world = World(
         folder=folder,
         shards=folder / "shards",
         tokenizer=folder / "tokenizer",
         captioned=user_files.write_captioned(folder / "captioned"),
         coco=user_files.write_coco(folder / "coco"),
-        asked=asked,
+        questions=questions,
         stage1=Path(exports["stage1"]),
         opt=Path(exports["opt"]),
         theirs=Path(save_theirs(their_model("opt"), "opt", folder / "theirs")),

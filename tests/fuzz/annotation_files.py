@@ -9,8 +9,8 @@ _NOTES = [{"id": n, "image_id": n // 2, "caption": f"a cat {n}"} for n in range(
 _IMAGES = [{"id": n, "file_name": f"{n}.jpg", "height": 3, "width": 4} for n in range(3)]
 _SENTENCES = [{"raw": "a cat", "tokens": ["a", "cat"], "sentid": 1}]
 _ANSWERS = [{"answer": "yes", "answer_id": k} for k in range(3)]
-_ASKED = [{"question_id": n, "image_id": n, "question": "is it?"} for n in range(3)]
-_TOLD = [{"question_id": n, "image_id": n, "answers": _ANSWERS, "answer_type": "yes/no"} for n in range(3)]
+_QUESTIONS = [{"question_id": n, "image_id": n, "question": "is it?"} for n in range(3)]
+_ANNOTATIONS = [{"question_id": n, "image_id": n, "answers": _ANSWERS, "answer_type": "yes/no"} for n in range(3)]
 
 
 def _json(name: str, content: Any) -> tuple[str, bytes]:
@@ -45,8 +45,8 @@ TABLES = [
     ("pipes.csv", b"image_name| comment_number| comment\n1.jpg| 0| a cat\n1.jpg| 1| cats\n"),
 ]
 QUESTIONS = [
-    _json("questions.json", {"data_subtype": "val2014", "questions": _ASKED}),
-    _json("annotations.json", {"data_subtype": "val2014", "annotations": _TOLD}),
+    _json("questions.json", {"data_subtype": "val2014", "questions": _QUESTIONS}),
+    _json("annotations.json", {"data_subtype": "val2014", "annotations": _ANNOTATIONS}),
     _json("list.json", [{"question_id": 1, "image": "5.jpg", "question": "is it?", "answers": ["yes", "no"]}] * 1),
     _json("genome.json", [{"id": 5, "qas": [{"qa_id": 1, "question": "is it?", "answer": "Yes."}]}]),
     _json("flat.json", [{"id": n, "image": n, "question": "is it?", "answer": "Yes."} for n in range(3)]),

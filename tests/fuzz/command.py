@@ -69,29 +69,29 @@ def _prepare() -> None:
 
 
 def _run(inputs: int, seed: int, only: str, processes: int) -> int:
-    from fuzz.running import Found
+    from fuzz.running import Outcome
 
-    began, found = time.monotonic(), Found()
+    began, outcome = time.monotonic(), Outcome()
     parts = [(seed, only, list(range(first, min(first + 250, inputs)))) for first in range(0, inputs, 250)]
     with multiprocessing.get_context("fork").Pool(processes, _begin, (seed, only)) as pool:
         for number, part in enumerate(pool.imap_unordered(_part, [part[2] for part in parts]), 1):
-            found.add(part)
+            outcome.add(part)
             if number % 8 == 0:
-                print(f"  {min(number * 250, inputs):,} inputs, {len(found.failures)} failures", flush=True)
+                print(f"  {min(number * 250, inputs):,} inputs, {len(outcome.failures)} failures", flush=True)
     seconds = time.monotonic() - began
-    for name in sorted({*found.read, *found.refused}):
-        print(f"{name:28} {found.read[name]:6} read {found.refused[name]:6} refused")
-    kinds = Counter((where, said.partition("'")[0]) for _, where, said in found.failures)
-    for (where, said), count in kinds.most_common(60):
-        number = next(n for n, place, what in found.failures if place == where and what.startswith(said))
-        text = next(what for n, place, what in found.failures if n == number and place == where)
+    for name in sorted({*outcome.read, *outcome.refused}):
+        print(f"{name:28} {outcome.read[name]:6} read {outcome.refused[name]:6} refused")
+    kinds = Counter((where, message.partition("'")[0]) for _, where, message in outcome.failures)
+    for (where, message), count in kinds.most_common(60):
+        number = next(n for n, what, text in outcome.failures if what == where and text.startswith(message))
+        text = next(text for n, what, text in outcome.failures if n == number and what == where)
         print(f"FAILED {count}x  {where}: {text}\n        seed={seed} input={number}{f' only={only}' if only else ''}")
-    total = sum(found.read.values()) + sum(found.refused.values())
+    total = sum(outcome.read.values()) + sum(outcome.refused.values())
     print(
-        f"seed {seed}: {total:,} of {inputs:,} inputs as they have to be, {len(found.failures)} failures; slowest "
-        f"{found.slowest:.2f} s, memory at most {found.peak / 2**20:,.0f} MiB; {seconds:.0f} s"
+        f"seed {seed}: {total:,} of {inputs:,} inputs as they have to be, {len(outcome.failures)} failures; slowest "
+        f"{outcome.slowest:.2f} s, memory at most {outcome.peak / 2**20:,.0f} MiB; {seconds:.0f} s"
     )
-    return int(bool(found.failures) or total != inputs)
+    return int(bool(outcome.failures) or total != inputs)
 
 
 def _begin(seed: int, only: str) -> None:
@@ -111,11 +111,11 @@ def _show(seed: int, number: int, only: str) -> int:
     _begin(seed, only)
     reader, name, content = _fuzzer.make(number)
     print(f"{reader.name}, {name}: {len(content)} bytes, {content[:1500]!r}")
-    found = _fuzzer.run([number])
-    print("read" if found.read else "refused" if found.refused else f"FAILED: {found.failures}")
-    if found.read or found.refused:
-        print(found.failures or "as it has to be")
-    return int(bool(found.failures))
+    outcome = _fuzzer.run([number])
+    print("read" if outcome.read else "refused" if outcome.refused else f"FAILED: {outcome.failures}")
+    if outcome.read or outcome.refused:
+        print(outcome.failures or "as it has to be")
+    return int(bool(outcome.failures))
 
 
 if __name__ == "__main__":

@@ -92,10 +92,10 @@ def _written(value: Any, random: Random) -> str:
 
 def _changed(value: Any, random: Random) -> Any:
     """The value with one place in it changed; the value itself is used up."""
-    places = list(_places(value))
-    if not places:
+    positions = list(_positions(value))
+    if not positions:
         return _value(random)
-    parent, key = random.choice(places)
+    parent, key = random.choice(positions)
     what = random.randrange(8)
     if what == 0:
         del parent[key]
@@ -112,7 +112,7 @@ def _changed(value: Any, random: Random) -> Any:
     elif what == 5 and isinstance(parent[key], str):
         parent[key] = random.choice((parent[key] + random.choice(TEXTS), parent[key][: len(parent[key]) // 2]))
     elif what == 6:
-        other, name = random.choice(places)
+        other, name = random.choice(positions)
         parent[key] = json.loads(json.dumps(other[name]))
     else:
         parent[key] = _value(random)
@@ -123,12 +123,12 @@ def _value(random: Random) -> Any:
     return random.choice(TEXTS) if random.random() < 0.4 else copy.deepcopy(random.choice(VALUES))
 
 
-def _places(value: Any) -> Any:
+def _positions(value: Any) -> Any:
     """Each key and index within, with what holds it."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key
-        yield from _places(value[key])
+        yield from _positions(value[key])
 
 
 def _flip(content: bytes, random: Random) -> bytes:
@@ -167,10 +167,10 @@ def _overwrite(content: bytes, random: Random) -> bytes:
 
 def _digits(content: bytes, random: Random) -> bytes:
     """Another number in the place of a digit."""
-    places = [at for at, byte in enumerate(content[:20_000]) if 48 <= byte < 58]
-    if not places:
+    positions = [at for at, byte in enumerate(content[:20_000]) if 48 <= byte < 58]
+    if not positions:
         return _flip(content, random)
-    at = random.choice(places)
+    at = random.choice(positions)
     return content[:at] + random.choice((b"9", b"0", b"-", b"99999999999", b"x", b"1e9")) + content[at + 1 :]
 
 

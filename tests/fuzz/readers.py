@@ -82,8 +82,8 @@ def _shard_and_index(folder: Path, _: Path) -> Any:
 def _sidecar(_: Path, path: Path) -> Any:
     content = path.read_bytes()
     extra, text = (content, b"a cat") if path.suffix == ".json" else (None, content)
-    found = [image_id_of(extra), details_of(extra), orientation_of(extra)]
-    return [*found, captions_of(text, extra), b'"caption":' in content and captions_of(None, extra, "caption")]
+    values = [image_id_of(extra), details_of(extra), orientation_of(extra)]
+    return [*values, captions_of(text, extra), b'"caption":' in content and captions_of(None, extra, "caption")]
 
 
 def _results(_: Path, path: Path) -> Any:
@@ -159,7 +159,7 @@ def make_readers(folder: Path) -> list[Reader]:
             name="export",
             share=2,
             files=[("manifest.json", manifests[1])],  # the weights' own checksum stays
-            read=lambda place, _: open_pretrained(place),
+            read=lambda folder, _: open_pretrained(folder),
             beside=Path(exports["opt"]),
         ),
         Reader(name="captions", share=16, files=CAPTIONS, read=_captions),
@@ -193,7 +193,7 @@ def make_readers(folder: Path) -> list[Reader]:
             name="Q-Former tokenizer",
             share=8,
             files=_files(DEMO / "bert", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "config.json"),
-            read=lambda place, _: load_qformer_tokenizer(str(place)),
+            read=lambda folder, _: load_qformer_tokenizer(str(folder)),
             beside=DEMO / "bert",
         ),
         Reader(
@@ -214,7 +214,7 @@ def make_readers(folder: Path) -> list[Reader]:
             name="BERT's config.json",
             share=6,
             files=_files(DEMO / "bert", "config.json"),
-            read=lambda place, _: read_bert_config(str(place)),
+            read=lambda folder, _: read_bert_config(str(folder)),
             beside=DEMO / "bert",
         ),
         Reader(
@@ -239,7 +239,7 @@ def make_readers(folder: Path) -> list[Reader]:
             name="weights",
             share=6,
             files=_files(Path(exports["stage1"]), "model.safetensors"),
-            read=lambda place, _: read_weights(place),
+            read=lambda folder, _: read_weights(folder),
             structured=False,
         ),
     ]

@@ -37,7 +37,7 @@ class Hang(BaseException):
 
 
 @dataclass
-class Found:
+class Outcome:
     """What came of some inputs."""
 
     read: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class Found:
     peak: int = 0
     """Bytes of memory at the highest."""
 
-    def add(self, other: Found) -> None:
+    def add(self, other: Outcome) -> None:
         """Take over what another process found."""
         self.read += other.read
         self.refused += other.refused
@@ -88,44 +88,44 @@ class Fuzzer:
         """Reads every file unchanged; what goes wrong with which, as all must be read."""
         for reader in self._readers:
             for name, content in reader.files:
-                found = Found()
-                self._try(0, reader, name, content, found)
-                if not sum(found.read.values()):
-                    yield f"{reader.name}, {name}", str(found.failures or dict(found.refused))
+                outcome = Outcome()
+                self._try(0, reader, name, content, outcome)
+                if not sum(outcome.read.values()):
+                    yield f"{reader.name}, {name}", str(outcome.failures or dict(outcome.refused))
 
-    def run(self, numbers: Sequence[int]) -> Found:
+    def run(self, numbers: Sequence[int]) -> Outcome:
         """Read these inputs."""
-        found = Found()
+        outcome = Outcome()
         _bound_memory()
         for count, number in enumerate(numbers):
-            self._try(number, *self.make(number), found)
+            self._try(number, *self.make(number), outcome)
             if count % 50 == 49:
                 gc.collect()
         if self._state(self._folder) != self._before:
-            found.failures.append((numbers[-1], "all of them", "something was written outside of the inputs' folder"))
-        found.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return found
+            outcome.failures.append((numbers[-1], "all of them", "something was written outside of the inputs' folder"))
+        outcome.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return outcome
 
-    def _try(self, number: int, reader: Reader, name: str, content: bytes, found: Found) -> None:
+    def _try(self, number: int, reader: Reader, name: str, content: bytes, outcome: Outcome) -> None:
         shutil.rmtree(self._inputs, ignore_errors=True)
-        place = self._inputs / "deep" / "input"
-        place.mkdir(parents=True)
-        path, began = reader.lay_out(place, name, content), time.monotonic()
+        folder = self._inputs / "deep" / "input"
+        folder.mkdir(parents=True)
+        path, began = reader.lay_out(folder, name, content), time.monotonic()
         signal.signal(signal.SIGALRM, _hang)
         signal.setitimer(signal.ITIMER_REAL, LONGEST)
         try:
             with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-                reader.read(place, path)
-            found.read[reader.name] += 1
+                reader.read(folder, path)
+            outcome.read[reader.name] += 1
             if out.getvalue() or err.getvalue():
-                found.failures.append(
+                outcome.failures.append(
                     (number, f"{reader.name}, {name}", f"it printed: {(out.getvalue() + err.getvalue())[:300]!r}")
                 )
         except (Blip2TrainError, UnusableSample) as error:
-            found.refused[reader.name] += 1
-            message = str(error).replace(str(place), "…")
+            outcome.refused[reader.name] += 1
+            message = str(error).replace(str(folder), "…")
             if isinstance(error, Blip2TrainError) and (len(message) > LONGEST_MESSAGE or not message.strip()):
-                found.failures.append(
+                outcome.failures.append(
                     (number, f"{reader.name}, {name}", f"a message of {len(message)}: {message[:300]!r}")
                 )
         except BaseException as error:  # of any kind: what stands above is all that may come
@@ -135,16 +135,16 @@ class Fuzzer:
             last = traceback.extract_tb(error.__traceback__)[-1]
             own = [one for one in traceback.extract_tb(error.__traceback__) if "blip2_train/" in one.filename]
             where = f"{own[-1].filename.partition('blip2_train/')[2]}:{own[-1].lineno}" if own else last.filename
-            said = f"{type(error).__name__} at {where}: {str(error)[:200]!r}"
-            found.failures.append((number, f"{reader.name}, {name}", said))
+            message = f"{type(error).__name__} at {where}: {str(error)[:200]!r}"
+            outcome.failures.append((number, f"{reader.name}, {name}", message))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        found.slowest = max(found.slowest, time.monotonic() - began)
+        outcome.slowest = max(outcome.slowest, time.monotonic() - began)
         left = {entry.name for entry in self._inputs.iterdir()} | {
             entry.name for entry in (self._inputs / "deep").iterdir()
         }
         if left != {"deep", "input"}:
-            found.failures.append((number, f"{reader.name}, {name}", f"written beside its folder: {sorted(left)}"))
+            outcome.failures.append((number, f"{reader.name}, {name}", f"written beside its folder: {sorted(left)}"))
 
     def _state(self, folder: Path) -> set[tuple[str, int]]:
         files = (path for path in folder.rglob("*") if not path.is_relative_to(self._inputs) and path.is_file())

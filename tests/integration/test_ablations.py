@@ -40,17 +40,17 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     record = json.loads((folder / "ablations.json").read_text())
     runs = folder / "seed_42"
     for arm, suffix in (("with", ""), ("without", "_without_itg")):
-        found = json.loads((runs / f"retrieval{suffix}/results.json").read_text())["tasks"]["demo_retrieval"]["scores"]
+        scores = json.loads((runs / f"retrieval{suffix}/results.json").read_text())["tasks"]["demo_retrieval"]["scores"]
         assert {name: score["mean"] for name, score in record["itg"][arm].items()} == {
-            name: found[name] for name in record["itg"][arm]
+            name: scores[name] for name in record["itg"][arm]
         }
     for arm, suffix in (("with", ""), ("without", "_without_stage1")):
-        found = json.loads((runs / f"stage2{suffix}/results.json").read_text())
+        results = json.loads((runs / f"stage2{suffix}/results.json").read_text())
         for name, score in record["stage1"][arm].items():
-            assert score == {"mean": found[name], "values": {"42": found[name]}}
+            assert score == {"mean": results[name], "values": {"42": results[name]}}
             steps, values = curve(read_metrics(runs / f"stage2{suffix}/metrics.csv"), name)
             assert record["curves"][arm][name] == {"steps": steps, "mean": values, "values": {"42": values}}
-            assert steps == [2, 4] and values[-1] == found[name]
+            assert steps == [2, 4] and values[-1] == results[name]
     weights = [load_file(runs / name / "export/model.safetensors") for name in ("stage1", "stage1_without_itg")]
     assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0]), "ITG is ablated"
     assert f"{record['stage1']['with']['val/loss_lm']['mean']:.3f}" in (folder / "ablations.md").read_text()

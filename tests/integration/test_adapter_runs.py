@@ -34,22 +34,22 @@ ADAPTER = Path("adapter") / "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> Path:
+def whole(workspace: Path) -> Path:
     """Run folder of a stage 2 with adapters on its language model, from scratch."""
-    start(place / "whole", *TOWER, *LORA, "init_from=null", other=True)
-    return run_folder(place / "whole")
+    start(workspace / "whole", *TOWER, *LORA, "init_from=null", other=True)
+    return run_folder(workspace / "whole")
 
 
-def test_killed_and_resumed_equals_uninterrupted(place: Path, whole: Path) -> None:
-    folder, settings = place / "killed", (*TOWER, *LORA, "init_from=null")
+def test_killed_and_resumed_equals_uninterrupted(workspace: Path, whole: Path) -> None:
+    folder, settings = workspace / "killed", (*TOWER, *LORA, "init_from=null")
     start(folder, *settings, kill_at=7, code=-signal.SIGKILL)
     assert "going on from step 6" in start(folder, *settings, "resume_from=last")
-    assert_same_run(place / "whole", folder)
+    assert_same_run(workspace / "whole", folder)
     a, b = (load_file(run / "export" / ADAPTER) for run in (whole, run_folder(folder)))
     assert a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
     assert all(tensor.abs().max() > 0 for name, tensor in a.items() if "lora_B" in name), "they did not train"
@@ -68,19 +68,19 @@ def test_the_export_writes_with_its_adapters_and_can_be_made_again(whole: Path, 
     assert about["peft_type"] == "LORA" and about["r"] == 4 and sorted(about["target_modules"]) == ["q_proj", "v_proj"]
 
 
-def test_a_later_run_goes_on_with_them_or_says_how(
-    place: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+def test_a_later_run_goes_on_with_them_or_is_refused(
+    workspace: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = ("steps=1", "optim.warmup_steps=0", "validate_every=null", *SHORT)
-    following = [*arguments(place / "next"), *TOWER, *quick, "experiment=demo_stage2_opt", f"init_from={whole}"]
+    following = [*arguments(workspace / "next"), *TOWER, *quick, "experiment=demo_stage2_opt", f"init_from={whole}"]
     assert run_command(main, [*following, "peft=lora", "peft.r=4"]) == 0
     assert "adapters on language_model of export" in capsys.readouterr().out.replace("\n", " ")
     assert run_command(main, following) == 2
     assert "peft.r=4" in (error := capsys.readouterr().err.strip()) and error.count("\n") == 0
 
 
-def test_adapters_on_the_qformer_of_stage_1(place: Path) -> None:
-    outputs = place / "qformer"
+def test_adapters_on_the_qformer_of_stage_1(workspace: Path) -> None:
+    outputs = workspace / "qformer"
     small = [*arguments(outputs), *TOWER, "data.num_workers=0", "optim.warmup_steps=0"]
     train(compose(small))
     (first,) = (outputs / "demo_stage1").iterdir()

@@ -24,14 +24,14 @@ RISING = ("validate_every=3", "monitor=val/loss_itg", "optim.lr=0.5", "optim.min
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("best"))
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(place: Path) -> Path:
-    start(place / "whole", "data.num_workers=0", *RISING, other=True)
-    return place / "whole"
+def uninterrupted(workspace: Path) -> Path:
+    start(workspace / "whole", "data.num_workers=0", *RISING, other=True)
+    return workspace / "whole"
 
 
 def validated(folder: Path) -> dict[int, float]:
@@ -60,9 +60,9 @@ def test_the_best_weights_are_exported_and_the_newest_kept(uninterrupted: Path, 
 
 
 @pytest.mark.parametrize("kill", [4, 7, 8])
-def test_a_killed_run_keeps_its_best(place: Path, uninterrupted: Path, kill: int) -> None:
+def test_a_killed_run_keeps_its_best(workspace: Path, uninterrupted: Path, kill: int) -> None:
     """Killed between a validation and the next checkpoint, which does not know of it."""
-    folder = place / f"killed_{kill}"
+    folder = workspace / f"killed_{kill}"
     start(folder, "data.num_workers=0", *RISING, kill_at=kill, code=-signal.SIGKILL)
     printed = start(folder, "data.num_workers=0", *RISING, "resume_from=last")
     assert "exported are the weights with the best val/loss_itg" in printed
@@ -75,11 +75,11 @@ def test_a_killed_run_keeps_its_best(place: Path, uninterrupted: Path, kill: int
     }
 
 
-def test_two_processes_keep_one_best(place: Path) -> None:
-    printed = start(place / "two", "data.num_workers=0", *RISING, processes=2)
-    scores = validated(place / "two")
+def test_two_processes_keep_one_best(workspace: Path) -> None:
+    printed = start(workspace / "two", "data.num_workers=0", *RISING, processes=2)
+    scores = validated(workspace / "two")
     best = min(scores, key=lambda step: scores[step])
-    assert f"best_{best:07d}.ckpt" in printed and read_export(run_folder(place / "two") / "export")[1].step == best
+    assert f"best_{best:07d}.ckpt" in printed and read_export(run_folder(workspace / "two") / "export")[1].step == best
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_two_processes_keep_one_best(place: Path) -> None:
     ],
 )
 def test_a_score_that_is_not_there_is_one_line(
-    place: Path, overrides: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    workspace: Path, overrides: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    run = f"paths.run_dir={place / 'refused'}"
-    assert run_command(main, [*arguments(place / "refused"), "data.num_workers=0", run, *overrides]) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "cache"))
+    run = f"paths.run_dir={workspace / 'refused'}"
+    assert run_command(main, [*arguments(workspace / "refused"), "data.num_workers=0", run, *overrides]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert words in line

@@ -29,7 +29,7 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     given = ["demo", *models, f"output={tmp_path / 'out'}", "scenes=100", "captions=1", "steps=1", "workers=1"]
     given += ["trainer=cpu", "optim.warmup_steps=1", "global_batch_size=8", "data.validation_samples=16"]
     main(given)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out/capfilt_demo.json").read_text())["sets"]
     noisy, filtered = record["noisy"], record["capfilt"]
     assert (noisy["captions"], noisy["scenes"], noisy["injected"], noisy["injected_left"]) == (100, 100, 30, 30)
@@ -38,7 +38,7 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert filtered["scenes"] == len(shards) == 100
     assert filtered["captions"] == sum(len(shards.read(number).captions) for number in range(100))
     assert filtered["injected"] == 30 and filtered["wrong"] >= filtered["injected_left"]
-    assert all(f"{record[name]['val/text_to_image_r1']:.1f}" in said for name in record)
+    assert all(f"{record[name]['val/text_to_image_r1']:.1f}" in printed for name in record)
     assert trained == ["train", "train"]
     before = (tmp_path / "out/capfilt/index.json").stat().st_mtime_ns
     main(given)

@@ -16,7 +16,7 @@ RUN = ("validate_every=3", "checkpoint_every=4", "data.num_workers=2")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("ctrl_c"))
 
 
@@ -33,16 +33,16 @@ def lines(printed: str) -> list[str]:
     return [line for line in printed.splitlines() if line.startswith("stopped ")]
 
 
-def test_while_a_run_starts(place: Path) -> None:
-    printed = stopped(place / "setup", "setup")
+def test_while_a_run_starts(workspace: Path) -> None:
+    printed = stopped(workspace / "setup", "setup")
     assert lines(printed) == ["stopped by Ctrl-C; nothing was written"]
-    assert not list((place / "setup" / "demo_stage1").iterdir()), "no folder is left"
+    assert not list((workspace / "setup" / "demo_stage1").iterdir()), "no folder is left"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("moment", "step"), [("train", 5), ("validation", 3)])
-def test_in_training_the_step_is_finished_and_saved(place: Path, moment: str, step: int, processes: int) -> None:
-    folder = place / f"{moment}_{processes}"
+def test_in_training_the_step_is_finished_and_saved(workspace: Path, moment: str, step: int, processes: int) -> None:
+    folder = workspace / f"{moment}_{processes}"
     (line,) = lines(stopped(folder, moment, processes=processes))
     assert line.startswith(f"stopped at step {step} by Ctrl-C and saved in {run_folder(folder)}; "), line
     (saved,) = (run_folder(folder) / "checkpoints").iterdir()
@@ -50,8 +50,8 @@ def test_in_training_the_step_is_finished_and_saved(place: Path, moment: str, st
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_second_one_ends_at_once_and_leaves_the_checkpoint_before(place: Path, processes: int) -> None:
-    folder = place / f"twice_{processes}"
+def test_a_second_one_ends_at_once_and_leaves_the_checkpoint_before(workspace: Path, processes: int) -> None:
+    folder = workspace / f"twice_{processes}"
     printed = stopped(folder, "train", "checkpoint_every=2", times=2, processes=processes)
     (line,) = lines(printed)
     run = run_folder(folder)
@@ -62,8 +62,8 @@ def test_a_second_one_ends_at_once_and_leaves_the_checkpoint_before(place: Path,
     assert "going on from step 4" in printed
 
 
-def test_in_the_last_validation_the_steps_are_saved(place: Path) -> None:
-    folder = place / "last"
+def test_in_the_last_validation_the_steps_are_saved(workspace: Path) -> None:
+    folder = workspace / "last"
     (line,) = lines(stopped(folder, "last_validation", "validate_every=5"))
     run = run_folder(folder)
     assert line == f"stopped by Ctrl-C; all 9 steps are saved in {run}; resume_from={run} validates and exports them"
@@ -72,9 +72,9 @@ def test_in_the_last_validation_the_steps_are_saved(place: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_what_ends_a_run_is_written_to_its_end(place: Path, by: signal.Signals) -> None:
+def test_what_ends_a_run_is_written_to_its_end(workspace: Path, by: signal.Signals) -> None:
     """Before the export, before the results, and before the curves."""
-    folder = place / by.name
+    folder = workspace / by.name
     printed = stopped(folder, "writing", f"callbacks.interrupt.by={int(by)}", code=0)
     run = run_folder(folder)
     assert "Ctrl-C" not in printed and "it ends by itself" in printed

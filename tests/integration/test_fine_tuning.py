@@ -97,12 +97,12 @@ def test_the_export_holds_the_tower_and_is_used_alone(
 
 
 def test_a_trained_tower_resumes_bitwise(outputs: Path) -> None:
-    place = outputs.parent
+    workspace = outputs.parent
     export = next((outputs / "demo_stage1").iterdir())
     chosen = settings(outputs, "demo_retrieval", *TRAINED_TOWER, *LARGER)
     common = [*chosen[len(arguments(outputs)) :], f"init_from={export}"]
-    start(place / "whole", *common, other=True)
-    start(place / "killed", *common, kill_at=KILL, code=-signal.SIGKILL)
-    assert "going on from step 6" in start(place / "killed", *common, "resume_from=last")
-    assert_same_run(place / "whole", place / "killed")
-    assert POSITIONS in read_export(run_folder(place / "killed") / "export")[0]
+    start(workspace / "whole", *common, other=True)
+    start(workspace / "killed", *common, kill_at=KILL, code=-signal.SIGKILL)
+    assert "going on from step 6" in start(workspace / "killed", *common, "resume_from=last")
+    assert_same_run(workspace / "whole", workspace / "killed")
+    assert POSITIONS in read_export(run_folder(workspace / "killed") / "export")[0]

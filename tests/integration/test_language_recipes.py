@@ -128,9 +128,11 @@ def test_a_recipe_trains_two_steps(recipe: str, hub: Path, monkeypatch: pytest.M
         losses.append(loss.item())
     assert losses[1] < losses[0]
     model.eval()
-    asked = batch.question_tokens if hasattr(batch, "question_tokens") else None
-    said = module.generate_texts(batch.pixel_values, [module.prompt.replace("{}", "what is it")] * len(TEXTS), asked)
-    assert len(said) == len(TEXTS)
+    questions = batch.question_tokens if hasattr(batch, "question_tokens") else None
+    generated = module.generate_texts(
+        batch.pixel_values, [module.prompt.replace("{}", "what is it")] * len(TEXTS), questions
+    )
+    assert len(generated) == len(TEXTS)
 
 
 def write_captions(folder: Path) -> Path:

@@ -39,7 +39,7 @@ def train_together(folder: Path, runs: dict[str, list[str]]) -> dict[str, dict[s
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the world, which the first runs would otherwise both write."""
     folder = tmp_path_factory.mktemp("learning")
     ensure_world(folder / "data" / "emoji_scenes", **WORLD)
@@ -47,11 +47,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stage_1(place: Path) -> dict[str, dict[str, float]]:
+def stage_1(workspace: Path) -> dict[str, dict[str, float]]:
     """Scores after training on right and on wrong captions."""
     common = ["experiment=demo_stage1", "global_batch_size=16", "optim.lr=3e-3", *length(110)]
     runs = {"right": common, "wrong": [*common, "data.shuffle_captions=true"]}
-    return train_together(place, runs)
+    return train_together(workspace, runs)
 
 
 @pytest.mark.slow
@@ -73,10 +73,10 @@ def test_stage_1_with_wrong_captions_stays_at_chance(stage_1: dict[str, dict[str
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
 @pytest.mark.usefixtures("stage_1")
-def test_stage_2_needs_its_images(place: Path) -> None:
+def test_stage_2_needs_its_images(workspace: Path) -> None:
     """Bound: at most half the CIDEr. A caption that fits no image in particular scores about 0.1 in this world."""
     common = ["experiment=demo_stage2_opt_instruct", "global_batch_size=16", "module.generation.num_beams=1"]
-    common += [*length(110), f"init_from={place / 'right'}"]
-    found = train_together(place, {"right images": common, "others": [*common, "data.shuffle_captions=true"]})
-    cider = {name: results["val/cider"] for name, results in found.items()}
+    common += [*length(110), f"init_from={workspace / 'right'}"]
+    runs = train_together(workspace, {"right images": common, "others": [*common, "data.shuffle_captions=true"]})
+    cider = {name: results["val/cider"] for name, results in runs.items()}
     assert cider["others"] < 0.5 * cider["right images"], cider

@@ -42,7 +42,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("gpu"))
 
 
@@ -89,56 +89,58 @@ def test_losses_in_bfloat16() -> None:
     assert terms["itm"].isfinite()
 
 
-def test_a_run_follows_that_of_a_cpu(place: Path) -> None:
+def test_a_run_follows_that_of_a_cpu(workspace: Path) -> None:
     for name, trainer in (("here", ONE), ("cpu", "cpu")):
-        start(place / name, f"trainer={trainer}", *EXACT, "data.num_workers=2", launcher=NEW)
-    assert samples(place / "here") == samples(place / "cpu")
-    for found, expected in zip(train_losses(place / "here"), train_losses(place / "cpu"), strict=True):
-        assert found == pytest.approx(expected, rel=0.02)
+        start(workspace / name, f"trainer={trainer}", *EXACT, "data.num_workers=2", launcher=NEW)
+    assert samples(workspace / "here") == samples(workspace / "cpu")
+    for actual, expected in zip(train_losses(workspace / "here"), train_losses(workspace / "cpu"), strict=True):
+        assert actual == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("trainer", [ONE, MANY])
-def test_a_killed_run_goes_on(place: Path, trainer: str) -> None:
+def test_a_killed_run_goes_on(workspace: Path, trainer: str) -> None:
     """As it would have gone on; a GPU may add up in another order, so not to the last bit."""
-    whole, killed = place / f"whole_{trainer}", place / f"killed_{trainer}"
+    whole, killed = workspace / f"whole_{trainer}", workspace / f"killed_{trainer}"
     settings = (f"trainer={trainer}", "trainer.devices=1", *EXACT, "data.num_workers=2")
     start(whole, *settings, launcher=NEW)
     start(killed, *settings, kill_at=5, code=-9, launcher=NEW)
     start(killed, *settings, "resume_from=last", launcher=NEW)
     assert samples(killed) == samples(whole)
-    for found, expected in zip(train_losses(killed), train_losses(whole), strict=True):
-        assert found == pytest.approx(expected, rel=1e-3)
+    for actual, expected in zip(train_losses(killed), train_losses(whole), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"] if ON_GPU else ["bf16-mixed"])
 @pytest.mark.parametrize("tower", ["float16", "bfloat16"] if ON_GPU else ["bfloat16"])
-def test_mixed_precision_with_a_16_bit_tower(place: Path, tmp_path: Path, precision: str, tower: str) -> None:
+def test_mixed_precision_with_a_16_bit_tower(workspace: Path, tmp_path: Path, precision: str, tower: str) -> None:
     mixed = (f"trainer={ONE}", f"trainer.precision={precision}", f"model.vision.dtype={tower}")
-    folder = place / tmp_path.name
+    folder = workspace / tmp_path.name
     start(folder, *mixed, "steps=30", "validate_every=30", "checkpoint_every=30", "optim.lr=3e-3", launcher=NEW)
-    found = train_losses(folder)
-    assert len(found) == 30 and np.isfinite([list(row.values()) for row in found]).all()
-    assert found[-1]["itg"] < found[0]["itg"]
+    logged = train_losses(folder)
+    assert len(logged) == 30 and np.isfinite([list(row.values()) for row in logged]).all()
+    assert logged[-1]["itg"] < logged[0]["itg"]
     state, _ = read_export(run_folder(folder) / "export")
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("trainer", [ONE, MANY, SHARDED])
-def test_stage_2(place: Path, tmp_path: Path, trainer: str) -> None:
+def test_stage_2(workspace: Path, tmp_path: Path, trainer: str) -> None:
     """From an export through hand-over, training, validation with captions, and export, under each trainer."""
-    sizes = [one for one in arguments(place / tmp_path.name) if "num_queries" in one or not one.startswith("model.")]
+    sizes = [
+        one for one in arguments(workspace / tmp_path.name) if "num_queries" in one or not one.startswith("model.")
+    ]
     settings = ["experiment=demo_stage2_opt", f"trainer={trainer}", "trainer.devices=1", "data.num_workers=0"]
     settings += ["model.language.dtype=float16", "model.vision.dtype=float16"] if ON_GPU else []
-    settings += ["module.generation.max_new_tokens=4", "image_size=96", "init_from=" + stage_1_export(place)]
+    settings += ["module.generation.max_new_tokens=4", "image_size=96", "init_from=" + stage_1_export(workspace)]
     launcher = NEW if trainer == ONE else TORCHRUN
-    start(place / tmp_path.name, base=[*sizes, *settings], launcher=launcher)
-    results = json.loads((run_folder(place / tmp_path.name) / "results.json").read_text())
+    start(workspace / tmp_path.name, base=[*sizes, *settings], launcher=launcher)
+    results = json.loads((run_folder(workspace / tmp_path.name) / "results.json").read_text())
     assert results["steps"] == 9 and 0 < results["val/loss_lm"] < 20 and results["val/cider"] >= 0
 
 
-def stage_1_export(place: Path) -> str:
+def stage_1_export(workspace: Path) -> str:
     """An export of the demo's own shape, made once."""
-    folder = place / "stage1"
+    folder = workspace / "stage1"
     if not folder.exists():
         sizes = [one for one in arguments(folder) if not one.startswith(("model.", "tokenizer=", "image_size="))]
         start(
@@ -151,8 +153,8 @@ def stage_1_export(place: Path) -> str:
 def test_captions_and_features(exports: dict[str, str], images: list[Image.Image], kind: str) -> None:
     (here, _), (cpu, _) = (load_pretrained(exports[kind], device=device) for device in (DEVICE, "cpu"))
     for beams in (1, 3):
-        wanted = cpu.caption(images, num_beams=beams, max_new_tokens=6)
-        assert here.caption(images, num_beams=beams, max_new_tokens=6) == wanted
+        expected = cpu.caption(images, num_beams=beams, max_new_tokens=6)
+        assert here.caption(images, num_beams=beams, max_new_tokens=6) == expected
     half, _ = load_pretrained(exports[kind], device=DEVICE, dtype=torch.bfloat16)
     assert len(half.caption(images, num_beams=3, max_new_tokens=6)) == len(images)
 
@@ -168,9 +170,9 @@ def test_benchmark(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert plan["peak_bytes"] > 0 or not ON_GPU  # on a CPU it counts what is kept for a backward pass
 
 
-def test_doctor(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [*arguments(tmp_path / "out"), "data.num_workers=1", "measure=8", f"trainer={ONE}"]
-    settings += [f"data.source={place / 'shards'}", f"tokenizer={place / 'tokenizer'}"]
+    settings += [f"data.source={workspace / 'shards'}", f"tokenizer={workspace / 'tokenizer'}"]
     code = run_command(doctor, settings)
     captured = capsys.readouterr()
     assert code == 0 and "is ready" in captured.out, captured.out + captured.err

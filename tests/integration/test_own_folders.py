@@ -26,29 +26,29 @@ ONE = ("data.num_workers=0", "validate_every=null")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("folders"))
 
 
 @pytest.fixture
-def train(place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Trains in this process, in a folder below `place`; exit status and what was printed."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+def train(workspace: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Trains in this process, in a folder below `workspace`; exit status and what was printed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "cache"))
 
     def run(folder: Path, *settings: str) -> tuple[int, str]:
-        code = run_command(main, [*arguments(place / "outputs"), *ONE, f"paths.run_dir={folder}", *settings])
+        code = run_command(main, [*arguments(workspace / "outputs"), *ONE, f"paths.run_dir={folder}", *settings])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 
     return run
 
 
-def test_three_runs_started_at_once_have_three_folders_and_three_results(place: Path) -> None:
-    processes = [begin(place / "three", *ONE, f"seed={seed}") for seed in (1, 2, 3)]
+def test_three_runs_started_at_once_have_three_folders_and_three_results(workspace: Path) -> None:
+    processes = [begin(workspace / "three", *ONE, f"seed={seed}") for seed in (1, 2, 3)]
     for process in processes:
         output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, output + errors
-    folders = list((place / "three" / "demo_stage1").iterdir())
+    folders = list((workspace / "three" / "demo_stage1").iterdir())
     assert len(folders) == 3
     assert len({read_results(folder)["train/loss"] for folder in folders}) == 3, "each has its own"
     assert len({read_manifest(folder / "export").sha256 for folder in folders}) == 3
@@ -74,9 +74,9 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "demo_stage1").iterdir()] == [f"{name}-3"]
 
 
-def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(place: Path, train: Callable[..., Any]) -> None:
-    folder = place / "busy"
-    running = begin(place / "outputs_busy", *ONE, f"paths.run_dir={folder}", "steps=2000", "checkpoint_every=2")
+def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(workspace: Path, train: Callable[..., Any]) -> None:
+    folder = workspace / "busy"
+    running = begin(workspace / "outputs_busy", *ONE, f"paths.run_dir={folder}", "steps=2000", "checkpoint_every=2")
     try:
         while not list(folder.glob("checkpoints/step_*.ckpt")):
             assert running is not None
@@ -90,8 +90,10 @@ def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(place: Path, tr
         running.communicate(60)
 
 
-def test_a_new_run_in_a_finished_folder_is_refused_or_replaces_it_all(place: Path, train: Callable[..., Any]) -> None:
-    folder = place / "finished"
+def test_a_new_run_in_a_finished_folder_is_refused_or_replaces_it_all(
+    workspace: Path, train: Callable[..., Any]
+) -> None:
+    folder = workspace / "finished"
     assert train(folder)[0] == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     code, printed = train(folder, "steps=4")
@@ -106,14 +108,14 @@ def test_a_new_run_in_a_finished_folder_is_refused_or_replaces_it_all(place: Pat
     assert read_results(folder)["steps"] == 4 and {row["step"] for row in read_metrics(folder / "metrics.csv")} == set(
         "1234"
     )
-    assert run_command(export, [str(folder), str(place / "shared")]) == 0
-    assert read_manifest(place / "shared").step == 4, "not the older run, whose number is larger"
+    assert run_command(export, [str(folder), str(workspace / "shared")]) == 0
+    assert read_manifest(workspace / "shared").step == 4, "not the older run, whose number is larger"
 
 
 def test_a_short_run_has_a_last_checkpoint_and_can_be_extended(
-    place: Path, train: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    workspace: Path, train: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = place / "short"
+    folder = workspace / "short"
     settings = ("checkpoint_every=100", "optim.lr=1e-3", "optim.min_lr=1e-4")
     assert train(folder, "steps=4", *settings)[0] == 0
     assert [path.name for path in folder.glob("checkpoints/*")] == ["step_0000004.ckpt"]
@@ -130,15 +132,15 @@ def test_a_short_run_has_a_last_checkpoint_and_can_be_extended(
     assert [path.name for path in folder.glob("checkpoints/*")] == ["step_0000009.ckpt"]
 
 
-def test_the_newest_is_what_was_written_last(place: Path, train: Callable[..., Any]) -> None:
+def test_the_newest_is_what_was_written_last(workspace: Path, train: Callable[..., Any]) -> None:
     """A run that goes on from an earlier checkpoint, of three, ends before the old ones' numbers."""
-    folder = place / "earlier"
+    folder = workspace / "earlier"
     assert train(folder, "callbacks.checkpoint.keep=3", "steps=9", "checkpoint_every=3")[0] == 0
     first = folder / "checkpoints" / "step_0000003.ckpt"
     names = sorted(path.name for path in folder.glob("checkpoints/*"))
     assert names == ["step_0000003.ckpt", "step_0000006.ckpt", "step_0000009.ckpt"]
     start(
-        place / "outputs",
+        workspace / "outputs",
         *ONE,
         f"resume_from={first}",
         "callbacks.checkpoint.keep=3",
@@ -149,19 +151,19 @@ def test_the_newest_is_what_was_written_last(place: Path, train: Callable[..., A
     )
     kept = sorted(path.name for path in folder.glob("checkpoints/*"))
     assert kept == ["step_0000004.ckpt", "step_0000006.ckpt", "step_0000009.ckpt"], "the oldest went"
-    assert run_command(export, [str(folder), str(place / "of_four")]) == 0
-    assert read_manifest(place / "of_four").checkpoint == "step_0000004.ckpt"
-    moved = place / "moved" / "demo_stage1" / "a copy"
+    assert run_command(export, [str(folder), str(workspace / "of_four")]) == 0
+    assert read_manifest(workspace / "of_four").checkpoint == "step_0000004.ckpt"
+    moved = workspace / "moved" / "demo_stage1" / "a copy"
     shutil.copytree(folder, moved, copy_function=shutil.copyfile)  # all times of change are now
-    assert run_command(export, [str(moved), str(place / "of_copy")]) == 0
-    assert read_manifest(place / "of_copy").checkpoint == "step_0000004.ckpt"
+    assert run_command(export, [str(moved), str(workspace / "of_copy")]) == 0
+    assert read_manifest(workspace / "of_copy").checkpoint == "step_0000004.ckpt"
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_a_damaged_checkpoint_is_named_with_what_to_use_instead(
-    place: Path, train: Callable[..., Any], damage: str
+    workspace: Path, train: Callable[..., Any], damage: str
 ) -> None:
-    folder = place / f"damaged_{damage}"
+    folder = workspace / f"damaged_{damage}"
     assert train(folder, "callbacks.checkpoint.keep=2", "steps=6")[0] == 0
     newest, before = (folder / "checkpoints" / f"step_000000{step}.ckpt" for step in (6, 3))
     spoil(newest, damage)
@@ -169,14 +171,14 @@ def test_a_damaged_checkpoint_is_named_with_what_to_use_instead(
     code, printed = train(folder, "steps=6", f"resume_from={folder}")
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert code == 2 and f"checkpoint {newest} is damaged" in line and f"resume_from={before}" in line, line
-    assert run_command(export, [str(folder), str(place / "not")]) == 2
+    assert run_command(export, [str(folder), str(workspace / "not")]) == 2
     spoil(before, damage)
     code, printed = train(folder, "steps=6", f"resume_from={folder}")
     assert code == 2 and "no whole one lies beside it" in printed and "keep=2" in printed
 
 
-def test_damaged_results_are_named(place: Path, train: Callable[..., Any]) -> None:
-    folder = place / "results"
+def test_damaged_results_are_named(workspace: Path, train: Callable[..., Any]) -> None:
+    folder = workspace / "results"
     assert train(folder, "steps=3")[0] == 0
     path = folder / "results.json"
     path.write_text(path.read_text().replace('"steps": 3.0', '"steps": 4.0'))
@@ -199,14 +201,14 @@ def test_every_flipped_byte_is_told_or_does_no_harm(tmp_path: Path) -> None:
     """Torch's own reader tells of none inside a tensor."""
     path = tmp_path / "step_0000001.ckpt"
     torch.save({"state_dict": {"a": torch.arange(40.0)}, "global_step": 1, "blip2_train": {"saves": 1}}, path)
-    whole, told = path.read_bytes(), 0
-    for place in range(0, len(whole), 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    whole, refused = path.read_bytes(), 0
+    for workspace in range(0, len(whole), 7):
+        path.write_bytes(whole[:workspace] + bytes([whole[workspace] ^ 4]) + whole[workspace + 1 :])
         try:
             state = read_training_state(path)
         except Exception as error:
-            assert type(error).__name__ == "CheckpointMismatch" and str(path) in str(error), (place, error)
-            told += 1
+            assert type(error).__name__ == "CheckpointMismatch" and str(path) in str(error), (workspace, error)
+            refused += 1
         else:
-            assert torch.equal(state["state_dict"]["a"], torch.arange(40.0)) and state["global_step"] == 1, place
-    assert told > len(whole) // 7 // 4
+            assert torch.equal(state["state_dict"]["a"], torch.arange(40.0)) and state["global_step"] == 1, workspace
+    assert refused > len(whole) // 7 // 4

@@ -60,13 +60,13 @@ def test_images_are_decoded_and_scores_can_be_seen(browser: Browser, page: Path)
 
 def test_the_heat_lies_exactly_over_its_image(browser: Browser, page: Path) -> None:
     browser.open(page, "#attention=on")
-    places = browser.run(
+    boxes = browser.run(
         "[...document.querySelectorAll('.stage')].filter((s) => s.querySelector('.heat')).map((stage) => "
         "['.image', '.heat:not([hidden])'].map((which) => { const box = stage.querySelector(which)"
         ".getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; }))"
     )
-    assert len(places) == 4
-    for image, heat in places:
+    assert len(boxes) == 4
+    for image, heat in boxes:
         assert image == heat and image[2] > 100
         assert image[2] / image[3] == pytest.approx(60 / 40, rel=0.01)
 

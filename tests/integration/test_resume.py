@@ -20,27 +20,27 @@ KILL = 7
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(place: Path) -> Path:
+def uninterrupted(workspace: Path) -> Path:
     """Output folder of a run that was never killed."""
-    start(place / "whole", "data.num_workers=0", other=True)
-    return place / "whole"
+    start(workspace / "whole", "data.num_workers=0", other=True)
+    return workspace / "whole"
 
 
 @pytest.fixture(scope="module")
-def stopped(place: Path) -> Path:
+def stopped(workspace: Path) -> Path:
     """Output folder of a run that was killed and not resumed."""
-    start(place / "stopped", "data.num_workers=0", kill_at=KILL, code=-signal.SIGKILL)
-    return place / "stopped"
+    start(workspace / "stopped", "data.num_workers=0", kill_at=KILL, code=-signal.SIGKILL)
+    return workspace / "stopped"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_equals_uninterrupted(place: Path, uninterrupted: Path, workers: int) -> None:
-    folder = place / f"killed_{workers}"
+def test_killed_and_resumed_equals_uninterrupted(workspace: Path, uninterrupted: Path, workers: int) -> None:
+    folder = workspace / f"killed_{workers}"
     start(folder, f"data.num_workers={workers}", kill_at=KILL, code=-signal.SIGKILL)
     assert sorted(p.name for p in (run_folder(folder) / "checkpoints").iterdir()) == ["step_0000006.ckpt"]
     printed = start(folder, f"data.num_workers={workers}", "resume_from=last")
@@ -48,7 +48,7 @@ def test_killed_and_resumed_equals_uninterrupted(place: Path, uninterrupted: Pat
     assert_same_run(uninterrupted, folder)
 
 
-def test_stage_2_killed_and_resumed(place: Path) -> None:
+def test_stage_2_killed_and_resumed(workspace: Path) -> None:
     stage_2 = (
         "experiment=demo_stage2_t5",  # its prefixes are cut at random
         "init_from=null",
@@ -56,30 +56,32 @@ def test_stage_2_killed_and_resumed(place: Path) -> None:
         "module.generation.max_new_tokens=4",
         "model.qformer.dropout=0.1",
     )
-    start(place / "whole_stage_2", *stage_2, other=True)
-    folder = place / "killed_stage_2"
+    start(workspace / "whole_stage_2", *stage_2, other=True)
+    folder = workspace / "killed_stage_2"
     start(folder, *stage_2, kill_at=KILL, code=-signal.SIGKILL)
     assert "going on from step 6" in start(folder, *stage_2, "resume_from=last")
-    assert_same_run(place / "whole_stage_2", folder)
-    shown = [(run_folder(place / name) / "captions.jsonl").read_text() for name in ("whole_stage_2", "killed_stage_2")]
+    assert_same_run(workspace / "whole_stage_2", folder)
+    shown = [
+        (run_folder(workspace / name) / "captions.jsonl").read_text() for name in ("whole_stage_2", "killed_stage_2")
+    ]
     assert shown[0] == shown[1] and len(shown[0].splitlines()) == 2
 
 
-def test_two_processes_killed_and_resumed(place: Path, uninterrupted: Path) -> None:
-    start(place / "whole_two", "data.num_workers=0", processes=2, other=True)
-    folder = place / "killed_two"
+def test_two_processes_killed_and_resumed(workspace: Path, uninterrupted: Path) -> None:
+    start(workspace / "whole_two", "data.num_workers=0", processes=2, other=True)
+    folder = workspace / "killed_two"
     start(folder, "data.num_workers=0", processes=2, kill_at=KILL, code=-signal.SIGKILL)
     start(folder, "data.num_workers=0", "resume_from=last", processes=2)
-    assert_same_run(place / "whole_two", folder, ranks=2)
+    assert_same_run(workspace / "whole_two", folder, ranks=2)
     assert {k: sorted(v) for k, v in samples(folder, 2).items()} == {
         k: sorted(v) for k, v in samples(uninterrupted).items()
     }
 
 
 def test_another_number_of_processes_goes_on_with_the_same_samples(
-    place: Path, uninterrupted: Path, stopped: Path
+    workspace: Path, uninterrupted: Path, stopped: Path
 ) -> None:
-    folder = place / "elastic"
+    folder = workspace / "elastic"
     shutil.copytree(stopped, folder)
     start(folder, "data.num_workers=0", "resume_from=last", processes=2)
     both = samples(folder, 1) | samples(folder, 2)
@@ -99,10 +101,10 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(
     ],
 )
 def test_a_changed_run_is_refused_with_the_reason(
-    place: Path, stopped: Path, override: str, words: str, capsys: pytest.CaptureFixture[str]
+    workspace: Path, stopped: Path, override: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_shards(place / "other", [9, 5, 13])
-    overrides = [override.format(place=place), f"resume_from={run_folder(stopped)}"]
+    write_shards(workspace / "other", [9, 5, 13])
+    overrides = [override.format(workspace=workspace), f"resume_from={run_folder(stopped)}"]
     before = contents(stopped)
     code = run_command(main, [*arguments(stopped), *overrides])
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]

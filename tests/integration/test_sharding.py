@@ -24,64 +24,64 @@ EXACT = [case for case in CASES if case not in IN_16_BITS]
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Where one process and two write their checkpoints."""
     return {name: tmp_path_factory.mktemp(name) for name in ("one", "two")}
 
 
 @pytest.fixture(scope="module")
-def one(places: dict[str, Path]) -> dict[str, dict[str, Any]]:
+def one(folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """Each case in one process, with the whole batch."""
     torch.set_num_threads(1)
-    return {case: run(case, places["one"]) for case in EXACT}
+    return {case: run(case, folders["one"]) for case in EXACT}
 
 
 @pytest.fixture(scope="module")
-def two(places: dict[str, Path], one: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def two(folders: dict[str, Path], one: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Everything that is asked of each of two processes."""
-    folder, written = places["two"], places["one"] / f"{RESUMED}.ckpt"
+    folder, written = folders["two"], folders["one"] / f"{RESUMED}.ckpt"
     return run_processes((2,), work, tmp_path_factory.mktemp("processes"), folder, written)[2]
 
 
-def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+def distance(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Largest difference between equally named tensors."""
-    assert found.keys() == expected.keys()
-    return max(float((found[name] - tensor).abs().max()) for name, tensor in expected.items())
+    assert actual.keys() == expected.keys()
+    return max(float((actual[name] - tensor).abs().max()) for name, tensor in expected.items())
 
 
-def relative_distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+def relative_distance(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Norm of all differences, relative to that of what is expected."""
-    assert found.keys() == expected.keys()
-    differences = torch.cat([(found[name] - tensor).flatten() for name, tensor in expected.items()])
+    assert actual.keys() == expected.keys()
+    differences = torch.cat([(actual[name] - tensor).flatten() for name, tensor in expected.items()])
     return float(differences.norm() / torch.cat([tensor.flatten() for tensor in expected.values()]).norm())
 
 
 @pytest.mark.parametrize("case", EXACT)
 def test_training_equals_that_of_one_process(one: Any, two: Any, case: str) -> None:
     expected = one[case]
-    for found in (of_rank["runs"][case] for of_rank in two):
-        assert found["losses"] == pytest.approx(expected["losses"], rel=1e-9)
-        assert found["scores"] == pytest.approx(expected["scores"], rel=1e-9)
-        assert found["rates"] == expected["rates"]
-        assert found["moved"] == expected["moved"] == [], "a frozen tensor has changed"
-    found = two[0]["runs"][case]
-    assert relative_distance(found["gradients"], expected["gradients"]) < 1e-9
-    assert distance(found["weights"], expected["weights"]) < 1e-9  # a step moves them by up to 1e-3
-    assert found["sharded"] and not expected["sharded"]
+    for actual in (of_rank["runs"][case] for of_rank in two):
+        assert actual["losses"] == pytest.approx(expected["losses"], rel=1e-9)
+        assert actual["scores"] == pytest.approx(expected["scores"], rel=1e-9)
+        assert actual["rates"] == expected["rates"]
+        assert actual["moved"] == expected["moved"] == [], "a frozen tensor has changed"
+    actual = two[0]["runs"][case]
+    assert relative_distance(actual["gradients"], expected["gradients"]) < 1e-9
+    assert distance(actual["weights"], expected["weights"]) < 1e-9  # a step moves them by up to 1e-3
+    assert actual["sharded"] and not expected["sharded"]
     if "vision" in CASES[case]:
         assert len(set(expected["rates"])) > 1, "no rate by layer"
-        norm = torch.cat([gradient.flatten() for gradient in found["gradients"].values()]).norm()
+        norm = torch.cat([gradient.flatten() for gradient in actual["gradients"].values()]).norm()
         assert float(norm) == pytest.approx(CASES[case]["optim"]["clip_norm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("case", IN_16_BITS)
 def test_a_16_bit_language_model_trains_as_without_dividing(two: Any, case: str) -> None:
     """Against two unsharded processes; sums in another order are rounded otherwise."""
-    found, expected = two[0]["runs"][case], two[0]["unsharded"][case]
-    assert found["losses"][0] == expected["losses"][0]
-    assert found["losses"] == pytest.approx(expected["losses"], rel=5e-3)
-    assert relative_distance(found["gradients"], expected["gradients"]) < 0.02
-    assert found["moved"] == []
+    actual, expected = two[0]["runs"][case], two[0]["unsharded"][case]
+    assert actual["losses"][0] == expected["losses"][0]
+    assert actual["losses"] == pytest.approx(expected["losses"], rel=5e-3)
+    assert relative_distance(actual["gradients"], expected["gradients"]) < 0.02
+    assert actual["moved"] == []
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -91,7 +91,7 @@ def test_each_process_holds_half_of_the_blocks(two: Any, case: str) -> None:
         assert held == whole / 2
 
 
-def test_memory_is_divided(two: Any) -> None:
+def test_memory_is_sharded(two: Any) -> None:
     """All tensors of a process are counted. While a block runs, it and at most two others are whole."""
     for memory in (of_rank["memory"] for of_rank in two):
         blocks, rest = memory["blocks"], memory["whole"] - memory["blocks"]
@@ -101,21 +101,21 @@ def test_memory_is_divided(two: Any) -> None:
 
 
 @pytest.mark.parametrize("written_by", ["sharded", "whole"])
-def test_a_checkpoint_resumes_divided(one: Any, two: Any, written_by: str) -> None:
-    found, expected = two[0]["resumed"][written_by], one[RESUMED]
-    assert found["losses"] == pytest.approx(expected["losses"][-len(found["losses"]) :], rel=1e-9)
-    assert 0 < len(found["losses"]) < STEPS
-    assert distance(found["weights"], expected["weights"]) < 1e-9
+def test_a_checkpoint_resumes_sharded(one: Any, two: Any, written_by: str) -> None:
+    actual, expected = two[0]["resumed"][written_by], one[RESUMED]
+    assert actual["losses"] == pytest.approx(expected["losses"][-len(actual["losses"]) :], rel=1e-9)
+    assert 0 < len(actual["losses"]) < STEPS
+    assert distance(actual["weights"], expected["weights"]) < 1e-9
 
 
-def test_a_checkpoint_of_a_divided_run_resumes_whole(one: Any, two: Any, places: dict[str, Path]) -> None:
-    found, expected = run(RESUMED, places["one"], places["two"] / f"{RESUMED}.ckpt"), one[RESUMED]
-    assert found["losses"] == pytest.approx(expected["losses"][-len(found["losses"]) :], rel=1e-9)
-    assert distance(found["weights"], expected["weights"]) < 1e-9
+def test_a_checkpoint_of_a_sharded_run_resumes_whole(one: Any, two: Any, folders: dict[str, Path]) -> None:
+    actual, expected = run(RESUMED, folders["one"], folders["two"] / f"{RESUMED}.ckpt"), one[RESUMED]
+    assert actual["losses"] == pytest.approx(expected["losses"][-len(actual["losses"]) :], rel=1e-9)
+    assert distance(actual["weights"], expected["weights"]) < 1e-9
 
 
-def test_checkpoints_are_alike(one: Any, two: Any, places: dict[str, Path]) -> None:
-    a, b = (torch.load(places[name] / f"{RESUMED}.ckpt", weights_only=True) for name in ("one", "two"))
+def test_checkpoints_are_alike(one: Any, two: Any, folders: dict[str, Path]) -> None:
+    a, b = (torch.load(folders[name] / f"{RESUMED}.ckpt", weights_only=True) for name in ("one", "two"))
     assert a.keys() == b.keys()
     assert a["blip2_train"] | {"saved_at": 0.0} == b["blip2_train"] | {"saved_at": 0.0}
     assert list(a["state_dict"]) == list(b["state_dict"])
@@ -149,7 +149,7 @@ def test_the_blocks(case: str, language: int, tower: int) -> None:
     assert kinds[0] in ("OPTDecoderLayer", "T5Block")
 
 
-def test_what_cannot_be_divided_is_named() -> None:
+def test_what_cannot_be_sharded_is_named() -> None:
     model = make_model("opt")
     model.language_config = dataclasses.replace(model.language_config, quantization="int8")
     with pytest.raises(ConfigError, match="cannot shard a language model in int8"):

@@ -29,15 +29,15 @@ RUN = ("validate_every=3", "checkpoint_every=4", "data.num_workers=0", POISON.fo
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("stopping"))
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> Path:
+def whole(workspace: Path) -> Path:
     """A run that nobody stopped."""
-    start(place / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1", other=True)
-    return place / "whole"
+    start(workspace / "whole", *RUN, "callbacks.checkpoint.keep=9", "checkpoint_every=1", other=True)
+    return workspace / "whole"
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -51,12 +51,12 @@ def skipped(folder: Path) -> dict[str, str]:
 
 
 def test_a_step_that_is_not_finite_is_skipped_counted_and_written_down(whole: Path) -> None:
-    found = [json.loads(line) for line in (run_folder(whole) / "non_finite.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["what"], line["where"]) for line in found] == [
+    records = [json.loads(line) for line in (run_folder(whole) / "non_finite.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["what"], line["where"]) for line in records] == [
         (step, "input", "pixel_values") for step in (4, 8)
     ]
     trained = {int(step): ids for step, ids in map(json.loads, (whole / "samples.0.jsonl").read_text().splitlines())}
-    assert [line["sample_ids"] for line in found] == [trained[4], trained[8]]
+    assert [line["sample_ids"] for line in records] == [trained[4], trained[8]]
     assert skipped(whole) == {"4": "1", "8": "2"}
     folder = run_folder(whole) / "checkpoints"
     states = {n: read_training_state(folder / f"step_{n:07d}.ckpt") for n in (3, 4, 5)}
@@ -67,9 +67,9 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_written_down(whole: Pa
         assert all(same[0]) and not all(same[1]), part
 
 
-def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -> None:
+def test_stopped_by_signals_and_resumed_equals_whole(workspace: Path, whole: Path) -> None:
     """First inside the run, then where a validation follows the step."""
-    folder = place / "stopped"
+    folder = workspace / "stopped"
     printed = start(folder, *RUN, "data.num_workers=2", kill_at=5, kill_by=signal.SIGUSR1, code=138)
     assert (
         "stopped at step 5" in printed and f"resume_from={run_folder(folder)}" in printed and "Traceback" not in printed
@@ -82,24 +82,24 @@ def test_stopped_by_signals_and_resumed_equals_whole(place: Path, whole: Path) -
     assert skipped(folder) == {"4": "1", "8": "2"}
 
 
-def test_two_processes_stop_at_the_same_step_and_skip_the_same(place: Path) -> None:
-    start(place / "whole_two", *RUN, processes=2, other=True)
-    folder = place / "stopped_two"
+def test_two_processes_stop_at_the_same_step_and_skip_the_same(workspace: Path) -> None:
+    start(workspace / "whole_two", *RUN, processes=2, other=True)
+    folder = workspace / "stopped_two"
     start(folder, *RUN, processes=2, kill_at=5, kill_by=signal.SIGUSR1, code=138)
     assert checkpoints(folder) == ["step_0000005.ckpt"]
     assert "going on from step 5" in start(folder, *RUN, "resume_from=last", processes=2)
-    assert_same_run(place / "whole_two", folder, ranks=2)
-    assert skipped(folder) == skipped(place / "whole_two") == {"4": "1", "8": "2"}
+    assert_same_run(workspace / "whole_two", folder, ranks=2)
+    assert skipped(folder) == skipped(workspace / "whole_two") == {"4": "1", "8": "2"}
 
 
 @pytest.fixture
-def refusal(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Runs in this process, below `place`, what must end with exit status 2; the line that says why."""
+def refusal(workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs in this process, below `workspace`, what must end with exit status 2; the line that says why."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "cache"))
 
     def run(name: str, *overrides: str) -> str:
-        folder = place / name
+        folder = workspace / name
         run = f"paths.run_dir={folder}"
         assert run_command(main, [*arguments(folder), run, "data.num_workers=0", *overrides]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -123,30 +123,30 @@ def test_the_first_bad_module_is_named(refusal: Callable[..., str], gradient: bo
 
 
 def test_a_disk_that_will_be_full_is_refused_before_anything_is_written(
-    place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    workspace: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     line = refusal("refused")
-    assert "1 newest, 0 best and one more" in line and "output_dir" in line and not (place / "refused").exists()
+    assert "1 newest, 0 best and one more" in line and "output_dir" in line and not (workspace / "refused").exists()
 
 
 def test_output_that_is_read_only_is_one_line(
-    place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    workspace: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = os.mkdir
 
     def read_only(path: Any, *arguments: Any, **options: Any) -> None:
-        if str(path).startswith(str(place / "read_only")):
+        if str(path).startswith(str(workspace / "read_only")):
             raise OSError(errno.EROFS, "Read-only file system", str(path))
         make(path, *arguments, **options)
 
     monkeypatch.setattr(os, "mkdir", read_only)
     line = refusal("read_only")
-    assert "Read-only file system" in line and str(place / "read_only") in line and "paths.output_dir=" in line
+    assert "Read-only file system" in line and str(workspace / "read_only") in line and "paths.output_dir=" in line
 
 
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(
-    place: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    workspace: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = torch.save
 
@@ -158,7 +158,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     monkeypatch.setattr(torch, "save", until_full)
     line = refusal("full")
     assert "step_0000006.ckpt cannot be written: No space left on device" in line and "resume_from=" in line
-    (left,) = (place / "full" / "checkpoints").iterdir()
+    (left,) = (workspace / "full" / "checkpoints").iterdir()
     assert left.name == "step_0000003.ckpt" and read_training_state(left)["global_step"] == 3
 
 
@@ -184,15 +184,15 @@ def test_too_little_memory_is_one_line_with_the_setting(
         assert "lower data.eval_batch_size" in line
 
 
-def test_files_of_shards_are_closed_at_the_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+def test_files_of_shards_are_closed_at_the_end(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "cache"))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always", ResourceWarning)
-        given = [*arguments(place / "closed"), "data.num_workers=0", "logger=csv", "steps=2", "validate_every=2"]
+        given = [*arguments(workspace / "closed"), "data.num_workers=0", "logger=csv", "steps=2", "validate_every=2"]
         assert run_command(main, given) == 0
         gc.collect()
     assert [str(one.message) for one in seen if issubclass(one.category, ResourceWarning)] == []
     descriptors = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
-    assert [name for name in descriptors if str(place) in name] == []
+    assert [name for name in descriptors if str(workspace) in name] == []
     mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
-    assert str(place / "shards") not in mapped
+    assert str(workspace / "shards") not in mapped

@@ -35,7 +35,7 @@ SLURM = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Data of a small run; what a sweep starts finds the project and the tests' callbacks."""
     here = [str(Path(__file__).parent), str(root / "tests" / "support"), str(root)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*here, os.environ["PYTHONPATH"]]))
@@ -44,9 +44,9 @@ def place(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_data(tmp_path)
 
 
-def sweep(place: Path, *settings: str, code: int = 0) -> dict[str, Any]:
+def sweep(workspace: Path, *settings: str, code: int = 0) -> dict[str, Any]:
     """Make a small sweep; its record. Below the recipe's folder lies nothing but its run folders."""
-    output = place / "out"
+    output = workspace / "out"
     given = [*arguments(output), "data.num_workers=0", RECORD, *settings]
     assert run_command(main, ["--multirun", *given]) == code
     (file,) = output.glob("sweeps/*/sweep.json")
@@ -63,9 +63,9 @@ def samples(run: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_one_after_the_other_and_one_fails(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = place / "nothing_here"
-    record = sweep(place, *TWO, f"data.source={wrong},{place / 'shards'}", code=2)
+def test_one_after_the_other_and_one_fails(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = workspace / "nothing_here"
+    record = sweep(workspace, *TWO, f"data.source={wrong},{workspace / 'shards'}", code=2)
     failed, good = record["runs"]
     printed = capsys.readouterr()
     assert "1 of 2 runs failed: run 0 (data.source=" in printed.err and failed["failure"] in printed.err
@@ -74,8 +74,10 @@ def test_one_after_the_other_and_one_fails(place: Path, capsys: pytest.CaptureFi
 
 
 @plugin
-def test_two_jobs_of_two_processes_make_two_run_folders(place: Path) -> None:
-    record = sweep(place, *TWO, "seed=range(0,2)", "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2")
+def test_two_jobs_of_two_processes_make_two_run_folders(workspace: Path) -> None:
+    record = sweep(
+        workspace, *TWO, "seed=range(0,2)", "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"
+    )
     assert [run["settings"] for run in record["runs"]] == ["seed=0", "seed=1"]
     assert len({run["folder"] for run in record["runs"]}) == 2
     for run in record["runs"]:
@@ -89,24 +91,24 @@ def test_two_jobs_of_two_processes_make_two_run_folders(place: Path) -> None:
 @plugin
 @pytest.mark.usefixtures("warm_python")
 def test_a_slurm_job_that_is_interrupted_is_queued_again_and_goes_on(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, script in SLURM.items():
-        (place / name).write_text(f"#!/bin/bash\ncd '{place}'\n{script}\n")
-        (place / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+        (workspace / name).write_text(f"#!/bin/bash\ncd '{workspace}'\n{script}\n")
+        (workspace / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workspace}:{os.environ['PATH']}")
     for name in ("NTASKS", "NTASKS_PER_NODE", "JOB_NUM_NODES"):
         monkeypatch.setenv(f"SLURM_{name}", "1")
     for name in ("NODEID", "PROCID", "LOCALID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     fall = f"callbacks.fall={{_target_: training_child.Fall, step: 5, by: {int(signal.SIGUSR1)}}}"
-    record = sweep(place, fall, "seed=3", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=small")
+    record = sweep(workspace, fall, "seed=3", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=small")
     (run,) = record["runs"]
     assert run["failure"] == "" and run["results"]["steps"] == STEPS
     assert samples(run) == [STEPS * 4], "each step was made once"
-    assert (place / "scontrol.log").read_text() == "requeue 7\n"
-    batch = (place / "batch.sh").read_text()
+    assert (workspace / "scontrol.log").read_text() == "requeue 7\n"
+    batch = (workspace / "batch.sh").read_text()
     assert all(f"#SBATCH --{line}\n" in batch for line in ("partition=small", "ntasks-per-node=1", "signal=USR1@120"))
-    (log,) = place.glob("out/sweeps/*/logs/7/7_0_log.out")
+    (log,) = workspace.glob("out/sweeps/*/logs/7/7_0_log.out")
     assert f"going on from step 5 of {run['folder']}" in log.read_text().replace("\n", "")

@@ -19,14 +19,14 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 def test_a_step(two: list[dict], gather: str) -> None:
     expected = one_step(gather)
     assert all(0 < expected["stats"][name] < 1 for name in expected["stats"] if "accuracy" in name)
-    for found in (of_rank["steps"][gather] for of_rank in two):
-        assert found["losses"] == pytest.approx(expected["losses"], rel=TOLERANCE)
-        assert found["stats"] == pytest.approx(expected["stats"], rel=TOLERANCE)
-        assert found["gradients"].keys() == expected["gradients"].keys()
+    for actual in (of_rank["steps"][gather] for of_rank in two):
+        assert actual["losses"] == pytest.approx(expected["losses"], rel=TOLERANCE)
+        assert actual["stats"] == pytest.approx(expected["stats"], rel=TOLERANCE)
+        assert actual["gradients"].keys() == expected["gradients"].keys()
         largest = max(gradient.abs().max() for gradient in expected["gradients"].values())
         for name, gradient in expected["gradients"].items():
             bound = TOLERANCE * max(gradient.abs().max(), 1e-2 * largest)
-            assert (found["gradients"][name] - gradient).abs().max() <= bound, name
+            assert (actual["gradients"][name] - gradient).abs().max() <= bound, name
 
 
 def test_the_gather_rules_differ(two: list[dict]) -> None:

@@ -32,7 +32,7 @@ SHORT = ("module.generation.max_new_tokens=4", "module.generation.num_beams=2")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with questions, images, shards and a tokenizer."""
     folder = tmp_path_factory.mktemp("vqa")
     write_shards(folder / "shards", [9, 4, 13])
@@ -42,25 +42,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def export(place: Path) -> Path:
+def export(workspace: Path) -> Path:
     """Export of a tiny run of all three stages."""
-    outputs = place / "outputs"
+    outputs = workspace / "outputs"
     train(compose([*stage_1(outputs), *TOWER, "data.num_workers=0"]))
     second = ("experiment=demo_stage2_opt_instruct", "init_from=last:demo_stage1", "data.num_workers=0", *SHORT)
     train(compose([*stage_1(outputs), *TOWER, *second]))
     starts = ("init_from=last:demo_stage2_opt_instruct", "init_text_from=last:demo_stage1")
-    results = train(compose([*arguments(outputs, place / "questions"), *TOWER, *starts]))
+    results = train(compose([*arguments(outputs, workspace / "questions"), *TOWER, *starts]))
     assert 0 <= results["val/vqa/accuracy"] <= 100 and results["val/pictures"] == 6 and results["val/loss_lm"] > 0
     assert {"val/vqa/accuracy what color", "val/vqa/accuracy how many"} < results.keys()
     return run_folder_of(outputs) / "export"
 
 
 def run_folder_of(outputs: Path) -> Path:
-    (found,) = (outputs / "demo_vqa").iterdir()
-    return found
+    (run,) = (outputs / "demo_vqa").iterdir()
+    return run
 
 
-def test_a_run_of_two_exports(place: Path, export: Path) -> None:
+def test_a_run_of_two_exports(workspace: Path, export: Path) -> None:
     state, manifest = read_export(export)
     assert manifest.stage == "vqa" and manifest.architecture["question_to_qformer"] is True
     assert manifest.processor["prompt"] == "Question: {} Answer:"
@@ -68,7 +68,7 @@ def test_a_run_of_two_exports(place: Path, export: Path) -> None:
     assert not any(name.startswith(("vision_model.", "language_model.")) for name in state)
     shown = [json.loads(line) for line in (export.parent / "captions.jsonl").read_text().splitlines()]
     assert shown and all("?" in line["caption"] for line in shown)
-    begun = (place / "outputs").glob("demo_stage1/*/export/model.safetensors")
+    begun = (workspace / "outputs").glob("demo_stage1/*/export/model.safetensors")
     before = load_file(next(begun))["embeddings.word_embeddings.weight"]
     moved = (state["embeddings.word_embeddings.weight"] - before).abs()
     assert 0 < moved.max() < 0.1  # it went on from stage 1, and it trained
@@ -78,9 +78,9 @@ def test_its_export_answers(export: Path, tmp_path: Path, capsys: pytest.Capture
     model, processor = load_pretrained(export)
     draw = np.random.default_rng(0)
     images = [Image.fromarray(draw.integers(0, 256, (24, 24, 3), dtype=np.uint8)) for _ in range(3)]
-    asked = ["What color is the cat?", "how many dogs are there?", "is it a cat?"]
-    said = model.answer(images, asked, max_new_tokens=4)
-    assert said == [model.answer([p], q, max_new_tokens=4)[0] for p, q in zip(images, asked, strict=True)]
+    questions = ["What color is the cat?", "how many dogs are there?", "is it a cat?"]
+    answers = model.answer(images, questions, max_new_tokens=4)
+    assert answers == [model.answer([p], q, max_new_tokens=4)[0] for p, q in zip(images, questions, strict=True)]
     tokens = processor.questions(["is it a cat?"])
     assert tokens.input_ids.shape[1] == int(tokens.attention_mask.sum()) > 3
     states = [model.network.query_states(processor.images(images[:1]), t) for t in (tokens, None)]  # type: ignore[operator]
@@ -89,10 +89,10 @@ def test_its_export_answers(export: Path, tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(ConfigError, match="trained to answer questions"):
         model.caption(images)
     images[0].save(tmp_path / "a.png")
-    arguments = ["answer", "--model", str(export), "--question", asked[0], str(tmp_path / "a.png")]
+    arguments = ["answer", "--model", str(export), "--question", questions[0], str(tmp_path / "a.png")]
     assert run_command(predict, [*arguments, "--max-new-tokens", "4", "--device", "cpu"]) == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert line["answer"] == model.answer([tmp_path / "a.png"], asked[0], max_new_tokens=4)[0]
+    assert line["answer"] == model.answer([tmp_path / "a.png"], questions[0], max_new_tokens=4)[0]
 
 
 @pytest.mark.parametrize(("target", "form"), [("hf", "huggingface"), ("x.pth", "lavis")])
@@ -107,17 +107,18 @@ def test_other_formats_cannot_hold_it(
 def test_a_copy_in_our_own_format_answers_alike(export: Path, tmp_path: Path) -> None:
     assert run_command(convert, [str(export), "--to", str(tmp_path / "copy")]) == 0
     image = Image.new("RGB", (24, 24), (200, 10, 10))
-    said = [
+    texts = [
         load_pretrained(folder)[0].answer([image], "is it a cat?", max_new_tokens=4)
         for folder in (export, tmp_path / "copy")
     ]
-    assert said[0] == said[1]
+    assert texts[0] == texts[1]
 
 
-def test_killed_and_resumed_equals_uninterrupted(place: Path) -> None:
-    runs = {name: place / name for name in ("whole", "killed")}
+def test_killed_and_resumed_equals_uninterrupted(workspace: Path) -> None:
+    runs = {name: workspace / name for name in ("whole", "killed")}
     base = {
-        name: [*arguments(folder, place / "questions"), "model.qformer.dropout=0.1"] for name, folder in runs.items()
+        name: [*arguments(folder, workspace / "questions"), "model.qformer.dropout=0.1"]
+        for name, folder in runs.items()
     }
     start(runs["whole"], base=base["whole"], other=True)
     start(runs["killed"], base=base["killed"], kill_at=7, code=-signal.SIGKILL)
@@ -125,10 +126,10 @@ def test_killed_and_resumed_equals_uninterrupted(place: Path) -> None:
     assert_same_run(runs["whole"], runs["killed"])
 
 
-def test_two_processes_are_one(place: Path) -> None:
-    one, two = place / "one", place / "two"
-    start(one, base=arguments(one, place / "questions"))
-    start(two, base=arguments(two, place / "questions"), processes=2)
+def test_two_processes_are_one(workspace: Path) -> None:
+    one, two = workspace / "one", workspace / "two"
+    start(one, base=arguments(one, workspace / "questions"))
+    start(two, base=arguments(two, workspace / "questions"), processes=2)
     assert {k: sorted(v) for k, v in samples(one).items()} == {k: sorted(v) for k, v in samples(two, 2).items()}
     for kind, row in losses(one).items():
         other = losses(two)[kind]

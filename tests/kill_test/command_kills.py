@@ -59,19 +59,19 @@ def works(trial: Trial, whole: Path) -> list[Work]:
     """What is killed, on the run that was not."""
     newest = max((whole / CHECKPOINTS).glob("step_*.ckpt"))
     data = trial.options.output.absolute() / "data"
-    found = [
-        Work(name="export", program="blip2_train.cli.export", arguments=lambda place: [newest, place], goes_on=False),
+    always = [
+        Work(name="export", program="blip2_train.cli.export", arguments=lambda folder: [newest, folder], goes_on=False),
         Work(
             name="convert",
             program="blip2_train.cli.convert_checkpoint",
-            arguments=lambda place: [whole, "--format", "huggingface", "--to", place],
+            arguments=lambda folder: [whole, "--format", "huggingface", "--to", folder],
             goes_on=False,
         ),
     ]
     stage = json.loads((whole / "export" / "manifest.json").read_text(encoding="utf-8"))["stage"]
     shards = sorted(data.rglob("*.tar"))
     if stage != "stage1" or not shards:
-        return found
+        return always
     ((most, _),) = Counter(path.parent for path in shards).most_common(1)
     task = "tasks.demo_retrieval"
     filtering = [f"source={most}", f"captioner={whole}", f"scorer={whole}", "captions=2", "device=cpu"]
@@ -79,17 +79,17 @@ def works(trial: Trial, whole: Path) -> list[Work]:
     evaluating = ["evaluation=[demo_retrieval]", f"checkpoint={whole}", f"paths.data_dir={data}", "device=cpu"]
     evaluating += [f"{task}.prepare=null", f"{task}.batch_size=2", f"{task}.shortlist=3", "attention=false"]
     return [
-        *found,
+        *always,
         Work(
             name="capfilt",
             program="blip2_train.cli.capfilt.command",
-            arguments=lambda place: [*filtering, f"output={place}"],
+            arguments=lambda folder: [*filtering, f"output={folder}"],
             goes_on=True,
         ),
         Work(
             name="evaluate",
             program="blip2_train.cli.evaluate",
-            arguments=lambda place: [*evaluating, f"paths.run_dir={place}"],
+            arguments=lambda folder: [*evaluating, f"paths.run_dir={folder}"],
             goes_on=True,
         ),
     ]
@@ -102,16 +102,16 @@ def run_commands(trial: Trial, whole: Path) -> Part:
     different: list[str] = []
     every = works(trial, whole)
     draw = random.Random(trial.options.kill_seed)
-    for place, work in enumerate(every):
-        count = (trial.options.command_kills + len(every) - 1 - place) // len(every)
+    for index, work in enumerate(every):
+        count = (trial.options.command_kills + len(every) - 1 - index) // len(every)
         if count:
-            found = _kill(work, trial.options.output.absolute() / work.name, count, draw)
-            kills += found[0]
-            half += found[1]
-            different += found[2]
-    wanted = trial.options.command_kills
+            counts = _kill(work, trial.options.output.absolute() / work.name, count, draw)
+            kills += counts[0]
+            half += counts[1]
+            different += counts[2]
+    requested = trial.options.command_kills
     problems = {
-        "number of kills": [] if len(kills) == wanted else [f"{len(kills)} of {wanted}"],
+        "number of kills": [] if len(kills) == requested else [f"{len(kills)} of {requested}"],
         "no file half under its final name": half,
         "what is left in the end": different,
     }
@@ -148,8 +148,8 @@ def _kill(work: Work, folder: Path, count: int, draw: random.Random) -> tuple[li
     return kills, half, different
 
 
-def _finished(place: Path, expected: dict[str, str]) -> bool:
-    return digests(place) == expected
+def _finished(folder: Path, expected: dict[str, str]) -> bool:
+    return digests(folder) == expected
 
 
 def _wrong(now: dict[str, str], expected: dict[str, str], goes_on: bool) -> list[str]:
@@ -203,24 +203,24 @@ def _kill_once(work: Work, output: Path, draw: random.Random, changes: int, seco
 
 
 def _state(folder: Path) -> set[tuple[str, int]]:
-    found = set()
+    files = set()
     for path in folder.rglob("*"):
         try:
-            found.add((str(path), path.stat().st_size))
+            files.add((str(path), path.stat().st_size))
         except OSError:  # it is just being renamed
             continue
-    return found
+    return files
 
 
 def digests(output: Path) -> dict[str, str]:
     """SHA-256 of the files that are finished, by their names; of results without their times."""
-    found = {}
+    hashes = {}
     for path in sorted(output.rglob("*")) if output.is_dir() else ():
         name = path.relative_to(output)
         scratch = path.suffix in _SCRATCH or any(part.startswith((".", "~")) or "tmp" in part for part in name.parts)
         if path.is_file() and not scratch and not _GROWING.search(name.name):
-            found[str(name)] = hashlib.sha256(_without_times(path)).hexdigest()
-    return found
+            hashes[str(name)] = hashlib.sha256(_without_times(path)).hexdigest()
+    return hashes
 
 
 def _without_times(path: Path) -> bytes:

@@ -46,16 +46,16 @@ def lost_or_doubled(samples: Samples, epoch: int) -> list[str]:
     A sample id ends in `#` and the number of the caption, which may be another one in each epoch.
     """
     order = [name.rpartition("#")[0] for step in sorted(samples) for name in samples[step]]
-    every, found = set(order), []
+    every, differences = set(order), []
     if len(every) != epoch:
-        found.append(f"{len(every)} samples were met, the data has {epoch}")
+        differences.append(f"{len(every)} samples were met, the data has {epoch}")
     for number, first in enumerate(range(0, len(order), epoch)):
         part = Counter(order[first : first + epoch])
         doubled = sorted(name for name, count in part.items() if count > 1)
         lost = sorted(every - part.keys()) if first + epoch <= len(order) else []
         if doubled or lost:
-            found.append(f"epoch {number}: {len(doubled)} doubled {doubled[:3]}, {len(lost)} lost {lost[:3]}")
-    return found
+            differences.append(f"epoch {number}: {len(doubled)} doubled {doubled[:3]}, {len(lost)} lost {lost[:3]}")
+    return differences
 
 
 def _unequal(one: Mapping[Any, Any], other: Mapping[Any, Any], what: str) -> list[str]:

@@ -63,17 +63,17 @@ class LaunchedCommand:
         Raises:
             TrainingError: if some are still there after a while.
         """
-        found, deadline = [self._launcher.pid, *self._known], time.monotonic() + _LONGEST
-        while found:
-            for pid in found:
+        processes, deadline = [self._launcher.pid, *self._known], time.monotonic() + _LONGEST
+        while processes:
+            for pid in processes:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
             self._launcher.poll()
-            found = self._find()
-            if found and time.monotonic() > deadline:
-                raise TrainingError(f"processes {', '.join(map(str, found))} of the run outlive SIGKILL")
+            processes = self._find()
+            if processes and time.monotonic() > deadline:
+                raise TrainingError(f"processes {', '.join(map(str, processes))} of the run outlive SIGKILL")
         self._launcher.wait()
 
     def wait(self) -> None:
@@ -98,7 +98,7 @@ class LaunchedCommand:
 
     def _find(self) -> list[int]:
         """Numbers of the processes of this run that are alive (one that has ended has no environment any more)."""
-        found, mark = [], self._mark.encode()
+        processes, mark = [], self._mark.encode()
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 try:
@@ -106,8 +106,8 @@ class LaunchedCommand:
                 except OSError:  # it has just ended, or is somebody else's
                     continue
                 if mark in environment:
-                    found.append(int(entry.name))
-        return found
+                    processes.append(int(entry.name))
+        return processes
 
 
 class LaunchedRun(LaunchedCommand):

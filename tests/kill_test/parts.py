@@ -111,8 +111,8 @@ def _launch(options: KillOptions, name: str, processes: int) -> LaunchedRun:
 
 def _kill_problems(trial: Trial, kills: Sequence[Kill]) -> dict[str, list[str]]:
     """Kills that did not happen, and those that lost more than the steps since the last checkpoint."""
-    wanted, every = len(trial.moments), trial.config.checkpoint_every
-    fewer = [f"{len(kills)} of {wanted}: the run ended before; give more steps"] if len(kills) < wanted else []
+    requested, every = len(trial.moments), trial.config.checkpoint_every
+    fewer = [f"{len(kills)} of {requested}: the run ended before; give more steps"] if len(kills) < requested else []
     late = [f"after step {kill.step} from {kill.checkpoint}" for kill in kills if kill.step - kill.checkpoint > every]
     return {"number of kills": fewer, "only steps since the last checkpoint repeated": late}
 

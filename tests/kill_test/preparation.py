@@ -142,9 +142,9 @@ def _show(folder: Path, scenes: int, kills: int, rest: list[str]) -> None:
         shutil.rmtree(making.folder)
 
 
-def _expect(code: int, found: int) -> None:
-    if found != code:
-        raise ShardError(f"make_shards.py ended with {found} instead of {code}; what it said is above")
+def _expect(code: int, status: int) -> None:
+    if status != code:
+        raise ShardError(f"make_shards.py ended with {status} instead of {code}; what it said is above")
 
 
 @contextmanager
@@ -160,11 +160,11 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def _tree(pid: int) -> list[int]:
     """A process and all that it started, as Linux lists them."""
-    found = [pid]
-    for parent in found:
+    processes = [pid]
+    for parent in processes:
         for file in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += map(int, _text(file).split())
-    return found
+            processes += map(int, _text(file).split())
+    return processes
 
 
 def _memory(pid: int) -> int:

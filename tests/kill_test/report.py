@@ -32,9 +32,9 @@ def show(part: Part) -> None:
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     what = "files that are not finished" if commands else "a checkpoint half written"
     echo(f"{len(part.kills)} kills ({listed}), {left} left {what}")
-    for what, found in part.problems.items():
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        echo(f"  {what}: {'DIFFERENT: ' + '; '.join(found[:5]) + more if found else 'as it has to be'}")
+    for what, differences in part.problems.items():
+        more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
+        echo(f"  {what}: {'DIFFERENT: ' + '; '.join(differences[:5]) + more if differences else 'as it has to be'}")
 
 
 def write_record(folder: Path, parts: Sequence[Part], seconds: float) -> Path:

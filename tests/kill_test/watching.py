@@ -99,15 +99,15 @@ class RunWatch:
 
     def _wait_for_step(self, run: LaunchedRun, moment: Moment) -> bool:
         """Wait until the step is trained in this life, then for the share of the next one, or for the checkpoint."""
-        wanted = max(moment.step, self._came_from + 1)
+        target = max(moment.step, self._came_from + 1)
         if moment.kind == "checkpoint":
-            wanted = max(moment.step, (self._came_from // self.every + 1) * self.every) - 1
-        if not (seconds := self._wait_until_trained(run, wanted)):
+            target = max(moment.step, (self._came_from // self.every + 1) * self.every) - 1
+        if not (seconds := self._wait_until_trained(run, target)):
             return False
         if moment.kind != "checkpoint":
             time.sleep(moment.wait * seconds)
             return run.status is None
-        name = f"step_{wanted + 1:07d}.ckpt"
+        name = f"step_{target + 1:07d}.ckpt"
         whole = self.folder / CHECKPOINTS / name
         unfinished = whole.with_name(UNFINISHED.format(name))
         while not (unfinished.exists() or whole.exists()):
@@ -116,10 +116,10 @@ class RunWatch:
             time.sleep(_GLANCE / 5)
         return True
 
-    def _wait_until_trained(self, run: LaunchedRun, wanted: int) -> float:
+    def _wait_until_trained(self, run: LaunchedRun, target: int) -> float:
         """Wait until a step is trained in this life; seconds that the step before it took, 0 if the run ended."""
         looked, known, changed, seconds = 0.0, 0, time.monotonic(), 0.0
-        while (step := self._step_of_this_life()) < wanted:
+        while (step := self._step_of_this_life()) < target:
             now = time.monotonic()
             if step != known:
                 known, seconds, changed = step, now - changed, now

@@ -32,10 +32,10 @@ def compose_each_choice_once() -> None:
     def compose_once(root: str, choices: Sequence[str], folders: Sequence[Path], extra: Path | None) -> DictConfig:
         if extra is not None:  # a test's own folder of options, which it may change
             return ask_hydra(root, choices, folders, extra)
-        asked = (root, *choices)
-        if asked not in done:
-            done[asked] = ask_hydra(root, choices, folders, extra)
-        return copy.deepcopy(done[asked])
+        key = (root, *choices)
+        if key not in done:
+            done[key] = ask_hydra(root, choices, folders, extra)
+        return copy.deepcopy(done[key])
 
     mock.patch.object(compose, "_compose", compose_once).start()
     mock.patch.object(OmegaConf, "load", load_once).start()

@@ -31,7 +31,7 @@ def write_exports(folder: Path) -> dict[str, str]:
     )
     bert = load_qformer_tokenizer(str(ASSETS / "bert"))
     stage1 = ImageTextModel(vision, qformer_config(vocab_size=len(bert)))
-    found = {
+    path = {
         "stage1": export(
             folder / "stage1",
             stage1,
@@ -46,8 +46,8 @@ def write_exports(folder: Path) -> dict[str, str]:
         tokenizer = LanguageTokenizer(
             str(ASSETS / kind), padding_side="left", encoder_decoder=kind == "t5", end_token=end
         )
-        found[kind] = export(folder / kind / "export", model, "stage2", processor, tokenizer)
-    return found
+        path[kind] = export(folder / kind / "export", model, "stage2", processor, tokenizer)
+    return path
 
 
 def export(folder: Path, model: Blip2Model, stage: str, processor: Processor, tokenizer: Any) -> str:

@@ -37,8 +37,8 @@ def folder_with_code(original: Path, folder: Path, **config: Any) -> Path:
     code += "".join(f"class {name}: pass\n" for name in ("Configuration", "Model", "Tokenizer", "Processor"))
     (folder / f"{_FILE}.py").write_text(code)
     named = {
-        kind: [f"{_FILE}.{name}" for name in found] if isinstance(found, list) else f"{_FILE}.{found}"
-        for kind, found in _CLASSES.items()
+        kind: [f"{_FILE}.{name}" for name in classes] if isinstance(classes, list) else f"{_FILE}.{classes}"
+        for kind, classes in _CLASSES.items()
     }
     change_json(folder / "config.json", auto_map=named, **config)
     change_json(folder / "tokenizer_config.json", auto_map=named, tokenizer_class="NobodysTokenizer")

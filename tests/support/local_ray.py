@@ -34,15 +34,15 @@ def started(workers: int) -> Iterator[LocalRay]:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdin is not None and process.stdout is not None
     try:
-        told = LocalRay(**json.loads(process.stdout.readline()))
-        os.environ.update(told.environment)
-        yield told
+        ray = LocalRay(**json.loads(process.stdout.readline()))
+        os.environ.update(ray.environment)
+        yield ray
     finally:
         for name in _REACH:
             os.environ.pop(name, None)
         process.stdin.close()
         process.wait(60)
-    assert process.returncode == 0 and not Path(told.folder).exists()
+    assert process.returncode == 0 and not Path(ray.folder).exists()
 
 
 def _main(workers: int) -> None:
@@ -50,13 +50,13 @@ def _main(workers: int) -> None:
 
     with connected(None, workers) as ray:
         session = Path(ray._private.worker._global_node.get_session_dir_path())
-        told = LocalRay(
+        local = LocalRay(
             address=ray.get_runtime_context().gcs_address,
             folder=str(session.parent),
             pid=os.getpid(),
             environment={name: os.environ[name] for name in _REACH},
         )
-        print(json.dumps(asdict(told)), flush=True)
+        print(json.dumps(asdict(local)), flush=True)
         sys.stdin.read()
 
 

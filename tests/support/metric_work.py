@@ -58,13 +58,13 @@ def metrics_of_share(of_one: bool = False) -> dict[str, dict[str, float]]:
     if len(mine):
         mine = mine.long()
         recall.update(images[mine], 100 + mine, texts[own], 100 + image_of_text[own])
-    found = {"captions": captions.compute(), "answers": answers.compute(), "recall": recall.compute()}
+    results = {"captions": captions.compute(), "answers": answers.compute(), "recall": recall.compute()}
     with rows.of_all() as everybody:
         numbers = everybody["numbers"]
     assert numbers.dtype == torch.int64 and {int(number) - 2**60 for number in numbers} == set(CAPTIONS)
     if of_one or not is_distributed():
         assert totals.compute().tolist() == [sum(CAPTIONS) + len(CAPTIONS) * 2**-30, len(CAPTIONS)]
-    return {kind: {name: float(value) for name, value in scores.items()} for kind, scores in found.items()}
+    return {kind: {name: float(value) for name, value in scores.items()} for kind, scores in results.items()}
 
 
 def error_of_the_first() -> str:

@@ -31,10 +31,10 @@ you'dve>you'd've youll>you'll youre>you're youve>you've
 
 
 def first_line_step(text: str) -> str:
-    found = ""
+    cleaned = ""
     for letter in text:
-        found += " " if letter in "\n\t" else letter
-    return found.strip()
+        cleaned += " " if letter in "\n\t" else letter
+    return cleaned.strip()
 
 
 def without_marks(text: str) -> str:

@@ -102,7 +102,7 @@ def write_vocabulary_files(folder: Path, first: tuple[str, ...] = (), last: tupl
     core.train_from_iterator([f"{text}\n" for text in SENTENCES], _trainer(320, first))
     core.model.save(str(folder))
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    vocabulary |= {token: len(vocabulary) + place for place, token in enumerate(last)}
+    vocabulary |= {token: len(vocabulary) + index for index, token in enumerate(last)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
 
 
@@ -158,12 +158,12 @@ def _t5(folder: Path) -> None:
 
 def _sentencepiece(folder: Path, first: tuple[str, ...], start: str) -> None:
     """A BPE of SentencePiece: pieces with `▁`, single bytes for what is unknown, a start token from its template."""
-    pieces = Tokenizer(models.BPE())
-    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     single = tuple(f"<0x{byte:02X}>" for byte in range(256))
     trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=[*first, *single], show_progress=False)
-    pieces.train_from_iterator(SENTENCES, trainer)
-    trained = json.loads(pieces.to_str())["model"]
+    bpe.train_from_iterator(SENTENCES, trainer)
+    trained = json.loads(bpe.to_str())["model"]
     merges = [tuple(merge) for merge in trained["merges"]]
     core = Tokenizer(models.BPE(trained["vocab"], merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     blanks: list[Any] = [normalizers.Replace(" ", "▁")]

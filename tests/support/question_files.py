@@ -10,24 +10,24 @@ from shard_files import WORDS, image
 from tiny_run import TINY
 
 ANSWERS = (("red",) * 7 + ("blue",) * 3, ("2",) * 10, ("yes",) * 6 + ("no",) * 4, ("on the left",) * 10)
-ASKED = ("what color is the cat?", "how many dogs are there?", "is it a cat?", "where is the dog?")
+QUESTIONS = ("what color is the cat?", "how many dogs are there?", "is it a cat?", "where is the dog?")
 COUNT = 24
 
 
 def write_questions(folder: Path, count: int = COUNT, split: str = "train") -> Path:
     """`questions.json`, `annotations.json` and `images/<image id>.jpg`; two questions about each image."""
     (folder / "images").mkdir(parents=True)
-    asked: list[dict[str, Any]] = []
-    told: list[dict[str, Any]] = []
+    questions: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(count):
         identity = {"question_id": 100 + number, "image_id": number // 2}
-        asked.append({**identity, "question": ASKED[number % 4]})
+        questions.append({**identity, "question": QUESTIONS[number % 4]})
         answers = [{"answer": answer} for answer in ANSWERS[number % 4]]
-        kind = " ".join(ASKED[number % 4].split()[:2])
-        told.append({**identity, "answers": answers, "question_type": kind, "answer_type": "other"})
+        kind = " ".join(QUESTIONS[number % 4].split()[:2])
+        annotations.append({**identity, "answers": answers, "question_type": kind, "answer_type": "other"})
         (folder / f"images/{number // 2}.jpg").write_bytes(image((number // 2 * 9, 40, 200 - number // 2 * 9)))
-    (folder / "questions.json").write_text(json.dumps({"data_subtype": split, "questions": asked}))
-    (folder / "annotations.json").write_text(json.dumps({"data_subtype": split, "annotations": told}))
+    (folder / "questions.json").write_text(json.dumps({"data_subtype": split, "questions": questions}))
+    (folder / "annotations.json").write_text(json.dumps({"data_subtype": split, "annotations": annotations}))
     return folder
 
 
@@ -49,12 +49,12 @@ def arguments(folder: Path, questions: Path) -> list[str]:
         for node in ("data.sources.0", "data.validation")
         for key, value in source(questions).items()
     }
-    places = [f"{key}='{value}'" for key, value in where.items()]
+    fields = [f"{key}='{value}'" for key, value in where.items()]
     shrunk = [item for item in TINY if not item.startswith(("experiment=", "data", "max_text_length"))]
     return [
         "experiment=demo_vqa",
         *shrunk,
-        *places,
+        *fields,
         "data.sources.0.shards=null",
         "data.prepare=null",
         "data.validation_samples=6",

@@ -98,6 +98,7 @@ def running_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         drivers._connected.cache_clear()
         urlopen(Request(f"http://127.0.0.1:{s3.port}/moto-api/reset", method="POST")).close()
         way.shutdown()
+        way.server_close()
         server.stop()
 
 

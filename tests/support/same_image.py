@@ -65,8 +65,8 @@ def negative_pairs(seed: int, negatives: str, mask: bool = True) -> Pairs:
 
 def many_negative_pairs(negatives: str, mask: bool = True) -> tuple[int, int]:
     """The pairs of 300 batches: how many are of one image, and how many of two."""
-    found = [negative_pairs(seed, negatives, mask) for seed in range(300)]
-    return sum(pairs.same_image for pairs in found), sum(pairs.other_image for pairs in found)
+    results = [negative_pairs(seed, negatives, mask) for seed in range(300)]
+    return sum(pairs.same_image for pairs in results), sum(pairs.other_image for pairs in results)
 
 
 def pairs_by_rule() -> dict[str, tuple[int, int]]:

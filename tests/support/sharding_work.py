@@ -80,7 +80,7 @@ def make_model(case: str) -> Any:
 def micro_batches(case: str, model: Any) -> list[GenerationBatch | ImageTextBatch]:
     """This process's micro-batches of a whole run; the processes together have the same samples, however many."""
     parts, share = CASES[case].get("accumulate", 1), 2 * SHARE // world_size()
-    found = []
+    batches = []
     for step in range(STEPS):
         for part in range(parts):
             seed = step * parts + part
@@ -89,8 +89,8 @@ def micro_batches(case: str, model: Any) -> list[GenerationBatch | ImageTextBatc
                 batch = dataclasses.replace(batch, pixel_values=batch.pixel_values.double())
             else:
                 batch = generation_batch(model, 2 * SHARE, seed=seed)
-            found.append(_rows(batch, rank() * share, share))
-    return found
+            batches.append(_rows(batch, rank() * share, share))
+    return batches
 
 
 def _rows(batch: Any, first: int, size: int) -> Any:
@@ -155,7 +155,7 @@ class Steps(TrainingModule):
         self.losses: list[float] = []
         self.gradients: dict[str, Tensor] = {}
         """Those of the first step, clipped."""
-        self.said: list[Tensor] = []
+        self.generated_ids: list[Tensor] = []
         self.end = -1
         self.evaluation = RepresentationEvaluation()
         self.scores: dict[str, float] = {}
@@ -171,14 +171,14 @@ class Steps(TrainingModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         super().configure_gradient_clipping(optimizer)
         if self.global_step == 0:
-            found = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
-            self.gradients = gather_whole(found)
+            gradients = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+            self.gradients = gather_whole(gradients)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, ImageTextBatch):
             self.evaluation.add(self.model, batch)
         else:
-            self.said += [generated(self.model, batch, self.end, beams) for beams in BEAMS]
+            self.generated_ids += [generated(self.model, batch, self.end, beams) for beams in BEAMS]
 
     def on_validation_epoch_end(self) -> None:
         if len(self.evaluation):
@@ -264,12 +264,12 @@ def _bytes(blocks: list[nn.Module], share: bool = False) -> int:
 def generations(case: str) -> dict[str, list[Tensor]]:
     """What each of two processes says to a text of its own, together with the other and alone; one ends early."""
     model = make_model(case).eval()
-    texts, end = next(found for seed in range(50) if (found := _unequal_texts(model, seed)))
+    texts, end = next(texts_and_end for seed in range(50) if (texts_and_end := _unequal_texts(model, seed)))
     alone = [generated(model, texts[rank()], end, beams) for beams in BEAMS]
     module = Steps(model)
     module.end = end
     make_trainer(limit_val_batches=1).validate(module, datamodule=Data([], [texts[rank()]]), verbose=False)
-    return {"alone": alone, "together": module.said}
+    return {"alone": alone, "together": module.generated_ids}
 
 
 def _unequal_texts(model: Any, seed: int) -> tuple[list[GenerationBatch], int] | None:
@@ -283,21 +283,21 @@ def _unequal_texts(model: Any, seed: int) -> tuple[list[GenerationBatch], int] |
 
 def memory() -> dict[str, int]:
     """Bytes of all tensors that this process made: unsharded, while the last block first runs, after training."""
-    found = {"before": _live_bytes()}
+    sizes = {"before": _live_bytes()}
     model = generative_model("opt", architecture=_LARGE)
     blocks = blocks_to_shard(model)
-    found["whole"] = _live_bytes()
+    sizes["whole"] = _live_bytes()
 
     def measure(*_: Any) -> None:
-        if "inside" not in found:
-            found["inside"] = _live_bytes()
+        if "inside" not in sizes:
+            sizes["inside"] = _live_bytes()
 
     blocks[-1].fc2.register_forward_hook(measure)  # type: ignore[union-attr]
     batch = _rows(generation_batch(model, 2), rank(), 1)
     module = Steps(model)
     make_trainer(limit_val_batches=0).fit(module, datamodule=Data([batch], []))
-    found["after"] = _live_bytes()
-    return {name: value - found["before"] for name, value in found.items()} | {"blocks": _bytes(blocks)}
+    sizes["after"] = _live_bytes()
+    return {name: value - sizes["before"] for name, value in sizes.items()} | {"blocks": _bytes(blocks)}
 
 
 def _live_bytes() -> int:
@@ -314,7 +314,7 @@ def _live_bytes() -> int:
 
 def refusals() -> dict[str, str]:
     """What is said of runs that cannot be sharded."""
-    said = {}
+    messages = {}
     for name in ("weights", "batches"):
         model = make_model("opt")
         batches = micro_batches("opt", model)
@@ -324,8 +324,8 @@ def refusals() -> dict[str, str]:
         try:
             make_trainer(val_check_interval=4).fit(Steps(model), datamodule=Data(batches, held_out))
         except Blip2TrainError as error:
-            said[name] = str(error)
-    return said
+            messages[name] = str(error)
+    return messages
 
 
 def work(folder: Path, written_by_one: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def tiny_clip(folder: Path) -> Path:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     tokenizer = CLIPTokenizer(
-        vocab={token: place for place, token in enumerate(tokens)}, merges=[], model_max_length=20
+        vocab={token: index for index, token in enumerate(tokens)}, merges=[], model_max_length=20
     )
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}

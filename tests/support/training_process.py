@@ -93,8 +93,8 @@ def begin(
 
 def run_folder(folder: Path) -> Path:
     """The only run folder below an output folder."""
-    (found,) = folder.glob("demo_*/*")
-    return found
+    (run,) = folder.glob("demo_*/*")
+    return run
 
 
 def losses(folder: Path) -> dict[str, dict[str, str]]:

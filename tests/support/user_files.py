@@ -90,17 +90,17 @@ def tars(folder: Path) -> dict[str, Path]:
         "nullcap": blank,
         "jsonkeys": keys,
     }
-    found = {name: write_tar(folder / name / "00000.tar", members) for name, members in contents.items()}
+    paths = {name: write_tar(folder / name / "00000.tar", members) for name, members in contents.items()}
     for shard in range(4):
-        found["braces"] = write_tar(folder / f"braces/{shard:03d}.tar", pairs(range(shard * 6, shard * 6 + 6)))
-    return found
+        paths["braces"] = write_tar(folder / f"braces/{shard:03d}.tar", pairs(range(shard * 6, shard * 6 + 6)))
+    return paths
 
 
 def write_captioned(folder: Path) -> Path:
     """Images with captions in files of several layouts."""
     write_images(folder)
-    said = [{"image": f"{n:03d}.jpg", "caption": caption(n) + " \ud83d" * (n == 5)} for n in range(COUNT)]
-    write(folder / "half.jsonl", lines(said))
+    captions = [{"image": f"{n:03d}.jpg", "caption": caption(n) + " \ud83d" * (n == 5)} for n in range(COUNT)]
+    write(folder / "half.jsonl", lines(captions))
     listed = ["raw,sentids,split,filename,img_id"]
     for n in range(COUNT):
         cell = json.dumps([caption(n), caption(n, " .")]).replace('"', '""')
@@ -124,7 +124,7 @@ def write_coco(folder: Path) -> Path:
     notes = [
         {"id": 5 * n + k, "image_id": n, "caption": caption(n, f" number {k}")} for n in range(COUNT) for k in range(5)
     ]
-    said = [{"image_id": n, "caption": caption(n)} for n in range(COUNT)]
+    captions = [{"image_id": n, "caption": caption(n)} for n in range(COUNT)]
 
     def named(entries: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
         return [entry | {key: f"img_{entry[key]:03d}"} for entry in entries]
@@ -136,13 +136,13 @@ def write_coco(folder: Path) -> Path:
     write(folder / "no_file_name.json", {"images": [{"id": n} for n in range(COUNT)], "annotations": notes})
     write(folder / "named.json", {"images": named(images, "id"), "annotations": named(notes, "image_id")})
     write(folder / "accent_notes.json", {"images": images, "annotations": accented(notes)})
-    write(folder / "results.json", said)
-    write(folder / "results.jsonl", lines(said))
-    write(folder / "results_int.json", [entry | {"id": n} for n, entry in enumerate(said)])
-    write(folder / "results_part.json", said[:8])
-    write(folder / "named_results.json", named(said, "image_id"))
-    write(folder / "accents.json", accented(said))
-    write(folder / "surrogate.json", [*said[:-1], said[-1] | {"caption": f"{said[-1]['caption']} \ud83d"}])
+    write(folder / "results.json", captions)
+    write(folder / "results.jsonl", lines(captions))
+    write(folder / "results_int.json", [entry | {"id": n} for n, entry in enumerate(captions)])
+    write(folder / "results_part.json", captions[:8])
+    write(folder / "named_results.json", named(captions, "image_id"))
+    write(folder / "accents.json", accented(captions))
+    write(folder / "surrogate.json", [*captions[:-1], captions[-1] | {"caption": f"{captions[-1]['caption']} \ud83d"}])
     return folder
 
 
@@ -167,14 +167,14 @@ def write_rsicd(folder: Path) -> Path:
 def write_questions(folder: Path) -> Path:
     """Questions and answers as TextVQA, VQA-CP, VQAv2 and people of their own write them."""
     everyone = [{"answer_id": k + 1, "answer": "yes", "answer_confidence": "yes"} for k in range(10)]
-    asked = [{"question_id": n, "image_id": n, "question": "is it red?"} for n in range(COUNT)]
-    told = [{"question_id": n, "image_id": n, "answers": everyone, "answer_type": "yes/no"} for n in range(COUNT)]
+    questions = [{"question_id": n, "image_id": n, "question": "is it red?"} for n in range(COUNT)]
+    answers = [{"question_id": n, "image_id": n, "answers": everyone, "answer_type": "yes/no"} for n in range(COUNT)]
     own = [{"question_id": n, "image": f"{n:03d}.jpg", "question": "is it a cat?"} for n in range(COUNT)]
-    write(folder / "questions.json", {"data_subtype": "val2014", "questions": asked})
-    write(folder / "annotations.json", {"data_subtype": "val2014", "annotations": told})
-    write(folder / "annotations_v1.json", {"data_subtype": "val2014", "annotations": told[:-6]})
-    write(folder / "cp_questions.json", asked)
-    write(folder / "cp_annotations.json", told)
+    write(folder / "questions.json", {"data_subtype": "val2014", "questions": questions})
+    write(folder / "annotations.json", {"data_subtype": "val2014", "annotations": answers})
+    write(folder / "annotations_v1.json", {"data_subtype": "val2014", "annotations": answers[:-6]})
+    write(folder / "cp_questions.json", questions)
+    write(folder / "cp_annotations.json", answers)
     write(folder / "list_int.json", [entry | {"answer": n % 3} for n, entry in enumerate(own)])
     write(folder / "list.jsonl", lines(entry | {"answer": "a cat"} for entry in own))
     bare = [{"question_id": f"003a8ae2ef43b9{n:02d}", "image": f"{n:03d}.jpg"} for n in range(9)]

@@ -37,7 +37,7 @@ WAY = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 """Kind of socket, on which a message arrives whole."""
 _WITH_PARENT = 1
 """Linux's PR_SET_PDEATHSIG: the signal that a process gets when its parent has ended."""
-_PLACE = "BLIP2_TEST_PROCESSES"
+_FOLDER = "BLIP2_TEST_PROCESSES"
 """Variable with the folder in which the two processes are reached."""
 PYTHON = "BLIP2_TEST_PYTHON"
 """Variable with what a forked process starts other Pythons with, see `warm_python`."""
@@ -49,9 +49,9 @@ _LOCK = threading.Lock()
 
 def serve_until_the_end() -> None:
     """Have commands of this process and of those that it starts forked from the same two processes."""
-    if _PLACE not in os.environ:
-        os.environ[_PLACE] = tempfile.mkdtemp(prefix=f"blip2-{os.getpid()}-")
-        atexit.register(shutil.rmtree, os.environ[_PLACE], ignore_errors=True)
+    if _FOLDER not in os.environ:
+        os.environ[_FOLDER] = tempfile.mkdtemp(prefix=f"blip2-{os.getpid()}-")
+        atexit.register(shutil.rmtree, os.environ[_FOLDER], ignore_errors=True)
         python = Path(warm_python())
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "$@"\n')
         python.chmod(0o755)
@@ -59,7 +59,7 @@ def serve_until_the_end() -> None:
 
 def warm_python() -> str:
     """Path of a Python for those that start one themselves, which has its command forked as a `WarmProcess` is."""
-    return str(Path(os.environ[_PLACE]) / "python")
+    return str(Path(os.environ[_FOLDER]) / "python")
 
 
 def child_environment(**more: str) -> dict[str, str]:
@@ -92,10 +92,10 @@ class WarmProcess:
         ends = [os.pipe(), os.pipe()]
         environments = [child_environment(**environment)]
         if processes > 1:
-            environments = [environments[0] | place for place in _places(processes)]
-        asked = {"command": list(command), "folder": str(folder or "."), "environments": environments}
+            environments = [environments[0] | ranks for ranks in _ranks(processes)]
+        request = {"command": list(command), "folder": str(folder or "."), "environments": environments}
         with _LOCK:
-            self.pid = _fork(self._server, asked, [write for _, write in ends])
+            self.pid = _fork(self._server, request, [write for _, write in ends])
         for _, write in ends:
             os.close(write)
         self._printed = [os.fdopen(read, encoding="utf-8") for read, _ in ends]
@@ -120,7 +120,7 @@ class WarmProcess:
         kill_group(self.pid)
 
 
-def _places(processes: int) -> list[dict[str, str]]:
+def _ranks(processes: int) -> list[dict[str, str]]:
     """What a launcher tells each process of a group on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -132,21 +132,21 @@ def _places(processes: int) -> list[dict[str, str]]:
 @cache
 def _server(other: bool) -> socket.socket:
     """This process's way to one of the two that commands are forked from."""
-    place = Path(os.environ[_PLACE]) / str(int(other))
-    with place.with_suffix(".lock").open("w") as lock:
+    path = Path(os.environ[_FOLDER]) / str(int(other))
+    with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            _start(place, other)
+        if not path.exists():
+            _start(path, other)
     way = socket.socket(*WAY)
-    way.connect(str(place))
+    way.connect(str(path))
     return way
 
 
-def _fork(server: socket.socket, asked: dict[str, Any], ends: Sequence[int]) -> int:
+def _fork(server: socket.socket, request: dict[str, Any], ends: Sequence[int]) -> int:
     """The process that becomes what is asked, and writes to `ends`."""
-    request = json.dumps(asked).encode()
-    assert len(request) < MOST
-    socket.send_fds(server, [request], ends)
+    message = json.dumps(request).encode()
+    assert len(message) < MOST
+    socket.send_fds(server, [message], ends)
     return int(server.recv(MOST))
 
 
@@ -164,20 +164,20 @@ def kill_group(process: int) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def _start(place: Path, other: bool) -> None:
+def _start(path: Path, other: bool) -> None:
     """Start one of the two, and wait until it can be reached."""
     ready, its = os.pipe()
-    owner = place.parent.name.split("-")[1]
-    command = [_PYTHON, str(HERE / "warm_server.py"), str(place), owner, str(its), str(int(other))]
+    owner = path.parent.name.split("-")[1]
+    command = [_PYTHON, str(HERE / "warm_server.py"), str(path), owner, str(its), str(int(other))]
     environment = child_environment(PYTHONHASHSEED="2" if other else "1")
-    log = place.with_suffix(".log")  # of its own: whoever reads what this process writes waits until all have closed it
+    log = path.with_suffix(".log")  # of its own: whoever reads what this process writes waits until all have closed it
     with log.open("w") as file:
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
         subprocess.Popen(command, env=environment, pass_fds=[its], start_new_session=True, **streams)
     os.close(its)
     with os.fdopen(ready) as end:
         end.read()  # to its end, which comes when the other closes it
-    assert place.exists(), f"the process that commands are forked from did not start: {log.read_text()}"
+    assert path.exists(), f"the process that commands are forked from did not start: {log.read_text()}"
 
 
 def _be_python(arguments: list[str]) -> int:
@@ -194,9 +194,9 @@ def _be_python(arguments: list[str]) -> int:
     if command[0].startswith("-") and command[0] != "-m":
         os.execv(_PYTHON, [_PYTHON, *arguments])
     ctypes.CDLL(None).prctl(_WITH_PARENT, signal.SIGKILL)
-    place = {"command": command, "options": options, "folder": os.getcwd(), "environments": [dict(os.environ)]}
+    request = {"command": command, "options": options, "folder": os.getcwd(), "environments": [dict(os.environ)]}
     server = _server(other=os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0")
-    process = _fork(server, place, [1, 2])
+    process = _fork(server, request, [1, 2])
 
     def pass_on(received: int, _: Any) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -23,11 +23,11 @@ from warm_process import MOST, PYTHON, WAY, kill_group
 LOADED = ("blip2_train.cli.train.run", "blip2_train.cli.evaluate", "blip2_train.training.timeout", "matplotlib.pyplot")
 
 
-def _welcome(place: Path, owner: int, ready: int) -> socket.socket:
+def _welcome(path: Path, owner: int, ready: int) -> socket.socket:
     """Fork for each process that asks; in the new one, the way to who asked. Ends when the owner has."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(*WAY) as door:
-        door.bind(str(place))
+        door.bind(str(path))
         door.listen()
         os.close(ready)
         door.settimeout(0.5)
@@ -99,15 +99,15 @@ def _warm_up(modules: Sequence[str]) -> None:
 
 
 def _main() -> None:
-    place, owner, ready, other = sys.argv[1:]
+    path, owner, ready, other = sys.argv[1:]
     _warm_up(LOADED[::-1] if int(other) else LOADED)
     assert threading.active_count() == 1, "a forked process has only the thread that forked"
-    request = _serve(_welcome(Path(place), int(owner), int(ready)))
+    request = _serve(_welcome(Path(path), int(owner), int(ready)))
     if request is None:
         os._exit(0)  # at once: taking down all that is loaded takes a second
     first, *others = request["environments"]
     os.environ.clear()
-    os.environ.update(next((place for place in others if os.fork() == 0), first))
+    os.environ.update(next((environment for environment in others if os.fork() == 0), first))
     os.chdir(request["folder"])
     _fork_servers_of_readers()
     _open_streams()

@@ -28,14 +28,14 @@ REFUSED = "cannot be read without Python code that lies beside it"
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A language model, a BLIP-2, a CLIP and a BLIP, all of which ask for code."""
-    place = tmp_path_factory.mktemp("code")
+    folder = tmp_path_factory.mktemp("code")
     originals = {
-        "blip2": save_theirs(their_model("opt"), "opt", place / "plain_blip2"),
-        "clip": tiny_clip(place / "plain_clip"),
-        "blip": write_blip(place / "plain_blip", BlipForConditionalGeneration),
+        "blip2": save_theirs(their_model("opt"), "opt", folder / "plain_blip2"),
+        "clip": tiny_clip(folder / "plain_clip"),
+        "blip": write_blip(folder / "plain_blip", BlipForConditionalGeneration),
     }
-    language = folder_with_code(DEMO / "opt", place / "language", model_type="nobodys")
-    return [language, *(folder_with_code(original, place / name) for name, original in originals.items())]
+    language = folder_with_code(DEMO / "opt", folder / "language", model_type="nobodys")
+    return [language, *(folder_with_code(original, folder / name) for name, original in originals.items())]
 
 
 @pytest.mark.parametrize("standard_input", ["closed", "yes"])
@@ -44,11 +44,11 @@ def test_code_beside_a_model_is_never_run(folders: list[Path], standard_input: s
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert not (folders[0].parent / MARKER).exists()
-    found = dict(line.split(": ", 1) for line in printed.splitlines())
+    results = dict(line.split(": ", 1) for line in printed.splitlines())
     for way in ("architecture", "build", "tokenizer"):
-        assert found.pop(way).startswith(f"CheckpointMismatch: {folders[0]} {REFUSED}")
-    assert "not a BERT tokenizer" in found.pop("text tokenizer")
-    assert found == dict.fromkeys(["blip2 config", "blip2 tokenizer", "blip2", "clip", "blip"], "opened")
+        assert results.pop(way).startswith(f"CheckpointMismatch: {folders[0]} {REFUSED}")
+    assert "not a BERT tokenizer" in results.pop("text tokenizer")
+    assert results == dict.fromkeys(["blip2 config", "blip2 tokenizer", "blip2", "clip", "blip"], "opened")
 
 
 def test_the_code_would_run_if_it_were_let(
@@ -95,10 +95,10 @@ def test_no_call_goes_by() -> None:
             if isinstance(node, ast.Attribute) and node.attr in METHODS and path != Path(from_transformers.__file__):
                 beside.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                told = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                if node.func.attr in {"from_pretrained", "from_config"} and told.get("trust_remote_code") != "False":
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if node.func.attr in {"from_pretrained", "from_config"} and options.get("trust_remote_code") != "False":
                     inside.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
-    assert [place for place in beside if not place.startswith("cli/other_transformers/reading.py:")] == []
+    assert [location for location in beside if not location.startswith("cli/other_transformers/reading.py:")] == []
     assert inside == []
 
 

@@ -52,7 +52,7 @@ def fuzzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fou
     return fuzz
 
 
-def refuse(place: Path, path: Path) -> None:
+def refuse(folder: Path, path: Path) -> None:
     raise ShardError(f"{path} is no file")
 
 
@@ -63,25 +63,25 @@ def refuse_in_silence() -> None:
 @pytest.mark.parametrize(
     ("read", "words"),
     [
-        (lambda place, path: {}["a"], "KeyError"),
-        (lambda place, path: time.sleep(1), "Hang"),
-        (lambda place, path: print("what is read"), "it printed"),
-        (lambda place, path: sys.stderr.write("a warning"), "it printed"),
-        (lambda place, path: (place.parent / "beside").write_text(""), "written beside its folder"),
-        (lambda place, path: (place.parents[2] / "far").write_text(""), "written outside"),
-        (lambda place, path: refuse_in_silence(), "a message of 0"),
+        (lambda folder, path: {}["a"], "KeyError"),
+        (lambda folder, path: time.sleep(1), "Hang"),
+        (lambda folder, path: print("what is read"), "it printed"),
+        (lambda folder, path: sys.stderr.write("a warning"), "it printed"),
+        (lambda folder, path: (folder.parent / "beside").write_text(""), "written beside its folder"),
+        (lambda folder, path: (folder.parents[2] / "far").write_text(""), "written outside"),
+        (lambda folder, path: refuse_in_silence(), "a message of 0"),
     ],
 )
 def test_what_is_neither_read_nor_refused_is_told(
     read: Callable[[Path, Path], Any], words: str, fuzzer: Callable[..., Found]
 ) -> None:
-    found = fuzzer(read)
-    assert found.failures and words in found.failures[-1][2], found
+    outcome = fuzzer(read)
+    assert outcome.failures and words in outcome.failures[-1][2], outcome
 
 
 def test_what_is_refused_in_a_line_is_right(fuzzer: Callable[..., Found]) -> None:
-    found = fuzzer(refuse)
-    assert found.refused == {"mine": 3} and not found.failures and not found.read
+    outcome = fuzzer(refuse)
+    assert outcome.refused == {"mine": 3} and not outcome.failures and not outcome.read
 
 
 def test_what_it_may_be_asked(capsys: pytest.CaptureFixture[str]) -> None:

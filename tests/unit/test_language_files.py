@@ -31,9 +31,9 @@ def write(folder: Path, files: list[str]) -> Path:
 def test_other_kinds_are_named_before_transformers_is_asked(kind: str, tmp_path: Path) -> None:
     files, words = OTHERS[kind]
     name = str(write(tmp_path / "model", files))
-    with pytest.raises(CheckpointMismatch, match=words) as told:
+    with pytest.raises(CheckpointMismatch, match=words) as refused:
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
     with pytest.raises(CheckpointMismatch, match=words):
         build_language_model(LanguageModelConfig(name=name))
 

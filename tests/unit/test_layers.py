@@ -54,8 +54,8 @@ def violations(room: str, tree: ast.AST) -> list[str]:
 def test_the_walk_sees_a_violation() -> None:
     above = "import lightning.pytorch\nfrom blip2_train.training import module"
     beside = "def f():\n    from blip2_train.data import text_cleaning"
-    found = violations("models", ast.parse(f"{above}\n{beside}"))
-    assert found == ["lightning.pytorch", "blip2_train.training.module", "blip2_train.data.text_cleaning"]
+    wrong = violations("models", ast.parse(f"{above}\n{beside}"))
+    assert wrong == ["lightning.pytorch", "blip2_train.training.module", "blip2_train.data.text_cleaning"]
 
 
 def test_every_room_has_a_layer() -> None:
@@ -96,8 +96,8 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
                 seen.add(name)
                 waiting.append(name)
         reached[module] = seen
-    found = {frozenset(name for name in reached[m] if m in reached[name]) for m in edges if m in reached[m]}
-    return sorted(map(sorted, found))
+    groups = {frozenset(name for name in reached[m] if m in reached[name]) for m in edges if m in reached[m]}
+    return sorted(map(sorted, groups))
 
 
 def test_the_walk_sees_a_circle() -> None:

@@ -28,8 +28,8 @@ def plain(name: str) -> str:
 
 def rows() -> dict[str, str]:
     """What the page says of each package."""
-    found = re.findall(r"^\| ([\w.-]+) \|(?: \w+ \|)? ([^|]+) \|$", PAGE, re.MULTILINE)
-    return {plain(name): licence for name, licence in found if name not in ("package", "---")}
+    cells = re.findall(r"^\| ([\w.-]+) \|(?: \w+ \|)? ([^|]+) \|$", PAGE, re.MULTILINE)
+    return {plain(name): licence for name, licence in cells if name not in ("package", "---")}
 
 
 def named() -> set[str]:

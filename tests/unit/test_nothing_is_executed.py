@@ -16,17 +16,17 @@ METHODS = {"extract", "extractall", "unpack_archive"}
 
 def findings(tree: ast.AST) -> list[str]:
     """The calls that are not allowed."""
-    found = []
+    calls = []
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         if name in NEVER or name.rpartition(".")[2] in METHODS:
-            found.append(name)
+            calls.append(name)
         if (name == "torch.load" or "ckpt_path" in options) and options.get("weights_only") != "True":
-            found.append(f"{name} without weights_only=True")
+            calls.append(f"{name} without weights_only=True")
         if options.get("shell", "False") != "False" or options.get("allow_pickle", "False") != "False":
-            found.append(f"{name} with a shell or a pickle")
-    return found
+            calls.append(f"{name} with a shell or a pickle")
+    return calls
 
 
 def test_the_walk_sees_each() -> None:
@@ -36,8 +36,8 @@ def test_the_walk_sees_each() -> None:
 
 
 def test_no_such_call() -> None:
-    found = {path: findings(ast.parse(path.read_text("utf-8"))) for path in PACKAGE.rglob("*.py")}
-    assert {str(path): calls for path, calls in found.items() if calls} == {}
+    by_path = {path: findings(ast.parse(path.read_text("utf-8"))) for path in PACKAGE.rglob("*.py")}
+    assert {str(path): calls for path, calls in by_path.items() if calls} == {}
 
 
 OWN_FILES = {
@@ -72,25 +72,25 @@ CONFIGURATION = {
 
 def readers(functions: set[str]) -> dict[str, list[str]]:
     """Modules that use such functions, and which."""
-    found: dict[str, list[str]] = {}
+    by_path: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         nodes = ast.walk(ast.parse(path.read_text("utf-8")))
         names = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)}
         if hit := sorted(names & functions):
-            found[str(path.relative_to(PACKAGE))] = hit
-    return found
+            by_path[str(path.relative_to(PACKAGE))] = hit
+    return by_path
 
 
 def test_json_of_others_is_read_through_records() -> None:
-    found = readers({"json.load", "json.loads", "json.JSONDecoder"})
-    assert [path for path in found if path not in OWN_FILES] == []
-    assert OWN_FILES.keys() <= found.keys()
+    by_path = readers({"json.load", "json.loads", "json.JSONDecoder"})
+    assert [path for path in by_path if path not in OWN_FILES] == []
+    assert OWN_FILES.keys() <= by_path.keys()
 
 
 def test_configurations_are_read_where_a_person_has_named_them() -> None:
-    found = readers({"yaml.safe_load", "OmegaConf.load", "_PlainLoader", "hydra.utils.instantiate", "get_class"})
-    known = CONFIGURATION.keys() | {path for path, calls in found.items() if calls == ["get_class"]}
-    assert found.keys() <= known
+    by_path = readers({"yaml.safe_load", "OmegaConf.load", "_PlainLoader", "hydra.utils.instantiate", "get_class"})
+    known = CONFIGURATION.keys() | {path for path, calls in by_path.items() if calls == ["get_class"]}
+    assert by_path.keys() <= known
 
 
 def test_what_a_checkpoint_has_made_is_a_list() -> None:

@@ -48,11 +48,11 @@ def measure_access(source: SourceConfig, options: LoaderOptions, cache: Path) ->
         By way of access: seconds and requests until the first batch, images per second of the processor, requests for
         an image, and bytes of memory that the process took beyond what it had before it opened the source.
     """
-    found = {}
+    results = {}
     for number, access in enumerate(options.access):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found[access] = pool.submit(_measure, access, source, options, str(cache / str(number))).result()
-    return found
+            results[access] = pool.submit(_measure, access, source, options, str(cache / str(number))).result()
+    return results
 
 
 def _measure(access: str, source: SourceConfig, options: LoaderOptions, cache: str) -> Record:

@@ -73,8 +73,8 @@ def _measure(options: LoaderOptions, folder: Path) -> Record:
     _say("resuming")
     resuming = measure_resuming(everything, options)
     console.print(resuming_table(resuming, options.samples, len(each) / sum(each)))
-    found = {"speed": speed, "waiting": waiting, "resuming": resuming, "waiting_bytes": plan.waiting_bytes}
-    return {**about, "samples": options.samples, **found}
+    results = {"speed": speed, "waiting": waiting, "resuming": resuming, "waiting_bytes": plan.waiting_bytes}
+    return {**about, "samples": options.samples, **results}
 
 
 def _sources(options: LoaderOptions, folder: Path) -> dict[str, SourceConfig]:

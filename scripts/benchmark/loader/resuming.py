@@ -31,15 +31,15 @@ def measure_resuming(source: SourceConfig, options: LoaderOptions) -> list[Recor
     busy: list[list[float]] = [[] for _ in steps]
     readings = [0] * len(steps)
     for turn in range(options.turns + 1):  # the first warms up
-        for place in range(len(steps)) if turn % 2 else reversed(range(len(steps))):
+        for index in range(len(steps)) if turn % 2 else reversed(range(len(steps))):
             began, worked = time.perf_counter(), time.process_time()
-            data = open_data(repeated, options, steps[place] + 1, seed=1 + turn * len(steps) + place)
-            data.resume(steps[place] * options.batch_size, data.fingerprint())
+            data = open_data(repeated, options, steps[index] + 1, seed=1 + turn * len(steps) + index)
+            data.resume(steps[index] * options.batch_size, data.fingerprint())
             next(iter(data.train_dataloader()))
             if turn:
-                seconds[place].append(time.perf_counter() - began)
-                busy[place].append(time.process_time() - worked)
-            readings[place] = cast(RepeatedSource, data.sources[0].source).readings
+                seconds[index].append(time.perf_counter() - began)
+                busy[index].append(time.process_time() - worked)
+            readings[index] = cast(RepeatedSource, data.sources[0].source).readings
     return [
         {
             "epochs": position,

@@ -27,20 +27,20 @@ def measure_shards(arguments: Sequence[str]) -> None:
     options = read_options(arguments)
     console = make_console(width=None if sys.stdout.isatty() else 110)
     with tempfile.TemporaryDirectory(prefix="blip2_shards_") as folder:
-        place, index = Path(folder) / "shards", Path(folder) / "index"
+        shards, index = Path(folder) / "shards", Path(folder) / "index"
         _say(f"writing {options.shards:,} shards of {SAMPLES} samples (links), and opening them for the first time")
-        write_linked_shards(place, options.shards)
-        opening = measure_opening(place, index, options.turns)
+        write_linked_shards(shards, options.shards)
+        opening = measure_opening(shards, index, options.turns)
         console.print(opening_table(opening, options.shards))
         _say(f"reading {options.random:,} shards in random order")
-        files = measure_open_files(place, index, options.random)
+        files = measure_open_files(shards, index, options.random)
         console.print(open_files_table(files))
     requests = measure_requests()
     console.print(requests_table(requests))
     if options.json is not None:
-        found = {"shards": options.shards, "opening": opening, "open_files": files, "requests": requests}
+        results = {"shards": options.shards, "opening": opening, "open_files": files, "requests": requests}
         about = {"what": "many shards", "cores": os.cpu_count()}
-        options.json.write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps({**about, **results}, indent=1) + "\n", encoding="utf-8")
 
 
 def _say(text: str) -> None:

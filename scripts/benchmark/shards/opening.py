@@ -53,9 +53,9 @@ def _plain(folder: Path, index: Path) -> tuple[list[dict[str, Any]], list[str], 
     """
     shards = sorted(folder.glob("*.tar"))
     assert len(set(shards)) == len(shards) and not any(shard.suffix.lower() == ".gz" for shard in shards)
-    places = [PurePosixPath(shard.absolute()) for shard in shards]
-    common = os.path.commonpath([place.parent for place in places])
-    names = [place.relative_to(common).with_suffix("").as_posix() for place in places]
+    paths = [PurePosixPath(shard.absolute()) for shard in shards]
+    common = os.path.commonpath([path.parent for path in paths])
+    names = [path.relative_to(common).with_suffix("").as_posix() for path in paths]
     listed = json.loads((folder / INDEX).read_bytes())["shards"]
     assert all((folder / entry["file"]).is_file() for entry in listed)
     with ThreadPoolExecutor(8) as pool:

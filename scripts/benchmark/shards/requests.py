@@ -70,5 +70,5 @@ def _span(sample: int, size: int) -> Span:
 def _starts(size: int) -> list[int]:
     """Where the samples of a shard begin, and where the last ends."""
     sizes = np.random.default_rng(0).integers(size // 2, size * 3 // 2, _PER_SHARD)
-    found: list[int] = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    return found
+    offsets: list[int] = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    return offsets

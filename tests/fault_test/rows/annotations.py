@@ -62,7 +62,12 @@ def wrong_predictions(desk: Desk) -> str:
 
 @row(GROUP, "questions without answers")
 def no_answers(desk: Desk) -> str:
-    files = ("--questions", desk.world.asked / "cp_questions.json", "--predictions", desk.world.asked / "results.json")
+    files = (
+        "--questions",
+        desk.world.questions / "cp_questions.json",
+        "--predictions",
+        desk.world.questions / "results.json",
+    )
     return desk.refused("score", "vqa", *files, words="24 questions of .* have no answers")
 
 
@@ -76,12 +81,12 @@ def evaluated(desk: Desk) -> str:
 
 @row(GROUP, "captions that would move the terminal's cursor")
 def escapes(desk: Desk) -> str:
-    images = sorted((desk.world.asked / "images").glob("*.jpg"))
+    images = sorted((desk.world.questions / "images").glob("*.jpg"))
     lines = [json.dumps({"image": str(path), "caption": ESCAPES}) for path in images]
     arguments = file(desk, "e.jsonl", "\n".join(lines))
-    said = desk.well("check", *arguments)
-    assert "cat" in said.out, "check does not show the captions"
-    return f"{said.code}, shown without control characters"
+    ended = desk.well("check", *arguments)
+    assert "cat" in ended.out, "check does not show the captions"
+    return f"{ended.code}, shown without control characters"
 
 
 @row(GROUP, "a file whose name holds line ends and escapes")

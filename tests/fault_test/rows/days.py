@@ -60,7 +60,7 @@ refused(
 
 
 def predicting(desk: Desk) -> list[object]:
-    images = desk.world.asked / "images"
+    images = desk.world.questions / "images"
     return ["caption", "--model", desk.world.opt, "--device", "cpu", "--max-new-tokens", "2", images]
 
 
@@ -83,10 +83,10 @@ def read_only(name: str, command: str, arguments: object) -> None:
     """A row whose output is on a file system that is mounted to be read only."""
 
     def action(desk: Desk) -> str:
-        place = new(desk, "place")
-        given = arguments(desk, place)  # type: ignore[operator]
+        folder = new(desk, "place")
+        given = arguments(desk, folder)  # type: ignore[operator]
         return desk.refused(
-            command, *given, words=r"(?i)read-only file system|may not be written", read_only=[str(place)]
+            command, *given, words=r"(?i)read-only file system|may not be written", read_only=[str(folder)]
         )
 
     row(GROUP, name)(action)
@@ -111,14 +111,14 @@ def full(name: str, command: str, arguments: object, size: int, finals: str = ""
     """A row whose output is on a file system of `size` bytes; nothing may be left whose name matches `finals`."""
 
     def action(desk: Desk) -> str:
-        place, listing = new(desk, "place"), desk.folder / "left.json"
-        given = arguments(desk, place)  # type: ignore[operator]
-        how = {"small": {str(place): size}, "listing": str(listing)}
-        said = desk.refused(command, *given, words=r"(?i)no space left|room|disk|needs", **how)
+        folder, listing = new(desk, "place"), desk.folder / "left.json"
+        given = arguments(desk, folder)  # type: ignore[operator]
+        how = {"small": {str(folder): size}, "listing": str(listing)}
+        message = desk.refused(command, *given, words=r"(?i)no space left|room|disk|needs", **how)
         left = json.loads(listing.read_text())
         half = [path for path in left if finals and re.search(finals, path)]
         assert not half, f"half written: {half}"
-        return said
+        return message
 
     row(GROUP, name)(action)
 
@@ -179,13 +179,13 @@ def finished_folder(desk: Desk) -> str:
 
 @row(GROUP, "three runs start in the same second")
 def three_runs(desk: Desk) -> str:
-    place = desk.folder / "three"
+    folder = desk.folder / "three"
     given = [a for a in desk.training(*ONE_STEP) if not str(a).startswith(("paths.run_dir", "paths.output_dir"))]
     while time.time() % 1 > 0.2:
         time.sleep(0.01)
-    running = [desk.start("train", *given, f"paths.output_dir={place}") for _ in range(3)]
+    running = [desk.start("train", *given, f"paths.output_dir={folder}") for _ in range(3)]
     codes = [desk.ended(one).code for one in running]
-    folders = sorted(path.parent for path in place.glob("demo_stage1/*/metrics.csv"))
+    folders = sorted(path.parent for path in folder.glob("demo_stage1/*/metrics.csv"))
     exports = [folder for folder in folders if (folder / "export" / "manifest.json").exists()]
     assert codes == [0, 0, 0] and len(folders) == len(exports) == 3, (codes, folders, exports)
     return f"{codes}, three folders with three exports"
@@ -205,7 +205,7 @@ def killed_reader(desk: Desk) -> str:
 
 def readers(pid: int) -> list[int]:
     """Readers of a training: what its fork server forked."""
-    found, parents = [], [pid]
+    descendants, parents = [], [pid]
     for parent in parents:
         for file in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
@@ -213,14 +213,14 @@ def readers(pid: int) -> list[int]:
             except OSError:
                 continue
             parents += children
-            found += [child for child in children if parent != pid]
-    return found
+            descendants += [child for child in children if parent != pid]
+    return descendants
 
 
 @row(GROUP, "a limit of 64 open files while shards are read")
 def few_descriptors(desk: Desk) -> str:
-    said = desk.well("check", *desk.training(), rlimit={"RLIMIT_NOFILE": 64})
-    return f"{said.code}, read"
+    ended = desk.well("check", *desk.training(), rlimit={"RLIMIT_NOFILE": 64})
+    return f"{ended.code}, read"
 
 
 @row(GROUP, "an export is asked of a run that has none yet")
@@ -235,5 +235,7 @@ def extended(desk: Desk) -> str:
     short = ("steps=2", "validate_every=2", "checkpoint_every=100", "optim.warmup_steps=0")
     desk.well("train", *desk.training(*short))
     longer = ("steps=4", "validate_every=2", "checkpoint_every=100", "optim.warmup_steps=0")
-    said = desk.well("train", *desk.training(*longer, f"resume_from={desk.run_folder()}"), words="going on from step 2")
-    return f"{said.code}, went on from step 2"
+    ended = desk.well(
+        "train", *desk.training(*longer, f"resume_from={desk.run_folder()}"), words="going on from step 2"
+    )
+    return f"{ended.code}, went on from step 2"

@@ -17,14 +17,14 @@ GROUP = "images"
 
 def described(desk: Desk, name: str, content: bytes) -> tuple[int, dict[str, str], str]:
     """Exit code, line and errors of an image's description."""
-    place = desk.folder / "images" / name
-    place.parent.mkdir(exist_ok=True)
-    place.write_bytes(content)
+    path = desk.folder / "images" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
     model = ("--model", desk.world.opt, "--device", "cpu", "--max-new-tokens", "2")
-    ended = desk.run("predict", "caption", *model, place.parent)
-    said = ended.out + ended.err
-    assert "Traceback" not in said, said[-500:]
-    desk.clean(said)
+    ended = desk.run("predict", "caption", *model, path.parent)
+    output = ended.out + ended.err
+    assert "Traceback" not in output, output[-500:]
+    desk.clean(output)
     (line,) = [line for line in ended.out.splitlines() if line.startswith("{")]
     if ended.code:
         desk.one_line(ended, "could not be read|no image that can be read")
@@ -35,9 +35,9 @@ def unreadable(name: str, content: bytes, file: str = "a.jpg") -> None:
     """A row with an image that cannot be read."""
 
     def action(desk: Desk) -> str:
-        code, line, said = described(desk, file, content)
+        code, line, message = described(desk, file, content)
         assert code == 2 and "error" in line, (code, line)
-        return f"{code}, {said}"
+        return f"{code}, {message}"
 
     row(GROUP, name)(action)
 

@@ -25,14 +25,14 @@ BREAKS = Callable[[Path], None]
 
 def a_copy(desk: Desk, source: Path, change: BREAKS) -> Path:
     """A copy of a folder or file of the world, changed."""
-    place = desk.folder / "copy" / source.name
-    place.parent.mkdir(exist_ok=True)
+    path = desk.folder / "copy" / source.name
+    path.parent.mkdir(exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, place)
+        shutil.copytree(source, path)
     else:
-        shutil.copy2(source, place)
-    change(place)
-    return place
+        shutil.copy2(source, path)
+    change(path)
+    return path
 
 
 def flipped(path: Path) -> None:
@@ -76,15 +76,15 @@ def text_of_manifest(text: str) -> BREAKS:
 
 
 def images(desk: Desk) -> Path:
-    return desk.world.asked / "images" / "000.jpg"
+    return desk.world.questions / "images" / "000.jpg"
 
 
 def predicting(name: str, change: BREAKS, words: str, export: str = "opt") -> None:
     """A row that captions an image with a damaged export."""
 
     def arguments(desk: Desk) -> list[object]:
-        place = a_copy(desk, getattr(desk.world, export), change)
-        return ["caption", "--device", "cpu", "--max-new-tokens", "2", "--model", place, images(desk)]
+        path = a_copy(desk, getattr(desk.world, export), change)
+        return ["caption", "--device", "cpu", "--max-new-tokens", "2", "--model", path, images(desk)]
 
     refused(GROUP, name, "predict", arguments, words)
 
@@ -111,7 +111,7 @@ predicting("a manifest that sets an attribute", manifest(architecture__nobody={"
 @row(GROUP, "a language model that brings code")
 def foreign_code(desk: Desk) -> str:
     folder = folder_with_code(DEMO / "opt", desk.folder / "with_code", model_type="nobodys")
-    said = desk.refused(
+    message = desk.refused(
         "convert_checkpoint",
         desk.world.opt,
         "--to",
@@ -123,7 +123,7 @@ def foreign_code(desk: Desk) -> str:
         words="with_code",
     )
     assert not (desk.folder / MARKER).exists(), "the code was run"
-    return said
+    return message
 
 
 class Runs:
@@ -140,22 +140,22 @@ def hostile(name: str, file: str, command: Callable[[Desk, Path], tuple[str, lis
     """A row with a pickle that would run code."""
 
     def action(desk: Desk) -> str:
-        marker, place = desk.folder / "was_run", desk.folder / file
+        marker, path = desk.folder / "was_run", desk.folder / file
         if torch_file:
-            torch.save({"model": Runs(marker)}, place)
+            torch.save({"model": Runs(marker)}, path)
         else:
-            place.write_bytes(pickle.dumps({"a": Runs(marker)}, protocol=4))
-        what, arguments = command(desk, place)
-        said = desk.refused(what, *arguments, words=file)
+            path.write_bytes(pickle.dumps({"a": Runs(marker)}, protocol=4))
+        what, arguments = command(desk, path)
+        message = desk.refused(what, *arguments, words=file)
         assert not marker.exists(), "the pickle was run"
-        assert "weights_only" not in said, f"advice to run it all the same: {said}"
-        return said
+        assert "weights_only" not in message, f"advice to run it all the same: {message}"
+        return message
 
     row(GROUP, name)(action)
 
 
-def converted(desk: Desk, place: Path) -> tuple[str, list[object]]:
-    return "convert_checkpoint", [place, "--to", desk.folder / "new"]
+def converted(desk: Desk, path: Path) -> tuple[str, list[object]]:
+    return "convert_checkpoint", [path, "--to", desk.folder / "new"]
 
 
 hostile("a LAVIS file that would run code", "lavis.pth", converted, True)
@@ -173,11 +173,11 @@ def resuming(name: str, change: BREAKS, words: str) -> None:
     """A row that goes on from a damaged checkpoint; exporting it is refused alike."""
 
     def action(desk: Desk) -> str:
-        place = a_copy(desk, newest(desk), change)
-        desk.keep(place)
-        said = desk.refused("export", place, desk.folder / "e", words=words)
+        path = a_copy(desk, newest(desk), change)
+        desk.keep(path)
+        message = desk.refused("export", path, desk.folder / "e", words=words)
         assert not (desk.folder / "e").exists(), "something was exported"
-        return said + " / " + desk.refused("train", *desk.training(f"resume_from={place}"), words=words)
+        return message + " / " + desk.refused("train", *desk.training(f"resume_from={path}"), words=words)
 
     row(GROUP, name)(action)
 

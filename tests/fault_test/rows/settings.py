@@ -123,9 +123,9 @@ def parquet(desk: Desk) -> str:
 @row(GROUP, "three things wrong at once")
 def several(desk: Desk) -> str:
     ended = desk.run("train", *desk.training("optim.lr=x", "image_size=y", "optim.betaz=3"))
-    said = "\n".join(ended.errors)
+    errors = "\n".join(ended.errors)
     assert ended.code == 2 and "Traceback" not in ended.out + ended.err, (ended.code, ended.err[-500:])
-    assert len(ended.errors) == 3 and all(key in said for key in ("optim.lr", "image_size", "optim.betaz")), (
+    assert len(ended.errors) == 3 and all(key in errors for key in ("optim.lr", "image_size", "optim.betaz")), (
         ended.errors
     )
     return f"{ended.code}, {len(ended.errors)} lines: {' / '.join(ended.errors)}"
@@ -133,8 +133,8 @@ def several(desk: Desk) -> str:
 
 @row(GROUP, "only the steps of a demo recipe are changed")
 def steps_alone(desk: Desk) -> str:
-    said = desk.well("train", DEMO, "steps=100", "--cfg", "job", words="steps: 100")
-    return f"{said.code}, a configuration"
+    ended = desk.well("train", DEMO, "steps=100", "--cfg", "job", words="steps: 100")
+    return f"{ended.code}, a configuration"
 
 
 @row(GROUP, "a terminal that belongs to a SLURM job")

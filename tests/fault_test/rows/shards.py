@@ -54,8 +54,8 @@ def one_cut(desk: Desk) -> str:
     folder = own(desk)
     last = folder / "00002.tar"
     last.write_bytes(last.read_bytes()[:12_000])
-    said = desk.well("check", *desk.training(source(folder)), words="truncated")
-    return f"{said.code}, counted"
+    ended = desk.well("check", *desk.training(source(folder)), words="truncated")
+    return f"{ended.code}, counted"
 
 
 @row(GROUP, "shards joined by cat")
@@ -65,8 +65,8 @@ def joined(desk: Desk) -> str:
     for path in folder.glob("*.tar"):
         path.unlink()
     (folder / "all.tar").write_bytes(both)
-    said = desk.well("check", *desk.training(source(folder)), words="26|24")
-    return f"{said.code}, all are read"
+    ended = desk.well("check", *desk.training(source(folder)), words="26|24")
+    return f"{ended.code}, all are read"
 
 
 @row(GROUP, "images that are damaged, a third of all")
@@ -97,11 +97,11 @@ def traversal(desk: Desk) -> str:
     ]
     write_tar(desk.folder / "s" / "0.tar", [*bad, *(m for n in range(24) for m in sample(f"{n:09d}"))])
     made = desk.folder / "made"
-    said = desk.well(
+    ended = desk.well(
         "make_shards", f"source={desk.folder / 's'}", f"output={made}", "workers=1", "duplicates=keep", words="unsafe"
     )
     assert not list(desk.folder.parent.glob("outside*")) and json.loads((made / "index.json").read_text())
-    return f"{said.code}, refused and counted"
+    return f"{ended.code}, refused and counted"
 
 
 @row(GROUP, "members whose names hold line ends and escapes")
@@ -146,5 +146,5 @@ def replaced(desk: Desk) -> str:
 def no_source(desk: Desk) -> str:
     (desk.folder / "list.csv").write_text("image,caption\nnone.jpg,a cat\n")
     given = (f"source={desk.folder / 'list.csv'}", f"output={desk.folder / 'made'}", "workers=1")
-    said = desk.run("make_shards", *given)
-    return desk.one_line(said, "none|missing|no ")
+    ended = desk.run("make_shards", *given)
+    return desk.one_line(ended, "none|missing|no ")

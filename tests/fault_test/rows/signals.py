@@ -20,11 +20,11 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 def quiet(desk: Desk, finished: Finished, code: int, words: str = "") -> str:
     """Assert that a command ended by a signal as it has to."""
-    said = finished.out + finished.err
-    assert "Traceback" not in said, f"a traceback: {said[-700:]}"
-    assert finished.code == code, f"exit code {finished.code} instead of {code}: {said[-700:]}"
-    (line,) = [one for one in said.splitlines() if re.search(r"(?i)\bstopped\b", one)][-1:] or [""]
-    assert re.search(words, said), f"it does not say {words!r}: {said[-700:]}"
+    output = finished.out + finished.err
+    assert "Traceback" not in output, f"a traceback: {output[-700:]}"
+    assert finished.code == code, f"exit code {finished.code} instead of {code}: {output[-700:]}"
+    (line,) = [one for one in output.splitlines() if re.search(r"(?i)\bstopped\b", one)][-1:] or [""]
+    assert re.search(words, output), f"it does not say {words!r}: {output[-700:]}"
     return f"{finished.code}, {desk.short(line)}"
 
 
@@ -47,13 +47,13 @@ def stopped_training(number: signal.Signals, name: str) -> None:
     def action(desk: Desk) -> str:
         process = training(desk)
         send(process, number)
-        said = quiet(desk, desk.ended(process), CODES[number], r"stopped at step \d+|saved")
+        message = quiet(desk, desk.ended(process), CODES[number], r"stopped at step \d+|saved")
         (saved,) = (desk.run_folder() / "checkpoints").glob("step_*.ckpt")
         step = int(saved.stem.partition("_")[2])
         desk.well(
             "train", *desk.training(*LONG, f"resume_from={desk.run_folder()}"), words=f"going on from step {step}"
         )
-        return said
+        return message
 
     row(GROUP, name)(action)
 
@@ -123,15 +123,15 @@ def whole(path: Path) -> None:
 
 @row(GROUP, "Ctrl-C while an export is written")
 def in_export(desk: Desk) -> str:
-    place = desk.folder / "made" / "export"
-    place.parent.mkdir()
-    process = desk.start("export", desk.world.run, place)
-    desk.wait_for(lambda: any(place.parent.iterdir()), process)
+    export = desk.folder / "made" / "export"
+    export.parent.mkdir()
+    process = desk.start("export", desk.world.run, export)
+    desk.wait_for(lambda: any(export.parent.iterdir()), process)
     send(process, signal.SIGINT)
     ended = desk.ended(process)
-    whole(place)
+    whole(export)
     assert ended.code in (0, 130) and "Traceback" not in ended.out + ended.err, (ended.code, ended.err[-500:])
-    desk.well("export", desk.world.run, place if not place.exists() else desk.folder / "again")
+    desk.well("export", desk.world.run, export if not export.exists() else desk.folder / "again")
     return f"{ended.code}, {'whole' if ended.code == 0 else 'nothing'} is left, and it can be repeated"
 
 
@@ -143,8 +143,8 @@ def evaluation(desk: Desk) -> str:
     desk.wait_for(lambda: run.exists() and any(run.rglob("*.jsonl")), process)
     send(process, signal.SIGTERM)
     ended = desk.ended(process)
-    said = ended.out + ended.err
-    assert ended.code in (0, 143, -15) and "Traceback" not in said, f"{ended.code}: {said[-700:]}"
+    output = ended.out + ended.err
+    assert ended.code in (0, 143, -15) and "Traceback" not in output, f"{ended.code}: {output[-700:]}"
     desk.well("evaluate", *given)
     assert (run / "results.json").exists()
     return f"{ended.code}, and it went on"
@@ -157,10 +157,10 @@ def evaluation_by_keyboard(desk: Desk) -> str:
     process = desk.start("evaluate", *given)
     desk.wait_for(lambda: run.exists() and any(run.iterdir()), process)
     send(process, signal.SIGINT)
-    said = quiet(desk, desk.ended(process), 130)
+    message = quiet(desk, desk.ended(process), 130)
     desk.well("evaluate", *given)
     assert (run / "results.json").exists()
-    return said
+    return message
 
 
 @row(GROUP, "Ctrl-C in a prediction")
@@ -180,9 +180,9 @@ def making(desk: Desk) -> str:
     process = desk.start("make_shards", *given)
     desk.wait_for(lambda: made.exists() and any(made.iterdir()), process)
     send(process, signal.SIGINT)
-    said = quiet(desk, desk.ended(process), 130, "is kept for .* and the same command goes on")
+    message = quiet(desk, desk.ended(process), 130, "is kept for .* and the same command goes on")
     desk.well("make_shards", *given)
-    return said
+    return message
 
 
 @row(GROUP, "Ctrl-C in CapFilt, which goes on")
@@ -200,6 +200,6 @@ def filtering(desk: Desk) -> str:
     process = desk.start("capfilt", *given, "duplicates=keep")
     desk.wait_for(lambda: made.exists() and any(made.iterdir()), process)
     send(process, signal.SIGINT)
-    said = quiet(desk, desk.ended(process), 130, "is kept for .* and the same command goes on")
+    message = quiet(desk, desk.ended(process), 130, "is kept for .* and the same command goes on")
     desk.well("capfilt", *given, "duplicates=keep")
-    return said
+    return message

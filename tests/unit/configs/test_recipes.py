@@ -172,11 +172,11 @@ def started(recipe: str) -> list[str]:
 def below(recipe: str) -> dict[str, Any]:
     """The numbers that a recipe inherits from the recipes it builds on."""
     text = yaml.safe_load((FOLDER / "experiment" / f"{recipe}.yaml").read_text("utf-8"))
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for entry in text.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            found |= below(entry) | written(FOLDER / "experiment" / f"{entry}.yaml")
-    return found
+            settings |= below(entry) | written(FOLDER / "experiment" / f"{entry}.yaml")
+    return settings
 
 
 @pytest.mark.parametrize("recipe", [name for name in recipes() if name.startswith(CONTINUING)])
@@ -262,8 +262,8 @@ def test_last_is_never_a_run_to_debug(tmp_path: Path, option: str) -> None:
 @pytest.mark.parametrize(("recipe", "table"), TABLES.items(), ids=TABLES.keys())
 def test_numbers_are_the_papers(recipe: str, table: dict[str, Any]) -> None:
     config = compose([f"experiment={recipe}", *started(recipe)])
-    found = {key: OmegaConf.select(config, key) for key in table}
-    assert {k: list(v) if not isinstance(v, (int, float, str, type(None))) else v for k, v in found.items()} == table
+    actual = {key: OmegaConf.select(config, key) for key in table}
+    assert {k: list(v) if not isinstance(v, (int, float, str, type(None))) else v for k, v in actual.items()} == table
 
 
 def test_every_recipe_is_in_a_table_or_a_demo() -> None:

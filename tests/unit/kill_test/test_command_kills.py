@@ -49,7 +49,7 @@ def test_what_is_half_or_different_is_told(
         return command_kills.LaunchedCommand(command, tmp_path / "log")
 
     monkeypatch.setattr(Work, "start", start)
-    work = Work(name="w", program="", arguments=lambda place: [], goes_on=goes_on)
+    work = Work(name="w", program="", arguments=lambda folder: [], goes_on=goes_on)
     kills, wrong, other = command_kills._kill(work, tmp_path / "w", 3, random.Random(0))
     assert len(kills) == 3 and kills[0].moment.startswith("change") and kills[2].moment == "anywhere"
     assert bool(wrong) == half, wrong
@@ -81,5 +81,5 @@ def test_times_and_unfinished_files_do_not_count(tmp_path: Path) -> None:
 )
 def test_the_table(kill: Callable[..., object], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     show(Part(name="commands", kills=[kill], problems={"half": [], "lost": ["export: a"]}))  # type: ignore[list-item]
-    said = capsys.readouterr().out
-    assert words in said and "half: as it has to be" in said and "lost: DIFFERENT: export: a" in said
+    printed = capsys.readouterr().out
+    assert words in printed and "half: as it has to be" in printed and "lost: DIFFERENT: export: a" in printed

@@ -27,13 +27,13 @@ def write_run(folder: Path, ids: dict[int, list[str]] = IDS, metrics: str = METR
     return folder
 
 
-def found(one: Path, other: Path) -> list[str]:
+def different(one: Path, other: Path) -> list[str]:
     return [name for name, problems in differences(one, other).items() if problems]
 
 
 def test_equal_runs_are_equal(tmp_path: Path) -> None:
     one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other")
-    assert found(one, other) == []
+    assert different(one, other) == []
     assert not any(sample_differences(one, other).values()) and not any(epoch_differences(one, 5).values())
 
 
@@ -48,7 +48,7 @@ def test_equal_runs_are_equal(tmp_path: Path) -> None:
     ],
 )
 def test_each_difference_is_found(tmp_path: Path, change: dict, names: list[str]) -> None:
-    assert found(write_run(tmp_path / "one"), write_run(tmp_path / "other", **change)) == names
+    assert different(write_run(tmp_path / "one"), write_run(tmp_path / "other", **change)) == names
 
 
 def test_samples_may_change_places_within_a_step_only(tmp_path: Path) -> None:

@@ -41,15 +41,15 @@ def test_moments_are_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         watch = RunWatch(folder, 5)
         return watch.kill_at(LaunchedRun([], 1, tmp_path / "log"), Moment(kind=kind, step=step, wait=wait), 1)  # type: ignore[arg-type]
 
-    found = [
+    kills = [
         kill("anywhere", 3),
         kill("checkpoint", 5),
         kill("start", 6, 0.1),
         kill("epoch", 7),
         kill("checkpoint", 10),
     ]
-    assert None not in found
-    shown = [(one.step, one.checkpoint, one.cut) for one in found if one is not None]
+    assert None not in kills
+    shown = [(one.step, one.checkpoint, one.cut) for one in kills if one is not None]
     assert shown[1:3] == [(5, 0, True), (5, 0, False)] and shown[4] == (10, 5, True), shown
     assert 3 <= shown[0][0] <= 5 and 7 <= shown[3][0] <= 9 and shown[3][1:] == (5, False), shown
     assert kill("anywhere", 99) is None, "the run ended before"

@@ -31,10 +31,10 @@ class MadeUpRuns:
     """Stands for the commands: writes what they leave, with scores that follow from name and seed of the run."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, list[str]]] = []
+        self.started: list[tuple[str, list[str]]] = []
 
     def __call__(self, command: str, settings: Sequence[str]) -> None:
-        self.asked.append((Path(_value("paths.run_dir", settings)).name, list(settings)))
+        self.started.append((Path(_value("paths.run_dir", settings)).name, list(settings)))
         folder = Path(_value("paths.run_dir", settings))
         folder.mkdir(parents=True, exist_ok=True)
         if command == "train":
@@ -49,8 +49,8 @@ class MadeUpRuns:
 def made_up(folder: Path) -> dict[str, Any]:
     seed, without = int(folder.parent.name.removeprefix("seed_")) % 10, "without" in folder.name
     if folder.name.startswith("retrieval"):
-        found = [50.0 + 10 * number + seed + (without and (number or -2)) for number in range(4)]
-        return {"tasks": {"demo_retrieval": {"scores": dict(zip(RETRIEVAL, found, strict=True)), "examples": 256}}}
+        scores = [50.0 + 10 * number + seed + (without and (number or -2)) for number in range(4)]
+        return {"tasks": {"demo_retrieval": {"scores": dict(zip(RETRIEVAL, scores, strict=True)), "examples": 256}}}
     return {
         "val/cider": 0.5 if without else 2.0 + seed,
         "val/names_right": 40.0,
@@ -66,7 +66,7 @@ def run(*settings: str) -> list[tuple[str, list[str]]]:
     """Names and settings of the runs that were started; everything goes below the working folder."""
     runs = MadeUpRuns()
     main([*SHORT, *settings], runs)
-    return runs.asked
+    return runs.started
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,8 @@ def finished(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path("outputs/ablations")
 
 
-def names(asked: list[tuple[str, list[str]]]) -> list[str]:
-    return [name for name, _ in asked]
+def names(started: list[tuple[str, list[str]]]) -> list[str]:
+    return [name for name, _ in started]
 
 
 def test_arms_differ_in_what_is_ablated_only(tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_what_is_finished_is_kept_and_what_was_stopped_goes_on(finished: Path) -
     (seed / "stage2_without_stage1/metrics.csv").write_text("of the run that was stopped")
     known = seed / "stage2/config.yaml"  # as a run leaves it that was resumed once
     known.write_text(known.read_text().replace("resume_from: null", "resume_from: somewhere"))
-    asked = run("seeds=42,1")
-    assert names(asked) == ["retrieval", "stage2", "stage2_without_stage1", *EVERYTHING], "and a seed more"
-    again = dict(reversed(asked))
+    started = run("seeds=42,1")
+    assert names(started) == ["retrieval", "stage2", "stage2_without_stage1", *EVERYTHING], "and a seed more"
+    again = dict(reversed(started))
     assert again["stage2"][-1] == f"resume_from='{seed / 'stage2'}'"
     assert not any("resume_from" in s for s in again["stage2_without_stage1"]), "it had no checkpoint"
     assert "stopped" not in (seed / "stage2_without_stage1/metrics.csv").read_text()
@@ -235,7 +235,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line of the error."""
     runs = MadeUpRuns()
     capsys.readouterr()
-    assert run_command(lambda given: main(given, runs), arguments) == 2 and runs.asked == []
+    assert run_command(lambda given: main(given, runs), arguments) == 2 and runs.started == []
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
     return printed.err

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmark import writing
+from benchmark import text_generation
 from benchmark.agreement import prove_ids, prove_losses, prove_training
 from benchmark.generation import GenerationStage
 from benchmark.huggingface import TowerOfOurs, as_loaded, image_token, share_weights, with_image_tokens
@@ -37,10 +37,13 @@ def test_losses_gradients_and_ids(family: str) -> None:
     prompts = random_prompts(model, torch.tensor([1, 3, 2]), torch.Generator().manual_seed(0))
     for beams in (1, 3):
         options = GenerationOptions(num_beams=beams, min_new_tokens=6, max_new_tokens=6)
-        theirs, ours = writing.theirs(model, share_weights(model), options), writing.ours(model, options)
-        said = {"theirs": theirs(prompts, no_mark), "ours": ours(prompts, no_mark)}
-        assert said["ours"].shape == (3, 6)
-        assert "equal ids for 3 images" in prove_ids("beams", said)
+        theirs, ours = (
+            text_generation.theirs(model, share_weights(model), options),
+            text_generation.ours(model, options),
+        )
+        generated = {"theirs": theirs(prompts, no_mark), "ours": ours(prompts, no_mark)}
+        assert generated["ours"].shape == (3, 6)
+        assert "equal ids for 3 images" in prove_ids("beams", generated)
 
 
 def test_weights_are_shared_and_stay_as_they_were() -> None:
@@ -73,7 +76,7 @@ def test_low_precision_leaves_the_trained_weights_alone() -> None:
     assert model.language_projection.weight.dtype == model.ln_vision.weight.dtype == torch.float32
     options = GenerationOptions(num_beams=1, min_new_tokens=4, max_new_tokens=4)
     prompts = random_prompts(model, torch.tensor([1, 2]), torch.Generator().manual_seed(0))
-    assert writing.theirs(model, twin, options)(prompts, no_mark).shape == (2, 4)
+    assert text_generation.theirs(model, twin, options)(prompts, no_mark).shape == (2, 4)
 
 
 def test_image_tokens_stand_in_front_and_nowhere_else() -> None:
@@ -109,8 +112,8 @@ def test_plans_that_differ_are_refused(change: Any, reason: str) -> None:
 
 
 def test_ids_that_differ_are_refused() -> None:
-    said = {"a": torch.tensor([[1, 2], [3, 4]]), "b": torch.tensor([[1, 2], [3, 5]])}
+    generated = {"a": torch.tensor([[1, 2], [3, 4]]), "b": torch.tensor([[1, 2], [3, 5]])}
     with pytest.raises(TrainingError, match="of image 1"):
-        prove_ids("greedy", said)
+        prove_ids("greedy", generated)
     with pytest.raises(TrainingError):
-        prove_ids("greedy", {"a": said["a"], "b": said["b"][:, :1]})
+        prove_ids("greedy", {"a": generated["a"], "b": generated["b"][:, :1]})

@@ -25,8 +25,8 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         assert all(way["images_per_second_and_core"] > 0 for way in speed["ways"].values())
     assert [step["least_share"] for step in record["waiting"]] == [0.5, 0, 0, 0]
     assert all(0 <= step["share_waiting"] <= 1 for step in record["waiting"])
-    assert [place["samples_before"] for place in record["resuming"]] == [0, 4, 2500, 4994, 16500]
-    assert {place["samples_read"] for place in record["resuming"]} == {2}, "nothing that was consumed is read again"
+    assert [start["samples_before"] for start in record["resuming"]] == [0, 4, 2500, 4994, 16500]
+    assert {start["samples_read"] for start in record["resuming"]} == {2}, "nothing that was consumed is read again"
     assert record["waiting_bytes"] == 3 * 2 * 3 * 16 * 16 * 4
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("per core", "waiting", "at most 0.0 MB per process", "reading on"))

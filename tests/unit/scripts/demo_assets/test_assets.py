@@ -13,7 +13,7 @@ import torch
 from demo_assets.command import ASSETS
 from demo_assets.concept_list import PLURALS, SYNONYMS
 from demo_assets.exercises import exercises
-from demo_assets.language_models import ASKED_LENGTH, causal_batches, hide_spans, split_example
+from demo_assets.language_models import ANSWERED_LENGTH, causal_batches, hide_spans, split_example
 from demo_assets.sheets import parse_images
 from demo_assets.texts import vocabulary
 from demo_assets.tower import ARCHITECTURE, PATCH_SIZE, TIMM_NAME
@@ -109,8 +109,8 @@ def test_bert_tokenizer_and_weights_load() -> None:
         3,
     )
     text = "Two palm trees to the left of a fox, xyz"
-    pieces = ["two", "palm", "trees", "to", "the", "left", "of", "a", "fox", ",", "x", "##y", "##z"]
-    assert tokenizer.tokenize(text) == pieces
+    tokens = ["two", "palm", "trees", "to", "the", "left", "of", "a", "fox", ",", "x", "##y", "##z"]
+    assert tokenizer.tokenize(text) == tokens
     model, report = BertForMaskedLM.from_pretrained(ASSETS / "bert", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert "cls.predictions.transform.dense.weight" in load_file(ASSETS / "bert" / "model.safetensors")
@@ -137,8 +137,8 @@ def test_opt_behaves_like_opt(name: str) -> None:
     assert newline == [ids[-1]]
     model = OPTForCausalLM.from_pretrained(ASSETS / name).eval()
     start = tokenizer("a photo of", return_tensors="pt").input_ids
-    said = model.generate(start, max_new_tokens=20, do_sample=False, eos_token_id=newline[0], pad_token_id=1)
-    assert said[0, -1] == newline[0], tokenizer.decode(said[0])
+    generated = model.generate(start, max_new_tokens=20, do_sample=False, eos_token_id=newline[0], pad_token_id=1)
+    assert generated[0, -1] == newline[0], tokenizer.decode(generated[0])
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 2e6
     assert MANIFEST[name]["perplexity"] < 8
 
@@ -146,14 +146,14 @@ def test_opt_behaves_like_opt(name: str) -> None:
 def test_instructed_opt_answers_from_text() -> None:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "opt_instruct")
     model = OPTForCausalLM.from_pretrained(ASSETS / "opt_instruct").eval()
-    told = "a fox and three guitars on a blue ground</s>"
+    caption = "a fox and three guitars on a blue ground</s>"
     assert MANIFEST["opt_instruct"]["answer_accuracy"] > 0.9
     expected = {"is there a fox": "yes", "is there a dog": "no", "is there a guitar": "yes"}
     expected |= {"is the ground blue": "yes", "is the ground red": "no", "what color is the ground": "blue"}
     for question, answer in expected.items():
-        ids = tokenizer(f"{told}Question: {question}? Short answer:", return_tensors="pt").input_ids
-        said = model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=NEWLINE)
-        assert tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True).strip() == answer, question
+        ids = tokenizer(f"{caption}Question: {question}? Short answer:", return_tensors="pt").input_ids
+        generated = model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=NEWLINE)
+        assert tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True).strip() == answer, question
 
 
 def test_instructed_opt_learns_answers_from_texts_with_questions() -> None:
@@ -164,7 +164,7 @@ def test_instructed_opt_learns_answers_from_texts_with_questions() -> None:
             text, learned = tokenizer.decode(ids), tokenizer.decode(labels[labels >= 0])
             if "?" in text:
                 lines = text.replace("<pad>", "").splitlines()
-                cut_off = len(ids) == ASKED_LENGTH and not text.endswith("\n")
+                cut_off = len(ids) == ANSWERED_LENGTH and not text.endswith("\n")
                 lines = lines[: len(lines) - cut_off]
                 answers = [" " + re.split(r"\? (?:(?:Short a|A)nswer: )?", line)[1] for line in lines]
                 assert learned.splitlines()[: len(lines)] == answers
@@ -176,14 +176,14 @@ def test_instructed_opt_learns_answers_from_texts_with_questions() -> None:
 
 
 def test_drills_are_told_rightly() -> None:
-    said = []
+    answers = []
     for text in islice((text for text in exercises(5, "</s>") if re.search(r"^a [a-z ]+\? ", text, re.M)), 200):
-        told, drill = text[: (start := text.rindex("a ", 0, text.index("?")))], text[start:]
+        caption, drill = text[: (start := text.rindex("a ", 0, text.index("?")))], text[start:]
         for word, answer in re.findall(r"a ([a-z ]+)\? (yes|no)\n", drill):
             names = {word, next((c.plural for c in load_concepts() if c.name == word), word)}
-            assert any(re.search(rf"\b{name}\b", told) for name in names) == (answer == "yes"), text
-            said.append(answer)
-    assert 0.3 < said.count("yes") / len(said) < 0.7
+            assert any(re.search(rf"\b{name}\b", caption) for name in names) == (answer == "yes"), text
+            answers.append(answer)
+    assert 0.3 < answers.count("yes") / len(answers) < 0.7
 
 
 def test_t5_answers_from_text() -> None:
@@ -192,8 +192,8 @@ def test_t5_answers_from_text() -> None:
     assert tokenizer("a cat").input_ids[-1] == tokenizer.eos_token_id == 1
     assert model.config.is_gated_act and model.config.dense_act_fn == "gelu_new"
     question = "two foxes on a blue ground Question: what color is the ground? Short answer:"
-    said = model.generate(**tokenizer(question, return_tensors="pt"), max_new_tokens=8, do_sample=False)
-    assert tokenizer.decode(said[0], skip_special_tokens=True) == "blue"
+    generated = model.generate(**tokenizer(question, return_tensors="pt"), max_new_tokens=8, do_sample=False)
+    assert tokenizer.decode(generated[0], skip_special_tokens=True) == "blue"
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 2e6
     assert MANIFEST["t5"]["perplexity"] < 8
 
@@ -234,6 +234,6 @@ def test_t5_examples() -> None:
     restored = read
     parts = hidden.split("<extra_id_")[1:]
     for part in parts[:-1]:
-        number, said = part.split(">", 1)
-        restored = restored.replace(f"<extra_id_{number}>", said.strip())
+        number, hidden = part.split(">", 1)
+        restored = restored.replace(f"<extra_id_{number}>", hidden.strip())
     assert restored.split() == words

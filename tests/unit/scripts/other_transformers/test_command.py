@@ -35,12 +35,12 @@ def test_one_export_is_read_on_both_sides(
     """By this process, so that nothing has to be installed."""
     monkeypatch.setattr(command, "_run", lambda words: reading.main(*words[2:]))
     command.main([str(folder), "--python", sys.executable])
-    told = capsys.readouterr().out
-    assert str(folder) in told and "16 captions" in told and "the same" in told and "NOT" not in told
+    printed = capsys.readouterr().out
+    assert str(folder) in printed and "16 captions" in printed and "the same" in printed and "NOT" not in printed
 
 
 @pytest.mark.parametrize(
-    ("first", "change", "told"),
+    ("first", "change", "words"),
     [
         (CAPTIONS, {"captions": ["a cat", "a fox"] * command.IMAGES}, "NOT the same"),
         (CAPTIONS, {"keys that do not fit": ["lm_head.weight"]}, "weights that do not fit: lm_head.weight"),
@@ -51,7 +51,7 @@ def test_one_export_is_read_on_both_sides(
 def test_what_differs_ends_with_1(
     first: dict[str, Any],
     change: dict[str, Any],
-    told: str,
+    words: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -62,7 +62,7 @@ def test_what_differs_ends_with_1(
     answers += [copy.deepcopy(first) | change, copy.deepcopy(first)]
     with pytest.raises(SystemExit, match="1"):
         command.main([str(folder), "--python", "python"])
-    assert told.rpartition("|")[2] in capsys.readouterr().out
+    assert words.rpartition("|")[2] in capsys.readouterr().out
 
 
 def test_a_program_that_fails_is_one_line(folder: Path) -> None:

@@ -55,7 +55,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
     monkeypatch.setattr(command.signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(command, "find_uv", lambda work: Path("uv"))
-    monkeypatch.setattr(row, "find_python", lambda uv, asked: Path("python") if asked == "3.11" else None)
+    monkeypatch.setattr(row, "find_python", lambda uv, python: Path("python") if python == "3.11" else None)
     monkeypatch.setattr(row, "make_environment", machine.make)
     monkeypatch.setattr(row, "finished", machine.finished)
     return machine
@@ -69,14 +69,14 @@ def test_rows_that_hold(machine: Machine, tmp_path: Path, capsys: pytest.Capture
         "| 3.11.9 | newest"
     )
     assert all("| 8 | 0 | 20 |" in line and line.endswith("| yes |") for line in lines[2:])
-    assert machine.bounds == ["lowest", "newest"] and not any(place.exists() for place in machine.environments)
+    assert machine.bounds == ["lowest", "newest"] and not any(folder.exists() for folder in machine.environments)
     kept = (tmp_path / "versions.txt").read_text()
     assert "# Python 3.11.9, lowest: held\npillow==11.3.0\n" in kept
     assert (tmp_path / "3.11.9_lowest_tests.log").is_file() and (tmp_path / "3.11.9_newest_training.log").is_file()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"failures": 2}, "3 tests failed; see "),
         ({"steps": 19}, "| 19 |"),
@@ -85,14 +85,14 @@ def test_rows_that_hold(machine: Machine, tmp_path: Path, capsys: pytest.Capture
     ],
 )
 def test_what_does_not_hold_ends_with_1(
-    wrong: dict[str, Any], told: str, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: dict[str, Any], message: str, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vars(machine).update(wrong)
     with pytest.raises(SystemExit) as ended:
         command.main(["--python", "3.11", "--of", "lowest", "--logs", str(tmp_path)])
-    assert ended.value.code == 1 and not any(place.exists() for place in machine.environments)
+    assert ended.value.code == 1 and not any(folder.exists() for folder in machine.environments)
     printed = capsys.readouterr().out
-    assert told in printed and "| no |" in printed
+    assert message in printed and "| no |" in printed
 
 
 def test_a_missing_python_is_a_row(machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,15 +106,15 @@ def test_a_missing_python_is_a_row(machine: Machine, tmp_path: Path, capsys: pyt
 def test_versions_come_from_the_bounds_of_the_project(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
 ) -> None:
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def finished(words: Sequence[Any], **options: Any) -> subprocess.CompletedProcess[str]:
-        asked.append(list(map(str, words)))
+        commands.append(list(map(str, words)))
         return subprocess.CompletedProcess(list(words), 0, "{}", "")
 
     monkeypatch.setattr(environment, "finished", finished)
     environment.make_environment(Path("uv"), Path(sys.executable), "lowest", root, tmp_path)
-    install = next(words for words in asked if "--resolution" in words)
+    install = next(words for words in commands if "--resolution" in words)
     assert install[install.index("--resolution") + 1] == "lowest-direct" and "--all-extras" in install
     assert install[install.index("-r") + 1] == str(root / "pyproject.toml")
     assert install[install.index("--cache-dir") + 1].startswith(str(tmp_path))

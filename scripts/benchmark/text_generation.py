@@ -20,7 +20,7 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.types import Batch
 
-Writer = Callable[["PromptBatch", Mark], Tensor]
+Generate = Callable[["PromptBatch", Mark], Tensor]
 """From images and prompts to new ids `(B, T)`."""
 
 
@@ -34,7 +34,7 @@ class PromptBatch(Batch):
     """`(B, S)`, bool, True = real token."""
 
 
-def ours(model: GenerativeModel, options: GenerationOptions) -> Writer:
+def ours(model: GenerativeModel, options: GenerationOptions) -> Generate:
     """This project's `generate`."""
     ends = {"vision": model.vision_model, "qformer": model.language_projection}
     special: Any = _special_tokens(model)
@@ -48,7 +48,7 @@ def ours(model: GenerativeModel, options: GenerationOptions) -> Writer:
     return write
 
 
-def theirs(model: GenerativeModel, twin: Any, options: GenerationOptions) -> Writer:
+def theirs(model: GenerativeModel, twin: Any, options: GenerationOptions) -> Generate:
     """The `generate` of transformers, with the same search; `twin` is the model's from `share_weights`."""
     ends = {"vision": twin.vision_model, "qformer": twin.language_projection}
     search: dict[str, Any] = {
@@ -65,14 +65,14 @@ def theirs(model: GenerativeModel, twin: Any, options: GenerationOptions) -> Wri
         inputs = {"input_ids": ids.gather(1, order), "attention_mask": mask.gather(1, order)}
         device = batch.pixel_values.device.type
         with marked(mark, ends), _first_call(twin.language_model, mark), torch.autocast(device, enabled=False):
-            said: Tensor = twin.generate(pixel_values=batch.pixel_values, **inputs, **search)
+            generated: Tensor = twin.generate(pixel_values=batch.pixel_values, **inputs, **search)
         mark("tokens")
-        return said[:, -options.max_new_tokens :]
+        return generated[:, -options.max_new_tokens :]
 
     return write
 
 
-def as_plan(name: str, about: str, group: str, write: Writer) -> Plan:
+def as_plan(name: str, about: str, group: str, write: Generate) -> Plan:
     """Generating text as something to time."""
 
     def forward(batch: PromptBatch, mark: Mark) -> None:

@@ -83,11 +83,11 @@ class Runner:
         figures = [PlanFigures(plan=plan, memory=self._warm_up(plan, batches[plan.name])) for plan in plans]
         for step in range(steps):
             self._say(f"step {step + 1} of {steps}, each plan in turn")
-            for found in figures if step % 2 == 0 else reversed(figures):
-                batch = self._run(found.plan, batches[found.plan.name])
-                found.seconds.append(self._clock.parts())
-                found.busy.append(self._clock.busy())
-                found.amounts.append(amounts(batch))
+            for figure in figures if step % 2 == 0 else reversed(figures):
+                batch = self._run(figure.plan, batches[figure.plan.name])
+                figure.seconds.append(self._clock.parts())
+                figure.busy.append(self._clock.busy())
+                figure.amounts.append(amounts(batch))
         return figures
 
     def _warm_up(self, plan: Plan, source: Iterator[Any]) -> StepMemory:
