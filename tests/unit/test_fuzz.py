@@ -14,7 +14,7 @@ from fuzz import running
 from fuzz.command import main
 from fuzz.mutation import mutated
 from fuzz.readers import Reader
-from fuzz.running import Found, Fuzzer
+from fuzz.running import Outcome, Fuzzer
 from warm_process import WarmProcess
 
 from blip2_train.errors import ShardError
@@ -37,10 +37,10 @@ def test_the_same_seed_makes_the_same_files() -> None:
 
 
 @pytest.fixture
-def fuzzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+def fuzzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Gives a reader of ones own some inputs."""
 
-    def fuzz(read: Callable[[Path, Path], Any]) -> Found:
+    def fuzz(read: Callable[[Path, Path], Any]) -> Outcome:
         reader = Reader(name="mine", share=1, files=[("a.json", b'{"a": [1, 2]}')], read=read)
         monkeypatch.setattr(running, "make_readers", lambda folder: [reader])
         monkeypatch.setattr(running, "LONGEST", 0.2)
@@ -73,13 +73,13 @@ def refuse_in_silence() -> None:
     ],
 )
 def test_what_is_neither_read_nor_refused_is_told(
-    read: Callable[[Path, Path], Any], words: str, fuzzer: Callable[..., Found]
+    read: Callable[[Path, Path], Any], words: str, fuzzer: Callable[..., Outcome]
 ) -> None:
     outcome = fuzzer(read)
     assert outcome.failures and words in outcome.failures[-1][2], outcome
 
 
-def test_what_is_refused_in_a_line_is_right(fuzzer: Callable[..., Found]) -> None:
+def test_what_is_refused_in_a_line_is_right(fuzzer: Callable[..., Outcome]) -> None:
     outcome = fuzzer(refuse)
     assert outcome.refused == {"mine": 3} and not outcome.failures and not outcome.read
 
