@@ -14,7 +14,7 @@ from fuzz import running
 from fuzz.command import main
 from fuzz.mutation import mutated
 from fuzz.readers import Reader
-from fuzz.running import Outcome, Fuzzer
+from fuzz.running import Fuzzer, Outcome
 from warm_process import WarmProcess
 
 from blip2_train.errors import ShardError
