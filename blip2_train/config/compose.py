@@ -279,13 +279,13 @@ def _read_by_others(config: DictConfig) -> set[str]:
     return set(re.findall(r"\$\{([\w.]+)\}", str(OmegaConf.to_container(config))))
 
 
-def _resolve(node: Any, problems: ValueProblems) -> None:
+def _resolve(node: Any, problems: ValueProblems, path: str = "") -> None:
     """Replace interpolations by their values, naming the key whose interpolation fails."""
     keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
         if OmegaConf.is_missing(node, key):
             continue
-        name = node._get_full_key(key)
+        name = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else str(key)
         try:
             value = node[key]
         except InterpolationToMissingValueError:
@@ -299,7 +299,7 @@ def _resolve(node: Any, problems: ValueProblems) -> None:
         if OmegaConf.is_interpolation(node, key):
             node[key] = value
         if OmegaConf.is_config(value):
-            _resolve(node[key], problems)
+            _resolve(node[key], problems, name)
 
 
 def _drop(config: DictConfig, path: str) -> None:

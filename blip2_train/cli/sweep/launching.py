@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from blip2_train.cli.sweep.plan import Job, Processes, Sweep
 from blip2_train.cli.sweep.task import train_as_task
+from blip2_train.config.hydra_private import instantiate_launcher
 from blip2_train.config.overrides import no_such_option, parse_setting, quoted
 from blip2_train.config.strict_keys import unknown_key
 from blip2_train.errors import ConfigError
@@ -136,11 +134,8 @@ class Submitit:
         failures = ["it was not launched"] * len(sweep.jobs)
         with _hydra():
             config = self._load(place)
-            launcher = Plugins.instance().instantiate_launcher(
-                hydra_context=HydraContext(GlobalHydra.instance().config_loader(), Callbacks()),
-                task_function=partial(train_as_task, [(job.arguments, job.folder) for job in sweep.jobs]),
-                config=config,
-            )
+            runs = [(job.arguments, job.folder) for job in sweep.jobs]
+            launcher = instantiate_launcher(config, partial(train_as_task, runs))
             room = threading.Semaphore(config.hydra.launcher.get("array_parallelism") or len(sweep.jobs))
 
             def launch(number: int) -> None:
