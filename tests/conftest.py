@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ os.environ.pop("BLIP2_TRACEBACK", None)
 
 import pytest  # noqa: E402
 import warm_process  # noqa: E402
-from composed_once import compose_each_choice_once  # noqa: E402
+from composed_once import compose_each_choice_once, is_test_of_composing, real_composition  # noqa: E402
 from local_ray import LocalRay, started  # noqa: E402
 
 from blip2_train.data.prepare.engine import cores  # noqa: E402
@@ -70,6 +71,13 @@ def fixed_seed() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Tests of composing see the real composition, in their fixtures, too; all others one that is kept."""
+    with real_composition() if is_test_of_composing(item.path) else nullcontext():
+        return (yield)
 
 
 @pytest.fixture
