@@ -10,7 +10,7 @@ from pytest import MonkeyPatch
 
 from blip2_train.config.compose import compose
 
-DEMO = ["experiment=demo_stage1"]
+DEMO = ["experiment=demo_stage1", "paths.run_dir=here"]  # otherwise it is named by the second
 
 
 def test_here_hydra_composes_each_time(monkeypatch: MonkeyPatch) -> None:

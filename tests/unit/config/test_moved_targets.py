@@ -90,9 +90,10 @@ def test_a_configuration_with_old_names_is_composed_with_the_names_of_today(
     assert "blip2_train.data.sources.config.SourceConfig" in text
     (tmp_path / "data" / "mine.yaml").write_text(text.replace("data.sources.config.", "data.source_config."))
     collator = "collator._target_=blip2_train.data.collate.load_image_text_collator"
+    demo = ["experiment=demo_stage1", "paths.run_dir=here"]
     with caplog.at_level(logging.INFO):
-        config = compose(["experiment=demo_stage1", "data=mine", collator], tmp_path)
-    assert config == compose(["experiment=demo_stage1"])
+        config = compose([*demo, "data=mine", collator], tmp_path)
+    assert config == compose(demo)
     lines = [record.getMessage() for record in caplog.records if "has moved" in record.getMessage()]
     assert len(lines) == 2 and sum(OLD_SOURCE in line for line in lines) == 1
 
