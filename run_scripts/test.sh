@@ -9,7 +9,7 @@ unset PYTHONDONTWRITEBYTECODE  # the tests start many interpreters, and each wou
 "$PYTHON" -m ruff format --check
 types=$(mktemp)
 trap 'rm -f "$types"' EXIT
-"$PYTHON" -m mypy >"$types" 2>&1 &  # beside the tests, as one core is enough for it; what it found comes at the end
+"$PYTHON" -m mypy >"$types" 2>&1 &  # beside the tests, as one core is enough for it; its output comes at the end
 "$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@" && tests=0 || tests=$?  # whole files, in the order of tests/conftest.py
-wait $! && found=0 || found=$?
-cat "$types"; exit $((tests ? tests : found))
+wait $! && mypy=0 || mypy=$?
+cat "$types"; exit $((tests ? tests : mypy))

@@ -36,7 +36,11 @@ NEED = {
     "training with int8": ("bitsandbytes", train, [*STAGE_2, "model.language.quantization=int8"]),
     "training with int4": ("bitsandbytes", train, [*STAGE_2, "model.language.quantization=int4"]),
     "describing int8": ("bitsandbytes", describe, [*STAGE_2, "model.language.quantization=int8"]),
-    "doctor, int8": ("bitsandbytes", doctor, [*STAGE_2, "model.language.quantization=int8", "measure=0"]),
+    "doctor, int8": (
+        "bitsandbytes",
+        doctor,
+        [*STAGE_2, "data=shards", "data.source={place}/shards", "model.language.quantization=int8", "measure=0"],
+    ),
     "training with adapters": ("peft", train, [*STAGE_2, "peft=lora"]),
     "sweep by submitit": (
         "hydra_plugins.hydra_submitit_launcher",
