@@ -1,1 +1,1 @@
-"""Readers of the caption, question and prediction files of others, one for each layout, strict or lenient."""
+"""Readers of caption, question and prediction files, one for each layout, strict or lenient."""

@@ -19,11 +19,11 @@ from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.errors import ShardError
 
 _STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "data:image/")
-"""Of JPEG, PNG, GIF and WebP files in base64, and of a data URI."""
+"""First characters of JPEG, PNG, GIF and WebP files in base64, and of a data URI."""
 
 
 def is_embedded(text: str) -> bool:
-    """Whether a text is an image's file in base64, or a data URI of one; else it is a path.
+    """Whether a text is an image file in base64 or a data URI, and not a path.
 
     Example:
         >>> is_embedded("data:image/png;base64,iVBORw0KGgo="), is_embedded("/9j/cat.jpg")
@@ -33,10 +33,10 @@ def is_embedded(text: str) -> bool:
 
 
 def embedded_image(text: str) -> bytes:
-    """The file that a text holds.
+    """The content of the image file that a text contains in base64.
 
     Raises:
-        UnusableSample: if it is no whole base64.
+        UnusableSample: if the base64 is damaged.
     """
     try:
         return base64.b64decode(text.rpartition(",")[2])
@@ -45,11 +45,11 @@ def embedded_image(text: str) -> bytes:
 
 
 _ANY = "surrogatepass"
-"""JSON can hold halves of characters, too; they are refused where they are used."""
+"""JSON can hold surrogates, too; they are rejected where the text is used."""
 _NOTE = np.dtype(
     [
-        ("place", "<i8"),
-        ("number", "<u4"),
+        ("offset", "<i8"),
+        ("row_number", "<u4"),
         ("split", "<u4"),
         ("captions", "<u4"),
         ("blank", "<u4"),
@@ -57,7 +57,7 @@ _NOTE = np.dtype(
         ("image_id", "S16"),
     ]
 )
-"""Of one entry, while the file is gone through: where it stands, its number for messages, and what must be compared."""
+"""Notes on one entry, while the file is scanned: its offset, its row number for messages, and values to be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,51 +65,51 @@ class AnnotatedImage:
     """One image of an annotation file."""
 
     row: str = ""
-    """Where it stands in the file, for messages: `line 12`, `entry 3`."""
+    """Its row in the file, for messages: `line 12`, `entry 3`."""
     path: str
-    """As written: absolute, or below the folder of the images; or the image itself, see `embedded_image`; empty
-    if the file does not say it."""
+    """As written: absolute, or below the folder of the images; or the image itself, see `embedded_image`; empty if the
+    file has no path."""
     captions: tuple[str, ...]
-    """As written; may be none."""
+    """As written; may be empty."""
     image_id: int | str | None = None
     """As written."""
     split: str | None = None
     domain: str = ""
     """NoCaps' `in-domain`, `near-domain` or `out-domain`; empty in other sets."""
     counted: bool = False
-    """Whether `image_id` only counts the images of this file (Karpathy's `imgid`), and means others in another."""
+    """Whether `image_id` only counts the images of this file (Karpathy's `imgid`), and differs in other files."""
 
     @property
     def identity(self) -> int | str:
-        """What predictions call the image: its `image_id`; without one, its key."""
+        """The image's identity in predictions: its `image_id`; without one, its key."""
         return self.key if self.image_id is None else self.image_id
 
     @property
     def key(self) -> str:
-        """What the image is called in messages and lists: its path, or its row if it has none."""
+        """The image's name in messages and lists: its path, or its row if it has no path."""
         return self.row if is_embedded(self.path) else self.path
 
 
 class Entries(Protocol):
-    """What a file says of images, entry by entry."""
+    """The entries of a file, each with values of one image."""
 
     def __iter__(self) -> Iterator[tuple[int, int, AnnotatedImage]]:
-        """Where each entry stands, its number for messages, and what it says."""
+        """Offset, row number for messages, and content of each entry."""
         ...
 
     def read(self, offset: int, row_number: int) -> AnnotatedImage:
-        """What the entry says that stands there and has this number."""
+        """The entry at an offset; its row number is used in messages."""
         ...
 
 
 class PackedImages:
-    """Entries that are held in memory as one text, not as objects.
+    """Entries that are kept in memory as one text, not as objects.
 
-    A process that was forked shares memory until it is written to, and looking at an object of Python writes its count
-    of references: readers and workers would each come to have their own copy of a list.
+    A forked process shares memory until it is written to, and reading a Python object writes its reference count: each
+    reader and worker would get its own copy of a list.
 
     Args:
-        images: what they say.
+        images: the entries.
     """
 
     def __init__(self, images: Iterable[AnnotatedImage]) -> None:
@@ -121,7 +121,7 @@ class PackedImages:
         return ((offset, offset, self.read(offset, offset)) for offset in range(len(self._ends) - 1))
 
     def read(self, offset: int, row_number: int) -> AnnotatedImage:
-        """What entry `offset` says."""
+        """The entry at index `offset`."""
         start, end = self._ends[offset : offset + 2].tolist()
         values = json.loads(self._text[start:end].decode(errors=_ANY))
         row, path, captions, image_id, split, domain, counted = values
@@ -137,10 +137,10 @@ class PackedImages:
 
 
 class HeldImages:
-    """Entries that are held in memory as they are, to be gone through once more.
+    """Entries that are kept in memory as objects, for repeated iteration.
 
     Args:
-        entries: what they say.
+        entries: the entries.
     """
 
     def __init__(self, entries: Entries) -> None:
@@ -150,23 +150,23 @@ class HeldImages:
         return ((offset, offset, entry) for offset, entry in enumerate(self._entries))
 
     def read(self, offset: int, row_number: int) -> AnnotatedImage:
-        """What entry `offset` says."""
+        """The entry at index `offset`."""
         return self._entries[offset]
 
 
 class AnnotatedImages:
-    """Images of one split of a file, in the order of their first entries, each with the captions of all of its own.
+    """Images of one split of a file, in the order of their first entries, each with the captions of all its entries.
 
-    Of each entry 16 bytes are kept, and of each image 8; while the file is gone through, some 190 of each entry.
+    It keeps 16 bytes per entry and 8 per image; while the file is scanned, about 190 bytes per entry.
 
     Args:
         file: for messages.
-        entries: what it says.
-        split: which images, several joined by `+`; None for files without splits.
-        together: whether entries with the same path and split are one image; else each is one of its own.
+        entries: entries of the file.
+        split: split of the images, several joined by `+`; None for files without splits.
+        together: whether entries with the same path and split are one image; else each entry is one image.
 
     Raises:
-        ShardError: naming the file, the row and what to do, if the split is not there, or images share an `image_id`.
+        ShardError: with the file, the row and what to do, if the split is missing, or images share an `image_id`.
     """
 
     def __init__(self, file: Path, entries: Entries, split: str | None, *, together: bool) -> None:
@@ -175,16 +175,16 @@ class AnnotatedImages:
         notes = np.fromiter(_notes(entries, splits, together), _NOTE)
         notes = notes[np.isin(notes["split"], _chosen_splits(file, splits, split))]
         order, starts = _by_image(notes["image"])
-        self._entries_by_image = np.stack([notes["place"], notes["number"]], axis=1)[order]
+        self._entries_by_image = np.stack([notes["offset"], notes["row_number"]], axis=1)[order]
         self._starts = np.append(starts, len(order))
         self._refuse_mixed_ids(notes["image_id"][order])
         self._refuse_shared_ids(notes["image_id"][order[starts]])
         captions, blank = (np.add.reduceat(notes[name][order], starts, dtype="<i8") for name in ("captions", "blank"))
         self.partly_blank: list[int] = np.flatnonzero((blank > 0) & (blank < captions)).tolist()
-        """Numbers of the images of which some captions, but not all, are blank."""
+        """Indices of the images of which some captions, but not all, are blank."""
         known = notes["image"][order[starts]].tobytes() + captions.tobytes()
         self.fingerprint = hashlib.blake2b(known, digest_size=8).hexdigest()
-        """Hash of the images' paths and of how many captions each has."""
+        """Hash of the images' paths and caption counts."""
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -202,7 +202,7 @@ class AnnotatedImages:
         return self._entries.read(offset, row_number)
 
     def _refuse_mixed_ids(self, ids: NDArray[np.bytes_]) -> None:
-        """Refuse entries of one image that give it several identities; `ids` has one for each entry, by images."""
+        """Refuse an image whose entries have different identities; `ids` has one per entry, grouped by image."""
         lengths = np.diff(self._starts)
         for row in np.flatnonzero(ids != np.repeat(ids[self._starts[:-1]], lengths)):
             index = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -213,7 +213,7 @@ class AnnotatedImages:
             )
 
     def _refuse_shared_ids(self, ids: NDArray[np.bytes_]) -> None:
-        """Refuse images with the same identity; `ids` has one for each image."""
+        """Refuse images with the same identity; `ids` has one per image."""
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         for position in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")):
@@ -230,7 +230,7 @@ class AnnotatedImages:
 
 
 def _notes(entries: Entries, splits: dict[str | None, int], together: bool) -> Iterator[tuple[int | bytes, ...]]:
-    """A `_NOTE` for each entry; splits are numbered as they come."""
+    """A `_NOTE` for each entry; splits are numbered in the order of their first entries."""
     for offset, row_number, entry in entries:
         split = splits.setdefault(None if entry.split is None else str(entry.split), len(splits))
         blank = sum(not text.strip() for text in entry.captions)
@@ -244,7 +244,7 @@ def _digest(text: str) -> bytes:
 
 
 def _by_image(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the entries, those with one key together behind the first of them; and where each group starts."""
+    """Indices of the entries, grouped by key in the order of the first entries; and the start of each group."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     again = np.zeros(len(keys), dtype=bool)
@@ -256,7 +256,7 @@ def _by_image(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def _chosen_splits(file: Path, splits: dict[str | None, int], split: str | None) -> list[int]:
-    """Numbers of the splits that are asked for."""
+    """Numbers of the requested splits."""
     names = sorted(name for name in splits if name is not None)
     if split is None:
         if names:
@@ -271,6 +271,6 @@ def _chosen_splits(file: Path, splits: dict[str | None, int], split: str | None)
 
 
 def _listed(splits: list[str]) -> str:
-    """Names of splits in one line; of many, which can be no splits, the first."""
+    """Names of splits in one line; of too many, the first ones."""
     short_repr = [" ".join(split.split())[:40] for split in splits[:10]]
     return ", ".join([*short_repr, "…"] if len(splits) > len(short_repr) else short_repr)

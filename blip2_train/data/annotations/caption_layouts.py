@@ -20,12 +20,12 @@ def coco_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> list
 
     Args:
         file: for messages.
-        content: what it holds.
-        strict: refuse images without a caption and captions with the same id. A file of images alone, as NoCaps' test
-            split is published, and without file names, as captions are scored with, is read then; to train, it is not.
+        content: content of the file.
+        strict: refuse images without a caption and captions with the same id. Only then, a file of images alone (as
+            NoCaps' test split) and one without file names (for scoring) are accepted; training accepts neither.
 
     Raises:
-        ShardError: naming the file, the entry and the field.
+        ShardError: with the file, the entry and the field.
     """
     entries: dict[int | str, Entry] = {}
     captions: dict[int | str, list[str]] = {}
@@ -106,7 +106,7 @@ KARPATHY = '{"images": [{"filename": …, "split": …, "sentences": [{"raw": �
 
 
 def is_karpathy(content: Mapping[str, Any]) -> bool:
-    """Whether the images of a JSON object are in this layout, or in COCO's."""
+    """Whether the images of a JSON object are in Karpathy's layout, and not in COCO's."""
     first = next(iter(content["images"]), None)
     return "annotations" not in content and isinstance(first, dict) and not _OWN.isdisjoint(first)
 
@@ -114,10 +114,10 @@ def is_karpathy(content: Mapping[str, Any]) -> bool:
 def karpathy_images(file: Path, content: Mapping[str, Any], *, strict: bool) -> Iterator[AnnotatedImage]:
     """The images in the order of the file, each with its sentences.
 
-    An image is called by its `cocoid`; without one by its `imgid`, which counts the images of the file.
+    The identity of an image is its `cocoid`; without one its `imgid`, which counts the images of the file.
 
     Raises:
-        ShardError: naming the file, the entry and the field.
+        ShardError: with the file, the entry and the field.
     """
     for _, row_number, values in ListRows(file, content["images"]):
         entry = Entry(file, f"entry {row_number} of images", values, strict, "a Karpathy JSON, " + KARPATHY)
@@ -140,7 +140,7 @@ def region_images(file: Path, rows: Rows, *, strict: bool) -> Iterator[Annotated
     """The images in the order of the file.
 
     Raises:
-        ShardError: naming the file, the entry and the field.
+        ShardError: with the file, the entry and the field.
     """
     for _, row_number, values in rows:
         entry = Entry(file, f"{rows.unit} {row_number}", values, strict, REGIONS)
@@ -154,7 +154,7 @@ def region_images(file: Path, rows: Rows, *, strict: bool) -> Iterator[Annotated
                     "the official file again"
                 )
             phrases.append(region.text("phrase"))
-        # Its numbers are not those of COCO: without a name in front, two images of a mixture would count as one.
+        # Its ids are not those of COCO: without the prefix, two images of a mixture would count as one.
         yield AnnotatedImage(
             row=entry.where, path=f"{image}.jpg", captions=tuple(phrases), image_id=f"visual_genome_{image}"
         )

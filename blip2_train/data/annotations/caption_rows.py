@@ -18,13 +18,13 @@ _COCO_ID = re.compile(r"coco_([0-9]{1,18})")
 
 
 class CaptionRows:
-    """Rows of a file as what they say of images.
+    """Rows of a file as entries of images.
 
     Args:
         file: for messages.
-        rows: of the file.
-        columns: chosen ones.
-        strict: see `Entry`; also whether options are named without `data.` in messages.
+        rows: rows of the file.
+        columns: chosen columns.
+        strict: see `Entry`; it also determines whether messages name options without `data.`.
 
     Raises:
         ShardError: if there is no row, or no column of an image or a caption.
@@ -46,7 +46,7 @@ class CaptionRows:
         return ((offset, row_number, self._entry(row_number, values)) for offset, row_number, values in self._rows)
 
     def read(self, offset: int, row_number: int) -> AnnotatedImage:
-        """What the row says that stands there and has this number."""
+        """The row at an offset; its row number is used in messages."""
         return self._entry(row_number, self._rows.read(offset))
 
     def _entry(self, row_number: int, values: Values) -> AnnotatedImage:
@@ -72,7 +72,7 @@ class CaptionRows:
         )
 
     def _refuse_others(self, there: Sequence[str]) -> None:
-        """Refuse files of other kinds by what they are."""
+        """Refuse files of other kinds, with their kind in the message."""
         if "qas" in there:
             raise ShardError(
                 f"{self._file} holds Visual Genome's questions; its captions are in region_descriptions.json"
@@ -89,6 +89,6 @@ class CaptionRows:
 
 
 def _official(image_id: int | str) -> int | str:
-    """COCO's number of what the released code's lists call `coco_522418`."""
+    """The number in the ids of the released code's lists, such as `coco_522418`."""
     match = _COCO_ID.fullmatch(image_id) if isinstance(image_id, str) else None
     return image_id if match is None else int(match[1])

@@ -1,7 +1,7 @@
-"""Images with captions from files of every layout that is known, found out from name and content.
+"""Images with captions from annotation files of every known layout, detected by name and content.
 
-The same reader serves training and evaluation. What it tolerates is one option: strict, everything must be there and
-fit together; lenient, what cannot be used is passed over and counted by the source that is trained on.
+The same reader serves training and evaluation, with one option. Strict: every value must be present and consistent.
+Lenient: unusable values are skipped, and the training source counts them.
 """
 
 from __future__ import annotations
@@ -39,18 +39,17 @@ def read_captions(
 ) -> AnnotatedImages:
     """The images of one split of a file, each once, with all its captions.
 
-    Rows that name the same image are put together.
+    Rows of the same image are merged.
 
     Args:
         file: `.csv`, `.tsv`, `.jsonl`, `.json` (lines, a list, COCO captions, Karpathy's splits, or the regions of
             Visual Genome), or Flickr's `.token`.
-        split: which images, several joined by `+`; None for files without splits.
-        columns: of rows, where they have other names than the usual ones.
-        strict: refuse what training passes over: captions that are null, images without captions, captions that come
-            twice.
+        split: split of the images, several joined by `+`; None for files without splits.
+        columns: columns of rows, where their names are not the usual ones.
+        strict: refuse what training skips: captions that are null, images without captions, repeated captions.
 
     Raises:
-        ShardError: naming the file, the entry, the field and what to do.
+        ShardError: with the file, the entry, the field and what to do.
     """
     return _read(Path(file).expanduser(), split, columns or Columns(), strict)
 
@@ -58,16 +57,16 @@ def read_captions(
 def read_references(
     file: str | Path, split: str | None = None, columns: Columns | None = None, form: CaptionForm | None = None
 ) -> list[AnnotatedImage]:
-    """The images of a file, read strictly, each with the identity by which predictions name it.
+    """The images of a file, read strictly, each with its identity in predictions.
 
-    That is the file's own (`id`, `image_id`, `cocoid`, `imgid`); without any, the number that is the name of the
-    image's file, as in COCO and Flickr30k; where names are no numbers, or two the same, the path.
+    That is the identity in the file (`id`, `image_id`, `cocoid`, `imgid`); without one, the number in the name of the
+    image's file, as in COCO and Flickr30k; if names are no numbers, or two are equal, the path.
 
     Args:
         file: see `read_captions`; likewise split and columns.
-        split: of a list of the released code, which has no splits, `train` or another: whether it has an entry for each
-            caption, or for each image.
-        form: the layout that the file must be of; None = any.
+        split: for a list of the released code, which has no splits: `train` if it has one entry per caption, another
+            name if it has one per image.
+        form: the layout that the file must have; None = any.
 
     Raises:
         ShardError: as `read_captions`; also if the file is of another layout, or an image comes twice.
@@ -85,14 +84,14 @@ def _read(
 ) -> AnnotatedImages:
     content = _content(file)
     layout = _form(content)
-    # Rows that are no captions are refused by what they are, before the layout is.
+    # Rows of another kind are refused before the layout is checked, with a message about their kind.
     rows = (
         None if isinstance(content, dict) or layout == "regions" else CaptionRows(file, content, columns, strict=strict)
     )
     if form is not None and form != layout:
         raise ShardError(f"{file} is of the layout {layout!r}, not {form!r}; take the official file, or set form=null")
     if rows is not None:
-        # All of it is evaluated, and at once; a training set stays on the disk.
+        # An evaluation needs all rows at once; a training set stays on the disk.
         return AnnotatedImages(file, HeldImages(rows) if strict else rows, split, together=True)
     if not isinstance(content, dict):
         images: Iterable[AnnotatedImage] = region_images(file, content, strict=strict)
@@ -108,7 +107,7 @@ def _form(content: Rows | dict[str, Any]) -> CaptionForm:
 
 
 def _content(file: Path) -> Rows | dict[str, Any]:
-    """Rows of a table, of JSON lines or of a JSON list; or the object of a JSON file that has `images`."""
+    """Rows of a table, of JSON lines or of a JSON list; or the object of a JSON file with `images`."""
     content = read_content(file, EXPECTED)
     if isinstance(content, dict) and lists_addresses([*content]):
         raise ShardError(f"{file} lists addresses of images: {DOWNLOAD}")
@@ -118,7 +117,7 @@ def _content(file: Path) -> Rows | dict[str, Any]:
 
 
 def _check_released(file: Path, rows: Rows | dict[str, Any], split: str) -> None:
-    """Refuse a list of the released code that is that of another split."""
+    """Refuse a list of the released code of another split."""
     train, seen = split == "train", set[str]()
     for _, row_number, values in rows if not isinstance(rows, dict) else ():
         if isinstance(values.get("caption"), str) != train:
@@ -151,6 +150,6 @@ def _identified(file: Path, images: Sequence[AnnotatedImage]) -> list[AnnotatedI
 
 
 def _file_number(path: str) -> int | None:
-    """The number that is the name of an image's file, or ends it with COCO's twelve digits."""
+    """The number that is the name of an image's file, or its last twelve digits as in COCO."""
     match = _FILE_NUMBER.fullmatch(PurePosixPath(path).stem)
     return None if match is None else int(match[1] or match[2])

@@ -1,4 +1,4 @@
-"""Which column of a table, or key of an entry, has which role."""
+"""The roles of columns of a table, or keys of an entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADDRESSES = ("url", "urls", "image_url", "image_urls")
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns or keys that were chosen; None = one of the usual names."""
+    """The chosen columns or keys; None = one of the usual names."""
 
     image: str | None = None
     """Path of the image: one of `IMAGES`."""
@@ -35,7 +35,7 @@ class Columns:
     answer: str | None = None
     """An answer or a list of them: one of `ANSWERS`."""
     id: str | None = None
-    """What an image (`image_id`) or a question (`question_id`) is called."""
+    """The identity of an image (`image_id`) or a question (`question_id`)."""
 
 
 def find_column(
@@ -45,14 +45,14 @@ def find_column(
 
     Args:
         file: for messages.
-        columns: those that the file has.
-        chosen: the one that must be there; None = a usual one.
-        usual: names that a column of this role often has, the likeliest first.
-        option: the option that chooses, for messages: `data.caption_column`.
+        columns: columns of the file.
+        chosen: the required column; None = a usual one.
+        usual: usual names of a column of this role, the likeliest first.
+        option: the option that sets the column, for messages: `data.caption_column`.
 
     Raises:
-        ShardError: if there is none, with the columns that there are, or with the reason if the file is of a known kind
-            that cannot be read.
+        ShardError: if there is none, with the file's columns, or with the reason if the file is of a known kind that
+            cannot be read.
     """
     column = next((name for name in ([chosen] if chosen else usual) if name in columns), None)
     if column is not None:
@@ -68,16 +68,16 @@ def find_column(
 
 
 def listed(columns: Sequence[str]) -> str:
-    """Columns for a message: each cut, as a line without a header may hold whole images, and the first of many."""
+    """Columns for a message: the first ones, each shortened, as a line without a header may hold whole images."""
     some = [short_repr(name) for name in columns[:30]]
     return ", ".join([*some, "…"] if len(columns) > len(some) else some)
 
 
 def lists_addresses(columns: Sequence[str]) -> bool:
-    """Whether columns, or the values of a first line that is no header, are those of a list of images to download."""
+    """Whether columns, or the values of a first line without a header, belong to a list of images to download."""
     return any(name.lower() in _ADDRESSES or is_address(name) for name in columns)
 
 
 def is_address(path: str) -> bool:
-    """Whether the path of an image is the address of one on the web."""
+    """Whether the path of an image is a web address."""
     return path.startswith(("http://", "https://"))

@@ -1,4 +1,4 @@
-"""What a file of annotations holds: rows, or one JSON object; found out from its name and content."""
+"""Reads the content of an annotation file, rows or one JSON object, with the format detected by name and content."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
 
     Args:
         file: the file.
-        form: what it should look like, for messages.
+        form: expected form, for messages.
 
     Raises:
-        ShardError: naming the file, the row and what to do.
+        ShardError: with the file, the row and what to do.
     """
     if not file.exists():
         raise ShardError(f"annotation file {file} does not exist")
@@ -36,12 +36,12 @@ def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
 
 
 def is_table(file: Path) -> bool:
-    """Whether a file is a table, in which everything is a text."""
+    """Whether a file is a table, in which all values are texts."""
     return file.name.lower().endswith(_TABLES)
 
 
 def as_integer(identity: int | str) -> int | str:
-    """The whole number that a text of a table stands for; anything else as it is.
+    """A text of a table as an integer, if it is one; any other value unchanged.
 
     Example:
         >>> number_of("42"), number_of("0042"), number_of("img_42")

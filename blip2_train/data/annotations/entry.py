@@ -18,9 +18,9 @@ _NOTHING = {"None", "null", "nan", "NaN"}
 
 
 def listed_texts(text: str) -> list[str | None] | None:
-    """The texts of a list that is written as one text, None where it has none; None if this is no such list.
+    """The items of a list that is written as one text, with None for nulls; None if the text is no such list.
 
-    JSON, the form in which Python writes a list, and that of NumPy (no commas). Nothing is executed.
+    The list may be JSON, in Python's form, or in NumPy's (without commas). Nothing is executed.
 
     Example:
         >>> listed_texts('["a cat", null]'), listed_texts("['a cat' 'a dog']"), listed_texts("[sic] a cat")
@@ -39,7 +39,7 @@ def listed_texts(text: str) -> list[str | None] | None:
 
 
 def _literals(text: str) -> list[object] | None:
-    """The literals of a list in Python's or NumPy's form, each read by itself."""
+    """The items of a list in Python's or NumPy's form, each parsed as a literal."""
     try:
         tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.string.strip()]
         inner = [token for token in tokens[1:-1] if token.string != ","]
@@ -56,7 +56,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlist, _SHORT.maxdi
 
 
 def short_repr(value: Any) -> str:
-    """A value for a message: cut, however long it is and however deep its lists are."""
+    """A value for a message, shortened for any length and depth."""
     return _SHORT.repr(value)
 
 
@@ -68,8 +68,8 @@ class Entry:
         file: for messages.
         where: for messages: `entry 3 of images`, `line 12`.
         values: its fields.
-        strict: whether everything must be there. Lenient, a text that is null is blank: it is no sample, and counted.
-        form: what an entry should look like, for messages.
+        strict: whether every value must be present. If not, a text that is null is blank: it is no sample, and counted.
+        form: expected form of an entry, for messages.
     """
 
     file: str | Path
@@ -79,11 +79,11 @@ class Entry:
     form: str
 
     def fault(self, what: str) -> ShardError:
-        """The error that names file and entry."""
+        """An error with the file and the entry."""
         return ShardError(f"{self.file}, {self.where}: {what}; expected {self.form}")
 
     def first_of(self, names: Sequence[str]) -> str | None:
-        """The first of these fields that the entry has, if it can be one that is not null."""
+        """The first of these fields that the entry has, preferably one that is not null."""
         null = None
         for name in names:
             if name in self.values:
@@ -93,7 +93,7 @@ class Entry:
         return null
 
     def value(self, field: str) -> Any:
-        """What stands in a field.
+        """The value of a field.
 
         Raises:
             ShardError: if the entry has no such field.
@@ -103,10 +103,10 @@ class Entry:
         return self.values[field]
 
     def text(self, field: str) -> str:
-        """A text; blank for null unless strict.
+        """The text of a field; blank for null unless strict.
 
         Raises:
-            ShardError: if it is none.
+            ShardError: if it is no text.
         """
         value = self.value(field)
         if value is None and not self.strict:
@@ -116,15 +116,15 @@ class Entry:
         return value
 
     def text_or_number(self, field: str) -> str:
-        """A text, or a number as the text of it; see `text`."""
+        """The text of a field, with a number converted to text; see `text`."""
         value = _as_text(self.value(field))
         return value if isinstance(value, str) else self.text(field)
 
     def name(self, field: str) -> str:
-        """A text with something in it.
+        """The text of a field that must not be blank.
 
         Raises:
-            ShardError: if it is none.
+            ShardError: if it is no text, or blank.
         """
         value = self.value(field)
         if not isinstance(value, str) or not value.strip():
@@ -132,13 +132,13 @@ class Entry:
         return value
 
     def texts(self, field: str, *, numbers: bool = False) -> tuple[str, ...]:
-        """A text, a list of texts, or a list that is written into one text, as tables hold it.
+        """The texts of a field: one text, a list of texts, or a list written as one text, as in tables.
 
-        Nulls in a list fill it up, and are no texts; null in the place of a text or list is none, unless strict.
+        Nulls in a list are skipped; null instead of a text or list is an empty result, unless strict.
 
         Args:
-            field: its name.
-            numbers: whether a number counts as the text of it, as answers are counted.
+            field: name of the field.
+            numbers: whether numbers are converted to text, as for answers.
         """
         value = self.value(field)
         if value is None and not self.strict:
@@ -153,7 +153,7 @@ class Entry:
         return tuple(values)
 
     def identity(self, field: str) -> int | str:
-        """What an image, a question or a caption is called: a whole number or a text.
+        """The identity of an image, a question or a caption: an integer or a text.
 
         Raises:
             ShardError: if it is neither.
@@ -168,7 +168,7 @@ class Entry:
         return value
 
     def kind(self, field: str) -> str:
-        """What an entry is counted under, where it says so; else empty."""
+        """The category in a field, for counts; empty if there is none."""
         value = self.values.get(field)
         return value if isinstance(value, str) else ""
 
@@ -188,7 +188,7 @@ class Entry:
 
 
 def _as_text(value: Any) -> Any:
-    """The text of a number, of a whole one without a point; anything else as it is."""
+    """A number as text, a whole one without a decimal point; any other value unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return str(int(value)) if value == value // 1 else str(value)

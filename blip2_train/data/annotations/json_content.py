@@ -1,4 +1,4 @@
-"""JSON that others wrote, read without a traceback whatever it holds."""
+"""Reads JSON from any origin; its faults are errors in one line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from blip2_train.errors import ShardError
 
 _DIGITS = 4000
-"""Of a number that Python turns into an int; it refuses more than 4,300 (sys.int_info)."""
+"""Most digits of a number that is converted to an int; Python refuses more than 4,300 (sys.int_info)."""
 
 
 class LongInteger:
-    """A number with more digits than are read; no field wants one, so that the message can name the field."""
+    """A number with too many digits; no field accepts one, so the error message can name the field."""
 
     def __init__(self, digits: str) -> None:
         self._digits = len(digits)
@@ -31,9 +31,9 @@ _PATIENT = json.JSONDecoder(parse_constant=lambda name: None, parse_int=_whole)
 
 
 def parse_json(text: str) -> Any:
-    """What a text in JSON holds; `NaN` and `Infinity`, which JSON does not have, become None.
+    """The value of a JSON text; `NaN` and `Infinity`, which JSON does not have, become None.
 
-    The standard library reads it, and not msgspec or pydantic, since those refuse a whole file for half an emoji.
+    It uses the standard library, as msgspec and pydantic refuse a whole file for one surrogate.
 
     Raises:
         ValueError: in one line, if it is no JSON, or its lists are too deep.

@@ -23,7 +23,7 @@ def parquet_rows(file: Path) -> ListRows:
     """
     parquet = open_parquet(file)
     fields = {field.name: str(field.type) for field in parquet.schema_arrow}
-    # One whose type has bytes in it, by itself or beside a path: Hugging Face's images.
+    # Columns with bytes, alone or beside a path: Hugging Face's images.
     embedded = {name for name, kind in fields.items() if "binary" in kind}
     paths = [f"{name}.path" for name in embedded if "path: string" in fields[name]]
     try:
@@ -48,5 +48,5 @@ def open_parquet(path: AnyFile) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """The path of an image that is kept with its file, where it is told."""
+    """The path of an image that is stored together with its path; any other value unchanged."""
     return value["path"] or EMBEDDED if isinstance(value, dict) and value.keys() == {"path"} else value

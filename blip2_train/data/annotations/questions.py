@@ -22,16 +22,16 @@ _IDS, _IMAGE_IDS = ("question_id", "questionId"), ("image_id", "imageId")
 
 
 def question_entries(file: Path, rows: Rows, columns: Columns, *, strict: bool) -> Iterator[VisualQuestion]:
-    """The questions in the order of the file, each with the answers that stand beside it.
+    """The questions in the order of the file, each with the answers in its entry.
 
     Args:
         file: for messages.
         rows: the entries.
-        columns: chosen ones.
+        columns: chosen columns.
         strict: see `Entry`.
 
     Raises:
-        ShardError: naming the file, the entry and the field.
+        ShardError: with the file, the entry and the field.
     """
     there = next(([*values] for _, _, values in rows), [])
     if not there:
@@ -45,7 +45,7 @@ def question_entries(file: Path, rows: Rows, columns: Columns, *, strict: bool) 
         entry = Entry(file, f"{rows.unit} {row_number}", values, strict, QUESTION)
         short_repr = image if columns.image or image in values else entry.first_of((*IMAGES, *_IMAGE_IDS)) or image
         image_id = entry.identity(entry.first_of(_IMAGE_IDS) or short_repr)
-        # Visual Genome 1.0 and the official files give the image's number, not its name.
+        # Visual Genome 1.0 and the official files have the image's id, not its file name.
         named = short_repr not in _IMAGE_IDS and isinstance(values.get(short_repr), str)
         flat = short_repr == "image" and not named and "id" in values
         own = columns.id or entry.first_of(_IDS) or ("id" if flat else None)
@@ -62,10 +62,10 @@ def question_entries(file: Path, rows: Rows, columns: Columns, *, strict: bool) 
 
 
 def answers_of(entry: Entry, columns: Columns) -> tuple[str, ...]:
-    """The answers in an entry, under whatever name they stand there: texts, numbers, or `{"answer": …}` objects.
+    """The answers in an entry, in any of the usual fields: texts, numbers, or `{"answer": …}` objects.
 
     Raises:
-        ShardError: naming the file, the entry and the field.
+        ShardError: with the file, the entry and the field.
     """
     field = columns.answer or entry.first_of(ANSWERS)
     if field is None:
@@ -74,7 +74,7 @@ def answers_of(entry: Entry, columns: Columns) -> tuple[str, ...]:
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
         plain = [text for one in value if isinstance(one, dict) and isinstance(text := one.get("answer"), str)]
         if len(plain) == len(value) and all(text[:1] not in ("", "[", " ") for text in plain):
-            return tuple(plain)  # as in all of the official files, whose answers are many
+            return tuple(plain)  # the fast path, for the many answers of the official files
         answers = tuple(text for one in entry.entries(field) for text in one.texts("answer", numbers=True))
     else:
         answers = entry.texts(field, numbers=True)
@@ -102,14 +102,14 @@ def read_questions(
 
     Args:
         questions: official file of VQAv2, OK-VQA, Visual Genome or GQA; or a list of entries, JSON lines, or a table.
-        annotations: the answers of the same questions, in VQAv2's layout or as a bare list; None where they stand
-            beside the questions, or are not published.
-        columns: of lists and tables, where they have other names than the usual ones.
-        form: the layout that the questions must be of; a list is taken in place of each. None = any.
-        strict: refuse what training passes over: questions without annotations, annotations without questions, nulls.
+        annotations: the answers of the same questions, in VQAv2's layout or as a bare list; None if they are
+            in the question file, or not published.
+        columns: columns of lists and tables, where their names are not the usual ones.
+        form: the layout that the questions must have; a list is accepted for each. None = any.
+        strict: refuse what training skips: questions without annotations, annotations without questions, nulls.
 
     Raises:
-        ShardError: naming the file, the entry and the field, if a file cannot be read, has another form, the two belong
+        ShardError: with the file, the entry and the field, if a file cannot be read, has another form, the two belong
             to different splits, or an id comes twice.
     """
     path, columns = Path(questions).expanduser(), columns or Columns()
@@ -138,7 +138,7 @@ def _form(content: Rows | dict[str, Any]) -> QuestionForm | None:
 
 
 def _listed(content: Mapping[str, Any], key: str) -> list[Any] | None:
-    """The list of an object, under its own key or TextVQA's `data`; None if there is none with anything in it."""
+    """The list of an object under `key` or TextVQA's `data`; None if it is missing or empty."""
     entries = content.get(key, content.get("data"))
     return entries if isinstance(entries, list) and entries else None
 

@@ -20,7 +20,7 @@ def read_results(path: str | Path, names: tuple[str, str]) -> dict[int | str, st
 
     Args:
         path: `[{"image_id": 42, "caption": "a dog"}]` or the like, as a JSON list, JSON lines or a table. A number is
-            an answer, and half of a character, which is not Unicode, is left out.
+            an answer; surrogates, which are not Unicode, are removed.
         names: names of id and text: `CAPTIONS`, `ANSWERS` or `GQA_ANSWERS`.
 
     Raises:

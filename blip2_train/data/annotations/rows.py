@@ -1,4 +1,4 @@
-"""Rows of JSON lines and of JSON lists, and what an annotation file holds by its name and content."""
+"""Rows of JSON lines and of JSON lists."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from blip2_train.data.annotations.json_content import parse_json, read_json_or_l
 from blip2_train.errors import ShardError
 
 _OF_ROWS = {"image", "image_id", "question_id", "questionId"}
-"""Keys of the one object in a file, if it is JSON lines that are one line."""
+"""Keys of the only object in a file, if the file is JSON lines with one line."""
 _OF_WHOLES = {"images", "annotations", "questions", "data"}
-"""Keys of it, if it is a whole file."""
+"""Keys of the only object in a file, if the file is one object."""
 Values = Mapping[str, Any]
-"""What a row says, by column or key."""
+"""Values of a row, by column or key."""
 
 
 class Rows(Protocol):
-    """The rows of a file, gone through in order, or reached again by where they stand."""
+    """The rows of a file, for iteration in order, and for random access by offset."""
 
     unit: str
-    """What a row is called in messages: `line`, `entry`."""
+    """Noun for a row in messages: `line`, `entry`."""
 
     def __iter__(self) -> Iterator[tuple[int, int, Values]]:
-        """Where each row stands, its number for messages, and its values.
+        """Offset, row number for messages, and values of each row.
 
         Raises:
-            ShardError: naming the file, the row and what to do.
+            ShardError: with the file, the row and what to do.
         """
         ...
 
     def read(self, offset: int) -> Values:
-        """The values of the row that stands there."""
+        """The values of the row at an offset."""
         ...
 
 
@@ -41,13 +41,13 @@ class LineRows:
     """Rows of a file with a JSON object in every line, which stay on the disk.
 
     Args:
-        file: the file; empty lines are passed over.
+        file: the file; empty lines are skipped.
     """
 
     unit = "line"
 
     _header = 0
-    """Lines at the start that are no rows."""
+    """Number of header lines."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -61,7 +61,7 @@ class LineRows:
                 offset += len(line)
 
     def read(self, offset: int) -> Values:
-        """The values of the row that stands there."""
+        """The values of the row at an offset."""
         with self._file.open("rb") as stream:
             stream.seek(offset)
             return self._values(stream.readline(), f"byte {offset}")
@@ -79,9 +79,9 @@ class ListRows:
     """Entries of a JSON list.
 
     Args:
-        file: where the list was read.
-        entries: its objects.
-        unit: what an entry is called: `entry`, `entry of images`.
+        file: file of the list.
+        entries: objects of the list.
+        unit: noun for an entry: `entry`, `entry of images`.
     """
 
     def __init__(self, file: Path, entries: Sequence[Any], unit: str = "entry") -> None:
@@ -92,21 +92,21 @@ class ListRows:
         return ((offset, offset + 1, values) for offset, values in enumerate(self._entries))
 
     def read(self, offset: int) -> Values:
-        """The values of the entry with this number, from 0."""
+        """The values of the entry at an index, from 0."""
         return self._entries[offset]
 
 
 def json_content(file: Path, form: str) -> Rows | dict[str, Any]:
     """Rows of a JSON list or of JSON lines; or the object that a JSON file holds.
 
-    What is in the file counts, not whether its name ends with `.json` or `.jsonl`.
+    The content determines the format, not the extension `.json` or `.jsonl`.
 
     Args:
         file: the file.
-        form: what it should look like, for messages.
+        form: expected form, for messages.
 
     Raises:
-        ShardError: naming the file, the row and what to do.
+        ShardError: with the file, the row and what to do.
     """
     if file.suffix.lower() != ".json" and not _starts_as_list(file):
         return LineRows(file)

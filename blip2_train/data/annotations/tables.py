@@ -1,4 +1,4 @@
-"""Rows of tables: CSV, TSV, pipes, and the two files in which Flickr's captions come."""
+"""Rows of tables: CSV, TSV, pipes, and the two files of Flickr's captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blip2_train.data.annotations.rows import LineRows, Values
 from blip2_train.errors import ShardError
 
 _LONGEST_CELL = 1 << 30
-"""Characters of a cell, which may hold an image."""
+"""Largest number of characters in a cell, which may hold an image."""
 _TOKEN_LINE = re.compile(r"(?P<image_name>[^\t]+)#(?P<comment_number>\d+)\t(?P<comment>.*)")
 _PIPE_LINE = re.compile(r"(?P<image_name>[^|]+)\|\s*(?P<comment_number>\d+)\s*[|\s](?P<comment>.*)")
 """One line of the published file lacks its second pipe."""
@@ -26,7 +26,7 @@ class TableRows:
     """Rows of a CSV or TSV file with a header line, which stay on the disk.
 
     Args:
-        file: the file; the delimiter is what its first line has most of.
+        file: the file; the delimiter is the most frequent candidate in its first line.
     """
 
     unit = "line"
@@ -57,7 +57,7 @@ class TableRows:
                 raise self._unreadable(f"line {self._lines + reader.line_num}: {error}") from None
 
     def read(self, offset: int) -> Values:
-        """The values of the row that stands there."""
+        """The values of the row at an offset."""
         with self._file.open("rb") as stream:
             stream.seek(offset)
             return self._named(next(self._reader(stream), []), f"byte {offset}")
@@ -82,12 +82,12 @@ class TableRows:
 class FlickrRows(LineRows):
     """Flickr8k's and Flickr30k's own files: `*.token` (`1.jpg#0<tab>caption`), or `results.csv` with pipes.
 
-    Columns are called `image_name`, `comment_number` and `comment`. Quotation marks in captions mean nothing.
+    The columns are `image_name`, `comment_number` and `comment`. Quotation marks in captions have no meaning.
 
     Args:
         file: the file.
-        pattern: of a line.
-        header: lines at the start that are no rows.
+        pattern: pattern of a line.
+        header: number of header lines.
     """
 
     def __init__(self, file: Path, pattern: re.Pattern[str], header: int) -> None:
@@ -108,10 +108,10 @@ class FlickrRows(LineRows):
 
 
 def table_rows(file: Path) -> TableRows | FlickrRows:
-    """The rows of a table, found out from its first line.
+    """The rows of a table, whose kind is detected by its first line.
 
     Raises:
-        ShardError: naming the file, the row and what to do.
+        ShardError: with the file, the row and what to do.
     """
     with file.open("rb") as stream:
         first = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""A question about an image, as every layout of question files gives it."""
+"""The record of a question about an image, common to all layouts of question files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from blip2_train.errors import ShardError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualQuestion:
-    """A question about an image, with what people answered."""
+    """A question about an image, with the answers of the annotators."""
 
     question_id: int | str
-    """As in the file (a number, of GQA a text that may begin with 0); unique in it."""
+    """As in the file (an integer; in GQA a text that may begin with 0); unique in the file."""
     image_id: int | str
-    """As in the file; where it has none, the image's file name."""
+    """As in the file; without one, the image's file name."""
     image: str
-    """Path of the image below its folder, empty if the file does not say it."""
+    """Path of the image below its folder; empty if the file has no path."""
     question: str
     """As written."""
     answers: tuple[str, ...]
-    """One for each person who answered, as written; empty if the answers are not published."""
+    """One per annotator, as written; empty if the answers are not published."""
     question_type: str
     """First words of the question (VQAv2), structural type (GQA), or empty."""
     answer_type: str
@@ -28,10 +28,10 @@ class VisualQuestion:
 
 
 def named_image(form: str, image_id: int | str) -> str:
-    """The path of an image that is called by its identity, for instance `COCO_val2014_{image_id:012d}.jpg`.
+    """The path of an image named after its identity, for instance `COCO_val2014_{image_id:012d}.jpg`.
 
     Raises:
-        ShardError: if the form wants a number, and the identity is none.
+        ShardError: if the form needs a number, and the identity is none.
     """
     for read in (lambda: image_id, lambda: int(image_id)):
         try:

@@ -21,33 +21,33 @@ from blip2_train.errors import ConfigError
 from blip2_train.types import Batch, Collator, ImageTextSample, RejectedSample
 
 StreamPosition = dict[str, Position]
-"""Where a stream stands in each source, by name."""
+"""Position of a stream in each source, by the source's name."""
 
 
 class BatchOrigin(NamedTuple):
-    """What travels with a micro-batch."""
+    """The origin of a micro-batch: its stream, and the stream's position after it."""
 
     batch: int
-    """Its number in the run, counted from 0, of this process."""
+    """Index of the micro-batch among those of this process in the run, from 0."""
     stream: int
-    """Which of the process's streams it was read from."""
+    """Index of the process's stream from which it was read."""
     position: StreamPosition
-    """Where that stream stands after it."""
+    """Position of that stream after it."""
     epochs: dict[str, float]
     """Passes of that stream over its part of each source."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamShape:
-    """How a process's part of a run is cut into streams."""
+    """How a process's part of a run is split into streams."""
 
     batches: BatchShape
     rank: int
-    """This process."""
+    """Rank of this process."""
     streams: int
     """Streams of each process."""
     buffer: int
-    """Samples that the shuffle buffer of each stream holds, of each source."""
+    """Samples in the shuffle buffer of each stream and source."""
     seed: int
 
     @property
@@ -56,10 +56,10 @@ class StreamShape:
         return self.streams * self.batches.world_size
 
     def check(self, sources: Sequence[SequentialSource], workers: int) -> None:
-        """Refuse what would leave a stream without shards, or make the order depend on the number of readers.
+        """Refuse a shape with a stream without shards, or with an order that depends on the number of readers.
 
         Raises:
-            ConfigError: naming the numbers and what to set.
+            ConfigError: with the values and what to set.
         """
         if self.streams < 1 or self.buffer < 1:
             raise ConfigError(
@@ -89,7 +89,7 @@ class StreamShape:
 
 @dataclass
 class _Stream:
-    """One stream while it is read."""
+    """One stream that is being read."""
 
     cursors: list[SourceCursor]
     mixture: Mixture
@@ -98,17 +98,17 @@ class _Stream:
 
 
 class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
-    """Micro-batch b of a process is read from its stream `b % streams`, whoever reads it.
+    """Micro-batch b of a process is read from its stream `b % streams`, by any reader.
 
-    The loader gives reader w of n the batches w, w + n, …, so where n divides the number of streams, every stream is
-    read by one reader, in order: the order of samples does not depend on the number of readers.
+    The loader gives reader w of n the batches w, w + n, …. If n divides the number of streams, one reader reads a
+    stream, in order: the order of samples does not depend on the number of readers.
 
     Args:
-        sources: what to mix, by their weights.
+        sources: sources of the mixture, with their weights.
         shape: sizes.
         read_image: see `TrainingStream`.
-        first_batch: micro-batches of this process that were done before.
-        positions: where each stream of this process stands; None = at the start.
+        first_batch: micro-batches of this process that were completed before.
+        positions: position of each stream of this process; None = the start.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
         if stream is None or batch != stream.next_batch:
             stream = self._streams[stream_index] = self._begin(stream_index)
         if batch != stream.next_batch:
-            raise RuntimeError(f"micro-batch {batch} was asked for where {stream.next_batch} is the next")
+            raise RuntimeError(f"micro-batch {batch} was requested, but {stream.next_batch} is the next")
         stream.next_batch += self._shape.streams
         size = self._shape.batches.micro_batch_size
         first = batch // self._shape.streams * size
@@ -144,7 +144,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
         return samples, BatchOrigin(batch, stream_index, position, epochs)
 
     def _begin(self, stream_index: int) -> _Stream:
-        """Open a stream where this run begins."""
+        """Open a stream at the position at which this run begins."""
         shape, start = self._shape, {source.name: START for source in self._sources}
         where = self._positions[stream_index] if self._positions is not None else start
         own = shape.rank * shape.streams + stream_index
@@ -157,7 +157,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
         return _Stream(cursors, mixture, following)
 
     def _sample(self, stream: _Stream, stream_index: int, count: int) -> ImageTextSample:
-        """The sample that a stream gives after `count` others."""
+        """The sample of a stream after `count` others."""
         chosen = stream.mixture.source_at(count)[0]
         source, cursor = self._sources[chosen], stream.cursors[chosen]
         own = self._shape.rank * self._shape.streams + stream_index
@@ -183,7 +183,7 @@ class SequentialBatches(Dataset[tuple[list[ImageTextSample], BatchOrigin]]):
 
 
 class BatchIndices(Sampler[int]):
-    """The numbers of a process's micro-batches from the first that is not done; its length is that of the whole run."""
+    """Indices of a process's micro-batches, from the first not completed; the length is that of the whole run."""
 
     def __init__(self, total: int, first: int) -> None:
         self._total, self._first = total, first
@@ -196,7 +196,7 @@ class BatchIndices(Sampler[int]):
 
 
 class _WithOrigin:
-    """Collates the samples of a micro-batch, and leaves its mark beside it."""
+    """Collates the samples of a micro-batch, and returns the origin beside the batch."""
 
     def __init__(self, collator: Collator) -> None:
         self._collator = collator
@@ -206,14 +206,14 @@ class _WithOrigin:
 
 
 class SequentialLoader(BatchLoader):
-    """Gives micro-batches, and tells of each where its stream stands after it.
+    """Returns micro-batches, and reports the origin of each.
 
     Args:
         dataset: the streams.
         collator: makes a batch of samples, in the readers.
-        indices: which micro-batches.
-        note: called with the mark of each before it is given.
-        options: of `BatchLoader`.
+        indices: indices of the micro-batches.
+        note: called with the origin of each micro-batch before it is returned.
+        options: options of `BatchLoader`.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class SequentialLoader(BatchLoader):
         self._note = note
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Iterate; a mark is noted before its batch is given."""
+        """Iterate; `note` receives the origin before the batch is returned."""
         for batch, origin in cast("Iterator[tuple[Batch, BatchOrigin]]", super().__iter__()):
             self._note(BatchOrigin(*origin))
             yield batch

@@ -1,4 +1,4 @@
-"""Which of the samples that a shuffle buffer holds is drawn next, as a pure function of (key, number of the draw)."""
+"""The order in which a shuffle buffer is drawn, as a pure function of (key, index of the draw)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy as np
 from blip2_train.data.stream.order import stable_seed
 
 _AT_ONCE = 1024
-"""Random words drawn at a time."""
+"""Random values drawn at a time."""
 
 
 class DrawOrder:
-    """A shuffle buffer of numbers: items are counted as they are read, and leave in an order that the key decides.
+    """A shuffle buffer of item indices: items are counted when read, and drawn in an order determined by the key.
 
-    The buffer is filled before the first draw, and again after each; when nothing is left to read, it is drawn empty.
-    What it holds after any number of draws follows from that number alone, so a run that goes on needs to keep no
-    contents. Bits come from raw Philox words, whose stream numpy keeps stable between versions.
+    The buffer is filled before the first draw, and again after each; at the end of the items, it is drawn empty. Its
+    content after any number of draws follows from that number alone, so a checkpoint need not contain it. Bits come
+    from raw Philox values, whose stream numpy keeps stable between versions.
 
     Args:
-        size: items held.
-        key: decides the order.
+        size: items in the buffer.
+        key: determines the order.
     """
 
     def __init__(self, size: int, *key: object) -> None:
@@ -27,12 +27,12 @@ class DrawOrder:
         self._generator = np.random.Philox(key=stable_seed(*key))
         self._random: list[int] = []
         self.held: list[int] = []
-        """Numbers of the items that were read and not drawn."""
+        """Indices of the items that were read and not drawn."""
         self.read = 0
         """Items read."""
         self.draws = 0
         self.ended = False
-        """Whether nothing is left to read; set by the reader."""
+        """Whether all items were read; set by the caller."""
 
     @property
     def wants_more(self) -> bool:
@@ -40,13 +40,13 @@ class DrawOrder:
         return not self.ended and len(self.held) < self._size
 
     def add(self) -> int:
-        """Take in the next item; its number."""
+        """Add the next item; returns its index."""
         self.held.append(self.read)
         self.read += 1
         return self.held[-1]
 
     def draw(self) -> int:
-        """The number of the item that is drawn next; the buffer must hold one."""
+        """Draw an item; returns its index. The buffer must not be empty."""
         if not self._random:
             self._random = self._generator.random_raw(_AT_ONCE)[::-1].tolist()
         position = self._random.pop() % len(self.held)
@@ -55,11 +55,11 @@ class DrawOrder:
         return self.held.pop()
 
     def replay(self, draws: int, total: int | None) -> None:
-        """Go, from the start, to where an earlier run stood.
+        """Advance from the start to the state of an earlier run.
 
         Args:
-            draws: made by then.
-            total: items there are, if that run had found the end by then.
+            draws: its number of draws.
+            total: total number of items, if that run had reached their end; else None.
         """
         for _ in range(draws):
             while self.wants_more and (total is None or self.read < total):

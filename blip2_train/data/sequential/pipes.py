@@ -1,4 +1,4 @@
-"""Addresses that are commands: run only if the one who started the run typed them."""
+"""Addresses that are shell commands, which run only if they were typed on the command line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _typed: set[str] = set()
 
 
 def allow_commands(addresses: Iterable[str]) -> None:
-    """Let this process run the commands of these addresses, and of what their ranges in braces stand for.
+    """Allow this process to run the commands of these addresses, with their ranges in braces expanded.
 
-    The command line of a program calls this with what was typed there. Nothing that is read from a file may get here: a
-    recipe, a list of shards or an index of someone else would otherwise run what it likes.
+    A program calls this with the addresses typed on its command line, and never with text from a file: otherwise a
+    recipe, a list of shards or an index from elsewhere could run any command.
 
     Args:
         addresses: `pipe:<command>`.
@@ -44,8 +44,8 @@ class PipeShard:
 class PipeStream:
     """The output of a command.
 
-    webdataset's own check of the exit status while reading is left off: it fails a reading, or does not, depending on
-    whether the command has ended by then, and what it wrote last would be lost.
+    webdataset's own check of the exit status during reads is disabled: its result depends on whether the command has
+    already ended, and the last bytes of the output could be lost.
     """
 
     def __init__(self, address: str) -> None:
@@ -53,22 +53,22 @@ class PipeStream:
         self._pipe.ignore_errors = True
 
     def read(self, size: int) -> bytes:
-        """The next bytes; none at the end."""
+        """The next bytes; empty at the end."""
         return cast(BinaryIO, self._pipe.stream).read(size)
 
     def close(self) -> None:
-        """Wait for the command, whose output is read no further."""
+        """Stop reading, and wait for the command."""
         self._pipe.close()
 
     def problem(self) -> str:
-        """What to say of a command whose output was read to its end; empty if it ended well."""
+        """A message if the command failed, after its output was read to the end; empty if it succeeded."""
         self.close()
         status = self._pipe.proc.returncode
         return f"the command ended with status {status}" if status else ""
 
 
 def pipe_shards(address: str) -> list[PipeShard]:
-    """The shards of an address, which may hold a range in braces.
+    """The shards of an address, which may contain a range in braces.
 
     Raises:
         ConfigError: if it was not typed on the command line.

@@ -1,4 +1,4 @@
-"""What a run reads whose numbers of samples nobody knows before they are read."""
+"""The plan of a run with sequential reading, in which sample counts are unknown before the samples are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blip2_train.data.stream.plan import readable_size
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialPlan:
-    """Everything that decides what a run reads with `data.access=sequential`."""
+    """Everything that determines what a run reads with `data.access=sequential`."""
 
     sources: Sequence[SequentialSource]
     shape: StreamShape
@@ -36,15 +36,15 @@ class SequentialPlan:
         return (1 + PREFETCHED * self.workers) * batch
 
     def epochs_at(self, step: int) -> dict[str, float]:
-        """Passes over each source by now, counted in shards; earlier steps' are not known."""
+        """Passes over each source so far, counted in shards; those of earlier steps are not known."""
         return {f"data/epochs_{name}": passes for name, passes in self.passes().items()}
 
     def account(self, step: int) -> list[str]:
-        """What the run drew, a line per source."""
+        """What the run drew, one line per source."""
         return [f"{name}: {passes:.2f} epochs, counted in shards" for name, passes in self.passes().items()]
 
     def lines(self) -> list[str]:
-        """The plan as text, a line per fact."""
+        """The plan as text, one line per fact."""
         shape, batches = self.shape, self.shape.batches
         total = sum(source.weight for source in self.sources)
         lines = []

@@ -19,7 +19,7 @@ AnyShard = Shard | PipeShard
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _CHUNK = 1 << 20
-"""Bytes asked of the file at a time."""
+"""Bytes per read."""
 SIDE_BY_SIDE = "; read one after the other, the members of a sample have to lie side by side"
 
 
@@ -33,7 +33,7 @@ class StreamedSample(NamedTuple):
 
 
 class _Damage(Exception):
-    """What ends a shard early."""
+    """Raised where damage ends a shard early."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
@@ -41,14 +41,14 @@ class _Damage(Exception):
 
 
 def stream_samples(shard: AnyShard, storage: Storage) -> Iterator[StreamedSample | RejectedSample]:
-    """The usable samples of a shard in order, and a record of each that is not, by the rules of `scan_shard`.
+    """The usable samples of a shard in order, and a record of each unusable one, by the rules of `scan_shard`.
 
-    A sample's members have to lie side by side, as every writer of shards puts them: of a sample whose members do not,
-    none is used. Damage ends the shard; samples before it are used. Memory is one sample and one block.
+    A sample's members must be adjacent, as every writer of shards stores them; a sample with separated members is not
+    used. Damage ends the shard; samples before it are used. Memory is one sample and one block.
 
     Args:
-        shard: tar file here or on remote storage, or a command that writes one.
-        storage: how remote storage is reached.
+        shard: local or remote tar file, or a command that writes one.
+        storage: how remote storage is accessed.
     """
     source, usable = printable_name(str(shard)), 0
     groups = _Groups(source)
@@ -92,12 +92,12 @@ def _opened(shard: AnyShard, storage: Storage) -> Any:
 
 
 class _Archives:
-    """The bytes of a shard as webdataset's iterator reads them: archive by archive.
+    """The bytes of a shard for webdataset's iterator, archive by archive.
 
-    Tar files that were joined by `cat` are several in one; the iterator ends at the first end mark, and would have read
-    beyond it. So nothing is handed out beyond a block of zeros at a time: when the iterator ends, the next archive
-    begins where this stands. A header that is no header ends the iterator without a word, too; the last block that was
-    handed out tells it from an end mark.
+    Tar files joined by `cat` are several archives in one file; the iterator ends at the first end mark, and may read
+    beyond it. So no read continues beyond a block of zeros: when the iterator ends, the next archive begins at the
+    current offset. An invalid header ends the iterator silently, too; the last block that was read distinguishes it
+    from an end mark.
     """
 
     def __init__(self, file: Any) -> None:
@@ -105,7 +105,7 @@ class _Archives:
         self._held = memoryview(b"")
         self._offset, self._archive, self._last = 0, 0, b""
         self.problem: _Damage | None = None
-        """What went wrong while the iterator read, which changes errors that pass through it."""
+        """The error of a read; the iterator replaces errors that it passes on."""
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, up to the end of the first block of zeros."""
@@ -119,10 +119,10 @@ class _Archives:
         return data
 
     def more(self) -> bool:
-        """Whether an archive begins here, behind zeros.
+        """Whether another archive begins here, behind zeros.
 
         Raises:
-            _Damage: if there is something else.
+            _Damage: if other content follows.
         """
         self._archive += 1
         while True:
@@ -148,10 +148,10 @@ class _Archives:
         return True
 
     def check_end(self) -> None:
-        """Tell an end mark from damage, when the iterator has ended.
+        """Check, after the iterator ended, that an end mark ended it.
 
         Raises:
-            _Damage: if it was none.
+            _Damage: if there was no end mark.
         """
         if self._last == _ZEROS:
             return
@@ -161,10 +161,10 @@ class _Archives:
         raise _Damage("damaged shard", f"no member header before byte {self._offset}")
 
     def check_command(self) -> None:
-        """See whether a command that was read to its end ended well.
+        """Check that a command whose output was read to its end succeeded.
 
         Raises:
-            _Damage: if not.
+            _Damage: if it failed.
         """
         if isinstance(self._file, PipeStream) and (problem := self._file.problem()):
             raise _Damage("unreadable shard", problem)
@@ -187,7 +187,7 @@ class _Archives:
 
 
 def _end_of_zeros(data: bytes) -> int | None:
-    """Where the first whole block of zeros ends; None if there is none."""
+    """Offset of the end of the first whole block of zeros; None if there is none."""
     start = data.find(_ZEROS)
     while start >= 0:
         start = -(-start // _BLOCK) * _BLOCK
@@ -198,7 +198,7 @@ def _end_of_zeros(data: bytes) -> int | None:
 
 
 class _Groups:
-    """Puts the members of a shard together, key by key."""
+    """Groups the members of a shard to samples, by key."""
 
     def __init__(self, source: str) -> None:
         self._source, self._archive = source, 0
@@ -209,13 +209,13 @@ class _Groups:
         self._earlier: set[str] = set()
 
     def begin_archive(self) -> None:
-        """Count the tar files of one shard: a key that comes again in a later one has its number."""
+        """Count the archives of one shard: a key repeated in a later archive gets that archive's number as suffix."""
         self._archive += 1
         self._earlier |= self._keys
         self._keys = set()
 
     def take(self, name: str, content: bytes) -> Iterator[StreamedSample | RejectedSample]:
-        """Take in a member; gives the sample before, if this is the first of another."""
+        """Add a member; yields the sample before it, if the member is the first of the next sample."""
         parts = member_name(name)
         if parts is None:
             return
@@ -235,7 +235,7 @@ class _Groups:
             self._members[parts.extension] = content
 
     def end(self, damaged: bool = False) -> Iterator[StreamedSample | RejectedSample]:
-        """The last sample of an archive; what it lacks in a damaged shard is part of the damage."""
+        """The last sample of an archive; if it is incomplete in a damaged shard, it is part of the damage."""
         yield from self._flush(last=damaged)
 
     def _flush(self, last: bool = False) -> Iterator[StreamedSample | RejectedSample]:

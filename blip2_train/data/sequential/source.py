@@ -1,4 +1,4 @@
-"""The shards of one source, to be read one after the other."""
+"""The shards of one source, for sequential reading."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from blip2_train.types import RejectedSample
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialSource:
-    """What is known of a source before it is read: where its shards lie."""
+    """A source before it is read: its shards and settings."""
 
     name: str
     shards: tuple[AnyShard, ...]
-    """Those that are trained on."""
+    """Shards to train on."""
     held_out: AnyShard | None
-    """The last one, if it is kept for validation."""
+    """The last shard, if it is held out for validation; else None."""
     names: tuple[str, ...]
-    """Of each shard, without what depends on the machine."""
+    """Name of each shard, the same on every machine."""
     weight: float
     """Share in the mixture, in any unit."""
     first_captions: int | None
     caption_key: str | None
     storage: Storage
     sizes: tuple[int, ...]
-    """Bytes of each shard; 0 where a command writes it."""
+    """Bytes of each shard; 0 for the output of a command."""
     rejected: tuple[RejectedSample, ...]
-    """Shards that an index lists and that are not there."""
+    """Shards that an index lists and that are missing."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What readers are sent: names of shards differ little, so 100,000 of them take less than a megabyte."""
+        """The state sent to readers, compressed: names of shards are similar, so 100,000 take less than a megabyte."""
         lists = json.dumps([list(map(_plain, self.shards)), self.names]).encode()
         return {**self.__dict__, "shards": zlib.compress(lists, 6), "names": (), "sizes": (), "rejected": ()}
 
@@ -53,25 +53,25 @@ class SequentialSource:
         self.__dict__.update(state | {"shards": tuple(map(_shard, shards)), "names": tuple(names)})
 
     def share(self, seed: int, epoch: int, stream: int, streams: int) -> list[int]:
-        """Numbers of the shards that one of `streams` streams reads in an epoch; all together, each shard once."""
+        """Indices of the shards that one of `streams` streams reads in an epoch; together they read each shard once."""
         order = permutation(len(self.shards), "shard order", seed, self.name, epoch)
         return [int(index) for index in order[stream::streams]]
 
     def fingerprint(self) -> str:
-        """Hash of the names and sizes of the shards, in order, and of the key of the caption."""
+        """Hash of the names and sizes of the shards, in order, and of the caption key."""
         contents = (f"{name}:{size}" for name, size in zip(self.names, self.sizes, strict=True))
         return names_digest([*contents, *([] if self.caption_key is None else [self.caption_key])])
 
 
 def open_sequential(configs: Sequence[SourceConfig], hold_out: bool) -> list[SequentialSource]:
-    """Find the shards of every source; nothing of them is read.
+    """Find the shards of every source, without reading them.
 
     Args:
-        configs: of the sources.
-        hold_out: keep the last shard of the first source for validation.
+        configs: configurations of the sources.
+        hold_out: hold out the last shard of the first source for validation.
 
     Raises:
-        ConfigError: if a source holds no shards, or the weights or names do not fit together.
+        ConfigError: if a source has no shards, or weights or names are inconsistent.
         ShardError: if a source does not exist.
     """
     titles = [config.title for config in configs]
@@ -128,26 +128,26 @@ def _open(config: SourceConfig, hold_out: bool) -> SequentialSource:
 
 
 def _size(shard: AnyShard) -> int:
-    """Bytes; 0 where nobody knows before the command ran."""
+    """Size in bytes; 0 for a command, whose output has no known size."""
     if isinstance(shard, PipeShard):
         return 0
     return shard.size if isinstance(shard, RemoteFile) else shard.stat().st_size
 
 
 def _plain(shard: AnyShard) -> str | list[Any]:
-    """A shard as JSON holds it."""
+    """A shard as plain values for JSON."""
     return [shard.url, shard.size, shard.version] if isinstance(shard, RemoteFile) else str(shard)
 
 
 def _shard(plain: str | list[Any]) -> AnyShard:
-    """The shard of `_plain`; a command was looked at when the source was opened."""
+    """The inverse of `_plain`; a command was checked when the source was opened."""
     if isinstance(plain, list):
         return RemoteFile(*plain)
     return PipeShard(plain) if is_pipe(plain) else Path(plain)
 
 
 def _names(shards: Sequence[AnyShard]) -> list[str]:
-    """What `relative_names` makes of each shard; of commands, what they are."""
+    """Names of the shards, by `relative_names`; the name of a command is its address."""
     files = [shard for shard in shards if not isinstance(shard, PipeShard)]
     names = iter(relative_names(files) if files else [])
     return [printable_name(shard.address) if isinstance(shard, PipeShard) else next(names) for shard in shards]

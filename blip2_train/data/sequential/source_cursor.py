@@ -1,4 +1,4 @@
-"""One source's part of one stream: its shards of each epoch in turn, through a shuffle buffer, to be continued."""
+"""One source's part of one stream: the shards of each epoch in turn, through a shuffle buffer, resumable."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 
 Position = dict[str, Any]
-"""Where a lane stands, as plain numbers: `epoch`, `draws` made in it, `total` samples of it if that is known, and the
-`shards` that its buffer draws from or that is being read, each as the number of its first sample and its place among
-the shards of the epoch."""
+"""The state of a cursor, as plain integers: `epoch`, its `draws`, its `total` samples if known, and the `shards` that
+the buffer draws from or that is being read, each as the index of its first sample in the epoch and its index among the
+shards of the epoch."""
 START: Position = {"epoch": 0, "draws": 0, "total": None, "shards": []}
 
 
@@ -28,37 +28,37 @@ class _Held:
 
     files: StreamedSample
     shard: int
-    """Number in the source."""
+    """Index in the source."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sample that left the buffer."""
+    """A sample that was drawn from the buffer."""
 
     files: StreamedSample
     location: SampleLocation
     source: SequentialSource
 
     def record(self) -> Record:
-        """What it holds; raises `UnusableSample`."""
+        """The sample as a record; raises `UnusableSample`."""
         key, image, text, extra = self.files
         own = self.source
         return shard_record(own.name, self.location.shard, key, text, extra, lambda: image, own.caption_key)
 
 
 class SourceCursor:
-    """The samples of one source in one stream, without end.
+    """The endless samples of one source in one stream.
 
     In every epoch it reads its share of the shards, each from start to end, through a shuffle buffer, which is drawn
-    empty before the next epoch: each sample comes once per epoch. The shares of all streams are the source.
+    empty before the next epoch: each sample comes once per epoch. The shares of all streams make up the source.
 
     Args:
-        source: where the shards lie.
-        seed: of the order.
-        stream: number of the stream among those of all processes.
-        streams: how many these are.
-        buffer: samples that the shuffle buffer holds.
-        position: where to go on.
+        source: the source.
+        seed: seed of the order.
+        stream: index of the stream among those of all processes.
+        streams: number of these streams.
+        buffer: samples in the shuffle buffer.
+        position: position at which to continue.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class SourceCursor:
             self._restore(position)
 
     def draw(self) -> tuple[Drawn, list[RejectedSample]]:
-        """The next sample, and what was found unusable since the one before.
+        """The next sample, and the samples rejected since the one before.
 
         Raises:
-            ShardError: if an epoch holds no sample, or a shard is bad and that is to stop the run.
+            ShardError: if an epoch has no usable sample, or at a bad shard with `bad_shards="stop"`.
         """
         self._fill()
         if not self._order.held:
@@ -90,7 +90,7 @@ class SourceCursor:
         return Drawn(held.files, self._location(held), self._source), rejected
 
     def position(self) -> Position:
-        """Where it stands after the last draw."""
+        """The position after the last draw."""
         total = self._order.read if self._order.ended else None
         return {"epoch": self._epoch, "draws": self._order.draws, "total": total, "shards": self._needed_shards()}
 
@@ -100,7 +100,7 @@ class SourceCursor:
         return self._epoch + self._next_shard / len(self._share)
 
     def _begin(self, epoch: int) -> None:
-        """Stand at the start of an epoch."""
+        """Go to the start of an epoch."""
         self._epoch = epoch
         self._share = self._source.share(self._seed, epoch, self._stream, self._streams)
         self._order = DrawOrder(self._size, "draw", self._seed, self._source.name, epoch, self._stream)
@@ -123,7 +123,7 @@ class SourceCursor:
                 self._contents[self._order.add()] = _Held(sample, self._share[self._next_shard - 1])
 
     def _open(self, first: int, share_index: int) -> None:
-        """Begin to read a shard, whose first sample has the number `first` in this epoch."""
+        """Start to read a shard, whose first sample has the index `first` in this epoch."""
         self._shards = [*self._needed_shards(), [first, share_index]]
         self._next_shard = share_index + 1
         self._reading = stream_samples(self._source.shards[self._share[share_index]], self._source.storage)
@@ -141,7 +141,7 @@ class SourceCursor:
         return needed
 
     def _restore(self, position: Position) -> None:
-        """Read again what the buffer held, and stand where the position says."""
+        """Read the samples of the buffer again, and go to the position."""
         self._order.replay(position["draws"], position["total"])
         needed_samples = set(self._order.held)
         last = len(position["shards"]) - 1
@@ -161,7 +161,7 @@ class SourceCursor:
             self._next_shard = len(self._share)
 
     def _read_again(self, first: int, end: int, needed: set[int], shard: int) -> None:
-        """Take the samples with the numbers `first` to before `end`, and keep those in the buffer."""
+        """Read the samples with the indices `first` to before `end`, and keep those that the buffer needs."""
         sample_index = first
         while sample_index < end:
             sample = next(self._reading, None)

@@ -1,4 +1,4 @@
-"""All shards of a source in one file: where they are, how many samples each has, and where their indexes lie."""
+"""The catalog: one file that lists all shards of a source, with their paths, sample counts and index files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blip2_train.system.records import read_record
 from blip2_train.types import RejectedSample
 
 _VERSION = 2
-"""Part of every file name: raised when the meaning of the files changes."""
+"""Part of every file name; increased when the format of the files changes."""
 
 
 class _About(msgspec.Struct):
@@ -32,28 +32,28 @@ class _About(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """What is known of one shard."""
+    """The catalog's entry of one shard."""
 
     shard: Shard
     name: str
-    """Its path below the folder that all shards share, without extension."""
+    """Its path below the common folder of all shards, without extension."""
     samples: int
     size: int
     """Bytes of the shard."""
     rows: str
     """Name of the file of its rows (see `scan_shard`) in the folder of the index, without extension."""
     content: str = ""
-    """Hash of the rows (names, offsets and lengths of all members): the same for a copy, another one for another shard.
-    Empty where they were not read."""
+    """Hash of the rows (names, offsets and lengths of all members): equal for a copy, different for another shard.
+    Empty if the rows were not read."""
     origin: RemoteFile | None = None
-    """Where the rows are fetched from when they are first needed; None if they come from reading the shard."""
+    """File from which the rows are fetched when they are first needed; None if they come from reading the shard."""
 
 
 class ShardCatalog:
-    """Entries by number, from a file that all processes map: what a reader is sent is its path.
+    """Entries by index, from a file that all processes map into memory; a reader is sent its path only.
 
     Args:
-        path: `.npy` file with a row per shard.
+        path: `.npy` file with one row per shard.
 
     Raises:
         ShardError: if it cannot be read.
@@ -71,7 +71,7 @@ class ShardCatalog:
         self.size = int(self._table["size"].sum())
         """Bytes of all shards."""
         self.remote = bool(self._table["remote"].any())
-        """Whether a shard lies on remote storage."""
+        """Whether any shard lies on remote storage."""
 
     def __len__(self) -> int:
         return len(self._table)
@@ -81,22 +81,22 @@ class ShardCatalog:
 
     @property
     def folder(self) -> Path:
-        """Where the files of the index lie."""
+        """Folder of the index files."""
         return self._path.parent
 
     def shard(self, index: int) -> Shard:
-        """Where a shard is."""
+        """Path or remote file of a shard."""
         row = self._table[index]
         if row["remote"]:
             return _remote(row, "path", "size", "version")
         return Path(os.fsdecode(bytes(row["path"])))
 
     def name(self, index: int) -> str:
-        """A shard's path below the folder that all shards share, without extension."""
+        """A shard's path below the common folder of all shards, without extension."""
         return bytes(self._table[index]["name"]).decode()
 
     def entry(self, index: int) -> CatalogEntry:
-        """Everything that is known of a shard."""
+        """The whole entry of a shard."""
         row = self._table[index]
         return CatalogEntry(
             shard=self.shard(index),
@@ -109,7 +109,7 @@ class ShardCatalog:
         )
 
     def contents(self) -> Iterable[str]:
-        """Name and number of samples of each shard, in order."""
+        """Name and sample count of each shard, in order."""
         for name, samples in zip(self._table["name"].tolist(), self._table["samples"].tolist(), strict=True):
             yield f"{name.decode()}:{samples}"
 
@@ -118,7 +118,7 @@ class ShardCatalog:
         return [str(size) for size in self._table["size"].tolist()]
 
     def row_hashes(self) -> list[str]:
-        """Hash of the rows of each shard, in order; empty if they are not known of every shard."""
+        """Hash of the rows of each shard, in order; empty unless every shard has one."""
         hashes = [value.decode() for value in self._table["content"].tolist()]
         return hashes if all(hashes) else []
 
@@ -128,19 +128,19 @@ def _remote(row: np.void, url: str, size: str, version: str) -> RemoteFile:
 
 
 def catalog_path(folder: Path, version: int, facts: Sequence[str]) -> Path:
-    """The file of the catalog of shards of which this is known, whether it is there or not.
+    """Path of the catalog's file for these shards, whether it exists or not.
 
     Args:
-        folder: of the index.
-        version: of the files of rows.
-        facts: of each shard, what changes when its entry does.
+        folder: folder of the index.
+        version: version of the files of rows.
+        facts: for each shard, a text that changes when its entry changes.
     """
     about = "\n".join([str(_VERSION), str(version), os.getcwd(), *facts]).encode(errors="surrogatepass")
     return folder / f"{hashlib.blake2b(about, digest_size=12).hexdigest()}.shards.npy"
 
 
-def kept_catalog(path: Path) -> tuple[ShardCatalog, list[RejectedSample]] | None:
-    """The catalog of a file and what was rejected; None if it is not there, or no longer as it was written."""
+def read_catalog(path: Path) -> tuple[ShardCatalog, list[RejectedSample]] | None:
+    """The catalog of a file and the rejected samples; None if the file is missing or damaged."""
     try:
         about = read_record(_about(path), _About, "remove it", ShardError)
         if about.checksum != _checksum(path.read_bytes()):
@@ -151,7 +151,7 @@ def kept_catalog(path: Path) -> tuple[ShardCatalog, list[RejectedSample]] | None
 
 
 def write_catalog(path: Path, entries: Sequence[CatalogEntry], rejected: Sequence[RejectedSample]) -> ShardCatalog:
-    """Write a catalog, whole or not at all."""
+    """Write a catalog atomically."""
     none = RemoteFile("", 0)
     columns: dict[str, list[Any]] = {
         "path": [
@@ -173,14 +173,14 @@ def write_catalog(path: Path, entries: Sequence[CatalogEntry], rejected: Sequenc
     table = np.empty(len(entries), dtype=[(name, array.dtype) for name, array in arrays.items()])
     for name, array in arrays.items():
         table[name] = array
-    write_kept(path, table)
+    write_index_file(path, table)
     about = {"checksum": _checksum(path.read_bytes()), "rejected": [asdict(one) for one in rejected]}
-    write_kept(_about(path), about)
+    write_index_file(_about(path), about)
     return ShardCatalog(path)
 
 
-def write_kept(path: Path, content: NDArray[Any] | dict[str, Any]) -> None:
-    """Write a file of the index, that is there as a whole or not at all, whoever else writes it."""
+def write_index_file(path: Path, content: NDArray[Any] | dict[str, Any]) -> None:
+    """Write a file of the index atomically, also if several processes write it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
     with os.fdopen(handle, "wb") as file:
         if isinstance(content, dict):

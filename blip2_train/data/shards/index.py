@@ -1,4 +1,4 @@
-"""A kept index of shards, so that any sample is reached by its offset."""
+"""The index of shards, kept on disk, so that every sample can be read by its offset."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from blip2_train.data.shards.catalog import (
     CatalogEntry,
     ShardCatalog,
     catalog_path,
-    kept_catalog,
+    read_catalog,
     write_catalog,
-    write_kept,
+    write_index_file,
 )
 from blip2_train.data.shards.shard_lists import ListedShard
 from blip2_train.data.shards.tar import Shard, scan_shard
@@ -33,7 +33,7 @@ from blip2_train.types import RejectedSample
 
 _LOGGER = logging.getLogger(__name__)
 _VERSION = 2
-"""Part of every file name: raised when the meaning of the files changes."""
+"""Part of every file name; increased when the format of the files changes."""
 
 
 def open_catalog(
@@ -43,17 +43,17 @@ def open_catalog(
     notes: Mapping[RemoteFile, ListedShard] | None = None,
     threads: int = 8,
 ) -> tuple[ShardCatalog, list[RejectedSample]]:
-    """The catalog of shards, and what was rejected in them.
+    """The catalog of shards, and the samples rejected in them.
 
-    If none of the shards has changed, that is one file, found by their paths, sizes and times of change. Else what is
-    known of each shard is put together (`index_shards`), and kept.
+    If no shard has changed, it is read from one file, named after their paths, sizes and times of change. Else it is
+    built from the index of each shard (`index_shards`), and written.
 
     Args:
-        shards: tar files, as `find_shards` gives them.
-        folder: where the index is kept.
-        storage: how remote storage is reached.
-        notes: of remote shards that need no scan; their rows are fetched when they are first needed.
-        threads: shards scanned at a time.
+        shards: tar files, as returned by `find_shards`.
+        folder: folder of the index.
+        storage: how remote storage is accessed.
+        notes: entries of remote shards that need no scan; their rows are fetched when they are first needed.
+        threads: number of shards scanned at a time.
 
     Raises:
         ShardError: if a shard cannot be opened.
@@ -61,7 +61,7 @@ def open_catalog(
     known = notes or {}
     folder.mkdir(parents=True, exist_ok=True)
     path = catalog_path(folder, _VERSION, [_facts(shard, known) for shard in shards])
-    if (kept := kept_catalog(path)) is not None:
+    if (kept := read_catalog(path)) is not None:
         return kept
     each: list[Shard] = [Path(shard) if isinstance(shard, str) else shard for shard in shards]
     entries, rejected = index_shards(each, folder, storage, known, threads)
@@ -75,7 +75,7 @@ def index_shards(
     notes: Mapping[RemoteFile, ListedShard] | None = None,
     threads: int = 8,
 ) -> tuple[list[CatalogEntry], list[RejectedSample]]:
-    """What is known of each shard; scanned once (about 13,000 tar members a second and core), then read from `folder`.
+    """The entry of each shard; scanned once (about 13,000 tar members per second and core), then read from `folder`.
 
     A file of the index is named after the shard's path, size and time of change, so a changed shard is scanned again.
     Arguments and errors are those of `open_catalog`.
@@ -93,15 +93,15 @@ def index_shards(
     return entries, rejected
 
 
-_TELLING = ("key", "picture", "picture_size", "text_size", "json_size")
-"""Fields of rows that tell a shard from another one; named here, so that a new field changes no hash."""
+_HASHED_FIELDS = ("key", "picture", "picture_size", "text_size", "json_size")
+"""Fields of rows that are hashed; listed here, so that a new field changes no hash."""
 
 
 class _Summary(msgspec.Struct):
     samples: Count
     rejected: list[RejectedSample]
     content: str = ""
-    """Hash of the rows; those of earlier versions have none."""
+    """Hash of the rows; files of earlier versions have none."""
 
 
 def _entry(
@@ -117,12 +117,12 @@ def _entry(
         if not (summary.exists() and rows.exists()):
             _LOGGER.info("indexing %s", shard)
             table, rejected = scan_shard(shard, storage)
-            write_kept(rows, table)
-            write_kept(summary, _summary_of(table, rejected))
+            write_index_file(rows, table)
+            write_index_file(summary, _summary_of(table, rejected))
         known = read_record(summary, _Summary, "remove it", ShardError)
         if not known.content:
             table = np.load(rows, allow_pickle=False)
-            write_kept(summary, _summary_of(table, known.rejected))
+            write_index_file(summary, _summary_of(table, known.rejected))
             known = read_record(summary, _Summary, "remove it", ShardError)
     except OSError as error:
         raise ShardError(f"shard {shard} cannot be indexed: {error}") from None
@@ -132,7 +132,7 @@ def _entry(
 
 def _summary_of(rows: NDArray[np.void], rejected: Sequence[RejectedSample]) -> dict[str, object]:
     content = hashlib.blake2b(digest_size=8)
-    for name in _TELLING:
+    for name in _HASHED_FIELDS:
         content.update(np.ascontiguousarray(rows[name]).tobytes())
     rejections = [asdict(sample) for sample in rejected]
     return {"samples": len(rows), "rejected": rejections, "content": content.hexdigest()}
@@ -147,7 +147,7 @@ def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:
 
 
 def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ListedShard]) -> str:
-    """What changes when the catalog's entry of a shard does."""
+    """A text that changes when the catalog's entry of a shard changes."""
     if isinstance(shard, RemoteFile):
         note = notes.get(shard)
         rows = "" if note is None else f"{note.samples}\0{note.rows.url}\0{note.rows.size}\0{note.rows.version}"
@@ -160,14 +160,14 @@ def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ListedShard]) -> 
 
 
 def relative_names(shards: Sequence[Shard]) -> list[str]:
-    """Each shard's path below the folder that all share, without the extension; the same wherever that folder lies."""
+    """Each shard's path below the common folder, without the extension; independent of where that folder lies."""
     paths = [_absolute(shard) for shard in shards]
     common = os.path.commonpath([path.parent for path in paths])
     return [printable_name(path.relative_to(common).with_suffix("").as_posix()) for path in paths]
 
 
 def _absolute(shard: Shard) -> PurePosixPath:
-    """A shard's path, of a remote one with the protocol and the bucket as folders."""
+    """A shard's absolute path; of a remote shard, with the protocol and the bucket as folders."""
     if isinstance(shard, RemoteFile):
         return PurePosixPath("/" + shard.url.replace("://", "/"))
     return PurePosixPath(shard.absolute())

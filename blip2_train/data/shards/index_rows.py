@@ -1,4 +1,4 @@
-"""Rows of the indexes of shards, read in pieces, of which a process holds a bounded number and no file open."""
+"""Rows of the indexes of shards, read in blocks; a process holds a bounded number of blocks and no open file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2_train.data.shards.catalog import CatalogEntry, ShardCatalog, write_kept
+from blip2_train.data.shards.catalog import CatalogEntry, ShardCatalog, write_index_file
 from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.shards.tar import ROW_FIELDS, scan_shard
 from blip2_train.data.storage.prefetch import REQUESTS
@@ -21,21 +21,21 @@ from blip2_train.data.storage.remote import RemoteFile, Storage
 from blip2_train.errors import ShardError
 
 _HEADER = 320
-"""Bytes at the start of an index in which the description of its rows ends."""
+"""Bytes at the start of an index that contain the whole header of the `.npy` file."""
 _MAGIC = 10
-"""Bytes before that description; the last two are its length."""
+"""Bytes before the description of the rows; the last two are its length."""
 _BLOCK_ROWS = 512
-"""Rows that are read at a time, some 30 KB."""
+"""Rows per block, about 30 KB."""
 _BLOCKS = 256
-"""Pieces that are held; a window of the training order mixes 64 places of a source, each in one or two pieces."""
+"""Blocks held in memory; a window of the training order mixes 64 parts of a source, each in one or two blocks."""
 
 
 class ShardRows:
-    """The row of any sample, as `scan_shard` gives it.
+    """The index row of any sample, as returned by `scan_shard`.
 
     Args:
-        catalog: of the shards.
-        storage: how remote storage is reached.
+        catalog: catalog of the shards.
+        storage: how remote storage is accessed.
     """
 
     def __init__(self, catalog: ShardCatalog, storage: Storage) -> None:
@@ -49,7 +49,7 @@ class ShardRows:
         """Row `row` of a shard.
 
         Raises:
-            ShardError: if the shard's index is gone and cannot be had again.
+            ShardError: if the shard's index is missing and cannot be read or made again.
         """
         block, inside = divmod(row, _BLOCK_ROWS)
         rows = self._blocks.get((shard, block))
@@ -62,7 +62,7 @@ class ShardRows:
         return result
 
     def make_ready(self, shards: Sequence[int]) -> None:
-        """Fetch the rows that lie beside remote shards and are not here, several at a time; raises what `row` does."""
+        """Fetch missing rows of remote shards, several shards at a time; raises what `row` raises."""
         entries = [entry for shard in shards if (entry := self._catalog.entry(shard)).origin is not None]
         paths = [(self._path(entry), entry) for entry in entries]
         if missing := [(path, entry) for path, entry in paths if not path.exists()]:
@@ -73,13 +73,13 @@ class ShardRows:
         return self._catalog.folder / f"{entry.rows}.npy"
 
     def _read(self, shard: int, first: int) -> NDArray[np.void]:
-        """Rows from `first`, copied, so that no file stays open for them."""
+        """A block of rows from `first`, copied, so that no file stays open."""
         entry = self._catalog.entry(shard)
         path = self._path(entry)
         for again in (False, True):
             try:
                 return _block(SHARD_FILES.open(path), first, entry.samples)
-            except (FileNotFoundError, ValueError):  # gone, or not as it was written
+            except (FileNotFoundError, ValueError):  # missing or damaged
                 pass
             except OSError as error:
                 raise ShardError(f"the index of shard {entry.shard} cannot be read: {error}") from None
@@ -89,10 +89,10 @@ class ShardRows:
 
 
 def _block(file: OpenFile, first: int, samples: int) -> NDArray[np.void]:
-    """Rows from `first` of an `.npy` file that has `samples`.
+    """A block of rows from `first` of an `.npy` file with `samples` rows.
 
     Raises:
-        ValueError: if it is another, or cut.
+        ValueError: if it is another file, or truncated.
     """
     start = file.read(_HEADER, 0)
     kind, offset = _layout(start[: _MAGIC + int.from_bytes(start[_MAGIC - 2 : _MAGIC], "little")], samples)
@@ -102,7 +102,7 @@ def _block(file: OpenFile, first: int, samples: int) -> NDArray[np.void]:
 
 @lru_cache(maxsize=64)
 def _layout(start: bytes, samples: int) -> tuple[np.dtype[np.void], int]:
-    """Type of the rows of an `.npy` file, and where they begin, by the bytes before these."""
+    """Type and offset of the rows of an `.npy` file, from the bytes before them."""
     file = io.BytesIO(start)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("a version that this project does not write")
@@ -113,10 +113,10 @@ def _layout(start: bytes, samples: int) -> tuple[np.dtype[np.void], int]:
 
 
 def write_rows(path: Path, entry: CatalogEntry, storage: Storage) -> None:
-    """Write the file of a shard's rows: fetched from beside the shard, or found by reading the shard.
+    """Write the file of a shard's rows, which are fetched from beside the shard, or come from scanning it.
 
     Raises:
-        ShardError: if neither gives as many samples as the shard had when its catalog was made.
+        ShardError: if their number differs from the number of samples in the catalog.
     """
     try:
         table = scan_shard(entry.shard, storage)[0] if entry.origin is None else _fetched(entry.origin, storage)
@@ -124,7 +124,7 @@ def write_rows(path: Path, entry: CatalogEntry, storage: Storage) -> None:
         what = f"the index of shard {entry.shard}" if entry.origin is None else str(entry.origin)
         raise ShardError(f"{what} cannot be read: {error}") from None
     if len(table) == entry.samples and table.dtype.names == ROW_FIELDS:
-        write_kept(path, table)
+        write_index_file(path, table)
     elif entry.origin is None:
         raise ShardError(f"shard {entry.shard} has changed, it had {entry.samples} samples: start again")
     else:

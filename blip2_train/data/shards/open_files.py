@@ -1,4 +1,4 @@
-"""Files of shards that a process keeps open: a bounded number, whatever the number of shards and of sources."""
+"""A bounded number of open shard files per process, for any number of shards and sources."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from threading import Lock
 from blip2_train.errors import ShardError
 
 LIMIT = 64
-"""Files that a process keeps open; a window of the training order mixes as many places of a source."""
+"""Files that a process keeps open; a window of the training order mixes as many parts of a source."""
 _NO_MORE = (errno.EMFILE, errno.ENFILE)
 
 
 class OpenFile:
-    """A file that is read by offset; it is closed when nobody holds it any more.
+    """A file that is read by offset; it is closed when its last reference is dropped.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         OSError: if it cannot be opened.
@@ -31,7 +31,7 @@ class OpenFile:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most `size` bytes from `offset` (no shared position: threads and forked processes do not disturb)."""
+        """At most `size` bytes from `offset` (no shared position, so threads and forked processes are safe)."""
         return os.pread(self._descriptor, size, offset)
 
     def __del__(self) -> None:
@@ -40,21 +40,21 @@ class OpenFile:
 
 
 class OpenFiles:
-    """Keeps the files that were used last; for all sources of a process together, and for its threads.
+    """Cache of the most recently used files, shared by all sources and threads of a process.
 
     Args:
-        limit: files that are kept.
+        limit: largest number of cached files.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit, self._files, self._lock = limit, OrderedDict[tuple[int, Hashable], OpenFile](), Lock()
 
     def get(self, owner: int, name: Hashable, path: str | os.PathLike[str]) -> OpenFile:
-        """The open file that `owner` knows by `name`.
+        """The open file that `owner` registered as `name`.
 
         Raises:
             OSError: if it cannot be opened.
-            ShardError: if the process may open no more files, though all that are kept here were closed.
+            ShardError: if the process may open no more files, after all cached ones were closed.
         """
         with self._lock:
             if (file := self._files.get((owner, name))) is None:
@@ -65,12 +65,12 @@ class OpenFiles:
             return file
 
     def open(self, path: str | os.PathLike[str]) -> OpenFile:
-        """A file that is not kept; raises what `get` raises."""
+        """A file that is not cached; raises what `get` raises."""
         with self._lock:
             return self._open(path)
 
     def forget(self, owner: int) -> None:
-        """Close what `owner` has open."""
+        """Close the files of `owner`."""
         with self._lock:
             for key in [key for key in self._files if key[0] == owner]:
                 del self._files[key]
@@ -95,4 +95,4 @@ class OpenFiles:
 
 
 SHARD_FILES = OpenFiles()
-"""Those of this process."""
+"""The open files of this process."""

@@ -23,7 +23,7 @@ _HINT = "give data.source as a folder with .tar files, a glob or a range {00..99
 
 
 def expanded_braces(path: str) -> list[str]:
-    """The paths that a path stands for: one for each value of its braces; itself if it has none, or lies there.
+    """Expand ranges and lists in braces to paths; a path without braces, or one that exists, stays as it is.
 
     Raises:
         ShardError: if a brace is not closed.
@@ -41,19 +41,18 @@ def expanded_braces(path: str) -> list[str]:
 
 
 def list_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[Shard]:
-    """The shards that a folder, a glob, a range in braces, a file or a list of these stands for; see `find_shards`."""
+    """The shards of a folder, a glob, a range in braces, a file or a list of these, as paths; see `find_shards`."""
     return [Path(shard) if isinstance(shard, str) else shard for shard in find_shards(path, storage)]
 
 
 def find_shards(path: str | Sequence[str], storage: Storage | None = None) -> list[str | RemoteFile]:
-    """The shards that a folder, a glob, a range in braces, a file or a list of these stands for.
+    """The shards of a folder, a glob, a range in braces, a file or a list of these.
 
-    Those of one folder or glob are sorted. Those on this machine are plain text, as 100,000 paths as objects take
-    seconds.
+    The shards of one folder or glob are sorted. Local shards are strings, as 100,000 `Path` objects take seconds.
 
     Args:
-        path: where they lie, on this machine or on remote storage (`s3://bucket/folder`).
-        storage: how remote storage is reached.
+        path: local path, or address on remote storage (`s3://bucket/folder`).
+        storage: how remote storage is accessed.
 
     Raises:
         ShardError: if nothing is found, a file is compressed, or a shard is named twice.

@@ -1,4 +1,4 @@
-"""Reads the members of samples out of shards, by offset; what lies on remote storage, ahead."""
+"""Reads the members of samples from shards, by offset; remote ones in advance."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from blip2_train.errors import ShardError
 
 KINDS = ("picture", "text", "json")
 _OWNERS = count()
-"""Numbers of the readers of a process."""
+"""Identities of the readers of a process."""
 Members = Callable[[str], bytes]
-"""Gives the content of a member by its kind: `image`, `text` or `json`."""
+"""Returns the content of a member, by its kind: `picture`, `text` or `json`."""
 
 
 class _Held(NamedTuple):
-    """The members of a remote sample, as they lie in its shard."""
+    """The bytes of a remote sample's members, as stored in its shard."""
 
     span: Span
     data: bytes
 
     def covers(self, other: Span) -> bool:
-        """Whether these bytes of a shard are among them."""
+        """Whether `other` lies within these bytes."""
         return other.shard == self.span.shard and self.span.start <= other.start and other.end <= self.span.end
 
     def cut(self, row: np.void, kind: str) -> bytes:
@@ -46,26 +46,26 @@ _NOTHING = _Held(Span(-1, 0, 0), b"")
 
 
 class ShardReader:
-    """Members of samples, by number of the shard and the sample's row of its index.
+    """Members of samples, by the index of the shard and the sample's row in the index of the shard.
 
     Announced remote samples are fetched many in a request (see `Prefetcher`); any other sample is one request for all
     its members, or none if a block with it is in the cache. Of a local shard, members are read one by one when they are
     requested.
 
     Args:
-        catalog: of the shards.
-        storage: how remote storage is reached, and what becomes of bad shards.
+        catalog: catalog of the shards.
+        storage: how remote storage is accessed, and how bad shards are handled.
     """
 
     def __init__(self, catalog: ShardCatalog, storage: Storage) -> None:
         self._catalog, self._storage = catalog, storage
         self.remote = catalog.remote
-        """Whether reading ahead is of use."""
+        """Whether reading ahead is faster."""
         self._cache = BlockCache(storage) if self.remote and storage.options.cache else None
         self._begin()
 
     def _begin(self) -> None:
-        """What each process has of its own."""
+        """Initialise the state that each process has of its own."""
         self._owner = next(_OWNERS)
         weakref.finalize(self, SHARD_FILES.forget, self._owner)
         self._ahead: Prefetcher | None = None
@@ -82,8 +82,8 @@ class ShardReader:
         """The members of a sample, of these kinds.
 
         Raises:
-            UnusableSample: now or when a member is asked for, if the shard no longer gives it.
-            ShardError: likewise, if bad shards are to stop the run.
+            UnusableSample: now, or when a member is requested, if it can no longer be read.
+            ShardError: likewise, with `bad_shards="stop"`.
         """
         path = self._catalog.shard(shard)
         if not isinstance(path, RemoteFile):
@@ -94,11 +94,11 @@ class ShardReader:
         return partial(self._held.cut, row)
 
     def follow(self, passages: Iterable[Sequence[Span]], share: float) -> None:
-        """Fetch samples in the order in which they will be read, before they are; what was announced before is over.
+        """Fetch samples in the order in which they will be read, before they are read; replaces an earlier order.
 
         Args:
-            passages: all members of samples, in order; those of a passage lie close together.
-            share: of the memory that the options give, 0 … 1.
+            passages: groups of samples' spans, in order; the samples of a passage lie close together.
+            share: share of the memory set in the options, 0 … 1.
         """
         if self._ahead is not None:
             self._ahead.close()
@@ -107,7 +107,7 @@ class ShardReader:
         self._ahead = Prefetcher(lambda one: self._fetch(self._remote(one.shard), one), passages, memory)
 
     def _fetched(self, file: RemoteFile, needed: Span, whole: Span) -> _Held:
-        """The bytes of a sample, as they were fetched ahead or by a request."""
+        """The bytes of a sample, fetched in advance or by a request now."""
         try:
             if self._ahead is not None and (data := self._ahead.take(whole)) is not None:
                 return _Held(whole, data)
@@ -123,7 +123,7 @@ class ShardReader:
         return file
 
     def refuse(self, reason: str, detail: str) -> NoReturn:
-        """Say that a shard is bad: to the stream, which replaces the sample, or to the one who started the run."""
+        """Raise the error of a bad shard: `UnusableSample`, after which the sample is replaced, or `ShardError`."""
         if self._storage.options.bad_shards == "stop":
             raise bad_shard(reason, detail)
         raise UnusableSample(reason, detail)
@@ -150,13 +150,13 @@ class ShardReader:
 
 
 def bad_shard(reason: str, detail: str) -> ShardError:
-    """The error that ends a run at its first bad shard, if that is asked for."""
+    """The error that ends a run at its first bad shard, with `bad_shards="stop"`."""
     return ShardError(
         f"{reason}: {detail}. Restore the shard, or pass data.storage.bad_shards=skip to go on without it"
     )
 
 
 def span(shard: int, row: np.void, kinds: Sequence[str] = KINDS) -> Span:
-    """The bytes from the first of these members to the end of the last; they lie side by side in every usual shard."""
+    """The span from the first of these members to the end of the last; in usual shards they are adjacent."""
     there = [(int(row[kind]), int(row[kind]) + int(row[f"{kind}_size"])) for kind in kinds if row[kind] >= 0]
     return Span(shard, min(start for start, _ in there), max(end for _, end in there))

@@ -1,4 +1,4 @@
-"""What the `.txt` and the `.json` of a sample say, in tar shards and in folders."""
+"""Reads the `.txt` and the `.json` of a sample, in tar shards and in folders."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from blip2_train.data.stream.order import stable_seed
 from blip2_train.data.text_cleaning import NOT_UNICODE
 
 ABOUT_ORIGINAL = ("original_width", "original_height", "exif")
-"""Entries of img2dataset's record that say what the image's file no longer does."""
+"""Entries of img2dataset's record that describe the image before it was encoded again."""
 _ORIENTATION, _UPRIGHT = "Image Orientation", "Horizontal (normal)"
-"""Where exifread says how an image lies, and what it calls one that is not turned."""
+"""Key of the orientation in exifread's output, and its value for an upright image."""
 _ORIENTATIONS = {
     _UPRIGHT: 1,
     "Mirrored horizontal": 2,
@@ -26,7 +26,7 @@ _ORIENTATIONS = {
     "Mirrored horizontal then rotated 90 CW": 7,
     "Rotated 90 CCW": 8,
 }
-"""EXIF's number of each of exifread's words."""
+"""EXIF orientation of each value of exifread."""
 
 
 def shard_record(
@@ -42,11 +42,11 @@ def shard_record(
 
     Args:
         source: name of the source.
-        shard: path of the shard without what depends on the machine.
-        key: of the sample in the shard.
+        shard: path of the shard below the common folder.
+        key: key of the sample in the shard.
         text: its `.txt`; None if it has none.
         extra: its `.json`; None if it has none.
-        image: gives the content of the image's file; called when the captions are known.
+        image: returns the content of the image's file; called when the captions are known.
         caption_key: see `captions_of`.
 
     Raises:
@@ -59,10 +59,10 @@ def shard_record(
 
 
 def captions_of(text: bytes | None, extra: bytes | None, key: str | None = None) -> tuple[str, ...]:
-    """The captions that a sample's `.txt` and `.json` hold, by the rule of `ShardSource`.
+    """The captions in a sample's `.txt` and `.json`, by the rule of `ShardSource`.
 
     Raises:
-        UnusableSample: if neither holds one, or the one that counts cannot be read.
+        UnusableSample: if neither holds a caption, or the file that is used cannot be read.
     """
     content: Any = None
     if extra is not None:
@@ -83,7 +83,7 @@ def captions_of(text: bytes | None, extra: bytes | None, key: str | None = None)
 
 
 def _checked(captions: Any, expected: str) -> tuple[str, ...]:
-    """Captions as a tuple, without the empty places of a list."""
+    """Captions as a tuple, without the nulls of a list."""
     captions = [captions] if isinstance(captions, str) else captions
     texts = [caption for caption in captions if caption is not None] if isinstance(captions, list) else []
     if not texts or not all(isinstance(caption, str) for caption in texts):
@@ -104,10 +104,10 @@ def decoded(text: bytes) -> str:
 
 
 def json_of(content: bytes) -> Any:
-    """What a sample's `.json` says.
+    """The content of a sample's `.json`.
 
     Raises:
-        UnusableSample: if it is no JSON, not Unicode, or nested deeper than can be read.
+        UnusableSample: if it is no JSON, not Unicode, or nested too deep.
     """
     try:
         return json.loads(content)
@@ -124,31 +124,31 @@ def image_id_of(extra: bytes | None) -> int | None:
 
 
 def details_of(extra: bytes | None) -> dict[str, Any]:
-    """Entries of a sample's `.json` that say more than its captions and what follows from the image's file."""
+    """Entries of a sample's `.json` beside its captions and those that follow from the image's file."""
     known = {*RECORD_KEYS, "captions"} - {"url", *ABOUT_ORIGINAL}
     return {name: value for name, value in _record(extra).items() if name not in known}
 
 
 def orientation_of(extra: bytes | None) -> int | None:
-    """EXIF's number of how a sample's image lies, as its `.json` says; None if it does not.
+    """EXIF orientation of a sample's image, from its `.json`; None if it has none.
 
-    img2dataset encodes images anew without their EXIF data, of which it keeps what the library exifread makes of it,
-    as a text of JSON: `{"Image Orientation": "Rotated 90 CW", …}`.
+    img2dataset encodes images again without their EXIF data, and stores the output of the library exifread as a JSON
+    text: `{"Image Orientation": "Rotated 90 CW", …}`.
 
-    Source: img2dataset 1.47 (`downloader.py`); the words of exifread 3.5.1 and exifread-nocycle 3.0.1.
+    Source: img2dataset 1.47 (`downloader.py`); the values of exifread 3.5.1 and exifread-nocycle 3.0.1.
     """
     name = _exif(_record(extra).get("exif")).get(_ORIENTATION)
     return _ORIENTATIONS.get(name.strip()) if isinstance(name, str) else None
 
 
 def without_orientation(exif: Any) -> Any:
-    """The entry `exif` of a record whose image was encoded anew, upright; as it is if it says nothing of that."""
+    """The entry `exif` of a record whose image was encoded again, upright; unchanged if it has no orientation."""
     entries = _exif(exif)
     return json.dumps(entries | {_ORIENTATION: _UPRIGHT}) if _ORIENTATION in entries else exif
 
 
 def _exif(exif: Any) -> dict[str, Any]:
-    """What the entry `exif` of a record says, which is a text of JSON."""
+    """The content of a record's entry `exif`, which is a JSON text."""
     try:
         exif = json.loads(exif) if isinstance(exif, str) else exif
     except (ValueError, RecursionError):
@@ -157,7 +157,7 @@ def _exif(exif: Any) -> dict[str, Any]:
 
 
 def _record(extra: bytes | None) -> dict[str, Any]:
-    """The entries of a sample's `.json`; none if it has no such file, or one that cannot be read."""
+    """The entries of a sample's `.json`; empty if it has no such file, or one that cannot be read."""
     try:
         content = json_of(extra) if extra is not None else None
     except UnusableSample:

@@ -1,4 +1,4 @@
-"""What `make_shards` noted about the shards it wrote: how many samples each has, and where they lie."""
+"""Reads `index.json`, in which `make_shards` lists a folder's shards, with sample counts and files of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blip2_train.system.records import Count, check_record, parse_record
 from blip2_train.types import RejectedSample
 
 INDEX, ROWS_SUFFIX = "index.json", ".index.npy"
-"""Name of the list of a folder's shards; what stands in place of `.tar` in the name of the file of a shard's rows."""
+"""Name of the list of a folder's shards; suffix of the file of a shard's rows, in place of `.tar`."""
 
 
 _FIX = "remove it, so that the shards are read instead, or make the shards again"
@@ -26,25 +26,25 @@ _FIX = "remove it, so that the shards are read instead, or make the shards again
 
 @dataclass(frozen=True)
 class ListedShard:
-    """What is known of a remote shard without reading it."""
+    """A remote shard in the list, which need not be scanned."""
 
     samples: int
     rows: RemoteFile
-    """`.npy` file of the rows that `scan_shard` gives."""
+    """`.npy` file of the rows, as returned by `scan_shard`."""
 
 
 def read_shard_lists(
     shards: Sequence[str | RemoteFile], storage: Storage
 ) -> tuple[dict[RemoteFile, ListedShard], list[RejectedSample]]:
-    """What the `index.json` beside shards says of them.
+    """Read the `index.json` beside shards.
 
     Returns:
-        A note of each remote shard that has the size it was written with, and a record of each shard (remote or not)
-        that is listed but not there.
+        An entry for each remote shard whose size is the listed one, and a record of each shard (remote or local) that
+        is listed but missing.
 
     Raises:
         ShardError: if remote storage does not answer, or an index cannot be read.
-        DamagedFile: if an index does not fit its checksum.
+        DamagedFile: if the checksum of an index is wrong.
     """
     notes: dict[RemoteFile, ListedShard] = {}
     missing: list[RejectedSample] = []
@@ -68,11 +68,11 @@ def read_shard_lists(
 
 
 def _listed(content: bytes, path: str) -> dict[str, tuple[int, int]]:
-    """Samples and bytes of each shard that an index lists; nothing if it is another program's.
+    """Samples and bytes of each listed shard; empty if the index is another program's.
 
     Raises:
         ShardError: if it cannot be read.
-        DamagedFile: if it does not fit its checksum.
+        DamagedFile: if its checksum is wrong.
     """
     index = parse_record(content, Any, path, _FIX, ShardError)
     if not isinstance(index, dict) or not index.keys() >= {"settings", "shards"}:

@@ -14,11 +14,11 @@ from blip2_train.data.storage.remote import AnyFile, RemoteFile, Storage
 from blip2_train.types import RejectedSample
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-"""Endings of images that every reader of shards knows."""
+"""Extensions of images that every reader of shards knows."""
 MORE_IMAGES = ("gif", "bmp", "tif", "tiff", "avif")
-"""Endings of images that count where a sample has none of the usual ones."""
+"""Extensions of images that are used if a sample has none of the usual ones."""
 ROW_FIELDS = (*(part + what for part in ("picture", "text", "json") for what in ("", "_size")), "key")
-"""Names of what an index says of a sample."""
+"""Fields of an index row."""
 _BLOCK = 512
 
 Shard = AnyFile
@@ -32,19 +32,19 @@ SampleRow = tuple[int, int, int, int, int, int, bytes]
 def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.void], list[RejectedSample]]:
     """Find the samples of a shard without reading their contents.
 
-    Members belong together when their names agree up to the first dot of the last path part (webdataset's rule); what
-    a member is, its last extension says. Where that puts two images or two texts into one sample (`img.v1.jpg`,
+    Members whose names agree up to the first dot of the last path part are one sample (webdataset's rule); the last
+    extension determines the kind of a member. If one sample would have two images or two texts (`img.v1.jpg`,
     `img.v2.jpg`), names are compared up to the last dot instead. Damage ends the shard: samples before it are used. Of
-    tar files that were joined (`cat`), all are read; a key that comes again in a later one, with the same members, has
-    its number.
+    joined tar files (`cat`), all are read; a key repeated in a later archive, with the same members, gets the number of
+    that archive as suffix.
 
     Args:
         path: tar file.
-        storage: how remote storage is reached; a remote shard is read once through.
+        storage: how remote storage is accessed; a remote shard is read once from start to end.
 
     Returns:
-        One row per usable sample, in order, with the fields `image`, `text`, `json` (offsets in bytes, -1 = absent),
-        `picture_size`, `text_size`, `json_size` (bytes) and `key` (UTF-8); and what was rejected.
+        One row per usable sample, in order, with the fields `picture`, `text`, `json` (offsets in bytes, -1 = absent),
+        `picture_size`, `text_size`, `json_size` (bytes) and `key` (UTF-8); and the rejected samples.
     """
     size, file = _open(path, storage or Storage())
     with file:
@@ -73,30 +73,30 @@ def scan_shard(path: Shard, storage: Storage | None = None) -> tuple[NDArray[np.
 
 
 UNSAFE, DUPLICATE = "unsafe name", "duplicate key"
-"""Reasons for which a member is refused by its name alone."""
+"""Reasons for which a member is rejected by its name alone."""
 
 
 class MemberName(NamedTuple):
-    """What the name of a member of a tar file says."""
+    """The parts of a tar member's name."""
 
     name: str
     key: str
     extension: str
     """Everything after the first dot of the last part."""
     safe: bool
-    """Whether it stays in the folder in which someone would unpack the shard."""
+    """Whether it stays inside a folder into which the shard is unpacked."""
 
     def leads_out(self) -> str:
-        """Detail of the refusal of an unsafe name."""
+        """Detail of the rejection of an unsafe name."""
         return f"{self.name} leads out of the shard"
 
     def comes_again(self) -> str:
-        """Detail of the refusal of a name that its key already has."""
+        """Detail of the rejection of a repeated name."""
         return f"{self.name} comes again; the first is used"
 
 
 def member_name(name: str) -> MemberName | None:
-    """The parts of a member's name; None if it is no sample's."""
+    """The parts of a member's name; None if it belongs to no sample."""
     name = printable_name(name)
     folder, (key, _, extension) = PurePosixPath(name).parent, Path(name).name.partition(".")
     if not key or not extension:
@@ -110,29 +110,28 @@ class IncompleteSample(Exception):
 
 
 def _open(shard: Shard, storage: Storage) -> tuple[int, BinaryIO]:
-    """The bytes that a shard has, and the shard for reading."""
+    """Size of a shard in bytes, and the opened shard."""
     if isinstance(shard, RemoteFile):
         return shard.size, storage.open(shard)
     return shard.stat().st_size, shard.open("rb")
 
 
 class _Headers:
-    """The members of a shard, found archive by archive: tar files joined by `cat` are several in one file.
+    """The members of a shard, archive by archive: tar files joined by `cat` are several archives in one file.
 
-    A name that would lead out of a folder into which someone unpacks the shard is refused, though nothing is unpacked
-    here: whoever wrote it meant no good.
+    A name that leads out of the folder into which a shard is unpacked is rejected, though nothing is unpacked here.
 
     Args:
         file: the shard.
-        size: its bytes.
+        size: its size in bytes.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
         self.members: dict[str, list[Member]] = {}
-        """By key."""
+        """Members by key."""
         self.refused: dict[tuple[str, str], str] = {}
-        """Details of what is refused, by key and reason."""
+        """Details of rejected members, by key and reason."""
         self.damage: tuple[str, str] | None = None if size else ("empty file", "the file has no bytes")
         """Reason and detail of what ends the shard early."""
         start, archive = (0 if size else None), 0
@@ -141,7 +140,7 @@ class _Headers:
             start = self._read_archive(start, archive)
 
     def _read_archive(self, start: int, archive: int) -> int | None:
-        """Find the members of the archive that begins at a byte; returns where the next begins, None = nowhere."""
+        """Find the members of the archive at offset `start`; returns the offset of the next archive, None = no more."""
         by_key: dict[str, list[Member]] = {}
         self._file.seek(start)
         try:
@@ -158,14 +157,14 @@ class _Headers:
         self._join(by_key, archive)
         if self.damage is not None:
             return None
-        if archive > 1 and end == start:  # tarfile says nothing of a file that begins with no header
+        if archive > 1 and end == start:  # tarfile does not report a file that begins with no header
             self.damage = "damaged shard", f"what lies behind the end mark, at byte {start}, is no tar file"
         else:
             self.damage = _damage_at(self._file, end)
         return None if self.damage else _next_content(self._file, end)
 
     def _take(self, member: tarfile.TarInfo, by_key: dict[str, list[Member]]) -> bool:
-        """Take in a member; whether the shard is whole up to its end."""
+        """Add a member; returns False if it ends after the file."""
         if member.offset_data + member.size > self._size:
             self.damage = "truncated shard", f"{printable_name(member.name)} ends after the file"
             return False
@@ -183,7 +182,7 @@ class _Headers:
         return True
 
     def _join(self, by_key: dict[str, list[Member]], archive: int) -> None:
-        """Add the members of an archive. A key that earlier ones have, with the same members, is another sample's."""
+        """Add the members of an archive. A key of an earlier archive, with the same members, is another sample."""
         for key, members in by_key.items():
             known = self.members.get(key, [])
             if {extension for extension, _, _ in known} & {extension for extension, _, _ in members}:
@@ -193,7 +192,7 @@ class _Headers:
 
 
 def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
-    """What is wrong where the headers end: a whole archive has a block of zeros there."""
+    """Reason and detail of damage where the headers end; None if a block of zeros is there, as in a whole archive."""
     file.seek(offset)
     block = file.read(_BLOCK)
     if len(block) < _BLOCK:
@@ -202,7 +201,7 @@ def _damage_at(file: BinaryIO, offset: int) -> tuple[str, str] | None:
 
 
 def _next_content(file: BinaryIO, offset: int) -> int | None:
-    """The first block behind an end mark that is not of zeros; None if zeros follow to the end, as tar pads them."""
+    """Offset of the first non-zero block behind an end mark; None if zeros follow to the end, as tar pads archives."""
     file.seek(offset)
     while chunk := file.read(_BLOCK * 128):
         if content := chunk.lstrip(b"\0"):
@@ -212,7 +211,7 @@ def _next_content(file: BinaryIO, offset: int) -> int | None:
 
 
 def samples_of(key: str, members: list[Member]) -> list[SampleRow]:
-    """The samples that the members of a key make: one, or one per stem when names hold more dots.
+    """The samples of a key's members: one, or one per stem if names contain more dots.
 
     Raises:
         IncompleteSample: with the reason, if there is none.
@@ -248,7 +247,7 @@ def _sample(key: str, members: list[Member]) -> SampleRow:
 
 
 def _kinds(members: list[Member]) -> list[str]:
-    """What each member of a key is, by its extension: `image`, `text`, `json`, or the extension itself."""
+    """Kind of each member of a key, by its extension: `picture`, `text`, `json`, or the extension itself."""
     last = [extension.rpartition(".")[2].lower() for extension, _, _ in members]
     images = IMAGES if set(last) & set(IMAGES) else MORE_IMAGES
     known = dict.fromkeys(images, "picture") | {"txt": "text", "json": "json"}
@@ -256,5 +255,5 @@ def _kinds(members: list[Member]) -> list[str]:
 
 
 def member_list(key: str, members: list[Member]) -> str:
-    """The members of a key, for people."""
+    """The members of a key, for messages."""
     return "members: " + ", ".join(f"{key}.{extension}" for extension, _, _ in members)

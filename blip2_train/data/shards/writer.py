@@ -1,4 +1,4 @@
-"""Writes WebDataset shards in the layout of img2dataset, byte for byte the same for the same samples."""
+"""Writes WebDataset shards in the layout of img2dataset; the same samples give the same bytes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ RECORD_KEYS = (
     "exif",
     "sha256",
 )
-"""What img2dataset's record of a sample always holds."""
+"""Keys that img2dataset's record of a sample always has."""
 
 
 class ShardFile:
-    """One shard while it is written; it is whole after `close`.
+    """One shard that is being written; it is complete after `close`.
 
     Args:
         path: the tar file, replaced if it is there.
-        number: place among the shards, with which its keys begin.
-        samples_per_shard: samples in every shard but the last; decides how many digits a key has.
+        shard_index: index of the shard, with which its keys begin.
+        samples_per_shard: samples in every shard but the last; determines the number of digits of a key.
     """
 
     def __init__(self, path: Path, shard_index: int, samples_per_shard: int) -> None:
@@ -67,11 +67,11 @@ class ShardFile:
             image: an encoded image.
             caption: text of the `.txt` file and of the record's `caption`.
             size: width and height in pixels.
-            url: where the image came from.
+            url: origin of the image.
             extra: further entries of the record (`captions`, `image_id`, …); may not replace img2dataset's own.
             original_size: width and height in pixels before the image was scaled; `size` if None.
-            extension: of the image's file: `jpg`, `png` or `webp`.
-            exif: what img2dataset keeps of the EXIF data, a text of JSON.
+            extension: extension of the image's file: `jpg`, `png` or `webp`.
+            exif: the EXIF data as stored by img2dataset, a JSON text.
 
         Raises:
             ValueError: if `extra` has a key that img2dataset uses.
@@ -112,8 +112,8 @@ class ShardFile:
 class _Target:
     """The file that a shard is written to.
 
-    After a write that failed (a full disk) it takes nothing more: Python ends a tar stream that is given up by writing
-    once more, and would print a traceback beside the one error that counts.
+    After a failed write (a full disk) it ignores further writes: Python ends an abandoned tar stream by writing once
+    more, and would print a traceback beside the error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -142,9 +142,9 @@ class ShardWriter:
     """A folder of `00000.tar`, `00001.tar`, … with `00000_stats.json` beside each.
 
     A sample with key `000000012` becomes `000000012.jpg`, `.txt` (the caption) and `.json` (img2dataset's record). A
-    key is the shard's number followed by the sample's number in the shard, in as many digits as img2dataset would
-    take: nine for 10,000 samples per shard. A shard bears the suffix `.part` until it is whole. Times and owners are
-    left empty.
+    key is the index of the shard followed by the index of the sample in the shard, with as many digits as img2dataset
+    uses: nine for 10,000 samples per shard. A shard has the suffix `.part` until it is complete. Times and owners are
+    empty.
 
     Args:
         folder: made when missing; must hold no shards.

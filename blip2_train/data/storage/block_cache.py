@@ -1,4 +1,4 @@
-"""A folder that keeps pieces of remote files, up to a size, for all processes of a machine."""
+"""A cache folder with blocks of remote files, of limited size, for all processes of a machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from blip2_train.errors import ConfigError
 
 _LOGGER = logging.getLogger(__name__)
 _LOCKS = 256
-"""Lock files: a piece is fetched under the one that its name chooses."""
+"""Number of lock files: a block is fetched under the lock that its name determines."""
 _ABANDONED = 3600.0
-"""Seconds after which an unfinished piece counts as left behind by a kill."""
+"""Seconds after which an unfinished block counts as abandoned by a killed process."""
 
 
 class BlockCache:
-    """Reads remote files by way of pieces on a local disk.
+    """Reads remote files through blocks on a local disk.
 
-    A piece is whole or not there; it is fetched by one process while others wait for it; the one that was not used for
-    longest is removed first. A file that changes on the storage gets new pieces.
+    A block is written atomically; one process fetches it while others wait; the least recently used block is removed
+    first. A file that changes on the storage gets new blocks.
 
     Args:
-        storage: where pieces come from; its options name the folder and the sizes.
+        storage: the remote storage; its options contain the folder and the sizes.
 
     Raises:
         ConfigError: if the folder cannot be written.
@@ -52,11 +52,11 @@ class BlockCache:
         block_indices = range(start // self._block_size, -(-end // self._block_size))
         try:
             return b"".join(self._part(file, block_index, start, end) for block_index in block_indices)
-        except TruncatedFile:  # what is asked for may lie before the damage
+        except TruncatedFile:  # the requested bytes may lie before the damage
             return self._storage.read(file, start, end)
 
     def _part(self, file: RemoteFile, block_index: int, start: int, end: int) -> bytes:
-        """What lies in piece `block_index` of the bytes from `start` to before `end`."""
+        """The part of the bytes from `start` to before `end` that lies in block `block_index`."""
         first = block_index * self._block_size
         last = min(first + self._block_size, file.size)
         identity = f"{file.url}\0{file.version}\0{file.size}\0{self._block_size}\0{block_index}"
@@ -87,7 +87,7 @@ class BlockCache:
             raise
 
     def _make_room(self, size: int) -> None:
-        """Remove the pieces that were not used for longest, until another of `size` bytes fits."""
+        """Remove the least recently used blocks, until another of `size` bytes fits."""
         blocks, total = [], size
         for entry in os.scandir(self._folder):
             try:
@@ -107,14 +107,14 @@ class BlockCache:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Keep other processes and threads out; the lock ends with this process."""
+        """Hold a lock against other processes and threads; it ends with this process."""
         with (self._folder / f"{name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
 def _kept(path: Path, size: int, start: int, end: int) -> bytes | None:
-    """A part of a piece that is there as a whole, which is marked as used now; else None."""
+    """A part of a complete block, which is marked as used now; None if the block is missing or incomplete."""
     try:
         with path.open("rb", 0) as file:
             if os.fstat(file.fileno()).st_size != size:

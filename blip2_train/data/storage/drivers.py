@@ -1,4 +1,4 @@
-"""The file systems of fsspec: connected once in each process, each call limited in time."""
+"""The file systems of fsspec: connected once per process, with a timeout for each call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from blip2_train.errors import ConfigError
 from blip2_train.system.extras import install
 
 _OWN_OPTIONS = {"s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}}}
-"""What drivers need to be told, so that they do not retry on their own."""
+"""Options with which drivers do not retry on their own."""
 _DRIVERS = {"s3": lambda: install("s3fs"), "gs": lambda: "pip install gcsfs"}
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
 
 
 def connected(url: str) -> Any:
-    """The file system of an address; its keys and its server come from the environment, as the driver has it.
+    """The file system of an address; the driver takes keys and server from the environment.
 
     Raises:
         ConfigError: if there is no driver for its protocol.
@@ -45,12 +45,12 @@ def _connected(protocol: str, process: int) -> Any:
 
 
 def call(system: Any, what: str, *values: Any, timeout: float, **named: Any) -> Any:
-    """Call a method of a file system, for no longer than `timeout` seconds where the driver can be interrupted."""
+    """Call a method of a file system, with a timeout in seconds where the driver can be interrupted."""
     if system.async_impl:
         return sync(system.loop, getattr(system, f"_{what}"), *values, timeout=timeout, **named)
     return getattr(system, what)(*values, **named)
 
 
 def version(entry: Mapping[str, Any]) -> str:
-    """What of a file's entry in a listing changes with its content."""
+    """The part of a file's entry in a listing that changes with its content."""
     return next((str(entry[name]) for name in _VERSIONS if entry.get(name)), "")

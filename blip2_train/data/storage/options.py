@@ -1,4 +1,4 @@
-"""How remote storage is read, and what becomes of shards that are damaged, there or on this machine."""
+"""How remote storage is read, and how damaged shards are handled, remote and local ones."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from blip2_train.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class StorageOptions:
-    """Settings of `data.storage`; nothing of them decides which samples are read, or in which order."""
+    """Settings of `data.storage`; none of them changes which samples are read, or in which order."""
 
     attempts: int = 5
-    """Times that a request is made before it has failed."""
+    """Attempts of a request before it fails."""
     first_pause: float = 0.5
-    """Seconds before the second attempt, at most; each pause may be twice as long as the one before."""
+    """Longest pause before the second attempt, seconds; it doubles with each further attempt."""
     timeout: float = 60.0
-    """Seconds that an answer may take."""
+    """Timeout of a request, seconds."""
     bad_shards: Literal["skip", "stop"] = "skip"
-    """What becomes of a shard that is missing, truncated or cannot be read: its samples are replaced by others of the
-    source, counted and listed; or the run ends. Local shards are treated alike."""
+    """How missing, truncated and unreadable shards are handled, also local ones: `skip` = their samples are replaced by
+    others of the source, counted and listed; `stop` = the run ends."""
     memory_mb: float = 720.0
-    """Megabytes (10^6 bytes) of memory of a training process and its readers together, into which samples are fetched
-    many in a request before they are read (with what the allocator keeps, about 1.4 times as much); 0 = every sample
-    is a request. Not used with `cache`."""
+    """Megabytes (10^6 bytes) of memory of a training process and its readers together, for samples that are fetched in
+    advance, many per request (with the allocator's overhead about 1.4 times as much); 0 = one request per sample. Not
+    used with `cache`."""
     cache: str | None = None
-    """Folder of this machine that keeps what was read, for all processes; None = nothing is kept."""
+    """Local cache folder, shared by all processes; None = no cache."""
     cache_gb: float = 20.0
-    """Gigabytes (10^9 bytes) that the folder may hold; what was not used for longest is removed."""
+    """Size limit of the folder, gigabytes (10^9 bytes); the least recently used blocks are removed."""
     read_ahead_mb: float = 8.0
-    """Megabytes (10^6 bytes) that are read into the folder at a time: a sample with those that follow it."""
+    """Size of a block of the cache, megabytes (10^6 bytes): a sample is read with those that follow it."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

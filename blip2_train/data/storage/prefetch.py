@@ -1,4 +1,4 @@
-"""Samples on remote storage that will be read, fetched before they are, in few long requests and bounded memory."""
+"""Fetches samples from remote storage before they are read, in few long requests and bounded memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import NamedTuple
 import numpy as np
 
 REQUESTS = 16
-"""Requests at a time."""
+"""Concurrent requests."""
 FIRST = 32
-"""Samples that are fetched before all else, so that the first batch does not wait for whole blocks."""
+"""Samples that are fetched first, so that the first batch does not wait for whole blocks."""
 _LONGEST = 32_000_000
-"""Bytes of a request, at most."""
+"""Largest size of a request, bytes."""
 _WASTE = 8.0
-"""How many times the bytes that are needed a request may have."""
+"""Largest ratio of the bytes of a request to the bytes needed of it."""
 _PAYS = 4.0
-"""How many samples the requests of a round must have, times how far their bytes exceed what is needed; else each sample
-is asked for alone, as little would be saved for much that comes for nothing."""
+"""Smallest number of samples per request of a round, times the ratio of fetched to needed bytes; below it, each sample
+is one request, as joint requests would save little and fetch much in vain."""
 _OF_A_ROUND = 0.9
-"""Share of the memory that the samples of a round take; the rest is for requests that bring more than is needed."""
+"""Share of the memory for the samples of a round; the rest is for bytes that requests fetch beside them."""
 
 
 class Span(NamedTuple):
-    """The bytes of a sample in a shard, by the shard's number."""
+    """A range of bytes in a shard, by the shard's index."""
 
     shard: int
     start: int
@@ -42,31 +42,31 @@ class Span(NamedTuple):
 
 @dataclass(eq=False)
 class _Range:
-    """One request, and the samples that it brings."""
+    """One request, and its samples."""
 
     span: Span
     samples: list[Span]
     future: Future[dict[Span, bytes]] | None = None
     held: int = 0
-    """Bytes that count as used by it."""
+    """Bytes of memory that it occupies now."""
     left: set[Span] = field(init=False)
-    """Samples that were not taken."""
+    """Samples that were not taken yet."""
 
     def __post_init__(self) -> None:
         self.left = set(self.samples)
 
 
 class Prefetcher:
-    """Fetches samples in the order in which they will be read, and gives each of them once.
+    """Fetches samples in the order in which they will be read, and returns each of them once.
 
-    The samples of a passage lie close to each other in some places of the shards (the training order permutes within a
-    window of blocks). A passage is cut into as few rounds as memory allows; in each, what lies close together is one
-    request. While a round is read, the next one is fetched into the memory that it leaves.
+    The samples of a passage lie in a few blocks of the shards (the training order permutes inside a window of blocks).
+    A passage is split into as few rounds as memory allows; in a round, neighbouring samples share a request. While a
+    round is read, the next one is fetched into the memory that becomes free.
 
     Args:
-        fetch: gives the bytes of a span.
+        fetch: returns the bytes of a span.
         passages: the samples that will be read, in order.
-        memory: bytes that are held, with those of requests that are under way; 0 = a request for each sample.
+        memory: bytes that are held, including those of running requests; 0 = one request per sample.
     """
 
     def __init__(self, fetch: Callable[[Span], bytes], passages: Iterable[Sequence[Span]], memory: int = 0) -> None:
@@ -76,18 +76,18 @@ class Prefetcher:
         """The one that is being read, and the next."""
         self._waiting: deque[_Range] = deque()
         self._used = 0
-        """Bytes of samples that were fetched and not taken, and of requests that are under way."""
+        """Bytes of samples that were fetched and not taken, and of running requests."""
         self._lock = RLock()
         self._pool = ThreadPoolExecutor(REQUESTS)
         self._cutter = ThreadPoolExecutor(1)
-        """Cuts all answers into samples: memory that many threads allocate in turn is given back late (glibc)."""
+        """One thread splits all responses into samples: glibc frees memory late that many threads allocate in turn."""
         self._go_on()
 
     def take(self, sample: Span) -> bytes | None:
-        """The bytes of a sample, once; None if it was not foreseen, or its request failed.
+        """The bytes of a sample, once; None if it was not announced, or its request failed.
 
         Raises:
-            ShardError: if the storage was given up.
+            ShardError: if the storage failed too often.
         """
         rounds_ahead = next((rounds_ahead for rounds_ahead, one in enumerate(self._rounds) if sample in one), None)
         if rounds_ahead is None:
@@ -111,7 +111,7 @@ class Prefetcher:
         return data
 
     def close(self) -> None:
-        """Ask for nothing more, and forget what came."""
+        """Cancel all requests, and drop what was fetched."""
         with self._lock:
             self._waiting.clear()
             self._rounds.clear()
@@ -119,7 +119,7 @@ class Prefetcher:
         self._cutter.shutdown(wait=False)
 
     def _go_on(self) -> None:
-        """Plan until there is a round after the one that is being read."""
+        """Plan rounds until there is one after the one that is being read."""
         while len(self._rounds) < 2 and (requests := next(self._rounds_to_come, None)) is not None:
             with self._lock:
                 self._rounds.append({sample: request for request in requests for sample in request.samples})
@@ -146,14 +146,14 @@ class Prefetcher:
         return samples
 
     def _hold(self, request: _Range, size: int) -> None:
-        """Count what is left of a request now."""
+        """Set the bytes that a request occupies now."""
         with self._lock:
             self._used += size - request.held
             request.held = size
             self._start_what_fits()
 
     def _forget(self, finished: dict[Span, _Range]) -> None:
-        """Let go of samples of a round that was read to its end without them."""
+        """Drop the samples of a finished round that were not taken."""
         with self._lock:
             for request in set(finished.values()):
                 request.left.clear()
@@ -164,13 +164,13 @@ class Prefetcher:
 
 
 def _cut(data: bytes, request: _Range) -> dict[Span, bytes]:
-    """The samples that an answer holds."""
+    """The samples in the response of a request."""
     first = request.span.start
     return {sample: data[sample.start - first : sample.end - first] for sample in request.samples}
 
 
 def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Range]]:
-    """The requests of each round, those first whose samples are read first."""
+    """The requests of each round, in the order in which their samples are read."""
     room, first = int(memory * _OF_A_ROUND), FIRST
     for passage in passages:
         if not room:
@@ -186,7 +186,7 @@ def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Ra
 
 
 def _joined(samples: Sequence[Span], memory: int) -> list[_Range]:
-    """Requests for samples, of which those that lie close together share one."""
+    """Requests for samples; samples that lie close together share one."""
     longest = min(_LONGEST, memory // 4)
     requests: list[_Range] = []
     needed = 0

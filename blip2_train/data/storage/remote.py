@@ -1,4 +1,4 @@
-"""Files on remote storage (`s3://`, `gs://` and what else fsspec reaches): found, read and written, with retries."""
+"""Lists, reads and writes files on remote storage (`s3://`, `gs://` and others of fsspec), with retries."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from blip2_train.errors import ConfigError, ShardError
 _LOGGER = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 _LONGEST_PAUSE = 30.0
-"""Seconds between two attempts, at most (before the jitter)."""
+"""Longest pause between two attempts, seconds (before the jitter)."""
 _PATIENCE = 3
-"""Requests in a row that fail in every attempt before the storage itself is given up."""
+"""Requests in a row that may fail in every attempt before an error ends the run."""
 _SLOWEST = 1 << 20
-"""Bytes per second that an upload must reach, else it counts as hanging."""
+"""Bytes per second that an upload must reach, else it times out."""
 _BUFFER = 8 << 20
-"""Bytes that are asked for at a time when a file is read from its start."""
+"""Bytes per request when a file is read from its start."""
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
-"""Answers that another attempt would not change."""
-_jitter = random.SystemRandom()  # its own: nothing is drawn from generators that runs depend on
+"""Errors that another attempt would not change."""
+_jitter = random.SystemRandom()  # separate, so that nothing is drawn from the generators of a run
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address with a protocol rather than one of this machine's file system."""
+    """Whether a path is an address with a protocol, and not a local path."""
     return "://" in path
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the storage's listing has it."""
+    """A file, as in the listing of the storage."""
 
     url: str
     size: int
     """Bytes."""
     version: str = ""
-    """Changes with the content: its ETag, or its time of change."""
+    """Its ETag or time of change, which changes with the content."""
 
     def __str__(self) -> str:
         return self.url
@@ -74,7 +74,7 @@ class RemoteFile:
 
 
 AnyFile = Path | RemoteFile
-"""A file on this machine, or on remote storage."""
+"""A local or remote file."""
 
 
 class RemoteFailure(OSError):
@@ -82,18 +82,18 @@ class RemoteFailure(OSError):
 
 
 class TruncatedFile(OSError):
-    """A file ends before the bytes that were asked for."""
+    """A file ends before the requested bytes."""
 
 
 class Storage:
     """Requests to remote storage; picklable, and each process makes its own connections.
 
-    An answer that may be another one the next time (errors 500 and 503, a time-out, a connection or body that breaks
-    off) is asked for again, after a pause that doubles each time and is drawn between half and all of that, so that
-    many readers do not come back at once.
+    A request that fails for a possibly temporary reason (errors 500 and 503, a timeout, a broken connection) is
+    repeated after a pause, which doubles each time and is drawn between half and all of that, so that many readers do
+    not retry at once.
 
     Args:
-        options: how often and how long.
+        options: number of attempts, pauses and timeout.
     """
 
     def __init__(self, options: StorageOptions | None = None) -> None:
@@ -101,10 +101,10 @@ class Storage:
         self._failures = 0
 
     def find(self, url: str) -> list[RemoteFile]:
-        """The files that a glob or a file stands for, or that lie directly in a folder, sorted; may be none.
+        """The files of a glob, or directly in a folder, or the file itself, sorted; may be empty.
 
         Raises:
-            OSError: if the storage does not answer or refuses access.
+            OSError: if the storage does not respond or denies access.
         """
         system = connected(url)
         path = system._strip_protocol(url)
@@ -126,15 +126,15 @@ class Storage:
         return sorted(files, key=lambda file: file.url)
 
     def file(self, url: str) -> RemoteFile | None:
-        """The file at an address; None if there is none. Raises what `find` raises."""
+        """The file at an address; None if it does not exist. Raises what `find` raises."""
         return next((file for file in self.find(url) if file.url == url), None)
 
     def read(self, file: RemoteFile, start: int = 0, end: int | None = None) -> bytes:
         """The bytes from `start` to before `end` (the file's size if None), in one request.
 
         Raises:
-            FileNotFoundError: if the file is gone.
-            TruncatedFile: if it is shorter than it was.
+            FileNotFoundError: if the file no longer exists.
+            TruncatedFile: if it is shorter than listed.
             RemoteFailure: if every attempt failed.
         """
         end = file.size if end is None else end
@@ -143,11 +143,11 @@ class Storage:
         return self._persistently(file.url, partial(self._range, file, start, end))
 
     def open(self, file: RemoteFile) -> BinaryIO:
-        """The file as one that can be read and searched, for reading from its start; it is fetched piece by piece."""
+        """The file as a seekable binary file, for reading from its start; it is fetched in chunks."""
         return io.BufferedReader(_Reading(self, file), _BUFFER)
 
     def put(self, path: Path, url: str) -> None:
-        """Upload a file; it is there as a whole or not at all.
+        """Upload a file atomically.
 
         Raises:
             OSError: if that fails.
@@ -178,7 +178,7 @@ class Storage:
         raise problem
 
     def _persistently(self, url: str, request: Callable[[], Answer]) -> Answer:
-        """Make a request until it succeeds, its answer is final, or the attempts are used up."""
+        """Repeat a request until it succeeds, fails for good, or has no attempts left."""
         options, began = self.options, time.monotonic()
         for attempt in range(1, options.attempts + 1):
             try:
@@ -204,7 +204,7 @@ class Storage:
 
 
 class _Reading(io.RawIOBase):
-    """A remote file as Python's buffers read it."""
+    """A remote file as a raw stream of Python's `io`."""
 
     def __init__(self, storage: Storage, file: RemoteFile) -> None:
         self._storage, self._file, self._position = storage, file, 0

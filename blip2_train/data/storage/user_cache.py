@@ -1,4 +1,4 @@
-"""The user's cache folder: indexes of shards, and copies of remote files for readers that read all of one."""
+"""The user's cache folder: indexes of shards, and copies of remote files for readers of whole files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def index_folder() -> Path:
 
 
 def local_copy(path: str, storage: Storage | None = None) -> Path:
-    """The file that a path names; of a remote one, its copy in the user's cache folder, made anew when it changes.
+    """The local file of a path; of a remote file, its copy in the user's cache folder, renewed when the file changes.
 
     Raises:
-        ShardError: if the remote file is not there or cannot be read.
+        ShardError: if the remote file is missing or cannot be read.
     """
     if not is_remote(path):
         return Path(path).expanduser()
