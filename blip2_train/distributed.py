@@ -85,19 +85,19 @@ def gather_rows_with_gradient(rows: Tensor) -> Tensor:
     return _GatherWithGradient.apply(rows)
 
 
-def fetch_rows(rows: Tensor, wanted: Tensor) -> Tensor:
-    """The rows at global positions `wanted`, from whichever process holds them.
+def fetch_rows(rows: Tensor, positions: Tensor) -> Tensor:
+    """The rows at global positions `positions`, from whichever process holds them.
 
     Args:
         rows: `(B, …)`, this process's rows; global position of row b is `rank() * B + b`. If they require gradient
             (features of a trained tower), it flows back to the process that holds them; those of a frozen one do not.
-        wanted: `(R,)`, int64, global positions.
+        positions: `(R,)`, int64, global positions.
 
     Returns:
         `(R, …)`.
     """
     gather = gather_rows_with_gradient if rows.requires_grad else gather_rows
-    return gather(rows).index_select(0, wanted)
+    return gather(rows).index_select(0, positions)
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

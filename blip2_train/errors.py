@@ -37,9 +37,9 @@ def refuse(problems: Sequence[str]) -> None:
     Raises:
         ConfigError: if there is one problem; if there are more, a `SeveralProblems`. The same text counts once.
     """
-    found = list(dict.fromkeys(problems))
-    if found:
-        raise ConfigError(found[0]) if len(found) == 1 else SeveralProblems(found)
+    distinct = list(dict.fromkeys(problems))
+    if distinct:
+        raise ConfigError(distinct[0]) if len(distinct) == 1 else SeveralProblems(distinct)
 
 
 def problems_of(error: Blip2TrainError) -> tuple[str, ...]:

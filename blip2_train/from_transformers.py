@@ -22,21 +22,21 @@ _FROM_FILES = (None, "eager", "sdpa")
 _IMPLEMENTATIONS = ("_attn_implementation", "_experts_implementation")
 
 
-def load_config(kind: Any, place: str | Path, **options: Any) -> Any:
+def load_config(kind: Any, location: str | Path, **options: Any) -> Any:
     """A configuration from a folder or of a hub id; which attention is computed with is never the file's choice.
 
     Args:
         kind: `AutoConfig`, or a class of configurations.
-        place: Folder or hub id.
+        location: Folder or hub id.
         **options: Of `from_pretrained`.
 
     Raises:
         CheckpointMismatch: if it needs code of its own, or names an implementation that would be fetched.
         Exception: whatever else transformers raises.
     """
-    with _no_foreign_code(place):
-        config = kind.from_pretrained(place, trust_remote_code=False, **options)
-    _choose_implementations(config, place)
+    with _no_foreign_code(location):
+        config = kind.from_pretrained(location, trust_remote_code=False, **options)
+    _choose_implementations(config, location)
     return config
 
 
@@ -50,32 +50,32 @@ def make_config(values: Mapping[str, Any]) -> Any:
     return _auto_config().for_model(rest.pop("model_type"), **rest)
 
 
-def load_tokenizer(kind: Any, place: str | Path, **options: Any) -> Any:
+def load_tokenizer(kind: Any, location: str | Path, **options: Any) -> Any:
     """A tokenizer; arguments and errors as for `load_config`."""
-    with _no_foreign_code(place):
-        return kind.from_pretrained(place, trust_remote_code=False, **options)
+    with _no_foreign_code(location):
+        return kind.from_pretrained(location, trust_remote_code=False, **options)
 
 
-def load_processor(kind: Any, place: str | Path, **options: Any) -> Any:
+def load_processor(kind: Any, location: str | Path, **options: Any) -> Any:
     """A processor with its tokenizer; arguments and errors as for `load_config`."""
-    with _no_foreign_code(place):
-        return kind.from_pretrained(place, trust_remote_code=False, **options)
+    with _no_foreign_code(location):
+        return kind.from_pretrained(location, trust_remote_code=False, **options)
 
 
-def load_model(kind: Any, place: str | Path | None, *, config: Any = None, **options: Any) -> Any:
+def load_model(kind: Any, location: str | Path | None, *, config: Any = None, **options: Any) -> Any:
     """A model with its weights, as `from_pretrained` gives it; errors as for `load_config`.
 
     Args:
         kind: `AutoModelForCausalLM` and the like, or a class of models.
-        place: Folder or hub id; None if `config` and `state_dict` say everything.
-        config: None = that of `place`.
+        location: Folder or hub id; None if `config` and `state_dict` say everything.
+        config: None = that of `location`.
         **options: Of `from_pretrained`.
     """
     if config is None:
-        assert place is not None
-        config = load_config(getattr(kind, "config_class", None) or _auto_config(), place, **_where(options))
-    with _no_foreign_code(place or config.model_type):
-        return kind.from_pretrained(place, config=config, trust_remote_code=False, **options)
+        assert location is not None
+        config = load_config(getattr(kind, "config_class", None) or _auto_config(), location, **_where(options))
+    with _no_foreign_code(location or config.model_type):
+        return kind.from_pretrained(location, config=config, trust_remote_code=False, **options)
 
 
 def empty_model(kind: Any, config: Any, **options: Any) -> Any:
@@ -91,7 +91,7 @@ def empty_model(kind: Any, config: Any, **options: Any) -> Any:
 
 
 @contextmanager
-def refuse_remote_code(place: str | Path) -> Iterator[None]:
+def refuse_remote_code(location: str | Path) -> Iterator[None]:
     """For libraries that call transformers themselves: where it would ask whether to run foreign code, it is refused.
 
     Raises:
@@ -102,14 +102,14 @@ def refuse_remote_code(place: str | Path) -> Iterator[None]:
     seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
-        with _no_foreign_code(place):
+        with _no_foreign_code(location):
             yield
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
 
 
 @contextmanager
-def _no_foreign_code(place: str | Path) -> Iterator[None]:
+def _no_foreign_code(location: str | Path) -> Iterator[None]:
     plain_logs(logging.getLogger("transformers").handlers)  # which tell what files say
     try:
         yield
@@ -117,9 +117,9 @@ def _no_foreign_code(place: str | Path) -> Iterator[None]:
         if _OWN_CODE not in str(error):
             raise
         raise CheckpointMismatch(
-            f"{place} cannot be read without Python code that lies beside it (auto_map in its JSON files), and foreign "
-            "code is never run; give a model that transformers knows by itself (its model_type), or a copy that was "
-            "saved as one"
+            f"{location} cannot be read without Python code that lies beside it (auto_map in its JSON files), and "
+            "foreign code is never run; give a model that transformers knows by itself (its model_type), or a copy "
+            "that was saved as one"
         ) from None
 
 
@@ -133,7 +133,7 @@ def _where(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in ("local_files_only",) if key in options}
 
 
-def _choose_implementations(config: Any, place: str | Path) -> None:
+def _choose_implementations(config: Any, location: str | Path) -> None:
     """Take back what files say of implementations, here and in the configurations inside.
 
     Raises:
@@ -144,8 +144,8 @@ def _choose_implementations(config: Any, place: str | Path) -> None:
             stated = getattr(part, key, None)
             if any("/" in str(name) for name in (stated.values() if isinstance(stated, Mapping) else [stated])):
                 raise CheckpointMismatch(
-                    f"{place}: its configuration names the implementation {stated!r}, which is code of the hub and is "
-                    f"never run; take {key.removeprefix('_')} out of its config.json"
+                    f"{location}: its configuration names the implementation {stated!r}, which is code of the hub and "
+                    f"is never run; take {key.removeprefix('_')} out of its config.json"
                 )
             if stated not in _FROM_FILES:
                 setattr(part, key, None)

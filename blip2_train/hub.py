@@ -56,7 +56,7 @@ def _silence() -> str:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
     except Exception as error:
         constants.HF_HUB_OFFLINE = True  # what the client and transformers look at
-        told = f"{constants.ENDPOINT} does not answer"
-        _LOGGER.warning("%s (%s): only what is in the local cache is used", told, type(error).__name__)
-        return told
+        message = f"{constants.ENDPOINT} does not answer"
+        _LOGGER.warning("%s (%s): only what is in the local cache is used", message, type(error).__name__)
+        return message
     return ""

@@ -51,14 +51,14 @@ def stated_tokens(name: str) -> StatedTokens:
     Args:
         name: Folder or hub id, as `locate_language_model` gives it.
     """
-    found: dict[str, list[int]] = {"bos_token_id": [], "eos_token_id": [], "pad_token_id": []}
+    ids_by_key: dict[str, list[int]] = {"bos_token_id": [], "eos_token_id": [], "pad_token_id": []}
     config = _read(name, _CONFIG)
     for values in (_read(name, GENERATION_CONFIG), config, config.get("text_config")):
-        for key, known in found.items():
+        for key, known in ids_by_key.items():
             stated = values.get(key) if isinstance(values, dict) else None
             listed = stated if isinstance(stated, list) else [stated]
             known += [item for item in listed if type(item) is int and item >= 0 and item not in known]
-    return StatedTokens(*(tuple(known) for known in found.values()))
+    return StatedTokens(*(tuple(known) for known in ids_by_key.values()))
 
 
 def files_of(name: str) -> tuple[str, ...]:

@@ -45,8 +45,8 @@ def merged_qformer(state: Mapping[str, Tensor], config: AdapterConfig) -> State:
     """
     merged = {plain_name(name): tensor for name, tensor in state.items() if not is_adapter(name)}
     for name, down in state.items():
-        layer, found, _ = name.partition(f".lora_A.{ADAPTER_NAME}.")
-        if found:
+        layer, separator, _ = name.partition(f".lora_A.{ADAPTER_NAME}.")
+        if separator:
             up = state[f"{layer}.lora_B.{ADAPTER_NAME}.weight"]
             merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + (up @ down) * (config.alpha / config.r)
     return merged

@@ -26,44 +26,44 @@ from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.models.quantization import QuantizedLinear, quantize_language_model
 
 
-def assemble(found: SourceWeights, quantization: str = "none") -> tuple[Blip2Model, list[LoadReport]]:
+def assemble(source: SourceWeights, quantization: str = "none") -> tuple[Blip2Model, list[LoadReport]]:
     """The model of a description with the weights that were found; frozen parts that lack come from where it says.
 
     The model is built without memory, and tensors are put into it as they are: from a mapped file they stay on disk
     until they are used.
 
     Args:
-        found: Description and weights.
+        source: Description and weights.
         quantization: `none`, `int8` or `int4` for the language model, layer by layer while it is loaded.
 
     Raises:
         CheckpointMismatch: naming the first weight that is missing, not known, or of another shape.
     """
     with torch.device("meta"):
-        model = build_model(found.description)
+        model = build_model(source.description)
     model.eval()
-    wanted = model.state_dict()
-    state = _with_ties(model, found.fit(found.state, wanted))
-    elsewhere = tuple(f"{part}.*" for part in model.frozen_parts if part not in found.held)
-    may_miss = (*elsewhere, *found.may_miss)
-    _account_for(found, state, wanted, may_miss)
-    report = load_by_rule(model, state, LoadRule(what=found.what, may_miss=may_miss))
+    expected = model.state_dict()
+    state = _with_ties(model, source.fit(source.state, expected))
+    elsewhere = tuple(f"{part}.*" for part in model.frozen_parts if part not in source.held)
+    may_miss = (*elsewhere, *source.may_miss)
+    _account_for(source, state, expected, may_miss)
+    report = load_by_rule(model, state, LoadRule(what=source.what, may_miss=may_miss))
     fresh = tuple(name for name in report.fresh if name.split(".")[0] not in FROZEN_PARTS)
-    reports = [LoadReport(what=report.what, loaded=report.loaded, fresh=fresh, ignored=found.ignored)]
+    reports = [LoadReport(what=report.what, loaded=report.loaded, fresh=fresh, ignored=source.ignored)]
     if model.language_config is not None:
         model.language_config = replace(model.language_config, quantization=quantization)
-    _put_in(model, state, wanted)
+    _put_in(model, state, expected)
     if "vision_model.*" in elsewhere:
-        reports.append(_tower_from_elsewhere(model, found.what))
+        reports.append(_tower_from_elsewhere(model, source.what))
     if "language_model.*" in elsewhere:
-        _refuse_random(model.frozen_parts["language_model"], "language model", found.what)
+        _refuse_random(model.frozen_parts["language_model"], "language model", source.what)
         reports.append(load_language_model(model))
         _quantize(model)
     model.complete_from_meta()
     left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     assert not left, f"no weights were put into {left}"
-    if (chosen := described_adapters(found.description)) is not None:
-        reports.append(attach_adapters(model, chosen, found.adapters, found.what))
+    if (chosen := described_adapters(source.description)) is not None:
+        reports.append(attach_adapters(model, chosen, source.adapters, source.what))
         model.eval()
     return model, reports
 
@@ -98,30 +98,32 @@ def _with_ties(model: nn.Module, state: State) -> State:
     return filled
 
 
-def _account_for(found: SourceWeights, state: State, wanted: Mapping[str, Tensor], may_miss: tuple[str, ...]) -> None:
-    missing = [name for name in wanted if name not in state and not any(fnmatchcase(name, p) for p in may_miss)]
-    unknown = [name for name in state if name not in wanted]
+def _account_for(
+    source: SourceWeights, state: State, expected: Mapping[str, Tensor], may_miss: tuple[str, ...]
+) -> None:
+    missing = [name for name in expected if name not in state and not any(fnmatchcase(name, p) for p in may_miss)]
+    unknown = [name for name in state if name not in expected]
     for verb, names in (("lacks", missing), ("holds unexpected", unknown)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise CheckpointMismatch(
-                f"{found.what} {verb} {found.their_name(names[0]) or names[0]}{more}; "
-                f"{why_names_differ(missing, unknown, wanted, state)}"
+                f"{source.what} {verb} {source.their_name(names[0]) or names[0]}{more}; "
+                f"{why_names_differ(missing, unknown, expected, state)}"
             )
-    for name in wanted:
-        if name in state and state[name].shape != wanted[name].shape:
+    for name in expected:
+        if name in state and state[name].shape != expected[name].shape:
             raise CheckpointMismatch(
-                f"{found.what}: {found.their_name(name) or name} has shape {tuple(state[name].shape)}, the model needs "
-                f"{tuple(wanted[name].shape)}"
+                f"{source.what}: {source.their_name(name) or name} has shape {tuple(state[name].shape)}, the model "
+                f"needs {tuple(expected[name].shape)}"
             )
 
 
-def _put_in(model: Blip2Model, state: State, wanted: Mapping[str, Tensor]) -> None:
+def _put_in(model: Blip2Model, state: State, expected: Mapping[str, Tensor]) -> None:
     prefix = "language_model."
     text = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     if text:
         fill_language_model(model, text)
-    rest = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items() if not name.startswith(prefix)}
+    rest = {name: tensor.to(expected[name].dtype) for name, tensor in state.items() if not name.startswith(prefix)}
     model.load_state_dict(rest, strict=False, assign=True)
 
 

@@ -96,9 +96,11 @@ def _write_files(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
         manifest = replace(manifest, architecture=plain)
     beside = {name: tensor for name, tensor in state.items() if is_adapter(name)}
     save_file(_separate({n: t for n, t in state.items() if n not in beside}), folder / WEIGHTS)
-    place = folder / adapter_files.FOLDER
+    adapter_folder = folder / adapter_files.FOLDER
     language = here(manifest.architecture.get("language") or {})
-    sha256 = adapter_files.write_adapter(place, beside, manifest.architecture, language["name"]) if beside else ""
+    sha256 = (
+        adapter_files.write_adapter(adapter_folder, beside, manifest.architecture, language["name"]) if beside else ""
+    )
     write_atomically(folder / CONFIG, config)
     tokenizer.save_pretrained(folder / TOKENIZER)
     written = {"sha256": file_fingerprint(folder / WEIGHTS), "adapter_sha256": sha256, "saved_at": time.time()}
@@ -175,8 +177,8 @@ def read_export(folder: Path) -> tuple[dict[str, Tensor], Manifest]:
         CheckpointMismatch: if the folder is no export, or its weights are not those that were written.
     """
     manifest = read_manifest(folder)
-    found = file_fingerprint(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
-    if found != manifest.sha256:
+    sha256 = file_fingerprint(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "missing"
+    if sha256 != manifest.sha256:
         raise CheckpointMismatch(
             f"{folder / WEIGHTS} is not the file that was exported (SHA-256 differs); export the run again"
         )

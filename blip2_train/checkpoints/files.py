@@ -129,10 +129,10 @@ def _instead(folder: Path) -> str:
     """What a folder without weights under a known name has, and what to do."""
     names = sorted(str(path.relative_to(folder)) for path in [*folder.glob("*"), *folder.glob("*/*")] if path.is_file())
     for suffix, kind in _OTHER_KINDS.items():
-        if found := next((name for name in names if name.endswith(suffix)), None):
-            return f", but {kind} ({found}), which is not read here; give the model as published in safetensors"
-    if found := next((name for name in names if "/" not in name and Path(name).suffix in _READABLE), None):
-        return f", but {found}; give the path of that file, if these are the weights"
+        if other := next((name for name in names if name.endswith(suffix)), None):
+            return f", but {kind} ({other}), which is not read here; give the model as published in safetensors"
+    if other := next((name for name in names if "/" not in name and Path(name).suffix in _READABLE), None):
+        return f", but {other}; give the path of that file, if these are the weights"
     return "; give the folder that has the weights"
 
 

@@ -87,30 +87,30 @@ def check_description(values: Any, what: object) -> dict[str, Any]:
     """
     if values == {}:
         return {}
-    found = check_record(values, _Description, f"{what}: architecture", _FIX, closed=True)
+    description = check_record(values, _Description, f"{what}: architecture", _FIX, closed=True)
     kinds: tuple[tuple[str, type[Any], Any], ...] = (
-        ("vision", VisionConfig, found.vision),
-        ("qformer", QFormerConfig, found.qformer),
-        ("language", LanguageModelConfig, found.language),
+        ("vision", VisionConfig, description.vision),
+        ("qformer", QFormerConfig, description.qformer),
+        ("language", LanguageModelConfig, description.language),
     )
     for name, kind, part in kinds:
         if part is not None:
             check_record(part, kind, f"{what}: architecture.{name}", _FIX, closed=True)
             _refuse_too_many_layers(part, f"{what}: architecture.{name}")
     checked = dict(values)
-    if found.adapters is not None:
-        place = f"{what}: architecture.adapters"
-        check_record(found.adapters, _Task, place, _FIX)
-        own = {key: value for key, value in found.adapters.items() if key != "task_type"}
-        check_record(own, AdapterConfig, place, _FIX, closed=True)
-    if not _TIMM_NAME.fullmatch(found.vision["name"]):
-        name = found.vision["name"]
+    if description.adapters is not None:
+        location = f"{what}: architecture.adapters"
+        check_record(description.adapters, _Task, location, _FIX)
+        own = {key: value for key, value in description.adapters.items() if key != "task_type"}
+        check_record(own, AdapterConfig, location, _FIX, closed=True)
+    if not _TIMM_NAME.fullmatch(description.vision["name"]):
+        name = description.vision["name"]
         raise CheckpointMismatch(f"{what}: architecture.vision.name {name!r} is no name of timm; {_FIX}")
-    for key in found.vision.get("overrides") or {}:
+    for key in description.vision.get("overrides") or {}:
         if key not in TIMM_ARGUMENTS:
             raise _not_settable(f"{what}: architecture.vision.overrides", key)
-    if found.language is not None:
-        checked["language"] = _checked_language(found.language, f"{what}: architecture.language")
+    if description.language is not None:
+        checked["language"] = _checked_language(description.language, f"{what}: architecture.language")
     return checked
 
 
@@ -150,10 +150,10 @@ def _checked_language(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     architecture = values.get("architecture")
     if architecture is None:
         return dict(values)
-    for place, key, value in _walk(architecture, f"{what}.architecture"):
+    for location, key, value in _walk(architecture, f"{what}.architecture"):
         if is_fetched(key) and value is not None:
-            raise _not_settable(place, key)
-        _refuse_too_many_layers({key: value}, place)
+            raise _not_settable(location, key)
+        _refuse_too_many_layers({key: value}, location)
     kind = architecture.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise CheckpointMismatch(
@@ -162,23 +162,23 @@ def _checked_language(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     return {**values, "architecture": settable_architecture(architecture)}
 
 
-def _walk(values: Mapping[str, Any], place: str) -> Iterator[tuple[str, str, Any]]:
+def _walk(values: Mapping[str, Any], location: str) -> Iterator[tuple[str, str, Any]]:
     """Place, key and value of everything inside mappings; how deep they lie is known to be bounded."""
     for key, value in values.items():
-        yield place, key, value
+        yield location, key, value
         if isinstance(value, Mapping):
-            yield from _walk(value, f"{place}.{key}")
+            yield from _walk(value, f"{location}.{key}")
 
 
-def _refuse_too_many_layers(values: Mapping[str, Any], place: str) -> None:
+def _refuse_too_many_layers(values: Mapping[str, Any], location: str) -> None:
     for name, value in [*values.items(), *(values.get("overrides") or {}).items()]:
         if _LAYERS.search(name) and isinstance(value, int) and value > _MOST_LAYERS:
-            raise CheckpointMismatch(f"{place}: {name} is {value}, more than {_MOST_LAYERS}; {_FIX}")
+            raise CheckpointMismatch(f"{location}: {name} is {value}, more than {_MOST_LAYERS}; {_FIX}")
 
 
-def _not_settable(place: str, key: str) -> CheckpointMismatch:
+def _not_settable(location: str, key: str) -> CheckpointMismatch:
     return CheckpointMismatch(
-        f"{place}: {key} is nothing that a file may set of a model; take it out of the file, or give weights of "
+        f"{location}: {key} is nothing that a file may set of a model; take it out of the file, or give weights of "
         "another source"
     )
 

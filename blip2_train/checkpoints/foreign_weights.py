@@ -31,7 +31,7 @@ class SourceWeights:
 
     source: str
     """What it is, for people: `Hugging Face Blip2ForConditionalGeneration`."""
-    place: str
+    location: str
     """Path or hub id."""
     description: dict[str, Any]
     """The model, as `build_model` reads it; the tower's mean and std are those of `processor`."""
@@ -48,7 +48,7 @@ class SourceWeights:
     """Configuration of the run, as YAML text."""
     their_name: Callable[[str], str | None] = lambda name: name
     """Name of a weight in the file, for messages."""
-    fit: Callable[[State, Mapping[str, Tensor]], State] = lambda state, wanted: state
+    fit: Callable[[State, Mapping[str, Tensor]], State] = lambda state, expected: state
     """Changes the tensors of the file into those that the model (by name) wants."""
     may_miss: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -64,12 +64,12 @@ class SourceWeights:
     @property
     def what(self) -> str:
         """Its name in messages."""
-        return f"{self.source} {self.place}"
+        return f"{self.source} {self.location}"
 
     @property
     def short(self) -> str:
         """Its name where it is loaded: that of an export needs no stage."""
-        return f"export {self.place}" if self.own else f"{self.what} (converted)"
+        return f"export {self.location}" if self.own else f"{self.what} (converted)"
 
     @property
     def own(self) -> bool:

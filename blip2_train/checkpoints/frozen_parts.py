@@ -37,13 +37,13 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     """
     if config.weights == "timm" or not is_source(config.weights):
         return timm_towers.load_tower(tower, config)
-    found = find_weights(config.weights)
-    _refuse_lack(found, VISION_MODEL, "model.vision.weights=<file of a tower, or timm>")
+    source = find_weights(config.weights)
+    _refuse_lack(source, VISION_MODEL, "model.vision.weights=<file of a tower, or timm>")
     prefix = f"{VISION_MODEL}."
-    wanted = {prefix + name: tensor for name, tensor in tower.state_dict().items()}
-    state = fit_positions(found.fit(found.state, wanted), tower)
+    expected = {prefix + name: tensor for name, tensor in tower.state_dict().items()}
+    state = fit_positions(source.fit(source.state, expected), tower)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return load_by_rule(tower, own, LoadRule(what=f"vision tower of {found.what}"))
+    return load_by_rule(tower, own, LoadRule(what=f"vision tower of {source.what}"))
 
 
 def load_language_model(model: Blip2Model, source: SourceWeights | None = None) -> LoadReport:
@@ -91,9 +91,9 @@ def _language_weights(model: Blip2Model, source: SourceWeights) -> dict[str, Ten
     """Weights of the language model that a whole model's file holds, by the language model's own names."""
     _refuse_lack(source, LANGUAGE_MODEL, "model.language.name=<folder or id>")
     prefix = f"{LANGUAGE_MODEL}."
-    wanted = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
-    state = source.fit(source.state, wanted)
-    for name, tensor in wanted.items():
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
+    state = source.fit(source.state, expected)
+    for name, tensor in expected.items():
         if name in state and state[name].shape != tensor.shape:
             raise CheckpointMismatch(
                 f"{source.what}: {source.their_name(name) or name} has shape {tuple(state[name].shape)}, the model's "
@@ -119,7 +119,7 @@ def refuse_other_language_model(model: Blip2Model, source: SourceWeights) -> Non
             raise CheckpointMismatch(
                 f"{source.what} holds a language model of its own, which is not {config.name}; "
                 "start from the export with adapters that it was merged from, or take both from it: "
-                f"model.language.name={source.place}"
+                f"model.language.name={source.location}"
             )
 
 
@@ -133,17 +133,17 @@ def _from_transformers(model: Blip2Model) -> Any:
     assert config is not None
     architecture = language_model_architecture(config)
     family = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
-    place = locate_language_model(config.name)
+    location = locate_language_model(config.name)
     try:
         both: Any = load_model(
             family,
-            place,
+            location,
             config=architecture,
             dtype=DTYPES[config.dtype],
             output_loading_info=True,
             **loading_options(config.quantization),
         )
-        loaded, found = both
+        loaded, info = both
     except CheckpointMismatch:
         raise
     except Exception as error:  # transformers raises whatever its readers raise
@@ -152,9 +152,9 @@ def _from_transformers(model: Blip2Model) -> Any:
             f"{reason_of(error)}); give model.language.name=<folder>, or check the network"
         ) from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found.get(problem):
-            first = str(sorted(map(str, found[problem]))[0])
-            kind = f"{len(found[problem])} {problem.replace('_', ' ')} (first: {first})"
+        if info.get(problem):
+            first = str(sorted(map(str, info[problem]))[0])
+            kind = f"{len(info[problem])} {problem.replace('_', ' ')} (first: {first})"
             raise CheckpointMismatch(
                 f"language model {config.name!r} has {kind}; the recipe's architecture is not that of the weights"
             )

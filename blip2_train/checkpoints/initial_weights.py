@@ -79,7 +79,7 @@ def brings_language_model(model: Blip2Model, source: SourceWeights | None) -> bo
     config = model.language_config
     if source is None or config is None or LANGUAGE_MODEL not in source.held:
         return False
-    return same_location(config.name, source.place)
+    return same_location(config.name, source.location)
 
 
 def load_source(model: Blip2Model, source: SourceWeights, init_text_from: str | None = None) -> list[LoadReport]:

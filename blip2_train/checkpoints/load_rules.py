@@ -101,8 +101,8 @@ def _mismatch(
     what: str, lacking: list[str], unexpected: list[str], targets: Iterable[str], state: Iterable[str]
 ) -> str:
     sides = (("lacks", lacking), ("holds unexpected", unexpected))
-    found = [f"{verb} {_summary(tuple(names))}" for verb, names in sides if names]
-    return f"{what} {' and '.join(found)}; {why_names_differ(lacking, unexpected, targets, state)}"
+    parts = [f"{verb} {_summary(tuple(names))}" for verb, names in sides if names]
+    return f"{what} {' and '.join(parts)}; {why_names_differ(lacking, unexpected, targets, state)}"
 
 
 def why_names_differ(

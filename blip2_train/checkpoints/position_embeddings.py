@@ -35,9 +35,9 @@ def fit_positions(state: Mapping[str, Tensor], tower: VisionTower, prefix: str =
     Raises:
         CheckpointMismatch: if a grid is not square.
     """
-    fitted, wanted = dict(state), dict(tower.tower.named_parameters())
+    fitted, expected = dict(state), dict(tower.tower.named_parameters())
     for name in state:
-        target = wanted.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        target = expected.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
         if target is None or target.shape == state[name].shape or target.ndim != state[name].ndim:
             continue
         if name == f"{prefix}pos_embed":

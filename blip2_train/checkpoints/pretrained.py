@@ -67,80 +67,82 @@ def open_pretrained(
         CheckpointMismatch: if the source is not known or damaged, or its parts do not fit.
         ConfigError: if an option cannot be used.
     """
-    found = find_weights(source, language_model)
-    if "kind" not in found.description:
-        raise CheckpointMismatch(f"{found.what} does not say what its model is; export the run again with this version")
-    _choose(found, dtype, quantization, language_model, vision_weights)
-    processor_values = dict(found.processor)
+    weights = find_weights(source, language_model)
+    if "kind" not in weights.description:
+        raise CheckpointMismatch(
+            f"{weights.what} does not say what its model is; export the run again with this version"
+        )
+    _choose(weights, dtype, quantization, language_model, vision_weights)
+    processor_values = dict(weights.processor)
     if not processor_values:
-        raise CheckpointMismatch(f"{found.what} does not say what it reads; export the run again with this version")
-    model, reports = assemble(found, quantization)
-    trained_with = (found.manifest.architecture.get("language") or {}).get("quantization", "none")
+        raise CheckpointMismatch(f"{weights.what} does not say what it reads; export the run again with this version")
+    model, reports = assemble(weights, quantization)
+    trained_with = (weights.manifest.architecture.get("language") or {}).get("quantization", "none")
     if dtype is None and quantization == trained_with:
-        _check_frozen(model, found)
-    name, tokens = _tokenizer(model, found, tokenizer)
+        _check_frozen(model, weights)
+    name, tokens = _tokenizer(model, weights, tokenizer)
     processor = Processor(**processor_values, **{name: tokens})
-    manifest = complete_manifest(found.manifest, model, processor)
+    manifest = complete_manifest(weights.manifest, model, processor)
     return Pretrained(
         model=model,
         processor=processor,
-        source=found.source,
+        source=weights.source,
         reports=tuple(reports),
         manifest=manifest if dtype is None else replace(manifest, frozen_fingerprint=""),
-        config=found.config,
-        held=found.held,
+        config=weights.config,
+        held=weights.held,
     )
 
 
 def _choose(
-    found: SourceWeights, dtype: str | None, quantization: str, language_model: str | None, vision_weights: str | None
+    weights: SourceWeights, dtype: str | None, quantization: str, language_model: str | None, vision_weights: str | None
 ) -> None:
     """Put the user's choices into the description."""
-    vision, language = dict(found.description["vision"]), dict(found.description.get("language") or {})
+    vision, language = dict(weights.description["vision"]), dict(weights.description.get("language") or {})
     vision["gradient_checkpointing"] = False
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
     if quantization != "none" and not language:
-        raise ConfigError(f"quantization={quantization} is for language models, but {found.what} has none")
+        raise ConfigError(f"quantization={quantization} is for language models, but {weights.what} has none")
     for option, value, held in (
-        ("language_model", language_model, "language_model" in found.held and found.tokenizer),
-        ("vision_weights", vision_weights, "vision_model" in found.held),
+        ("language_model", language_model, "language_model" in weights.held and weights.tokenizer),
+        ("vision_weights", vision_weights, "vision_model" in weights.held),
     ):
         if value is not None and held:
-            raise ConfigError(f"{option}={value}: {found.what} holds these weights itself; leave the option out")
+            raise ConfigError(f"{option}={value}: {weights.what} holds these weights itself; leave the option out")
     if vision_weights is not None:
         vision["weights"] = vision_weights
     if dtype is not None:
         vision |= {"dtype": dtype, "frozen": True}
-    found.description = {**found.description, "vision": vision}
+    weights.description = {**weights.description, "vision": vision}
     if language:
         moved = {} if language_model is None else {"name": language_model, "weights": "pretrained"}
         chosen = {} if dtype is None else {"dtype": dtype}
-        found.description["language"] = {**language, **moved, **chosen, **_WHOLE}
+        weights.description["language"] = {**language, **moved, **chosen, **_WHOLE}
 
 
-def _check_frozen(model: Blip2Model, found: SourceWeights) -> None:
+def _check_frozen(model: Blip2Model, weights: SourceWeights) -> None:
     """Refuse trained weights beside other frozen parts than their own, with which they would only babble."""
-    expected = found.manifest.frozen_fingerprint
+    expected = weights.manifest.frozen_fingerprint
     elsewhere = {"vision_model": f"vision weights {model.vision_config.weights}"}
     if model.language_config is not None:
         elsewhere["language_model"] = f"language model {model.language_config.name}"
-    elsewhere = {part: place for part, place in elsewhere.items() if part not in found.held}
+    elsewhere = {part: name for part, name in elsewhere.items() if part not in weights.held}
     if elsewhere and expected and fingerprint(frozen_weights(model)) != expected:
         raise CheckpointMismatch(
-            f"{found.what} was trained with other frozen parts than {' and '.join(elsewhere.values())} (their SHA-256 "
-            "differs); name the right ones, or train again"
+            f"{weights.what} was trained with other frozen parts than {' and '.join(elsewhere.values())} (their "
+            "SHA-256 differs); name the right ones, or train again"
         )
 
 
-def _tokenizer(model: Blip2Model, found: SourceWeights, chosen: str | None) -> tuple[str, Any]:
+def _tokenizer(model: Blip2Model, weights: SourceWeights, chosen: str | None) -> tuple[str, Any]:
     """The tokenizer of a model, and what a processor calls it.
 
     Raises:
         CheckpointMismatch: if it is not that of the model.
     """
     if (config := model.language_config) is not None:
-        place, known = found.tokenizer or config.name, model.vocabulary_size
+        location, known = weights.tokenizer or config.name, model.vocabulary_size
         options: dict[str, Any] = {
             "padding_side": "left",
             "encoder_decoder": model.is_encoder_decoder,
@@ -149,35 +151,35 @@ def _tokenizer(model: Blip2Model, found: SourceWeights, chosen: str | None) -> t
             "pad_token": config.pad_token,
         }
         if model.question_to_qformer:
-            questions = _question_tokenizer(model, found, chosen)
-            speaking: LanguageTokenizer = AnsweringTokenizer(place, questions, **options)
+            questions = _question_tokenizer(model, weights, chosen)
+            speaking: LanguageTokenizer = AnsweringTokenizer(location, questions, **options)
         else:
-            speaking = LanguageTokenizer(place, **options)
+            speaking = LanguageTokenizer(location, **options)
         fits, name, tokens = len(speaking) <= known, "language_tokenizer", cast(Any, speaking)
     else:
         started_from, known = model.qformer_config.weights, model.vocabulary_size
-        place = chosen or found.tokenizer or (BERT if started_from == RANDOM else started_from)
-        tokens = load_text_tokenizer(place)
+        location = chosen or weights.tokenizer or (BERT if started_from == RANDOM else started_from)
+        tokens = load_text_tokenizer(location)
         fits, name = len(tokens) == known, "text_tokenizer"
     if not fits:
         raise CheckpointMismatch(
-            f"the tokenizer {place} has {len(tokens)} tokens, {found.what} knows {known}; name the one that belongs to "
-            "it"
+            f"the tokenizer {location} has {len(tokens)} tokens, {weights.what} knows {known}; name the one that "
+            "belongs to it"
         )
     return name, tokens
 
 
-def _question_tokenizer(model: Blip2Model, found: SourceWeights, chosen: str | None) -> Any:
+def _question_tokenizer(model: Blip2Model, weights: SourceWeights, chosen: str | None) -> Any:
     """The tokenizer of a Q-Former beside a language model.
 
     Raises:
         CheckpointMismatch: if it is not that of the model.
     """
-    place = chosen or str(Path(found.tokenizer) / QUESTIONS)
-    tokens, known = load_text_tokenizer(place), model.qformer_config.vocab_size
+    location = chosen or str(Path(weights.tokenizer) / QUESTIONS)
+    tokens, known = load_text_tokenizer(location), model.qformer_config.vocab_size
     if len(tokens) != known:
         raise CheckpointMismatch(
-            f"the tokenizer {place} has {len(tokens)} tokens, the Q-Former of {found.what} knows {known}; name the one "
-            "that belongs to it"
+            f"the tokenizer {location} has {len(tokens)} tokens, the Q-Former of {weights.what} knows {known}; name "
+            "the one that belongs to it"
         )
     return tokens

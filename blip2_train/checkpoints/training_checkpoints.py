@@ -81,10 +81,10 @@ def newest_checkpoint(paths: Iterable[Path]) -> Path | None:
     for one in map(describe_checkpoint, paths):
         folders.setdefault(one.path.parent, []).append(one)
     newest = []
-    for found in folders.values():
-        readable = [one for one in found if one.step >= 0]
+    for checkpoints in folders.values():
+        readable = [one for one in checkpoints if one.step >= 0]
         last = max(readable, key=lambda one: (one.saves, one.step, one.saved_at)) if readable else None
-        for one in found:
+        for one in checkpoints:
             if one.step < 0 and (last is None or one.saved_at > _changed(last.path)):
                 last = one
         assert last is not None

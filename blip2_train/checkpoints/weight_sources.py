@@ -35,7 +35,7 @@ class SourceDescription:
 
     what: str
     """For messages: kind and place."""
-    place: str
+    location: str
     """Path or hub id, from which `find_weights` reads them again."""
     stage: str
     """`stage1`, `stage2`, …"""
@@ -61,26 +61,26 @@ def find_weights(source: str | Path, language_model: str | None = None) -> Sourc
     Raises:
         CheckpointMismatch: if it is not known or damaged.
     """
-    path, place = Path(source).expanduser(), str(source)
-    if not path.exists() and looks_like_hub_id(place):
-        path = fetch(place)
+    path, location = Path(source).expanduser(), str(source)
+    if not path.exists() and looks_like_hub_id(location):
+        path = fetch(location)
     if (own := _own_export(path)) is not None:
-        return _read_own(own, place)
+        return _read_own(own, location)
     if (paddle := locate_paddle(path)) is not None:
-        return read_paddle(paddle, place, language_model)
+        return read_paddle(paddle, location, language_model)
     if is_blip2_config(path):
-        return read_huggingface(path, place)
+        return read_huggingface(path, location)
     if not path.exists():
-        raise CheckpointMismatch(f"there is no {place}; what can be read is {UNDERSTOOD}")
+        raise CheckpointMismatch(f"there is no {location}; what can be read is {UNDERSTOOD}")
     content = read_file(path) if path.is_file() else None
     if isinstance(content, dict) and "state_dict" in content and "blip2_train" in content:
         raise CheckpointMismatch(
-            f"{place} is a training checkpoint; share its weights first: scripts/export.py {place}"
+            f"{location} is a training checkpoint; share its weights first: scripts/export.py {location}"
         )
-    found = read_lavis(content, place, language_model)
-    if found is None:
-        raise CheckpointMismatch(f"{place} is not known here; what can be read is {UNDERSTOOD}")
-    return found
+    weights = read_lavis(content, location, language_model)
+    if weights is None:
+        raise CheckpointMismatch(f"{location} is not known here; what can be read is {UNDERSTOOD}")
+    return weights
 
 
 def describe_source(source: str | Path, language_model: str | None = None) -> SourceDescription:
@@ -93,14 +93,14 @@ def describe_source(source: str | Path, language_model: str | None = None) -> So
     Raises:
         CheckpointMismatch: if it is not known or damaged.
     """
-    path, place = Path(source).expanduser(), str(source)
-    if not path.exists() and looks_like_hub_id(place):
-        path = fetch_description(place)
+    path, location = Path(source).expanduser(), str(source)
+    if not path.exists() and looks_like_hub_id(location):
+        path = fetch_description(location)
     if (own := _own_export(path)) is not None:
         manifest = read_manifest(own)
         return SourceDescription(
-            what=f"export {place}",
-            place=place,
+            what=f"export {location}",
+            location=location,
             stage=manifest.stage,
             foreign=False,
             architecture=manifest.architecture,
@@ -109,7 +109,7 @@ def describe_source(source: str | Path, language_model: str | None = None) -> So
             held=held_parts(weight_names(own / WEIGHTS)) if (own / WEIGHTS).is_file() else frozenset(),
         )
     if locate_paddle(path) is None and is_blip2_config(path):
-        return _described(describe_huggingface(path, place))
+        return _described(describe_huggingface(path, location))
     return _described(find_weights(source, language_model))
 
 
@@ -154,24 +154,24 @@ def _own_export(path: Path) -> Path | None:
     return next((folder for folder in (path, path / _EXPORT) if (folder / MANIFEST).is_file()), None)
 
 
-def _described(found: SourceWeights) -> SourceDescription:
+def _described(weights: SourceWeights) -> SourceDescription:
     return SourceDescription(
-        what=found.what,
-        place=found.place,
-        stage=found.manifest.stage,
+        what=weights.what,
+        location=weights.location,
+        stage=weights.manifest.stage,
         foreign=True,
-        architecture=found.description,
-        processor=found.processor,
-        tokenizer=found.tokenizer,
-        held=found.held,
+        architecture=weights.description,
+        processor=weights.processor,
+        tokenizer=weights.tokenizer,
+        held=weights.held,
     )
 
 
-def _read_own(folder: Path, place: str) -> SourceWeights:
+def _read_own(folder: Path, location: str) -> SourceWeights:
     state, manifest = read_export(folder)
     return SourceWeights(
         source=f"blip2_train export ({manifest.stage})",
-        place=place,
+        location=location,
         description=manifest.architecture,
         state=state,
         processor=manifest.processor,

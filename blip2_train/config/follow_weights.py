@@ -233,7 +233,7 @@ def _follow_tower(settings: _Settings, source: SourceDescription, option: Mappin
         if (value := source.processor.get(key)) is not None:
             settings.follow(f"model.vision.{key}", list(value), source.what)
     if held:
-        settings.put("model.vision.weights", source.place)
+        settings.put("model.vision.weights", source.location)
     elif changed or not source.foreign:  # of the released files, only this project's table names the tower's weights
         settings.put("model.vision.weights", theirs["weights"])
 
@@ -297,14 +297,14 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
     theirs = asdict(LanguageModelConfig(**here(written)))
     name = settings.get("model.language.name")
     if LANGUAGE_MODEL in source.held:
-        if settings.is_given("model.language.name") and not same_location(name, source.place):
+        if settings.is_given("model.language.name") and not same_location(name, source.location):
             raise ConfigError(
                 f"model.language.name={name}: {source.what} holds its language model itself; leave "
                 "model.language.name out"
             )
-        settings.put("model.language.name", source.place)
+        settings.put("model.language.name", source.location)
         settings.follow("model.language.weights", "pretrained", source.what)
-        if (tokenizer := source.tokenizer or theirs["name"]) != source.place:
+        if (tokenizer := source.tokenizer or theirs["name"]) != source.location:
             settings.put("collator.name", tokenizer)
     else:
         if settings.is_given("model.language.name") and (why := _contradiction(str(name), theirs)):

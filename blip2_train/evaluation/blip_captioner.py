@@ -48,7 +48,7 @@ class BlipCaptioner:
             raise ConfigError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         remedy = "give blip:<folder or hub id of a captioning BLIP>, as Salesforce/blip-image-captioning-large"
         try:
-            model, found = load_model(
+            model, info = load_model(
                 BlipForConditionalGeneration,
                 folder,
                 local_files_only=True,
@@ -60,9 +60,9 @@ class BlipCaptioner:
             raise CheckpointMismatch(
                 f"captioner {folder} is no captioning BLIP ({reason_of(error)}); {remedy}"
             ) from None
-        if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+        if missing := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
             raise CheckpointMismatch(f"captioner {folder} lacks {missing[0]}, {len(missing)} weights in all; {remedy}")
-        if any(str(name).startswith("text_encoder.") for name in found["unexpected_keys"]):
+        if any(str(name).startswith("text_encoder.") for name in info["unexpected_keys"]):
             raise CheckpointMismatch(f"captioner {folder} is a BLIP that reads questions; {remedy}")
         self._model: Any = model.to(device).eval()
         self._images, self._tokenizer = processor.image_processor, processor.tokenizer
@@ -102,7 +102,7 @@ class BlipCaptioner:
         )
         given = draws(seeds, count, options.max_new_tokens).flatten(0, 1).to(device)
         start = self._start.expand(len(images), -1)  # (B, S)
-        said = decoder.generate(
+        generated = decoder.generate(
             input_ids=start,
             attention_mask=torch.ones_like(start),
             encoder_hidden_states=seen,
@@ -110,7 +110,7 @@ class BlipCaptioner:
             logits_processor=LogitsProcessorList([NucleusSampling(given, options.top_p, options.temperature)]),
             trust_remote_code=False,
         )
-        return by_image([self._decoded(row) for row in said[:, len(self._start) :].tolist()], count)
+        return by_image([self._decoded(row) for row in generated[:, len(self._start) :].tolist()], count)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""

@@ -107,19 +107,19 @@ class CapFilt:
 
     def _best(self, candidates: Sequence[tuple[str, str]], scores: Sequence[float]) -> KeptCaptions:
         rounded = [round(score, _DIGITS) for score in scores]
-        best = sorted(range(len(rounded)), key=lambda place: -rounded[place])[: self._options.keep]
+        best = sorted(range(len(rounded)), key=lambda index: -rounded[index])[: self._options.keep]
         return KeptCaptions(
-            captions=[candidates[place][0] for place in best],
-            scores=[rounded[place] for place in best],
-            origins=[candidates[place][1] for place in best],
+            captions=[candidates[index][0] for index in best],
+            scores=[rounded[index] for index in best],
+            origins=[candidates[index][1] for index in best],
         )
 
 
 def _different(candidates: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
     """The candidates by their cleaned text, the first of each; none that cannot be used."""
-    found: dict[str, tuple[str, str]] = {}
+    by_text: dict[str, tuple[str, str]] = {}
     for text, origin in candidates:
         cleaned = clean_caption(text).strip()
         if text_fault(text, cleaned) is None:
-            found.setdefault(cleaned, (text, origin))
-    return found
+            by_text.setdefault(cleaned, (text, origin))
+    return by_text

@@ -80,10 +80,10 @@ class Blip2Captioner:
     ) -> list[str]:
         tokenizer, prompts = self._processor.language_tokenizer, [Prompt(self._start, "")] * len(images)
         assert tokenizer is not None
-        asked = read_batches(network, self._processor, images, prompts, options.max_new_tokens, len(images))
+        inputs = read_batches(network, self._processor, images, prompts, options.max_new_tokens, len(images))
         numbers = numbers.to(network.query_tokens.device)
-        said = network.generate(**next(asked), options=options, uniforms=numbers, **tokenizer.generation_tokens)
-        return tokenizer.decode(said)
+        generated = network.generate(**next(inputs), options=options, uniforms=numbers, **tokenizer.generation_tokens)
+        return tokenizer.decode(generated)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""

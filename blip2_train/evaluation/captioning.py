@@ -98,9 +98,9 @@ class CaptioningTask(EvaluationTask):
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
         """A caption for each image of a batch."""
-        said = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._chosen)
+        captions = model.caption(pixel_values, prompt=self._prompt, batch_size=len(pixel_values), **self._chosen)
         chosen = self.images[self._batches[batch]]
-        return [{"image_id": image.identity, "caption": text} for image, text in zip(chosen, said, strict=True)]
+        return [{"image_id": image.identity, "caption": text} for image, text in zip(chosen, captions, strict=True)]
 
     def score(self, rows: Sequence[Row]) -> TaskScores:
         """The metrics over all images, on the library's scale, and over each domain of NoCaps; see `score_domains`.
@@ -111,15 +111,15 @@ class CaptioningTask(EvaluationTask):
         references = {image.identity: image.captions for image in self.images}
         domains = {image.identity: image.domain for image in self.images if image.domain}
         if domains:
-            found = score_domains(written, references, domains, self._metrics)
+            by_part = score_domains(written, references, domains, self._metrics)
         else:
-            found = {ENTIRE: score_captions(written, references, self._metrics)}
-        scores, reasons = dict(found[ENTIRE].scores), dict(found[ENTIRE].reasons)
-        for domain, part in found.items():
+            by_part = {ENTIRE: score_captions(written, references, self._metrics)}
+        scores, reasons = dict(by_part[ENTIRE].scores), dict(by_part[ENTIRE].reasons)
+        for domain, part in by_part.items():
             if domain != ENTIRE:
                 scores |= {f"{domain}/{name}": value for name, value in part.scores.items()}
                 reasons |= {f"{domain}/{name}": reason for name, reason in part.reasons.items()}
-        single = found[ENTIRE].per_image.get("cider", {})
+        single = by_part[ENTIRE].per_image.get("cider", {})
         return TaskScores(scores=scores, reasons=reasons, per_sample={str(key): value for key, value in single.items()})
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:

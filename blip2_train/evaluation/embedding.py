@@ -135,15 +135,15 @@ def image_text_features(
         pixel_values: `(B, 3, H, W)`, or None.
         texts: B of them, or None.
     """
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     image_kv: ImageKeyValues | None = None
     if pixel_values is not None:
         images = network.encode_image(pixel_values)
         image_kv = images.image_kv
-        found |= {"image_states": images.query_states, "image_features": images.image_features}
+        outputs |= {"image_states": images.query_states, "image_features": images.image_features}
     if texts is not None:
-        found |= _text_features(network, processor, texts, image_kv)
-    return _on_cpu(found)
+        outputs |= _text_features(network, processor, texts, image_kv)
+    return _on_cpu(outputs)
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ def _text_features(
     embedded = network.embeddings(ids)
     states = network.qformer(embedded, num_queries=0, mask=masks.unimodal(mask)).states
     free = processor.max_text_length - ids.shape[1]
-    found = {
+    outputs = {
         "text_states": F.pad(states.masked_fill(~mask[:, :, None], 0.0), (0, 0, 0, free)),
         "text_mask": F.pad(mask, (0, free)),
         "text_features": F.normalize(network.text_projection(states[:, 0]).float(), dim=-1),
@@ -169,5 +169,5 @@ def _text_features(
         read = network.qformer(
             torch.cat([queries, embedded], dim=1), num_queries=queries.shape[1], mask=both, image_kvs=[image_kv]
         )
-        found["multimodal_states"] = read.states[:, : queries.shape[1]]
-    return found
+        outputs["multimodal_states"] = read.states[:, : queries.shape[1]]
+    return outputs

@@ -64,13 +64,15 @@ def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) ->
         options = GenerationOptions(**(dict(defaults) | sampling | given))
     except TypeError as error:
         raise ConfigError(f"a generation option is no number: {error}") from None
-    for needed, wanted, idle in (
+    for needed, requirement, idle in (
         (options.do_sample, "do_sample=True", _ONLY_FOR_SAMPLING),
         (options.num_beams > 1, "num_beams of 2 or more", _ONLY_FOR_BEAMS),
     ):
         for name in idle:
             if name in given and not needed:
-                raise ConfigError(f"{name} {given[name]} changes nothing without {wanted}; add that, or leave it out")
+                raise ConfigError(
+                    f"{name} {given[name]} changes nothing without {requirement}; add that, or leave it out"
+                )
     return options
 
 
@@ -100,8 +102,8 @@ def generate_texts(
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
     texts: list[str] = []
-    for asked in read_batches(network, processor, images, prompts, options.max_new_tokens, batch_size):
-        texts += tokenizer.decode(network.generate(**asked, options=options, **tokenizer.generation_tokens))
+    for inputs in read_batches(network, processor, images, prompts, options.max_new_tokens, batch_size):
+        texts += tokenizer.decode(network.generate(**inputs, options=options, **tokenizer.generation_tokens))
     return texts
 
 
@@ -134,13 +136,13 @@ def read_batches(
     device = network.query_tokens.device
     for rows in batches(len(images), batch_size):
         ids, mask = processor.prompts([prompt.text for prompt in prompts[rows]])
-        asked = [prompt.question for prompt in prompts[rows]]
-        reads = network.question_to_qformer and any(asked)
+        questions = [prompt.question for prompt in prompts[rows]]
+        reads = network.question_to_qformer and any(questions)
         yield {
             "pixel_values": processor.images(images[rows]).to(device),
             "input_ids": ids.to(device),
             "attention_mask": mask.to(device),
-            "question": TextTokens(*(part.to(device) for part in processor.questions(asked))) if reads else None,
+            "question": TextTokens(*(part.to(device) for part in processor.questions(questions))) if reads else None,
         }
 
 

@@ -100,8 +100,8 @@ class Blip2:
             options = generation_options(qformer_defaults(generation), generation)
             with random_state(seed, self.device), suitable_autocast(network):
                 return generate_captions(network, self.processor, inputs, start, options, batch_size)
-        said = [Prompt(start, "")] * len(inputs)
-        return self._write("caption", inputs, said, CAPTIONING, generation, batch_size, seed)
+        requests = [Prompt(start, "")] * len(inputs)
+        return self._write("caption", inputs, requests, CAPTIONING, generation, batch_size, seed)
 
     def answer(
         self,
@@ -141,14 +141,14 @@ class Blip2:
         """
         template = prompts.question_template(prompt, self.processor.prompt, self.network.is_encoder_decoder)
         inputs = listed(images)
-        asked = prompts.asked(questions, len(inputs), clean)
-        said = [Prompt(prompts.question_prompt(template, text), text.strip()) for text in asked]
+        cleaned = prompts.one_question_each(questions, len(inputs), clean)
+        requests = [Prompt(prompts.question_prompt(template, text), text.strip()) for text in cleaned]
         if candidates is None:
-            return self._write("answer", inputs, said, ANSWERING, generation, batch_size, seed)
+            return self._write("answer", inputs, requests, ANSWERING, generation, batch_size, seed)
         if generation:
             raise ConfigError(f"{next(iter(generation))} changes nothing among candidates; leave out one of the two")
         with suitable_autocast(network := self.generative("answer")):
-            return rank_texts(network, self.processor, inputs, said, candidates, shortlist, batch_size)
+            return rank_texts(network, self.processor, inputs, requests, candidates, shortlist, batch_size)
 
     def chat(
         self,
@@ -181,8 +181,10 @@ class Blip2:
         template = prompts.question_template(
             prompts.CHAT if prompt is None else prompt, "", self.network.is_encoder_decoder
         )
-        said = Prompt(prompts.conversation_prompt(template, turns, message), message.strip())
-        return prompts.first_answer(template, self._write("chat", [image], [said], CAPTIONING, generation, 1, seed)[0])
+        request = Prompt(prompts.conversation_prompt(template, turns, message), message.strip())
+        return prompts.first_answer(
+            template, self._write("chat", [image], [request], CAPTIONING, generation, 1, seed)[0]
+        )
 
     def match(self, images: ImageInputs, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
         """Score each of N images with each of M texts, by the formulas of training.
@@ -231,12 +233,12 @@ class Blip2:
         if lines is not None:
             self.image_text("embed of texts")
         count = paired(inputs, lines)
-        found: list[dict[str, Tensor]] = []
+        parts: list[dict[str, Tensor]] = []
         with torch.inference_mode(), suitable_autocast(self.network):
             for rows in batches(count, batch_size):
                 pixels = None if inputs is None else self.processor.images(inputs[rows]).to(self.device)
-                found.append(self._features(pixels, None if lines is None else lines[rows]))
-        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+                parts.append(self._features(pixels, None if lines is None else lines[rows]))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def check_describes(self) -> None:
         """Refuse a stage-1 model that came without prediction head.
@@ -284,7 +286,7 @@ class Blip2:
         self,
         what: str,
         inputs: Sequence[ImageInput],
-        said: Sequence[Prompt],
+        requests: Sequence[Prompt],
         defaults: dict[str, Any],
         given: dict[str, Any],
         batch_size: int,
@@ -292,4 +294,4 @@ class Blip2:
     ) -> list[str]:
         network, options = self.generative(what), generation_options(defaults, given)
         with random_state(seed, self.device), suitable_autocast(network):
-            return generate_texts(network, self.processor, inputs, said, options, batch_size)
+            return generate_texts(network, self.processor, inputs, requests, options, batch_size)

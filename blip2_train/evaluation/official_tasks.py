@@ -156,12 +156,12 @@ def answering_task(
     if prepare is not None:
         prepare()
     columns = Columns(image=picture_column, question=question_column, answer=answer_column, id=id_column)
-    found = read_questions(questions, annotations, columns=columns, form=form, strict=True)
+    entries = read_questions(questions, annotations, columns=columns, form=form, strict=True)
     folder = _folder(images, questions)
     task = AnsweringTask(
         name,
         title,
-        found[:limit],
+        entries[:limit],
         folder,
         picture_name=picture_name,
         prompt=prompt,

@@ -76,8 +76,8 @@ class OpenClipScorer:
         read = torch.stack([self._prepare(middle(image)) for image in images]).to(self._device)
         lines = self._tokenize([text for some in texts for text in some]).to(self._device)
         seen = self._model.encode_image(read, normalize=True)  # (B, E)
-        told = self._model.encode_text(lines, normalize=True)  # (K, E)
-        return split_by_image((seen[image_indices(texts).to(self._device)] * told).sum(dim=1), texts)
+        text_features = self._model.encode_text(lines, normalize=True)  # (K, E)
+        return split_by_image((seen[image_indices(texts).to(self._device)] * text_features).sum(dim=1), texts)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model."""
@@ -116,16 +116,16 @@ def _refuse_foreign_code(file: Path) -> None:
     """
     left: list[Any] = [read_record(file, JsonObject, "download it again")]
     while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            if "trust_remote_code" in found:
+        value = left.pop()
+        if isinstance(value, dict):
+            if "trust_remote_code" in value:
                 raise CheckpointMismatch(
                     f"{file} asks for trust_remote_code, and foreign code is never run; take it out, or give other "
                     "weights"
                 )
-            left += found.values()
-        elif isinstance(found, list):
-            left += found
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
 
 
 @contextmanager

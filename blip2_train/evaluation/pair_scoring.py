@@ -101,11 +101,11 @@ class ClipScorer:
 
         remedy = "give clip:<folder or hub id of transformers' CLIPModel>, as openai/clip-vit-large-patch14"
         try:
-            model, found = load_model(CLIPModel, folder, local_files_only=True, output_loading_info=True)
+            model, info = load_model(CLIPModel, folder, local_files_only=True, output_loading_info=True)
             self._processor: Any = load_processor(CLIPProcessor, folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise CheckpointMismatch(f"scorer {folder} is no CLIP model ({reason_of(error)}); {remedy}") from None
-        if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+        if missing := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
             raise CheckpointMismatch(f"scorer {folder} lacks {missing[0]}, {len(missing)} weights in all; {remedy}")
         self._model: Any = model.to(device).eval()
 

@@ -69,20 +69,20 @@ class PredictionLog:
 
     def _begin(self, settings: Mapping[str, Any]) -> str | None:
         """Write the settings, or compare them with those that are there."""
-        path, wanted = self._folder / f"{self._task}.settings.json", json.loads(json.dumps(settings))
+        path, own = self._folder / f"{self._task}.settings.json", json.loads(json.dumps(settings))
         if not path.is_file():
-            write_checked(path, wanted)
+            write_checked(path, own)
             return None
         try:
-            found = read_checked(path, f"remove it, and the {self._task}.*.jsonl beside it, to predict anew")
+            stored = read_checked(path, f"remove it, and the {self._task}.*.jsonl beside it, to predict anew")
         except DamagedFile as error:
             return str(error)
-        changed = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
+        changed = [key for key in sorted(stored.keys() | own.keys()) if stored.get(key) != own.get(key)]
         if not changed:
             return None
         first = changed[0]
         return (
-            f"{path} was made with {first} {found.get(first)!r}, this evaluation has {wanted.get(first)!r}; give it "
+            f"{path} was made with {first} {stored.get(first)!r}, this evaluation has {own.get(first)!r}; give it "
             "another folder (paths.run_dir), or remove that one"
         )
 

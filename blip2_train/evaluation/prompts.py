@@ -50,7 +50,7 @@ def caption_prompt(prompt: str) -> str:
     return prompt.strip()
 
 
-def asked(questions: str | Sequence[str], count: int, clean: bool) -> list[str]:
+def one_question_each(questions: str | Sequence[str], count: int, clean: bool) -> list[str]:
     """A question for each of `count` images, from one for each or one for all.
 
     Raises:
@@ -87,8 +87,8 @@ def conversation_prompt(template: str, turns: Sequence[tuple[str, str]], message
         >>> conversation_prompt(CHAT, [("which city is this?", "singapore")], "why?")
         'Question: which city is this? Answer: singapore Question: why? Answer:'
     """
-    said = [part for asked, answer in turns for part in (question_prompt(template, asked), answer.strip())]
-    return " ".join(part for part in [*said, question_prompt(template, message)] if part)
+    parts = [part for question, answer in turns for part in (question_prompt(template, question), answer.strip())]
+    return " ".join(part for part in [*parts, question_prompt(template, message)] if part)
 
 
 def first_answer(template: str, answer: str) -> str:

@@ -65,7 +65,7 @@ def generate_captions(
     texts: list[str] = []
     for rows in batches(len(images), batch_size):
         pixels = processor.images(images[rows]).to(device)
-        found = network.generate(
+        generated = network.generate(
             pixels,
             start.expand(len(pixels), -1),
             options,
@@ -73,7 +73,7 @@ def generate_captions(
             eos_token_id=tokenizer.sep_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        texts += [decode_word_pieces(tokenizer, ids) for ids in found.tolist()]
+        texts += [decode_word_pieces(tokenizer, ids) for ids in generated.tolist()]
     return texts
 
 

@@ -115,7 +115,7 @@ class AnsweringTask(EvaluationTask):
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
         """An answer to each question of a batch."""
         chosen = self.questions[self._batches[batch]]
-        said = model.answer(
+        answers = model.answer(
             pixel_values,
             [without_broken_marks(question.question) for question in chosen],
             prompt=self._prompt,
@@ -123,35 +123,36 @@ class AnsweringTask(EvaluationTask):
             **self._decoding,
         )
         return [
-            {"question_id": question.question_id, "answer": text} for question, text in zip(chosen, said, strict=True)
+            {"question_id": question.question_id, "answer": text}
+            for question, text in zip(chosen, answers, strict=True)
         ]
 
     def score(self, rows: Sequence[Row]) -> TaskScores:
         """Accuracy in percent: overall, by type of answer and by type of question."""
-        said = {row["question_id"]: row["answer"] for row in rows}
+        predictions = {row["question_id"]: row["answer"] for row in rows}
         answers = {question.question_id: question.answers for question in self.questions}
         measure = vqa_accuracy if self._metric == "vqa" else exact_match_accuracy
-        found: AnswerScores[Any] = measure(
-            said,
+        result: AnswerScores[Any] = measure(
+            predictions,
             answers,
             answer_types={question.question_id: question.answer_type for question in self.questions},
             question_types={question.question_id: question.question_type for question in self.questions},
         )
-        scores: dict[str, float | None] = {"accuracy": found.overall}
+        scores: dict[str, float | None] = {"accuracy": result.overall}
         if self._metric == "exact":
-            scores[_PLAIN] = exact_match_accuracy(said, answers, rules="plain").overall
-        scores |= {f"answer type {kind}/accuracy": value for kind, value in found.per_answer_type.items()}
-        scores |= {f"question type {kind}/accuracy": value for kind, value in found.per_question_type.items()}
-        return TaskScores(scores=scores, per_sample={str(key): value for key, value in found.per_question.items()})
+            scores[_PLAIN] = exact_match_accuracy(predictions, answers, rules="plain").overall
+        scores |= {f"answer type {kind}/accuracy": value for kind, value in result.per_answer_type.items()}
+        scores |= {f"question type {kind}/accuracy": value for kind, value in result.per_question_type.items()}
+        return TaskScores(scores=scores, per_sample={str(key): value for key, value in result.per_question.items()})
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
         """Every question with its answer."""
-        said = {row["question_id"]: row["answer"] for row in rows}
+        predictions = {row["question_id"]: row["answer"] for row in rows}
         return [
             Example(
                 id=str(question.question_id),
                 image=self.folder / self.image_of(question),
-                prediction=said[question.question_id],
+                prediction=predictions[question.question_id],
                 references=question.answers,
                 question=question.question,
                 score=scored.per_sample.get(str(question.question_id)),

@@ -56,8 +56,8 @@ def rank_texts(
     texts = tokenizer.continuations(prompts[0].text, [text.strip() for text in candidates])
     start = tokenizer.generation_tokens["decoder_start"]
     longest = max(map(len, texts))
-    said: list[str] = []
-    for asked in read_batches(network, processor, images, prompts, longest, batch_size):
-        found = log_likelihoods(network, **asked, texts=texts, shortlist=shortlist, decoder_start=start)
-        said += [candidates[place] for place in found.argmax(dim=1).tolist()]
-    return said
+    likeliest: list[str] = []
+    for inputs in read_batches(network, processor, images, prompts, longest, batch_size):
+        likelihoods = log_likelihoods(network, **inputs, texts=texts, shortlist=shortlist, decoder_start=start)
+        likeliest += [candidates[index] for index in likelihoods.argmax(dim=1).tolist()]
+    return likeliest

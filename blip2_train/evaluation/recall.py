@@ -19,8 +19,8 @@ _ROWS = 256
 def recall_formats(ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, MetricFormat]:
     """How recall at these cut-offs is shown, by name: a column for each k, a row for each direction."""
     directions = {"image_to_text": "image→text", "text_to_image": "text→image"}
-    found = {f"{name}_r{k}": percent(f"R@{k}", row=row) for name, row in directions.items() for k in ks}
-    return {**found, "recall_mean": percent("recall mean")}
+    formats = {f"{name}_r{k}": percent(f"R@{k}", row=row) for name, row in directions.items() for k in ks}
+    return {**formats, "recall_mean": percent("recall mean")}
 
 
 def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
@@ -82,6 +82,6 @@ def pair_recall(
         ks: Cut-offs.
     """
     known, rows = torch.unique(image_ids, return_inverse=True)
-    places = torch.arange(len(rows), device=rows.device)
-    first = torch.full_like(known, len(rows)).scatter_reduce_(0, rows, places, "amin")
+    positions = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(known, len(rows)).scatter_reduce_(0, rows, positions, "amin")
     return retrieval_recall(similarity[first], torch.searchsorted(known, text_image_ids), ks)

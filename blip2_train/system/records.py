@@ -98,17 +98,15 @@ def parse_yaml(text: str, what: object, fix: str, error: type[Blip2TrainError] =
         Blip2TrainError: `error`, naming `what`.
     """
     if "${" in text:
-        place = text[: text.index("${")].count("\n") + 1
-        raise error(
-            f"{what} cannot be read (line {place} holds an interpolation, ${{…}}, which is not resolved); {fix}"
-        )
+        line = text[: text.index("${")].count("\n") + 1
+        raise error(f"{what} cannot be read (line {line} holds an interpolation, ${{…}}, which is not resolved); {fix}")
     try:
-        found = _PlainLoader(text).get_single_data()
+        content = _PlainLoader(text).get_single_data()
     except RecursionError:
         raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
     except (yaml.YAMLError, ValueError) as cause:
         raise error(f"{what} cannot be read ({reason_of(cause)}); {fix}") from None
-    return check_record(found, JsonObject, what, fix, error)
+    return check_record(content, JsonObject, what, fix, error)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -134,25 +132,25 @@ def _not_plain(value: Any, largest: int) -> str | None:
     seen: set[int] = set()
     again = 0
     while left:
-        found, depth, place = left.pop()
-        if isinstance(found, Mapping | list | tuple):  # in a pickle, a few of them may stand for billions
-            again += id(found) in seen
-            seen.add(id(found))
+        item, depth, location = left.pop()
+        if isinstance(item, Mapping | list | tuple):  # in a pickle, a few of them may stand for billions
+            again += id(item) in seen
+            seen.add(id(item))
             if again > _MOST_REPEATED:
                 return "it refers to other places of itself again and again"
         if depth > DEEPEST:
-            return f"{place[:60]}…: lists or mappings lie more than {DEEPEST} deep inside each other"
-        if isinstance(found, Mapping):
-            if wrong := next((key for key in found if not isinstance(key, str)), None):
-                return f"{place or 'the file'}: the key {wrong!r} is no text"
-            left += [(inner, depth + 1, f"{place}.{key}" if place else key) for key, inner in found.items()]
-        elif isinstance(found, list | tuple):
-            left += [(inner, depth + 1, f"{place}[{number}]") for number, inner in enumerate(found)]
-        elif isinstance(found, int) and not isinstance(found, bool):
-            if not -largest <= found <= largest:
-                return f"{place or 'the file'}: a whole number of {len(f'{found:x}') * 4} bits"
-        elif not (found is None or isinstance(found, bool | float | str)):
-            return f"{place or 'the file'}: {type(found).__name__} is no plain value"
+            return f"{location[:60]}…: lists or mappings lie more than {DEEPEST} deep inside each other"
+        if isinstance(item, Mapping):
+            if wrong := next((key for key in item if not isinstance(key, str)), None):
+                return f"{location or 'the file'}: the key {wrong!r} is no text"
+            left += [(inner, depth + 1, f"{location}.{key}" if location else key) for key, inner in item.items()]
+        elif isinstance(item, list | tuple):
+            left += [(inner, depth + 1, f"{location}[{number}]") for number, inner in enumerate(item)]
+        elif isinstance(item, int) and not isinstance(item, bool):
+            if not -largest <= item <= largest:
+                return f"{location or 'the file'}: a whole number of {len(f'{item:x}') * 4} bits"
+        elif not (item is None or isinstance(item, bool | float | str)):
+            return f"{location or 'the file'}: {type(item).__name__} is no plain value"
     return None
 
 
@@ -170,7 +168,7 @@ def _field_first(message: str) -> str:
         >>> _field_first("Expected `int`, got `str` - at `$.shards[0].bytes`")
         'shards[0].bytes: expected int, got str'
     """
-    reason, _, place = message.replace("`", "").partition(" - at ")
+    reason, _, location = message.replace("`", "").partition(" - at ")
     reason = reason[:1].lower() + reason[1:]
-    field = place.removeprefix("key in ").removeprefix("$").removeprefix(".")
+    field = location.removeprefix("key in ").removeprefix("$").removeprefix(".")
     return f"{field}: {reason}" if field else reason

@@ -31,7 +31,7 @@ def printable(text: object) -> str:
         >>> print(printable("a \x1b[2J cat" + chr(0x202E)))
         a \x1b[2J cat\u202e
     """
-    return _STEERING.sub(lambda found: _escape(ord(found[0])), str(text))
+    return _STEERING.sub(lambda match: _escape(ord(match[0])), str(text))
 
 
 def in_one_line(text: object) -> str:

@@ -62,9 +62,9 @@ def load_bert(model: Blip2Model, weights: str) -> LoadReport:
         CheckpointMismatch: if the weights cannot be read, are no BERT's, or contradict the model's configuration.
     """
     config, what = model.qformer_config, f"BERT weights from {weights}"
-    place = str(locate_bert(weights))
-    known = read_bert_config(place)
-    state = {_rename(key): tensor for key, tensor in read_weights(place).items()}
+    path = str(locate_bert(weights))
+    known = read_bert_config(path)
+    state = {_rename(key): tensor for key, tensor in read_weights(path).items()}
     state = _under_first_names(state)
     _refuse_contradictions(config, known, what)
     _refuse_other_words(config, state, known.get("vocab_size"), what)

@@ -75,15 +75,15 @@ def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, An
     beside = str(folder) if has_tokenizer(folder) else None
     known = tokenizer if tokenizer is not None else beside
     tokens = None if known is None else len(load_qformer_tokenizer(known))
-    found = _read(folder / CONFIG, weights) if (folder / CONFIG).is_file() else {}
-    rows = found.pop("rows", None)
+    values = _read(folder / CONFIG, weights) if (folder / CONFIG).is_file() else {}
+    rows = values.pop("rows", None)
     if tokens is not None and rows is not None and tokens - 1 > rows:
         raise CheckpointMismatch(
             f"the tokenizer {known} has {tokens - 1} tokens, BERT weights from {weights} know only {rows} "
             f"({CONFIG}: vocab_size); give the tokenizer that belongs to the weights"
         )
     words = tokens if tokens is not None else None if rows is None else rows + 1
-    return found if words is None else {**found, "vocab_size": words}
+    return values if words is None else {**values, "vocab_size": words}
 
 
 def bert_tokenizer(weights: str) -> str | None:
@@ -111,17 +111,17 @@ def _read(file: Path, weights: str) -> dict[str, Any]:
     content = read_record(file, JsonObject, _AGAIN)
     _refuse_others(content, file, weights)
     stated = check_record(content, _Bert, file, _AGAIN)
-    found: dict[str, Any] = {name: getattr(stated, key) for name, key in _COUNTS.items()}
-    if found["hidden_size"] % found["num_heads"]:
+    values: dict[str, Any] = {name: getattr(stated, key) for name, key in _COUNTS.items()}
+    if values["hidden_size"] % values["num_heads"]:
         raise CheckpointMismatch(
-            f"{file}: hidden_size {found['hidden_size']} is not divisible by num_attention_heads {found['num_heads']}"
+            f"{file}: hidden_size {values['hidden_size']} is not divisible by num_attention_heads {values['num_heads']}"
         )
     if stated.hidden_act not in ACTIVATIONS:
         raise CheckpointMismatch(
             f"{file}: hidden_act is {stated.hidden_act!r}; the Q-Former computes one of {', '.join(ACTIVATIONS)}"
         )
     return {
-        **found,
+        **values,
         "hidden_act": stated.hidden_act,
         "layer_norm_eps": stated.layer_norm_eps,
         "rows": stated.vocab_size,

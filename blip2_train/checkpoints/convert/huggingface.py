@@ -33,12 +33,12 @@ GENERATION, RETRIEVAL = "Blip2ForConditionalGeneration", "Blip2ForImageTextRetri
 _log = logging.getLogger(__name__)
 
 
-def read_huggingface(folder: Path, place: str) -> SourceWeights:
+def read_huggingface(folder: Path, location: str) -> SourceWeights:
     """What a folder of transformers' BLIP-2 holds.
 
     Args:
         folder: With `config.json`, weights (whole or in shards), tokenizer and image processor.
-        place: What the user called it.
+        location: What the user called it.
 
     Raises:
         CheckpointMismatch: if something is missing, damaged, or not known here.
@@ -46,13 +46,13 @@ def read_huggingface(folder: Path, place: str) -> SourceWeights:
     theirs = read_weights(folder)
     kind = RETRIEVAL if "itm_head.weight" in theirs else GENERATION
     source = f"Hugging Face {kind}"
-    state, ignored = rename(theirs, HUGGING_FACE, f"{source} {place}")
+    state, ignored = rename(theirs, HUGGING_FACE, f"{source} {location}")
     side = _read_side(folder, state)
     if side is not None:
         extra, manifest = side
         return SourceWeights(
             source=f"{source} made by blip2_train",
-            place=place,
+            location=location,
             description=manifest.architecture,
             state=state | extra,
             processor=manifest.processor,
@@ -66,12 +66,12 @@ def read_huggingface(folder: Path, place: str) -> SourceWeights:
     config = read_config(folder)
     return SourceWeights(
         source=source,
-        place=place,
-        description=_describe(folder, config, state, place),
+        location=location,
+        description=_describe(folder, config, state, location),
         state=state,
         processor=describe_processor(folder, config.vision_config.image_size),
         tokenizer=str(folder),
-        manifest=converted_manifest(kind == RETRIEVAL, f"{source} {place}"),
+        manifest=converted_manifest(kind == RETRIEVAL, f"{source} {location}"),
         their_name=HUGGING_FACE.to_theirs,
         fit=split_qkv_biases,
         may_miss=("lm_head.*", "temperature") if kind == RETRIEVAL else (),
@@ -79,32 +79,32 @@ def read_huggingface(folder: Path, place: str) -> SourceWeights:
     )
 
 
-def describe_huggingface(folder: Path, place: str) -> SourceWeights:
+def describe_huggingface(folder: Path, location: str) -> SourceWeights:
     """The same without weights, of a folder that may hold none: what is known of them is in the other files.
 
     Precisions are not told. What was changed after an export of this project is not noticed.
     """
     config = read_config(folder)
     kind = RETRIEVAL if RETRIEVAL in (config.architectures or ()) else GENERATION
-    found: dict[str, Any] = {"place": place, "source": f"Hugging Face {kind}"}
+    common: dict[str, Any] = {"location": location, "source": f"Hugging Face {kind}"}
     names = ["query_tokens", "vision_model.", *(["itm_head.weight"] if kind == RETRIEVAL else ["language_model."])]
     state = {name: torch.empty(0, device="meta") for name in names}
     if (folder / SIDE / MANIFEST).is_file():
         manifest = read_manifest(folder / SIDE)
-        found |= {"description": manifest.architecture, "processor": manifest.processor, "manifest": manifest}
-        return SourceWeights(**found, state=state, tokenizer=str(folder / SIDE / TOKENIZER))
+        common |= {"description": manifest.architecture, "processor": manifest.processor, "manifest": manifest}
+        return SourceWeights(**common, state=state, tokenizer=str(folder / SIDE / TOKENIZER))
     return SourceWeights(
-        **found,
-        description=_describe(folder, config, state, place),
+        **common,
+        description=_describe(folder, config, state, location),
         state=state,
         processor=describe_processor(folder, config.vision_config.image_size),
         tokenizer=str(folder),
-        manifest=converted_manifest(kind == RETRIEVAL, f"Hugging Face {kind} {place}"),
+        manifest=converted_manifest(kind == RETRIEVAL, f"Hugging Face {kind} {location}"),
     )
 
 
-def _describe(folder: Path, config: Any, state: Mapping[str, Tensor], place: str) -> dict[str, Any]:
-    description = describe_config(config, state, place)
+def _describe(folder: Path, config: Any, state: Mapping[str, Tensor], location: str) -> dict[str, Any]:
+    description = describe_config(config, state, location)
     if "language" in description:
         description["language"] |= special_tokens(folder, config.text_config)
     return description
@@ -138,12 +138,12 @@ def converted_manifest(stage_1: bool, what: str) -> Manifest:
     )
 
 
-def _fit_own(state: State, wanted: Mapping[str, Tensor]) -> State:
+def _fit_own(state: State, expected: Mapping[str, Tensor]) -> State:
     """Biases split, and the rows taken away that were added for the image token."""
-    fitted = split_qkv_biases(state, wanted)
+    fitted = split_qkv_biases(state, expected)
     for name, tensor in fitted.items():
-        rows = wanted[name].shape[:1] if name in wanted and name.startswith("language_model.") else ()
-        if rows and tensor.shape[1:] == wanted[name].shape[1:]:
+        rows = expected[name].shape[:1] if name in expected and name.startswith("language_model.") else ()
+        if rows and tensor.shape[1:] == expected[name].shape[1:]:
             fitted[name] = tensor[: rows[0]]
     return fitted
 

@@ -74,11 +74,11 @@ class _Blip2(msgspec.Struct):
     image_text_hidden_size: Size
 
 
-def _stated(config: Any, kind: type[T], place: str, part: str = "") -> T:
+def _stated(config: Any, kind: type[T], location: str, part: str = "") -> T:
     """The fields of a configuration that a record names, with the types that it names."""
     names = getattr(kind, "__struct_fields__", ())
     values = {name: getattr(config, name) for name in names if hasattr(config, name)}
-    return check_record(values, kind, f"{place}: config.json{part and ': ' + part}", _AGAIN)
+    return check_record(values, kind, f"{location}: config.json{part and ': ' + part}", _AGAIN)
 
 
 def is_blip2_config(folder: Path) -> bool:
@@ -107,24 +107,24 @@ def read_config(folder: Path) -> Any:
         ) from error
 
 
-def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dict[str, Any]:
+def describe_config(config: Any, state: Mapping[str, Tensor], location: str) -> dict[str, Any]:
     """The model of a configuration, as `build_model` reads it; precisions are those of the weights.
 
     Args:
         config: A `Blip2Config`.
         state: The weights under our names; a matching head makes it a stage-1 model.
-        place: Where it comes from, for messages.
+        location: Where it comes from, for messages.
 
     Raises:
         CheckpointMismatch: if it is one that is not known here.
     """
-    qformer = _stated(config.qformer_config, _QFormer, place, "qformer_config")
-    whole = _stated(config, _Blip2, place)
-    _only(qformer.hidden_act in ACTIVATIONS, place, f"its Q-Former computes {qformer.hidden_act!r}, not known here")
+    qformer = _stated(config.qformer_config, _QFormer, location, "qformer_config")
+    whole = _stated(config, _Blip2, location)
+    _only(qformer.hidden_act in ACTIVATIONS, location, f"its Q-Former computes {qformer.hidden_act!r}, not known here")
     retrieval = "itm_head.weight" in state
     description: dict[str, Any] = {
         "kind": "ImageTextModel" if retrieval else "GenerativeModel",
-        "vision": _describe_tower(config.vision_config, _dtype(state, "vision_model."), place),
+        "vision": _describe_tower(config.vision_config, _dtype(state, "vision_model."), location),
         "qformer": {
             "weights": "random",
             "hidden_size": qformer.hidden_size,
@@ -145,7 +145,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], place: str) -> dic
     if not retrieval:
         architecture = plain_architecture(config.text_config)
         description["language"] = {
-            "name": config.text_config._name_or_path or place,
+            "name": config.text_config._name_or_path or location,
             "architecture": architecture,
             "dtype": _dtype(state, "language_model."),
         }
@@ -189,36 +189,36 @@ def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
     Raises:
         CheckpointMismatch: if a file cannot be read.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
             content = read_record(folder / name, JsonObject, _AGAIN)
             stated = content.get("image_processor", content)
             read = msgspec.structs.asdict(check_record(stated, _ImageProcessor, folder / name, _AGAIN))
-            found |= {key: value for key, value in read.items() if value is not None}
-    normalises = found.get("do_normalize") is not False
+            values |= {key: value for key, value in read.items() if value is not None}
+    normalises = values.get("do_normalize") is not False
     return {
         "image_size": image_size,
         "max_text_length": MAX_TEXT_LENGTH,
-        "mean": _per_channel(found.get("image_mean"), CLIP_MEAN) if normalises else [0.0] * 3,
-        "std": _per_channel(found.get("image_std"), CLIP_STD) if normalises else [1.0] * 3,
+        "mean": _per_channel(values.get("image_mean"), CLIP_MEAN) if normalises else [0.0] * 3,
+        "std": _per_channel(values.get("image_std"), CLIP_STD) if normalises else [1.0] * 3,
         "prompt": "",
     }
 
 
-def _per_channel(said: float | list[float] | None, default: Sequence[float]) -> list[float]:
+def _per_channel(value: float | list[float] | None, default: Sequence[float]) -> list[float]:
     """Three numbers, of which a file may say one for all."""
-    if said is None:
+    if value is None:
         return list(default)
-    return [float(said)] * 3 if isinstance(said, int | float) else list(said)
+    return [float(value)] * 3 if isinstance(value, int | float) else list(value)
 
 
-def _describe_tower(stated: PretrainedConfig, dtype: str, place: str) -> dict[str, Any]:
+def _describe_tower(stated: PretrainedConfig, dtype: str, location: str) -> dict[str, Any]:
     """The released ViT-g as timm's, any other as a plain vision transformer of the same sizes."""
-    config = _stated(stated, _Tower, place, "vision_config")
+    config = _stated(stated, _Tower, location, "vision_config")
     eps = config.layer_norm_eps
-    _only(config.hidden_act == "gelu", place, f"its tower computes {config.hidden_act!r} instead of 'gelu'")
-    _only(eps <= 1e-5, place, f"its tower's layer_norm_eps is {eps} instead of 1e-6")  # 1e-5: a slip in old copies
+    _only(config.hidden_act == "gelu", location, f"its tower computes {config.hidden_act!r} instead of 'gelu'")
+    _only(eps <= 1e-5, location, f"its tower's layer_norm_eps is {eps} instead of 1e-6")  # 1e-5: a slip in old copies
     known = {"image_size": config.image_size, "dtype": dtype}
     if config.qkv_bias and all(getattr(config, key) == value for key, value in _VIT_G.items()):
         return {"name": "eva_giant_patch14_clip_224.laion400m", "weights": "timm", **known}
@@ -241,6 +241,6 @@ def _dtype(state: Mapping[str, Tensor], part: str) -> str:
     return "float32" if first is None else _DTYPES.get(first.dtype, "float32")
 
 
-def _only(condition: bool, place: str, reason: str) -> None:
+def _only(condition: bool, location: str, reason: str) -> None:
     if not condition:
-        raise CheckpointMismatch(f"{place} cannot be held here: {reason}")
+        raise CheckpointMismatch(f"{location} cannot be held here: {reason}")

@@ -125,9 +125,9 @@ def _weights(model: Blip2Model, generative: GenerativeModel | None, image_token:
 def _vocabulary_names(model: GenerativeModel) -> list[str]:
     """Names of the tensors with one row per token."""
     rows = model.language_model.get_input_embeddings().weight, *model.output_layer()
-    wanted = {id(tensor) for tensor in rows if tensor is not None}
+    row_tensors = {id(tensor) for tensor in rows if tensor is not None}
     named = model.language_model.named_parameters()
-    return [f"language_model.{name}" for name, parameter in named if id(parameter) in wanted]
+    return [f"language_model.{name}" for name, parameter in named if id(parameter) in row_tensors]
 
 
 def _has_own_head(model: GenerativeModel) -> bool:
@@ -203,9 +203,9 @@ def _precision(theirs: State) -> torch.dtype:
 
 def _check(config: Blip2Config, theirs: State, model: Blip2Model) -> None:
     with torch.device("meta"):
-        wanted = getattr(transformers, model.huggingface_class)(config).state_dict()
-    wrong = [key for key in {**wanted, **theirs} if key not in wanted or key not in theirs]
-    wrong += [key for key in wanted if key in theirs and wanted[key].shape != theirs[key].shape]
+        expected = getattr(transformers, model.huggingface_class)(config).state_dict()
+    wrong = [key for key in {**expected, **theirs} if key not in expected or key not in theirs]
+    wrong += [key for key in expected if key in theirs and expected[key].shape != theirs[key].shape]
     if wrong:
         raise CheckpointMismatch(
             f"transformers' BLIP-2 cannot hold {sorted(wrong)[0]} of this model; choose another format"

@@ -75,41 +75,41 @@ def describe_qformer(config: QFormerConfig, *, reads_text: bool) -> dict[str, An
 def _problems(vit: Any, block: Any) -> list[str]:
     """Everything that their class has no place for, each once; what it computes first, then its weights."""
     weights = dict(vit.named_parameters())
-    found = [] if "cls_token" in weights else ["it has no class token"]
+    problems = [] if "cls_token" in weights else ["it has no class token"]
     if vit.num_prefix_tokens > 1 and "reg_token" not in weights:
-        found.append(f"it has {vit.num_prefix_tokens} prefix tokens")
+        problems.append(f"it has {vit.num_prefix_tokens} prefix tokens")
     if getattr(vit, "rope", None) is not None:
-        found.append("it rotates queries and keys by position")
-    found += _problems_of_block(vit, block)
+        problems.append("it rotates queries and keys by position")
+    problems += _problems_of_block(vit, block)
     strange = [
         name
         for name in sorted(weights)
         if name not in _KNOWN and not (name.startswith("blocks.") and name.split(".", 2)[2] in _KNOWN_IN_BLOCKS)
     ]
-    found += [why for name in strange for part, why in _REASONS.items() if part in name]
-    if strange and not found:
-        found.append(f"it has a weight {strange[0]}")
-    found += [f"it has no {name}" for name in _KNOWN[1:] if name not in weights]
+    problems += [why for name in strange for part, why in _REASONS.items() if part in name]
+    if strange and not problems:
+        problems.append(f"it has a weight {strange[0]}")
+    problems += [f"it has no {name}" for name in _KNOWN[1:] if name not in weights]
     if "pos_embed" in weights and "cls_token" in weights and vit.pos_embed.shape[1] != vit.patch_embed.num_patches + 1:
-        found.append("it has no position embedding for its class token alone")
-    return list(dict.fromkeys(found))
+        problems.append("it has no position embedding for its class token alone")
+    return list(dict.fromkeys(problems))
 
 
 def _problems_of_block(vit: Any, block: Any) -> list[str]:
     if not isinstance(block, Block | EvaBlock):
         return [f"its blocks are timm's {type(block).__module__.rpartition('.')[2]}.{type(block).__name__}"]
-    found = []
+    problems = []
     if not isinstance(block.attn, Attention | EvaAttention):
-        found.append(f"its attention is timm's {type(block.attn).__name__}")
+        problems.append(f"its attention is timm's {type(block.attn).__name__}")
     elif block.attn.head_dim != vit.num_features // block.attn.num_heads:
-        found.append("its heads are not a share of its width")
+        problems.append("its heads are not a share of its width")
     if not isinstance(block.mlp, Mlp):
-        found.append(f"its feed-forward layers are gated ({type(block.mlp).__name__})")
+        problems.append(f"its feed-forward layers are gated ({type(block.mlp).__name__})")
     elif not isinstance(block.mlp.act, nn.GELU) or block.mlp.act.approximate != "none":
-        found.append(f"it computes {type(block.mlp.act).__name__}, not the exact GELU")
+        problems.append(f"it computes {type(block.mlp.act).__name__}, not the exact GELU")
     if not isinstance(block.norm1, nn.LayerNorm):
-        found.append(f"its norms are {type(block.norm1).__name__}")
-    return found
+        problems.append(f"its norms are {type(block.norm1).__name__}")
+    return problems
 
 
 def _refuse(problems: list[str]) -> None:

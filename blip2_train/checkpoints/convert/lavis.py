@@ -54,12 +54,12 @@ class _Note(msgspec.Struct):
     config: str
 
 
-def read_lavis(content: Any, place: str, language_model: str | None) -> SourceWeights | None:
+def read_lavis(content: Any, location: str, language_model: str | None) -> SourceWeights | None:
     """What a LAVIS file holds; None if it is none.
 
     Args:
         content: Of the file.
-        place: Its path.
+        location: Its path.
         language_model: Folder or hub id of the language model, None = the released one.
 
     Raises:
@@ -69,36 +69,36 @@ def read_lavis(content: Any, place: str, language_model: str | None) -> SourceWe
     theirs = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(theirs, dict) or not any(str(key).startswith("Qformer.") for key in theirs):
         return None
-    theirs = only_tensors(theirs, place)
+    theirs = only_tensors(theirs, location)
     family = next((name for name in ("opt", "t5") if f"{name}_proj.weight" in theirs), "")
     towers = CLIP_TOWER if "visual_encoder.class_embedding" in theirs else EVA_TOWER
     names = lavis_names(towers, family)
     source = _kind(theirs, family)
-    untied, tied = _without_second_names(theirs, f"{source} {place}")
-    state, ignored = rename(untied, names, f"{source} {place}")
-    found: dict[str, Any] = {
+    untied, tied = _without_second_names(theirs, f"{source} {location}")
+    state, ignored = rename(untied, names, f"{source} {location}")
+    common: dict[str, Any] = {
         "source": source,
-        "place": place,
+        "location": location,
         "state": state,
         "their_name": names.to_theirs,
         "fit": _fit,
         "ignored": (*ignored, *tied),
     }
     if NOTE in content:
-        note = parse_record(content[NOTE], _Note, f"{place}: {NOTE}", "convert the model again")
-        manifest = checked_manifest(note.manifest, f"{place}: {NOTE}")
+        note = parse_record(content[NOTE], _Note, f"{location}: {NOTE}", "convert the model again")
+        manifest = checked_manifest(note.manifest, f"{location}: {NOTE}")
         return SourceWeights(
-            **found,
+            **common,
             description=manifest.architecture,
             processor=manifest.processor,
             manifest=manifest,
             config=note.config,
         )
-    description = _describe(state, names, family, language_model, place)
+    description = _describe(state, names, family, language_model, location)
     size = description["vision"]["image_size"]
     prompt = "a photo of" if family and _has_tower(theirs) else ""
     return SourceWeights(
-        **found,
+        **common,
         description=description,
         processor={
             "image_size": size,
@@ -107,7 +107,7 @@ def read_lavis(content: Any, place: str, language_model: str | None) -> SourceWe
             "std": list(CLIP_STD),
             "prompt": prompt,
         },
-        manifest=converted_manifest(not family, f"{source} {place}"),
+        manifest=converted_manifest(not family, f"{source} {location}"),
     )
 
 
@@ -129,11 +129,11 @@ def _without_second_names(theirs: Mapping[str, Tensor], what: str) -> tuple[Stat
 
 
 def _describe(
-    state: Mapping[str, Tensor], names: KeyMap, family: str, language_model: str | None, place: str
+    state: Mapping[str, Tensor], names: KeyMap, family: str, language_model: str | None, location: str
 ) -> dict[str, Any]:
     def shape(name: str) -> torch.Size:
         if name not in state:
-            raise CheckpointMismatch(f"{place} lacks {names.to_theirs(name)}; the file is not complete")
+            raise CheckpointMismatch(f"{location} lacks {names.to_theirs(name)}; the file is not complete")
         return state[name].shape
 
     layer = "qformer.encoder.layer"
@@ -141,7 +141,7 @@ def _describe(
     width = shape("ln_vision.weight")[0]
     if width not in _TOWERS or size % _HEAD:
         raise CheckpointMismatch(
-            f"{place} is for a tower {width} wide and a Q-Former {size} wide; the release has towers of "
+            f"{location} is for a tower {width} wide and a Q-Former {size} wide; the release has towers of "
             f"{' and '.join(map(str, _TOWERS))} and a Q-Former of 768"
         )
     depth = 1 + max(int(name.split(".")[3]) for name in state if name.startswith(layer))
@@ -168,7 +168,8 @@ def _describe(
     name = language_model or _LANGUAGE_MODELS.get((family, projected))
     if name is None:
         raise CheckpointMismatch(
-            f"{place} is for a language model {projected} wide, which is none of the release; name it: language_model"
+            f"{location} is for a language model {projected} wide, which is none of the release; name it: "
+            "language_model"
         )
     description["language"] = {"name": name, **_LANGUAGE_OPTIONS[family]}
     return description
@@ -184,11 +185,11 @@ def _describe_tower(state: Mapping[str, Tensor], width: int) -> dict[str, Any]:
     return {**name, "image_size": grid * _PATCH, "dtype": dtype}
 
 
-def _fit(state: State, wanted: Mapping[str, Tensor]) -> State:
+def _fit(state: State, expected: Mapping[str, Tensor]) -> State:
     """OpenAI's class token and positions without their leading ones."""
     return {
-        name: tensor.reshape(wanted[name].shape)
-        if name in _CLIP_SHAPES and name in wanted and tensor.numel() == wanted[name].numel()
+        name: tensor.reshape(expected[name].shape)
+        if name in _CLIP_SHAPES and name in expected and tensor.numel() == expected[name].numel()
         else tensor
         for name, tensor in state.items()
     }

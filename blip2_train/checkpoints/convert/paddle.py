@@ -50,12 +50,12 @@ def locate_paddle(path: Path) -> Path | None:
     return path if start[:1] == pickle.PROTO and start[2:] != _TORCH_MAGIC else None
 
 
-def read_paddle(file: Path, place: str, language_model: str | None) -> SourceWeights:
+def read_paddle(file: Path, location: str, language_model: str | None) -> SourceWeights:
     """What a Paddle file holds.
 
     Args:
         file: The pickle; its folder may hold `config.json` (else it is one of the released models) and a tokenizer.
-        place: What the user called it.
+        location: What the user called it.
         language_model: Folder or hub id of the language model, whose configuration and tokenizer are read; None = the
             file's folder, or the released one.
 
@@ -63,12 +63,12 @@ def read_paddle(file: Path, place: str, language_model: str | None) -> SourceWei
         CheckpointMismatch: if it holds other things than arrays, or a key is unknown.
     """
     source = "Paddle Blip2ForConditionalGeneration"
-    what = f"{source} {place}"
+    what = f"{source} {location}"
     theirs = {PADDLE_OPT.to_ours(key) or key: value for key, value in _tensors(read_array_pickle(file), what).items()}
     state, ignored = rename(theirs, HUGGING_FACE, what)
     has_config = is_blip2_config(file.parent)
     config = read_config(file.parent) if has_config else _released_config(state, what, language_model)
-    description = describe_config(config, state, place)
+    description = describe_config(config, state, location)
     if "language" not in description:
         raise CheckpointMismatch(f"{what} is a retrieval model, which is not known in this format")
     own_tokenizer = (file.parent / "tokenizer_config.json").is_file()
@@ -76,7 +76,7 @@ def read_paddle(file: Path, place: str, language_model: str | None) -> SourceWei
     description["language"] |= {"name": name, "end_token": "\n", "start_token": "</s>"}
     return SourceWeights(
         source=source,
-        place=place,
+        location=location,
         description=description,
         state=_as_torch(state, description),
         processor=describe_processor(file.parent, int(description["vision"]["image_size"])),
@@ -108,9 +108,9 @@ def _as_torch(state: State, description: dict[str, Any]) -> State:
     """Weights of linear layers as (out, in)."""
     with torch.device("meta"):
         model = build_model(description)
-    wanted = model.state_dict()
+    expected = model.state_dict()
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)} - {_HEAD}
-    if _HEAD in state and state[_HEAD].shape != wanted[_HEAD].shape:  # PaddleNLP's own head is not turned
+    if _HEAD in state and state[_HEAD].shape != expected[_HEAD].shape:  # PaddleNLP's own head is not turned
         linear.add(_HEAD)
     return {
         name: tensor.T.contiguous() if name in linear and tensor.ndim == 2 else tensor for name, tensor in state.items()

@@ -31,8 +31,8 @@ def merge_qkv_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return merged
 
 
-def split_qkv_biases(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse, for a model `wanted` that has two biases.
+def split_qkv_biases(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse, for a model `expected` that has two biases.
 
     A bias of the keys is left out: it adds the same number to all scores of a query, and the softmax takes it away
     again.
@@ -40,7 +40,7 @@ def split_qkv_biases(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) 
     split = {}
     for name, tensor in state.items():
         block = name.removesuffix(_ALL)
-        if name.endswith(_ALL) and block + _QUERY in wanted:
+        if name.endswith(_ALL) and block + _QUERY in expected:
             split[block + _QUERY], _, split[block + _VALUE] = tensor.chunk(3)
         else:
             split[name] = tensor

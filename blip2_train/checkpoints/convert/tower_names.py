@@ -35,15 +35,15 @@ def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: Visio
     Returns:
         The input itself if it has timm's names already, or none that timm can convert.
     """
-    wanted = tower.tower.state_dict()
+    expected = tower.tower.state_dict()
     with torch.device("meta"):
         whole = create_timm_tower(config)
-    if wanted.keys() <= state.keys() and all(
+    if expected.keys() <= state.keys() and all(
         name in whole.state_dict() or name.startswith(BEYOND_THE_FEATURES) for name in state
     ):
         return state
     convert: Any = getattr(sys.modules[type(tower.tower).__module__], "checkpoint_filter_fn", None)
-    size = wanted["patch_embed.proj.weight"].shape[-2:]
+    size = expected["patch_embed.proj.weight"].shape[-2:]
     if convert is None or any(t.shape[-2:] != size for name, t in state.items() if name.endswith(_PATCHES)):
         return state
     scaled = any("gamma_" in name for name in state)
@@ -51,7 +51,7 @@ def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: Visio
     takes = inspect.signature(convert).parameters
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # timm prints which biases are missing
-            found = convert(dict(state), whole, **{name: value for name, value in options.items() if name in takes})
+            converted = convert(dict(state), whole, **{name: value for name, value in options.items() if name in takes})
     except Exception:  # names that it does not know lead it to anything
         return state
-    return found if wanted.keys() <= found.keys() else state
+    return converted if expected.keys() <= converted.keys() else state

@@ -64,12 +64,12 @@ def _rotary(text: Mapping[str, Any]) -> dict[str, Any]:
     whole = stored.get("full_attention", stored)
     base, share = _ROPE_NAMES.get(text.get("model_type", ""), ("rope_theta", "partial_rotary_factor"))
     names = {"rope_theta": base, "partial_rotary_factor": share}
-    found = {names[key]: whole[key] for key in names if key in whole}
+    values = {names[key]: whole[key] for key in names if key in whole}
     if "rope_theta" in local:
-        found["rope_local_base_freq"] = local["rope_theta"]
+        values["rope_local_base_freq"] = local["rope_theta"]
     if whole.get("rope_type", "default") != "default":
-        found["rope_scaling"] = {key: value for key, value in whole.items() if key not in names}
-    return found
+        values["rope_scaling"] = {key: value for key, value in whole.items() if key not in names}
+    return values
 
 
 def _tokenizer(config: dict[str, Any], tokenizer: Any, has_file: bool) -> dict[str, Any]:

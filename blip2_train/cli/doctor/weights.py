@@ -93,11 +93,11 @@ def _language_model(model: Blip2Model, source: SourceWeights | None) -> list[Fin
 def _from_source(config: DictConfig, model: Blip2Model, source: SourceWeights) -> list[LoadReport]:
     """What the run starts from, what its Q-Former's text half comes from, and the adapters."""
     adapters = None if config.peft is None else instantiate(config.peft)
-    chosen = check_adapters(model, adapters, source.manifest, source.place)
+    chosen = check_adapters(model, adapters, source.manifest, source.location)
     text_from = None if config.init_text_from is None else _located(config, config.init_text_from)
     reports = load_source(model, source, text_from)
     if chosen is not None:
-        reports.append(attach_adapters(model, chosen, source.adapters, f"export {source.place}"))
+        reports.append(attach_adapters(model, chosen, source.adapters, f"export {source.location}"))
     return reports
 
 

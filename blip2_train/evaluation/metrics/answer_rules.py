@@ -39,5 +39,7 @@ def held_out_accuracy(
             f"{other}), which are scored by different rules; validate on questions of one kind"
         )
     measure = exact_match_accuracy if alone else vqa_accuracy
-    found = measure(predictions, answers, question_types=question_types)
-    return {"accuracy": found.overall} | {f"accuracy {kind}": value for kind, value in found.per_question_type.items()}
+    scores = measure(predictions, answers, question_types=question_types)
+    return {"accuracy": scores.overall} | {
+        f"accuracy {kind}": value for kind, value in scores.per_question_type.items()
+    }

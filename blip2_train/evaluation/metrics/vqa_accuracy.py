@@ -182,19 +182,19 @@ def _one_line(text: str) -> str:
 
 
 def _agreement_2016(prediction: str, answers: Sequence[str]) -> float:
-    said = normalize_answer(_one_line(prediction))
-    return _agreement(said, [_punctuation(answer) for answer in answers] if len(set(answers)) > 1 else answers)
+    predicted = normalize_answer(_one_line(prediction))
+    return _agreement(predicted, [_punctuation(answer) for answer in answers] if len(set(answers)) > 1 else answers)
 
 
 def _agreement_2021(prediction: str, answers: Sequence[str]) -> float:
-    said, heard = _one_line(prediction), [_one_line(answer) for answer in answers]
-    if len(set(heard)) > 1:
-        said, heard = normalize_answer(said), [normalize_answer(answer) for answer in heard]
-    return _agreement(said, heard)
+    predicted, given = _one_line(prediction), [_one_line(answer) for answer in answers]
+    if len(set(given)) > 1:
+        predicted, given = normalize_answer(predicted), [normalize_answer(answer) for answer in given]
+    return _agreement(predicted, given)
 
 
-def _agreement(said: str, heard: Sequence[str]) -> float:
-    same = [answer == said for answer in heard]
+def _agreement(predicted: str, given: Sequence[str]) -> float:
+    same = [answer == predicted for answer in given]
     everyone = sum(same)
     # Summed in the order of the answers: the last bit can decide a rounding.
     return sum(min(1, float(everyone - own) / ENOUGH) for own in same) / len(same)

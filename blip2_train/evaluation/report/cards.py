@@ -24,19 +24,19 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
     example, what = chosen.example, task.format(task.example_metric)
     facts = [element("span", _PICKS[chosen.pick], class_=f"pick {chosen.pick}")]
     papers = what.in_papers(example.score) if example.score is not None else ""
-    told = f"rank {chosen.rank} of {chosen.scored:,}" + (f"; in papers' scale {papers}" if papers else "")
+    tooltip = f"rank {chosen.rank} of {chosen.scored:,}" + (f"; in papers' scale {papers}" if papers else "")
     if example.score is not None:
         value = element("b", what.text(example.score))
-        facts.append(element("span", f"{what.label} ", value, class_="score", title=told))
+        facts.append(element("span", f"{what.label} ", value, class_="score", title=tooltip))
     if example.domain:
         facts.append(element("span", example.domain, class_="domain data"))
     if chosen.rank is not None:
-        facts.append(element("span", f"{chosen.rank:,} / {chosen.scored:,}", class_="rank", title=told))
+        facts.append(element("span", f"{chosen.rank:,} / {chosen.scored:,}", class_="rank", title=tooltip))
     body = [element("p", *facts, class_="facts")]
     if example.question:
         body.append(element("p", example.question, class_="question data"))
-    said = element("p", example.prediction, class_="said data")
-    body.append(said if example.prediction.strip() else element("p", "(nothing)", class_="said nothing"))
+    prediction = element("p", example.prediction, class_="said data")
+    body.append(prediction if example.prediction.strip() else element("p", "(nothing)", class_="said nothing"))
     body.append(_references(task, example))
     body.append(element("p", f"{task.title} · {example.id}", class_="origin data"))
     shown = None if example.score is None else f"{example.score * what.factor:.6g}"
@@ -49,7 +49,7 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
         data_domain=example.domain,
         data_pick=chosen.pick,
         data_score=shown,
-        data_order=None if chosen.place is None else f"{(chosen.place - 0.5) / chosen.scored:.6f}",
+        data_order=None if chosen.position is None else f"{(chosen.position - 0.5) / chosen.scored:.6f}",
     )
 
 

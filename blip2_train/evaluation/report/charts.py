@@ -87,18 +87,20 @@ def line_chart(title: str, series: Sequence[Series], what: MetricFormat, span: t
         drawn.append(element("text", f"{step:,}", class_=f"tick {side}", x=f"{x(step):.1f}", y=HEIGHT - 6))
     drawn.append(element("text", "optimiser step", class_="middle", x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 6))
     for colour, (label, xs, ys) in zip(colours, series, strict=True):
-        places = [(f"{x(a):.1f}", f"{y(b):.1f}") for a, b in zip(xs, ys, strict=True)]
-        told = element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}")
-        line = element("polyline", told, points=" ".join(map(",".join, places)))
-        dots = [element("circle", cx=a, cy=b, r=2.5) for a, b in places if len(places) <= MOST_DOTS]
+        coordinates = [(f"{x(a):.1f}", f"{y(b):.1f}") for a, b in zip(xs, ys, strict=True)]
+        tooltip = element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}")
+        line = element("polyline", tooltip, points=" ".join(map(",".join, coordinates)))
+        dots = [element("circle", cx=a, cy=b, r=2.5) for a, b in coordinates if len(coordinates) <= MOST_DOTS]
         drawn.append(element("g", line, *dots, class_=f"line line-{colour}"))
-    spoken = "; ".join(f"{label} from {what.text(ys[0])} to {what.text(ys[-1])}" for label, _, ys in series)
+    description = "; ".join(f"{label} from {what.text(ys[0])} to {what.text(ys[-1])}" for label, _, ys in series)
     keys = [
         element("span", label, class_=f"key line-{colour}")
         for colour, (label, _, _) in zip(colours, series, strict=True)
     ]
     caption = element("figcaption", element("b", title), element("span", joined(*keys), class_="keys"))
-    svg = element("svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {spoken}")
+    svg = element(
+        "svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {description}"
+    )
     return element("figure", caption, svg, class_="chart")
 
 
@@ -114,13 +116,18 @@ def histogram(values: Sequence[float], what: MetricFormat) -> Markup:
     for index, count in enumerate(counts):
         start, end = (low + (high - low) * edge / BINS for edge in (index, index + 1))
         size = 100 * count / max(counts)
-        told = element("title", f"{what.text(start)} to {what.text(end)}: {count:,} examples")
+        tooltip = element("title", f"{what.text(start)} to {what.text(end)}: {count:,} examples")
         bars.append(
-            element("rect", told, x=index * 16 + 1, width=14, y=f"{100 - size:.1f}", height=f"{size:.1f}", rx=2)
+            element("rect", tooltip, x=index * 16 + 1, width=14, y=f"{100 - size:.1f}", height=f"{size:.1f}", rx=2)
         )
-    spoken = f"{len(values):,} examples have {what.label} from {what.text(low)} to {what.text(high)}"
+    description = f"{len(values):,} examples have {what.label} from {what.text(low)} to {what.text(high)}"
     svg = element(
-        "svg", joined(*bars), viewBox=f"0 0 {BINS * 16} 100", preserveAspectRatio="none", role="img", aria_label=spoken
+        "svg",
+        joined(*bars),
+        viewBox=f"0 0 {BINS * 16} 100",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=description,
     )
     ends = element("div", element("span", what.text(low)), element("span", what.text(high)), class_="ends")
     title = f"{what.heading} of single examples ({len(values):,})"

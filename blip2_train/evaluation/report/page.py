@@ -186,16 +186,16 @@ def _bound(task: TaskReport, picks: Sequence[ChosenExample]) -> str:
     if len(picks) == total:
         return f"{task.title}: all {total:,} examples are shown."
     counts = {pick: sum(choice.pick == pick for choice in picks) for pick in ("best", "worst", "between", "unscored")}
-    said = [
+    shares = [
         f"the {counts['best']} best",
         f"the {counts['worst']} worst",
         f"{counts['between']} evenly spread between them",
     ]
     if not picks[0].scored:
-        said = ["evenly spread; they have no scores"]
+        shares = ["evenly spread; they have no scores"]
     elif counts["unscored"]:
-        said.append(f"{counts['unscored']} without a score")
-    return f"{task.title}: {len(picks)} of {total:,} examples are shown: {', '.join(said)}."
+        shares.append(f"{counts['unscored']} without a score")
+    return f"{task.title}: {len(picks)} of {total:,} examples are shown: {', '.join(shares)}."
 
 
 def _provenance(tasks: Sequence[TaskReport]) -> Markup:

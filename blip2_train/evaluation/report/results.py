@@ -17,13 +17,13 @@ _PROGRAMS = ("torch", "torchvision", "transformers", "timm", "pycocoevalcap", "b
 
 def program_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what is generated and how it is scored."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PROGRAMS:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+            versions[name] = "not installed as a package"
+    return versions
 
 
 def write_results(path: Path, tasks: Sequence[TaskReport], *, created: datetime | None = None) -> Path:

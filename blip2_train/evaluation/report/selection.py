@@ -17,7 +17,7 @@ class ChosenExample:
     """`best`, `worst`, `between`; `unscored` for examples without a score."""
     rank: int | None
     """1 = best of all scored examples, shown or not; equal scores share a rank."""
-    place: int | None
+    position: int | None
     """As `rank`, but of equal scores one comes after the other."""
     scored: int
     """Number of examples with a score."""
@@ -40,25 +40,29 @@ def choose_examples(task: TaskReport, limit: int = 60) -> list[ChosenExample]:
     scored = [example for example in task.examples if example.score is not None]
     scored.sort(key=lambda example: ((example.score or 0.0) * (1 if lower else -1), stable_seed(ascii(example.id))))
     first: dict[float | None, int] = {}
-    for place, example in enumerate(scored):
-        first.setdefault(example.score, place)
+    for position, example in enumerate(scored):
+        first.setdefault(example.score, position)
     count = len(scored)
     end = min(limit // 3, count // 2)
-    between = [end + place for place in _spread(count - 2 * end, min(count, limit) - 2 * end)]
+    between = [end + position for position in _spread(count - 2 * end, min(count, limit) - 2 * end)]
     picks = [("best", range(end)), ("between", between), ("worst", range(count - end, count))]
     chosen = [
         ChosenExample(
-            example=scored[place], pick=pick, rank=first[scored[place].score] + 1, place=place + 1, scored=count
+            example=scored[position],
+            pick=pick,
+            rank=first[scored[position].score] + 1,
+            position=position + 1,
+            scored=count,
         )
-        for pick, places in picks
-        for place in places
+        for pick, positions in picks
+        for position in positions
     ]
     others = [example for example in task.examples if example.score is None]
     room = max(0, limit - len(chosen))
-    kept = [others[place] for place in _spread(len(others), min(room, len(others)))]
-    return chosen + [ChosenExample(example=e, pick="unscored", rank=None, place=None, scored=count) for e in kept]
+    kept = [others[position] for position in _spread(len(others), min(room, len(others)))]
+    return chosen + [ChosenExample(example=e, pick="unscored", rank=None, position=None, scored=count) for e in kept]
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """`wanted` places out of `count`, evenly spread."""
-    return [(2 * index + 1) * count // (2 * wanted) for index in range(wanted)]
+def _spread(count: int, size: int) -> list[int]:
+    """`size` places out of `count`, evenly spread."""
+    return [(2 * index + 1) * count // (2 * size) for index in range(size)]
