@@ -19,7 +19,7 @@ def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     hub._silence.cache_clear()
 
 
-def test_a_silent_hub_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_silent_hub_gets_one_request(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             with pytest.raises(CheckpointMismatch, match=r"owner/model .*\(http://127.0.0.1:9 does not answer\)"):
@@ -35,7 +35,7 @@ def test_what_is_here_asks_nobody(tmp_path: Path) -> None:
     assert not constants.is_offline_mode()
 
 
-def test_what_was_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_set_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointMismatch, match="HF_HUB_OFFLINE is set"):
         hub.fetch_files("owner/model", ["*.json"])

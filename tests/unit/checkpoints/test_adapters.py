@@ -62,9 +62,9 @@ def export(folder: Path, kind: str = "opt", config: AdapterConfig = LORA) -> tup
 
 def language_logits(model: Any) -> torch.Tensor:
     ids = torch.arange(3, 15).reshape(2, 6)
-    said = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    decoder_inputs = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=ids, **said).logits
+        logits: torch.Tensor = model(input_ids=ids, **decoder_inputs).logits
     return logits
 
 
@@ -89,11 +89,11 @@ def test_peft_itself_reads_what_an_export_holds(kind: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_an_export_is_opened_with_its_adapters(kind: str, tmp_path: Path) -> None:
     model, folder = export(tmp_path / "export", kind)
-    found = open_pretrained(folder)
-    state, again = model.state_dict(), found.model.state_dict()
+    opened = open_pretrained(folder)
+    state, again = model.state_dict(), opened.model.state_dict()
     assert state.keys() == again.keys() and all(torch.equal(state[name], again[name]) for name in state)
-    assert found.model.adapters == model.adapters and not any(part.training for part in found.model.modules())
-    assert found.held == set() and "adapters on language_model" in found.reports[-1].what
+    assert opened.model.adapters == model.adapters and not any(part.training for part in opened.model.modules())
+    assert opened.held == set() and "adapters on language_model" in opened.reports[-1].what
     half = open_pretrained(folder, dtype="bfloat16").model
     assert {p.dtype for name, p in half.named_parameters() if is_adapter(name)} == {torch.float32}
 
@@ -129,13 +129,13 @@ def test_a_qformer_with_adapters_is_exported_as_an_ordinary_one(tmp_path: Path) 
     config = AdapterConfig(target="qformer", r=2, alpha=3, target_modules=["query", "key", "dense"])
     model, folder = export(tmp_path / "export", "retrieval", config)
     assert not (folder / "adapter").exists() and "adapters" not in read_export(folder)[1].architecture
-    found = open_pretrained(folder).model
+    opened = open_pretrained(folder).model
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected, got = (m.encode_image(images).image_features for m in (model, found))
+        expected, got = (m.encode_image(images).image_features for m in (model, opened))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     merge_adapters(model)
-    torch.testing.assert_close(dict(found.state_dict()), dict(model.state_dict()))
+    torch.testing.assert_close(dict(opened.state_dict()), dict(model.state_dict()))
 
 
 def test_a_run_goes_on_with_the_adapters_of_an_export(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
         load_initial_weights(our_model("opt", TOWER)[0], str(folder))
 
 
-def test_the_frozen_parts_are_told_apart_as_without_adapters(tmp_path: Path) -> None:
+def test_the_frozen_parts_have_the_fingerprint_that_they_have_without_adapters(tmp_path: Path) -> None:
     """So an export is opened with the plain language model's files, and a change of those is noticed."""
     model, _ = export(tmp_path / "export")
     plain, _, _ = our_model("opt", TOWER, weights="pretrained")

@@ -175,9 +175,9 @@ def test_how_a_person_computes_is_no_part_of_a_description() -> None:
     """What command line and recipe may set, and a manifest may not, does not stand in the manifest of the run."""
     model = generative_model("opt", overrides={"_attn_implementation": "eager", "dropout": 0.0})
     assert model.language_model.config._attn_implementation == "eager"
-    found = describe_model(model)
-    assert found["language"]["overrides"] == {"dropout": 0.0}
-    assert check_description(json.loads(json.dumps(found)), "it")["language"]["overrides"] == {"dropout": 0.0}
+    description = describe_model(model)
+    assert description["language"]["overrides"] == {"dropout": 0.0}
+    assert check_description(json.loads(json.dumps(description)), "it")["language"]["overrides"] == {"dropout": 0.0}
 
 
 def test_the_listed_arguments_are_architecture() -> None:

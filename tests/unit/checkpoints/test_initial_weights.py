@@ -66,8 +66,8 @@ def test_a_tower_that_was_frozen_comes_from_its_own_file(tower_file: str, tmp_pa
     reports = load_initial_weights(model, export(tmp_path / "export", before, "stage1"))
     assert [report.what.split(" ")[0] for report in reports] == ["vision", "export"]
     published, state = read_weights(tower_file), model.state_dict()
-    wanted = resize_position_embeddings(published["pos_embed"], tokens=37, prefix_tokens=1)
-    assert wanted.shape[1] == 37 and torch.equal(state[POSITIONS], wanted)
+    expected = resize_position_embeddings(published["pos_embed"], tokens=37, prefix_tokens=1)
+    assert expected.shape[1] == 37 and torch.equal(state[POSITIONS], expected)
     assert torch.equal(state["vision_model.tower.blocks.1.mlp.fc1.weight"], published["blocks.1.mlp.fc1.weight"])
     assert torch.equal(state["query_tokens"], before.query_tokens)
     assert all(p.requires_grad for p in model.vision_model.parameters())

@@ -145,7 +145,7 @@ def test_a_missing_or_damaged_weight_file_is_named(tmp_path) -> None:  # type: i
         ("config.json", "give the folder that has the weights"),
     ],
 )
-def test_a_folder_with_weights_of_another_kind_says_which(tmp_path, name: str, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_with_weights_of_another_kind_is_named(tmp_path, name: str, words: str) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(CheckpointMismatch, match=f"holds none of model.safetensors, .*{words}"):

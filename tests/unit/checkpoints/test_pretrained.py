@@ -57,21 +57,21 @@ def assert_same_weights(model: nn.Module, other: nn.Module) -> None:
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_export_with_or_without_its_frozen_parts(kind: str, whole: bool, tmp_path: Path) -> None:
     model, folder = export(tmp_path / "export", kind, whole)
-    found = open_pretrained(folder)
-    assert_same_weights(model, found.model)
+    opened = open_pretrained(folder)
+    assert_same_weights(model, opened.model)
     parts = {"vision_model", "language_model"} if kind != "retrieval" else {"vision_model"}
-    assert found.held == (parts if whole else set())
-    assert len(found.reports) == (1 if whole else 1 + len(parts))
-    assert found.source == f"blip2_train export ({'stage1' if kind == 'retrieval' else 'stage2'})"
-    assert found.config == "seed: 1\n" and not found.model.training
-    assert found.processor.image_size == 96 and found.processor.max_text_length == 16
+    assert opened.held == (parts if whole else set())
+    assert len(opened.reports) == (1 if whole else 1 + len(parts))
+    assert opened.source == f"blip2_train export ({'stage1' if kind == 'retrieval' else 'stage2'})"
+    assert opened.config == "seed: 1\n" and not opened.model.training
+    assert opened.processor.image_size == 96 and opened.processor.max_text_length == 16
     if kind != "retrieval":
-        assert found.processor.language_tokenizer.end_id == language_tokenizer(kind).end_id
-        assert found.processor.language_tokenizer.padding_side == "left"
-        assert not any(parameter.requires_grad for parameter in found.model.language_model.parameters())
-        tied = found.model.language_model
+        assert opened.processor.language_tokenizer.end_id == language_tokenizer(kind).end_id
+        assert opened.processor.language_tokenizer.padding_side == "left"
+        assert not any(parameter.requires_grad for parameter in opened.model.language_model.parameters())
+        tied = opened.model.language_model
         assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
-    assert trainable_names(found.model) == trainable_names(model)
+    assert trainable_names(opened.model) == trainable_names(model)
 
 
 def test_a_run_folder_stands_for_its_export(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_frozen_parts_that_moved(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(with_checksum(about)))
     with pytest.raises(CheckpointMismatch, match="/somewhere/else"):
         open_pretrained(folder)
-    found = open_pretrained(folder, language_model=str(DEMO / "opt"), vision_weights=TOWER["weights"])
-    assert_same_weights(model, found.model)
+    opened = open_pretrained(folder, language_model=str(DEMO / "opt"), vision_weights=TOWER["weights"])
+    assert_same_weights(model, opened.model)
 
 
 def test_other_frozen_parts_than_in_training_are_refused(tmp_path: Path) -> None:

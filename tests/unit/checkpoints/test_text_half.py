@@ -48,13 +48,13 @@ def test_two_exports_make_one_model(tmp_path: Path) -> None:
     sources = {True: first.state_dict(), False: second.state_dict()}
     for name in trainable_names(model):
         assert torch.equal(model.state_dict()[name], sources[is_text(name)][name]), name
-    said = [line for report in reports for line in report.lines()]
-    assert len(reports) == 2 and said[3].startswith("text half of export") and "nothing" in said[4]
+    lines = [line for report in reports for line in report.lines()]
+    assert len(reports) == 2 and lines[3].startswith("text half of export") and "nothing" in lines[4]
     assert all(map(is_text, reports[1].loaded))
     assert set(reports[0].fresh) >= set(reports[1].loaded) and any("itm_head" in name for name in reports[1].ignored)
 
 
-def test_what_is_missing_or_too_much_is_said(tmp_path: Path) -> None:
+def test_what_is_missing_or_too_much_is_reported(tmp_path: Path) -> None:
     stage_1 = written(tmp_path, "stage1", image_text_model(1))
     stage_2 = written(tmp_path, "stage2", generative(reads=False))
     with pytest.raises(CheckpointMismatch, match="pass init_text_from=<stage-1 export"):
@@ -85,7 +85,7 @@ def test_stage_1_alone_and_an_export_of_its_own_bring_the_text_half(tmp_path: Pa
     assert not any(is_text(name) for name in report.fresh)
 
 
-def test_the_description_says_that_questions_are_read() -> None:
+def test_the_description_states_that_questions_are_read() -> None:
     for reads in (True, False):
         rebuilt = build_model(describe_model(generative(reads)))
         assert isinstance(rebuilt, GenerativeModel) and rebuilt.question_to_qformer is reads

@@ -36,15 +36,15 @@ def sampling(**more: float) -> GenerationOptions:
 
 @pytest.mark.parametrize("prompt", [None, "two dogs", ""])
 def test_the_likeliest_tokens_are_those_of_transformers(folder: Path, prompt: str | None) -> None:
-    found = BlipCaptioner(folder, CPU, prompt)(images(), [1, 2, 3], 1, sampling(top_p=1e-9))
+    generated = BlipCaptioner(folder, CPU, prompt)(images(), [1, 2, 3], 1, sampling(top_p=1e-9))
     model = BlipForConditionalGeneration.from_pretrained(folder).eval()
     processor = BlipProcessor.from_pretrained(folder)
-    said = "a picture of" if prompt is None else prompt
-    for image, captions in zip(images(), found, strict=True):
-        read = processor(images=image, text=said, return_tensors="pt")
+    prefix = "a picture of" if prompt is None else prompt
+    for image, captions in zip(images(), generated, strict=True):
+        read = processor(images=image, text=prefix, return_tensors="pt")
         ids = model.generate(**read, do_sample=False, max_new_tokens=8, min_new_tokens=1)
         whole = processor.decode(ids[0], skip_special_tokens=True, clean_up_tokenization_spaces=True)
-        assert captions == [whole.removeprefix(said).strip()] and whole.startswith(said)
+        assert captions == [whole.removeprefix(prefix).strip()] and whole.startswith(prefix)
 
 
 def test_captions_follow_from_the_image_and_its_seed(folder: Path) -> None:

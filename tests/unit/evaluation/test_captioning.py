@@ -48,9 +48,9 @@ def test_captions_are_as_long_as_the_recipe_of_the_model_wants(
 ) -> None:
     option = compose_evaluation([f"evaluation={name}", "checkpoint=x"]).tasks[name].generation
     recipe = compose([f"experiment={RECIPE[family]}", "init_from=null"]).module.generation
-    found = used(writer(family), task(**option), monkeypatch)
+    options = used(writer(family), task(**option), monkeypatch)
     for key in ("num_beams", "max_new_tokens", "min_new_tokens"):
-        assert getattr(found, key) == recipe[key]
+        assert getattr(options, key) == recipe[key]
 
 
 def test_what_is_set_counts_and_what_is_not_there_has_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +62,8 @@ def test_what_is_set_counts_and_what_is_not_there_has_the_default(monkeypatch: p
 
 def test_each_model_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     made = task(min_new_tokens=None, num_beams=1)
-    found = [used(writer(family), made, monkeypatch).min_new_tokens for family in ("t5", "opt")]
-    assert found == [8, 4]
+    options = [used(writer(family), made, monkeypatch).min_new_tokens for family in ("t5", "opt")]
+    assert options == [8, 4]
 
 
 def test_predictions_of_another_length_are_not_taken_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_predictions_of_another_length_are_not_taken_on(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("given", "expected"),
     [
         ({}, {"num_beams": 3, "max_new_tokens": 29, "min_new_tokens": 9}),
         (
@@ -90,10 +90,10 @@ def test_predictions_of_another_length_are_not_taken_on(tmp_path: Path, monkeypa
     ],
 )
 def test_a_stage_1_model_describes_by_its_q_former(
-    told: dict[str, Any], expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any], expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, processor, _ = our_model("retrieval")
-    model, made = Blip2(network, processor), task(**told)
+    model, made = Blip2(network, processor), task(**given)
     seen: list[GenerationOptions] = []
     generate: Any = network.generate
 

@@ -43,5 +43,5 @@ def test_nothing_held_out_is_no_score() -> None:
         ("", set()),
     ],
 )
-def test_names_are_found_whole_and_longest_first(caption: str, things: set[str]) -> None:
+def test_names_are_matched_whole_and_longest_first(caption: str, things: set[str]) -> None:
     assert named_things(caption) == things

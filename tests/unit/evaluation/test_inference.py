@@ -64,7 +64,7 @@ def test_a_batch_of_unequal_prompts_equals_one_by_one(family: str, beams: int) -
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt2", "llama"])
-def test_greedy_says_the_likeliest_token_after_queries_prompt_and_what_was_said(family: str) -> None:
+def test_greedy_search_takes_the_likeliest_token_after_queries_prompt_and_generated_tokens(family: str) -> None:
     model = writer(family, prompt="a photo of")
     network, tokenizer = model.network, model.processor.language_tokenizer
     assert tokenizer is not None and hasattr(network, "soft_prompt")
@@ -72,14 +72,14 @@ def test_greedy_says_the_likeliest_token_after_queries_prompt_and_what_was_said(
         read = network.soft_prompt(model.processor.images(shown()[:1]))
         words = network.language_model.get_input_embeddings()
         ids = tokenizer.prompt_ids("a photo of")
-        said: list[int] = []
+        generated: list[int] = []
         for step in range(5):
-            states = torch.cat([read, words(torch.tensor([ids + said]))], dim=1)
+            states = torch.cat([read, words(torch.tensor([ids + generated]))], dim=1)
             logits = network.language_model(inputs_embeds=states, use_cache=False).logits[0, -1]
             if step == 0:
                 logits[tokenizer.end_id] = -torch.inf  # min_new_tokens is 1
-            said.append(int(logits.argmax()))
-    expected = tokenizer.decode(torch.tensor([said]))
+            generated.append(int(logits.argmax()))
+    expected = tokenizer.decode(torch.tensor([generated]))
     assert model.caption(shown()[:1], num_beams=1, max_new_tokens=5) == expected
     assert not expected[0].startswith("a photo of")
 
@@ -118,7 +118,7 @@ def test_options_reach_the_search() -> None:
     tokenizer = model.processor.language_tokenizer
     assert tokenizer is not None
 
-    def said(**options: Any) -> list[list[int]]:
+    def generated(**options: Any) -> list[list[int]]:
         seen: list[torch.Tensor] = []
         tokenizer.decode = lambda ids: seen.append(ids) or [""] * len(ids)  # type: ignore[func-returns-value, method-assign]
         model.caption(shown(), **options)
@@ -126,16 +126,16 @@ def test_options_reach_the_search() -> None:
         rows = [[*row, tokenizer.end_id] for row in seen[0].tolist()]
         return [row[: row.index(tokenizer.end_id)] for row in rows]
 
-    greedy = functools.partial(said, num_beams=1, max_new_tokens=12)
+    greedy = functools.partial(generated, num_beams=1, max_new_tokens=12)
     plain = greedy()
     assert [len(row) for row in plain] == [12] * 4 and any(len(set(row)) < 12 for row in plain)
     assert all(len(set(row)) == 12 for row in greedy(repetition_penalty=1e4))
-    assert said(num_beams=1, max_new_tokens=3) == [row[:3] for row in plain]
+    assert generated(num_beams=1, max_new_tokens=3) == [row[:3] for row in plain]
     tokenizer.end_id = plain[1][2]
     first = plain[1].index(tokenizer.end_id)
     assert greedy()[1] == plain[1][:first]
     assert len(greedy(min_new_tokens=first + 2)[1]) >= first + 2
-    short, long = (sum(map(len, said(num_beams=5, max_new_tokens=12, length_penalty=x))) for x in (-5.0, 5.0))
+    short, long = (sum(map(len, generated(num_beams=5, max_new_tokens=12, length_penalty=x))) for x in (-5.0, 5.0))
     assert short < long
 
 
@@ -210,7 +210,7 @@ def test_the_longest_prompt_is_read_and_the_next_refused_before_a_image_is_opene
     assert len(writer("t5").caption(shown(), prompt=words * 3, max_new_tokens=5)) == 4  # T5 has no limit
 
 
-def test_each_task_says_which_model_it_needs() -> None:
+def test_each_task_names_the_model_that_it_needs() -> None:
     stage1, stage2 = reader(), writer("opt")
     for call in (
         lambda: stage1.answer(shown(), "what?"),
@@ -264,9 +264,9 @@ def test_a_drawn_prediction_head_does_not_describe(tmp_path: Path) -> None:
     model, _ = load_pretrained(source)
     assert model.match(shown(), TEXTS).itm.shape == (4, 3)
     convert([str(source), "--to", str(tmp_path / "converted")])
-    for found in (model, load_pretrained(tmp_path / "converted")[0]):
+    for opened in (model, load_pretrained(tmp_path / "converted")[0]):
         with pytest.raises(ConfigError, match="has no prediction head for its Q-Former, so it cannot describe"):
-            found.caption(shown())
+            opened.caption(shown())
     own = write_huggingface(tmp_path / "own", *our_model("retrieval"))  # which lies beside the weights
     assert len(load_pretrained(own)[0].caption(shown())) == 4
 
@@ -306,23 +306,23 @@ def test_scores_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_features_have_their_shapes_and_feed_the_heads() -> None:
     model = reader()
-    found = model.embed(shown(3), TEXTS, batch_size=2)
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    features = model.embed(shown(3), TEXTS, batch_size=2)
+    shapes = {name: tuple(value.shape) for name, value in features.items()}
     assert shapes == {
         "image_states": (3, 4, 16), "image_features": (3, 4, 8), "text_states": (3, 16, 16), "text_mask": (3, 16),
         "text_features": (3, 8), "multimodal_states": (3, 4, 16),
     }  # fmt: skip
     network = model.network
-    assert found["text_mask"].dtype == torch.bool and not found["text_states"][~found["text_mask"]].any()
+    assert features["text_mask"].dtype == torch.bool and not features["text_states"][~features["text_mask"]].any()
     with torch.no_grad():
-        projected = F.normalize(network.text_projection(found["text_states"][:, 0]), dim=-1)  # type: ignore[operator]
-        torch.testing.assert_close(projected, found["text_features"])
-        projected = F.normalize(network.vision_projection(found["image_states"]), dim=-1)  # type: ignore[operator]
-        torch.testing.assert_close(projected, found["image_features"])
-        matched = network.itm_head(found["multimodal_states"]).mean(1).softmax(1)[:, 1]  # type: ignore[operator]
+        projected = F.normalize(network.text_projection(features["text_states"][:, 0]), dim=-1)  # type: ignore[operator]
+        torch.testing.assert_close(projected, features["text_features"])
+        projected = F.normalize(network.vision_projection(features["image_states"]), dim=-1)  # type: ignore[operator]
+        torch.testing.assert_close(projected, features["image_features"])
+        matched = network.itm_head(features["multimodal_states"]).mean(1).softmax(1)[:, 1]  # type: ignore[operator]
     itc, itm = model.match(shown(3), TEXTS)
     torch.testing.assert_close(matched, itm.diagonal(), rtol=1e-5, atol=1e-6)
-    best = (found["image_features"] @ found["text_features"].T).amax(dim=1)
+    best = (features["image_features"] @ features["text_features"].T).amax(dim=1)
     torch.testing.assert_close(best, itc, rtol=1e-5, atol=1e-6)
 
 
@@ -339,13 +339,13 @@ def test_features_of_images_or_texts_alone_are_the_same() -> None:
 
 def test_a_generative_model_embeds_images() -> None:
     model = writer("opt")
-    found = model.embed(shown(3), batch_size=2)
-    assert {name: tuple(value.shape) for name, value in found.items()} == {
+    features = model.embed(shown(3), batch_size=2)
+    assert {name: tuple(value.shape) for name, value in features.items()} == {
         "query_states": (3, 4, 16), "soft_prompt": (3, 4, 32),
     }  # fmt: skip
     with torch.no_grad():
         prompt = model.network.soft_prompt(model.processor.images(shown(3)))  # type: ignore[operator]
-    torch.testing.assert_close(found["soft_prompt"], prompt)
+    torch.testing.assert_close(features["soft_prompt"], prompt)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ LAYER = {
 
 def as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of open_clip's CLIP by the names of transformers'."""
-    found = {
+    converted = {
         "logit_scale": state["logit_scale"],
         "visual_projection.weight": state["visual.proj"].T,
         "text_projection.weight": state["text_projection"].T,
@@ -61,13 +61,13 @@ def as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
           (("visual.", "vision_model"), ("", "text_model")) for layer in range(2) for theirs, ours in LAYER.items()),
     ):  # fmt: skip
         for kind in ("weight", "bias"):
-            found[f"{ours}.{kind}"] = (
+            converted[f"{ours}.{kind}"] = (
                 state[f"{theirs}.{kind}"] if ".attn.in" not in theirs else state[f"{theirs}_{kind}"]
             )
-    for name in [name for name in found if ".qkv." in name]:
-        for part, value in zip("qkv", found.pop(name).chunk(3), strict=True):
-            found[name.replace("qkv", f"{part}_proj")] = value
-    return found
+    for name in [name for name in converted if ".qkv." in name]:
+        for part, value in zip("qkv", converted.pop(name).chunk(3), strict=True):
+            converted[name.replace("qkv", f"{part}_proj")] = value
+    return converted
 
 
 def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
@@ -102,19 +102,21 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
     handlers = list(logging.getLogger().handlers)
     scorer = OpenClipScorer(str(folders[0]), CPU)
     assert logging.getLogger().handlers == handlers and logging.root.manager.disable == 0
-    found, wanted = scorer(images, TEXTS), ClipScorer(folders[1], CPU)(images, TEXTS)
-    assert [len(some) for some in found] == [2, 1, 3] and len({score for some in found for score in some}) == 6
-    for scores, expected in zip(found, wanted, strict=True):
+    all_scores, all_expected = scorer(images, TEXTS), ClipScorer(folders[1], CPU)(images, TEXTS)
+    assert [len(some) for some in all_scores] == [2, 1, 3] and len(
+        {score for some in all_scores for score in some}
+    ) == 6
+    for scores, expected in zip(all_scores, all_expected, strict=True):
         assert scores == pytest.approx(expected, abs=1e-5)
     assert scorer.weights().keys() == model.state_dict().keys()
 
 
 def test_weights_get_the_function_they_were_trained_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     open_clip = pytest.importorskip("open_clip")
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
 
     def create(model: str, weights: str | None, **options: Any) -> None:
-        asked.append({"model": model, "weights": weights, "quick": options["force_quick_gelu"]})
+        requests.append({"model": model, "weights": weights, "quick": options["force_quick_gelu"]})
         raise OSError("no network")
 
     monkeypatch.setattr(open_clip, "create_model_from_pretrained", create)
@@ -122,8 +124,8 @@ def test_weights_get_the_function_they_were_trained_with(monkeypatch: pytest.Mon
     for name in ("ViT-L-14/openai", "ViT-L-14/laion2b_s32b_b82k", f"ViT-L-14-quickgelu/{tmp_path}/own.pt"):
         with pytest.raises(CheckpointMismatch, match=f"^scorer open_clip:{name} cannot be used: no network$"):
             OpenClipScorer(name, CPU)
-    assert [one["quick"] for one in asked] == [True, False, False]
-    assert asked[2]["weights"] == str(tmp_path / "own.pt")
+    assert [one["quick"] for one in requests] == [True, False, False]
+    assert requests[2]["weights"] == str(tmp_path / "own.pt")
     with pytest.raises(CheckpointMismatch, match=r"open_clip has no model 'ViT-X'; give open_clip:<model>/<tag>"):
         OpenClipScorer("ViT-X/openai", CPU)
     with pytest.raises(CheckpointMismatch, match="ViT-L-14 has no weights 'gone', and there is no such file; its tags"):
@@ -148,8 +150,8 @@ def test_a_folder_that_asks_for_foreign_code_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool
 ) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", SimpleNamespace())
-    asked = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}}}
-    content = "[" * 100_000 if deep else json.dumps(asked)
+    request = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}}}
+    content = "[" * 100_000 if deep else json.dumps(request)
     (tmp_path / "open_clip_config.json").write_text(content)
     expected = "lie too deep inside each other" if deep else "asks for trust_remote_code, and foreign code is never run"
     with pytest.raises(CheckpointMismatch, match=f"open_clip_config.json .*{expected}"):

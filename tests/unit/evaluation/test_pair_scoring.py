@@ -27,29 +27,29 @@ def images() -> list[Image.Image]:
 def test_scores_of_own_texts_are_those_of_all_pairs(tmp_path: Path) -> None:
     exports = write_exports(tmp_path)
     model, _ = load_pretrained(exports["stage1"], device="cpu")
-    found = model.match(images(), [text for some in TEXTS for text in some])
+    scores = model.match(images(), [text for some in TEXTS for text in some])
     own = [(0, 0), (0, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
     itc = MatchScorer(model, "itc")(images(), TEXTS)
     itm = MatchScorer(model, "itm")(images(), TEXTS)
     assert [len(some) for some in itc] == [len(some) for some in itm] == [2, 1, 3]
-    assert [s for some in itc for s in some] == pytest.approx([found.itc[pair].item() for pair in own], abs=1e-5)
+    assert [s for some in itc for s in some] == pytest.approx([scores.itc[pair].item() for pair in own], abs=1e-5)
     chances = torch.sigmoid(torch.tensor([s for some in itm for s in some])).tolist()
-    assert chances == pytest.approx([found.itm[pair].item() for pair in own], abs=1e-5)
+    assert chances == pytest.approx([scores.itm[pair].item() for pair in own], abs=1e-5)
     with pytest.raises(ConfigError, match=r"scores need an image-text model \(stage 1\)"):
         MatchScorer(load_pretrained(exports["opt"], device="cpu")[0])
 
 
 def test_clip(tmp_path: Path) -> None:
     scorer = ClipScorer(tiny_clip(tmp_path / "clip"), torch.device("cpu"))
-    found = scorer(images(), TEXTS)
+    all_scores = scorer(images(), TEXTS)
     model, processor = CLIPModel.from_pretrained(tmp_path / "clip"), CLIPProcessor.from_pretrained(tmp_path / "clip")
-    for image, texts, scores in zip(images(), TEXTS, found, strict=True):
+    for image, texts, scores in zip(images(), TEXTS, all_scores, strict=True):
         for text, score in zip(texts, scores, strict=True):
             read = processor(text=[text[:18]], images=[image], return_tensors="pt", truncation=True)
             logit = model(**read).logits_per_image.item() / model.logit_scale.exp().item()
             if len(text) <= 18:
                 assert score == pytest.approx(logit, abs=1e-5)
             assert -1 <= score <= 1
-    assert len({score for some in found for score in some}) == 6
+    assert len({score for some in all_scores for score in some}) == 6
     with pytest.raises(CheckpointMismatch, match="is no CLIP model"):
         ClipScorer(tmp_path, torch.device("cpu"))

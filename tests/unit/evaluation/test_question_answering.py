@@ -31,10 +31,10 @@ def rows(*answers: str) -> list[dict[str, Any]]:
 
 def test_gqa_prints_the_released_and_the_official_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     exact = task("exact", [("table",), ("yes",), ("two",), ("cat",)])
-    found = exact.score(rows("The table.", "yes", "2", "dog"))
-    assert found.scores["accuracy"] == 75.0, "normalised: the headline, as published"
-    assert found.scores["plain/accuracy"] == 25.0, "as GQA's own program compares"
-    assert found.scores["answer type obj/accuracy"] == 75.0 and found.per_sample["0"] == 100.0
+    scored = exact.score(rows("The table.", "yes", "2", "dog"))
+    assert scored.scores["accuracy"] == 75.0, "normalised: the headline, as published"
+    assert scored.scores["plain/accuracy"] == 25.0, "as GQA's own program compares"
+    assert scored.scores["answer type obj/accuracy"] == 75.0 and scored.per_sample["0"] == 100.0
     assert exact.headline == "accuracy" and exact.closing == ("accuracy", "plain/accuracy")
     settings = TaskSettings(
         checkpoint="a", checkpoint_fingerprint="b", data_fingerprints={}, prompt="", decoding={}, versions={}
@@ -43,7 +43,7 @@ def test_gqa_prints_the_released_and_the_official_accuracy(capsys: pytest.Captur
         name="gqa",
         title=exact.title,
         kind="vqa",
-        scores=found.scores,
+        scores=scored.scores,
         settings=settings,
         labels=exact.labels,
         headline=exact.headline,
@@ -56,6 +56,6 @@ def test_gqa_prints_the_released_and_the_official_accuracy(capsys: pytest.Captur
 
 def test_vqa_has_one_accuracy() -> None:
     vqa = task("vqa", [("yes",) * 10])
-    found = vqa.score(rows("Yes"))
-    assert found.scores["accuracy"] == 100.0 and "plain/accuracy" not in found.scores
+    scored = vqa.score(rows("Yes"))
+    assert scored.scores["accuracy"] == 100.0 and "plain/accuracy" not in scored.scores
     assert vqa.closing == ("accuracy",)

@@ -27,18 +27,18 @@ def naive(model: Blip2, image: torch.Tensor, question: str, candidate: str) -> l
     network, tokenizer = model.network, model.processor.language_tokenizer
     assert isinstance(network, GenerativeModel) and tokenizer is not None
     if network.is_encoder_decoder:
-        read, said = tokenizer.prompt_ids(question), tokenizer.finished_ids(candidate, 99)
+        read, labelled = tokenizer.prompt_ids(question), tokenizer.finished_ids(candidate, 99)
     else:
         read, front = tokenizer.training_text(question, candidate, 99)
-        said = [-100] * front + read[front:]
-    labels = torch.tensor([said])
+        labelled = [-100] * front + read[front:]
+    labels = torch.tensor([labelled])
     with torch.no_grad():
         states = network.predicting_states(
             image[None], torch.tensor([read]), torch.ones(1, len(read), dtype=torch.bool), labels
         )
         weight, bias = network.output_layer()
         chances = torch.nn.functional.linear(states, weight, bias).log_softmax(dim=-1)[0]
-    return [float(chances[place, token]) for place, token in enumerate(said) if token != -100]
+    return [float(chances[position, token]) for position, token in enumerate(labelled) if token != -100]
 
 
 @pytest.mark.parametrize("family", ["opt", "t5", "gpt2", "llama", "bart"])
@@ -48,31 +48,32 @@ def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: 
     prompts = [f"Question: {question} Answer:" for question in QUESTIONS]
     pixels = model.processor.images(shown())
     parts = [
-        [naive(model, image, asked, text) for text in CANDIDATES] for image, asked in zip(pixels, prompts, strict=True)
+        [naive(model, image, prompt, text) for text in CANDIDATES]
+        for image, prompt in zip(pixels, prompts, strict=True)
     ]
-    wanted = torch.tensor([[sum(tokens) for tokens in row] for row in parts])
+    expected = torch.tensor([[sum(tokens) for tokens in row] for row in parts])
     assert model.processor.language_tokenizer is not None and isinstance(model.network, GenerativeModel)
     texts = model.processor.language_tokenizer.continuations(prompts[1], CANDIDATES)
     read = (pixels, *model.processor.prompts(prompts), texts)
-    torch.testing.assert_close(log_likelihoods(model.network, *read, shortlist=99), wanted, rtol=1e-4, atol=1e-4)
-    best = [CANDIDATES[place] for place in wanted.argmax(dim=1)]
+    torch.testing.assert_close(log_likelihoods(model.network, *read, shortlist=99), expected, rtol=1e-4, atol=1e-4)
+    best = [CANDIDATES[index] for index in expected.argmax(dim=1)]
     assert model.answer(shown(), QUESTIONS, prompt="Question: {} Answer:", candidates=CANDIDATES) == best
 
     some = log_likelihoods(model.network, *read, shortlist=3)
-    for row, tokens, whole in zip(some, parts, wanted, strict=True):
+    for row, tokens, whole in zip(some, parts, expected, strict=True):
         opening = torch.tensor([first for first, *_ in tokens])
         kept = sorted(opening.argsort(descending=True, stable=True)[:3].tolist())
         assert row.isfinite().nonzero().flatten().tolist() == kept
         torch.testing.assert_close(row[kept], whole[kept], rtol=1e-4, atol=1e-4)
 
 
-def test_the_cases_tell_candidates_apart() -> None:
+def test_the_cases_distinguish_the_candidates() -> None:
     for family in ("opt", "t5"):
         model = writer(family)
-        said = model.answer(shown() * 2, QUESTIONS * 2, candidates=CANDIDATES, batch_size=3)
-        assert said[:4] == said[4:] and model.answer([], [], candidates=CANDIDATES) == []
+        answers = model.answer(shown() * 2, QUESTIONS * 2, candidates=CANDIDATES, batch_size=3)
+        assert answers[:4] == answers[4:] and model.answer([], [], candidates=CANDIDATES) == []
         alone = [model.answer(p, q, candidates=CANDIDATES)[0] for p, q in zip(shown(), QUESTIONS, strict=True)]
-        assert alone == said[:4]
+        assert alone == answers[:4]
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
@@ -90,32 +91,32 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         rank_texts(model.network, model.processor, ["none"], [Prompt("what?", "")], ["a " * 70], 1, 1)  # type: ignore[arg-type]
 
 
-def test_a_task_ranks_and_says_so(tmp_path: Path) -> None:
+def test_a_task_ranks_and_records_it(tmp_path: Path) -> None:
     image, model = shown(1)[0], writer("t5")
     image.save(tmp_path / "a.png")
-    asked = VisualQuestion(
+    question = VisualQuestion(
         question_id=7, image_id="a.png", image="a.png", question="what?", answers=("cat",), question_type="",
         answer_type="",
     )  # fmt: skip
-    task = AnsweringTask("vqa", "VQA", [asked], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
+    task = AnsweringTask("vqa", "VQA", [question], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
     rows = task.predict(model, 0, model.processor.images([image]))
     expected = model.answer(image, "what?", candidates=CANDIDATES, shortlist=5)[0]
     assert rows == [{"question_id": 7, "answer": expected}]
-    told = task.settings()["generation"]
-    assert told["shortlist"] == 5 and "num_beams" not in told
-    other = AnsweringTask("vqa", "VQA", [asked], tmp_path, candidates=CANDIDATES[1:], shortlist=5)
-    assert other.settings()["generation"]["candidates"] != told["candidates"]
+    generation = task.settings()["generation"]
+    assert generation["shortlist"] == 5 and "num_beams" not in generation
+    other = AnsweringTask("vqa", "VQA", [question], tmp_path, candidates=CANDIDATES[1:], shortlist=5)
+    assert other.settings()["generation"]["candidates"] != generation["candidates"]
 
 
-def test_a_question_with_half_a_character_is_asked_without_it(tmp_path: Path) -> None:
+def test_a_question_with_half_a_character_is_put_without_it(tmp_path: Path) -> None:
     image, model = shown(1)[0], writer("t5")
     rows = []
     for question in ("what \udc80is it?", "what is it?"):
-        asked = VisualQuestion(
+        question = VisualQuestion(
             question_id=7, image_id="a.png", image="a.png", question=question, answers=("cat",), question_type="",
             answer_type="",
         )  # fmt: skip
-        task = AnsweringTask("vqa", "VQA", [asked], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
+        task = AnsweringTask("vqa", "VQA", [question], tmp_path, metric="exact", candidates=CANDIDATES, shortlist=5)
         rows.append(task.predict(model, 0, model.processor.images([image])))
     assert rows[0] == rows[1]
 

@@ -10,17 +10,17 @@ from blip2_train.evaluation.recall import retrieval_recall
 
 def slow_recall(scores: list[list[float]], image_of_text: list[int], k: int) -> tuple[float, float]:
     """By looking at every pair; a wrong answer with the score of a right one stands before it."""
-    found_images = found_texts = 0
+    image_hits = text_hits = 0
     for image, row in enumerate(scores):
-        places = []
+        positions = []
         for text, score in enumerate(row):
             if image_of_text[text] == image:
-                places.append(sum(row[other] >= score for other, of in enumerate(image_of_text) if of != image))
-        found_images += min(places) < k
+                positions.append(sum(row[other] >= score for other, of in enumerate(image_of_text) if of != image))
+        image_hits += min(positions) < k
     for text, image in enumerate(image_of_text):
         right = scores[image][text]
-        found_texts += sum(scores[other][text] >= right for other in range(len(scores)) if other != image) < k
-    return 100 * found_images / len(scores), 100 * found_texts / len(image_of_text)
+        text_hits += sum(scores[other][text] >= right for other in range(len(scores)) if other != image) < k
+    return 100 * image_hits / len(scores), 100 * text_hits / len(image_of_text)
 
 
 @pytest.mark.parametrize("levels", [None, 40, 5, 2], ids=["no ties", "some ties", "many ties", "two values"])
@@ -37,8 +37,8 @@ def test_equals_brute_force(images: int, texts: int, levels: int | None) -> None
         assert images == 1 or len(similarity.unique()) < similarity.numel()
     scores = retrieval_recall(similarity, image_of_text, ks=(1, 5, 10))
     for k in (1, 5, 10):
-        found = scores[f"image_to_text_r{k}"], scores[f"text_to_image_r{k}"]
-        assert found == pytest.approx(slow_recall(similarity.tolist(), image_of_text.tolist(), k), abs=1e-9)
+        recall = scores[f"image_to_text_r{k}"], scores[f"text_to_image_r{k}"]
+        assert recall == pytest.approx(slow_recall(similarity.tolist(), image_of_text.tolist(), k), abs=1e-9)
     if images >= 23:
         assert 0 < scores["text_to_image_r5"] < 100
 
@@ -55,7 +55,7 @@ def test_a_score_that_is_no_number_finds_nothing() -> None:
     assert set(scores.values()) == {95.0, 100.0} and scores["image_to_text_r1"] == 95.0
 
 
-def test_pairs_that_were_not_scored_are_not_found() -> None:
+def test_pairs_that_were_not_scored_do_not_count() -> None:
     similarity = torch.full((20, 40), -torch.inf)
     similarity[:10, :20] = torch.eye(10).repeat_interleave(2, dim=1)
     scores = retrieval_recall(similarity, torch.arange(20).repeat_interleave(2), ks=(1,))

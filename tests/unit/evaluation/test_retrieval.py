@@ -37,7 +37,7 @@ def model() -> Blip2:
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedImage], Path]:
     """Eleven images with one to three texts each; two texts are the same."""
     folder, generator = tmp_path_factory.mktemp("images"), torch.Generator().manual_seed(3)
-    found = []
+    images = []
     for number in range(11):
         pixels = torch.randint(0, 256, (40, 40, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
@@ -45,9 +45,9 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedI
             " ".join(WORDS[i] for i in torch.randint(len(WORDS), (5,), generator=generator))
             for _ in range(1 + number % 3)
         ]
-        found.append(AnnotatedImage(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
-    found[7] = AnnotatedImage(image_id=107, path="7.png", captions=found[2].captions[:1])
-    return found, folder
+        images.append(AnnotatedImage(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
+    images[7] = AnnotatedImage(image_id=107, path="7.png", captions=images[2].captions[:1])
+    return images, folder
 
 
 def all_scores(model: Blip2, annotated: list[AnnotatedImage], folder: Path) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def all_scores(model: Blip2, annotated: list[AnnotatedImage], folder: Path) -> t
 
 
 def recall(order: list[list[int]], right: list[set[int]], k: int) -> float:
-    return 100 * sum(bool(right[row] & set(found[:k])) for row, found in enumerate(order)) / len(order)
+    return 100 * sum(bool(right[row] & set(ranked[:k])) for row, ranked in enumerate(order)) / len(order)
 
 
 def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: int, name: str) -> dict[str, float]:
@@ -88,7 +88,7 @@ def test_it_equals_a_loop_over_all_pairs(
 ) -> None:
     described, folder = annotated
     task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
-    rows, found = run_task(model, task, tmp_path, {}, lambda done, total: None)
+    rows, scored = run_task(model, task, tmp_path, {}, lambda done, total: None)
     itc, itm = all_scores(model, described, folder)
     counts = [len(image.captions) for image in described]
     texts_of = [set(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
@@ -100,32 +100,32 @@ def test_it_equals_a_loop_over_all_pairs(
     expected |= expected_scores(itc.T, final.T, image_of, k, "text_to_image")
     before = expected_scores(itc, itc, texts_of, 1, "itc/image_to_text")
     before |= expected_scores(itc.T, itc.T, image_of, 1, "itc/text_to_image")
-    assert {name: found.scores[name] for name in expected} == pytest.approx(expected)
-    assert {name: found.scores[name] for name in before} == pytest.approx(before)
-    assert found.scores["recall_mean"] == pytest.approx(sum(expected.values()) / 6)
+    assert {name: scored.scores[name] for name in expected} == pytest.approx(expected)
+    assert {name: scored.scores[name] for name in before} == pytest.approx(before)
+    assert scored.scores["recall_mean"] == pytest.approx(sum(expected.values()) / 6)
     for row in rows:
         assert len(row["image_to_text"]) == min(k, len(image_of))
         for text, score in row["image_to_text"] + row["text_to_image"]:
             assert score == pytest.approx(final[row["image"], text].item(), abs=1e-4)
 
 
-def test_lists_do_not_depend_on_how_images_are_divided() -> None:
+def test_lists_do_not_depend_on_the_split_of_images() -> None:
     similarity = torch.randint(0, 4, (12, 9), generator=torch.Generator().manual_seed(0)).float()  # many ties
     whole, first, second = Shortlists(5), Shortlists(5), Shortlists(5)
     whole.add(0, similarity)
     for part, start in ((second, 8), (first, 0), (second, 4)):
         part.add(start, similarity[start : start + 4])
     of_images, of_texts = join([whole])
-    for found, expected in zip(join([first, second]), (of_images, of_texts), strict=True):
-        assert torch.equal(found.indices, expected.indices) and torch.equal(found.values, expected.values)
+    for lists, expected in zip(join([first, second]), (of_images, of_texts), strict=True):
+        assert torch.equal(lists.indices, expected.indices) and torch.equal(lists.values, expected.values)
     for text in range(9):
         best = sorted(range(12), key=lambda image: (-similarity[image, text].item(), image))[:5]
         assert of_texts.indices[text].tolist() == best
-    asked = of_texts.inverted(12)
-    assert [texts.tolist() for texts, _ in asked] == [
+    inverted = of_texts.inverted(12)
+    assert [texts.tolist() for texts, _ in inverted] == [
         [text for text in range(9) if image in of_texts.indices[text]] for image in range(12)
     ]
-    assert all(torch.equal(values, similarity[image, texts]) for image, (texts, values) in enumerate(asked))
+    assert all(torch.equal(values, similarity[image, texts]) for image, (texts, values) in enumerate(inverted))
     assert isinstance(of_texts, NearestLists)
 
 

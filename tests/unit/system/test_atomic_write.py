@@ -18,20 +18,20 @@ from blip2_train.system.folder_lock import LOCK, lock_folder
 RECORD = {"val/recall": 12.5, "name": "Käfer ∞", "shards": [{"file": "a.tar", "bytes": 3}], "nothing": None}
 
 
-def test_every_flipped_byte_and_every_cut_of_a_record_is_told(tmp_path: Path) -> None:
+def test_every_flipped_byte_and_every_cut_of_a_record_is_detected(tmp_path: Path) -> None:
     path = write_checked(tmp_path / "results.json", RECORD)
     whole = path.read_bytes()
     assert read_checked(path, "write it again") == RECORD
     untold = []
-    for place in range(len(whole)):
-        for damaged in (whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :], whole[:place]):
+    for index in range(len(whole)):
+        for damaged in (whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :], whole[:index]):
             path.write_bytes(damaged)
             try:
-                found = read_checked(path, "write it again")
+                record = read_checked(path, "write it again")
             except DamagedFile as error:
                 assert str(path) in str(error) and "write it again" in str(error) and "\n" not in str(error)
             else:
-                assert found == RECORD or "crc32" not in json.loads(damaged), damaged
+                assert record == RECORD or "crc32" not in json.loads(damaged), damaged
                 untold.append(damaged)
     laid_out = [damaged for damaged in untold if json.loads(damaged).get("crc32") is not None]
     keys = [damaged for damaged in untold if damaged not in laid_out]

@@ -41,16 +41,16 @@ def marker(tmp_path: Path) -> Path:
 def refused(read: Callable[[], object], marker: Path) -> str:
     with pytest.raises(Blip2TrainError) as caught:
         read()
-    told = str(caught.value)
+    message = str(caught.value)
     assert not marker.exists()
-    assert not [word for word in ADVICE if word in told], told
-    assert "\n" not in told and len(told) < 400
-    return told
+    assert not [word for word in ADVICE if word in message], message
+    assert "\n" not in message and len(message) < 400
+    return message
 
 
 @pytest.mark.parametrize("form", ["zip", "old", "plain"])
 @pytest.mark.parametrize("read", [read_file, read_weights, read_training_state])
-def test_a_refused_pickle_is_told_as_refused(
+def test_a_refused_pickle_is_reported_as_refused(
     tmp_path: Path, marker: Path, form: str, read: Callable[[Path], object]
 ) -> None:
     file = tmp_path / "weights.pt"
@@ -59,9 +59,9 @@ def test_a_refused_pickle_is_told_as_refused(
         file.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
-    told = refused(lambda: read(file), marker)
+    message = refused(lambda: read(file), marker)
     if read is not read_training_state and form != "plain":
-        assert told.startswith(f"{file} is refused: it is a pickle that names posix.system, which would be called")
+        assert message.startswith(f"{file} is refused: it is a pickle that names posix.system, which would be called")
 
 
 def test_a_folder_with_a_pickle_is_refused(tmp_path: Path, marker: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_other_libraries_say_of_it_loses_their_advice(tmp_path: Path, marke
     assert not marker.exists()
 
 
-def test_a_damaged_file_is_not_told_as_an_attack(tmp_path: Path) -> None:
+def test_a_damaged_file_is_not_reported_as_an_attack(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(9)}, file)
     file.write_bytes(file.read_bytes()[:-30])

@@ -47,15 +47,15 @@ NEED = {
         train,
         ["--multirun", "hydra/launcher=submitit_local", "experiment=demo_stage1", "seed=1,2"],
     ),
-    "training on Parquet files": ("pyarrow", train, ["{run}", "data.source={place}/some.parquet"]),
-    "shards of Parquet files": ("pyarrow", make_shards, ["source={place}/some.parquet", "output={place}/out"]),
+    "training on Parquet files": ("pyarrow", train, ["{run}", "data.source={folder}/some.parquet"]),
+    "shards of Parquet files": ("pyarrow", make_shards, ["source={folder}/some.parquet", "output={folder}/out"]),
     "training from S3": ("s3fs", train, ["{run}", "data.source=s3://bucket/a.tar"]),
-    "shards on S3": ("s3fs", make_shards, ["source=s3://bucket/a.tar", "output={place}/out"]),
-    "shards with Ray": ("ray", make_shards, ["source={place}/shards", "output={place}/out", "engine=ray"]),
+    "shards on S3": ("s3fs", make_shards, ["source=s3://bucket/a.tar", "output={folder}/out"]),
+    "shards with Ray": ("ray", make_shards, ["source={folder}/shards", "output={folder}/out", "engine=ray"]),
     "scorer of OpenCLIP": (
         "open_clip",
         capfilt,
-        ["source={place}/shards", "output={place}/out", "captioner=blip:x", "scorer=open_clip:ViT-B-32/openai"],
+        ["source={folder}/shards", "output={folder}/out", "captioner=blip:x", "scorer=open_clip:ViT-B-32/openai"],
     ),
 }
 """By what is asked for: the module that is hidden, the command, and its arguments."""
@@ -94,7 +94,7 @@ def hidden(module: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     write_shards(tmp_path / "shards", [4])
@@ -103,16 +103,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("module", "command", "asked"), NEED.values(), ids=NEED.keys())
+@pytest.mark.parametrize(("module", "command", "requests"), NEED.values(), ids=NEED.keys())
 def test_what_needs_an_extra_names_it(
     module: str,
     command: Callable[[list[str]], None],
-    asked: list[str],
-    place: Path,
+    requests: list[str],
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [part.format(place=place, run="{run}") for part in asked]
-    given = [one for part in given for one in (arguments(place / "runs") if part == "{run}" else [part])]
+    given = [part.format(folder=folder, run="{run}") for part in requests]
+    given = [one for part in given for one in (arguments(folder / "runs") if part == "{run}" else [part])]
     with hidden(module):
         assert run_command(command, given) == 2
     errors = capsys.readouterr().err
@@ -121,7 +121,7 @@ def test_what_needs_an_extra_names_it(
     assert "Traceback" not in errors and len(errors.splitlines()) <= 4, errors
 
 
-def test_every_extra_is_asked_for_above() -> None:
+def test_every_extra_has_a_case_above() -> None:
     assert {module for module, _, _ in NEED.values()} == set(EXTRAS)
 
 

@@ -73,8 +73,8 @@ def test_file_and_field_are_named(value: Any, words: str) -> None:
 
 
 def test_what_fits_is_taken() -> None:
-    found = check_record({"name": "a", "parts": [{"size": 2}], "share": 1}, Outer, "it", "")
-    assert found == Outer(name="a", parts=[Inner(2)], share=1.0)
+    record = check_record({"name": "a", "parts": [{"size": 2}], "share": 1}, Outer, "it", "")
+    assert record == Outer(name="a", parts=[Inner(2)], share=1.0)
     content = '{"model_max_length": 1000000000000000019884624838656, "text": "\\ud83d", "score": NaN}'
     assert parse_record(content, JsonObject, "it", "")["model_max_length"] == 1000000000000000019884624838656
     nested: Any = {}
@@ -142,8 +142,8 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, reader: str, content: str
         return  # of another program
     with pytest.raises(Blip2TrainError) as caught:
         read(tmp_path)
-    told = str(caught.value)
-    assert str(tmp_path / name) in told and "\n" not in told and len(told) < 500, told
+    message = str(caught.value)
+    assert str(tmp_path / name) in message and "\n" not in message and len(message) < 500, message
 
 
 @pytest.mark.parametrize(

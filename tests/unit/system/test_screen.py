@@ -67,9 +67,9 @@ def test_an_error_about_a_name_of_control_characters_keeps_its_beginning(capsys:
         raise ShardError("/data/a\nb\r\x1b[2K\u2028c.json cannot be read (\x1b[31m)")
 
     assert run_command(fail, []) == 2
-    told = capsys.readouterr().err
-    assert is_plain(told)
-    assert told.splitlines()[-1] == r"error: /data/a b\x0d\x1b[2K\u2028c.json cannot be read (\x1b[31m)"
+    message = capsys.readouterr().err
+    assert is_plain(message)
+    assert message.splitlines()[-1] == r"error: /data/a b\x0d\x1b[2K\u2028c.json cannot be read (\x1b[31m)"
 
 
 def test_json_on_the_screen_stays_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -92,4 +92,4 @@ def test_nothing_is_printed_beside_it() -> None:
                 "print", "Console", "rich.print", "sys.stdout.write", "sys.stderr.write",
             }:  # fmt: skip
                 beside.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
-    assert [place for place in beside if not place.startswith("screen.py")] == []
+    assert [line for line in beside if not line.startswith("screen.py")] == []

@@ -128,7 +128,7 @@ def test_a_prediction_head_comes_along_under_all_its_names(
     torch.testing.assert_close(ours[:, :-1], expected[MASK], rtol=1e-4, atol=1e-4)
 
 
-def test_heads_for_other_tasks_are_left_out_and_told(tmp_path: Path) -> None:
+def test_heads_for_other_tasks_are_left_out_and_reported(tmp_path: Path) -> None:
     saved(tmp_path, BertForSequenceClassification)
     report = load_bert(image_text_model(), str(tmp_path))
     assert {"classifier.weight", "classifier.bias", "pooler.dense.weight", "pooler.dense.bias"} <= set(report.ignored)
@@ -176,7 +176,7 @@ def test_the_activation_and_the_eps_of_the_checkpoint_are_computed(tmp_path: Pat
     torch.testing.assert_close(text_pass(model), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_file_without_configuration_says_what_was_not_compared(tmp_path: Path) -> None:
+def test_a_file_without_configuration_lists_what_was_not_compared(tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "mine.safetensors")
     report = load_bert(image_text_model(), str(tmp_path / "mine.safetensors"))
@@ -226,16 +226,16 @@ def test_without_a_text_half_there_is_nothing_to_say_of_tokens(tmp_path: Path) -
 
 
 def test_an_older_repository_has_its_weights_in_a_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted: list[str] = []
+    expected: list[str] = []
 
     def fetch(name: str, patterns: list[str]) -> Path:
-        wanted.extend(patterns)
+        expected.extend(patterns)
         if "pytorch_model*.bin" in patterns:
             (tmp_path / "pytorch_model.bin").write_bytes(b"")
         return tmp_path
 
     monkeypatch.setattr(bert, "fetch_files", fetch)
-    assert locate_bert("owner/bert") == tmp_path and "pytorch_model*.bin" in wanted
-    wanted.clear()
+    assert locate_bert("owner/bert") == tmp_path and "pytorch_model*.bin" in expected
+    expected.clear()
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert locate_bert("owner/bert") == tmp_path and "pytorch_model*.bin" not in wanted
+    assert locate_bert("owner/bert") == tmp_path and "pytorch_model*.bin" not in expected

@@ -29,19 +29,20 @@ def folder(path: Path, **changes: Any) -> str:
 
 
 def test_every_field_that_a_checkpoint_fixes(tmp_path: Path) -> None:
-    found = read_bert_config(folder(tmp_path, hidden_act="gelu_new", layer_norm_eps=1e-6))
-    assert found == {
+    values = read_bert_config(folder(tmp_path, hidden_act="gelu_new", layer_norm_eps=1e-6))
+    assert values == {
         "hidden_size": 16, "num_layers": 3, "num_heads": 2, "intermediate_size": 32, "max_positions": 40,
         "hidden_act": "gelu_new", "layer_norm_eps": 1e-6, "vocab_size": len(WORDS) + 6,
     }  # fmt: skip
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert read_bert_config(str(tmp_path / "model.safetensors")) == found
+    assert read_bert_config(str(tmp_path / "model.safetensors")) == values
 
 
-def test_the_bert_of_the_demo_tells_the_truth() -> None:
-    found = read_bert_config(str(DEMO))
-    assert (found["num_heads"], found["num_layers"], found["hidden_size"], found["max_positions"]) == (4, 4, 128, 64)
-    assert found["vocab_size"] == len(load_qformer_tokenizer(str(DEMO)))
+def test_the_config_of_the_demos_bert_is_right() -> None:
+    values = read_bert_config(str(DEMO))
+    assert (values["num_heads"], values["num_layers"]) == (4, 4)
+    assert (values["hidden_size"], values["max_positions"]) == (128, 64)
+    assert values["vocab_size"] == len(load_qformer_tokenizer(str(DEMO)))
 
 
 def test_the_vocabulary_is_the_tokenizer_s_where_embeddings_have_more_rows(tmp_path: Path) -> None:
@@ -57,13 +58,13 @@ def test_the_vocabulary_is_the_tokenizer_s_where_embeddings_have_more_rows(tmp_p
 
 
 def test_the_tokenizer_lies_beside_the_weights(tmp_path: Path) -> None:
-    place = folder(tmp_path)
+    path = folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "other.pt").write_bytes(b"")
-    assert bert_tokenizer(place) == bert_tokenizer(str(tmp_path / "model.safetensors")) == place
+    assert bert_tokenizer(path) == bert_tokenizer(str(tmp_path / "model.safetensors")) == path
     assert bert_tokenizer(str(tmp_path / "other.pt")) is None and bert_tokenizer("owner/bert") == "owner/bert"
     (tmp_path / "vocab.txt").unlink()
-    assert bert_tokenizer(place) is None
+    assert bert_tokenizer(path) is None
 
 
 def test_an_export_is_no_bert(tmp_path: Path) -> None:
@@ -130,12 +131,12 @@ def test_another_model_that_transformers_saved(tmp_path: Path) -> None:
 
 def test_of_a_hub_id_the_small_files_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(tmp_path)
-    wanted: list[str] = []
+    expected: list[str] = []
 
     def fetch(name: str, patterns: list[str]) -> Path:
-        wanted.extend([name, *patterns])
+        expected.extend([name, *patterns])
         return tmp_path
 
     monkeypatch.setattr(bert_config, "fetch_files", fetch)
     assert read_bert_config("owner/bert")["num_heads"] == 2
-    assert wanted[:2] == ["owner/bert", "config.json"] and not any("safetensors" in name for name in wanted)
+    assert expected[:2] == ["owner/bert", "config.json"] and not any("safetensors" in name for name in expected)

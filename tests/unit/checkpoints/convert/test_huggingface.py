@@ -75,18 +75,18 @@ def test_there_and_back_is_bit_equal(kind: str, vision: dict[str, Any] | None, t
 def test_back_and_there_is_bit_equal(kind: str, tmp_path: Path) -> None:
     """A model of transformers, with rows for the image token that this project has no use for."""
     theirs = their_model(kind)
-    found = open_pretrained(save_theirs(theirs, kind, tmp_path / "theirs"))
-    assert found.source == f"Hugging Face {type(theirs).__name__}"
-    again = write_huggingface(tmp_path / "again", found.model, found.processor, found.manifest)
+    opened = open_pretrained(save_theirs(theirs, kind, tmp_path / "theirs"))
+    assert opened.source == f"Hugging Face {type(theirs).__name__}"
+    again = write_huggingface(tmp_path / "again", opened.model, opened.processor, opened.manifest)
     assert_same_weights(theirs, type(theirs).from_pretrained(again))
     assert Blip2Config.from_pretrained(again).image_token_index == theirs.config.image_token_index
-    assert found.processor.image_size == 32 and found.processor.mean == [0.4, 0.5, 0.6]
+    assert opened.processor.image_size == 32 and opened.processor.mean == [0.4, 0.5, 0.6]
     if kind == "retrieval":
-        assert [*found.reports[0].fresh] == ["temperature", "lm_head.bias", *found.reports[0].fresh[2:]]
-        assert found.model.temperature.item() == pytest.approx(0.07) and found.model.lm_head.dense.weight.std() > 0.01
-        assert len(found.processor.text_tokenizer) == WORDS
+        assert [*opened.reports[0].fresh] == ["temperature", "lm_head.bias", *opened.reports[0].fresh[2:]]
+        assert opened.model.temperature.item() == pytest.approx(0.07) and opened.model.lm_head.dense.weight.std() > 0.01
+        assert len(opened.processor.text_tokenizer) == WORDS
     else:
-        assert found.processor.language_tokenizer.end_id == language_tokenizer(kind).end_id
+        assert opened.processor.language_tokenizer.end_id == language_tokenizer(kind).end_id
 
 
 def test_an_untied_head_stays_untied(tmp_path: Path) -> None:
@@ -229,9 +229,9 @@ def test_old_pickled_weights(tmp_path: Path) -> None:
     state = theirs.state_dict() | {"embeddings.position_ids": torch.arange(4)}
     assert "language_model.lm_head.weight" in state
     torch.save(state, folder / "pytorch_model.bin")
-    found = open_pretrained(folder)
-    assert found.reports[0].ignored == ("embeddings.position_ids",)
-    assert torch.equal(found.model.language_model.lm_head.weight, theirs.language_model.lm_head.weight)
+    opened = open_pretrained(folder)
+    assert opened.reports[0].ignored == ("embeddings.position_ids",)
+    assert torch.equal(opened.model.language_model.lm_head.weight, theirs.language_model.lm_head.weight)
     torch.save(state | {"config": Path}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointMismatch, match=r"is refused: it is a pickle that names pathlib.Path"):
         open_pretrained(folder)
@@ -271,11 +271,11 @@ def test_what_lies_beside_changed_weights_is_left_aside(tmp_path: Path, caplog: 
     model, folder = export(tmp_path, "retrieval")
     changed(folder, query_tokens=model.query_tokens.detach() + 1)
     with caplog.at_level(logging.WARNING):
-        found = open_pretrained(folder)
+        opened = open_pretrained(folder)
     assert "changed after the export" in caplog.text
-    assert found.source == "Hugging Face Blip2ForImageTextRetrieval"
-    assert not torch.equal(found.model.lm_head.dense.weight, model.lm_head.dense.weight)
-    assert torch.equal(found.model.itm_head.weight, model.itm_head.weight)
+    assert opened.source == "Hugging Face Blip2ForImageTextRetrieval"
+    assert not torch.equal(opened.model.lm_head.dense.weight, model.lm_head.dense.weight)
+    assert torch.equal(opened.model.itm_head.weight, model.itm_head.weight)
 
 
 def test_a_bias_of_the_keys_is_left_out_where_the_tower_has_none(tmp_path: Path) -> None:

@@ -72,20 +72,20 @@ def test_an_export_gives_the_same_features(family: Family, trained: bool, tmp_pa
     assert (tuple(numbers["mean"]), tuple(numbers["std"])) == (vision["mean"], vision["std"])
 
 
-def test_an_export_of_before_keeps_what_its_processor_says(tmp_path: Path) -> None:
+def test_an_export_of_before_keeps_the_values_of_its_processor(tmp_path: Path) -> None:
     """Its description says nothing of mean and std; the tower's name would say others."""
     family = next(one for one in FAMILIES if one.label == "SigLIP")
     _export(tmp_path / "export", _vision(family, frozen=False))
-    place = tmp_path / "export" / MANIFEST
-    manifest = json.loads(place.read_text("utf-8"))
+    path = tmp_path / "export" / MANIFEST
+    manifest = json.loads(path.read_text("utf-8"))
     for name in ("mean", "std"):
         del manifest["architecture"]["vision"][name]
     manifest["processor"] |= {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
-    place.write_text(json.dumps(with_checksum(manifest)), encoding="utf-8")
-    found = open_pretrained(tmp_path / "export")
-    said = found.manifest.architecture["vision"]
-    assert (found.processor.mean, found.processor.std) == (list(CLIP_MEAN), list(CLIP_STD))
-    assert (said["mean"], said["std"]) == (CLIP_MEAN, CLIP_STD) == normalisation(found.model.vision_config)
+    path.write_text(json.dumps(with_checksum(manifest)), encoding="utf-8")
+    opened = open_pretrained(tmp_path / "export")
+    vision = opened.manifest.architecture["vision"]
+    assert (opened.processor.mean, opened.processor.std) == (list(CLIP_MEAN), list(CLIP_STD))
+    assert (vision["mean"], vision["std"]) == (CLIP_MEAN, CLIP_STD) == normalisation(opened.model.vision_config)
 
 
 REASONS = {

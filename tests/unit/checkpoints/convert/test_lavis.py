@@ -41,24 +41,24 @@ def test_names_and_shapes_of_the_released_files(name: str) -> None:
         "iters": 3,
     }
     content["model"]["Qformer.bert.embeddings.position_ids"] = torch.arange(512)[None]
-    found = read_lavis(content, name, None)
-    assert found is not None and found.source == source
-    assert sum(tensor.numel() for tensor in found.state.values()) == parameters
+    opened = read_lavis(content, name, None)
+    assert opened is not None and opened.source == source
+    assert sum(tensor.numel() for tensor in opened.state.values()) == parameters
     size = layout[3] if len(layout) > 3 else 224
-    assert found.description["vision"]["image_size"] == found.processor["image_size"] == size
+    assert opened.description["vision"]["image_size"] == opened.processor["image_size"] == size
     settings = compose([f"experiment={recipe}", f"image_size={size}", "init_from=null"])
     language = settings.model.get("language")
     if language is not None:
-        assert found.description["language"]["name"] == language.name
-        assert found.description["language"]["dtype"] == language.dtype
-        found.description["language"]["architecture"] = dict(language.architecture)
+        assert opened.description["language"]["name"] == language.name
+        assert opened.description["language"]["dtype"] == language.dtype
+        opened.description["language"]["architecture"] = dict(language.architecture)
     with torch.device("meta"):
-        model, trained = build_model(found.description), instantiate(settings.model)
-    wanted = model.state_dict()
-    state = found.fit(found.state, wanted)
-    missing = {key.split(".")[0] for key in wanted if key not in state}
+        model, trained = build_model(opened.description), instantiate(settings.model)
+    expected = model.state_dict()
+    state = opened.fit(opened.state, expected)
+    missing = {key.split(".")[0] for key in expected if key not in state}
     assert missing == ({"vision_model"} if len(layout) < 4 else set()) | ({"language_model"} if language else set())
-    assert all(wanted[key].shape == tensor.shape for key, tensor in state.items())
+    assert all(expected[key].shape == tensor.shape for key, tensor in state.items())
     recipe_shapes = {key: tensor.shape for key, tensor in trained.state_dict().items()}
     assert all(recipe_shapes[key] == tensor.shape for key, tensor in state.items())
     if len(layout) < 4:
@@ -112,11 +112,11 @@ def test_there_and_back(kind: str, vision: dict[str, Any], with_tower: bool, tmp
     assert ("Qformer.cls.predictions.decoder.weight" in keys) == (kind == "retrieval")
     options: dict[str, Any] = {} if with_tower else {"vision_weights": tower_file(tmp_path, model)}
     options |= {"tokenizer": str(DEMO / "bert")} if kind == "retrieval" else {"language_model": str(DEMO / kind)}
-    found = open_pretrained(file, **options)
-    assert_same_weights(model, found.model)
-    assert found.held == ({"vision_model"} if with_tower else set())
-    assert describe_model(found.model)["qformer"] == describe_model(model)["qformer"]
-    names = [report.what.split(" ")[0] for report in found.reports]
+    opened = open_pretrained(file, **options)
+    assert_same_weights(model, opened.model)
+    assert opened.held == ({"vision_model"} if with_tower else set())
+    assert describe_model(opened.model)["qformer"] == describe_model(model)["qformer"]
+    names = [report.what.split(" ")[0] for report in opened.reports]
     assert names == ["LAVIS"] + ([] if with_tower else ["vision"]) + (["language"] if kind != "retrieval" else [])
 
 
@@ -145,10 +145,10 @@ def test_every_key_is_accounted_for(tmp_path: Path) -> None:
     with pytest.raises(CheckpointMismatch, match=r"holds unexpected visual_encoder.blocks.9.norm1.bias"):
         open_pretrained(with_change(file, "visual_encoder.blocks.9.norm1.bias", torch.zeros(24)), **open_it)
     with_change(file, "visual_encoder.blocks.9.norm1.bias", None)
-    found = open_pretrained(
+    opened = open_pretrained(
         with_change(file, "Qformer.bert.embeddings.position_ids", torch.arange(40)[None]), **open_it
     )
-    assert "Qformer.bert.embeddings.position_ids" in found.reports[0].ignored
+    assert "Qformer.bert.embeddings.position_ids" in opened.reports[0].ignored
     untied = torch.load(file, weights_only=True)["model"]["Qformer.cls.predictions.decoder.weight"] + 1
     with pytest.raises(CheckpointMismatch, match=r"decoder.weight is not the same"):
         open_pretrained(with_change(file, "Qformer.cls.predictions.decoder.weight", untied), **open_it)

@@ -64,13 +64,13 @@ def test_a_pickle_of_arrays_is_read_like_transformers_weights(
     tuples = {key: (f"{key}.w_0", value) for key, value in arrays.items()}
     expected = open_pretrained(save_theirs(theirs, "opt", tmp_path / "theirs")).model.state_dict()
     for source in (folder, folder / WEIGHTS):
-        found = open_pretrained(source)
-        assert found.source == "Paddle Blip2ForConditionalGeneration"
-        state = found.model.state_dict()
+        opened = open_pretrained(source)
+        assert opened.source == "Paddle Blip2ForConditionalGeneration"
+        state = opened.model.state_dict()
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[key], expected[key]) for key in expected)
-        assert found.held == {"vision_model", "language_model"}
-        assert found.processor.language_tokenizer.end_id == theirs.config.text_config.eos_token_id
+        assert opened.held == {"vision_model", "language_model"}
+        assert opened.processor.language_tokenizer.end_id == theirs.config.text_config.eos_token_id
         (folder / WEIGHTS).write_bytes(pickle.dumps(tuples, protocol))  # as Paddle's own pickles may have them
     assert name in arrays and array.size
 
@@ -226,8 +226,8 @@ def test_arrays_of_all_kinds(protocol: int, tmp_path: Path) -> None:
     )
     file = tmp_path / "x"
     file.write_bytes(pickle.dumps(arrays, protocol))
-    found = read_array_pickle(file)
-    assert list(found) == list(arrays)
+    opened = read_array_pickle(file)
+    assert list(opened) == list(arrays)
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype and found[name].shape == array.shape
-        assert np.array_equal(found[name], array)
+        assert opened[name].dtype == array.dtype and opened[name].shape == array.shape
+        assert np.array_equal(opened[name], array)

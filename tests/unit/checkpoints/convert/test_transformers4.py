@@ -86,7 +86,7 @@ def test_transformers_5_reads_what_was_exported(name: str, tmp_path: Path) -> No
     assert reading.num_query_tokens == 4 and dict(reading.image_processor.size) == {"height": 32, "width": 32}
     if name == "retrieval":
         return
-    found, known = Blip2Config.from_pretrained(folder).text_config, model.language_model.config
+    read, known = Blip2Config.from_pretrained(folder).text_config, model.language_model.config
     for key, value in known.to_dict().items():
         if key not in (
             "vocab_size",
@@ -95,7 +95,7 @@ def test_transformers_5_reads_what_was_exported(name: str, tmp_path: Path) -> No
             "architectures",
             "transformers_version",
         ) and not key.endswith("token_id"):
-            assert getattr(found, key) == value, key
+            assert getattr(read, key) == value, key
 
 
 def test_the_rotary_embedding_under_both_names(tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_partial_rotary_embeddings(tmp_path: Path) -> None:
     folder = write_huggingface(tmp_path / "phi", model, processor, manifest)
     text = content(folder / "config.json")["text_config"]
     assert text["partial_rotary_factor"] == 0.25 and text["rope_theta"] == 2e4 and "rope_scaling" not in text
-    found: Any = Blip2Config.from_pretrained(folder).text_config
-    assert found.rope_parameters["partial_rotary_factor"] == 0.25
+    read: Any = Blip2Config.from_pretrained(folder).text_config
+    assert read.rope_parameters["partial_rotary_factor"] == 0.25
 
 
 @pytest.mark.parametrize(("name", "tied"), [("t5", True), ("flan", False)])
-def test_a_t5_says_whether_its_head_is_its_own(name: str, tied: bool, tmp_path: Path) -> None:
+def test_a_t5_states_whether_its_head_is_its_own(name: str, tied: bool, tmp_path: Path) -> None:
     """transformers 4 ties by that, and 5 writes True for every T5."""
     model, _, folder = exported(name, tmp_path)
     text = content(folder / "config.json")["text_config"]
@@ -126,7 +126,7 @@ def test_a_t5_says_whether_its_head_is_its_own(name: str, tied: bool, tmp_path: 
 
 
 @pytest.mark.parametrize("model_type", ["gemma", "gpt_neox"])
-def test_what_only_transformers_5_computes_is_said(
+def test_what_only_transformers_5_computes_is_reported(
     model_type: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     architecture = {"model_type": model_type, **SIZES, "num_key_value_heads": 2, "head_dim": 16}
@@ -134,8 +134,8 @@ def test_what_only_transformers_5_computes_is_said(
     folder = write_huggingface(tmp_path / "there", model, processor, manifest)
     plain = exported("opt", tmp_path)[2]
     assert "transformers 4.57 and 5 read it alike." in (plain / "README.md").read_text(encoding="utf-8")
-    for told in ((folder / "README.md").read_text(encoding="utf-8"), caplog.text):
-        assert "Read it with transformers 5" in told and model_type in told and "alike" not in told
+    for text in ((folder / "README.md").read_text(encoding="utf-8"), caplog.text):
+        assert "Read it with transformers 5" in text and model_type in text and "alike" not in text
 
 
 @pytest.mark.parametrize("family", FAMILIES)

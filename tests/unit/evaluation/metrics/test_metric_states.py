@@ -31,9 +31,9 @@ def expected() -> dict[str, dict[str, float]]:
 def test_one_process(expected: dict[str, dict[str, float]]) -> None:
     assert expected["captions"].keys() == {"bleu_4", "cider"} and expected["captions"]["cider"] > 0
     assert 0 < expected["recall"]["image_to_text_r1"] < 100
-    found = metrics_of_share()
+    results = metrics_of_share()
     for kind, scores in expected.items():
-        assert found[kind] == pytest.approx(scores, abs=1e-5), kind
+        assert results[kind] == pytest.approx(scores, abs=1e-5), kind
 
 
 def test_two_processes_of_which_one_saw_a_sample_again(expected: dict[str, dict[str, float]], tmp_path: Path) -> None:
@@ -52,5 +52,5 @@ def test_a_process_without_a_sample_has_the_scores_of_the_other(
 
 
 def test_an_error_of_the_first_process_is_raised_by_all(tmp_path: Path) -> None:
-    found = run_processes((1, 2), error_of_the_first, tmp_path)
-    assert found == {1: ["process 0 failed"], 2: ["process 0 failed"] * 2}
+    results = run_processes((1, 2), error_of_the_first, tmp_path)
+    assert results == {1: ["process 0 failed"], 2: ["process 0 failed"] * 2}

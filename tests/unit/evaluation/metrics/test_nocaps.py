@@ -53,8 +53,8 @@ def test_twelve_images_by_hand(tmp_path: Path) -> None:
     references = {image.identity: image.captions for image in images}
     domains = {image.identity: image.domain for image in images}
     predictions = IN | NEAR | OUT | WRONG
-    found = score_domains(predictions, references, domains, ["bleu_1", "cider"])
-    assert list(found) == ["in-domain", "near-domain", "out-domain", "entire"]
+    result = score_domains(predictions, references, domains, ["bleu_1", "cider"])
+    assert list(result) == ["in-domain", "near-domain", "out-domain", "entire"]
 
     # BLEU-1: words that are right of words that were said; a corpus shorter than its references is punished.
     bleu = {
@@ -76,29 +76,29 @@ def test_twelve_images_by_hand(tmp_path: Path) -> None:
         "out-domain": 2 * 10 / 4,  # "one harp leans there" of another image: only "one" is right, of weight 0
         "entire": (3 * 10 + 3 * 10 + 2 * 10 + 2 * one_word_right) / 12,
     }
-    for domain, scores in found.items():
+    for domain, scores in result.items():
         assert scores.reasons == {}
         assert scores.scores["bleu_1"] == pytest.approx(bleu[domain], abs=1e-8), domain
         assert scores.scores["cider"] == pytest.approx(cider[domain], abs=1e-8), domain
-    assert set(found["out-domain"].per_image["cider"]) == set(OUT)
+    assert set(result["out-domain"].per_image["cider"]) == set(OUT)
     assert cider["entire"] > sum(cider[domain] * 4 for domain in list(cider)[:3]) / 12, "the whole is no mean of parts"
 
 
 def test_cider_of_a_caption_of_another_length_by_hand(tmp_path: Path) -> None:
     """Two of four words, in another order: no pair of words is right, the length differs by two, sigma is six."""
-    said = NEAR | {10: "cross cows"}
-    found = score_domains(said, {key: [text] for key, text in NEAR.items()}, dict.fromkeys(NEAR, "near-domain"))
+    captions = NEAR | {10: "cross cows"}
+    result = score_domains(captions, {key: [text] for key, text in NEAR.items()}, dict.fromkeys(NEAR, "near-domain"))
     cosine = 2 / (sqrt(2) * sqrt(3))  # all words but "some", whose weight is 0, have equal weights
     expected = 10 / 4 * cosine * exp(-(2**2) / (2 * 6**2))
-    assert list(found) == ["near-domain", "entire"] and found["near-domain"] == found["entire"]
-    assert found["entire"].per_image["cider"][10] == pytest.approx(expected, abs=1e-9)
+    assert list(result) == ["near-domain", "entire"] and result["near-domain"] == result["entire"]
+    assert result["entire"].per_image["cider"][10] == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_domain_is_what_its_images_alone_would_give(tmp_path: Path) -> None:
     references = {key: [text, text[::-1]] for key, text in (IN | NEAR | OUT).items()}
     domains = {key: "in-domain" if key in IN else "out-domain" for key in references}
     predictions = IN | NEAR | OUT | WRONG
-    found = score_domains(predictions, references, domains, ["rouge_l", "bleu_4", "cider"])
+    result = score_domains(predictions, references, domains, ["rouge_l", "bleu_4", "cider"])
     for domain in ("in-domain", "out-domain"):
         keys = [key for key in references if domains[key] == domain]
         alone = score_captions(
@@ -106,7 +106,7 @@ def test_a_domain_is_what_its_images_alone_would_give(tmp_path: Path) -> None:
             {key: references[key] for key in keys},
             ["rouge_l", "bleu_4", "cider"],
         )
-        assert found[domain] == alone
+        assert result[domain] == alone
 
 
 BOTH = {0: "in-domain", 1: "in-domain"}

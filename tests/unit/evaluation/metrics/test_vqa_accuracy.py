@@ -91,15 +91,15 @@ def table() -> list[tuple[str, list[str]]]:
 def test_both_transcriptions_agree() -> None:
     rows = table()
     assert len(rows) > 1000
-    answers = {number: said for number, (_, said) in enumerate(rows)}
+    answers = {number: given for number, (_, given) in enumerate(rows)}
     predictions = {number: prediction for number, (prediction, _) in enumerate(rows)}
     for rules in ("2016", "2021"):
-        expected = {number: 100 * accuracy(prediction, said, rules) for number, (prediction, said) in enumerate(rows)}
-        found = vqa_accuracy(predictions, answers, rules=rules)
+        expected = {number: 100 * accuracy(prediction, given, rules) for number, (prediction, given) in enumerate(rows)}
+        result = vqa_accuracy(predictions, answers, rules=rules)
         for number, row in enumerate(rows):
-            assert found.per_question[number] == pytest.approx(expected[number], abs=1e-9), (rules, row)
-        assert found.overall == pytest.approx(sum(expected.values()) / len(rows), abs=1e-9)
-        assert {round(value) for value in found.per_question.values()} == {0, 30, 60, 90, 100}, "a table that tells"
+            assert result.per_question[number] == pytest.approx(expected[number], abs=1e-9), (rules, row)
+        assert result.overall == pytest.approx(sum(expected.values()) / len(rows), abs=1e-9)
+        assert {round(value) for value in result.per_question.values()} == {0, 30, 60, 90, 100}, "a table that tells"
     changed = [row for row in rows if abs(accuracy(*row, "2016") - accuracy(*row, "2021")) > 0.1]
     assert len(changed) > 50, "the two official programs differ on the table"
 
@@ -157,12 +157,12 @@ def test_accuracy_by_hand(prediction: str, answers: list[str], in_2016: float, i
 def test_types_and_rounding() -> None:
     answers = {n: ["yes"] * (n % 4) + ["no"] * (TEN - n % 4) for n in range(1, 8)}  # 30 60 90 0 30 60 90
     kinds = {n: "yes/no" if n < 4 else "other" if n < 7 else "" for n in answers}
-    found = vqa_accuracy(
+    result = vqa_accuracy(
         dict.fromkeys(answers, "yes"), answers, answer_types=kinds, question_types=dict.fromkeys(answers, "is the")
     )
-    assert found.overall == pytest.approx(360 / 7)
-    assert found.per_answer_type == {"yes/no": pytest.approx(60), "other": pytest.approx(30)}
-    assert found.rounded() == {
+    assert result.overall == pytest.approx(360 / 7)
+    assert result.per_answer_type == {"yes/no": pytest.approx(60), "other": pytest.approx(30)}
+    assert result.rounded() == {
         "overall": 51.43,
         "per_answer_type": {"yes/no": 60.0, "other": 30.0},
         "per_question_type": {"is the": 51.43},
@@ -171,20 +171,20 @@ def test_types_and_rounding() -> None:
 
 def test_exact_match_normalises_both_sides() -> None:
     predictions = {"07": "The Table.", "08": "two", "09": "cat"}
-    found = exact_match_accuracy(
+    result = exact_match_accuracy(
         predictions, {"07": ["table"], "08": ["2"], "09": ["dog"]}, answer_types={"07": "obj", "08": "", "09": "obj"}
     )
-    assert found.per_question == {"07": 100.0, "08": 100.0, "09": 0.0}
-    assert found.overall == pytest.approx(200 / 3) and found.per_answer_type == {"obj": 50.0}
+    assert result.per_question == {"07": 100.0, "08": 100.0, "09": 0.0}
+    assert result.overall == pytest.approx(200 / 3) and result.per_answer_type == {"obj": 50.0}
 
 
 def test_the_plain_comparison_of_gqas_program() -> None:
     """`predicted == gold`, nothing else."""
     predictions = {1: "Yes", 2: "yes", 3: "the table", 4: "two", 5: "yes "}
     answers = {1: ["yes"], 2: ["yes"], 3: ["table"], 4: ["2", "two"], 5: ["yes"]}
-    found = exact_match_accuracy(predictions, answers, answer_types=dict.fromkeys(answers, "obj"), rules="plain")
-    assert found.per_question == {1: 0.0, 2: 100.0, 3: 0.0, 4: 100.0, 5: 0.0}
-    assert found.overall == pytest.approx(40) and found.per_answer_type == {"obj": pytest.approx(40)}
+    result = exact_match_accuracy(predictions, answers, answer_types=dict.fromkeys(answers, "obj"), rules="plain")
+    assert result.per_question == {1: 0.0, 2: 100.0, 3: 0.0, 4: 100.0, 5: 0.0}
+    assert result.overall == pytest.approx(40) and result.per_answer_type == {"obj": pytest.approx(40)}
     assert exact_match_accuracy(predictions, answers).overall == 100.0
     with pytest.raises(ConfigError, match="no rules 'official' of exact match; choose released or plain"):
         exact_match_accuracy(predictions, answers, rules="official")  # type: ignore[arg-type]

@@ -16,11 +16,11 @@ def pixels(example: Example) -> torch.Tensor:
 
 def test_examples_that_are_shown_get_the_attention_to_their_own_image() -> None:
     model, task = image_text_model().eval(), captioning(12)
-    found = with_attention(task, model, pixels, examples_per_task=6, layer=0, batch_size=4)
-    shown = {choice.example.id for choice in choose_examples(found, 6)}
-    assert len(shown) == 6 and {example.id for example in found.examples if example.attention} == shown
-    assert [example.id for example in found.examples] == [example.id for example in task.examples]
-    for choice in choose_examples(found, 6):
+    result = with_attention(task, model, pixels, examples_per_task=6, layer=0, batch_size=4)
+    shown = {choice.example.id for choice in choose_examples(result, 6)}
+    assert len(shown) == 6 and {example.id for example in result.examples if example.attention} == shown
+    assert [example.id for example in result.examples] == [example.id for example in task.examples]
+    for choice in choose_examples(result, 6):
         (maps,) = query_attention(model, pixels(choice.example)[None], layer=0)
         mean, strongest, *single = choice.example.attention
         torch.testing.assert_close(mean.heat, maps.mean(0))
@@ -36,8 +36,8 @@ def test_what_the_queries_read_beside_the_image_counts() -> None:
         ids = torch.tensor([[2, 5 + int(example.id), 7] for example in examples])
         return ids, torch.ones_like(ids, dtype=torch.bool)
 
-    found = with_attention(task, model, pixels, texts=texts, batch_size=3)
-    for example in found.examples:
+    result = with_attention(task, model, pixels, texts=texts, batch_size=3)
+    for example in result.examples:
         ids, mask = texts([example])
         (maps,) = query_attention(model, pixels(example)[None], input_ids=ids, attention_mask=mask)
         torch.testing.assert_close(example.attention[0].heat, maps.mean(0))

@@ -28,9 +28,9 @@ def decode(address: str) -> Image.Image:
     ("size", "expected"), [((60, 40), (60, 40)), ((1280, 640), (320, 160)), ((100, 800), (40, 320))]
 )
 def test_large_images_are_made_smaller_and_keep_their_shape(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    found = embed_image(image(3, size))
-    assert found is not None and (found.width, found.height) == expected
-    shown = decode(found.address)
+    embedded = embed_image(image(3, size))
+    assert embedded is not None and (embedded.width, embedded.height) == expected
+    shown = decode(embedded.address)
     assert shown.size == expected
     assert np.abs(np.asarray(shown.convert("RGB"))[-1, -1].astype(int) - [120, 90, 200]).max() < 12
 
@@ -41,9 +41,9 @@ def test_where_a_image_was_taken_stays_private() -> None:
     exif.get_ifd(0x8825)[1] = "N"
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", exif=exif, icc_profile=b"profile", comment=b"secret")
-    found = embed_image(file.getvalue())
-    assert found is not None
-    shown = decode(found.address)
+    embedded = embed_image(file.getvalue())
+    assert embedded is not None
+    shown = decode(embedded.address)
     assert not shown.getexif() and not {"exif", "icc_profile", "comment"} & set(shown.info)
 
 

@@ -22,8 +22,8 @@ from blip2_train.evaluation.retrieval import RetrievalTask
 def test_logged_metrics_are_shown_as_in_the_field(
     name: str, value: float, heading: str, text: str, papers: str
 ) -> None:
-    found = logged_format(name)
-    assert (found.heading, found.text(value), found.in_papers(value)) == (heading, text, papers)
+    how = logged_format(name)
+    assert (how.heading, how.text(value), how.in_papers(value)) == (heading, text, papers)
 
 
 def test_only_loss_and_rank_are_better_when_lower() -> None:

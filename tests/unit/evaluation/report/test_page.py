@@ -70,9 +70,9 @@ def page_of(tmp_path: Path, *tasks: TaskReport, **options: object) -> str:
 
 def hostile_task(text: str) -> TaskReport:
     """The text wherever data can stand."""
-    said = example(1, prediction=text, references=[text, text], question=text, id=text, domain=text)
+    hostile = example(1, prediction=text, references=[text, text], question=text, id=text, domain=text)
     return captioning(
-        name=text, title=text, examples=[said], reasons={"spice": text},
+        name=text, title=text, examples=[hostile], reasons={"spice": text},
         scores={"cider": 1.2, "spice": None, f"{text}/cider": 1.0},
         settings=replace(
             SETTINGS, checkpoint=text, checkpoint_fingerprint=text, data_fingerprints={text: text}, prompt=text,
@@ -110,7 +110,7 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_fetched(tmp_path: Path
     assert not re.search(r"https?://", page)
 
 
-def test_numbers_are_written_in_the_fields_way_and_a_missing_one_says_why(tmp_path: Path) -> None:
+def test_numbers_are_written_as_in_papers_and_a_missing_one_has_its_reason(tmp_path: Path) -> None:
     reader = Reader(page_of(tmp_path, captioning(), vqa()))
     text = reader.text
     assert {"1.214", " · 121.4", "121.4 in papers", "38.2", "75.0", "91.0"} <= set(text)
@@ -121,7 +121,7 @@ def test_numbers_are_written_in_the_fields_way_and_a_missing_one_says_why(tmp_pa
     assert "SPICE: SPICE lacks its models" in text
 
 
-def test_cards_say_what_the_model_and_people_said(tmp_path: Path) -> None:
+def test_cards_show_prediction_and_references(tmp_path: Path) -> None:
     reader = Reader(page_of(tmp_path, vqa()))
     text = reader.text
     cards = [attributes for tag, attributes in reader.tags if attributes.get("class") == "card"]
@@ -134,16 +134,16 @@ def test_cards_say_what_the_model_and_people_said(tmp_path: Path) -> None:
     assert "(nothing)" in silent.text
 
 
-def test_the_bound_on_examples_is_kept_and_said(tmp_path: Path) -> None:
+def test_the_bound_on_examples_is_kept_and_stated(tmp_path: Path) -> None:
     reader = Reader(page_of(tmp_path, captioning(40), vqa(), examples_per_task=10))
     cards = [attributes for tag, attributes in reader.tags if attributes.get("class") == "card"]
     assert len(cards) == 14
-    said = "NoCaps val: 10 of 40 examples are shown: the 3 best, the 3 worst, 4 evenly spread between them."
-    assert said in reader.text
+    sentence = "NoCaps val: 10 of 40 examples are shown: the 3 best, the 3 worst, 4 evenly spread between them."
+    assert sentence in reader.text
     assert "VQAv2 val: all 4 examples are shown." in reader.text
 
 
-def test_a_image_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "there.png").write_bytes(image(3, kind="PNG"))
     examples = [
         example(0, image=b"no image"),

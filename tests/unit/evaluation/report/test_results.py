@@ -14,10 +14,10 @@ from blip2_train.system.atomic_write import write_atomically
 def test_results_hold_scores_reasons_and_where_they_came_from(tmp_path: Path) -> None:
     when = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
     path = write_results(tmp_path / "new" / "results.json", [captioning(), vqa()], created=when)
-    found = json.loads(path.read_text("utf-8"))
-    assert found["created"] == "2026-03-04T05:06:00+00:00"
-    assert list(found["tasks"]) == ["nocaps", "vqav2"]
-    nocaps = found["tasks"]["nocaps"]
+    result = json.loads(path.read_text("utf-8"))
+    assert result["created"] == "2026-03-04T05:06:00+00:00"
+    assert list(result["tasks"]) == ["nocaps", "vqav2"]
+    nocaps = result["tasks"]["nocaps"]
     assert nocaps["scores"] == {"cider": 1.2144, "spice": None, "out-domain/cider": 0.8, "out-domain/bleu_4": 0.3819}
     assert nocaps["reasons"] == {"spice": "SPICE lacks its models"}
     assert nocaps["checkpoint"] == "outputs/caption/export" and nocaps["checkpoint_fingerprint"] == "ab" * 32
@@ -27,10 +27,10 @@ def test_results_hold_scores_reasons_and_where_they_came_from(tmp_path: Path) ->
 
 
 def test_versions_are_those_that_run() -> None:
-    found = program_versions()
-    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert found["transformers"] == transformers.__version__
-    assert {"python", "pycocoevalcap", "blip2_train"} <= set(found) and all(found.values())
+    result = program_versions()
+    assert result["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert result["transformers"] == transformers.__version__
+    assert {"python", "pycocoevalcap", "blip2_train"} <= set(result) and all(result.values())
 
 
 def test_a_null_without_a_reason_and_a_nan_are_refused() -> None:

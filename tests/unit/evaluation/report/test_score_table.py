@@ -35,7 +35,7 @@ def test_directions_of_retrieval_are_rows_with_the_same_columns() -> None:
     ]
 
 
-def test_absent_and_missing_scores_differ_and_reasons_are_said_once_or_by_part() -> None:
+def test_absent_and_missing_scores_differ_and_reasons_are_given_once_or_by_part() -> None:
     scores = {"cider": 1.0, "spice": None, "out-domain/spice": None, "out-domain/bleu_4": 0.25}
     table = score_table(captioning(scores=scores, reasons={"spice": "no models"}))
     assert [column.label for column in table.columns] == ["CIDEr", "SPICE", "BLEU-4"]

@@ -22,10 +22,10 @@ def chosen(scores: list[float | None], limit: int, metric: str = "cider") -> lis
 
 
 def test_the_best_the_worst_and_an_even_sample() -> None:
-    found = chosen([float(n) for n in range(100)], 10)
-    assert [score for score, _, _ in found] == [99, 98, 97, 85, 61, 38, 14, 2, 1, 0]
-    assert [pick for _, pick, _ in found] == ["best"] * 3 + ["between"] * 4 + ["worst"] * 3
-    assert [rank for _, _, rank in found] == [1, 2, 3, 15, 39, 62, 86, 98, 99, 100]
+    result = chosen([float(n) for n in range(100)], 10)
+    assert [score for score, _, _ in result] == [99, 98, 97, 85, 61, 38, 14, 2, 1, 0]
+    assert [pick for _, pick, _ in result] == ["best"] * 3 + ["between"] * 4 + ["worst"] * 3
+    assert [rank for _, _, rank in result] == [1, 2, 3, 15, 39, 62, 86, 98, 99, 100]
 
 
 def test_the_lowest_rank_is_the_best() -> None:
@@ -34,9 +34,9 @@ def test_the_lowest_rank_is_the_best() -> None:
 
 @pytest.mark.parametrize("count", range(1, 9))
 def test_few_examples_are_all_shown_once(count: int) -> None:
-    found = chosen([float(n) for n in range(count)], 6)
-    assert len({score for score, _, _ in found}) == len(found) == min(6, count)
-    picks = [pick for _, pick, _ in found]
+    result = chosen([float(n) for n in range(count)], 6)
+    assert len({score for score, _, _ in result}) == len(result) == min(6, count)
+    picks = [pick for _, pick, _ in result]
     assert picks == sorted(picks, key=["best", "between", "worst"].index)
     assert picks.count("best") == picks.count("worst") == min(2, count // 2)
 
@@ -50,9 +50,9 @@ def test_of_equal_scores_not_only_the_first_of_the_file_are_taken() -> None:
     assert [c.example.id for c in choose_examples(reverse, 30)] == [c.example.id for c in picked]
 
 
-def test_examples_without_a_score_take_the_places_that_are_left() -> None:
-    found = chosen([None, 2.0, None, 1.0, None, None], 4)
-    assert found == [(2.0, "best", 1), (1.0, "worst", 2), (None, "unscored", None), (None, "unscored", None)]
+def test_examples_without_a_score_take_the_rest() -> None:
+    result = chosen([None, 2.0, None, 1.0, None, None], 4)
+    assert result == [(2.0, "best", 1), (1.0, "worst", 2), (None, "unscored", None), (None, "unscored", None)]
     ids = [c.example.id for c in choose_examples(task([None] * 9), 3)]
     assert ids == ["0001", "0004", "0007"]
     assert choose_examples(captioning(examples=list[Example]()), 3) == []
