@@ -30,7 +30,7 @@ def rank() -> int:
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """All-gather whose backward sums what every process asks of a row and hands each process its own rows.
+    """All-gather whose backward sums the gradients of all processes for each row, and returns each process its rows.
 
     The incoming gradient is made contiguous first: gloo reads raw storage and silently returns wrong sums otherwise.
     """
@@ -86,7 +86,7 @@ def gather_rows_with_gradient(rows: Tensor) -> Tensor:
 
 
 def fetch_rows(rows: Tensor, positions: Tensor) -> Tensor:
-    """The rows at global positions `positions`, from whichever process holds them.
+    """The rows at these global positions, from whichever process holds them.
 
     Args:
         rows: `(B, …)`, this process's rows; global position of row b is `rank() * B + b`. If they require gradient
@@ -115,7 +115,7 @@ _cpu_group: Any = None
 
 
 def _group_for_plain_numbers() -> Any:
-    """A gloo group beside NCCL, so that exchanging a plain number does not wait for the GPU."""
+    """A gloo group beside NCCL, so that exchanging a Python number does not wait for the GPU."""
     global _cpu_group
     if dist.get_backend() == "gloo":
         return None
@@ -125,7 +125,7 @@ def _group_for_plain_numbers() -> Any:
 
 
 def largest_over_processes(number: int) -> int:
-    """The largest of the processes' plain numbers; does not synchronise a GPU."""
+    """The largest of the numbers of all processes; does not synchronise a GPU."""
     if not is_distributed():
         return number
     box = torch.tensor([number], dtype=torch.int64)

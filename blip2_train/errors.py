@@ -43,7 +43,7 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 def problems_of(error: Blip2TrainError) -> tuple[str, ...]:
-    """What an error says is wrong, each in a text of its own."""
+    """The problems that an error reports, one text each."""
     return error.problems if isinstance(error, SeveralProblems) else (str(error),)
 
 
@@ -64,7 +64,7 @@ class ShardError(Blip2TrainError):
 
 
 class TrainingError(Blip2TrainError):
-    """A run cannot continue, or ended without what was asked of it."""
+    """A run cannot continue, or ended without reaching its goal."""
 
 
 class RunStopped(Exception):

@@ -1,7 +1,7 @@
 """Every call into transformers that reads files of others: none of them may run code that lies beside the files.
 
-transformers runs the code of a repository if it is told `trust_remote_code=True`, and asks on the terminal if it is
-told nothing. Here nobody is asked, and a repository that cannot do without its code is refused in one line.
+transformers runs the code of a repository with `trust_remote_code=True`, and prompts on the terminal without a value.
+Here there is no prompt, and a repository that needs its code is refused in one line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.system.screen import plain_logs
 
 _OWN_CODE = "trust_remote_code"
-"""Stands in each message of transformers about a repository that brings code, whatever else it says."""
+"""Part of every message of transformers about a repository with code."""
 _FROM_FILES = (None, "eager", "sdpa")
 """Attention implementations that a file may name; all others are fetched, or stand for what is."""
 _IMPLEMENTATIONS = ("_attn_implementation", "_experts_implementation")
@@ -67,7 +67,7 @@ def load_model(kind: Any, location: str | Path | None, *, config: Any = None, **
 
     Args:
         kind: `AutoModelForCausalLM` and the like, or a class of models.
-        location: Folder or hub id; None if `config` and `state_dict` say everything.
+        location: Folder or hub id; None if `config` and `state_dict` are given.
         config: None = that of `location`.
         **options: Of `from_pretrained`.
     """
@@ -92,7 +92,7 @@ def empty_model(kind: Any, config: Any, **options: Any) -> Any:
 
 @contextmanager
 def refuse_remote_code(location: str | Path) -> Iterator[None]:
-    """For libraries that call transformers themselves: where it would ask whether to run foreign code, it is refused.
+    """For libraries that call transformers themselves: where it would prompt whether to run remote code, it refuses.
 
     Raises:
         CheckpointMismatch: as `load_config`.
@@ -134,7 +134,7 @@ def _where(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose_implementations(config: Any, location: str | Path) -> None:
-    """Take back what files say of implementations, here and in the configurations inside.
+    """Reset the implementations that files name, in a configuration and those inside it.
 
     Raises:
         CheckpointMismatch: if they name one of the hub, which would be code.

@@ -14,9 +14,9 @@ _SECONDS_TO_ANSWER = 10.0
 
 
 def find_hub(name: str) -> None:
-    """Before the hub is asked for `name`, see whether it answers; if not, its client works from the local cache.
+    """Check that the hub answers before `name` is requested; if not, its client works from the local cache.
 
-    The client alone would ask for every file again and again, for minutes: on a cluster, machines that compute often
+    The client alone would request every file again and again, for minutes: on a cluster, machines that compute often
     have no way out. Does nothing if `name` is a local path.
     """
     if not Path(name).expanduser().exists():
@@ -47,7 +47,7 @@ def fetch_files(name: str, patterns: Sequence[str]) -> Path:
 
 @cache
 def _silence() -> str:
-    """Why the hub is not asked; empty if it is. Looked at once, which may take ten seconds."""
+    """Why the hub is not used; empty if it is. Checked once, which may take ten seconds."""
     from huggingface_hub import constants, get_session
 
     if constants.is_offline_mode():

@@ -1,4 +1,4 @@
-"""The files of a language model on disk or on the hub: whether they are one, and which special tokens they state."""
+"""The files of a language model on disk or on the hub: their kind, and the special tokens that they state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StatedTokens:
 
 
 def locate_language_model(name: str) -> str:
-    """What transformers is to be asked for: the folder, or the hub id.
+    """What transformers is to load: the folder, or the hub id.
 
     Args:
         name: Folder or hub id.
@@ -103,7 +103,7 @@ def _files_on_hub(name: str) -> tuple[str, ...]:
     try:
         if not constants.is_offline_mode():
             return tuple(list_repo_files(name))
-    except Exception:  # the hub's client raises whatever its transport raises; transformers will say what is wrong
+    except Exception:  # the hub's client raises whatever its transport raises; transformers reports what is wrong
         pass
     try:
         cached = [try_to_load_from_cache(name, file) for file in (_CONFIG, _ADAPTER)]

@@ -76,7 +76,7 @@ class BlipCaptioner:
         """N captions of each of B images.
 
         Raises:
-            ConfigError: if so many new tokens are more than the model can write.
+            ConfigError: if so many new tokens are more than the model can generate.
         """
         from transformers import GenerationConfig, LogitsProcessorList
 

@@ -20,9 +20,9 @@ _DIGITS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class CapFiltOptions:
-    """What is written, and what is kept of it.
+    """How captions are sampled, and how many are kept.
 
-    Source: BLIP-2, section 3.4; how it sampled is not said there, BLIP drew from a nucleus of 0.9, up to 20 tokens.
+    Source: BLIP-2, section 3.4, which does not state how it sampled; BLIP: nucleus sampling, 0.9, up to 20 tokens.
     """
 
     captions: int = 10
@@ -70,10 +70,10 @@ class KeptCaptions:
 
 
 class CapFilt:
-    """Writes and ranks captions.
+    """Generates and ranks captions.
 
     Args:
-        captioner: What writes.
+        captioner: Generates the captions.
         scorer: What ranks.
         options: How many of each, and how.
     """

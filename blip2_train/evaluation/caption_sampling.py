@@ -36,7 +36,7 @@ class Captioner(Protocol):
             options: With `do_sample` and one beam.
 
         Raises:
-            ConfigError: if so many new tokens are more than the model can write.
+            ConfigError: if so many new tokens are more than the model can generate.
         """
         ...
 
@@ -91,7 +91,7 @@ class Blip2Captioner:
 
 
 def draws(seeds: Sequence[int], count: int, length: int) -> Tensor:
-    """Random numbers `(B, N, T)` in [0, 1) for images with these seeds, the same on every device."""
+    """Uniform random numbers `(B, N, T)` in [0, 1) for images with these seeds, the same on every device."""
     return torch.stack([torch.rand(count, length, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 

@@ -26,12 +26,12 @@ class CaptioningTask(EvaluationTask):
 
     Args:
         name: Of the task.
-        title: As a person would say it.
-        images: With the captions that people wrote.
+        title: For people: `COCO captions, Karpathy test`.
+        images: With their reference captions.
         folder: Of the images.
-        prompt: What captions go on from; None = what the model was trained with.
-        generation: Fields of `GenerationOptions`; 5 beams and up to 30 new tokens unless told. `min_new_tokens: None` =
-            as the model's recipe validates, see `SHORTEST_CAPTION`. A stage-1 model takes what is not told from
+        prompt: Beginning of the captions; None = what the model was trained with.
+        generation: Fields of `GenerationOptions`; default: 5 beams and up to 30 new tokens. `min_new_tokens: None` =
+            as the model's recipe validates, see `SHORTEST_CAPTION`. A stage-1 model takes its defaults from
             `QFORMER_CAPTIONING`.
         metrics: Any of `METRICS`; CIDEr is always among them.
         batch_size: Images at once.

@@ -20,22 +20,22 @@ from blip2_train.models.generative import GenerativeModel
 from blip2_train.types import TextTokens
 
 CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
-"""How captions are generated unless something else is asked for (paper: 5 beams; released code: 30 tokens)."""
+"""Defaults for captions (paper: 5 beams; released code: 30 tokens)."""
 SHORTEST_CAPTION = {False: 4, True: 8}
 """Fewest new tokens of COCO's captions, by whether the language model has an encoder: the released yaml asks for 8, and
-counted the 4 of the prompt "a photo of" where one model reads it and writes on."""
+counted the 4 of the prompt "a photo of" where the model continues it."""
 ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
-"""How answers are (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
+"""Defaults for answers (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
 _ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature"), ("length_penalty",)
 
 
 class Prompt(NamedTuple):
-    """What is said to a model about an image."""
+    """The text input for an image."""
 
     text: str
-    """What the language model reads."""
+    """Input of the language model."""
     question: str
-    """What a Q-Former reads that reads questions; empty = there is no question."""
+    """Input of a Q-Former that reads questions; empty = no question."""
 
 
 class PromptTooLong(ConfigError):
@@ -43,7 +43,7 @@ class PromptTooLong(ConfigError):
 
 
 def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> GenerationOptions:
-    """Options of generation: what is given, the rest from `defaults`; sampling draws from one beam unless told.
+    """Options of generation: what is given, the rest from `defaults`; sampling has one beam by default.
 
     Args:
         defaults: Fields of `GenerationOptions`.
@@ -85,7 +85,7 @@ def generate_texts(
     options: GenerationOptions,
     batch_size: int,
 ) -> list[str]:
-    """What the model says to each image after its prompt: new text only.
+    """Generate text for each image after its prompt; returns new text only.
 
     Args:
         network: The model, on its device.
@@ -122,7 +122,7 @@ def read_batches(
         processor: With the tokenizer of its language model.
         images: Read batch by batch.
         prompts: One per image.
-        new_tokens: Most tokens that are to stand behind a prompt.
+        new_tokens: Most tokens that may follow a prompt.
         batch_size: B.
 
     Raises:

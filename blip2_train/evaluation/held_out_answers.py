@@ -1,4 +1,4 @@
-"""Scores of a model that answers questions about held-out images: its loss, and accuracy as people would judge."""
+"""Scores of a model that answers questions about held-out images: its loss, and its accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AnswerEvaluation(GenerationEvaluation):
         self.texts = self._answers = AnswerMetric()
 
     def add_answers(self, batch: AnswerBatch, answers: Sequence[str]) -> None:
-        """Add the answers written for a batch of B questions."""
+        """Add the answers generated for a batch of B questions."""
         self._answers.update(batch.question_ids, answers, batch.references, batch.question_types)
 
     def named(self, scores: dict[str, float]) -> dict[str, float]:

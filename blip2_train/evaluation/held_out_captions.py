@@ -1,4 +1,4 @@
-"""Scores of a generative model on held-out images: its loss, and CIDEr of the captions it writes."""
+"""Scores of a generative model on held-out images: its loss, and CIDEr of its captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blip2_train.evaluation.metrics.metric_states import AnswerMetric, CaptionMe
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedCaption:
-    """A caption beside what people wrote."""
+    """A generated caption beside its references."""
 
     image_id: int
     caption: str
@@ -31,23 +31,23 @@ class GenerationEvaluation:
         self._totals = Totals(3)
         self._captions = CaptionMetric(more_scores=more_scores)
         self.texts: CaptionMetric | AnswerMetric = self._captions
-        """What was written; an image that comes twice counts once."""
+        """The generated texts; an image that comes twice counts once."""
 
     def add_loss(self, total: Tensor, right: Tensor, count: int) -> None:
-        """Add the summed loss (nats) of `count` labelled tokens, and how many of them were guessed right."""
+        """Add the summed loss (nats) of `count` labelled tokens, and how many of them were predicted right."""
         self._totals.update(torch.tensor([float(total), float(right), count], dtype=torch.float64))
 
     def add_captions(self, image_ids: Tensor, captions: list[str], references: tuple[tuple[str, ...], ...]) -> None:
-        """Add the captions written for images `(B,)`."""
+        """Add the captions generated for images `(B,)`."""
         self._captions.update(image_ids.tolist(), captions, references)
 
     def compute(self) -> dict[str, float]:
         """Scores over the images of all processes; every process must call it.
 
         Returns:
-            `loss_lm` (nats per token), `lm_accuracy` (percent), `images` (how many), the means of `more_scores`
-            (percent), and `cider` unless there is no Java to tokenise with. (1.0 of CIDEr is 100 in the papers' scale;
-            it depends on the set, see `score_captions`.)
+            `loss_lm` (nats per token), `lm_accuracy` (percent), `pictures` (number of images), the means of
+            `more_scores` (percent), and `cider` unless there is no Java to tokenise with. (1.0 of CIDEr is 100 in the
+            papers' scale; it depends on the set, see `score_captions`.)
         """
         loss, right, count = self._totals.compute().tolist()
         texts = {name: float(value) for name, value in self.texts.compute().items()}

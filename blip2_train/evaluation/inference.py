@@ -39,14 +39,14 @@ class Blip2:
 
     `answer` and `chat` need a generative model (stage 2 and what follows it), `match` and the features of texts a model
     of images and texts (stage 1, retrieval); `caption` works with both. Images are files, PIL images, or the pixel
-    values that `Processor.image` gives; a single one counts as a list of one. Batches change nothing but what is
+    values that `Processor.image` gives; a single one counts as a list of one. Batch sizes change only what is
     sampled. Options of generation are the fields of `GenerationOptions`; `seed` is that of sampling, None = torch's own
     state.
 
     Args:
         network: The model with its weights, on the device where it is to run.
-        processor: What belongs to it.
-        source: Where it came from, for messages.
+        processor: Its transform and tokenizers.
+        source: Its origin, for messages.
         has_prediction_head: Whether the Q-Former of a stage-1 model has a trained head; transformers' retrieval models
             have none, and cannot describe.
     """
@@ -79,10 +79,10 @@ class Blip2:
 
         Args:
             images: The images.
-            prompt: What the captions go on from; None = what the model was trained with, "" = nothing.
+            prompt: Beginning of the captions; None = the prompt of training, "" = none.
             batch_size: Images at once.
             seed: Of sampling.
-            **generation: 5 beams and up to 30 new tokens unless told; by the Q-Former of a stage-1 model 3 beams and 9
+            **generation: Default: 5 beams and up to 30 new tokens; by the Q-Former of a stage-1 model 3 beams and 9
                 to 29 tokens.
 
         Returns:
@@ -128,7 +128,7 @@ class Blip2:
             shortlist: How many of them, those with the likeliest first tokens, are read to the end.
             batch_size: Images at once.
             seed: Of sampling.
-            **generation: 5 beams, up to 10 new tokens and length penalty -1 unless told.
+            **generation: Default: 5 beams, up to 10 new tokens and length penalty -1.
 
         Returns:
             N answers.
@@ -160,12 +160,12 @@ class Blip2:
         seed: int | None = None,
         **generation: Any,
     ) -> str:
-        """Answer a message about an image, after earlier turns that the model reads again.
+        """Answer a message about an image, after earlier rounds, which the model reads again.
 
         Args:
             image: The image.
-            turns: What was asked and answered so far, oldest first.
-            message: What is asked now; taken as it is.
+            turns: Earlier questions and answers, oldest first.
+            message: The new question; used unchanged.
             prompt: The form of a question, with `{}` for it; None = "Question: {} Answer:".
             seed: Of sampling.
             **generation: As for `caption`.
@@ -174,7 +174,7 @@ class Blip2:
             The answer, up to where the model would go on with a question of its own.
 
         Raises:
-            PromptTooLong: if the conversation is longer than the model can read; leave out its first turns.
+            PromptTooLong: if the conversation is longer than the model can read; leave out its first rounds.
             ConfigError: if an option or the message cannot be used, or this is no generative model.
             ShardError: naming a file that is no readable image.
         """
@@ -211,7 +211,7 @@ class Blip2:
     def embed(
         self, images: ImageInputs | None = None, texts: str | Sequence[str] | None = None, *, batch_size: int = AT_ONCE
     ) -> dict[str, Tensor]:
-        """Features of N images, N texts, or N pairs; their names and shapes stand in `evaluation.embedding`.
+        """Features of N images, N texts, or N pairs; see `evaluation.embedding` for their names and shapes.
 
         Args:
             images: The images, or None.

@@ -43,7 +43,7 @@ def captioning_task(
 
     Args:
         name: Of the task.
-        title: As a person would say it.
+        title: For people: `COCO captions, Karpathy test`.
         annotations: Caption file, of any layout that `read_captions` knows.
         images: Folder of the images; None = that of the file.
         form: The layout that it must have: `coco` = COCO's and NoCaps' annotations, `karpathy` = `dataset_coco.json`,
@@ -57,7 +57,7 @@ def captioning_task(
         metrics: Any of `METRICS`.
         batch_size: Images at once.
         limit: The first images only, for a try; scores of a part cannot be compared with those of the whole.
-        prepare: Called before the files are read, for instance to write a set that is made from a seed.
+        prepare: Called before the files are read, for instance to write a generated set.
 
     Raises:
         ShardError: if a file or image is missing, or a file is not of that form.
@@ -133,7 +133,7 @@ def answering_task(
 
     Args:
         name: Of the task.
-        title: As a person would say it.
+        title: For people: `COCO captions, Karpathy test`.
         questions: Question file, of any layout that `read_questions` knows.
         images: Folder of the images; None = that of the file.
         annotations: Annotation file of VQAv2 or OK-VQA; None where the answers are not published or in the same file.

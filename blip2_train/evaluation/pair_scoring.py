@@ -145,7 +145,7 @@ def middle(image: Image.Image) -> Image.Image:
 
 
 def image_indices(texts: Sequence[Sequence[str]]) -> Tensor:
-    """Number of the image `(K,)` of each text."""
+    """Index of the image `(K,)` of each text."""
     return torch.arange(len(texts)).repeat_interleave(torch.tensor([len(some) for some in texts]))
 
 

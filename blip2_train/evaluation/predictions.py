@@ -43,8 +43,8 @@ class PredictionLog:
             raise ConfigError(problem)
         self._own = folder / f"{task}.{rank()}.jsonl"
         self.done = frozenset(number for number, _ in self._read())
-        """Numbers of the batches that are finished, by whichever process."""
-        gather_objects(None)  # nobody writes before everybody has read
+        """Indices of the batches that any process has finished."""
+        gather_objects(None)  # no process writes before all have read
 
     def __enter__(self) -> Self:
         _end_last_line(self._own)

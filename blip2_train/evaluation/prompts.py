@@ -21,7 +21,7 @@ def question_template(given: str | None, trained: str, encoder_decoder: bool) ->
         encoder_decoder: Whether the language model has an encoder.
 
     Raises:
-        ConfigError: if it has no place for the question.
+        ConfigError: if it has no `{}` for the question.
     """
     if given is None and "{}" in trained:
         return trained
@@ -33,7 +33,7 @@ def question_template(given: str | None, trained: str, encoder_decoder: bool) ->
 
 
 def caption_prompt(prompt: str) -> str:
-    """What a caption goes on from, without blanks around it: word pieces carry the blank in front of a word themselves.
+    """The beginning of a caption, without blanks around it: tokens carry the blank in front of a word themselves.
 
     Raises:
         ConfigError: if it consists of blanks only, is not Unicode, or is the form of a question.
@@ -54,7 +54,7 @@ def one_question_each(questions: str | Sequence[str], count: int, clean: bool) -
     """A question for each of `count` images, from one for each or one for all.
 
     Raises:
-        ConfigError: if their number is another.
+        ConfigError: if there are more or fewer questions.
     """
     each = [questions] * count if isinstance(questions, str) else list(questions)
     if len(each) != count:
@@ -78,7 +78,7 @@ def question_prompt(template: str, question: str) -> str:
 
 
 def conversation_prompt(template: str, turns: Sequence[tuple[str, str]], message: str) -> str:
-    """What was asked and answered so far, and what is asked now, as one prompt.
+    """Earlier questions and answers and the new question as one prompt.
 
     Raises:
         ConfigError: if a question is empty.

@@ -31,19 +31,19 @@ class AnsweringTask(EvaluationTask):
 
     Args:
         name: Of the task.
-        title: As a person would say it.
-        questions: With the answers that people gave; those about the same image should follow each other.
+        title: For people: `COCO captions, Karpathy test`.
+        questions: With their reference answers; those about the same image should follow each other.
         folder: Of the images.
         picture_name: An image's path below `folder`, from its `{image_id}`: `COCO_val2014_{image_id:012d}.jpg`; None
-            = the questions say it.
+            = the questions name it.
         prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
-        generation: Fields of `GenerationOptions`; 5 beams, up to 10 new tokens and length penalty -1 unless told.
+        generation: Fields of `GenerationOptions`; default: 5 beams, up to 10 new tokens and length penalty -1.
         candidates: Answer with the likeliest of these, and generate nothing; None = generate.
         shortlist: How many of them, those with the likeliest first tokens, are read to the end.
         metric: `vqa` = agreement with ten people (VQAv2, OK-VQA); `exact` = equality with the one answer (GQA), printed
             twice: `accuracy` with both sides normalised as in the released code, which the published numbers come from,
             and `plain/accuracy` with the texts as they are, as in GQA's official program.
-        control: Negative control: ask about the image of another question, or with no words in the question.
+        control: Negative control: the image of another question, or an empty question.
         batch_size: Questions at once.
 
     Source: BLIP-2, sections 4.1 and 4.3.

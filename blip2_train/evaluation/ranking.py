@@ -34,7 +34,7 @@ def rank_texts(
         processor: With the tokenizer of its language model.
         images: Read batch by batch.
         prompts: One per image; all end alike.
-        candidates: What can be said.
+        candidates: The possible answers.
         shortlist: See `log_likelihoods`.
         batch_size: Images at once.
 

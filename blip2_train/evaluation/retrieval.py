@@ -41,7 +41,7 @@ class RetrievalTask(EvaluationTask):
 
     Args:
         name: Of the task.
-        title: As a person would say it.
+        title: For people: `COCO captions, Karpathy test`.
         images: M, with the captions that are their texts.
         folder: Of the images.
         shortlist: K, 128 in the paper.
@@ -49,7 +49,7 @@ class RetrievalTask(EvaluationTask):
         batch_size: B.
         rerank: Score of a pair on a shortlist. `released` = matching logit, mean over the queries, plus similarity.
             `log_odds` = log-odds of a match plus similarity divided by the temperature: optimal for a head whose
-            negatives were drawn by the softmax of just that, as it learns only what contrast does not know.
+            negatives were drawn by the softmax of just that, as it learns only what contrast does not contain.
 
     Source: BLIP-2, section 4.4; `compute_sim_matrix` of the released code, which gives -100 to what is not on the list.
     """
@@ -129,7 +129,7 @@ class RetrievalTask(EvaluationTask):
             self._rank_by_contrast(self._encoded, texts)
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
-        """The matching scores of every pair that a shortlist asks for, image by image."""
+        """The matching scores of every pair on a shortlist, image by image."""
         with torch.inference_mode(), suitable_autocast(self._network):
             return [
                 self._match(index, self._patches[batch][row : row + 1], model.device)
@@ -176,7 +176,7 @@ class RetrievalTask(EvaluationTask):
         ]
 
     def write(self, rows: Sequence[Row], path: Path) -> None:
-        """Write the texts of each image's list, best first, and the other way round; no server asks for them."""
+        """Write the texts of each image's list, best first, and the other way round; no server takes them."""
         images_of_text: dict[int, list[list[float]]] = {}
         for row in rows:
             for text, score in row["text_to_image"]:

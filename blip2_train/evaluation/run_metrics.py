@@ -1,4 +1,4 @@
-"""Reads what a run wrote about its training: `metrics.csv` and `results.json` of the run folder."""
+"""Reads the scores that a training run wrote: `metrics.csv` and `results.json` of the run folder."""
 
 from __future__ import annotations
 

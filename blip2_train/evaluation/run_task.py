@@ -1,4 +1,4 @@
-"""Runs a task on any number of processes: each batch exactly once, whatever was done before."""
+"""Runs a task on any number of processes: each batch exactly once, also after an interruption."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_task(
     Args:
         model: On this process's device.
         task: What is evaluated.
-        folder: Where predictions are written, and looked for.
+        folder: Of the predictions, earlier ones included.
         settings: What decides the predictions beside the task's own: the model's fingerprint, precision, batch size.
         progress: Called after each batch of this process.
 

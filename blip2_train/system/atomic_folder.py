@@ -1,4 +1,4 @@
-"""Puts a finished folder in the place of an older one, so that a whole one is there whenever a process is killed."""
+"""Replaces a folder by a finished one, so that a complete one exists at every moment, also if a process is killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 _EXCHANGE = 2
-"""Linux's RENAME_EXCHANGE: two names change places in one step."""
+"""Linux's RENAME_EXCHANGE: two names are exchanged in one step."""
 _HERE = -100
 """AT_FDCWD: paths start from the working folder."""
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -18,7 +18,7 @@ _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 def replace_folder(finished: Path, folder: Path) -> None:
     """Give a finished folder beside it the name of another one, which is removed if it is there.
 
-    On Linux the two change places in one step. Where the system or the file system knows no such step, a kill between
+    On Linux the two are exchanged in one step. Where the system or the file system knows no such step, a kill between
     two renames leaves the older folder as `.<name>.previous`, from where `clear_leftovers` brings it back.
 
     Raises:
@@ -49,7 +49,7 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Whether two names have changed places; nothing is changed where that cannot be done."""
+    """Exchange two names; False, with nothing changed, where the system cannot do that."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False

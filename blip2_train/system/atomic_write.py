@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and records with a checksum, so that damage is told and never read as a value."""
+"""Writes files atomically, and records with a checksum, so that a damaged one raises instead of being read."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
 
 
 def write_checked(path: Path, record: Mapping[str, Any], indent: int | None = 1) -> Path:
-    """Write a mapping as JSON, whole, with the checksum of its content as its last entry."""
+    """Write a mapping as JSON, atomically, with the checksum of its content as its last entry."""
     return write_atomically(path, json.dumps(with_checksum(record), indent=indent, ensure_ascii=False) + "\n")
 
 
 def read_checked(path: Path, instead: str) -> dict[str, Any]:
-    """What `write_checked` wrote, without the checksum; a record without one (of an earlier version) is taken as it is.
+    """The record that `write_checked` wrote, without the checksum; one without (of an earlier version) is not checked.
 
     Args:
         path: The file.
@@ -52,7 +52,7 @@ def read_checked(path: Path, instead: str) -> dict[str, Any]:
 
 
 def parse_checked(content: bytes | str, name: object, instead: str) -> dict[str, Any]:
-    """The same of a content that was read elsewhere; `name` says where, for the message."""
+    """As `read_checked`, of content that was read elsewhere; `name` is that source, for the message."""
     record = parse_record(content, JsonObject, f"{name} is damaged: it", instead, DamagedFile)
     return without_checksum(record, name, instead)
 
@@ -74,7 +74,7 @@ def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agrees(record: Mapping[str, Any]) -> bool:
-    """Whether a record is what was written, as far as its checksum tells: yes if it has none."""
+    """Whether a record fits its checksum; true if it has none."""
     content = {key: value for key, value in record.items() if key != CHECKSUM}
     return CHECKSUM not in record or record[CHECKSUM] == _checksum(content)
 

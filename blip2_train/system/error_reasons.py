@@ -1,4 +1,4 @@
-"""What other libraries say of an error, as the part of one line that tells the reason."""
+"""Errors of other libraries as a reason in one line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _PICKLE = re.compile(r"weights_only|WeightsUnpickler|safe_globals|Weights only l
 def reason_of(error: BaseException | str, length: int = 150) -> str:
     """The reason that an error gives, in one line of at most `length` characters; its kind if it gives none.
 
-    A pickle that was refused is told as that. torch and timm would add how to load it all the same, which runs what it
-    names.
+    A refused pickle is reported as that; torch's and timm's own messages explain how to load it nevertheless, which
+    would run what it names.
 
     Example:
         >>> reason_of(ValueError("two lines, " + chr(10) + "  made one")), reason_of(KeyError())
@@ -25,7 +25,7 @@ def reason_of(error: BaseException | str, length: int = 150) -> str:
 
 
 def is_refused_pickle(error: BaseException) -> bool:
-    """Whether an error says that a pickle names something that is not called here."""
+    """Whether an error is a refused pickle that names something to call."""
     return bool(_PICKLE.search(str(error)) and _NAMED.search(str(error)))
 
 

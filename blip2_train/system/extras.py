@@ -46,13 +46,13 @@ def import_extra(module: str, what: str, otherwise: str = "") -> Any:
 
 
 def missing_extra(module: str, what: str, otherwise: str = "") -> str:
-    """What to say if a module of `EXTRAS` is not installed."""
+    """The message for a module of `EXTRAS` that is not installed."""
     ending = f", {otherwise}" if otherwise else ""
     return f"{what} needs {EXTRAS[module][0]}, which is not installed: {install(module)}{ending}"
 
 
 def install(module: str) -> str:
-    """The command that installs a module of `EXTRAS`, and the versions that are taken, where these are known."""
+    """The command that installs a module of `EXTRAS`, with the bounds of its version where they are known."""
     package, extra = EXTRAS[module]
     bound = _bound(package, extra)
     return f'pip install "{PROJECT}[{extra}]"' + (f" ({bound})" if bound else "")

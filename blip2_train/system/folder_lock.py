@@ -16,7 +16,7 @@ from typing import IO
 from blip2_train.errors import FolderInUse
 
 LOCK = ".lock"
-"""Name of the file that is locked, and that says who holds the lock."""
+"""Name of the locked file, which contains the owner of the lock."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -29,7 +29,7 @@ def lock_folder(folder: Path, subject: str, choices: str) -> Iterator[None]:
     there.
 
     Args:
-        folder: What is written to.
+        folder: The folder to lock.
         subject: What cannot be used, for the message: `run folder outputs/x`.
         choices: What to do if another process holds the lock, for the message.
 
@@ -77,7 +77,7 @@ def _is_still(path: Path, file: IO[str]) -> bool:
 
 
 def _owner(path: Path) -> str:
-    """Who holds the lock, as far as its file says."""
+    """The process that holds the lock, as its file names it."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         return f"process {int(owner['process'])} on {str(owner['host'])[:100]!r} since {str(owner['since'])[:40]}"

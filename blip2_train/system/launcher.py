@@ -1,4 +1,4 @@
-"""What a launcher tells a process of its place in a run, before the processes have met."""
+"""The rank that a launcher gives a process, before the processes have formed a group."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def launched_as_first_process() -> bool:
-    """Whether this is the first process of a run, by what its launcher says; known before the processes have met."""
+    """Whether the launcher started this process as the first of its run; known before a group is formed."""
     if "RANK" in os.environ:  # torchrun
         return os.environ["RANK"] == "0"
     if "LOCAL_RANK" in os.environ:  # a process that Lightning starts itself

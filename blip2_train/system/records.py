@@ -1,4 +1,4 @@
-"""What others wrote as JSON or YAML, as typed values: one way in, on which anything that does not fit is one line.
+"""JSON and YAML of others as typed values: one entry, at which anything that does not fit is an error of one line.
 
 Kinds are dataclasses, `msgspec.Struct`s, or annotations such as `dict[str, Any]`; nothing is turned from one type into
 another, except whole numbers into floats and lists into tuples.
@@ -23,11 +23,11 @@ DEEPEST = 64
 _MOST_REPEATED = 1000
 _LARGEST_NUMBER = 2**63 - 1
 _LARGEST_NOTED = 2**128
-"""Of what is not computed with: transformers writes 10^30 for the length of a text that has no bound."""
+"""Of numbers that nothing is computed with: transformers writes 10^30 as the length of a text without bound."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_NUMBER)]
-"""A whole number from 0."""
+"""An integer from 0."""
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-"""A whole number from 1 that memory is made for."""
+"""An integer from 1, for which memory is allocated."""
 JsonObject = dict[str, Any]
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def parse_record(
     error: type[Blip2TrainError] = CheckpointMismatch,
     closed: bool = False,
 ) -> T:
-    """JSON text as typed values; `what` says where it comes from, the rest as for `read_record`."""
+    """JSON text as typed values; `what` is its source, for messages; the rest as for `read_record`."""
     return check_record(_parse(content, what, fix, error), kind, what, fix, error, closed)
 
 
@@ -90,7 +90,7 @@ def check_record(
 
 
 def parse_yaml(text: str, what: object, fix: str, error: type[Blip2TrainError] = CheckpointMismatch) -> JsonObject:
-    """A configuration as YAML text: a mapping of plain values, every one of which stands there itself.
+    """A configuration as YAML text: a mapping of plain values, each written out.
 
     Anchors, tags that make objects, and interpolations (`${…}`, which could name environment variables) are refused.
 

@@ -1,7 +1,6 @@
-"""Everything that is shown on a screen passes through here: text of data cannot steer a terminal.
+"""Printing to a terminal: control characters of data are escaped, so that no text can steer the terminal.
 
-Control characters are shown as escapes, so that a caption, a name or an error clears no screen, hides no line and turns
-no text around.
+A caption, a name or an error then clears no screen, hides no line and reverses no text.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def printable(text: object) -> str:
 
 
 def in_one_line(text: object) -> str:
-    r"""A text that begins no line of its own: its line ends as escapes, too.
+    r"""A text in one line: its line ends as escapes, too.
 
     Example:
         >>> print(in_one_line("a name\nerror: of somebody"))
@@ -99,7 +98,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def plain_logs(handlers: Iterable[logging.Handler | None]) -> None:
-    """Have handlers write what they write with control characters as escapes."""
+    """Let handlers escape control characters."""
     for handler in handlers:
         if handler is not None and not isinstance(handler.formatter, PlainFormatter):
             handler.setFormatter(PlainFormatter(handler.formatter))

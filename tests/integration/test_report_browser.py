@@ -113,11 +113,11 @@ def test_attention_of_one_card_is_chosen_on_it(browser: Browser, page: Path) -> 
     )
     assert browser.run(shown) == []
     browser.run(
-        "(() => { const look = document.querySelector('.look'); look.value = '1'; "
-        "look.dispatchEvent(new Event('change', {bubbles: true})); })()"
+        "(() => { const choice = document.querySelector('.attention-choice'); choice.value = '1'; "
+        "choice.dispatchEvent(new Event('change', {bubbles: true})); })()"
     )
     (label,) = browser.run(shown)
-    assert label.startswith("where the queries look: strongest query, ≤ ")
+    assert label.startswith("attention of the queries: strongest query, ≤ ")
 
 
 def test_hostile_data_stay_text(browser: Browser, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_hostile_data_stay_text(browser: Browser, tmp_path: Path) -> None:
     browser.open(path)
     assert browser.run("document.title").startswith("</script><script>")
     assert browser.run("document.scripts.length") == 1
-    assert browser.run("document.querySelector('.said').textContent") == HOSTILE
+    assert browser.run("document.querySelector('.prediction').textContent") == HOSTILE
     browser.run("document.querySelector('a.tile').click(); new Promise((done) => setTimeout(done, 50))")
     assert browser.run("document.querySelector('[name=task]').value") == HOSTILE and browser.run(COUNT) == 1
     browser.run(

@@ -1,4 +1,4 @@
-"""Accuracy of answers to questions whose data set is not known: the answers say by which rule they are scored."""
+"""Accuracy of answers to questions of an unknown data set: the number of reference answers decides the rule."""
 
 from __future__ import annotations
 

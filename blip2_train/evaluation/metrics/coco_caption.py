@@ -1,4 +1,4 @@
-"""Scores of captions against those that people wrote, equal to the last digit to the official COCO evaluation.
+"""Scores of captions against references, equal to the last digit to the official COCO evaluation.
 
 The official code is the package pycocoevalcap. Its tokeniser, METEOR and SPICE are Java programs, which are run here
 without its wrappers: those shift captions to other images after a line separator, write into site-packages, and hang
@@ -198,7 +198,7 @@ def _spice(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Sco
     """The mean F-score that the program prints.
 
     The program writes the scores of single images by way of a JavaScript engine, which Java lost in version 15, so
-    they are not asked for. The opened packages are those that its serialiser reaches into, which Java forbids since 16.
+    they are not requested. The opened packages are those that its serialiser reaches into, which Java forbids since 16.
     """
     folder = _PACKAGE / "spice"
     if missing := [name for name in _SPICE_MODELS if not (folder / "lib" / name).exists()]:

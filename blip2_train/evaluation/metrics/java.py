@@ -16,7 +16,7 @@ from blip2_train.errors import Blip2TrainError
 
 _running: set[subprocess.Popen[bytes]] = set()
 _OPTIONS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
-"""METEOR writes and reads its numbers in the user's language, and fails where that has decimal commas."""
+"""METEOR formats and parses numbers by the user's locale, and fails where that has decimal commas."""
 _DIE_WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
@@ -111,7 +111,7 @@ class JavaProgram:
 
     @property
     def process_id(self) -> int:
-        """Number of the process."""
+        """Id of the process."""
         return self._child.pid
 
     def ask(self, line: str, replies: int = 1) -> list[str]:

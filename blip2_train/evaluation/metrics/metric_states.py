@@ -1,8 +1,8 @@
 """The scores as torchmetrics objects: updated batch by batch, computed over all processes. Validation uses them.
 
 Their states synchronise by themselves when `compute` is called, which every process must do. Each sample counts once,
-also if a sampler gave it to two processes. (An evaluation keeps what a model says on disk, where every process reads
-that of all others; it calls the functions that are named here.) Shape letters: B images, E feature size.
+also if a sampler gave it to two processes. (An evaluation keeps predictions on disk, where every
+process reads those of all others.) Shape letters: B images, E feature size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from blip2_train.evaluation.metrics.coco_caption import score_captions
 from blip2_train.evaluation.recall import pair_recall
 
 CaptionScore = Callable[[str, Sequence[str]], float]
-"""From a caption and its references to a number."""
+"""From a caption and its references to a score."""
 _logger = logging.getLogger(__name__)
 
 
@@ -74,7 +74,7 @@ class Rows(Metric):
             getattr(self, name).append(rows[name].detach().to(self.device))
 
     def compute(self) -> Any:
-        """The number of rows; what they are is for `of_all`, as torchmetrics takes a single one for a number."""
+        """The number of rows; `of_all` returns the rows, as torchmetrics takes a single one for a scalar."""
         return len(self._joined(self.names[0]))
 
     @contextmanager
@@ -146,7 +146,7 @@ class CaptionMetric(_TextMetric):
         self.metrics, self.more_scores = tuple(metrics), dict(more_scores or {})
 
     def update(self, image_ids: Sequence[int], captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add captions of B images beside what people wrote."""
+        """Add captions of B images with their references."""
         for key, caption, others in zip(image_ids, captions, references, strict=True):
             self._keep(key, caption, list(others))
 
@@ -175,7 +175,7 @@ class AnswerMetric(_TextMetric):
         references: Sequence[Sequence[str]],
         question_types: Sequence[str],
     ) -> None:
-        """Add answers to B questions beside those of people; a type may be empty."""
+        """Add answers to B questions with the reference answers; a type may be empty."""
         for key, answer, others, kind in zip(question_ids, answers, references, question_types, strict=True):
             self._keep(key, answer, list(others), kind)
 

@@ -85,7 +85,7 @@ def vqa_accuracy(
     question_types: Mapping[K, str] | None = None,
     rules: Rules = "2016",
 ) -> AnswerScores[K]:
-    """Share of people who would agree with each prediction, as the official program of VQA (v1, v2, OK-VQA) counts it.
+    """Agreement of people with each prediction, as the official program of VQA (v1, v2, OK-VQA) counts it.
 
     Each of the people in turn is left out; the prediction's worth is then the number of others who gave it, divided
     by 3, at most 1; the accuracy is the mean. With ten people of whom 0, 1, 2, 3, 4 or more agree, it is 0, 30, 60, 90,

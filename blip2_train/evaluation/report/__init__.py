@@ -1,1 +1,1 @@
-"""The page that an evaluation leaves for people, and its results as JSON."""
+"""The HTML page of an evaluation, and its results as JSON."""

@@ -34,7 +34,7 @@ def with_attention(
         texts: From B examples to ids and mask `(B, T)` of what the Q-Former reads beside its queries, for models that
             read questions; None = nothing.
         examples_per_task: As for `write_report`, so that the same examples are chosen.
-        layer: Number of the cross-attention; -1 = last.
+        layer: Index of the cross-attention; -1 = last.
         batch_size: Images at once.
     """
     shown = [choice.example for choice in choose_examples(task, examples_per_task)]

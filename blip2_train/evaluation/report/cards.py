@@ -13,13 +13,13 @@ _PICKS = {"best": "best", "between": "in between", "worst": "worst", "unscored":
 _SHOWN_REFERENCES = 3
 
 
-def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
+def card(task: TaskReport, chosen: ChosenExample, index: int) -> Markup:
     """One example.
 
     Args:
         task: That it belongs to.
         chosen: The example.
-        number: Of the card on the page, from 0.
+        index: Of the card on the page, from 0.
     """
     example, what = chosen.example, task.format(task.example_metric)
     facts = [element("span", _PICKS[chosen.pick], class_=f"pick {chosen.pick}")]
@@ -35,15 +35,15 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
     body = [element("p", *facts, class_="facts")]
     if example.question:
         body.append(element("p", example.question, class_="question data"))
-    prediction = element("p", example.prediction, class_="said data")
-    body.append(prediction if example.prediction.strip() else element("p", "(nothing)", class_="said nothing"))
+    prediction = element("p", example.prediction, class_="prediction data")
+    body.append(prediction if example.prediction.strip() else element("p", "(nothing)", class_="prediction nothing"))
     body.append(_references(task, example))
     body.append(element("p", f"{task.title} · {example.id}", class_="origin data"))
     shown = None if example.score is None else f"{example.score * what.factor:.6g}"
     return element(
         "article",
-        _image(example, number),
-        element("div", *body, class_="told"),
+        _image(example, index),
+        element("div", *body, class_="details"),
         class_="card",
         data_task=task.name,
         data_domain=example.domain,
@@ -53,7 +53,7 @@ def card(task: TaskReport, chosen: ChosenExample, number: int) -> Markup:
     )
 
 
-def _image(example: Example, number: int) -> Markup:
+def _image(example: Example, index: int) -> Markup:
     image = embed_image(example.image)
     if image is None:
         return element("div", element("p", "This image could not be read."), class_="frame broken")
@@ -68,17 +68,17 @@ def _image(example: Example, number: int) -> Markup:
     )
     views = heat_addresses(example.attention)
     layers = [
-        element("img", src=address, alt=f"where the queries look: {label}", class_="heat", hidden=True)
+        element("img", src=address, alt=f"attention of the queries: {label}", class_="heat", hidden=True)
         for label, address in views
     ]
     stage = element("div", shown, *layers, class_="stage", style=f"--w:{image.width};--h:{image.height}")
     if not views:
         return element("div", stage, class_="frame")
     options = [element("option", "attention off", value="")]
-    options += [element("option", label, value=index) for index, (label, _) in enumerate(views)]
-    label = element("label", "attention", for_=f"look-{number}")
-    select = element("select", *options, id=f"look-{number}", class_="look", autocomplete="off")
-    return element("div", stage, element("div", label, select, class_="looks"), class_="frame")
+    options += [element("option", label, value=view) for view, (label, _) in enumerate(views)]
+    label = element("label", "attention", for_=f"attention-{index}")
+    select = element("select", *options, id=f"attention-{index}", class_="attention-choice", autocomplete="off")
+    return element("div", stage, element("div", label, select, class_="attention-choices"), class_="frame")
 
 
 def _references(task: TaskReport, example: Example) -> Markup:
@@ -88,16 +88,16 @@ def _references(task: TaskReport, example: Example) -> Markup:
     else:
         texts = list(example.references)
     items = [element("li", text, class_="data") for text in texts]
-    who = element("p", task.labels.references, class_="who")
+    heading = element("p", task.labels.references, class_="heading")
     if len(items) > _SHOWN_REFERENCES + 1:
         more = element("summary", f"{len(items) - _SHOWN_REFERENCES} more")
         rest = element("details", more, element("ul", *items[_SHOWN_REFERENCES:]))
-        return element("div", who, element("ul", *items[:_SHOWN_REFERENCES]), rest, class_="references")
-    return element("div", who, element("ul", *items), class_="references")
+        return element("div", heading, element("ul", *items[:_SHOWN_REFERENCES]), rest, class_="references")
+    return element("div", heading, element("ul", *items), class_="references")
 
 
 def filter_form(tasks: Sequence[TaskReport], domains: Sequence[str], attention: bool) -> Markup:
-    """What narrows the gallery: task, domain, pick, range of scores, words, order.
+    """The filters of the gallery: task, domain, choice, range of scores, text, order.
 
     Args:
         tasks: That have examples.
@@ -123,7 +123,7 @@ def filter_form(tasks: Sequence[TaskReport], domains: Sequence[str], attention: 
     scores = element("div", bound("min", "lowest score"), "–", bound("max", "highest score"), class_="range")
     legend = element("legend", "Score", element("span", id="metric"))
     parts.append(element("fieldset", legend, scores, id="scores"))
-    search = element("input", name="find", type="search", placeholder="words, or an id", autocomplete="off")
+    search = element("input", name="find", type="search", placeholder="text, or an id", autocomplete="off")
     parts.append(element("label", element("span", "Search"), search, class_="find"))
     orders = [element("option", "best first", value=""), element("option", "worst first", value="worst")]
     parts.append(choice("sort", "Order", orders))

@@ -57,9 +57,9 @@ def line_chart(title: str, series: Sequence[Series], what: MetricFormat, span: t
     """Lines over optimiser steps, dots where there are few; shares are drawn from 0 to 100 %.
 
     Args:
-        title: Stands above.
+        title: Above the chart.
         series: Label, steps, values on the scorer's scale.
-        what: How values are written.
+        what: How values are shown.
         span: First and last step of the axis.
     """
     values = [value for _, _, ys in series for value in ys]

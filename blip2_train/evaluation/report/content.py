@@ -14,7 +14,7 @@ from blip2_train.evaluation.metrics.metric_format import MetricFormat, by_name
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionView:
-    """One way to see where the queries look, see `attention_views`."""
+    """One view of the attention of the queries, see `attention_views`."""
 
     label: str
     """`mean of queries`, `query 3`, …"""
@@ -29,11 +29,11 @@ class Example:
     id: str
     """Of the image, or of the question."""
     image: bytes | Path
-    """A JPEG, PNG, WebP, GIF or BMP file, or where it lies; it is read only if the example is shown."""
+    """A JPEG, PNG, WebP, GIF or BMP file, or its path; it is read only if the example is shown."""
     prediction: str
     """A caption or an answer; for retrieval the text that came first."""
     references: Sequence[str]
-    """What people wrote."""
+    """Captions or answers of people."""
     question: str = ""
     score: float | None = None
     """On the scale of the task's `example_metric`; None = the example has none of its own."""
@@ -81,7 +81,7 @@ class TaskReport:
     name: str
     """As in the configuration: `coco_caption`."""
     title: str
-    """As a person would say it: `COCO captions, Karpathy test`."""
+    """For people: `COCO captions, Karpathy test`."""
     kind: str
     """Which model it is about, see `EvaluationTask`."""
     scores: Mapping[str, float | None]
@@ -116,7 +116,7 @@ class TaskReport:
         return ", ".join(filter(None, (name.rpartition("/")[0], self.format(name).row)))
 
     def reason(self, name: str) -> str:
-        """Why a score is None; an empty string if nobody said."""
+        """Why a score is None; an empty string if no reason is given."""
         return self.reasons.get(name) or self.reasons.get(name.rpartition("/")[2], "")
 
     @property

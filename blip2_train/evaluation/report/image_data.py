@@ -74,7 +74,7 @@ def attention_views(maps: Tensor, sharpest: int = 4) -> tuple[AttentionView, ...
 
 
 def times_uniform(heat: Tensor) -> float:
-    """How many times more than the average patch the brightest one gets: 1 = an even look."""
+    """How many times more than the average patch the brightest one gets: 1 = uniform."""
     return float(heat.max() / heat.mean().clamp(min=1e-12))
 
 

@@ -29,7 +29,7 @@ def element(tag: str, *children: str, **attributes: str | float | bool | None) -
 
     Args:
         tag: Its name.
-        children: What stands in it.
+        children: Its content.
         attributes: A trailing `_` is dropped (`class_`), other `_` become `-`; True gives the bare name, and None and
             False leave it out.
 

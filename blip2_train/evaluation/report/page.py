@@ -1,7 +1,7 @@
 """One HTML file that shows an evaluation: scores, curves, and a gallery that can be filtered.
 
 Nothing is loaded from anywhere: images, style and script are inside the file, and its content security policy lets a
-browser run that one script only and fetch nothing, whatever the data say.
+browser run that one script only and fetch nothing, whatever the data contain.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_report(
     examples_per_task: int = 60,
     created: datetime | None = None,
 ) -> Path:
-    """Write the page of an evaluation, all of it or nothing.
+    """Write the page of an evaluation, atomically.
 
     Args:
         path: Of the HTML file; its folder is made.
@@ -162,8 +162,8 @@ def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Marku
     attention = any(choice.example.attention for _, picks in shown for choice in picks)
     if attention:
         notes.append(
-            "Attention: dark = the queries do not look there, glowing = there they look most. Each map is scaled by "
-            "its own maximum: ≤ 3× says that this is three times an even look. What they give to prefix tokens (class "
+            "Attention: dark = the queries do not attend there, bright = they attend most. Each map is scaled by "
+            "its own maximum: ≤ 3× means that it is three times uniform attention. Attention to prefix tokens (class "
             "token, registers) is left out."
         )
     domains = dict.fromkeys(choice.example.domain for _, picks in shown for choice in picks if choice.example.domain)
@@ -205,7 +205,7 @@ def _provenance(tasks: Sequence[TaskReport]) -> Markup:
         )
         for task in tasks
     ]
-    return _section("settings", "How these scores came about", *groups)
+    return _section("settings", "Settings", *groups)
 
 
 def _settings(settings: TaskSettings) -> Markup:

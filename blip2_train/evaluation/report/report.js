@@ -4,12 +4,12 @@ const form = document.getElementById("filters");
 const gallery = document.getElementById("gallery");
 if (form && gallery) {
   const cards = [...gallery.querySelectorAll(".card")];
-  const words = new Map(cards.map((card) => [card, card.querySelector(".told").textContent.toLowerCase()]));
+  const texts = new Map(cards.map((card) => [card, card.querySelector(".details").textContent.toLowerCase()]));
   const fields = [...form.elements].filter((field) => field.name);
 
-  const look = (card, view) => {
+  const showView = (card, view) => {
     card.querySelectorAll(".heat").forEach((layer, index) => { layer.hidden = view !== String(index); });
-    const choice = card.querySelector(".look");
+    const choice = card.querySelector(".attention-choice");
     if (choice) choice.value = view;
   };
 
@@ -32,26 +32,26 @@ if (form && gallery) {
       if (value("domain") && domain !== value("domain")) return false;
       if (value("pick") && pick !== value("pick")) return false;
       if (score === undefined ? low > -Infinity || high < Infinity : Number(score) < low || Number(score) > high) return false;
-      return find.every((word) => words.get(card).includes(word));
+      return find.every((word) => texts.get(card).includes(word));
     };
     const sign = value("sort") === "worst" ? -1 : 1;
-    const place = (card) => (card.dataset.order === undefined ? Infinity : sign * Number(card.dataset.order));
+    const position = (card) => (card.dataset.order === undefined ? Infinity : sign * Number(card.dataset.order));
     const shown = cards.filter((card) => { card.hidden = !matches(card); return !card.hidden; });
-    gallery.append(...[...cards].sort((a, b) => place(a) - place(b) || 0));
+    gallery.append(...[...cards].sort((a, b) => position(a) - position(b) || 0));
     document.getElementById("count").textContent = `${shown.length} of ${cards.length} examples`;
     document.getElementById("none").hidden = shown.length > 0;
   };
 
   const showAttention = () => {
     const box = form.elements.attention;
-    if (box) cards.forEach((card) => look(card, box.checked ? "0" : ""));
+    if (box) cards.forEach((card) => showView(card, box.checked ? "0" : ""));
   };
 
   const readAddress = () => {
-    const wanted = new URLSearchParams(location.hash.slice(1));
+    const chosen = new URLSearchParams(location.hash.slice(1));
     for (const field of fields) {
-      if (field.type === "checkbox") field.checked = wanted.has(field.name);
-      else field.value = wanted.get(field.name) || "";
+      if (field.type === "checkbox") field.checked = chosen.has(field.name);
+      else field.value = chosen.get(field.name) || "";
       if (field.tagName === "SELECT" && field.selectedIndex < 0) field.value = "";
     }
     showAttention();
@@ -59,11 +59,11 @@ if (form && gallery) {
   };
 
   const writeAddress = () => {
-    const said = new URLSearchParams();
+    const filters = new URLSearchParams();
     for (const field of fields) {
-      if (field.type === "checkbox" ? field.checked : field.value) said.set(field.name, field.type === "checkbox" ? "on" : field.value);
+      if (field.type === "checkbox" ? field.checked : field.value) filters.set(field.name, field.type === "checkbox" ? "on" : field.value);
     }
-    history.replaceState(null, "", `#${said}`);
+    history.replaceState(null, "", `#${filters}`);
   };
 
   form.addEventListener("input", (event) => {
@@ -78,7 +78,7 @@ if (form && gallery) {
     readAddress();
   });
   gallery.addEventListener("change", (event) => {
-    if (event.target.matches(".look")) look(event.target.closest(".card"), event.target.value);
+    if (event.target.matches(".attention-choice")) showView(event.target.closest(".card"), event.target.value);
   });
   window.addEventListener("hashchange", () => {
     readAddress();

@@ -27,14 +27,14 @@ def program_versions() -> dict[str, str]:
 
 
 def write_results(path: Path, tasks: Sequence[TaskReport], *, created: datetime | None = None) -> Path:
-    """Write the scores of all tasks as JSON, all of them or nothing.
+    """Write the scores of all tasks as JSON, atomically.
 
     Args:
         path: Of the file; its folder is made.
         tasks: What was evaluated. Their examples are not written, only how many there are.
         created: Time to write; None = now.
 
-    A score that could not be computed is `null`, and stands in `reasons`.
+    A score that could not be computed is `null`, with its reason in `reasons`.
     """
     content = {
         "created": (created or datetime.now(UTC)).isoformat(timespec="seconds"),

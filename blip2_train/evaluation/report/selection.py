@@ -1,4 +1,4 @@
-"""Which examples are shown: the best, the worst, and some of what lies between."""
+"""Which examples are shown: the best, the worst, and some in between."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def choose_examples(task: TaskReport, limit: int = 60) -> list[ChosenExample]:
     """At most `limit` examples, best first: a third the best, a third the worst, and the rest evenly spread between.
 
     Equal scores are ordered by a hash of the id, so that the choice among them does not favour the beginning of the
-    file. Examples without a score come last, evenly spread over them, in places that are left. The same examples give
+    file. Examples without a score come last, evenly spread, as many as there is room for. The same examples give
     the same choice.
 
     Args:
@@ -64,5 +64,5 @@ def choose_examples(task: TaskReport, limit: int = 60) -> list[ChosenExample]:
 
 
 def _spread(count: int, size: int) -> list[int]:
-    """`size` places out of `count`, evenly spread."""
+    """`size` positions out of `count`, evenly spread."""
     return [(2 * index + 1) * count // (2 * size) for index in range(size)]
