@@ -42,3 +42,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_HOMES[name]), name)
     except AttributeError as error:  # of something that is imported: Python would say that the name does not exist
         raise ImportError(f"{__name__}.{name} cannot be imported: {_HOMES[name]} fails: {error}") from error
+
+
+def __dir__() -> list[str]:
+    """The public API, also of what is not imported yet."""
+    return sorted(__all__)

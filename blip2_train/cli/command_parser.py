@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from typing import Any, NoReturn
 
+from blip2_train.cli.command_names import as_called
 from blip2_train.errors import ConfigError
 
 
@@ -15,6 +16,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **(options | {"allow_abbrev": False, "formatter_class": _Help}))
+
+    def format_help(self) -> str:
+        """The help, with the commands named as they are called here."""
+        return as_called(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where help is."""

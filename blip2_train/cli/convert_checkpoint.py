@@ -21,6 +21,7 @@ from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
 from blip2_train.checkpoints.weight_sources import UNDERSTOOD
+from blip2_train.cli.command_parser import CommandParser
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
 from blip2_train.models.adapted_layers import is_adapter
@@ -87,7 +88,7 @@ def _with_parent(found: Pretrained) -> Manifest:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="convert_checkpoint.py",
         description="Convert weights into another format; what the source is, is found out from its content.",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blip2_train.checkpoints.export import write_export
 from blip2_train.checkpoints.training_checkpoints import read_training_state
+from blip2_train.cli.command_names import as_called
 from blip2_train.cli.terminal import run_command
 from blip2_train.config.checkpoint_parts import checkpoint_parts
 from blip2_train.errors import ConfigError
@@ -19,7 +20,7 @@ USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to w
 def main(arguments: list[str]) -> None:
     """Write an export of the newest checkpoint of a run, or of the checkpoint given."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        echo(USAGE)
+        echo(as_called(USAGE))
         return
     if len(arguments) > 2:
         raise ConfigError(f"too many arguments: {' '.join(arguments[2:])}; {USAGE}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blip2_train.cli.command_names import as_called
 from blip2_train.cli.shown_progress import ShownProgress
 from blip2_train.cli.terminal import kept_when_stopped, run_command
 from blip2_train.config.key_values import read_settings
@@ -77,7 +78,7 @@ class Request:
 def main(arguments: list[str]) -> None:
     """Make the shards, and say what was made."""
     if not arguments or {"--help", "-h"} & set(arguments):
-        echo(ABOUT)
+        echo(as_called(ABOUT))
         return
     request, options = read_request(arguments)
     columns = request.picture_column, request.caption_column, request.id_column

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blip2_train.cli.command_names import as_called
 from blip2_train.cli.terminal import run_command
 from blip2_train.config.key_values import flags_as_settings, read_settings
 from blip2_train.data.official.inventory import OfficialFile, verify
@@ -40,7 +41,7 @@ class PrepareOptions:
 def main(arguments: list[str]) -> None:
     """List what belongs where, or check what is there."""
     if {"--help", "-h"} & set(arguments):
-        echo(ABOUT)
+        echo(as_called(ABOUT))
         return
     plain = flags_as_settings(arguments, FLAGS)
     sets = [argument for argument in plain if "=" not in argument]

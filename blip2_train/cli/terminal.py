@@ -17,6 +17,7 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli import end_while_loading, interrupted_status
+from blip2_train.cli.command_names import as_called, version_line
 from blip2_train.cli.system_errors import what_to_do
 from blip2_train.config.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.config.overrides import options
@@ -35,6 +36,7 @@ usage: {usage} experiment=<recipe> [group=option …] [key=value …]
   --list             the recipes, with what each is for
   --cfg job          print the whole configuration and stop
   --config-dir DIR   also look for recipes and options in DIR (laid out as {folder})
+  --version          name and version
   --help             this text
 
 recipes: {recipes}
@@ -49,6 +51,7 @@ usage: python scripts/evaluate.py evaluation=[<task>,…] checkpoint=<export, Hu
   --list             the tasks, with what each is
   --cfg job          print the whole configuration and stop
   --config-dir DIR   also look for tasks in DIR (laid out as {folder})
+  --version          name and version
   --help             this text
 
 tasks: {tasks}
@@ -87,6 +90,9 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         watch_interrupts(_end_stopped)
     try:
         typed = list(sys.argv[1:] if arguments is None else arguments)
+        if typed == ["--version"]:
+            echo(version_line())
+            return 0
         allow_typed_commands(typed)
         main(typed)
         sys.stdout.flush()
@@ -94,7 +100,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         if os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
         for problem in problems_of(error):
-            echo("error: " + " ".join(problem.split("\n")), file=sys.stderr)
+            echo("error: " + as_called(" ".join(problem.split("\n"))), file=sys.stderr)
         return 2
     except BrokenPipeError:
         if not _read_no_more(sys.stdout):
@@ -114,7 +120,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
         line = what_to_do(error)
         if line is None or os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
-        echo("error: " + " ".join(line.split("\n")), file=sys.stderr)
+        echo("error: " + as_called(" ".join(line.split("\n"))), file=sys.stderr)
         return 2
     return 0
 
@@ -160,7 +166,8 @@ def config_from(arguments: Sequence[str], about: str, usage: str) -> DictConfig 
     if show == "help":
         listed = "".join(f"{group}: {', '.join(options(group, [config_folder()]))}\n" for group in _GROUPS)
         names = ", ".join(recipes(folder))
-        echo(_HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed))
+        text = _HELP.format(about=about, usage=usage, folder=config_folder().name, recipes=names, groups=listed)
+        echo(as_called(text))
         return None
     return _shown("experiment", show, folder, lambda: compose(overrides, folder))
 
@@ -170,7 +177,7 @@ def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
     overrides, show, folder = split_arguments(arguments)
     if show == "help":
         names = ", ".join(options("evaluation", _places(folder)))
-        echo(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names))
+        echo(as_called(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names)))
         return None
     return _shown("evaluation", show, folder, lambda: compose_evaluation(overrides, folder))
 

@@ -61,6 +61,11 @@ class Blip2:
         self.network, self.processor, self.source = network.eval(), processor, source
         self._has_prediction_head = has_prediction_head
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.network.parameters())
+        kind = type(self.network).__name__
+        return f"Blip2({self.source!r}: {kind}, {count:,} parameters, on {self.device})"
+
     @property
     def device(self) -> torch.device:
         """Where the model runs."""

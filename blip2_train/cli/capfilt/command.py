@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from blip2_train.cli.capfilt.filtering import filter_captions
+from blip2_train.cli.command_names import as_called
 from blip2_train.cli.terminal import run_command
 from blip2_train.system.screen import echo
 
@@ -45,7 +46,7 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
 def main(arguments: list[str]) -> None:
     """Give captions."""
     if not arguments or {"--help", "-h"} & set(arguments):
-        echo(ABOUT)
+        echo(as_called(ABOUT))
     else:
         filter_captions(arguments)
 

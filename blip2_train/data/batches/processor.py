@@ -46,6 +46,13 @@ class Processor:
     prompt: str = ""
     """Default start of captions, or default template of questions."""
 
+    def __repr__(self) -> str:
+        tokenizers = [type(one).__name__ for one in (self.text_tokenizer, self.language_tokenizer) if one is not None]
+        return (
+            f"Processor(image_size={self.image_size}, max_text_length={self.max_text_length}, mean={self.mean}, "
+            f"std={self.std}, tokenizers=[{', '.join(tokenizers)}], prompt={self.prompt!r})"
+        )
+
     def images(self, images: Sequence[ImageInput]) -> Tensor:
         """Pixel values `(B, 3, H, W)` of images.
 

@@ -43,6 +43,12 @@ def reader() -> Blip2:
     )
 
 
+def test_its_repr_names_source_model_size_and_device() -> None:
+    model = reader()
+    count = sum(parameter.numel() for parameter in model.network.parameters())
+    assert repr(model) == f"Blip2({model.source!r}: ImageTextModel, {count:,} parameters, on cpu)"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_of_unequal_prompts_equals_one_by_one(family: str, beams: int) -> None:

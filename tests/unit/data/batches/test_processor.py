@@ -36,6 +36,12 @@ def processor(root: Path) -> Processor:
     )
 
 
+def test_its_repr_is_one_line_of_what_it_does(processor: Processor) -> None:
+    shown = repr(processor)
+    assert shown.startswith("Processor(image_size=20, max_text_length=8, ") and "tokenizers=[" in shown
+    assert "LanguageTokenizer" in shown and len(shown) < 250 and "\n" not in shown
+
+
 def test_a_file_a_image_and_its_pixel_values_are_the_same(processor: Processor, tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png")
     pixels = processor.image(photo())
