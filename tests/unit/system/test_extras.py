@@ -39,7 +39,7 @@ NEED = {
     "doctor, int8": (
         "bitsandbytes",
         doctor,
-        [*STAGE_2, "data=shards", "data.source={place}/shards", "model.language.quantization=int8", "measure=0"],
+        [*STAGE_2, "data=shards", "data.source={folder}/shards", "model.language.quantization=int8", "measure=0"],
     ),
     "training with adapters": ("peft", train, [*STAGE_2, "peft=lora"]),
     "sweep by submitit": (
