@@ -9,7 +9,7 @@ from typing import Any
 
 import blip2_train
 from blip2_train.checkpoints.adapter_files import describe_adapters
-from blip2_train.checkpoints.foreign_descriptions import without_own_choices
+from blip2_train.checkpoints.foreign_descriptions import family_of, without_own_choices
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
@@ -24,6 +24,8 @@ _PACKAGE = str(Path(blip2_train.__file__).parent)
 def describe_model(model: Blip2Model) -> dict[str, Any]:
     """The configurations that a model was built from."""
     parts: dict[str, Any] = {name: without_own_choices(asdict(config)) for name, config in model.configs().items()}
+    if (family := model.vision_config.family) is not None:
+        parts["vision"]["family"] = family
     if model.adapters is not None:
         parts["adapters"] = describe_adapters(model.adapters, model.is_encoder_decoder)
     questions = {"question_to_qformer": True} if model.question_to_qformer else {}
@@ -37,7 +39,7 @@ def build_model(description: Mapping[str, Any]) -> Blip2Model:
         CheckpointMismatch: if the description is not one of this version.
     """
     try:
-        vision = VisionConfig(**here(description["vision"]))
+        vision = described_tower(description)
         qformer = QFormerConfig(**here(description["qformer"]))
         language = description.get("language")
         if description["kind"] == GenerativeModel.__name__ and language is not None:
@@ -50,6 +52,17 @@ def build_model(description: Mapping[str, Any]) -> Blip2Model:
             f"the model's description cannot be read ({error}); export the run again with this version"
         ) from error
     raise CheckpointMismatch(f"the model's description is of kind {description['kind']!r}, which is not known here")
+
+
+def described_tower(description: Mapping[str, Any]) -> VisionConfig:
+    """The configuration of a described model's tower, of the class of its family.
+
+    Raises:
+        CheckpointMismatch: if no imported module has that class.
+    """
+    values = here(description["vision"])
+    family = family_of(values, "the model's description")
+    return family(**{key: value for key, value in values.items() if key != "family"})
 
 
 def _portable(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers import __version__ as transformers_version
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.architecture_keys import architecture_keys, is_fetched
-from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig, find_family
 from blip2_train.system.records import JsonObject, Size, check_record
 
 TIMM_ARGUMENTS = frozenset(
@@ -88,8 +88,9 @@ def check_description(values: Any, what: object) -> dict[str, Any]:
     if values == {}:
         return {}
     description = check_record(values, _Description, f"{what}: architecture", _FIX, closed=True)
+    vision = {key: value for key, value in description.vision.items() if key != "family"}
     kinds: tuple[tuple[str, type[Any], Any], ...] = (
-        ("vision", VisionConfig, description.vision),
+        ("vision", family_of(description.vision, what), vision),
         ("qformer", QFormerConfig, description.qformer),
         ("language", LanguageModelConfig, description.language),
     )
@@ -103,7 +104,7 @@ def check_description(values: Any, what: object) -> dict[str, Any]:
         check_record(description.adapters, _Task, location, _FIX)
         own = {key: value for key, value in description.adapters.items() if key != "task_type"}
         check_record(own, AdapterConfig, location, _FIX, closed=True)
-    if not _TIMM_NAME.fullmatch(description.vision["name"]):
+    if "family" not in description.vision and not _TIMM_NAME.fullmatch(description.vision["name"]):
         name = description.vision["name"]
         raise CheckpointMismatch(f"{what}: architecture.vision.name {name!r} is no name of timm; {_FIX}")
     for key in description.vision.get("overrides") or {}:
@@ -112,6 +113,21 @@ def check_description(values: Any, what: object) -> dict[str, Any]:
     if description.language is not None:
         checked["language"] = _checked_language(description.language, f"{what}: architecture.language")
     return checked
+
+
+def family_of(vision: Mapping[str, Any], what: object) -> type[VisionConfig]:
+    """The class of the tower that a description names.
+
+    Raises:
+        CheckpointMismatch: if no imported module has such a class.
+    """
+    name = vision.get("family")
+    if (family := find_family(name)) is None:
+        raise CheckpointMismatch(
+            f"{what}: its vision tower is of the family {name}, which is not part of this project: import the module "
+            "that defines it before the weights are opened"
+        )
+    return family
 
 
 def without_own_choices(values: Mapping[str, Any]) -> dict[str, Any]:

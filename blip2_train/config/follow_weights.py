@@ -9,23 +9,24 @@ with the weights and refused by name where it contradicts them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from blip2_train.checkpoints.architecture import here
+from blip2_train.checkpoints.architecture import described_tower, here
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
 from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_location
+from blip2_train.config.strict_keys import find_target
 from blip2_train.config.tower_normalisation import brought_by_weights
 from blip2_train.data.batches.language_tokenizer import QUESTIONS
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer, load_text_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError
-from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig, find_family
 from blip2_train.models.language_model import language_model_architecture
 from blip2_train.training.earlier_runs import find_export
 
@@ -219,7 +220,15 @@ def _architecture(language: Mapping[str, Any]) -> Any:
 
 
 def _follow_tower(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
-    theirs = asdict(VisionConfig(**here(source.architecture["vision"])))
+    family, target = source.architecture["vision"].get("family"), settings.get("model.vision._target_")
+    kind = find_target("model.vision", target)
+    if isinstance(kind, type) and kind is not find_family(family):
+        raise ConfigError(
+            f"{source.what} has a vision tower of {family or 'timm'}, and the recipe one of {target}: pass the option "
+            "model/vision_model=<its family>"
+        )
+    tower = described_tower(source.architecture)
+    theirs = asdict(tower)
     held = VISION_MODEL in source.held
     if held and settings.is_given("model.vision.weights"):
         raise ConfigError(
@@ -227,7 +236,8 @@ def _follow_tower(settings: _Settings, source: SourceDescription, option: Mappin
             "model.vision.weights out"
         )
     changed = theirs["name"] != option.get("name")
-    for key in _TOWER:
+    own = () if family is None else tuple(theirs.keys() - {one.name for one in fields(VisionConfig)})
+    for key in (*_TOWER, *own):
         settings.follow(f"model.vision.{key}", theirs[key], source.what)
     for key in ("mean", "std"):
         if (value := source.processor.get(key)) is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from blip2_train.errors import ConfigError
 
@@ -26,9 +28,35 @@ ACTIVATIONS = (
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+class VisionNetwork(Protocol):
+    """What a vision tower needs of the network of its family, which is an `nn.Module`."""
+
+    num_features: int
+    """Width Dv."""
+    num_prefix_tokens: int
+    """Tokens in front of the patches (class token, registers)."""
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        ...
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The blocks that are sharded one by one when the tower trains, first to last; none = it is sharded whole."""
+        ...
+
+    def forward_features(self, pixel_values: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` to features `(B, P, Dv)`: prefix tokens, then patches row by row."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """A vision tower: any timm vision transformer, cut before its last block."""
+    """A vision tower: any timm vision transformer, cut before its last block.
+
+    A subclass that overrides `own_network` is another family of towers (docs/add-a-vision-tower.md).
+    """
 
     name: str
     """timm model name; with `weights: timm` give the full `name.tag`."""
@@ -52,6 +80,16 @@ class VisionConfig:
     std: tuple[float, ...] | None = None
     """What each channel is divided by after that; None = the tower's own."""
 
+    def own_network(self) -> Any:
+        """The network of another family (a `VisionNetwork`) with random weights; None = timm's model `name`."""
+        return None
+
+    @property
+    def family(self) -> str | None:
+        """Qualified name of the class, as exports record it; None = the family of timm's vision transformers."""
+        kind = type(self)
+        return None if kind is VisionConfig else f"{kind.__module__}.{kind.__qualname__}"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "overrides", dict(self.overrides or {}))  # so that it is never None
         for name in ("mean", "std"):
@@ -71,6 +109,22 @@ class VisionConfig:
             raise ConfigError(f"image_size must be positive, got {self.image_size}")
         if self.dropped_blocks < 0:
             raise ConfigError(f"dropped_blocks must be 0 or more, got {self.dropped_blocks}")
+
+
+def find_family(name: str | None) -> type[VisionConfig] | None:
+    """The class of a family of towers by its qualified name; None = no imported class has that name.
+
+    Only classes that the process has imported are looked at, so that a name in a file imports nothing. Of several with
+    one name (a notebook cell that ran twice) the newest counts.
+    """
+    if name is None:
+        return VisionConfig
+    kinds, newest = VisionConfig.__subclasses__(), None
+    for kind in kinds:  # grows while it is read
+        kinds += kind.__subclasses__()
+        if f"{kind.__module__}.{kind.__qualname__}" == name:
+            newest = kind
+    return newest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,9 +65,8 @@ def query_attention(
         found = cross_attention(
             model.qformer, embeddings, image_kv, num_queries=queries.shape[1], mask=mask, layer=layer
         )
-    tower = cast(Any, model.vision_model.tower)
-    patches = found.weights.mean(dim=1)[:, :, tower.num_prefix_tokens :]
-    return patches.unflatten(2, tuple(tower.patch_embed.grid_size))
+    patches = found.weights.mean(dim=1)[:, :, model.vision_model.num_prefix_tokens :]
+    return patches.unflatten(2, model.vision_model.grid_size)
 
 
 def cross_attention(

@@ -1,4 +1,4 @@
-"""The vision tower: a timm vision transformer that ends before its last block.
+"""The vision tower: a timm vision transformer that ends before its last block, or a network of another family.
 
 Shape letters: B batch, P patches with the prefix tokens (class token, registers; a tower may have none), Dv width.
 """
@@ -52,6 +52,8 @@ def normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[float,
     """
     if config.mean is not None and config.std is not None:
         return config.mean, config.std
+    if config.family is not None:
+        raise ConfigError(f"a vision tower of {config.family} has no mean and std of its own: give both")
     known = beside_weights(config.weights) or _pretrained_config(config.name)
     found = resolve_data_config(pretrained_cfg=known)
     return config.mean or tuple(found["mean"]), config.std or tuple(found["std"])
@@ -173,6 +175,17 @@ def _built_anyhow(architecture: str) -> Any:
         return None
 
 
+def _timm_network(config: VisionConfig) -> Any:
+    """The model of timm without its last blocks and its norm."""
+    tower = create_timm_tower(config)
+    if config.dropped_blocks >= len(tower.blocks):
+        raise ConfigError(
+            f"dropped_blocks is {config.dropped_blocks}, but {config.name} has {len(tower.blocks)} blocks"
+        )
+    tower.prune_intermediate_layers([-1 - config.dropped_blocks], prune_norm=True)
+    return tower
+
+
 class VisionTower(nn.Module):
     """All tokens of the second-last block, without final norm (Li et al., 2023, section 3.4).
 
@@ -181,24 +194,29 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        tower = create_timm_tower(config)
-        if config.dropped_blocks >= len(tower.blocks):
-            raise ConfigError(
-                f"dropped_blocks is {config.dropped_blocks}, but {config.name} has {len(tower.blocks)} blocks"
-            )
-        tower.prune_intermediate_layers([-1 - config.dropped_blocks], prune_norm=True)
+        own = config.own_network()
+        tower = _timm_network(config) if own is None else own
         if config.gradient_checkpointing:
+            if not hasattr(tower, "set_grad_checkpointing"):
+                raise ConfigError(f"a vision tower of {config.family} has no gradient_checkpointing; set it to false")
             tower.set_grad_checkpointing(True)
         self.tower = tower
+        self.family = config.family
+        """None = timm's vision transformers."""
         self.frozen = config.frozen
         self.width: int = tower.num_features
-        self.num_blocks: int = len(tower.blocks)
+        self.num_blocks: int = len(self.blocks)
         self.num_prefix_tokens: int = tower.num_prefix_tokens
-        self.grid_size: tuple[int, int] = tuple(tower.patch_embed.grid_size)
+        self.grid_size: tuple[int, int] = tuple((tower.patch_embed if own is None else tower).grid_size)
         if config.frozen:
             freeze(self)
             self.to(DTYPES[config.dtype])
         self.train(not config.frozen)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, first to last; sharding splits a trained tower by them."""
+        return list(self.tower.blocks)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; without effect on a frozen tower."""

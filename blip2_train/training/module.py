@@ -118,7 +118,10 @@ class TrainingModule(lightning.LightningModule):
 
     def groups(self) -> list[ParameterGroup]:
         """The parameter groups of the optimiser."""
-        num_blocks = getattr(getattr(self.model, "vision_model", None), "num_blocks", 0)
+        tower = getattr(self.model, "vision_model", None)
+        num_blocks, family = getattr(tower, "num_blocks", 0), getattr(tower, "family", None)
+        if family is not None and self.optimizer_config.layer_decay != 1.0:
+            raise ConfigError(f"a vision tower of {family} has no layer-wise learning rates: set optim.layer_decay=1")
         named = [*self.model.named_parameters(), *_own_parameters(self.objective)]
         return parameter_groups(named, num_blocks, self.optimizer_config)
 

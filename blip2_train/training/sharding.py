@@ -151,7 +151,7 @@ def blocks_to_shard(model: nn.Module) -> list[nn.Module]:
                 f"{type(parts.language_model).__name__} names none (_no_split_modules); pass trainer=ddp"
             )
     if not parts.vision_model.frozen:
-        blocks += list(parts.vision_model.tower.blocks.children())
+        blocks += parts.vision_model.blocks
     return blocks
 
 

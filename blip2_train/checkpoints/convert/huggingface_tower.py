@@ -38,6 +38,8 @@ def describe_tower(tower: VisionTower) -> Blip2VisionConfig:
     Raises:
         CheckpointMismatch: with what it has that their class lacks, or lacks that their class has.
     """
+    if tower.family is not None:
+        _refuse([f"it is of the family {tower.family}"])
     vit: Any = tower.tower
     block = vit.blocks[0]
     _refuse(_problems(vit, block))

@@ -74,11 +74,11 @@ def write_lavis(file: Path, model: Blip2Model, *, with_tower: bool, manifest: Ma
 def _tower_names(model: Blip2Model) -> tuple[Rule, ...]:
     """Names of the tower's weights: LAVIS has EVA's ViT-g and CLIP's ViT-L, here of any size."""
     tower: Any = model.vision_model.tower
-    block = tower.blocks[0]
+    block = None if model.vision_model.family else tower.blocks[0]
     names = {re.sub(r"^blocks\.\d+\.", "", name) for name, _ in tower.named_parameters()}
-    if names == _EVA and isinstance(block.mlp.act, nn.GELU):
+    if block is not None and names == _EVA and isinstance(block.mlp.act, nn.GELU):
         return EVA_TOWER
-    if names == _CLIP and type(block.mlp.act).__name__ == "QuickGELU":
+    if block is not None and names == _CLIP and type(block.mlp.act).__name__ == "QuickGELU":
         return CLIP_TOWER
     raise CheckpointMismatch(
         f"LAVIS has no tower like {model.vision_config.name}: its two are EVA's ViT-g and CLIP's ViT-L; choose another "

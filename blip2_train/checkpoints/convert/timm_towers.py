@@ -32,6 +32,11 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
         CheckpointMismatch: if weights cannot be had or do not fit.
     """
     notes: tuple[str, ...] = ()
+    if config.family is not None:
+        if config.weights == "timm":
+            raise ConfigError(f"vision weights of {config.family} are a file of its own names, or random; got timm")
+        rule = LoadRule(what=f"vision weights {config.weights} of {config.family}")
+        return load_by_rule(tower.tower, read_weights(config.weights), rule)
     if config.weights == "timm":
         if "." not in config.name:
             raise ConfigError(
