@@ -125,12 +125,15 @@ def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
         main([f"root={tmp_path}"])
 
 
-def test_the_command_prints_every_count(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["step=false"])
+def test_the_command_prints_every_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tower = "class Tower(nn.Module): ...\n"
+    run = "from blip2_train.models.tower import Tower\nisinstance(told, Tower)\n"
+    main([f"root={checkout(tmp_path, models__tower=tower, training__run=run)}", "step=false", "list=true"])
     printed = capsys.readouterr().out
-    for title in ("blip2_train/models", "lines of Python in the wheel", "circles of modules", "isinstance", "in all"):
-        assert title in printed
-    assert "training step" not in printed
+    for line in ("lines of Python in the wheel: 3", "circles of modules: 0", "isinstance of models outside models/: 1"):
+        assert line in printed
+    assert "blip2_train/training/run.py:2: names: told: told" in printed
+    assert "blip2_train/models " in printed and "training step" not in printed
 
 
 def test_no_rule_is_given_twice() -> None:
