@@ -10,5 +10,5 @@ from packaging.requirements import Requirement
 import blip2_train  # noqa: F401
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-wanted = project["dependencies"] + project["optional-dependencies"].get("".join(sys.argv[1:]), [])
-sys.exit(not all(r.specifier.contains(version(r.name), prereleases=True) for r in map(Requirement, wanted)))
+required = project["dependencies"] + project["optional-dependencies"].get("".join(sys.argv[1:]), [])
+sys.exit(not all(r.specifier.contains(version(r.name), prereleases=True) for r in map(Requirement, required)))

@@ -120,7 +120,7 @@ def test_what_cannot_be_had_is_one_line(captions: Path, tmp_path: Path, capsys: 
         ("init_text_from=no/such/folder", "there is no no/such/folder"),
     ],
 )
-def test_weights_that_are_not_there_are_told_before_what_the_recipe_lacks(
+def test_missing_weights_are_reported_before_what_the_recipe_lacks(
     command: Callable[[list[str]], None], setting: str, words: str, captions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Tower, tokenizer and language model would be the weights' own, not the recipe's, which cannot be had here."""

@@ -197,7 +197,7 @@ def spoil(path: Path, damage: str) -> None:
         path.write_bytes(content)
 
 
-def test_every_flipped_byte_is_told_or_does_no_harm(tmp_path: Path) -> None:
+def test_every_flipped_byte_is_reported_or_does_no_harm(tmp_path: Path) -> None:
     """Torch's own reader tells of none inside a tensor."""
     path = tmp_path / "step_0000001.ckpt"
     torch.save({"state_dict": {"a": torch.arange(40.0)}, "global_step": 1, "blip2_train": {"saves": 1}}, path)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "blip2_train").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 SHELL = sorted((ROOT / "run_scripts").rglob("*.sh"))
-SAYS_NOTHING = re.compile(r"(^|_)(utils?|helpers?|common|misc|managers?|handlers?)(_|$)|^base_")
+MEANINGLESS = re.compile(r"(^|_)(utils?|helpers?|common|misc|managers?|handlers?)(_|$)|^base_")
 LONGEST = 400
 
 
@@ -22,7 +22,7 @@ def relative(paths: list[Path]) -> list[str]:
 def test_module(path: Path) -> None:
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= LONGEST
-    assert not SAYS_NOTHING.search(path.stem)
+    assert not MEANINGLESS.search(path.stem)
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), "no module docstring"
 

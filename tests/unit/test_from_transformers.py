@@ -63,7 +63,7 @@ def test_the_code_would_run_if_it_were_let(
     assert (tmp_path / MARKER).exists()
 
 
-def test_where_another_library_calls_transformers_nobody_is_asked(
+def test_where_another_library_calls_transformers_there_is_no_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")

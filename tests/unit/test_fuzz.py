@@ -72,7 +72,7 @@ def refuse_in_silence() -> None:
         (lambda folder, path: refuse_in_silence(), "a message of 0"),
     ],
 )
-def test_what_is_neither_read_nor_refused_is_told(
+def test_what_is_neither_read_nor_refused_is_reported(
     read: Callable[[Path, Path], Any], words: str, fuzzer: Callable[..., Outcome]
 ) -> None:
     outcome = fuzzer(read)
@@ -84,6 +84,6 @@ def test_what_is_refused_in_a_line_is_right(fuzzer: Callable[..., Outcome]) -> N
     assert outcome.refused == {"mine": 3} and not outcome.failures and not outcome.read
 
 
-def test_what_it_may_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0 and main(["inputs=many"]) == 2 and main(["sed=1"]) == 2
     assert capsys.readouterr().err.count("error: ") == 2

@@ -28,7 +28,7 @@ def write(folder: Path, files: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_kinds_are_named_before_transformers_is_asked(kind: str, tmp_path: Path) -> None:
+def test_other_kinds_are_named_before_transformers_reads_them(kind: str, tmp_path: Path) -> None:
     files, words = OTHERS[kind]
     name = str(write(tmp_path / "model", files))
     with pytest.raises(CheckpointMismatch, match=words) as refused:
@@ -38,7 +38,7 @@ def test_other_kinds_are_named_before_transformers_is_asked(kind: str, tmp_path:
         build_language_model(LanguageModelConfig(name=name))
 
 
-def test_also_where_a_recipe_says_the_architecture(tmp_path: Path) -> None:
+def test_also_where_a_recipe_gives_the_architecture(tmp_path: Path) -> None:
     from tiny_generation import generative_model
 
     model = generative_model("opt", name=str(write(tmp_path / "model", OTHERS["peft"][0])))
@@ -67,7 +67,7 @@ def test_the_same_for_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     assert locate_language_model("some/model") == "some/model"
 
 
-def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "lm", ["config.json"])
     assert locate_language_model("~/lm") == str(tmp_path / "lm")

@@ -59,7 +59,7 @@ def test_every_package_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(named()))
-def test_the_row_says_what_the_package_says(name: str) -> None:
+def test_the_row_states_the_licence_of_the_metadata(name: str) -> None:
     try:
         theirs = kinds(stated(name))
     except metadata.PackageNotFoundError:

@@ -39,7 +39,7 @@ ONCE = SLOW + (
         (ONCE, True, False, True),
     ],
 )
-def test_what_is_half_or_different_is_told(
+def test_half_written_and_different_files_are_reported(
     code: str, goes_on: bool, half: bool, different: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import random

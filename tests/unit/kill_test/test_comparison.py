@@ -47,11 +47,11 @@ def test_equal_runs_are_equal(tmp_path: Path) -> None:
         ({"number": 1.0000001}, ["exported weights", "last checkpoint (weights, optimiser)"]),
     ],
 )
-def test_each_difference_is_found(tmp_path: Path, change: dict, names: list[str]) -> None:
+def test_each_difference_is_reported(tmp_path: Path, change: dict, names: list[str]) -> None:
     assert different(write_run(tmp_path / "one"), write_run(tmp_path / "other", **change)) == names
 
 
-def test_samples_may_change_places_within_a_step_only(tmp_path: Path) -> None:
+def test_samples_may_be_reordered_within_a_step_only(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one")
     same = write_run(tmp_path / "same", {**IDS, 5: ["e#2", "d#0"]})
     other = write_run(tmp_path / "other", {**IDS, 4: ["a#1", "d#0"], 5: ["c#0", "e#2"]})

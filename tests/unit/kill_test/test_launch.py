@@ -34,7 +34,7 @@ def test_a_child_in_a_session_of_its_own_is_killed_too(tmp_path: Path, monkeypat
     assert run._find() == [] and run.status is not None
 
 
-def test_a_run_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_launcher(monkeypatch, "print('what went wrong'); raise SystemExit(3)")
     with pytest.raises(TrainingError, match=r"status 3.*what went wrong"):
         LaunchedRun([], 1, tmp_path / "log").wait()

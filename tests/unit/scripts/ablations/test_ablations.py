@@ -241,7 +241,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err
 
 
-def test_a_child_that_fails_or_leaves_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_child_that_fails_or_leaves_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TrainingError, match=r"scripts/train.py experiment=nothing ended with status 2"):
         launch_child("train", ["experiment=nothing"])
     arguments = [*SHORT, f"paths.output_dir={tmp_path}"]

@@ -56,7 +56,7 @@ def test_licences_name_their_sources() -> None:
     assert "Miles Johnson" in (ASSETS / "licenses" / "LICENSE-emojibase.txt").read_text()
 
 
-def test_names_file_is_what_the_list_says() -> None:
+def test_names_file_equals_the_list() -> None:
     records = json.loads((ASSETS / "sprites" / "names.json").read_text())["concepts"]
     assert records == parse_images()
     names = [record["name"] for record in records]
@@ -121,7 +121,7 @@ def test_bert_tokenizer_and_weights_load() -> None:
     assert tokenizer.decode(scores.argmax(-1)) == "of"
 
 
-def test_every_word_of_the_world_is_one_piece() -> None:
+def test_every_word_of_the_world_is_one_token() -> None:
     tokenizer = BertTokenizer.from_pretrained(ASSETS / "bert")
     words = vocabulary(9, scenes=300)
     assert all(len(tokenizer.tokenize(word)) == 1 for word in words)
@@ -175,7 +175,7 @@ def test_instructed_opt_learns_answers_from_texts_with_questions() -> None:
     assert answered > 1000 and whole > 100
 
 
-def test_drills_are_told_rightly() -> None:
+def test_drills_have_right_answers() -> None:
     answers = []
     for text in islice((text for text in exercises(5, "</s>") if re.search(r"^a [a-z ]+\? ", text, re.M)), 200):
         caption, drill = text[: (start := text.rindex("a ", 0, text.index("?")))], text[start:]
