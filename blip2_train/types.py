@@ -291,7 +291,7 @@ class QuestionSample(ImageTextSample):
     question_id: int | str
     """As in the data; unique in its source."""
     question_type: str
-    """Kind of question, empty if the data does not say it."""
+    """Kind of question; empty if the data has none."""
 
 
 class TextTokens(NamedTuple):
@@ -305,7 +305,7 @@ class TextTokens(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class AnswerBatch(GenerationBatch):
-    """A batch of questions about images: the language model is to say an answer after the question."""
+    """A batch of questions about images, whose labels are the answers."""
 
     qformer_input_ids: Tensor
     """`(B, T)`, int64: the questions as the Q-Former reads them, `[CLS]` … `[SEP]`, then padding."""
@@ -323,7 +323,7 @@ class AnswerBatch(GenerationBatch):
 
 
 class AnsweringEncoder(GenerativeEncoder, Protocol):
-    """What the objective of visual question answering asks of a model."""
+    """The methods of a model that the objective of visual question answering uses."""
 
     def predicting_states(
         self,

@@ -136,6 +136,6 @@ def test_an_unreachable_cluster_is_one_line(tmp_path: Path, capfd: pytest.Captur
     more = ["engine=ray", "ray_address=127.0.0.1:1", f"output={tmp_path / 'shards'}"]
     assert run_command(main, [f"source={source}", *more]) == 2
     said = capfd.readouterr().err
-    assert said.startswith("error: ray_address=127.0.0.1:1: nobody answers there") and said.count("\n") == 1
+    assert said.startswith("error: ray_address=127.0.0.1:1: no server answers there") and said.count("\n") == 1
     assert run_command(main, [f"source={source}", *more[1:]]) == 2
     assert "ray_address=127.0.0.1:1 is for engine=ray; add that" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The things that scenes are made of, read from the packaged names file."""
+"""The concepts shown in scenes, read from the packaged names file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Concept:
     """One kind of thing, with an image in every style."""
 
     index: int
-    """Place in the names file and on the sheets."""
+    """Index in the names file and on the sheets."""
     code: str
-    """Unicode code points of the image, in the way the emoji packages name their files."""
+    """Unicode code points of the image, as in the file names of the emoji packages."""
     name: str
     """Singular, lower case, at most two words: `palm tree`."""
     plural: str
@@ -35,7 +35,7 @@ class Concept:
     group: str
     """What kind of thing it is: `plant`."""
     synonym: str
-    """Another word for it, or an empty string."""
+    """Another name for it, or an empty string."""
     novel: bool
     """True: no train, val or test scene shows it; the NoCaps-like set does."""
 

@@ -1,4 +1,4 @@
-"""Says in several ways what a scene shows; every sentence names each thing of the scene and is true of it."""
+"""Generates varied captions of a scene; every caption names each thing of the scene and is true."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ PLACED_ALONE = (
     "{thing} {where} on {ground}",
 )
 FEATURED_SHARE = 0.6
-"""Chance that a caption says where things are, when it can."""
+"""Probability that a caption states positions of things, if it can."""
 
 
 def sides(scene: Scene, first: int, second: int) -> list[str]:
-    """Where all of concept `first` lie as seen from all of concept `second`: some of left, right, above, below."""
+    """Position of all things of concept `first` relative to those of `second`: some of left, right, above, below."""
     names = []
     for axis, (before, after) in enumerate((("left", "right"), ("above", "below"))):
         ours = [item.center[axis] for item in scene.items if item.concept == first]
@@ -73,7 +73,7 @@ def _pick(options: Sequence[str], generator: np.random.Generator) -> str:
 
 
 class CaptionWriter:
-    """Writes captions of scenes over a list of concepts."""
+    """Generates captions of scenes over a list of concepts."""
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
         self.concepts = concepts

@@ -1,4 +1,4 @@
-"""Which things a caption names, and whether they are those that people name."""
+"""The things that a caption names, and whether they are those of the references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns described scenes into the records of Karpathy's COCO splits, COCO captions, VQAv2 and NoCaps."""
+"""Converts described scenes to the records of Karpathy's COCO splits, COCO captions, VQAv2 and NoCaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LICENSE = {"id": 1, "name": "see LICENSES of blip2_train/assets/demo", "url": ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedScene:
-    """A scene of one split with what people say about it."""
+    """A scene of one split, with captions and questions."""
 
     split: str
     image_id: int

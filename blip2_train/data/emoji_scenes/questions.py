@@ -1,4 +1,4 @@
-"""Asks about scenes and answers as ten annotators would, with balanced counts and as many yes as no."""
+"""Generates questions about scenes with ten annotators' answers, with balanced counts and as many yes as no."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blip2_train.data.emoji_scenes.scenes import GROUNDS, Scene
 ANNOTATORS = 10
 QUESTIONS_PER_SCENE = 3
 COUNTED = ("0", "1", "2", "3")
-"""Counts asked for equally often; a four is asked for whenever it is the rarest of all."""
+"""Counts that are the answer equally often; a four is used whenever it is the rarest."""
 GROUND_SYNONYMS = {"gray": "grey", "purple": "violet", "pink": "rose", "orange": "amber", "brown": "tan"}
 SIDE_QUESTIONS = {
     "left": "what is to the left of the {name}?",
@@ -37,14 +37,14 @@ class Question:
     answer: str
     """The right answer (`multiple_choice_answer`)."""
     answers: tuple[str, ...]
-    """What the ten annotators said."""
+    """The answers of the ten annotators."""
 
 
 class QuestionWriter:
-    """Writes questions of one split; keeps count of its answers so far, from which it balances the next."""
+    """Generates questions of one split; it counts the answers so far, to balance the next ones."""
 
     def __init__(self, concepts: Sequence[Concept], askable: Sequence[int]) -> None:
-        """Take all `concepts`, and the indices of those that may be asked for although absent."""
+        """Take all `concepts`, and the indices of those about which a question may ask although they are absent."""
         self.concepts, self.askable = concepts, askable
         self._counts: Counter[str] = Counter()
 
@@ -73,7 +73,7 @@ class QuestionWriter:
         return Question(text=text, kind="how many", answer_type="number", answer=answer, answers=answers)
 
     def yes_no(self, scene: Scene, generator: np.random.Generator) -> Question:
-        """Whether there is a thing, or the ground has a colour: as often yes as no."""
+        """A question whether a thing is there, or the ground has a colour: as often yes as no."""
         about_ground = generator.random() < 0.25
         pair = ("ground yes", "ground no") if about_ground else ("thing yes", "thing no")
         counts = [self._counts[answer] for answer in pair]

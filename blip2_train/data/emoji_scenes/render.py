@@ -1,4 +1,4 @@
-"""Draws a scene: images pasted on a softly shaded ground."""
+"""Renders a scene: images pasted on a softly shaded ground."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RAMP = np.linspace(-0.5, 0.5, SCENE_SIZE, dtype=np.float32)
 
 @cache
 def sprite(style: str, concept: int, size: int) -> Image.Image:
-    """The image of a concept, `size` pixels wide, RGBA; kept in memory once drawn."""
+    """The image of a concept, `size` pixels wide, RGBA; cached."""
     row, column = divmod(concept, SHEET_COLUMNS)
     top, left = row * SPRITE_SIZE, column * SPRITE_SIZE
     cut = Image.fromarray(np.ascontiguousarray(load_sheet(style)[top : top + SPRITE_SIZE, left : left + SPRITE_SIZE]))
@@ -37,7 +37,7 @@ def sprite(style: str, concept: int, size: int) -> Image.Image:
 
 
 def ground(scene: Scene) -> Image.Image:
-    """The empty ground of a scene: its colour, a little off, with a linear shade in the direction of `scene.shade`."""
+    """The empty ground of a scene: its colour with jitter, and a linear shade in the direction of `scene.shade`."""
     jitter = np.array(scene.ground_jitter, dtype=np.float32)
     across, down = scene.shade
     shading = (_RAMP * across)[None, :] + (_RAMP * down)[:, None]

@@ -1,4 +1,4 @@
-"""Composes scenes: which things, how many, where, on what ground, and to which split a composition belongs."""
+"""Composes scenes from things, counts, positions and grounds, and assigns compositions to splits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATTERNS = (
     ((3, 1), 0.02),
     ((4,), 0.02),
 )
-"""How often each of the scene's concepts occurs, with the share of scenes made so."""
+"""Counts of a scene's concepts, with the share of scenes that have these counts."""
 SPLITS = (("train", 0.76), ("val", 0.08), ("test", 0.08), ("nocaps", 0.08))
 """Share of all compositions that belong to each split."""
 MAX_OVERLAP = 0.12
@@ -52,13 +52,13 @@ class Item:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Where its middle is: x and y in pixels."""
+        """Its centre: x and y in pixels."""
         return self.left + self.size / 2, self.top + self.size / 2
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides how a scene looks."""
+    """Everything that determines how a scene looks."""
 
     items: tuple[Item, ...]
     style: int
@@ -71,12 +71,12 @@ class Scene:
 
     @cached_property
     def counts(self) -> dict[int, int]:
-        """How many of each concept, in the order of drawing."""
+        """Number of each concept, in the order of drawing."""
         return dict(Counter(item.concept for item in self.items))
 
     @property
     def composition(self) -> str:
-        """What no two splits share: the concepts with their numbers; for a lone image also style, ground, place."""
+        """Key that no two splits share: concepts with counts; for a single image also style, ground and region."""
         what = ",".join(f"{concept}x{count}" for concept, count in sorted(self.counts.items()))
         if len(self.items) > 1:
             return what
@@ -84,7 +84,7 @@ class Scene:
 
 
 def region(item: Item) -> str:
-    """Which part of the scene the image's middle lies in: `middle`, `top`, `bottom left`."""
+    """The part of the scene that contains the image's centre: `middle`, `top`, `bottom left`."""
     x, y = item.center
     near, far = SCENE_SIZE * 0.42, SCENE_SIZE * 0.58
     row = "top" if y < near else "bottom" if y > far else ""
@@ -141,7 +141,7 @@ def draw_scene(concepts: Sequence[int], generator: np.random.Generator) -> Scene
 
 
 def draw_pattern(generator: np.random.Generator) -> tuple[int, ...]:
-    """How often each concept of the next scene occurs."""
+    """Counts of the concepts of the next scene."""
     draw = generator.random() * sum(share for _, share in PATTERNS)
     for pattern, share in PATTERNS:
         draw -= share

@@ -1,4 +1,4 @@
-"""Draws the described scenes of one split, each from a seed of its own."""
+"""Generates the described scenes of one split, each from its own seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_TRIES = 20_000
 def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
     """The first `count` scenes of a split; a longer list starts with the shorter one.
 
-    In `val`, `test` and `nocaps` no two scenes show the same things in the same numbers.
+    In `val`, `test` and `nocaps` no two scenes show the same things with the same counts.
 
     Raises:
         ConfigError: if the split has no `count` such scenes, or no room for their identities.
@@ -48,7 +48,7 @@ def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
             ):
                 break
         else:
-            raise ConfigError(f"{count} scenes are more than the split {split} has different ones; ask for at most {i}")
+            raise ConfigError(f"{count} scenes are more than the split {split} has different ones; use at most {i}")
         seen.add(things)
         yield DescribedScene(
             split=split,

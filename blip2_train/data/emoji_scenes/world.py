@@ -1,4 +1,4 @@
-"""Writes the whole world to a folder in the official formats, all of it or nothing."""
+"""Writes the whole world to a folder in the official formats, atomically."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from blip2_train.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 WORLD_VERSION = 1
-"""Raise it when the same arguments give another world."""
+"""Version of the world; increased when the same arguments give another one."""
 MARKER = "world.json"
 JPEG_QUALITY = 90
 SHARDED = ("train", "val", "test")
@@ -33,7 +33,7 @@ QUESTIONED = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldPaths:
-    """Where the parts of a written world lie."""
+    """Paths of the parts of a written world."""
 
     root: Path
 
@@ -66,7 +66,7 @@ class WorldPaths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSize:
-    """What decides every byte of a world, beside the packaged images."""
+    """The arguments that determine every byte of a world, beside the packaged images."""
 
     seed: int
     train_scenes: int
@@ -82,7 +82,7 @@ class WorldSize:
         return int(getattr(self, f"{split}_scenes"))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain values that tell this world from others."""
+        """Plain values that identify this world."""
         images = hashlib.sha256()
         for path in sorted(SPRITES_FOLDER.iterdir()):
             images.update(path.read_bytes())
@@ -102,11 +102,11 @@ def write_world(
 ) -> WorldPaths:
     """Write a world; the same arguments give the same bytes.
 
-    Everything is written to a folder beside `folder`, which takes its name at the end: a world that is there is whole.
+    Everything is written to a folder beside `folder`, which is renamed at the end: a world that exists is complete.
 
     Args:
-        folder: must not exist, or be empty.
-        seed: everything random follows from it.
+        folder: a folder that does not exist or is empty.
+        seed: seed of every random choice.
         train_scenes: scenes of the training split, in shards; likewise the other splits.
         samples_per_shard: scenes per shard.
         image_folders: splits whose images are also written as files.

@@ -1,4 +1,4 @@
-"""A noisy set, as the web has them: scenes with one caption each, some of which tell of another scene."""
+"""A noisy data set, as from the web: scenes with one caption each, some of which describe another scene."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _SAMPLES_PER_SHARD = 1000
 
 
 def write_noisy_shards(scenes: ShardSource, folder: Path, share: float, seed: int) -> Path:
-    """Copy scenes with one of their captions, or with one of another scene; all of it or nothing.
+    """Copy scenes with one of their captions, or with one of another scene, atomically.
 
-    The record of each says what is true: `wrong`, and `right_captions`, all that the scene had.
+    Each record has the truth: `wrong`, and `right_captions`, all captions of the scene.
 
     Args:
         scenes: shards of the embedded world.
         folder: must not exist.
-        share: of the scenes that get a wrong caption.
-        seed: chooses scenes and captions.
+        share: share of the scenes that get a wrong caption.
+        seed: seed of the choice of scenes and captions.
     """
     unfinished = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    givers = _givers(scenes, share, seed)
+    caption_sources = _caption_sources(scenes, share, seed)
     with ShardWriter(unfinished, samples_per_shard=_SAMPLES_PER_SHARD) as writer:
         for index in range(len(scenes)):
             record, details = scenes.read(index), scenes.details(index)
             extra = {
                 "image_id": details["image_id"],
-                "wrong": index in givers,
+                "wrong": index in caption_sources,
                 "right_captions": list(record.captions),
             }
-            caption = _caption(scenes, givers.get(index, index), seed)
+            caption = _caption(scenes, caption_sources.get(index, index), seed)
             writer.write(record.image, caption, size=(SCENE_SIZE, SCENE_SIZE), url=details["url"], extra=extra)
     unfinished.rename(folder)
     return folder
@@ -46,7 +46,7 @@ def write_noisy_shards(scenes: ShardSource, folder: Path, share: float, seed: in
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionFaults:
-    """How right the captions of a set are, and what became of those it was given."""
+    """Counts of right and wrong captions of a set, and of the injected ones that are left."""
 
     captions: int
     wrong: int
@@ -63,7 +63,7 @@ class CaptionFaults:
 
 
 def find_faults(shards: ShardSource) -> CaptionFaults:
-    """Compare the captions of a noisy set, or of what CapFilt made of it, with what its records say is true."""
+    """Compare the captions of a noisy set, or of CapFilt's output from it, with the truth in its records."""
     captions = wrong = without = injected = injected_left = right_left = 0
     for index in range(len(shards)):
         texts, details = shards.read(index).captions, shards.details(index)
@@ -84,15 +84,17 @@ def find_faults(shards: ShardSource) -> CaptionFaults:
     )
 
 
-def _givers(scenes: ShardSource, share: float, seed: int) -> dict[int, int]:
-    """By scene that gets a wrong caption, the scene from which it gets it: another one that shows other things."""
+def _caption_sources(scenes: ShardSource, share: float, seed: int) -> dict[int, int]:
+    """For each scene with a wrong caption, the scene whose caption it gets, which shows other things."""
     order = permutation(len(scenes), "wrong captions", seed).tolist()
-    givers = {}
+    caption_sources = {}
     for position in range(round(share * len(order))):
         own = scenes.read(order[position]).captions
         others = (order[(position + step) % len(order)] for step in range(1, len(order)))
-        givers[order[position]] = next(other for other in others if not names_right(_caption(scenes, other, seed), own))
-    return givers
+        caption_sources[order[position]] = next(
+            other for other in others if not names_right(_caption(scenes, other, seed), own)
+        )
+    return caption_sources
 
 
 def _caption(scenes: ShardSource, index: int, seed: int) -> str:

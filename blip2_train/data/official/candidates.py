@@ -1,4 +1,4 @@
-"""Reads lists of answers that a question may have: `answer_list.json` of VQAv2, or one answer a line."""
+"""Reads lists of candidate answers: `answer_list.json` of VQAv2, or one answer per line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ FORM = '["yes", "no", …]'
 
 
 def read_candidates(path: str | Path) -> list[str]:
-    """The answers of a list without blanks around them, in its order, each once.
+    """The answers of a list without surrounding blanks, in its order, without repetitions.
 
     Args:
-        path: A JSON list, if its name ends so; else a text file with one answer a line, of which blank ones are left
-            aside.
+        path: A JSON list, if the extension is `.json`; else a text file with one answer per line, in which blank lines
+            are skipped.
 
     Raises:
         ShardError: if the file is missing, cannot be read, or holds no such list.

@@ -11,14 +11,14 @@ from blip2_train.errors import ConfigError, ShardError
 
 
 def paths_by_id(images: Iterable[AnnotatedImage]) -> dict[int | str, str]:
-    """Paths of images by their numbers, as the checks take them."""
+    """Paths of images by identity, as input of the checks."""
     return {image.identity: image.path for image in images}
 
 
 def check_no_leak(
     train: Collection[Hashable], held_out: Mapping[int | str, str], *, train_file: object, held_out_file: object
 ) -> None:
-    """Refuse two sets of one numbering, COCO's for instance, that share images.
+    """Refuse two sets with common ids, for instance of COCO, that share images.
 
     Args:
         train: Ids of the images to train on.
@@ -27,7 +27,7 @@ def check_no_leak(
         held_out_file: For messages.
 
     Raises:
-        ShardError: naming the first images that are in both.
+        ShardError: with the first images that are in both.
     """
     seen = set(train)
     if both := [image_id for image_id in held_out if image_id in seen]:
@@ -47,7 +47,7 @@ def check_split(images: Mapping[int | str, str], expected: Collection[int | str]
         split: For messages: `test of dataset_coco.json`.
 
     Raises:
-        ShardError: naming the first images of another split, or the first that are missing.
+        ShardError: with the first images of another split, or the first missing ones.
     """
     known = set(expected)
     if foreign := [image_id for image_id in images if image_id not in known]:
@@ -63,10 +63,10 @@ def check_split(images: Mapping[int | str, str], expected: Collection[int | str]
 
 
 def missing_images(paths: Iterable[str], folder: str | Path) -> list[str]:
-    """Those of the paths below `folder` at which there is nothing; each folder is listed once only.
+    """Those of the paths below `folder` that do not exist; each folder is listed once only.
 
     Raises:
-        ShardError: if `folder` is none.
+        ShardError: if `folder` does not exist.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -99,12 +99,12 @@ def check_identities(
     Args:
         predicted: Ids of the predictions; look-ups in it must be fast, as in a set or a dictionary.
         known: Ids of the references, likewise.
-        thing: What an id stands for.
-        prediction: What a thing has when it was predicted.
-        reference: What a thing has when it is known.
+        thing: Noun for what an id identifies.
+        prediction: Noun for a prediction.
+        reference: Noun for a reference.
 
     Raises:
-        ConfigError: naming the first ids of each kind.
+        ConfigError: with the first missing and the first extra ids.
     """
     missing = [key for key in known if key not in predicted]
     extra = [key for key in predicted if key not in known]

@@ -1,4 +1,4 @@
-"""Whether the files of an official data set are there, whole, and apart from each other."""
+"""Verifies the files of an official data set: present, complete, and without images of other splits."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from blip2_train.errors import ShardError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What was found in a file."""
+    """The content of a file, as counts and images."""
 
     counts: Mapping[str, int]
-    """Numbers of its entries, by a name for each kind: `{"val": 5000, "captions": 25010}`."""
+    """Counts of its entries by kind: `{"val": 5000, "captions": 25010}`."""
     images: Mapping[int | str, str]
     """Paths below the folder of the images, by id."""
     splits: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
-    """Ids by split, where a file holds several."""
+    """Ids by split, if a file has several splits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfficialFile:
-    """A file, or some that are read together, and what they should hold."""
+    """A file, or several that are read together, with the expected content."""
 
     paths: tuple[str, ...]
     """Below the data folder."""
     origin: str
-    """Where it can be had."""
+    """Where it can be downloaded."""
     read: Callable[[Sequence[Path]], Contents]
     """Reads the files; raises `ShardError`."""
     counts: Mapping[str, int]
-    """What `Contents.counts` should say; what is not named here is not checked."""
+    """Expected `Contents.counts`; kinds that are not listed are not checked."""
     folders: tuple[str, ...]
-    """Folders of the images below the data folder; an image may lie in any of them."""
+    """Folders of the images below the data folder; an image may be in any of them."""
     optional: bool = False
-    """Whether the set is whole without it."""
+    """Whether the set is complete without it."""
     apart_from: str = ""
-    """Path of another file of the set that must not have an image in common."""
+    """Path of another file of the set that must not share an image with this one."""
     split_of: tuple[str, str] | None = None
-    """Path of another file of the set, and the split of it (or several, joined by +) whose images these must be."""
+    """Path of another file of the set, and its split (or several, joined by +) whose images this file must have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStatus:
-    """What is to be said of a file."""
+    """The result of verifying a file."""
 
     path: str
     state: Literal["whole", "missing", "wrong", "not there"]
-    """`not there` is no fault: the file is optional."""
+    """`not there` is not an error: the file is optional."""
     text: str
-    """One line."""
+    """One line for the report."""
 
     @property
     def good(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether no action is needed."""
         return self.state in ("whole", "not there")
 
 
 def verify(files: Sequence[OfficialFile], data_dir: str | Path) -> Iterator[FileStatus]:
-    """Look at the files of a data set, one after the other.
+    """Verify the files of a data set, one after the other.
 
     Args:
-        files: In an order in which those that others are compared with come first.
+        files: The files; those with which others are compared come first.
         data_dir: The data folder.
     """
     root = Path(data_dir).expanduser()

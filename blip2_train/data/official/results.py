@@ -12,12 +12,12 @@ from blip2_train.system.atomic_write import write_atomically
 
 
 def write_caption_results(path: str | Path, captions: Mapping[int | str, str], images: Collection[int | str]) -> None:
-    """Captions as the servers of COCO and NoCaps take them; a file is there as a whole or not at all.
+    """Write captions in the format of the servers of COCO and NoCaps, atomically.
 
     Args:
-        path: COCO's server wants the names `captions_<val2014 or test2014>_<algorithm>_results.json`.
+        path: COCO's server requires the names `captions_<val2014 or test2014>_<algorithm>_results.json`.
         captions: By image.
-        images: Numbers of all images of the split, in the order to write.
+        images: Ids of all images of the split, in the order of the file.
 
     Raises:
         ConfigError: if an image has no caption, or a caption no image.
@@ -27,12 +27,12 @@ def write_caption_results(path: str | Path, captions: Mapping[int | str, str], i
 
 
 def write_answer_results(path: str | Path, answers: Mapping[int | str, str], questions: Collection[int | str]) -> None:
-    """Answers as the server of VQA takes them for test-dev and test-std; a file is there as a whole or not at all.
+    """Write answers in the format of the server of VQA for test-dev and test-std, atomically.
 
     Args:
-        path: The server wants `vqa_OpenEnded_mscoco_<test-dev2015 or test2015>_<algorithm>_results.json`.
+        path: The server requires `vqa_OpenEnded_mscoco_<test-dev2015 or test2015>_<algorithm>_results.json`.
         answers: By question.
-        questions: Numbers of all questions of the split, in the order to write.
+        questions: Ids of all questions of the split, in the order of the file.
 
     Raises:
         ConfigError: if a question has no answer, or an answer no question.
@@ -44,5 +44,5 @@ def write_answer_results(path: str | Path, answers: Mapping[int | str, str], que
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
-    """Write a JSON file, with its folder; it is there as a whole or not at all."""
+    """Write a JSON file atomically; its folder is created if it is missing."""
     write_atomically(Path(path).expanduser(), json.dumps(content, indent=indent) + "\n")

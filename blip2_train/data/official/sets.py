@@ -1,6 +1,6 @@
-"""The official data sets: which files they consist of, where these belong and come from, and what is in them.
+"""The official data sets: their files, with paths, origins and expected content.
 
-Source of the numbers: the papers and download pages of the sets, and Karpathy and Fei-Fei, arXiv:1412.2306 (splits).
+Source of the counts: the papers and download pages of the sets, and Karpathy and Fei-Fei, arXiv:1412.2306 (splits).
 """
 
 from __future__ import annotations
@@ -170,4 +170,4 @@ SETS: dict[str, tuple[OfficialFile, ...]] = {
         ),
     ),
 }
-"""By name; in each, those that others are compared with come first."""
+"""Files by name of the set; those with which others are compared come first."""

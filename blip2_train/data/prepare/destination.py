@@ -1,4 +1,4 @@
-"""Where finished shards go: a folder of this machine, or one on remote storage."""
+"""The destination of finished shards: a local folder, or one on remote storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blip2_train.system.folder_lock import lock_folder
 
 
 class Destination:
-    """A folder of this machine.
+    """A local folder.
 
     Args:
         folder: the folder.
@@ -23,13 +23,13 @@ class Destination:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        """Where what is not finished lies."""
+        """Folder of unfinished files."""
 
     def __str__(self) -> str:
         return str(self.folder)
 
     def put(self, path: Path) -> None:
-        """Bring a finished file of the same disk there; it is there as a whole or not at all."""
+        """Move a finished file of the same disk to the folder, atomically."""
         path.replace(self.folder / path.name)
 
     def sizes(self) -> dict[str, int]:
@@ -39,28 +39,28 @@ class Destination:
         return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
 
     def holds(self, name: str, size: int, sha256: str) -> bool:
-        """Whether a file is there as it was finished."""
+        """Whether the folder has this file, with this size and SHA-256."""
         path = self.folder / name
         return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
 
     def text(self, name: str) -> str | None:
-        """The content of a finished file; None if there is none."""
+        """The content of a finished file; None if it does not exist."""
         path = self.folder / name
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     @contextmanager
     def alone(self, work: Path) -> Iterator[None]:
-        """Keep a second preparation out, by a lock in `work` that ends with this process."""
+        """Exclude a second preparation, by a lock in `work` that ends with this process."""
         with lock_folder(work, f"another process makes shards in {self} just now, which", "wait for it, or end it"):
             yield
 
 
 class RemoteDestination(Destination):
-    """A folder on remote storage; what is not finished lies in the user's cache folder, one shard per process at most.
+    """A folder on remote storage; unfinished files lie in the user's cache folder, at most one shard per process.
 
     Args:
         url: its address.
-        storage: how it is reached.
+        storage: how it is accessed.
     """
 
     def __init__(self, url: str, storage: Storage) -> None:
@@ -71,7 +71,7 @@ class RemoteDestination(Destination):
         return self._url
 
     def put(self, path: Path) -> None:
-        """Upload a finished file, and remove it here."""
+        """Upload a finished file, and remove the local one."""
         self._storage.put(path, f"{self._url}/{path.name}")
         path.unlink()
 
@@ -80,21 +80,21 @@ class RemoteDestination(Destination):
         return {file.name: file.size for file in self._storage.find(self._url)}
 
     def holds(self, name: str, size: int, sha256: str) -> bool:
-        """Whether a file is there with the size that it had; it is not read again."""
+        """Whether the folder has this file, with this size; its content is not checked."""
         file = self._storage.file(f"{self._url}/{name}")
         return file is not None and file.size == size
 
     def text(self, name: str) -> str | None:
-        """The content of a finished file; None if there is none."""
+        """The content of a finished file; None if it does not exist."""
         file = self._storage.file(f"{self._url}/{name}")
         return self._storage.read(file).decode() if file else None
 
 
 def open_destination(output: str) -> Destination:
-    """The destination that a path or an address stands for.
+    """The destination of a path or an address.
 
     Raises:
-        ShardError: if remote storage does not answer.
+        ShardError: if remote storage does not respond.
     """
     if not is_remote(output):
         return Destination(Path(output).expanduser())

@@ -23,24 +23,24 @@ from blip2_train.errors import ConfigError, ShardError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _AHEAD = 3
-"""Tasks per process that are given out before the results of the first are taken."""
+"""Tasks per process that are submitted before the first result is taken."""
 _work: Callable[[Any], Any]
-"""In a worker: what it does with each task."""
+"""In a worker process: the function that is applied to each task."""
 
 
 class Engine(Protocol):
-    """Maps work over tasks, wherever that is done."""
+    """Applies a function to tasks, in any process or on any machine."""
 
     def __call__(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results in the order of the tasks; only a few tasks are taken ahead. Both are picklable."""
+        """The results in the order of the tasks; few tasks are taken in advance. Both arguments are picklable."""
         ...
 
 
 class LocalEngine:
-    """Processes of this machine, each of which gets the work once.
+    """Processes of this machine, each of which receives the function once.
 
     Args:
-        workers: processes; 1 = this one does it all.
+        workers: number of processes; 1 = this process does all work.
     """
 
     def __init__(self, workers: int) -> None:
@@ -77,10 +77,10 @@ class LocalEngine:
 
 
 def _begin(work: Callable[[Any], Any]) -> None:
-    """Get a worker ready: it ends when the process that started it ends, however that happens."""
+    """Prepare a worker process: it ends with its parent, however the parent ends."""
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -110,14 +110,14 @@ def open_engine(
     """Processes of this machine, or workers of Ray, which end with the context.
 
     Args:
-        name: which of the two.
-        workers: how many; None = one for each core that this process may use, or that the cluster has.
-        ray_address: of a cluster, see `RayEngine`; None = this machine.
-        gpus_per_worker: of workers of Ray; processes of this machine share what it has.
-        shared: files and folders that every machine of a cluster must see.
+        name: `local` or `ray`.
+        workers: number of workers; None = one per core that this process may use, or that the cluster has.
+        ray_address: address of a cluster, see `RayEngine`; None = this machine.
+        gpus_per_worker: GPUs per worker of Ray; processes of this machine share its GPUs.
+        shared: files and folders that every machine of a cluster must have access to.
 
     Raises:
-        ConfigError: if there is an address without Ray.
+        ConfigError: if an address is given without Ray.
     """
     if name == "local":
         if ray_address is not None:
@@ -131,7 +131,7 @@ def open_engine(
 
 
 def paths_here(source: str | Sequence[str], images: str | None = None) -> list[str]:
-    """One file or folder of this machine for each path or glob that is read."""
+    """One local file or folder for each path or glob that is read."""
     paths = [one for item in ([source] if isinstance(source, str) else source) for one in expanded_braces(item)]
     named = [os.path.expanduser(path) for path in (*paths, images) if path and "://" not in path]
     return [next(iglob(path, recursive=True), path) for path in named]

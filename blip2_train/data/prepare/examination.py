@@ -1,4 +1,4 @@
-"""Decides which samples of a source can be used, chunk by chunk, in whatever process a chunk is given to."""
+"""Decides which samples of a source are usable, chunk by chunk, in any process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def read_exclusions(files: Sequence[str], split: str | None = None) -> frozenset
     """The names of excluded images: ids, paths, or SHA-256 of the files in lower-case hexadecimal.
 
     Args:
-        files: annotation files, of which each image's id, path and file name count (but for names that are a mere
-            number, as those of Visual Genome are); or text files with a name in each line.
-        split: of annotation files that have splits, which images to exclude; several joined by `+`.
+        files: annotation files, whose images are excluded by id, path and file name (except names that are only a
+            number, as those of Visual Genome); or text files with one name per line.
+        split: for annotation files with splits: the split of the images to exclude, several joined by `+`.
 
     Raises:
-        ShardError: naming the file and what to do.
+        ShardError: with the file and what to do.
     """
     return frozenset(printable_name(name) for file in files for name in _names(local_copy(file), split))
 
@@ -59,25 +59,25 @@ def _names(file: Path, split: str | None) -> Iterator[str]:
 
 
 VERDICT = np.dtype([("good", "u1"), ("width", "<u4"), ("height", "<u4"), ("digest", "<u8", (2,))])
-"""Of one sample: whether it can be used; size in pixels, upright; first 128 bits of its file's SHA-256."""
+"""Row of one sample: whether it is usable; size in pixels, upright; first 128 bits of its file's SHA-256."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found out about consecutive samples."""
+    """The verdicts on consecutive samples."""
 
     verdicts: NDArray[np.void]
-    """One row of `VERDICT` for each."""
+    """One row of `VERDICT` per sample."""
     rejected: tuple[tuple[int, RejectedSample], ...]
-    """Number and reason of each that cannot be used, and of each some of whose captions cannot."""
+    """Index and record of each unusable sample, and of each sample with unusable captions."""
 
 
 class Examination:
     """Reads and decodes samples, and applies every rule that concerns one sample alone.
 
     Args:
-        source: where the samples lie.
-        options: of which `min_side` and `max_aspect_ratio` count.
+        source: source of the samples.
+        options: options, of which `min_side` and `max_aspect_ratio` are used.
         excluded: names of images that must not be used, see `read_exclusions`.
     """
 
@@ -85,7 +85,7 @@ class Examination:
         self._source, self._options, self._excluded = source, options, excluded
 
     def __call__(self, indices: range) -> Examined:
-        """Examine the samples with these numbers; one image is held at a time, of remote sources a chunk of files."""
+        """Examine the samples with these indices; memory is one image, for remote sources the files of a chunk."""
         verdicts = np.zeros(len(indices), VERDICT)
         rejected = []
         if supports_read_ahead(self._source):
@@ -126,7 +126,7 @@ class Examination:
 
 
 def usable_texts(record: Record) -> tuple[str, ...]:
-    """The captions of a sample that can be used, as written.
+    """The usable captions of a sample, as written.
 
     Raises:
         UnusableSample: if there is none.
@@ -135,5 +135,5 @@ def usable_texts(record: Record) -> tuple[str, ...]:
 
 
 def short_digest(digest: bytes) -> tuple[int, int]:
-    """The first 128 bits of a SHA-256 digest, as `VERDICT` holds them."""
+    """The first 128 bits of a SHA-256 digest, as stored in `VERDICT`."""
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")

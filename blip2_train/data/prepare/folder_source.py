@@ -1,4 +1,4 @@
-"""Images that lie as files in folders, each with its caption in a file beside it."""
+"""Image files in folders, each with its caption in a file beside it."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from blip2_train.types import RejectedSample
 
 _TEXTS = (".txt", ".json")
 _ACCOUNTS = re.compile(r"(.*/)?\d+(_stats\.json|\.parquet)")
-"""What img2dataset writes beside a folder of images, about it."""
+"""Statistics and metadata files that img2dataset writes beside a folder of images."""
 _PROBES = 20
-"""Images beside which a text is looked for when the kind of a folder is found out."""
+"""Images that are checked for a text file beside them to detect the kind of a folder."""
 
 
 class FolderSource:
-    """Images below a folder, each with a `.txt` or a `.json` of the same name, read as those of tar shards are.
+    """Images below a folder, each with a `.txt` or a `.json` of the same name, read by the rules of tar shards.
 
-    So img2dataset writes them with `output_format=files`, and so people keep their own. They come in the order of
-    their paths; of each the path is kept.
+    It is the layout of img2dataset with `output_format=files`, and of many folders of users. Samples come in the order
+    of their paths; memory is one path per image.
 
     Args:
-        folder: where they lie, at any depth.
+        folder: folder with images at any depth.
         name: name of the source in plans and records.
         caption_key: key of the caption in the `.json`, see `ShardSource`.
 
     Raises:
-        ShardError: if there is none.
+        ShardError: if there is no image.
     """
 
     files = 1
@@ -61,7 +61,7 @@ class FolderSource:
         self.rejected = tuple(passed_over)
         if not paths:
             raise ShardError(f"folder {folder} holds no image ({', '.join(ENDINGS)})")
-        self._paths = np.sort(np.array(paths))  # of equal width, which takes less than objects
+        self._paths = np.sort(np.array(paths))  # of equal width, which takes less memory than objects
         self.size = sum(path.stat().st_size for path in map(self._path, range(len(self))))
 
     def __len__(self) -> int:
@@ -91,11 +91,11 @@ class FolderSource:
         return Record(image=image, captions=captions, image_id=image_id, orientation=orientation_of(extra))
 
     def details(self, index: int) -> dict[str, Any]:
-        """Entries of the `.json` that say more than the captions and the image's file."""
+        """Entries of the `.json` beside the captions and those that follow from the image's file."""
         return details_of(self._beside(index, ".json"))
 
     def fingerprint(self) -> str:
-        """Hash of the images' paths, in order, and of the key of the caption."""
+        """Hash of the images' paths, in order, and of the caption key."""
         parts = [*self._paths.tolist(), *([] if self._caption_key is None else [self._caption_key.encode()])]
         return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
@@ -119,7 +119,7 @@ class FolderSource:
 
 
 def holds_images_with_texts(folder: Path) -> bool:
-    """Whether a folder is for `FolderSource`: no tar shard lies in it, but an image with a text beside it does."""
+    """Whether a folder is one of `FolderSource`: without tar shards, and with a text file beside an image."""
     if not folder.is_dir() or any(folder.glob("*.tar")):
         return False
     probes = (folder / path for path in islice(_images(folder), _PROBES))

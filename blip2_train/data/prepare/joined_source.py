@@ -1,4 +1,4 @@
-"""Several sources, one after the other, as one."""
+"""Several sources, concatenated to one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from blip2_train.data.sources.source import PairSource, Record, SampleLocation, 
 
 
 class JoinedSource:
-    """The samples of several sources, in the order of these.
+    """The samples of several sources, in the order of the sources.
 
     Args:
         parts: the sources.
-        name: name of the whole in records.
+        name: name of the joined source in records.
     """
 
     def __init__(self, parts: Sequence[PairSource], name: str) -> None:
@@ -39,17 +39,17 @@ class JoinedSource:
         return part.read(inner)
 
     def details(self, index: int) -> dict[str, Any]:
-        """What its source knows of sample `index` beside its captions."""
+        """The fields of sample `index` beside its captions, from its source."""
         part, inner = self._part(index)
         return part.details(inner)
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether `read_ahead` is of use to one of the sources."""
+        """Whether `read_ahead` is faster for one of the sources."""
         return any(supports_read_ahead(part) for part in self._parts)
 
     def read_ahead(self, indices: Sequence[int]) -> None:
-        """Ask for samples that will be read next, all at once."""
+        """Fetch the samples that will be read next, all at once."""
         indices_by_part: dict[PairSource, list[int]] = {}
         for part, inner in map(self._part, indices):
             indices_by_part.setdefault(part, []).append(inner)
@@ -63,7 +63,7 @@ class JoinedSource:
         return names_digest(parts)
 
     def _part(self, index: int) -> tuple[PairSource, int]:
-        """The source of a sample, and its number there."""
+        """The source of a sample, and its index in that source."""
         position = int(np.searchsorted(self._ends, index, side="right"))
         part = self._parts[position]
         return part, index - (int(self._ends[position]) - len(part))

@@ -1,4 +1,4 @@
-"""The verdicts on samples, kept on disk as they come, so that an interrupted examination goes on where it stopped."""
+"""The verdicts on samples, kept on disk, so that an interrupted examination continues where it stopped."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from blip2_train.data.prepare.examination import VERDICT, Examined
 from blip2_train.types import RejectedSample
 
 CHUNK = 256
-"""Samples that are examined, and entered, at a time."""
+"""Samples that are examined and recorded at a time."""
 
 
 class Journal:
-    """Two files: a row of `VERDICT` for each sample from the first on, and a line of JSON for each rejected one.
+    """Two files: a row of `VERDICT` for each sample from the first on, and a JSON line for each rejected one.
 
-    What a kill left half written is cut off when the journal is opened.
+    Incomplete data of a killed process is cut off when the journal is opened.
 
     Args:
-        folder: where the files lie; must exist.
-        samples: samples of the source.
+        folder: folder of the files; must exist.
+        samples: number of samples of the source.
     """
 
     def __init__(self, folder: Path, samples: int) -> None:
@@ -35,17 +35,17 @@ class Journal:
             path.touch()
         rows = self._verdicts.stat().st_size // VERDICT.itemsize
         self.examined = samples if rows >= samples else rows // CHUNK * CHUNK
-        """Samples that were examined, always the first ones."""
+        """Number of examined samples, always the first ones."""
         os.truncate(self._verdicts, self.examined * VERDICT.itemsize)
         os.truncate(self._rejected, self._end_of_rejected())
 
     def chunks(self) -> Iterator[range]:
-        """The numbers still to be examined."""
+        """The indices of samples still to be examined."""
         for start in range(self.examined, self._samples, CHUNK):
             yield range(start, min(start + CHUNK, self._samples))
 
     def append(self, examined: Examined) -> None:
-        """Enter the next chunk. Its rows come last: where they are, the lines are too."""
+        """Record the next chunk. Its rows are written last: if they exist, the lines exist too."""
         lines = [json.dumps({"number": index, **asdict(sample)}) + "\n" for index, sample in examined.rejected]
         for path, content in ((self._rejected, "".join(lines).encode()), (self._verdicts, examined.verdicts.tobytes())):
             if content:
@@ -60,7 +60,7 @@ class Journal:
         return np.asarray(np.memmap(self._verdicts, VERDICT, "r", shape=(self.examined,)))
 
     def rejected(self) -> Iterator[tuple[int, RejectedSample]]:
-        """Number and reason of each rejected sample, in order."""
+        """Index and record of each rejected sample, in order."""
         with self._rejected.open(encoding="utf-8") as file:
             for line in file:
                 entry = json.loads(line)
@@ -81,7 +81,7 @@ def find_duplicates(verdicts: NDArray[np.void]) -> tuple[NDArray[np.int64], NDAr
     """The good samples whose file equals that of an earlier good one, ascending, and for each the first such one."""
     good = np.flatnonzero(verdicts["good"])
     digests = np.asarray(verdicts["digest"])[good]
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal files stay in the order of their numbers
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal files stay in the order of their indices
     ordered = digests[order]
     again = np.zeros(len(good), dtype=bool)
     again[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)

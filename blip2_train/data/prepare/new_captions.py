@@ -1,4 +1,4 @@
-"""Gives the samples of a source other captions, batch by batch, and keeps what was written across interruptions."""
+"""Replaces the captions of a source's samples, batch by batch, and keeps the new ones across interruptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blip2_train.data.prepare.engine import Engine
 from blip2_train.data.sources.source import PairSource, Record, SampleLocation
 
 Entry = dict[str, Any]
-"""Of one sample: its `captions`, best first, and whatever else its record is to say of them."""
+"""New values of one sample: its `captions`, best first, and further fields of its record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,10 @@ class NewCaptions:
     """New captions for samples that can be used.
 
     Attributes:
-        work: from numbers of samples to an entry for each; picklable, and a pure function of the numbers.
+        work: returns an entry for each of the given sample indices; picklable, and a pure function of the indices.
         settings: plain values on which the entries depend.
-        batch_size: samples at a time; entries may depend on it by rounding only.
-        engine: where the work is done.
+        batch_size: samples per call; entries may depend on it by rounding only.
+        engine: runs the work.
     """
 
     work: Callable[[NDArray[np.int64]], Sequence[Entry]]
@@ -38,13 +38,13 @@ class NewCaptions:
     def run(
         self, source: PairSource, used: NDArray[np.int64], folder: Path, progress: Callable[[str, int, int], None]
     ) -> RecaptionedSource:
-        """Write the entries that are not there yet.
+        """Write the entries that are missing.
 
         Args:
-            source: where the samples lie.
-            used: numbers of the samples that can be used, ascending.
-            folder: where entries are kept until the shards are whole.
-            progress: takes what is going on, how many samples are done, and how many there are.
+            source: source of the samples.
+            used: indices of the usable samples, ascending.
+            folder: folder of the entries until the shards are complete.
+            progress: called with the name of the step, the number of completed samples, and the number of all.
         """
         entries = EntryFile(folder / "captions.jsonl", len(used), self.batch_size)
         left = (used[first : first + self.batch_size] for first in range(entries.written, len(used), self.batch_size))
@@ -56,13 +56,13 @@ class NewCaptions:
 
 
 class EntryFile:
-    """A line of JSON for each entry, and beside it where each line ends, for reading any of them.
+    """A JSON line for each entry, and a file with the offsets of their ends, for random access.
 
-    What a kill left half written is cut off when the file is opened.
+    Incomplete data of a killed process is cut off when the file is opened.
 
     Args:
-        path: of the lines; their ends are in a file with the suffix `.ends`.
-        entries: how many there will be.
+        path: file of the lines; their ends are in a file with the suffix `.ends`.
+        entries: final number of entries.
         step: entries that are appended at a time; only whole steps are kept.
     """
 
@@ -72,12 +72,12 @@ class EntryFile:
             file.touch()
         there = self._ends.stat().st_size // 8
         self.written = entries if there >= entries else there // step * step
-        """Entries that are there, always the first ones."""
+        """Number of written entries, always the first ones."""
         os.truncate(self._ends, self.written * 8)
         os.truncate(self._lines, self._end(self.written))
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Add entries. Their ends come last: where they are, the lines are too."""
+        """Append entries. Their ends are written last: if they exist, the lines exist too."""
         lines = [json.dumps(entry).encode() + b"\n" for entry in entries]
         ends = self._end(self.written) + np.cumsum([len(line) for line in lines], dtype="<u8")
         for path, content in ((self._lines, b"".join(lines)), (self._ends, ends.astype("<u8").tobytes())):
@@ -96,7 +96,7 @@ class EntryFile:
         return entry
 
     def _end(self, count: int) -> int:
-        """Bytes of the first `count` lines."""
+        """Size of the first `count` lines, bytes."""
         if count == 0:
             return 0
         with self._ends.open("rb") as file:
@@ -108,9 +108,9 @@ class RecaptionedSource:
     """A source whose samples have other captions.
 
     Args:
-        source: where everything else comes from.
-        used: numbers of the samples that have entries, ascending.
-        entries: one for each of them.
+        source: source of all other fields.
+        used: indices of the samples that have entries, ascending.
+        entries: one entry for each of them.
     """
 
     def __init__(self, source: PairSource, used: NDArray[np.int64], entries: EntryFile) -> None:
@@ -129,11 +129,11 @@ class RecaptionedSource:
         return replace(self._source.read(index), captions=tuple(self._entry(index)["captions"]))
 
     def details(self, index: int) -> dict[str, Any]:
-        """What was known of sample `index`, and what its entry says beside the captions."""
+        """The fields of sample `index` in the source, and those of its entry beside the captions."""
         return self._source.details(index) | {k: v for k, v in self._entry(index).items() if k != "captions"}
 
     def fingerprint(self) -> str:
-        """That of the source: the new captions follow from it and from the settings."""
+        """The fingerprint of the source: the new captions follow from it and from the settings."""
         return self._source.fingerprint()
 
     def _entry(self, index: int) -> Entry:

@@ -1,4 +1,4 @@
-"""Opens what shards can be made from."""
+"""Opens the sources from which shards can be made."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def open_pairs(
 ) -> PairSource:
     """Open tar shards, annotation files with a folder of images, Parquet files, or folders of images with texts.
 
-    Several annotation files, or sources of several kinds, are one source, in the order in which they are given.
+    Several annotation files, or sources of several kinds, are joined to one source, in the given order.
 
     Args:
         path: folder, glob, file, or list of these.
         images: folder that paths start from, or a glob of several; each file's own if None.
         split: split of annotation files that have splits, several joined by `+`.
-        picture_column: column or key of the image, where it is not a usual one.
-        caption_column: column or key of the caption; of shards and folders, in the `.json` of each sample.
-        id_column: column or key of what an image is called.
+        picture_column: column or key of the image, if it is not a usual one.
+        caption_column: column or key of the caption; for shards and folders, in the `.json` of each sample.
+        id_column: column or key of the image's identity.
 
     Raises:
         ConfigError: if an option does not fit the kind of source, or pyarrow is needed and not installed.
@@ -74,13 +74,13 @@ def open_pairs(
         name = SourceConfig(path=items).title
         taken[name] += 1
         name = name if taken[name] == 1 else f"{name}-{taken[name]}"
-        # Paths that start from one folder are the same image's, whatever file they stand in.
+        # Equal paths below one folder are the same image, in whichever file they are listed.
         sources.append(opened(kind, items, whole if kind == "annotation files" and images is not None else name))
     return JoinedSource(sources, whole)
 
 
 def _parts(path: str | Sequence[str]) -> list[tuple[_Kind, list[str]]]:
-    """What is opened by itself: each annotation file, each folder of images, and neighbours of the other kinds."""
+    """Parts to be opened: each annotation file, each folder of images, adjacent items of the other kinds together."""
     items = [item for given in ([path] if isinstance(path, str) else path) for item in _expanded(given)]
     parts: list[tuple[_Kind, list[str]]] = []
     for kind, neighbours in groupby(items, _kind):
@@ -93,7 +93,7 @@ def _parts(path: str | Sequence[str]) -> list[tuple[_Kind, list[str]]]:
 
 
 def _expanded(item: str) -> Iterator[str]:
-    """What stands for braces, and the annotation files that a glob stands for; anything else as it is."""
+    """Expand braces, and globs of annotation files; anything else is unchanged."""
     for one in expanded_braces(item):
         files: list[str] = []
         if one.lower().endswith(SUFFIXES) and has_magic(one) and not is_remote(one):

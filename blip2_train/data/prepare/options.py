@@ -1,4 +1,4 @@
-"""What shards are to be like, and which samples may go into them."""
+"""Options of the shards that are made, and of the samples in them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from blip2_train.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions:
-    """Everything but the samples themselves that decides what is in the shards."""
+    """All settings that determine the content of the shards, beside the source."""
 
     samples_per_shard: int = 10_000
     """Samples in every shard but the last."""
     min_side: int = 0
-    """Shortest side that an image may have, pixels."""
+    """Smallest accepted length of an image's shorter side, pixels."""
     max_aspect_ratio: float | None = None
-    """Longest side over shortest that an image may have; None = any."""
+    """Largest accepted ratio of an image's longer to its shorter side; None = any."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """What becomes of an image whose file is, byte for byte, that of an earlier usable sample."""
+    """How an image is handled whose file equals that of an earlier usable sample byte for byte."""
     resize: int | None = None
-    """Images with a longer shortest side are scaled down to it, pixels, and become JPEGs; None = bytes are copied."""
+    """Images with a larger shorter side are scaled down to it, pixels, and become JPEGs; None = bytes are copied."""
     quality: int = 95
     """Quality of those JPEGs."""
 

@@ -1,4 +1,4 @@
-"""Writes one shard at a time, in whatever process it is given to; the same samples give the same bytes."""
+"""Writes one shard at a time, in any process; the same samples give the same bytes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from blip2_train.data.sources.source import PairSource, Record, supports_read_ah
 from blip2_train.errors import ShardError
 
 _AHEAD = 64
-"""Samples on remote storage that are asked for at once."""
+"""Remote samples that are fetched at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedShard:
-    """What the index says of a shard."""
+    """A shard's entry in the index."""
 
     file: str
     samples: int
@@ -38,35 +38,35 @@ class PackedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """A shard to be written, or to be looked at if it was finished before."""
+    """A shard to be written, or to be checked if it was finished before."""
 
     shard_index: int
     samples: NDArray[np.int64]
-    """Numbers of its samples."""
+    """Indices of its samples."""
     verdicts: NDArray[np.void]
-    """Row of `VERDICT` of each."""
+    """Row of `VERDICT` for each sample."""
     finished: PackedShard | None
-    """What the shard was when it was finished; None if it was not."""
+    """The shard's entry from when it was finished; None if it was not."""
 
 
 class Packing:
     """Reads the samples of a shard again, one after the other, and writes them.
 
     Args:
-        source: where the samples lie.
-        options: of which the sizes of shards and images count.
-        destination: where shards go.
-        unfinished: folder on the disk of the destination's folder for shards that are not whole.
+        source: source of the samples.
+        options: options, of which the sizes of shards and images are used.
+        destination: destination of the shards.
+        unfinished: folder for incomplete shards, on the disk of the destination's folder.
     """
 
     def __init__(self, source: PairSource, options: ShardOptions, destination: Destination, unfinished: Path) -> None:
         self._source, self._options, self._destination, self._unfinished = source, options, destination, unfinished
 
     def __call__(self, task: ShardTask) -> PackedShard:
-        """Write a shard with its statistics and the places of its samples, unless it is there as it was finished.
+        """Write a shard with its statistics and the rows of its index, unless the finished shard is unchanged.
 
         Raises:
-            ShardError: if a file of the source changed since it was examined, or the shard cannot be written.
+            ShardError: if a file of the source changed since its examination, or the shard cannot be written.
         """
         known, stem = task.finished, shard_stem(task.shard_index)
         if known is not None and self._destination.holds(known.file, known.bytes, known.sha256):
@@ -132,7 +132,7 @@ class Packing:
         )
 
     def _fitted(self, record: Record, size: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:
-        """The image's file as the shard holds it, its extension, and its size; upright if it is encoded anew."""
+        """Content, extension and size of the image's file in the shard; upright if it is encoded again."""
         shortest = self._options.resize
         if shortest is not None and min(size) > shortest:
             width, height = (round(side * shortest / min(size)) for side in size)
@@ -144,7 +144,7 @@ class Packing:
 
 
 def _extension(data: bytes) -> str | None:
-    """How files with this content are called in shards; None for GIF, BMP, TIFF and AVIF, not known there."""
+    """Extension of files with this content in shards; None for GIF, BMP, TIFF and AVIF, which shards do not hold."""
     if data[:4] == b"RIFF":
         return "webp"
     return {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(data[:2])

@@ -1,4 +1,4 @@
-"""Makes shards of a source: examines every sample, decides which are used, writes these; goes on where it stopped."""
+"""Makes shards of a source, resumably: examines every sample, decides which are used, and writes these."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from blip2_train.types import RejectedSample
 REJECTED = "rejected.jsonl"
 UNFINISHED, _PARTS = ".preparing", "parts-"
 _VERSION = 2
-"""Raised when the same settings give other bytes."""
+"""Version of the output; increased when the same settings give other bytes."""
 
 Progress = Callable[[str, int, int], None]
-"""Takes what is going on, how many samples are done, and how many there are."""
+"""Called with the name of the step, the number of completed samples, and the number of all."""
 
 
 class _Index(msgspec.Struct):
@@ -54,17 +54,17 @@ class _Index(msgspec.Struct):
 class Preparation:
     """Shards of one source in one folder.
 
-    Each sample is read twice: to examine it, and to write it into its shard. So what is in a shard follows from the
-    source and the options alone, however many processes work and however often they were stopped; images are held
-    one at a time in each process, and of every sample 25 bytes are noted.
+    Each sample is read twice: to examine it, and to write it into its shard. So the content of a shard follows from
+    the source and the options alone, for any number of processes and interruptions; each process holds one image at a
+    time, and 25 bytes are stored per sample.
 
     Attributes:
-        source: where the samples lie.
-        folder: where shards, `index.json` and `rejected.jsonl` go; of a remote destination, its folder here.
-        options: what they are like.
-        new_captions: what gives the samples other captions; None = they keep theirs.
+        source: source of the samples.
+        folder: folder of shards, `index.json` and `rejected.jsonl`; for a remote destination, its local folder.
+        options: options of the shards.
+        new_captions: new captions for the samples; None = they keep theirs.
         excluded: names of images that must not be used, see `read_exclusions`.
-        destination: where what is finished goes; None = `folder`.
+        destination: destination of finished files; None = `folder`.
     """
 
     source: PairSource
@@ -75,10 +75,10 @@ class Preparation:
     destination: Destination | None = None
 
     def run(self, engine: Engine, progress: Progress) -> dict[str, Any]:
-        """Make the shards, as far as they were not made before, and give the content of `index.json`.
+        """Make the shards that do not exist yet, and return the content of `index.json`.
 
         Raises:
-            ShardError: if the folder holds something else, no sample can be used, or a file cannot be read or written.
+            ShardError: if the folder has other content, no sample is usable, or a file cannot be read or written.
         """
         settings = self._settings()
         try:
@@ -91,7 +91,7 @@ class Preparation:
         return self.destination or Destination(self.folder)
 
     def _settings(self) -> dict[str, Any]:
-        """Plain values on which every byte of the result depends."""
+        """Plain values that determine every byte of the result."""
         excluded = hashlib.sha256("\n".join(sorted(self.excluded)).encode(errors="backslashreplace")).hexdigest()
         return {
             "version": _VERSION,
@@ -106,7 +106,7 @@ class Preparation:
         }
 
     def _finished(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The index, if the folder holds all that was asked for."""
+        """The index, if the folder already has all shards for these settings; else None."""
         if (content := self._to.text(INDEX)) is None:
             return None
         path, again = f"{self._to}/{INDEX}", f"remove {self._to}, and make the shards again"
@@ -118,7 +118,7 @@ class Preparation:
             if sizes.get(shard["file"]) != shard["bytes"]:
                 shard_path = f"{self._to}/{shard['file']}"
                 raise ShardError(f"{shard_path} is not what {INDEX} says; remove {self._to}, and make the shards again")
-        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)  # a kill may have left it
+        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)  # a killed process may have left it
         return index
 
     def _compare(self, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ class Preparation:
             self._continue_with(work / "settings.json", settings)
             for left_over in work.glob(f"{_PARTS}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
-            # One of its own: a worker that outlives its killed parent for a moment does no harm.
+            # A new folder, so that a worker that briefly outlives its killed parent does no harm.
             parts = Path(mkdtemp(prefix=_PARTS, dir=work))
             journal = Journal(work, len(self.source))
             self._examine(journal, engine, progress)
@@ -159,13 +159,13 @@ class Preparation:
                 "shards": [asdict(shard) for shard in shards],
             }
             write_checked(self.folder / INDEX, index)
-            for name in (REJECTED, INDEX):  # which, being last, tells that all is there
+            for name in (REJECTED, INDEX):  # the index comes last: if it exists, everything exists
                 self._to.put(self.folder / name)
         shutil.rmtree(work)
         return index
 
     def _continue_with(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with what was begun with other settings."""
+        """Refuse to continue a preparation that was started with other settings."""
         if path.is_file():
             self._compare(read_checked(path, f"remove {self.folder}, and make the shards anew"), settings)
         else:
@@ -185,7 +185,7 @@ class Preparation:
     def _write_rejected(
         self, journal: Journal, duplicates: NDArray[np.int64], first_indices: NDArray[np.int64]
     ) -> Counter[str]:
-        """List what is not used: first what was amiss when the source was opened, then samples in their order."""
+        """List what is not used: first the records from opening the source, then samples in their order."""
         counts: Counter[str] = Counter()
         one_by_one = heapq.merge(journal.rejected(), self._repeated(duplicates, first_indices), key=lambda one: one[0])
         unfinished = self.folder / UNFINISHED / "all_rejected.jsonl"
@@ -207,7 +207,7 @@ class Preparation:
     def _pack(
         self, used: NDArray[np.int64], verdicts: NDArray[np.void], parts: Path, engine: Engine, progress: Progress
     ) -> list[PackedShard]:
-        """Write the shards that are not there yet, and make a note of each."""
+        """Write the shards that do not exist yet, and record each one."""
         if not len(used):
             raise ShardError(
                 f"no sample of {self.source.name} can be used; the reasons are in {self.folder / REJECTED}"
@@ -237,7 +237,7 @@ class Preparation:
 
 
 def _read_finished(path: Path) -> dict[int, PackedShard]:
-    """The shards that were finished, by number; a line that a kill cut off is passed over."""
+    """The finished shards, by index; an incomplete last line of a killed process is skipped."""
     finished = {}
     for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:

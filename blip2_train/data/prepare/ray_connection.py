@@ -1,4 +1,4 @@
-"""Reaches a Ray cluster, or starts a Ray on this machine that is quiet, private and gone afterwards."""
+"""Connects to a Ray cluster, or starts a private Ray on this machine that ends with the context."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from blip2_train.system.extras import import_extra
 
 _PREFIX = "blip2-ray-"
 _LONGEST_BASE = 21
-"""Bytes of a folder in which Ray's sockets have paths that Unix allows (107 bytes)."""
+"""Longest path of a folder, bytes, in which the paths of Ray's sockets are short enough for Unix (107 bytes)."""
 _SECONDS_TO_ANSWER = 10.0
-"""How long a cluster may take to accept a connection."""
+"""Timeout of a connection to a cluster, seconds."""
 _PACKAGE = Path(blip2_train.__file__).parent
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report to its makers
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 _PRIVATE = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # there and here: listen to this machine only
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # also on Linux: listen on this machine only
     "RAY_AUTH_MODE": "token",
 }
 
 
 @contextmanager
 def connected(address: str | None, cpus: float | None = None, *, gpus: bool = False) -> Iterator[Any]:
-    """The module `ray`, connected; as it was, if this process was connected before.
+    """The module `ray`, connected; an existing connection of this process is used as it is.
 
     Args:
-        address: of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = one that is started here, and
-            ended with the context.
-        cpus: cores that the one started here may give away.
-        gpus: whether the one started here gives away this machine's GPUs.
+        address: address of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = a new Ray on this
+            machine, which ends with the context.
+        cpus: cores that the new Ray may assign.
+        gpus: whether the new Ray assigns this machine's GPUs.
 
     Raises:
-        ConfigError: if Ray is not installed, cannot be started, or does not answer.
+        ConfigError: if Ray is not installed, cannot be started, or does not respond.
     """
     with ExitStack() as closing:
         own = {} if address is not None else _PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -65,7 +65,7 @@ def connected(address: str | None, cpus: float | None = None, *, gpus: bool = Fa
             settings |= {} if gpus else {"num_gpus": 0}
             settings |= {"_node_ip_address": "127.0.0.1", "runtime_env": {"env_vars": {"PYTHONPATH": _python_path()}}}
         else:
-            _knock(address)
+            _check_address(address)
             settings |= {"address": address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
         closing.callback(ray.shutdown)
         try:
@@ -83,7 +83,7 @@ def _module() -> Any:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set those variables that are not set, for the time of the context."""
+    """Set those variables that are not set, until the context ends."""
     new = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -97,17 +97,17 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _short_folder() -> Iterator[str]:
     """A new folder for Ray's files, with a path that is short enough for its sockets; removed at the end.
 
-    As long as this process lives it holds a lock on the folder; folders of killed processes are removed first.
+    This process holds a lock on the folder while it runs; folders of killed processes are removed first.
     """
     usual = tempfile.gettempdir()
     base = Path(usual if len(os.fsencode(usual)) <= _LONGEST_BASE else "/tmp")
     for left_over in base.glob(f"{_PREFIX}*"):
-        with _locked(left_over) as nobody_has_it:
-            if nobody_has_it:
+        with _locked(left_over) as is_free:
+            if is_free:
                 shutil.rmtree(left_over, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=".", dir=base))
     with _locked(new):
-        folder = new.rename(base / f"{_PREFIX}{new.name[1:]}")  # only now others would look at it
+        folder = new.rename(base / f"{_PREFIX}{new.name[1:]}")  # only from now on do other processes check it
         try:
             yield str(folder)
         finally:
@@ -116,10 +116,10 @@ def _short_folder() -> Iterator[str]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder for this process; gives whether nobody else has."""
+    """Lock a folder for this process; yields whether the lock was free."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # somebody else's, or just removed
+    except OSError:  # of another user, or just removed
         yield False
         return
     try:
@@ -132,12 +132,12 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _python_path() -> str:
-    """Where the workers find this package, before what they would find anyway."""
+    """`PYTHONPATH` of the workers, with this package first."""
     return os.pathsep.join([str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _knock(address: str) -> None:
-    """Refuse an address where nobody listens, for which Ray itself takes long and says much."""
+def _check_address(address: str) -> None:
+    """Refuse an address without a listening server, before Ray does so slowly and with long messages."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -146,4 +146,4 @@ def _knock(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
     except OSError as error:
-        raise ConfigError(f"ray_address={address}: nobody answers there ({error}); see `ray status` there") from None
+        raise ConfigError(f"ray_address={address}: no server answers there ({error}); see `ray status` there") from None

@@ -1,9 +1,9 @@
-"""Does the work of a preparation in workers of Ray: on this machine, or on all machines of a cluster.
+"""Runs the work of a preparation in workers of Ray: on this machine, or on all machines of a cluster.
 
-The workers are Ray's actors; Ray Data, which is made of them too, does not fit the protocol of `Engine`. It wants all
-tasks before it begins, as rows in its object store (those of 129M samples hold gigabytes of verdicts), works ahead as
-far as that store reaches, and gives results in order only by holding blocks back. Here tasks are drawn one by one, a
-few ahead, the first result is taken first, and the journal knows after a kill what is done.
+The workers are Ray's actors. Ray Data, which uses actors too, does not fit the protocol of `Engine`: it needs all tasks
+before it starts, as rows in its object store (those of 129M samples hold gigabytes of verdicts), works ahead as far as
+that store reaches, and returns results in order only by holding blocks back. Here tasks are taken one by one, a few in
+advance, results are returned in order, and the journal has the state after a kill.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ logger = logging.getLogger(__name__)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _AHEAD = 3
-"""Tasks per worker that are given out before the results of the first are taken."""
+"""Tasks per worker that are submitted before the first result is taken."""
 _AT_ONCE = 2
-"""Tasks that one worker has at a time, so that it need not wait for the next."""
+"""Tasks of one worker at a time, so that it need not wait for the next one."""
 _PATIENCE = 60.0
-"""Seconds without any worker after which that is said."""
+"""Seconds without any worker after which a warning is logged."""
 
 
 class RayEngine:
-    """Workers of Ray; a context that ends them, and a Ray that was started for it.
+    """Workers of Ray, as a context that ends them, and ends a Ray that was started for it.
 
-    Ray is asked for at the first call. Each worker gets the work once: what that sets up at its first task (a model)
-    stays for the others. A worker that is lost is replaced and its tasks are given out once more, so they must bear
-    being done twice.
+    Ray is connected at the first call. Each worker receives the function once: what it sets up at its first task (a
+    model) stays for the others. A lost worker is replaced, and its tasks are submitted once more, so tasks must be
+    repeatable.
 
     Args:
-        workers: how many; None = as many as the cluster has room for. Those for which there is no room yet join later.
-        address: of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = a Ray of this process's own.
-        cpus_per_worker: cores that Ray sets aside for each.
-        gpus_per_worker: GPUs that Ray sets aside for each, of which it sees no others; may be a part of one.
-        shared: files and folders that every machine must see, as soon as they are there; relative ones start from this
-            process's folder.
+        workers: number of workers; None = as many as fit on the cluster. Workers that do not fit yet join later.
+        address: address of a cluster: `auto`, `<host>:<port>` or `ray://<host>:<port>`; None = a new private Ray.
+        cpus_per_worker: cores reserved for each worker.
+        gpus_per_worker: GPUs reserved for each worker, which has access to these only; may be a fraction.
+        shared: files and folders that every machine must have access to, once they exist; relative paths start from
+            this process's folder.
 
     Example:
         with RayEngine(workers=2) as engine:
@@ -65,7 +65,7 @@ class RayEngine:
         shared: Sequence[str] = (),
     ) -> None:
         if address is None and workers is None:
-            raise ConfigError("a Ray of its own needs the number of workers")
+            raise ConfigError("a private Ray needs the number of workers")
         self._count, self._address = workers, address
         self._needs = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
         self._surroundings, self._shared = (os.getcwd(), PIL.__version__), tuple(shared)
@@ -115,7 +115,7 @@ class RayEngine:
                 self._wait(running, load)
 
     def _wait(self, running: dict[Any, int], load: dict[int, int]) -> None:
-        """Wait until a worker is done with something, or has begun."""
+        """Wait until a worker has finished a task, or has started."""
         done, _ = self._ray.wait(list(running), timeout=_PATIENCE)
         for reference in done:
             worker_index = running.pop(reference)
@@ -125,7 +125,7 @@ class RayEngine:
                 self._check_begun(reference)
                 load[worker_index] = 0
         if not load:
-            logger.warning("Ray has no room for a worker yet; `ray status` on the cluster tells what it has")
+            logger.warning("Ray has no room for a worker yet; `ray status` on the cluster shows its resources")
 
     def _check_begun(self, reference: Any) -> None:
         try:
@@ -146,31 +146,31 @@ class RayEngine:
             ) from None
 
     def _begin(self) -> None:
-        """Reach Ray and ask for the workers, unless that was done."""
+        """Connect to Ray and start the workers, at the first call."""
         if self._ray is not None:
             return
         cpus = None if self._count is None else self._count * self._needs["CPU"]
         ray = self._open.enter_context(connected(self._address, cpus, gpus=self._needs["GPU"] > 0))
-        room = _room(ray.cluster_resources(), self._needs)
-        if room < 1 and (self._count is None or self._address is None):
+        capacity = _capacity(ray.cluster_resources(), self._needs)
+        if capacity < 1 and (self._count is None or self._address is None):
             needs = " and ".join(f"{count:g} {name}" for name, count in self._needs.items() if count)
             raise ConfigError(
                 f"this Ray does not have what one worker needs ({needs}); ask for less, or for another Ray"
             )
         options = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
         kind = ray.remote(max_restarts=-1, max_task_retries=1, **options)(_Worker)
-        for _ in range(self._count or room):
+        for _ in range(self._count or capacity):
             self._workers.append(kind.remote(*self._surroundings))
         self._ray = ray
 
 
-def _room(resources: dict[str, float], needs: dict[str, float]) -> int:
-    """Workers for which there would be room if nobody else worked there."""
+def _capacity(resources: dict[str, float], needs: dict[str, float]) -> int:
+    """Workers that would fit on an idle cluster."""
     return min(int(resources.get(name, 0) / count + 1e-9) for name, count in needs.items() if count)
 
 
 class _Worker:
-    """In a process of Ray: keeps the work that it was given last, and does it task by task."""
+    """The actor in a process of Ray: keeps the last function it received, and applies it to tasks."""
 
     def __init__(self, folder: str, pillow: str) -> None:
         self._folder, self._pillow = folder, pillow
@@ -178,19 +178,19 @@ class _Worker:
         self._work: Callable[[Any], Any]
 
     def ready(self) -> None:
-        """Nothing; it is done when there is room for the worker."""
+        """Do nothing; the call returns once the worker has started."""
 
     def do(self, name: str, work: list[Any], shared: Sequence[str], task: Any) -> Any:
-        """The result of a task; `work` holds a reference, so that it is fetched only when the name is a new one."""
+        """The result of a task; `work` holds a reference to the function, which is fetched only if its name is new."""
         if name != self._name:
             import ray
 
-            self._look_around(shared)
+            self._check_machine(shared)
             self._work, self._name = ray.get(work[0]), name
         return self._work(task)
 
-    def _look_around(self, shared: Sequence[str]) -> None:
-        """Be where the command was given, and refuse a machine that would do something else than that one."""
+    def _check_machine(self, shared: Sequence[str]) -> None:
+        """Change to the command's folder, and refuse a machine that would give other results."""
         here = f"machine {socket.gethostname()} of the Ray cluster"
         if os.path.isdir(self._folder):
             os.chdir(self._folder)

@@ -14,7 +14,7 @@ from ray_work import Costly, Killed, Unreadable, refuse_three, working_folder
 
 from blip2_train.data.prepare import ray_connection
 from blip2_train.data.prepare.engine import open_engine
-from blip2_train.data.prepare.ray_engine import RayEngine, _room
+from blip2_train.data.prepare.ray_engine import RayEngine, _capacity
 from blip2_train.errors import ConfigError, ShardError
 
 
@@ -101,10 +101,10 @@ def test_a_worker_that_cannot_begin_is_not_called_lost(engine: RayEngine) -> Non
 
 def test_room_is_what_the_scarcest_resource_leaves() -> None:
     resources = {"CPU": 16.0, "GPU": 3.0, "memory": 1.0}
-    assert _room(resources, {"CPU": 2, "GPU": 0}) == 8
-    assert _room(resources, {"CPU": 2, "GPU": 0.5}) == 6 and _room(resources, {"CPU": 0.1, "GPU": 0.1}) == 30
-    assert _room(resources, {"CPU": 0, "GPU": 4}) == 0
-    assert _room({"CPU": 4.0}, {"CPU": 1, "GPU": 1}) == 0
+    assert _capacity(resources, {"CPU": 2, "GPU": 0}) == 8
+    assert _capacity(resources, {"CPU": 2, "GPU": 0.5}) == 6 and _capacity(resources, {"CPU": 0.1, "GPU": 0.1}) == 30
+    assert _capacity(resources, {"CPU": 0, "GPU": 4}) == 0
+    assert _capacity({"CPU": 4.0}, {"CPU": 1, "GPU": 1}) == 0
 
 
 def test_a_cluster_without_what_a_worker_needs_is_refused(engine: RayEngine) -> None:
@@ -130,8 +130,8 @@ def test_a_ray_of_its_own_is_quiet_and_private(engine: RayEngine, local_ray: Loc
     ("address", "message"),
     [
         ("nowhere", "ray_address=nowhere: expected auto, <host>:<port> or ray://<host>:<port>"),
-        ("127.0.0.1:1", "ray_address=127.0.0.1:1: nobody answers there .*Connection refused"),
-        ("ray://127.0.0.1:1", "ray_address=ray://127.0.0.1:1: nobody answers there"),
+        ("127.0.0.1:1", "ray_address=127.0.0.1:1: no server answers there .*Connection refused"),
+        ("ray://127.0.0.1:1", "ray_address=ray://127.0.0.1:1: no server answers there"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_one_line(address: str, message: str) -> None:
