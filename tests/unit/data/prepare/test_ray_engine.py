@@ -136,7 +136,7 @@ def test_a_ray_of_its_own_is_quiet_and_private(engine: RayEngine, local_ray: Loc
 )
 def test_a_cluster_that_is_not_there_is_one_line(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        ray_connection._knock(address)
+        ray_connection._check_address(address)
 
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
