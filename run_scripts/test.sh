@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that is checked: ruff, mypy, pytest. Arguments are passed on to pytest: tests/unit -k schedule
+# Everything that is checked: ruff, mypy, pytest. Arguments go to pytest; the fast part: -m "not slow" tests/unit tests/parity
 set -euo pipefail
 EXTRA=dev
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"

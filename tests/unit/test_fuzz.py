@@ -22,6 +22,7 @@ from blip2_train.errors import ShardError
 COMMAND = str(Path(__file__).parents[1] / "fuzz" / "command.py")
 
 
+@pytest.mark.slow
 def test_some_hundred_inputs() -> None:
     process = WarmProcess([COMMAND, "inputs=300", "seed=7", "processes=1"])
     output, errors = process.communicate(timeout=240)

@@ -21,6 +21,7 @@ SMALL = {"batch": 8, "workers": 0, "block": 16, "window": 128}
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.slow
 def test_two_readers_make_one_request_for_50_samples_of_the_default_order(tmp_path: Path, s3: S3) -> None:
     write_numbered_shards(tmp_path / "set", s3, shards=20, samples=1000)
     batch, steps = 64, 300

@@ -35,6 +35,7 @@ def test_json_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("family", ["opt", "t5"])
+@pytest.mark.slow
 def test_stage_2(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "figures.json"
     sizes = ["device=cpu", "batch_size=2", "steps=2", "new_tokens=3", "beams=2"]
@@ -66,6 +67,7 @@ def test_stage_2(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert all(word in printed for word in ("text", "new", "images", "labelled", "greedy", "2 beams"))
 
 
+@pytest.mark.slow
 def test_several_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "figures.json"
     options = ["batch_size=2", "steps=1", "plans=labelled", "generate=false", "vision=false", "precision=32,bf16"]

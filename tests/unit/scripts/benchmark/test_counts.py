@@ -17,6 +17,7 @@ def count(*arguments: str, recipe: str = "stage1_vit_g") -> dict[str, dict[str, 
     }
 
 
+@pytest.mark.slow
 def test_budget_of_a_step() -> None:
     """Against the plain reference padded to 32, at most 0.70 of the arithmetic; captions of 10 to 16 tokens."""
     counts = count("vision=false", "plans=plain,released,shared", "batch_size=4")
@@ -32,6 +33,7 @@ def test_the_tower_is_counted() -> None:
     assert counts["tower"]["vision"] == pytest.approx(520.7, abs=0.1)
 
 
+@pytest.mark.slow
 def test_budget_of_stage_2() -> None:
     """OPT-2.7B after 32 queries and 32 tokens, of which 31 have a label; without the tower."""
     options = ("vision=false", "plans=huggingface,all_positions,labelled", "batch_size=1", "tokens=32-32")

@@ -32,6 +32,7 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert all(words in printed for words in ("per core", "waiting", "at most 0.0 MB per process", "reading on"))
 
 
+@pytest.mark.slow
 def test_both_ways_of_access_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "figures.json"
     main([*SMALL, "sizes=24x24", "images=16", "access=random,sequential", f"json={target}"])
