@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blip2_train.errors import CheckpointMismatch
-from blip2_train.models.timm_alone import resize_rel_pos_bias_table
+from blip2_train.models.timm_without_wandb import resize_rel_pos_bias_table
 from blip2_train.models.vision_tower import VisionTower
 
 WHOLE = "vision_model.tower."

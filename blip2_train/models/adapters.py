@@ -1,4 +1,7 @@
-"""Low-rank adapters put beside, and merged into, linear layers of a model by the library peft (extra `peft`)."""
+"""Low-rank adapters put beside, and merged into, linear layers of a model by the library peft (extra `peft`).
+
+The one private method of peft's that is used registers quantised layers. Tried with peft 0.21.2.
+"""
 
 from __future__ import annotations
 

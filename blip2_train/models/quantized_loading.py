@@ -1,4 +1,7 @@
-"""Quantises a language model layer by layer while transformers reads its files, so that it is never whole in memory."""
+"""Quantises a language model layer by layer while transformers reads its files, so that it is never whole in memory.
+
+The one use of `transformers.core_model_loading` and of its quantisers' private methods. Tried with transformers 5.24.0.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def loading_options(quantization: str) -> dict[str, Any]:
         quantization: `none`, `int8` or `int4`.
 
     Raises:
-        ConfigError: if bitsandbytes is not installed: inside transformers that would be told in 200 lines.
+        ConfigError: if bitsandbytes is not installed, which transformers would report in 200 lines.
 
     Example:
         >>> loading_options("none")

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import DTYPES, VisionConfig
 from blip2_train.models.freezing import freeze
-from blip2_train.models.timm_alone import (
+from blip2_train.models.timm_without_wandb import (
     Beit,
     Eva,
     PatchEmbed,

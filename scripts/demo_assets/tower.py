@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.scenes import GROUNDS, SCENE_SIZE
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_without_wandb import timm
 from blip2_train.system.screen import echo
 from demo_assets.tower_data import PatchBatches
 

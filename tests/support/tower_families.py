@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 from blip2_train.checkpoints.convert.huggingface_tower import describe_tower
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import VisionConfig
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_without_wandb import timm
 from blip2_train.models.vision_tower import VisionTower, normalisation
 
 KNOWN: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {

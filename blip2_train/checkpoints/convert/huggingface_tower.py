@@ -9,7 +9,7 @@ from transformers import Blip2VisionConfig
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
-from blip2_train.models.timm_alone import Attention, Block, EvaAttention, EvaBlock, Mlp
+from blip2_train.models.timm_without_wandb import Attention, Block, EvaAttention, EvaBlock, Mlp
 from blip2_train.models.vision_tower import VisionTower
 
 _KNOWN = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")

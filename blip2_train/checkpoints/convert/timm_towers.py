@@ -15,7 +15,7 @@ from blip2_train.checkpoints.position_embeddings import fit_positions
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_without_wandb import timm
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.system.error_reasons import reason_of
 

@@ -17,7 +17,7 @@ from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.errors import ConfigError
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.query_attention import query_attention
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_without_wandb import timm
 from blip2_train.models.vision_tower import VisionTower, create_timm_tower, normalisation
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.optim.param_groups import parameter_groups

@@ -21,7 +21,7 @@ from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.freezing import trainable_names
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_without_wandb import timm
 from blip2_train.models.vision_tower import normalisation
 from blip2_train.system.atomic_write import with_checksum
 

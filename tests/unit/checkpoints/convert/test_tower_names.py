@@ -16,7 +16,7 @@ from tower_families import NARROW
 from blip2_train.checkpoints.convert.timm_towers import load_tower
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import VisionConfig
-from blip2_train.models.timm_alone import timm
+from blip2_train.models.timm_without_wandb import timm
 from blip2_train.models.vision_tower import VisionTower
 
 SIZE = 112
