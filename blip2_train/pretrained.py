@@ -48,10 +48,10 @@ def load_pretrained(
         model, processor = load_pretrained("outputs/demo_stage2_opt/export")
         print(model.caption(["image.jpg"]), model.answer(["image.jpg"], "what is on the left?"))
     """
-    place = find_device(None if device is None else str(device))
+    target = find_device(None if device is None else str(device))
     source = find_source(str(source), "outputs", "source")
     transformers.utils.logging.disable_progress_bar()
-    found = open_pretrained(
+    loaded = open_pretrained(
         source,
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         quantization=quantization,
@@ -59,19 +59,19 @@ def load_pretrained(
         vision_weights=vision_weights,
         tokenizer=tokenizer,
     )
-    network = found.model
+    network = loaded.model
     if network.language_config is not None and network.language_config.dtype == "float16":
         family = network.language_model.config.model_type
         if "t5" in family:
             raise ConfigError(f"dtype float16: language model {family} overflows in it; choose bfloat16 or float32")
-    name = f"{source} [{found.source}]"
-    return Blip2(network.to(place), found.processor, name, _has_prediction_head(found)), found.processor
+    name = f"{source} [{loaded.source}]"
+    return Blip2(network.to(target), loaded.processor, name, _has_prediction_head(loaded)), loaded.processor
 
 
-def _has_prediction_head(found: Pretrained) -> bool:
+def _has_prediction_head(loaded: Pretrained) -> bool:
     """Whether the head that describes was trained: a conversion from transformers' retrieval model has drawn one."""
-    drawn = any(name.startswith("lm_head.dense.") for report in found.reports for name in report.fresh)
-    return not drawn and not found.manifest.recipe.startswith(f"converted from Hugging Face {RETRIEVAL} ")
+    drawn = any(name.startswith("lm_head.dense.") for report in loaded.reports for name in report.fresh)
+    return not drawn and not loaded.manifest.recipe.startswith(f"converted from Hugging Face {RETRIEVAL} ")
 
 
 def find_device(name: str | None) -> torch.device:

@@ -24,7 +24,7 @@ from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import instantiate
 from blip2_train.config.key_values import flags_as_settings, split_settings
 from blip2_train.config.run_data import make_data
-from blip2_train.config.starting_weights import find_sources
+from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.data.batches.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
 from blip2_train.data.sources.config import open_source
 from blip2_train.data.sources.holdout import evenly_chosen
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     quiet_libraries()
-    find_sources(config)
+    find_starting_weights(config)
     data = make_data(config, rejected_list=None, access="random")  # samples from all over, whatever a run reads
     data.prepare_data()
     data.setup()
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> None:
 def _inspect(config: DictConfig, data: ImageTextDataModule, most: int | None) -> list[Inspection]:
     parts = []
     for part in data.sources:
-        chosen = [part.sample_index(int(place)) for place in evenly_chosen(len(part), most)]
+        chosen = [part.sample_index(int(row)) for row in evenly_chosen(len(part), most)]
         parts.append(inspect_samples(part.source, "training", len(part), chosen))
         if len(part.held_out):
             parts.append(inspect_samples(part.source, "held out", len(part.held_out), _some(part.held_out, most)))
@@ -152,10 +152,10 @@ def _refuse(parts: Sequence[Inspection], tolerated: float) -> None:
 
 def _refuse_unknown(parts: Sequence[Inspection], unknown: Sequence[UnknownTokens]) -> None:
     """Refuse texts of which the tokenizer knows too little, in any source."""
-    for part, found in zip(parts, unknown, strict=True):
-        if found.too_many:
+    for part, tokens in zip(parts, unknown, strict=True):
+        if tokens.too_many:
             raise ShardError(
-                f"{part.source} ({part.use}): {found}; at more than {100 * TOO_MANY_UNKNOWN:.0f} % the data cannot be "
+                f"{part.source} ({part.use}): {tokens}; at more than {100 * TOO_MANY_UNKNOWN:.0f} % the data cannot be "
                 "trained on: choose a tokenizer, and weights, of the language of the texts"
             )
 

@@ -69,7 +69,11 @@ def caption_lines(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]])
     note = "tokens are counted with start, prompt and end, before what is beyond max_text_length is cut"
     return [
         note,
-        *(f"{name} caption, {n} tokens: {textwrap.shorten(text, 100)}" for name, found in ends for n, text in found),
+        *(
+            f"{name} caption, {n} tokens: {textwrap.shorten(text, 100)}"
+            for name, shown_captions in ends
+            for n, text in shown_captions
+        ),
     ]
 
 
@@ -95,10 +99,10 @@ def copy_lines(groups: Sequence[Sequence[tuple[Inspection, SeenImage]]]) -> list
     """Which images are the same file under several names."""
     lines = []
     for group in groups[:_LISTED]:
-        places = " = ".join(f"{image.where} ({part.use})" for part, image in group[:4])
+        locations = " = ".join(f"{image.where} ({part.use})" for part, image in group[:4])
         more = f" = {len(group) - 4} more" if len(group) > 4 else ""
         warning = "; validation shows what was trained on: remove one" if leaks(group) else ""
-        lines.append(f"same image: {places}{more}{warning}")
+        lines.append(f"same image: {locations}{more}{warning}")
     leaking = sum(leaks(group) for group in groups)
     total = [f"same image: {len(groups)} times in all, {leaking} of them in training and in validation"]
     return [*lines, *(total if groups else [])]

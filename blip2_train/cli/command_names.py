@@ -32,8 +32,8 @@ def as_called(text: str) -> str:
     """A text of help or advice, with the commands' installed names if this process was started by one of them."""
     if not _started().startswith("blip2-"):
         return text
-    text = _TORCHRUN.sub(lambda found: f"{found[1]} --no-python {INSTALLED[found[2]]}", text)
-    return _COMMAND.sub(lambda found: INSTALLED[found[1]], text)
+    text = _TORCHRUN.sub(lambda match: f"{match[1]} --no-python {INSTALLED[match[2]]}", text)
+    return _COMMAND.sub(lambda match: INSTALLED[match[1]], text)
 
 
 def version_line() -> str:

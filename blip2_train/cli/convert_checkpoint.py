@@ -39,52 +39,52 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     target, form = Path(options.to).expanduser(), _format(options)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    found = open_pretrained(
+    loaded = open_pretrained(
         options.source,
         dtype=options.dtype,
         language_model=options.language_model,
         vision_weights=options.vision_weights,
         tokenizer=options.tokenizer,
     )
-    echo(f"source: {found.source}")
-    for report in found.reports:
+    echo(f"source: {loaded.source}")
+    for report in loaded.reports:
         echo("\n".join(report.lines()))
     with _complete_or_nothing(target) as unfinished:
-        _write(found, unfinished, form)
+        _write(loaded, unfinished, form)
     echo(f"written: {target} ({form}, {_size(target) / 2**20:,.1f} MiB)")
 
 
-def _write(found: Pretrained, place: Path, form: str) -> None:
-    manifest = _with_parent(found)
-    adapted = found.model.adapters is not None
+def _write(loaded: Pretrained, target: Path, form: str) -> None:
+    manifest = _with_parent(loaded)
+    adapted = loaded.model.adapters is not None
     if adapted and form == "lavis":
         raise ConfigError("--format lavis holds no language model, and so none of its adapters; choose huggingface")
     if form == "huggingface":
         if adapted:
-            merge_adapters(found.model)
+            merge_adapters(loaded.model)
             echo("adapters: merged into the language model")
-        write_huggingface(place, found.model, found.processor, manifest, found.config)
+        write_huggingface(target, loaded.model, loaded.processor, manifest, loaded.config)
     elif form == "lavis":
-        trained = not found.model.vision_config.frozen
-        with_tower = trained or "vision_model" in found.held
-        write_lavis(place, found.model, with_tower=with_tower, manifest=manifest, config=found.config)
+        trained = not loaded.model.vision_config.frozen
+        with_tower = trained or "vision_model" in loaded.held
+        write_lavis(target, loaded.model, with_tower=with_tower, manifest=manifest, config=loaded.config)
     else:
-        left_out = tuple(f"{part}." for part in FROZEN_PARTS if part not in found.held)
+        left_out = tuple(f"{part}." for part in FROZEN_PARTS if part not in loaded.held)
         state = {
             name: tensor
-            for name, tensor in found.model.state_dict().items()
+            for name, tensor in loaded.model.state_dict().items()
             if is_adapter(name) or not name.startswith(left_out)
         }
-        write_export(place, without_ties(state), found.config, found.processor.tokenizer, manifest)
+        write_export(target, without_ties(state), loaded.config, loaded.processor.tokenizer, manifest)
 
 
-def _with_parent(found: Pretrained) -> Manifest:
+def _with_parent(loaded: Pretrained) -> Manifest:
     """The manifest; of weights from elsewhere it names the trained ones."""
-    if found.manifest.step > 0 or found.manifest.parent is not None:
-        return found.manifest
+    if loaded.manifest.step > 0 or loaded.manifest.parent is not None:
+        return loaded.manifest
     frozen = tuple(f"{part}." for part in FROZEN_PARTS)
-    trained = {name: tensor for name, tensor in found.model.state_dict().items() if not name.startswith(frozen)}
-    return replace(found.manifest, parent=fingerprint(trained))
+    trained = {name: tensor for name, tensor in loaded.model.state_dict().items() if not name.startswith(frozen)}
+    return replace(loaded.manifest, parent=fingerprint(trained))
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -109,8 +109,8 @@ def _format(options: argparse.Namespace) -> str:
     is_file = target.suffix in _FILES
     form = options.format or ("lavis" if is_file else "blip2_train")
     if is_file != (form == "lavis"):
-        wanted = "a file that ends in .pth" if form == "lavis" else "a folder"
-        raise ConfigError(f"--to {options.to}: the format {form} is {wanted}")
+        expected = "a file that ends in .pth" if form == "lavis" else "a folder"
+        raise ConfigError(f"--to {options.to}: the format {form} is {expected}")
     if target.exists():
         raise ConfigError(f"--to {options.to} exists already; choose another name, or remove it first")
     return str(form)

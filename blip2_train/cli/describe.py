@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from blip2_train.cli.memory_table import show_memory
-from blip2_train.cli.overview import parts_table
+from blip2_train.cli.run_report import parts_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import instantiate
 from blip2_train.config.key_values import flags_as_settings, split_settings
-from blip2_train.config.starting_weights import find_sources
+from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.errors import Blip2TrainError
 from blip2_train.models.adapters import add_adapters
 from blip2_train.models.freezing import PartSize, describe_parameters
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if config is None:
         return
     try:
-        find_sources(config)
+        find_starting_weights(config)
     except Blip2TrainError as error:
         echo(f"note: {error}; shown are the sizes that the recipe says", file=sys.stderr)
     with torch.device("meta"):

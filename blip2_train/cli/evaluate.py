@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.cli.json_lines import Bar
-from blip2_train.cli.score_overview import print_closing, print_scores
+from blip2_train.cli.score_tables import print_chosen_scores, print_scores
 from blip2_train.cli.terminal import evaluation_from, kept_when_stopped, run_command
 from blip2_train.config.compose import instantiate
-from blip2_train.config.run_folder import made_alone
+from blip2_train.config.run_folder import new_run_folder
 from blip2_train.data.text_cleaning import clean_question
 from blip2_train.distributed import gather_objects, leave_group, rank
 from blip2_train.errors import ConfigError
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     """Compose, and evaluate."""
     config = evaluation_from(arguments)
     if config is not None:
-        with made_alone(config, arguments) as own:
+        with new_run_folder(config, arguments) as own:
             evaluate(own)
         leave_group()
 
@@ -157,7 +157,7 @@ def _say(
     results = write_results(folder / RESULTS, reports)
     page = write_report(folder / PAGE, reports, run_folders=runs, examples_per_task=examples)
     print_scores(reports)
-    print_closing(reports, closing)
+    print_chosen_scores(reports, closing)
     for name, path in {"results": results, "page": page, "predictions": folder / PREDICTIONS}.items():
         echo(f"{name + ':':12} {path}")
 

@@ -76,17 +76,17 @@ def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
         domains = {}
         by_domain = {ENTIRE: score_captions(predictions, references, metrics, time_limit=limit)}
     counts = {name: sum(domain == name for domain in domains.values()) for name in by_domain}
-    told = {
-        name: {"pictures": counts[name] if name != ENTIRE else len(images), **_scores(found)}
-        for name, found in by_domain.items()
+    domain_records = {
+        name: {"pictures": counts[name] if name != ENTIRE else len(images), **_scores(scores)}
+        for name, scores in by_domain.items()
     }
-    result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **told.pop(ENTIRE)}
+    result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **domain_records.pop(ENTIRE)}
     result |= _share(options, len(images), len(annotated), "pictures")
     table = _table(f"captions (x 100){_of(options, len(images), len(annotated))}", ["metric", *by_domain])
     for metric in metrics:
-        values = [found.scores[metric] for found in by_domain.values()]
+        values = [scores.scores[metric] for scores in by_domain.values()]
         table.add_row(metric, *("–" if value is None else f"{100 * value:.2f}" for value in values))
-    return result | ({"domains": told} if domains else {}), table
+    return result | ({"domains": domain_records} if domains else {}), table
 
 
 def _chosen(options: argparse.Namespace, predictions: Mapping[int | str, str], known: Mapping[int | str, T]) -> list[T]:
@@ -111,8 +111,8 @@ def _of(options: argparse.Namespace, scored: int, known: int) -> str:
     return f", {scored} of {known}" if options.partial else ""
 
 
-def _scores(found: CaptionScores[int | str]) -> Result:
-    return {"scores": found.scores, "reasons": found.reasons}
+def _scores(result: CaptionScores[int | str]) -> Result:
+    return {"scores": result.scores, "reasons": result.reasons}
 
 
 def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
@@ -135,9 +135,9 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
             "people; pass --metric exact, which compares with it"
         )
     rules = options.rules or "2016"
-    found = _vqa_scores(predictions, questions, rules) if agreement else _exact_scores(predictions, questions)
+    accuracy = _vqa_scores(predictions, questions, rules) if agreement else _exact_scores(predictions, questions)
     plain = None if agreement else _exact_scores(predictions, questions, "plain")
-    parts = {"overall": found.overall, "per_answer_type": found.per_answer_type}
+    parts = {"overall": accuracy.overall, "per_answer_type": accuracy.per_answer_type}
     result = {
         "task": "vqa",
         "metric": options.metric,
@@ -145,16 +145,16 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
         **_inputs(options, "predictions", "questions", *(["annotations"] if options.annotations else [])),
         "questions_scored": len(questions),
         **_share(options, len(questions), len(everything), "questions"),
-        "accuracy": found.rounded(),
-        "accuracy_unrounded": parts | {"per_question_type": found.per_question_type},
+        "accuracy": accuracy.rounded(),
+        "accuracy_unrounded": parts | {"per_question_type": accuracy.per_question_type},
         **({} if plain is None else {"accuracy_plain": plain.rounded()}),
     }
-    columns = {"accuracy": found} if plain is None else {"normalised": found, "plain": plain}
+    columns = {"accuracy": accuracy} if plain is None else {"normalised": accuracy, "plain": plain}
     table = _table(f"accuracy (%){_of(options, len(questions), len(everything))}", ["questions", *columns])
     table.add_row("all", *(f"{scores.overall:.2f}" for scores in columns.values()))
-    for name in found.per_answer_type:
+    for name in accuracy.per_answer_type:
         table.add_row(name, *(f"{scores.per_answer_type[name]:.2f}" for scores in columns.values()))
-    for name in found.per_question_type:
+    for name in accuracy.per_question_type:
         table.add_row(name, *(f"{scores.per_question_type[name]:.2f}" for scores in columns.values()))
     return result, table
 
@@ -181,8 +181,8 @@ def _by_question(questions: list[VisualQuestion]) -> dict[str, dict[int | str, A
 def _inputs(options: argparse.Namespace, *names: str) -> Result:
     """The files that were scored, with their hashes, and the versions of what scored them."""
     files = {name: Path(getattr(options, name)).expanduser() for name in names}
-    told = {name: {"path": str(path), "sha256": file_fingerprint(path)} for name, path in files.items()}
-    return {**told, "versions": {"blip2_train": __version__, "pycocoevalcap": version("pycocoevalcap")}}
+    records = {name: {"path": str(path), "sha256": file_fingerprint(path)} for name, path in files.items()}
+    return {**records, "versions": {"blip2_train": __version__, "pycocoevalcap": version("pycocoevalcap")}}
 
 
 def _table(title: str, columns: list[str]) -> Table:

@@ -25,7 +25,7 @@ _IN_TEXT = re.compile(r"\(os error (\d+)\)")
 """How the Rust of safetensors names the number of a system's error."""
 
 
-def what_to_do(error: Exception) -> str | None:
+def system_error_line(error: Exception) -> str | None:
     """The line for an error of the system or of a service that a person can mend; None for any other error."""
     library = type(error).__module__.partition(".")[0]
     if library == "wandb":
@@ -33,8 +33,8 @@ def what_to_do(error: Exception) -> str | None:
             f"Weights & Biases: {reason_of(error)}; log in (wandb login, or WANDB_API_KEY), keep the run on this "
             "machine (logger.wandb.offline=true), or pass logger=csv"
         )
-    found = _IN_TEXT.search(str(error)) if library.startswith("safetensors") else None
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    match = _IN_TEXT.search(str(error)) if library.startswith("safetensors") else None
+    number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):  # of torch.save
         return f"weights could not be written, the disk is full or fails: {_ROOM}"
     if number in (errno.ENOTDIR, errno.EEXIST) and isinstance(error, OSError) and (file := _file_above(error)):
@@ -44,5 +44,5 @@ def what_to_do(error: Exception) -> str | None:
 
 def _file_above(error: OSError) -> Path | None:
     """The file that lies where an error needs a folder."""
-    place = Path(os.fsdecode(error.filename or ""))
-    return next((folder for folder in (place, *place.parents) if folder.is_file()), None)
+    path = Path(os.fsdecode(error.filename or ""))
+    return next((folder for folder in (path, *path.parents) if folder.is_file()), None)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli import end_while_loading, interrupted_status
 from blip2_train.cli.command_names import as_called, version_line
-from blip2_train.cli.system_errors import what_to_do
+from blip2_train.cli.system_errors import system_error_line
 from blip2_train.config.compose import compose, compose_evaluation, config_folder, recipes
 from blip2_train.config.overrides import options
 from blip2_train.config.pipe_addresses import allow_typed_commands
@@ -117,7 +117,7 @@ def run_command(main: Callable[[list[str]], None], arguments: Sequence[str] | No
             echo(f"stopped by Ctrl-C; {_kept}", file=sys.stderr)
         return interrupted_status()
     except Exception as error:
-        line = what_to_do(error)
+        line = system_error_line(error)
         if line is None or os.environ.get("BLIP2_TRACEBACK") == "1":
             raise
         echo("error: " + as_called(" ".join(line.split("\n"))), file=sys.stderr)
@@ -176,7 +176,7 @@ def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
     """The same for an evaluation."""
     overrides, show, folder = split_arguments(arguments)
     if show == "help":
-        names = ", ".join(options("evaluation", _places(folder)))
+        names = ", ".join(options("evaluation", _folders(folder)))
         echo(as_called(_EVALUATION_HELP.format(folder=config_folder().name, tasks=names)))
         return None
     return _shown("evaluation", show, folder, lambda: compose_evaluation(overrides, folder))
@@ -185,7 +185,7 @@ def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
 def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictConfig]) -> DictConfig | None:
     """The configuration, unless the options of the group, or it, were asked for in print."""
     if show == "list":
-        every = options(group, _places(folder))
+        every = options(group, _folders(folder))
         width = max(map(len, every)) + 2
         for name in every:
             echo(f"{name:{width}}{_purpose(group, name, folder)}")
@@ -232,14 +232,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], str, Path | No
     return settings, show, folder
 
 
-def _places(folder: Path | None) -> list[Path]:
+def _folders(folder: Path | None) -> list[Path]:
     return [config_folder(), *([folder] if folder else [])]
 
 
 def _purpose(group: str, name: str, folder: Path | None) -> str:
     """The first comment of an option after its package line."""
-    for place in _places(folder):
-        file = place / group / f"{name}.yaml"
+    for parent in _folders(folder):
+        file = parent / group / f"{name}.yaml"
         if file.is_file():
             comments = [line[1:].strip() for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
             return next((comment for comment in comments if not comment.startswith("@")), "")

@@ -73,8 +73,8 @@ def checkpoint_parts(state: Mapping[str, Any], file: Path) -> CheckpointParts:
         CheckpointMismatch: naming the file and what is missing, of the wrong type, or not of this project.
     """
     values = {key: state[key] for key in ("global_step", "blip2_train") if key in state}
-    found = check_record(values, _Checkpoint, file, _FIX)
-    notes = found.blip2_train
+    checkpoint = check_record(values, _Checkpoint, file, _FIX)
+    notes = checkpoint.blip2_train
     config = _config(notes.config, file)
     if (clash := notes.about.keys() - {"stage", "architecture", "processor"}) != set():
         raise CheckpointMismatch(f"{file} cannot be read (blip2_train.about: unknown field {min(clash)!r}); {_FIX}")
@@ -82,7 +82,7 @@ def checkpoint_parts(state: Mapping[str, Any], file: Path) -> CheckpointParts:
         {
             **notes.about,
             "recipe": config.experiment,
-            "step": found.global_step,
+            "step": checkpoint.global_step,
             "checkpoint": file.name,
             "metrics": {f"val/{name}": value for name, value in notes.scores.items() if name != "step"},
             "parent": notes.parent,

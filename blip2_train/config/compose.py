@@ -32,7 +32,7 @@ from blip2_train.system.error_reasons import reason_of
 
 _HEADER = re.compile(r"# @package +\S")
 _PACKAGE = Path(blip2_train.__file__).parent
-_WANTED = {
+_MISSING = {
     "init_from": "recipe {experiment} continues earlier weights: pass init_from=<export folder>, "
     "init_from=last:<recipe> for the newest export of that recipe on this machine, or a Hugging Face folder or id",
     "data.source": "recipe {experiment} has no data yet: pass data.source=<file of captions; folder, glob or list of "
@@ -67,12 +67,12 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> DictC
         ConfigError: naming the key, its value, and what to do.
     """
     folders = _folders(extra_folder)
-    asked = read_overrides(overrides, folders)
-    if asked.experiment is None:
+    command = read_overrides(overrides, folders)
+    if command.experiment is None:
         known = ", ".join(options("experiment", folders))
-        told = any("experiment" in problem for problem in asked.problems)
-        refuse([*asked.problems, *([] if told else [f"choose a recipe: experiment=<name>; there are {known}"])])
-    return _checked("train", RunConfig, asked, extra_folder)
+        reported = any("experiment" in problem for problem in command.problems)
+        refuse([*command.problems, *([] if reported else [f"choose a recipe: experiment=<name>; there are {known}"])])
+    return _checked("train", RunConfig, command, extra_folder)
 
 
 def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = None) -> DictConfig:
@@ -84,24 +84,25 @@ def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = Non
     return _checked("evaluate", EvaluationConfig, read_overrides(overrides, _folders(extra_folder)), extra_folder)
 
 
-def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Path | None) -> DictConfig:
-    from blip2_train.config.follow_steps import follow_steps
-    from blip2_train.config.follow_weights import follow_weights, given_paths, option_says  # need torch, which help and
+def _checked(root: str, schema: type, command: CommandOverrides, extra_folder: Path | None) -> DictConfig:
+    # These need torch, which help and lists do not.
+    from blip2_train.config.step_scaling import scale_step_counts
     from blip2_train.config.tower_normalisation import fill_in_normalisation  # lists do not
+    from blip2_train.config.weight_settings import fit_to_weights, given_paths, model_of_option
 
     folders = _folders(extra_folder)
     OmegaConf.register_new_resolver("asset", asset, replace=True)
     try:
-        config = _compose(root, asked.choices, folders, extra_folder)
+        config = _compose(root, command.choices, folders, extra_folder)
     except ConfigError as error:
-        refuse([*asked.problems, *([] if asked.problems else problems_of(error))])
+        refuse([*command.problems, *([] if command.problems else problems_of(error))])
         raise
-    problems = ValueProblems(texts=list(asked.problems))
+    problems = ValueProblems(texts=list(command.problems))
     recipe = config.copy()
-    option = option_says(config) if schema is RunConfig else {}
+    option = model_of_option(config) if schema is RunConfig else {}
     read_by_others = _read_by_others(config)
-    derived = _derived(config, asked.keys)
-    for override in asked.values:
+    derived = _derived(config, command.keys)
+    for override in command.values:
         try:
             if (source := derived.get(override.key_or_group)) is not None:
                 raise ConfigError(
@@ -111,30 +112,30 @@ def _checked(root: str, schema: type, asked: CommandOverrides, extra_folder: Pat
         except ConfigError as error:
             problems.add(error)
     move_targets(config)
-    if asked.experiment is not None:
+    if command.experiment is not None:
         if not OmegaConf.is_missing(config, "experiment"):
-            refuse([*problems.texts, f"recipe {asked.experiment} lacks its first line '# @package _global_'"])
+            refuse([*problems.texts, f"recipe {command.experiment} lacks its first line '# @package _global_'"])
         with open_dict(config):
-            config.experiment = asked.experiment
+            config.experiment = command.experiment
     findings = Findings()
     try:
         walk_names("", OmegaConf.to_container(config), schema, findings)
     except ConfigError as error:
         refuse([*problems.texts, *problems_of(error)])
     variables = findings.set_aside(read_by_others, _read_by_others(config))
-    problems.texts += _unknown(findings, asked, folders)
-    if not asked.problems:  # an argument that could not be read may be what is missing
-        problems.texts += _missing(findings, asked.experiment, " ".join(problems.texts))
+    problems.texts += _unknown(findings, command, folders)
+    if not command.problems:  # an argument that could not be read may be what is missing
+        problems.texts += _missing(findings, command.experiment, " ".join(problems.texts))
     problems.bad.update(findings.absent)
     for path in findings.unknown:
         _drop(config, path)
     problems.copies = _copies(config)
     if schema is RunConfig:
-        given = given_paths(asked.values)
-        follow_steps(config, recipe, given)
-        chosen = any(choice.startswith("collator=") for choice in asked.choices)
+        given = given_paths(command.values)
+        scale_step_counts(config, recipe, given)
+        chosen = any(choice.startswith("collator=") for choice in command.choices)
         try:
-            follow_weights(config, given, option, None if chosen else _collator_option)
+            fit_to_weights(config, given, option, None if chosen else _collator_option)
         except ConfigError as error:
             problems.add(error)
         except Exception:
@@ -242,11 +243,11 @@ def _set(config: DictConfig, override: Override) -> None:
     if override.package is not None:
         raise ConfigError(f"{override.input_line!r} names a package, which only groups have: write {key}=<value>")
     if override.is_delete():
-        found = OmegaConf.select(config, key, throw_on_missing=False)
-        if found is None:
+        former = OmegaConf.select(config, key, throw_on_missing=False)
+        if former is None:
             raise ConfigError(f"~{key} deletes nothing: there is no such key; --cfg job shows the keys")
-        if value is not None and value != found:
-            raise ConfigError(f"~{key}={value} deletes nothing: {key} is {found}")
+        if value is not None and value != former:
+            raise ConfigError(f"~{key}={value} deletes nothing: {key} is {former}")
         return _drop(config, key)
     try:
         OmegaConf.update(config, key, value, merge=True, force_add=True)
@@ -261,17 +262,17 @@ def _derived(config: DictConfig, keys: frozenset[str]) -> dict[str, str]:
 
 def _copies(config: DictConfig) -> dict[str, str]:
     """Full path of each value that is `${another}`, and that other's."""
-    found: dict[str, str] = {}
+    copies: dict[str, str] = {}
 
     def walk(path: str, node: Any) -> None:
         inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
         for key, value in inner:
             walk(f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}" if path else str(key), value)
         if isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
-            found[path] = match.group(1)
+            copies[path] = match.group(1)
 
     walk("", OmegaConf.to_container(config))
-    return found
+    return copies
 
 
 def _read_by_others(config: DictConfig) -> set[str]:
@@ -309,11 +310,11 @@ def _drop(config: DictConfig, path: str) -> None:
         del node[name]
 
 
-def _unknown(findings: Findings, asked: CommandOverrides, folders: Sequence[Path]) -> list[str]:
+def _unknown(findings: Findings, command: CommandOverrides, folders: Sequence[Path]) -> list[str]:
     texts = []
     for path in findings.unknown:
-        given = [key for key in asked.keys if f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")]
-        origin = "" if given else f" (set in {_file_with(path, asked, folders)})"
+        given = [key for key in command.keys if f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")]
+        origin = "" if given else f" (set in {_file_with(path, command, folders)})"
         if (instead := _instead_of(path)) is not None:
             texts.append(f"{path!r}{origin} cannot be set: {instead}")
         else:
@@ -331,24 +332,24 @@ def _instead_of(path: str) -> str | None:
     return REPLACED.get(name.partition(".")[0])
 
 
-def _missing(findings: Findings, experiment: str | None, told: str) -> list[str]:
+def _missing(findings: Findings, experiment: str | None, reported: str) -> list[str]:
     """What has no value, but for keys that a misspelt one was meant for."""
-    place = "the command line" if experiment is None else f"recipe {experiment}"
-    unset = "{path} has no value: pass {path}=<value>, or write it into {place}"
+    where = "the command line" if experiment is None else f"recipe {experiment}"
+    unset = "{path} has no value: pass {path}=<value>, or write it into {where}"
     return [
-        _WANTED.get(path, unset).format(path=path, experiment=experiment, place=place)
-        for path in sorted(findings.absent, key=lambda path: path not in _WANTED)
-        if f"{path!r}" not in told
+        _MISSING.get(path, unset).format(path=path, experiment=experiment, where=where)
+        for path in sorted(findings.absent, key=lambda path: path not in _MISSING)
+        if f"{path!r}" not in reported
     ]
 
 
-def _file_with(path: str, asked: CommandOverrides, folders: Sequence[Path]) -> str:
+def _file_with(path: str, command: CommandOverrides, folders: Sequence[Path]) -> str:
     """The configuration file that sets an unknown key: the recipe if it does, else any other."""
     name = re.compile(rf"(^|[\s{{,]){re.escape(path.rpartition('.')[2])}\s*:", re.MULTILINE)
     files = [
         file for folder in folders for file in sorted(folder.rglob("*.yaml")) if name.search(file.read_text("utf-8"))
     ]
-    first = [file for file in files if file.stem == asked.experiment]
+    first = [file for file in files if file.stem == command.experiment]
     return next((f"{file.parent.name}/{file.name}" for file in first + files), "a configuration file")
 
 

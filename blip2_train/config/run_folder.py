@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.system.launcher import launched_as_first_process
 
-_TOLD = "BLIP2_TRAIN_RUN_DIR"
+_VARIABLE = "BLIP2_TRAIN_RUN_DIR"
 """Variable by which a first process tells those that it starts itself (Lightning's launcher) what its folder is."""
 _KEY = "paths.run_dir"
 
 
 @contextmanager
-def made_alone(config: DictConfig, arguments: Sequence[str]) -> Iterator[DictConfig]:
+def new_run_folder(config: DictConfig, arguments: Sequence[str]) -> Iterator[DictConfig]:
     """Make the folder that a configuration names by the time, with `-2`, `-3`, … behind it if another run has it.
 
     A folder that the command line names stays that; so does one of a process that is not the first, as only the first
@@ -35,21 +35,21 @@ def made_alone(config: DictConfig, arguments: Sequence[str]) -> Iterator[DictCon
     if any(argument.lstrip("+").startswith(f"{_KEY}=") for argument in arguments):
         yield config
     elif not launched_as_first_process():
-        told = os.environ.get(_TOLD)
-        yield config if told is None else _in_folder(config, Path(told))
+        given = os.environ.get(_VARIABLE)
+        yield config if given is None else _in_folder(config, Path(given))
     else:
-        number, place = 1, folder
-        while not _made(place):
+        number, free = 1, folder
+        while not _made(free):
             number += 1
-            place = folder.with_name(f"{folder.name}-{number}")
-        before, os.environ[_TOLD] = os.environ.get(_TOLD), str(place)
+            free = folder.with_name(f"{folder.name}-{number}")
+        before, os.environ[_VARIABLE] = os.environ.get(_VARIABLE), str(free)
         try:
-            yield _in_folder(config, place)
+            yield _in_folder(config, free)
         finally:
-            os.environ.pop(_TOLD)
-            os.environ.update({} if before is None else {_TOLD: before})
+            os.environ.pop(_VARIABLE)
+            os.environ.update({} if before is None else {_VARIABLE: before})
             with suppress(OSError):  # it is not empty, as a rule
-                place.rmdir()
+                free.rmdir()
 
 
 def _made(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from blip2_train.checkpoints.weight_sources import require_source
 from blip2_train.training.earlier_runs import find_export
 
 
-def find_sources(config: DictConfig) -> tuple[str | None, str | None]:
+def find_starting_weights(config: DictConfig) -> tuple[str | None, str | None]:
     """Where `init_from` and `init_text_from` are; None for what is not given.
 
     Tower, sizes and tokenizers follow from these weights. Without them, the recipe's own would be looked for in vain.
@@ -17,11 +17,11 @@ def find_sources(config: DictConfig) -> tuple[str | None, str | None]:
         ConfigError: if `last:` finds none.
         CheckpointMismatch: if there is no such file or folder, or the hub has none.
     """
-    places: list[str | None] = []
+    locations: list[str | None] = []
     for setting in ("init_from", "init_text_from"):
         named = config.get(setting)
-        place = None if named is None else find_export(str(named), str(config.paths.output_dir), setting)
-        if place is not None:
-            require_source(place)
-        places.append(place)
-    return places[0], places[1]
+        location = None if named is None else find_export(str(named), str(config.paths.output_dir), setting)
+        if location is not None:
+            require_source(location)
+        locations.append(location)
+    return locations[0], locations[1]

@@ -65,12 +65,12 @@ def find_target(path: str, name: Any) -> Callable[..., Any]:
         ConfigError: if there is none.
     """
     try:
-        found = pkgutil.resolve_name(current_target(name))
+        target = pkgutil.resolve_name(current_target(name))
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}._target_ is {shown(name)}, which cannot be imported ({error})") from error
-    if not callable(found):
+    if not callable(target):
         raise ConfigError(f"{path}._target_ is {shown(name)}, which is neither a class nor a function")
-    return found
+    return target
 
 
 @cache
@@ -161,13 +161,13 @@ def check_values(path: str, node: Any, annotation: Any, problems: ValueProblems)
         for key in node
         if not ("_target_" in node and key in _BUILDING_KEYS)
     }
-    for key, wanted in expected.items():
+    for key, value_annotation in expected.items():
         if not problems.concerns(_join(path, key)):
-            _gather(problems, _check_value, _join(path, key), node[key], wanted)
+            _gather(problems, _check_value, _join(path, key), node[key], value_annotation)
     if path == "":
         _gather(problems, _check_ranges, path, node, annotation)
-    for key, wanted in expected.items():
-        check_values(_join(path, key), node[key], wanted, problems)
+    for key, value_annotation in expected.items():
+        check_values(_join(path, key), node[key], value_annotation, problems)
     if path and not node.get("_partial_"):
         wrong = {key for key in node if problems.concerns(_join(path, key))}
         wrong |= {bad.removeprefix(f"{path}.") for bad in problems.bad if bad.startswith(f"{path}.")}

@@ -26,13 +26,13 @@ def brought_by_weights(weights: Any) -> dict[str, list[float]]:
     """
     if not isinstance(weights, str) or weights in ("timm", "random"):
         return {}
-    found: dict[str, Any] = beside_weights(weights) or {}
+    normal: dict[str, Any] = beside_weights(weights) or {}
     try:
-        if not found and is_source(weights):
-            found = describe_source(weights).processor
+        if not normal and is_source(weights):
+            normal = describe_source(weights).processor
     except CheckpointMismatch:
         return {}  # whoever loads them says so
-    return {name: list(map(float, found[name])) for name in _NAMES if found.get(name) is not None}
+    return {name: list(map(float, normal[name])) for name in _NAMES if normal.get(name) is not None}
 
 
 def fill_in_normalisation(config: DictConfig) -> None:
@@ -45,14 +45,14 @@ def fill_in_normalisation(config: DictConfig) -> None:
     if about is None:
         return
     try:
-        found = dict(zip(_NAMES, normalisation(about), strict=True))
+        normal = dict(zip(_NAMES, normalisation(about), strict=True))
     except ConfigError:
         return
     for node in (data, vision):
         for name in _NAMES:
             if _takes(node, name):
                 with open_dict(node):
-                    node[name] = list(found[name])
+                    node[name] = list(normal[name])
 
 
 def require_normalisation(config: DictConfig) -> None:

@@ -19,7 +19,7 @@ from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.cli.make_shards import main as make_shards
-from blip2_train.cli.system_errors import what_to_do
+from blip2_train.cli.system_errors import system_error_line
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main as train
 from blip2_train.errors import ConfigError
@@ -89,11 +89,11 @@ def test_output_below_a_file_is_one_line(place: Path, model: Path, capsys: pytes
 def test_errors_of_other_writers_are_known() -> None:
     error = type("SafetensorError", (Exception,), {"__module__": "safetensors_rust"})
     full = error("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert "No space left on device (os error 28): make room there" in str(what_to_do(full))
+    assert "No space left on device (os error 28): make room there" in str(system_error_line(full))
     writer = RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/0")
-    assert "weights could not be written" in str(what_to_do(writer))
-    assert "ulimit -n" in str(what_to_do(OSError(errno.EMFILE, "Too many open files")))
-    assert what_to_do(ValueError("else")) is None and what_to_do(OSError(errno.ENOENT, "no")) is None
+    assert "weights could not be written" in str(system_error_line(writer))
+    assert "ulimit -n" in str(system_error_line(OSError(errno.EMFILE, "Too many open files")))
+    assert system_error_line(ValueError("else")) is None and system_error_line(OSError(errno.ENOENT, "no")) is None
 
 
 def test_wandb_without_a_key_is_one_line_and_asks_nobody(
@@ -125,7 +125,7 @@ def test_a_login_of_this_machine_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_wandb_refuses_is_one_line() -> None:
     refusal = type("AuthenticationError", (Exception,), {"__module__": "wandb.errors"})
-    told = str(what_to_do(refusal("wrong key")))
+    told = str(system_error_line(refusal("wrong key")))
     assert "wrong key" in told and "logger.wandb.offline=true" in told
 
 

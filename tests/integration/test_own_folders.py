@@ -19,7 +19,7 @@ from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.cli.export import main as export
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main
-from blip2_train.config.run_folder import made_alone
+from blip2_train.config.run_folder import new_run_folder
 from blip2_train.evaluation.run_metrics import read_metrics, read_results
 
 ONE = ("data.num_workers=0", "validate_every=null")
@@ -63,7 +63,7 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     config = compose(settings)
     name = Path(config.paths.run_dir).name
     with ExitStack() as stack:
-        made = [stack.enter_context(made_alone(config, settings)) for _ in range(3)]
+        made = [stack.enter_context(new_run_folder(config, settings)) for _ in range(3)]
         folders = [Path(own.paths.run_dir) for own in made]
         assert [folder.name for folder in folders] == [name, f"{name}-2", f"{name}-3"]
         two = made[1]

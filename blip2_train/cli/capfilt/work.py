@@ -37,17 +37,17 @@ class CapFiltWork:
         if supports_read_ahead(self.source):
             self.source.read_ahead(numbers.tolist())
         for number in numbers.tolist():
-            place = self.source.sample_location(number)
+            location = self.source.sample_location(number)
             try:
                 record = self.source.read(number)
                 images.append(record.decoded())
                 originals.append(usable_texts(record))
             except UnusableSample as problem:
                 raise ShardError(
-                    f"{place.file}: {place.key} changed while captions were written for it ({problem.reason}); leave "
-                    "the source alone, and start again in an empty folder"
+                    f"{location.file}: {location.key} changed while captions were written for it ({problem.reason}); "
+                    "leave the source alone, and start again in an empty folder"
                 ) from None
-            seeds.append(stable_seed("capfilt", self.models.options.seed, place.shard, place.key))
+            seeds.append(stable_seed("capfilt", self.models.options.seed, location.shard, location.key))
         kept = load(self.models).capfilt(images, originals, seeds)
         return [
             {"captions": one.captions, "caption_scores": one.scores, "caption_origins": one.origins} for one in kept

@@ -15,15 +15,15 @@ from blip2_train.training.disk_space import FIX, planned_space
 def examine_disk(config: DictConfig, model: nn.Module | None) -> list[Finding]:
     """Compare what the run keeps, and what it holds while it writes, with the free space of its folder."""
     folder = Path(config.paths.run_dir).expanduser().absolute()
-    place = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        tempfile.TemporaryFile(dir=place).close()
+        tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         return [
             Finding(
                 PROBLEM,
-                f"{place} cannot be written to ({error.strerror or error}), so no run folder can be made there: free "
-                "it, or pass paths.output_dir=<folder>",
+                f"{existing} cannot be written to ({error.strerror or error}), so no run folder can be made there: "
+                "free it, or pass paths.output_dir=<folder>",
             )
         ]
     if model is None:

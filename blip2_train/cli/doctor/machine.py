@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from blip2_train.cli.doctor.findings import OK, WARNING, Finding, attempt
-from blip2_train.cli.overview import size_text
+from blip2_train.cli.run_report import size_text
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.training.sharding import ShardedStrategy
 
@@ -23,7 +23,7 @@ class Machine:
 
     kind: str
     """`cpu`, `cuda` or `mps`."""
-    found: int
+    present: int
     """Such devices on this machine; a CPU counts as one."""
     devices: int
     """Processes per node."""
@@ -47,16 +47,16 @@ def find_machine(trainer: DictConfig, device_memory: float | None) -> Machine:
         device_memory: GiB of one device, if they are not to be asked of the device here.
     """
     kind = _kind(str(trainer.accelerator))
-    found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
+    present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
     memory = None if device_memory is None else int(device_memory * 2**30)
-    if memory is None and found:
+    if memory is None and present:
         memory = torch.cuda.get_device_properties(0).total_memory if kind == "cuda" else host_memory()
     strategy = trainer.strategy
     sharded = isinstance(strategy, DictConfig) and issubclass(get_class(strategy["_target_"]), ShardedStrategy)
     return Machine(
         kind=kind,
-        found=found,
-        devices=_count(trainer.devices, found),
+        present=present,
+        devices=_count(trainer.devices, present),
         nodes=int(trainer.num_nodes),
         memory=memory,
         sharded=sharded,
@@ -68,14 +68,14 @@ def examine_devices(config: DictConfig, machine: Machine) -> list[Finding]:
     named = f"{machine.processes} process{'es' * (machine.processes > 1)} on {machine.kind}"
     memory = "memory not known" if machine.memory is None else size_text(machine.memory)
     findings = [Finding(OK, f"{named}; {memory}{' a device' * (machine.kind != 'cpu')}")]
-    if machine.kind != "cpu" and machine.found < machine.devices:
+    if machine.kind != "cpu" and machine.present < machine.devices:
         unknown = "" if machine.memory else " give device_memory=<GiB> to compare memory with;"
         findings.append(
             Finding(
                 WARNING,
-                f"trainer.devices={config.trainer.devices}, but this machine has {machine.found or 'no'} {machine.kind}"
-                f" device{'s' * (machine.found > 1)}: what one process can show is shown on one;{unknown} examine again"
-                " on the machine that will train",
+                f"trainer.devices={config.trainer.devices}, but this machine has {machine.present or 'no'} "
+                f"{machine.kind} device{'s' * (machine.present > 1)}: what one process can show is shown on one;"
+                f"{unknown} examine again on the machine that will train",
             )
         )
     shape = attempt(
@@ -118,11 +118,11 @@ def _kind(accelerator: str) -> str:
     return accelerator
 
 
-def _count(devices: Any, found: int) -> int:
+def _count(devices: Any, present: int) -> int:
     """Devices that a setting of Lightning's stands for: a number, a list, `0,1`, `auto` or -1 (all)."""
     text = str(devices)
     if text in ("auto", "-1"):
-        return max(found, 1)
+        return max(present, 1)
     if text.isdecimal():
         return max(int(text), 1)
     return max(len([part for part in text.strip("[]").split(",") if part.strip()]), 1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
-from blip2_train.cli.overview import size_text
+from blip2_train.cli.run_report import size_text
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.training.sharding import blocks_to_shard
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
-from blip2_train.cli.overview import size_text
+from blip2_train.cli.run_report import size_text
 from blip2_train.cli.train.run import build
 from blip2_train.training.step_clock import StepClock
 
@@ -34,7 +34,7 @@ def examine_speed(config: DictConfig, machine: Machine, steps: int) -> list[Find
     """
     if steps == 0:
         return [Finding(SKIPPED, "not measured (measure=0)")]
-    if machine.found == 0:
+    if machine.present == 0:
         return [Finding(SKIPPED, f"not measured: this machine has no {machine.kind} device")]
     findings: list[Finding] = []
     attempt(findings, lambda: findings.extend(_measure(config, machine, steps)))

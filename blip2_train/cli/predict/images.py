@@ -43,20 +43,20 @@ class ImageList:
         ConfigError: if a place does not exist, or there is no image at all.
     """
 
-    def __init__(self, places: Sequence[str]) -> None:
-        self.places = [Path(place).expanduser() for place in dict.fromkeys(places)]
-        for place in self.places:
-            if not place.exists():
-                raise ConfigError(f"there is no image or folder {place}; check the path")
-        reasons = Counter(passed_over for _, passed_over in self._found())
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = [Path(path).expanduser() for path in dict.fromkeys(paths)]
+        for path in self.paths:
+            if not path.exists():
+                raise ConfigError(f"there is no image or folder {path}; check the path")
+        reasons = Counter(passed_over for _, passed_over in self._files())
         self.count = reasons.pop("", 0)
         self.passed_over = passed_over_summary(reasons.elements())
         """What is in the folders beside images, for people; empty if nothing is."""
         if not self.count:
-            shown, rest = ", ".join(map(str, self.places[:3])), f" ({self.passed_over})" if self.passed_over else ""
+            shown, rest = ", ".join(map(str, self.paths[:3])), f" ({self.passed_over})" if self.passed_over else ""
             raise ConfigError(
                 f"no image found in {shown}{rest}; give image files, or folders with .{' .'.join(ENDINGS)} files"
-                if self.places
+                if self.paths
                 else "no image is given; name image files or folders with images"
             )
 
@@ -64,15 +64,15 @@ class ImageList:
         return self.count
 
     def __iter__(self) -> Iterator[Path]:
-        return (path for path, passed_over in self._found() if not passed_over)
+        return (path for path, passed_over in self._files() if not passed_over)
 
-    def _found(self) -> Iterator[tuple[Path, str]]:
+    def _files(self) -> Iterator[tuple[Path, str]]:
         """Every file, and why it is passed over, if it is."""
-        for place in self.places:
-            if place.is_dir():
-                yield from ((place / path, passed_over) for path, passed_over in files_below(place))
+        for path in self.paths:
+            if path.is_dir():
+                yield from ((path / file, passed_over) for file, passed_over in files_below(path))
             else:
-                yield place, ""
+                yield path, ""
 
 
 def read_batches(paths: Iterable[Path], processor: Processor, batch_size: int) -> Iterator[list[ReadImage]]:

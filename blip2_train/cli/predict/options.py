@@ -56,16 +56,16 @@ def lines_of(given: list[str] | None, file: str | None, what: str) -> list[str]:
     if file is None:
         return texts
     try:
-        found = [
+        lines = [
             line.strip() for line in Path(file).expanduser().read_text(encoding="utf-8").split("\n") if line.strip()
         ]
     except OSError as error:
         raise ConfigError(f"--{what}s {file} cannot be read ({error.strerror}); give a text file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--{what}s {file} is no UTF-8 text; save it as UTF-8, one {what} a line") from None
-    if not found:
+    if not lines:
         raise ConfigError(f"--{what}s {file} holds no text; write one {what} a line")
-    return texts + found
+    return texts + lines
 
 
 def _caption(tasks: Any) -> None:

@@ -57,12 +57,12 @@ def _lines(options: argparse.Namespace) -> None:
     with Results(path) as results, Bar(len(images), path is None and sys.stdout.isatty()) as bar:
         for batch in read_batches(images, model.processor, options.batch_size):
             good = [image.pixel_values for image in batch if image.pixel_values is not None]
-            found = iter(work(good, batch[0].number) if good else [])
-            records = [broken.add(image) if image.pixel_values is None else next(found) for image in batch]
+            results = iter(work(good, batch[0].number) if good else [])
+            records = [broken.add(image) if image.pixel_values is None else next(results) for image in batch]
             named = zip(batch, records, strict=True)
             results.write({"image": str(image.path), **record} for image, about in named for record in about)
             bar.advance(len(batch))
-    _told(len(images), broken, time.perf_counter() - started)
+    _print_end(len(images), broken, time.perf_counter() - started)
 
 
 def _caption(options: argparse.Namespace) -> Callable[[Blip2], Work]:
@@ -74,8 +74,8 @@ def _caption(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
             size, seed = len(images), options.seed + first
-            said = model.caption(images, prompt=prompt, batch_size=size, seed=seed, **generation)
-            return [[{"caption": text}] for text in said]
+            captions = model.caption(images, prompt=prompt, batch_size=size, seed=seed, **generation)
+            return [[{"caption": text}] for text in captions]
 
         return work
 
@@ -97,8 +97,8 @@ def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
             records: Records = [[] for _ in images]
             for question in questions:
                 size, seed = len(images), options.seed + first
-                said = model.answer(images, question, batch_size=size, seed=seed, **generation)
-                for record, answer in zip(records, said, strict=True):
+                answers = model.answer(images, question, batch_size=size, seed=seed, **generation)
+                for record, answer in zip(records, answers, strict=True):
                     record.append({"question": question, "answer": answer})
             return records
 
@@ -169,11 +169,11 @@ def _embed(options: argparse.Namespace) -> None:
                 if image.pixel_values is None:
                     echo(f"left out: {broken.add(image)[0]['error']}", file=sys.stderr)
             bar.advance(len(batch))
-    _told(count, broken, time.perf_counter() - started, "texts" if images is None else "images")
+    _print_end(count, broken, time.perf_counter() - started, "texts" if images is None else "images")
 
 
-def _images(places: Sequence[str]) -> ImageList:
-    images = ImageList(places)
+def _images(paths: Sequence[str]) -> ImageList:
+    images = ImageList(paths)
     if images.passed_over:
         echo(f"{len(images)} images, {images.passed_over}", file=sys.stderr)
     return images
@@ -196,6 +196,6 @@ def _load(options: argparse.Namespace) -> Blip2:
     return model
 
 
-def _told(count: int, broken: BrokenImages, seconds: float, what: str = "images") -> None:
+def _print_end(count: int, broken: BrokenImages, seconds: float, what: str = "images") -> None:
     echo(f"{count - broken.total} {what} in {seconds:.1f} s", file=sys.stderr)
     broken.complain(count)

@@ -73,19 +73,19 @@ def _planned_alone(settings: Sequence[str], recipes: Path | None, processes: Pro
 def _write(plan: Sweep, failures: Sequence[str]) -> Path:
     """Write which run had which settings, and what came of it so far."""
     results = [read_results(job.folder) for job in plan.jobs]
-    finished = [found for found in results if found]
+    finished = [result for result in results if result]
     named = [job.monitor for job in plan.jobs if job.monitor]
-    score = next((name for name in [*named, *_SCORES] if finished and all(name in found for found in finished)), None)
+    score = next((name for name in [*named, *_SCORES] if finished and all(name in result for result in finished)), None)
     runs = [
         {
             "run": number,
             "settings": job.chosen,
             "folder": str(job.folder),
             "failure": failures[number] if failures else None,
-            "score": found.get(score) if score else None,
-            "results": found,
+            "score": result.get(score) if score else None,
+            "results": result,
         }
-        for number, (job, found) in enumerate(zip(plan.jobs, results, strict=True))
+        for number, (job, result) in enumerate(zip(plan.jobs, results, strict=True))
     ]
     content = {"compared_by": score, "runs": runs}
     return write_checked(plan.folder / "sweep.json", content)

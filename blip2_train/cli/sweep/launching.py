@@ -125,7 +125,7 @@ class Submitit:
             For each run why it failed; "" if it did not.
         """
         os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # the signal after which a run is saved and goes on
-        place = [
+        folders = [
             quoted("hydra.sweep.dir", sweep.folder),
             "hydra.sweep.subdir=.",
             "hydra.output_subdir=null",
@@ -133,7 +133,7 @@ class Submitit:
         ]
         failures = ["it was not launched"] * len(sweep.jobs)
         with _hydra():
-            config = self._load(place)
+            config = self._load(folders)
             runs = [(job.arguments, job.folder) for job in sweep.jobs]
             launcher = instantiate_launcher(config, partial(train_as_task, runs))
             room = threading.Semaphore(config.hydra.launcher.get("array_parallelism") or len(sweep.jobs))

@@ -112,14 +112,14 @@ def _fit(trainer: DictConfig, processes: Processes) -> list[str]:
     Raises:
         ConfigError: if it asks for another number.
     """
-    asked: Any = trainer.devices
-    if isinstance(asked, str) or asked == -1:  # auto: there is one process for each device
-        asked = processes.per_node
-    asked = len(asked) if isinstance(asked, ListConfig) else asked
-    if (asked, trainer.num_nodes) != (processes.per_node, processes.nodes):
+    devices: Any = trainer.devices
+    if isinstance(devices, str) or devices == -1:  # auto: there is one process for each device
+        devices = processes.per_node
+    devices = len(devices) if isinstance(devices, ListConfig) else devices
+    if (devices, trainer.num_nodes) != (processes.per_node, processes.nodes):
         raise ConfigError(
             f"the launcher starts {processes.per_node} processes on each of {processes.nodes} nodes, but the trainer "
-            f"uses {asked} on {trainer.num_nodes}: hydra.launcher.tasks_per_node and trainer.devices (trainer=ddp), "
+            f"uses {devices} on {trainer.num_nodes}: hydra.launcher.tasks_per_node and trainer.devices (trainer=ddp), "
             "and hydra.launcher.nodes and trainer.num_nodes, must be the same"
         )
-    return [f"trainer.devices={asked}"]
+    return [f"trainer.devices={devices}"]

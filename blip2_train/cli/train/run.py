@@ -8,11 +8,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
-from blip2_train.cli import overview
+from blip2_train.cli import run_report
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
-from blip2_train.config.starting_weights import find_sources
+from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import RESULTS
 from blip2_train.models.freezing import describe_parameters
@@ -28,7 +28,7 @@ class _TerminalReporter(RunReporter):
     """Prints the notes of a run."""
 
     def line(self, text: str) -> None:
-        overview.say(text)
+        run_report.print_line(text)
 
     def kept(self, text: str) -> None:
         kept_when_stopped(text)
@@ -53,7 +53,7 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
     folder = Path(config.paths.run_dir).expanduser()
     with hold_run_folder(folder, resumes=checkpoint is not None, overwrite=config.overwrite):
         if checkpoint is not None and (finished := finished_results(folder, checkpoint, config.steps)):
-            overview.say(
+            run_report.print_line(
                 f"nothing to resume: the run is finished, see {folder / RESULTS}; steps=<more> with "
                 f"resume_from={folder} extends it"
             )
@@ -61,9 +61,9 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
         outcome = fit(build(config, show=True), checkpoint, _TerminalReporter())
     if outcome.paths:
         reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.rejected.most_common())
-        overview.report(outcome.results, outcome.chance, reasons, outcome.paths)
+        run_report.print_results(outcome.results, outcome.chance, reasons, outcome.paths)
         for line in outcome.consumed:
-            overview.say(line)
+            run_report.print_line(line)
     return outcome.results
 
 
@@ -78,7 +78,7 @@ def build(config: DictConfig, show: bool = False) -> Run:
     if any(part._target_.endswith(".WandbLogger") and not part.get("offline") for part in config.logger.values()):
         require_login()
     seed_everything(config.seed)
-    init_from, text_from = find_sources(config)
+    init_from, text_from = find_starting_weights(config)
     data = make_data(config)
     model = instantiate(config.model)
     module: TrainingModule = instantiate(
@@ -100,7 +100,7 @@ def build(config: DictConfig, show: bool = False) -> Run:
         loggers=[instantiate(part) for part in config.logger.values()],
     )
     if show:
-        overview.announce(describe_parameters(model), module.groups(), reports, run.folder)
+        run_report.print_start(describe_parameters(model), module.groups(), reports, run.folder)
     return run
 
 

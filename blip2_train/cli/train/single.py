@@ -23,11 +23,11 @@ def train_single(arguments: list[str]) -> None:
     config = config_from(arguments, ABOUT, USAGE)
     if config is None:
         return
-    from blip2_train.config.run_folder import made_alone  # these load torch: not for a list of recipes
+    from blip2_train.config.run_folder import new_run_folder  # these load torch: not for a list of recipes
     from blip2_train.training.earlier_runs import find_checkpoint, run_folder_of
 
     if config.resume_from is None:
-        with made_alone(config, arguments) as own:
+        with new_run_folder(config, arguments) as own:
             _train(own, None)
         return
     checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blip2_train.cli.score_overview import print_closing
+from blip2_train.cli.score_tables import print_chosen_scores
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.evaluation.question_answering import AnsweringTask
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
@@ -49,7 +49,7 @@ def test_gqa_prints_the_released_and_the_official_accuracy(capsys: pytest.Captur
         headline=exact.headline,
     )
     assert [part for part, _ in score_table(report).rows][:2] == ["all", "plain"]
-    print_closing([report], {"gqa": exact.closing})
+    print_chosen_scores([report], {"gqa": exact.closing})
     printed = capsys.readouterr().out
     assert "75.0" in printed and "plain, accuracy" in printed and "25.0" in printed
 

@@ -37,7 +37,7 @@ GIB = 2**30
 
 
 def machine(**changes: object) -> Machine:
-    values = {"kind": "cuda", "found": 1, "devices": 1, "nodes": 1, "memory": 80 * GIB, "sharded": False}
+    values = {"kind": "cuda", "present": 1, "devices": 1, "nodes": 1, "memory": 80 * GIB, "sharded": False}
     return Machine(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -71,7 +71,7 @@ def test_devices_are_counted(devices: object, found: int, count: int, monkeypatc
 
 def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(place: Path) -> None:
     config = tiny(place, "trainer=fsdp", "trainer.devices=3")
-    there = find_machine(config.trainer, None) if not torch.cuda.is_available() else machine(found=0, devices=3)
+    there = find_machine(config.trainer, None) if not torch.cuda.is_available() else machine(present=0, devices=3)
     findings = examine_devices(config, there)
     assert "trainer.devices=3, but this machine has no cuda device" in texts(findings, WARNING)
     assert "global_batch_size 4 cannot be divided among 3 processes" in texts(findings, PROBLEM)
@@ -251,7 +251,7 @@ def test_what_is_measured_is_one_process_of_the_run(place: Path) -> None:
     assert str(place / "out") not in OmegaConf.to_yaml(OmegaConf.masked_copy(one, ["data", "trainer", "logger"]))
     assert config.trainer.devices == 2, "the run's own settings stay"
     assert examine_speed(config, machine(), 0)[0].level == SKIPPED
-    assert "no cuda device" in examine_speed(config, machine(found=0), 5)[0].text
+    assert "no cuda device" in examine_speed(config, machine(present=0), 5)[0].text
 
 
 def test_the_clock_leaves_out_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:

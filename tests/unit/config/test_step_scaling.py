@@ -13,7 +13,7 @@ from blip2_train.config.compose import compose, recipes
 from blip2_train.errors import ConfigError
 
 KEYS = ("validate_every", "optim.warmup_steps", "checkpoint_every")
-LOGGER = "blip2_train.config.follow_steps"
+LOGGER = "blip2_train.config.step_scaling"
 
 
 def numbers(*overrides: str) -> list[int | None]:

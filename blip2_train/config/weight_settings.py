@@ -41,7 +41,7 @@ _OPTIONS = {False: "decoder_only", True: "encoder_decoder"}
 """Collators of captions by whether the language model has an encoder."""
 
 
-def follow_weights(
+def fit_to_weights(
     config: DictConfig,
     given: frozenset[str],
     option: Mapping[str, Any],
@@ -54,7 +54,7 @@ def follow_weights(
     Args:
         config: Changed in place.
         given: Full paths of the keys that the command line set.
-        option: What recipe and options alone say (`option_says`).
+        option: What recipe and options alone say (`model_of_option`).
         collator_option: Gives an option of the group `collator`, for language models of another kind than the recipe's;
             None = the command line chose one.
 
@@ -83,7 +83,7 @@ def follow_weights(
         _follow_kind(settings, collator_option)
 
 
-def option_says(config: DictConfig) -> dict[str, Any]:
+def model_of_option(config: DictConfig) -> dict[str, Any]:
     """The name of the tower, and the language model, as recipe and options alone say them."""
     settings = _Settings(config, frozenset())
     return {"vision": {"name": settings.get("model.vision.name")}, "language": settings.get("model.language") or {}}
@@ -159,9 +159,9 @@ def _source(settings: _Settings, key: str) -> SourceDescription | None:
         return None
     language_model = settings.get("model.language.name") if settings.is_given("model.language.name") else None
     try:
-        place = find_export(str(named), str(settings.get("paths.output_dir")), key)
-        path = Path(place).expanduser()
-        source = describe_source(str(path.resolve()) if path.exists() else place, language_model)
+        location = find_export(str(named), str(settings.get("paths.output_dir")), key)
+        path = Path(location).expanduser()
+        source = describe_source(str(path.resolve()) if path.exists() else location, language_model)
     except Blip2TrainError:
         return None
     return source if source.architecture else None
@@ -287,10 +287,10 @@ def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
     own, given = str(settings.get("tokenizer")), settings.is_given("tokenizer")
     if given or Path(own).expanduser().exists():
         try:
-            words, known = (load_text_tokenizer(place) for place in (own, theirs))
+            own_tokenizer, their_tokenizer = (load_text_tokenizer(tokenizer_path) for tokenizer_path in (own, theirs))
         except Blip2TrainError:  # the run says what is wrong with it
             return
-        if words.get_vocab() == known.get_vocab():
+        if own_tokenizer.get_vocab() == their_tokenizer.get_vocab():
             return
         if given:
             raise ConfigError(
@@ -351,8 +351,8 @@ def _follow_bert(settings: _Settings) -> None:
         return
     for key, value in theirs.items():
         settings.follow(f"model.qformer.{key}", value, f"model.qformer.weights={weights}")
-    if given and (place := bert_tokenizer(str(weights))) is not None:
-        settings.put("tokenizer", place)
+    if given and (tokenizer_path := bert_tokenizer(str(weights))) is not None:
+        settings.put("tokenizer", tokenizer_path)
 
 
 def _follow_vocabulary(settings: _Settings, tokenizer: str) -> None:

@@ -19,7 +19,7 @@ MOST = 10
 log = logging.getLogger(__name__)
 
 
-def follow_steps(config: DictConfig, recipe: DictConfig, given: frozenset[str]) -> None:
+def scale_step_counts(config: DictConfig, recipe: DictConfig, given: frozenset[str]) -> None:
     """Scale what hangs on the steps of a run, if the command line set only these and the recipe's numbers do not fit.
 
     Args:
@@ -27,22 +27,22 @@ def follow_steps(config: DictConfig, recipe: DictConfig, given: frozenset[str]) 
         recipe: The same before.
         given: Full paths of the keys that the command line set.
     """
-    steps, former = (_number(place, "steps") for place in (config, recipe))
+    steps, former = (_number(node, "steps") for node in (config, recipe))
     if "steps" not in given or steps is None or former is None or not 0 < steps < former:
         return
     own = {key: _number(config, key) for key in FOLLOWING if key not in given and not {"optim"} & given}
     numbers = {key: number for key, number in own.items() if number is not None}
     if all(number <= steps for number in numbers.values()):
         return
-    told = []
+    changes = []
     for key, number in numbers.items():
         scaled = round(number * steps / former)
         if key != WARM_UP:
             scaled = max(scaled, math.ceil(steps / MOST))
         if scaled < number:
             OmegaConf.update(config, key, scaled)
-            told.append(f"{key}={scaled} ({number})")
-    log.info("steps=%d of the recipe's %d: %s follow", steps, former, ", ".join(told))
+            changes.append(f"{key}={scaled} ({number})")
+    log.info("steps=%d of the recipe's %d: %s follow", steps, former, ", ".join(changes))
 
 
 def _number(config: DictConfig, key: str) -> int | None:

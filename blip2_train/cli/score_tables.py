@@ -13,7 +13,7 @@ from blip2_train.evaluation.report.score_table import score_table
 from blip2_train.system.screen import make_console
 
 
-def score_overview(task: TaskReport) -> Group:
+def terminal_table(task: TaskReport) -> Group:
     """A row for each part of the set; CIDEr on the library's scale, with the papers' beside it."""
     scores = score_table(task)
     table = Table(title=Text(task.title), title_justify="left", box=None, header_style="dim", pad_edge=False)
@@ -33,11 +33,11 @@ def print_scores(tasks: Sequence[TaskReport]) -> None:
     """Print a table for each task."""
     console = make_console()
     for task in tasks:
-        console.print(score_overview(task))
+        console.print(terminal_table(task))
         console.print()
 
 
-def print_closing(tasks: Sequence[TaskReport], chosen: Mapping[str, Sequence[str]]) -> None:
+def print_chosen_scores(tasks: Sequence[TaskReport], chosen: Mapping[str, Sequence[str]]) -> None:
     """Print the chosen scores of all tasks, by name of the task, in one table."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for heading in ("task", "score", ""):

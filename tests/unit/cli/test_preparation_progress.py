@@ -2,15 +2,15 @@
 
 import pytest
 
-from blip2_train.cli import shown_progress
+from blip2_train.cli import preparation_progress
 
 
 def test_what_came_before_the_first_results_does_not_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(shown_progress.time, "monotonic", lambda: clock[0])
-    with shown_progress.ShownProgress() as shown:
+    monkeypatch.setattr(preparation_progress.time, "monotonic", lambda: clock[0])
+    with preparation_progress.PreparationProgress() as shown:
         for now, done in ((0.0, 100), (60.0, 120), (61.0, 140), (70.0, 320), (90.0, 720)):
             clock[0] = now
             shown("caption", done, 10_000)

@@ -29,7 +29,7 @@ _CAPTION_ROWS = (
 
 
 @first_process_only
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """One line, from the first process only."""
     make_console().print(text, highlight=False, soft_wrap=True)
 
@@ -71,7 +71,7 @@ def size_text(count: int) -> str:
 
 
 @first_process_only
-def announce(
+def print_start(
     parts: Sequence[PartSize], groups: Sequence[ParameterGroup], reports: Sequence[LoadReport], folder: Path
 ) -> None:
     """What is frozen, what trains, what it started from, and where the run writes."""
@@ -80,15 +80,17 @@ def announce(
     console.print(f"trainable parameters: {sum(p.trainable for p in parts):,}", highlight=False)
     for group in groups:
         count = sum(p.numel() for p in group.parameters)
-        say(f"optimiser group '{group.name}': {len(group.parameters)} tensors, {count:,} parameters")
+        print_line(f"optimiser group '{group.name}': {len(group.parameters)} tensors, {count:,} parameters")
     for report in reports:
         for line in report.lines():
-            say(line)
-    say(f"run folder: {folder}")
+            print_line(line)
+    print_line(f"run folder: {folder}")
 
 
 @first_process_only
-def report(results: dict[str, float], chance: dict[str, float], rejections: str, paths: dict[str, Path | None]) -> None:
+def print_results(
+    results: dict[str, float], chance: dict[str, float], rejections: str, paths: dict[str, Path | None]
+) -> None:
     """The end of a run: a table of results, and where everything lies."""
     console = make_console()
     table = Table(title="results", title_justify="left", box=None, header_style="dim", pad_edge=False)
@@ -115,12 +117,14 @@ def report(results: dict[str, float], chance: dict[str, float], rejections: str,
         if (value := results.get(f"val/{key}")) is not None:
             table.add_row(label, _number(results.get(f"train/{key}"), digits), _number(value, digits), "")
     console.print(table)
-    say(f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s")
+    print_line(
+        f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s"
+    )
     if results.get("rejected_samples"):
-        say(f"rejected samples: {rejections}")
+        print_line(f"rejected samples: {rejections}")
     for label, path in paths.items():
         if path is not None:
-            say(f"{label + ':':12}{path}")
+            print_line(f"{label + ':':12}{path}")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -128,7 +132,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 @first_process_only
-def announce_plan(plan: DataPlan | SequentialPlan) -> None:
+def print_plan(plan: DataPlan | SequentialPlan) -> None:
     """What the run will read."""
     for line in plan.lines():
-        say(line)
+        print_line(line)

@@ -3,14 +3,14 @@ from io import StringIO
 from report_cases import captioning, vqa
 from rich.console import Console
 
-from blip2_train.cli.score_overview import score_overview
+from blip2_train.cli.score_tables import terminal_table
 from blip2_train.evaluation.report.content import TaskReport
 from blip2_train.evaluation.retrieval import RetrievalTask
 
 
 def printed(task: TaskReport, width: int = 100) -> list[str]:
     console = Console(file=StringIO(), width=width)
-    console.print(score_overview(task))
+    console.print(terminal_table(task))
     return str(console.file.getvalue()).splitlines()  # type: ignore[attr-defined]
 
 

@@ -15,7 +15,7 @@ _SETTLED = 5.0
 """Seconds after the first results from which on what came before them does not count: models were opened."""
 
 
-class ShownProgress:
+class PreparationProgress:
     """Takes what is going on, how many samples are done, and how many there are."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class ShownProgress:
         self._began: list[tuple[float, int]] = []
         """Time and samples done at the start of the phase, then at its first results."""
 
-    def __enter__(self) -> ShownProgress:
+    def __enter__(self) -> PreparationProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
