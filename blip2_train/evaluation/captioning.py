@@ -14,8 +14,9 @@ from blip2_train.data.official.results import write_caption_results
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.metrics.coco_caption import FORMATS, METRICS, score_captions
-from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
+from blip2_train.evaluation.metrics.coco_caption import FORMATS, METRICS
+from blip2_train.evaluation.metrics.metric_states import CaptionMetric
+from blip2_train.evaluation.metrics.nocaps import ENTIRE
 from blip2_train.evaluation.qformer_captions import qformer_defaults
 from blip2_train.evaluation.report.content import Example, TaskLabels
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores, data_fingerprint
@@ -107,13 +108,15 @@ class CaptioningTask(EvaluationTask):
 
         Single images are compared by CIDEr.
         """
-        written = {row["image_id"]: row["caption"] for row in rows}
-        references = {image.identity: image.captions for image in self.images}
-        domains = {image.identity: image.domain for image in self.images if image.domain}
-        if domains:
-            by_part = score_domains(written, references, domains, self._metrics)
-        else:
-            by_part = {ENTIRE: score_captions(written, references, self._metrics)}
+        generated = {row["image_id"]: row["caption"] for row in rows}
+        metric = CaptionMetric(self._metrics)
+        metric.update(
+            [image.identity for image in self.images],
+            [generated[image.identity] for image in self.images],
+            [image.captions for image in self.images],
+            [image.domain for image in self.images],
+        )
+        by_part = metric.details()
         scores, reasons = dict(by_part[ENTIRE].scores), dict(by_part[ENTIRE].reasons)
         for domain, part in by_part.items():
             if domain != ENTIRE:
@@ -124,12 +127,12 @@ class CaptioningTask(EvaluationTask):
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
         """Every image with its caption."""
-        written = {row["image_id"]: row["caption"] for row in rows}
+        generated = {row["image_id"]: row["caption"] for row in rows}
         return [
             Example(
                 id=str(image.identity),
                 image=self.folder / image.path,
-                prediction=written[image.identity],
+                prediction=generated[image.identity],
                 references=image.captions,
                 score=scored.per_sample.get(str(image.identity)),
                 domain=image.domain,

@@ -12,7 +12,7 @@ from blip2_train.types import AnswerBatch
 class AnswerEvaluation(GenerationEvaluation):
     """Collects held-out batches of questions, then scores the answers.
 
-    It reports `vqa/accuracy`, and `vqa/accuracy <question type>` for each type, see `held_out_accuracy`.
+    It reports `vqa/accuracy`, and `vqa/accuracy <question type>` for each type, see `answer_accuracy`.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,8 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import ANSWERING, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.metric_format import percent
-from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, exact_match_accuracy, vqa_accuracy
+from blip2_train.evaluation.metrics.metric_states import AnswerMetric
+from blip2_train.evaluation.metrics.vqa_accuracy import AnswerRule, AnswerScores
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.report.content import Example, TaskLabels
@@ -129,21 +130,25 @@ class AnsweringTask(EvaluationTask):
 
     def score(self, rows: Sequence[Row]) -> TaskScores:
         """Accuracy in percent: overall, by type of answer and by type of question."""
-        predictions = {row["question_id"]: row["answer"] for row in rows}
-        answers = {question.question_id: question.answers for question in self.questions}
-        measure = vqa_accuracy if self._metric == "vqa" else exact_match_accuracy
-        result: AnswerScores[Any] = measure(
-            predictions,
-            answers,
-            answer_types={question.question_id: question.answer_type for question in self.questions},
-            question_types={question.question_id: question.question_type for question in self.questions},
-        )
+        result = self._accuracy(rows, self._metric)
         scores: dict[str, float | None] = {"accuracy": result.overall}
         if self._metric == "exact":
-            scores[_PLAIN] = exact_match_accuracy(predictions, answers, rules="plain").overall
+            scores[_PLAIN] = self._accuracy(rows, "plain").overall
         scores |= {f"answer type {kind}/accuracy": value for kind, value in result.per_answer_type.items()}
         scores |= {f"question type {kind}/accuracy": value for kind, value in result.per_question_type.items()}
         return TaskScores(scores=scores, per_sample={str(key): value for key, value in result.per_question.items()})
+
+    def _accuracy(self, rows: Sequence[Row], rule: AnswerRule) -> AnswerScores[Any]:
+        answers = {row["question_id"]: row["answer"] for row in rows}
+        metric = AnswerMetric(rule)
+        metric.update(
+            [question.question_id for question in self.questions],
+            [answers[question.question_id] for question in self.questions],
+            [question.answers for question in self.questions],
+            [question.question_type for question in self.questions],
+            [question.answer_type for question in self.questions],
+        )
+        return metric.details()
 
     def examples(self, rows: Sequence[Row], scored: TaskScores) -> list[Example]:
         """Every question with its answer."""

@@ -1,4 +1,6 @@
-"""The scores as torchmetrics objects: updated batch by batch, computed over all processes. Validation uses them.
+"""The scores as torchmetrics objects: updated batch by batch, computed over all processes.
+
+Validation uses `compute`; evaluation tasks, whose predictions one process holds, use `details`.
 
 Their states synchronise by themselves when `compute` is called, which every process must do. Each sample counts once,
 also if a sampler gave it to two processes. (An evaluation keeps predictions on disk, where every
@@ -20,8 +22,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from blip2_train.distributed import from_first, gather_uneven
-from blip2_train.evaluation.metrics.answer_rules import held_out_accuracy
-from blip2_train.evaluation.metrics.coco_caption import score_captions
+from blip2_train.evaluation.metrics.coco_caption import FORMATS, CaptionScores, score_captions
+from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
+from blip2_train.evaluation.metrics.vqa_accuracy import AnswerRule, AnswerScores, answer_accuracy
 from blip2_train.evaluation.recall import pair_recall
 
 CaptionScore = Callable[[str, Sequence[str]], float]
@@ -103,10 +106,14 @@ class _TextMetric(Metric):
         line = json.dumps([key, *values]) + "\n"
         self.lines.append(torch.frombuffer(bytearray(line.encode()), dtype=torch.uint8).to(self.device))
 
+    def _kept(self) -> dict[Any, list[Any]]:
+        """The values of each key, once."""
+        text = bytes(dim_zero_cat(self.lines).cpu().numpy()).decode() if len(self.lines) else ""
+        return {key: values for key, *values in map(json.loads, text.splitlines())}
+
     def compute(self) -> dict[str, Tensor]:
         """Scores by name, float64; none if nothing was kept. Of several processes, the first alone computes them."""
-        text = bytes(dim_zero_cat(self.lines).cpu().numpy()).decode() if len(self.lines) else ""
-        kept = {key: values for key, *values in map(json.loads, text.splitlines())}
+        kept = self._kept()
         self.samples = len(kept)
 
         def score() -> dict[str, float]:
@@ -145,28 +152,52 @@ class CaptionMetric(_TextMetric):
         super().__init__(**options)
         self.metrics, self.more_scores = tuple(metrics), dict(more_scores or {})
 
-    def update(self, image_ids: Sequence[int], captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add captions of B images with their references."""
-        for key, caption, others in zip(image_ids, captions, references, strict=True):
-            self._keep(key, caption, list(others))
+    def update(
+        self,
+        image_ids: Sequence[int | str],
+        captions: Sequence[str],
+        references: Sequence[Sequence[str]],
+        domains: Sequence[str] | None = None,
+    ) -> None:
+        """Add captions of B images with their references; the domains are those of NoCaps."""
+        domains = [""] * len(image_ids) if domains is None else domains
+        for key, caption, others, domain in zip(image_ids, captions, references, domains, strict=True):
+            self._keep(key, caption, list(others), domain)
+
+    def details(self) -> dict[str, CaptionScores[Any]]:
+        """Scores of this process's images, with reasons and scores of single images, by domain; last `ENTIRE`."""
+        return self._by_domain(self._kept())
+
+    def _by_domain(self, kept: Mapping[Any, list[Any]]) -> dict[str, CaptionScores[Any]]:
+        captions = {key: caption for key, (caption, _, _) in kept.items()}
+        references = {key: others for key, (_, others, _) in kept.items()}
+        domains = {key: domain for key, (_, _, domain) in kept.items() if domain}
+        if domains:
+            return score_domains(captions, references, domains, self.metrics)
+        return {ENTIRE: score_captions(captions, references, self.metrics)}
 
     def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
-        result = score_captions(
-            {key: caption for key, (caption, _) in kept.items()},
-            {key: others for key, (_, others) in kept.items()},
-            self.metrics,
-        )
+        result = self._by_domain(kept)[ENTIRE]
         for name, reason in result.reasons.items():
-            _logger.warning("no %s: %s", {"cider": "CIDEr"}.get(name, name), reason)
+            _logger.warning("no %s: %s", FORMATS[name].label, reason)
         means = {
-            name: 100 * sum(score(caption, others) for caption, others in kept.values()) / len(kept)
+            name: 100 * sum(score(caption, others) for caption, others, _ in kept.values()) / len(kept)
             for name, score in self.more_scores.items()
         }
         return means | {name: value for name, value in result.scores.items() if value is not None}
 
 
 class AnswerMetric(_TextMetric):
-    """Accuracy of answers in percent, overall and for each type of question, see `held_out_accuracy`."""
+    """Accuracy of answers in percent, overall and for each type of question.
+
+    Args:
+        rule: See `answer_accuracy`.
+        **options: Of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, rule: AnswerRule | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.rule = rule
 
     def update(
         self,
@@ -174,17 +205,30 @@ class AnswerMetric(_TextMetric):
         answers: Sequence[str],
         references: Sequence[Sequence[str]],
         question_types: Sequence[str],
+        answer_types: Sequence[str] | None = None,
     ) -> None:
         """Add answers to B questions with the reference answers; a type may be empty."""
-        for key, answer, others, kind in zip(question_ids, answers, references, question_types, strict=True):
-            self._keep(key, answer, list(others), kind)
+        answer_types = [""] * len(question_ids) if answer_types is None else answer_types
+        for key, *values in zip(question_ids, answers, references, question_types, answer_types, strict=True):
+            self._keep(key, values[0], list(values[1]), *values[2:])
+
+    def details(self) -> AnswerScores[Any]:
+        """Accuracies of this process's questions, by type of answer and of question, and of each question."""
+        return self._accuracy(self._kept())
+
+    def _accuracy(self, kept: Mapping[Any, list[Any]]) -> AnswerScores[Any]:
+        return answer_accuracy(
+            {key: answer for key, (answer, _, _, _) in kept.items()},
+            {key: others for key, (_, others, _, _) in kept.items()},
+            self.rule,
+            question_types={key: kind for key, (_, _, kind, _) in kept.items()},
+            answer_types={key: kind for key, (_, _, _, kind) in kept.items()},
+        )
 
     def _score(self, kept: Mapping[Any, list[Any]]) -> dict[str, float]:
-        return held_out_accuracy(
-            {key: answer for key, (answer, _, _) in kept.items()},
-            {key: others for key, (_, others, _) in kept.items()},
-            {key: kind for key, (_, _, kind) in kept.items()},
-        )
+        scores = self._accuracy(kept)
+        by_type = {f"accuracy {kind}": value for kind, value in scores.per_question_type.items()}
+        return {"accuracy": scores.overall, **by_type}
 
 
 class RecallMetric(Rows):

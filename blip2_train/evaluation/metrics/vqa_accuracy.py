@@ -57,6 +57,10 @@ def _with_apostrophe() -> dict[str, str]:
 _WITH_APOSTROPHE = _with_apostrophe()
 
 
+AnswerRule = Literal["vqa", "exact", "plain"]
+"""How answers are compared with references, see `answer_accuracy`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerScores(Generic[K]):
     """Accuracies in percent, not rounded."""
@@ -75,6 +79,49 @@ class AnswerScores(Generic[K]):
         by_type = {"per_answer_type": self.per_answer_type, "per_question_type": self.per_question_type}
         rounded = {name: {kind: round(value, 2) for kind, value in part.items()} for name, part in by_type.items()}
         return {"overall": round(self.overall, 2), **rounded}
+
+
+def answer_accuracy(
+    predictions: Mapping[K, str],
+    answers: Mapping[K, Sequence[str]],
+    rule: AnswerRule | None = None,
+    *,
+    answer_types: Mapping[K, str] | None = None,
+    question_types: Mapping[K, str] | None = None,
+) -> AnswerScores[K]:
+    """Accuracy of answers by a rule.
+
+    Args:
+        predictions: By question.
+        answers: By the same questions.
+        rule: `vqa` = `vqa_accuracy`; `exact` and `plain` = `exact_match_accuracy` of normalised texts and of texts as
+            they are; None = `exact` if every question has one answer (GQA, Visual Genome), `vqa` if every question has
+            several (VQAv2 and OK-VQA: ten).
+        answer_types: See `vqa_accuracy`.
+        question_types: See `vqa_accuracy`.
+
+    Raises:
+        ConfigError: without a rule, if some questions have one answer and others several; or as `vqa_accuracy`.
+
+    Example:
+        >>> answer_accuracy({7: "two dogs"}, {7: ["2 dogs"]}).overall
+        100.0
+    """
+    if rule is None:
+        alone = [key for key, given in answers.items() if len(given) == 1]
+        if 0 < len(alone) < len(answers):
+            other = next(key for key, given in answers.items() if len(given) != 1)
+            raise ConfigError(
+                f"{len(alone)} of {len(answers)} questions have one answer (first: {alone[0]}), the others several "
+                f"(first: {other}), which are scored by different rules; validate on questions of one kind"
+            )
+        rule = "exact" if alone else "vqa"
+    if rule == "vqa":
+        return vqa_accuracy(predictions, answers, answer_types=answer_types, question_types=question_types)
+    rules: ExactRules = "plain" if rule == "plain" else "released"
+    return exact_match_accuracy(
+        predictions, answers, answer_types=answer_types, question_types=question_types, rules=rules
+    )
 
 
 def vqa_accuracy(
