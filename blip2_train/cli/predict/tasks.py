@@ -57,8 +57,8 @@ def _lines(options: argparse.Namespace) -> None:
     with Results(path) as results, Bar(len(images), path is None and sys.stdout.isatty()) as bar:
         for batch in read_batches(images, model.processor, options.batch_size):
             good = [image.pixel_values for image in batch if image.pixel_values is not None]
-            results = iter(work(good, batch[0].number) if good else [])
-            records = [broken.add(image) if image.pixel_values is None else next(results) for image in batch]
+            made = iter(work(good, batch[0].number) if good else [])
+            records = [broken.add(image) if image.pixel_values is None else next(made) for image in batch]
             named = zip(batch, records, strict=True)
             results.write({"image": str(image.path), **record} for image, about in named for record in about)
             bar.advance(len(batch))
