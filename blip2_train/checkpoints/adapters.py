@@ -20,11 +20,11 @@ from blip2_train.models.configs import AdapterConfig
 def check_adapters(
     model: Blip2Model, config: AdapterConfig | None, manifest: Manifest | None, init_from: str | None
 ) -> AdapterConfig | None:
-    """The settings with their layers named, once it is known that the run can use them and what it starts from.
+    """The settings with their layers named, after a check that the run can use them and that its export has the same.
 
     Args:
         model: As built, without weights.
-        config: What the run asks for; None = no adapters.
+        config: Of the run; None = no adapters.
         manifest: Of the export that the run starts from, if it does.
         init_from: That export, for messages.
 

@@ -1,4 +1,4 @@
-"""What a model is, as plain values: written beside its weights, and built from again."""
+"""The description of a model as plain values: stored beside its weights, and used to build it again."""
 
 from __future__ import annotations
 

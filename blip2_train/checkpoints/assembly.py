@@ -27,17 +27,17 @@ from blip2_train.models.quantization import QuantizedLinear, quantize_language_m
 
 
 def assemble(source: SourceWeights, quantization: str = "none") -> tuple[Blip2Model, list[LoadReport]]:
-    """The model of a description with the weights that were found; frozen parts that lack come from where it says.
+    """Build the model of a description with the weights of its source; missing frozen parts come from their own files.
 
-    The model is built without memory, and tensors are put into it as they are: from a mapped file they stay on disk
-    until they are used.
+    The model is built on the meta device, and tensors are assigned to it as they are: those of a mapped file stay on
+    disk until they are used.
 
     Args:
         source: Description and weights.
         quantization: `none`, `int8` or `int4` for the language model, layer by layer while it is loaded.
 
     Raises:
-        CheckpointMismatch: naming the first weight that is missing, not known, or of another shape.
+        CheckpointMismatch: naming the first weight that is missing, unexpected, or of another shape.
     """
     with torch.device("meta"):
         model = build_model(source.description)

@@ -34,7 +34,7 @@ WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "mani
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an export says of itself."""
+    """The description of an export, stored in it."""
 
     stage: str
     """`stage1`, `stage2`, …"""
@@ -48,9 +48,9 @@ class Manifest:
     frozen_fingerprint: str
     """SHA-256 of the frozen weights the trained ones belong to."""
     architecture: dict[str, Any] = field(default_factory=dict)
-    """What the model is (`describe_model`)."""
+    """The model (`describe_model`)."""
     processor: dict[str, Any] = field(default_factory=dict)
-    """What it reads (`Processor.describe`)."""
+    """Its processor (`Processor.describe`)."""
     checkpoint: str = ""
     """Name of the checkpoint that the weights come from; empty = the end of the run."""
     version: str = __version__
@@ -120,7 +120,7 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What an export says of itself.
+    """The manifest of an export.
 
     Raises:
         CheckpointMismatch: if the folder is no export, or as `checked_manifest`.
@@ -163,7 +163,7 @@ def read_config_text(folder: Path) -> str:
 
 
 def exported_at(manifest: Path) -> float:
-    """When the export of a manifest was written, in seconds since 1970, as it says; else when the file changed."""
+    """When the export of a manifest was written, in seconds since 1970, as it states; else when the file changed."""
     try:
         return read_manifest(manifest.parent).saved_at or manifest.stat().st_mtime
     except CheckpointMismatch:

@@ -126,7 +126,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without weights under a known name has, and what to do."""
+    """What a folder without weights under a known name has instead, and the remedy."""
     names = sorted(str(path.relative_to(folder)) for path in [*folder.glob("*"), *folder.glob("*/*")] if path.is_file())
     for suffix, kind in _OTHER_KINDS.items():
         if other := next((name for name in names if name.endswith(suffix)), None):
@@ -141,7 +141,7 @@ class _ShardIndex(msgspec.Struct):
 
 
 def _shards(index: Path) -> dict[str, str]:
-    """File of each weight, as an index of shards says."""
+    """File of each weight, from an index of shards."""
     shard_of = read_record(index, _ShardIndex, "download it again").weight_map
     if outside := next((shard for shard in shard_of.values() if Path(shard).name != shard), None):
         raise CheckpointMismatch(f"{index} names {outside!r}, which is no file beside it; download it again")

@@ -1,4 +1,4 @@
-"""What files of others may say of a model: an allow-list of plain, typed values.
+"""What files of others may describe of a model: an allow-list of plain, typed values.
 
 What a person sets on the command line or in a recipe is not held to it.
 """
@@ -31,10 +31,10 @@ TIMM_ARGUMENTS = frozenset(
     use_post_transformer_norm use_pre_transformer_norm use_rel_pos_bias use_rot_pos_emb use_shared_rel_pos_bias
     """.split()
 )
-"""Arguments of timm's plain vision transformers that say what a tower is; nothing that is loaded or fetched."""
+"""Arguments of timm's plain vision transformers that define a tower; nothing that is loaded or fetched."""
 _FIX = "export the run again with this version, or give weights of another source"
 _TIMM_NAME = re.compile(r"\w+(\.[\w.+-]+)?")
-"""Without the places that timm takes in a name's stead: `hf-hub:…`, `local-dir:…`."""
+"""Without the sources that timm takes instead of a name: `hf-hub:…`, `local-dir:…`."""
 _MOST_LAYERS = 1000
 _LAYERS = re.compile(r"(^|_)(depth|n_layers?|layers)$")
 _Three = Annotated[list[float], msgspec.Meta(min_length=3, max_length=3)]
@@ -62,7 +62,7 @@ class _Processor(msgspec.Struct, kw_only=True):
 
 
 def check_processor(values: Any, what: object) -> dict[str, Any]:
-    """What a file says of a processor (`Processor.describe`); nothing at all is allowed.
+    """The description of a processor (`Processor.describe`) in a file; all fields may be missing.
 
     Raises:
         CheckpointMismatch: naming the file and the field.
@@ -73,7 +73,7 @@ def check_processor(values: Any, what: object) -> dict[str, Any]:
 
 
 def check_description(values: Any, what: object) -> dict[str, Any]:
-    """What a file says of a model (`describe_model`); nothing at all is allowed.
+    """The description of a model (`describe_model`) in a file; all fields may be missing.
 
     Args:
         values: Plain values.
@@ -179,7 +179,7 @@ def _checked_language(values: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _walk(values: Mapping[str, Any], location: str) -> Iterator[tuple[str, str, Any]]:
-    """Place, key and value of everything inside mappings; how deep they lie is known to be bounded."""
+    """Location, key and value of everything inside mappings; their depth is bounded."""
     for key, value in values.items():
         yield location, key, value
         if isinstance(value, Mapping):

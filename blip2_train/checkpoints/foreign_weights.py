@@ -1,4 +1,4 @@
-"""What a reader made of a file or folder of weights, whatever its format was."""
+"""Weights read from a file or folder of any format, under this project's names."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def held_parts(names: Iterable[str]) -> frozenset[str]:
 
 @dataclass(kw_only=True)
 class SourceWeights:
-    """What a reader made of a file or folder."""
+    """Description and weights read from a file or folder."""
 
     source: str
-    """What it is, for people: `Hugging Face Blip2ForConditionalGeneration`."""
+    """Its kind, for messages: `Hugging Face Blip2ForConditionalGeneration`."""
     location: str
     """Path or hub id."""
     description: dict[str, Any]
@@ -49,7 +49,7 @@ class SourceWeights:
     their_name: Callable[[str], str | None] = lambda name: name
     """Name of a weight in the file, for messages."""
     fit: Callable[[State, Mapping[str, Tensor]], State] = lambda state, expected: state
-    """Changes the tensors of the file into those that the model (by name) wants."""
+    """Changes the tensors of the file into those that the model expects, by name."""
     may_miss: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     """Keys of the file that are not needed, in its own names."""
@@ -68,7 +68,7 @@ class SourceWeights:
 
     @property
     def short(self) -> str:
-        """Its name where it is loaded: that of an export needs no stage."""
+        """Its short name in reports: that of an export has no stage."""
         return f"export {self.location}" if self.own else f"{self.what} (converted)"
 
     @property

@@ -32,8 +32,8 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     """Load a tower's weights, by timm's tag, from a file of a tower, or from a file or folder of a whole BLIP-2.
 
     Raises:
-        ConfigError: if `weights: timm` is asked for without a tag.
-        CheckpointMismatch: if weights cannot be had or do not fit.
+        ConfigError: for `weights: timm` without a tag.
+        CheckpointMismatch: if weights cannot be read or do not fit.
     """
     if config.weights == "timm" or not is_source(config.weights):
         return timm_towers.load_tower(tower, config)
@@ -47,11 +47,11 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
 
 
 def load_language_model(model: Blip2Model, source: SourceWeights | None = None) -> LoadReport:
-    """Put the pretrained language model in its place, in its final precision, without a second copy in memory.
+    """Replace the empty language model by the pretrained one, in its final precision, without a second copy in memory.
 
     Args:
         model: Whose language model is replaced.
-        source: Weights of a whole model that hold it; None = those that `model.language.name` stands for.
+        source: Weights of a whole model that hold it; None = those of `model.language.name`.
 
     Raises:
         CheckpointMismatch: if it cannot be read or fetched, or its sizes are not those of the recipe.

@@ -1,4 +1,4 @@
-"""What a model starts from: its frozen parts, then earlier weights of any known format, BERT, or nothing."""
+"""The initial weights of a model: its frozen parts, then earlier weights of any known format, BERT, or none."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_initial_weights(
             to start from BERT.
         init_text_from: Stage-1 weights, of any of these, whose text half is taken, for a Q-Former that reads questions
             and starts from stage 2, which has none; else None.
-        adapters: What the model gets beside its weights: the export's, if it has some, or fresh ones; None = nothing.
+        adapters: Adapters to add: the export's, if it has some, or fresh ones; None = none.
 
     Returns:
         One report per file that was read, and one of the adapters.
@@ -112,7 +112,7 @@ def load_rule(
     holds_tower: bool,
     may_miss: tuple[str, ...] = (),
 ) -> LoadRule:
-    """What earlier weights may lack and what of them is not needed, by their stage and the model they go to.
+    """The rule for earlier weights, by their stage and the model: what may be missing and what is not used.
 
     An export holds the tower whole, if it was trained, or nothing of it, if it was frozen; a frozen one comes from its
     own file, whether it is now trained or not.
@@ -122,7 +122,7 @@ def load_rule(
         manifest: Of the weights.
         what: Their name in messages.
         holds_tower: Whether they hold a tower.
-        may_miss: What weights of their format lack beside it, which starts fresh.
+        may_miss: Patterns that weights of their format also lack; these start fresh.
 
     Raises:
         CheckpointMismatch: if no stage of the model continues such weights.

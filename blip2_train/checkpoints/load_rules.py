@@ -1,4 +1,4 @@
-"""Loading weights by a written rule: whatever is missing or unused was expected, or it is an error that names it."""
+"""Loading weights by a rule: whatever is missing or unused is expected by it, or an error that names it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blip2_train.errors import CheckpointMismatch
 
 _NUMBERED = re.compile(r"(.+?)\.(\d+)\.")
-"""A stack of layers, and the number of one of them."""
+"""A stack of layers, and the index of one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class LoadReport:
     fresh: tuple[str, ...]
     ignored: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """What follows from it, in words."""
+    """Remarks for the report."""
 
     def lines(self) -> list[str]:
         """The report in three lines, and one for each note."""
@@ -55,7 +55,7 @@ class LoadReport:
 
 
 def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: LoadRule) -> LoadReport:
-    """Copy `state` into `module` and say what happened.
+    """Copy `state` into `module` and report what was loaded.
 
     Args:
         module: Where the weights go. Dtypes follow the module.
@@ -108,7 +108,7 @@ def _mismatch(
 def why_names_differ(
     lacking: Sequence[str], unexpected: Sequence[str], targets: Iterable[str], state: Iterable[str]
 ) -> str:
-    """Why a file and a model have not the same names, as far as names tell.
+    """Why a file and a model have different names, as far as the names show.
 
     Args:
         lacking: Names of the model that the file should have.

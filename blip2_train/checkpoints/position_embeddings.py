@@ -28,7 +28,7 @@ def fit_positions(state: Mapping[str, Tensor], tower: VisionTower, prefix: str =
 
     Args:
         state: Weights of a model, all or some.
-        tower: Whose image size counts. Its positions say for how many of its prefix tokens there is one: for all, or
+        tower: Its image size counts. Its positions show how many of its prefix tokens have one: all, or
             for none (towers with registers, DeiT III).
         prefix: In front of timm's names; empty for the weights of a tower alone.
 
@@ -56,7 +56,7 @@ def resize_position_embeddings(positions: Tensor, *, tokens: int, prefix_tokens:
 
     Args:
         positions: `(1, prefix + n * n, Dv)`.
-        tokens: Wanted number of tokens, prefix included.
+        tokens: Number of tokens, prefix included.
         prefix_tokens: Positions in front (that of the class token), which stay as they are.
 
     Returns:

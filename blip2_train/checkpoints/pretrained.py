@@ -1,4 +1,4 @@
-"""One way in for weights of any format that is known: what a file or folder holds is found out from its content."""
+"""Opens weights of any known format; the content of a file or folder decides which it is."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_pretrained(
     vision_weights: str | None = None,
     tokenizer: str | None = None,
 ) -> Pretrained:
-    """Load a model of any format that is known.
+    """Load a model of any known format.
 
     Args:
         source: Folder of an export or a run; folder or hub id of transformers' BLIP-2; LAVIS or Paddle file.
@@ -64,7 +64,7 @@ def open_pretrained(
         tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
 
     Raises:
-        CheckpointMismatch: if the source is not known or damaged, or its parts do not fit.
+        CheckpointMismatch: if the source is unknown or damaged, or its parts do not fit.
         ConfigError: if an option cannot be used.
     """
     weights = find_weights(source, language_model)
@@ -122,7 +122,7 @@ def _choose(
 
 
 def _check_frozen(model: Blip2Model, weights: SourceWeights) -> None:
-    """Refuse trained weights beside other frozen parts than their own, with which they would only babble."""
+    """Refuse trained weights beside other frozen parts than their own, with which they would generate nonsense."""
     expected = weights.manifest.frozen_fingerprint
     elsewhere = {"vision_model": f"vision weights {model.vision_config.weights}"}
     if model.language_config is not None:

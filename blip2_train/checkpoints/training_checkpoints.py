@@ -1,4 +1,4 @@
-"""Checkpoints of a run on disk: whether one is whole, which is the newest, what to use in place of a damaged one."""
+"""Checkpoints of a run on disk: whether one is complete, which is the newest, what replaces a damaged one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _READING = (
 
 @dataclass(frozen=True, kw_only=True)
 class SavedCheckpoint:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint, stored in it."""
 
     path: Path
     step: int
@@ -72,10 +72,10 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(paths: Iterable[Path]) -> Path | None:
-    """The checkpoint that was written last, by what the files say; None of none.
+    """The checkpoint that was written last, by the descriptions in the files; None of none.
 
     The count of saves decides among those of one folder, the time of saving among folders. One that cannot be read
-    counts by its time of change, so that it is told, not passed over for an older one.
+    counts by its time of change, so that it is reported, not passed over for an older one.
     """
     folders: dict[Path, list[SavedCheckpoint]] = {}
     for one in map(describe_checkpoint, paths):
@@ -93,7 +93,7 @@ def newest_checkpoint(paths: Iterable[Path]) -> Path | None:
 
 
 def describe_checkpoint(path: Path) -> SavedCheckpoint:
-    """What a checkpoint says of itself, without reading its tensors."""
+    """The description of a checkpoint, without reading its tensors."""
     try:
         with zipfile.ZipFile(path) as archive:  # whose reader compares the description with its CRC-32
             for name in archive.namelist():

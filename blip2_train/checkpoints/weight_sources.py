@@ -1,4 +1,4 @@
-"""What given weights are: an export or run folder, a Hugging Face folder or id, a LAVIS or Paddle file.
+"""The kind of given weights: an export or run folder, a Hugging Face folder or id, a LAVIS or Paddle file.
 
 What a file or folder holds is found out from its content.
 """
@@ -31,10 +31,10 @@ _EXPORT = "export"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDescription:
-    """What weights say of themselves, before they are loaded."""
+    """The description of weights, before they are loaded."""
 
     what: str
-    """For messages: kind and place."""
+    """For messages: kind and location."""
     location: str
     """Path or hub id, from which `find_weights` reads them again."""
     stage: str
@@ -56,10 +56,10 @@ def find_weights(source: str | Path, language_model: str | None = None) -> Sourc
 
     Args:
         source: Path or hub id.
-        language_model: Folder or hub id of the language model, for formats that do not say which it is.
+        language_model: Folder or hub id of the language model, for formats that do not name it.
 
     Raises:
-        CheckpointMismatch: if it is not known or damaged.
+        CheckpointMismatch: if it is unknown or damaged.
     """
     path, location = Path(source).expanduser(), str(source)
     if not path.exists() and looks_like_hub_id(location):
@@ -84,14 +84,14 @@ def find_weights(source: str | Path, language_model: str | None = None) -> Sourc
 
 
 def describe_source(source: str | Path, language_model: str | None = None) -> SourceDescription:
-    """What a source says of itself; of a hub repository only the small files are fetched.
+    """The description of a source; of a hub repository only the small files are fetched.
 
     Args:
         source: Path or hub id.
         language_model: As in `find_weights`.
 
     Raises:
-        CheckpointMismatch: if it is not known or damaged.
+        CheckpointMismatch: if it is unknown or damaged.
     """
     path, location = Path(source).expanduser(), str(source)
     if not path.exists() and looks_like_hub_id(location):
@@ -123,14 +123,14 @@ def require_source(source: str) -> None:
         CheckpointMismatch: if there is no such file or folder, the hub has none, or a folder holds something else.
     """
     if Path(source).expanduser().is_file():
-        return  # known when it is read: a file may be large
+        return  # checked when it is read: a file may be large
     describe_source(source)
 
 
 def is_source(name: str) -> bool:
     """Whether a name is one of a whole model, not of a tower or a language model alone.
 
-    A hub repository is asked for its configuration; one that cannot be had is none.
+    Of a hub repository the configuration is fetched; one without it is no source.
     """
     path = Path(name).expanduser()
     if not path.exists() and looks_like_hub_id(name):
@@ -183,6 +183,6 @@ def _read_own(folder: Path, location: str) -> SourceWeights:
 
 
 def same_location(one: str, other: str) -> bool:
-    """Whether two names stand for the same file, folder or hub id."""
+    """Whether two names are the same file, folder or hub id."""
     paths = [Path(name).expanduser() for name in (one, other)]
     return one == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))

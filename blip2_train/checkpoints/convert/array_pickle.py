@@ -1,6 +1,6 @@
-"""Pickles of NumPy arrays, read without calling anything of NumPy's or anyone else's on the pickle's word.
+"""Reads pickles of NumPy arrays without calling any function that the pickle names.
 
-The few names that such a pickle consists of are answered by stand-ins of this module, which check what they are given.
+The few names that such a pickle contains are replaced by stand-ins of this module, which check their arguments.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Array = np.ndarray[Any, Any]
 
 
 def read_array_pickle(path: Path) -> Any:
-    """What a pickle holds, if it consists of containers, plain values, and arrays of numbers.
+    """The content of a pickle, if it consists of containers, plain values, and arrays of numbers.
 
     Raises:
-        CheckpointMismatch: if it asks for anything else, which is then not run, or is damaged.
+        CheckpointMismatch: if it names anything else, which is not called, or is damaged.
     """
     try:
         with open(path, "rb") as file:
@@ -34,7 +34,7 @@ def read_array_pickle(path: Path) -> Any:
 
 
 class _Number:
-    """Stands for `numpy.dtype`: one kind of number."""
+    """Stand-in for `numpy.dtype`: one kind of number."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"[fiu][1248]|b1", code):
@@ -47,7 +47,7 @@ class _Number:
 
 
 class _Array:
-    """Stands for `numpy.ndarray`; its bytes come with the state."""
+    """Stand-in for `numpy.ndarray`; its bytes come with the state."""
 
     value: Array
 
@@ -57,7 +57,7 @@ class _Array:
 
 
 def _from_bytes(content: Any, number: Any, shape: Any, order: Any) -> _Array:
-    """Stands for `numpy._frombuffer`."""
+    """Stand-in for `numpy._frombuffer`."""
     if not isinstance(number, _Number) or not isinstance(content, bytes | bytearray):
         raise pickle.UnpicklingError("it holds an array of other things than numbers, which is refused")
     array = _Array()
@@ -66,19 +66,19 @@ def _from_bytes(content: Any, number: Any, shape: Any, order: Any) -> _Array:
 
 
 def _empty(*_: Any) -> _Array:
-    """Stands for `numpy._reconstruct`, which is followed by the state."""
+    """Stand-in for `numpy._reconstruct`, which is followed by the state."""
     return _Array()
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
-    """Stands for `_codecs.encode`, by which old pickles hold bytes."""
+    """Stand-in for `_codecs.encode`, by which old pickles hold bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """Stands for `bytes`, by which old pickles hold none at all."""
+    """Stand-in for `bytes`, by which old pickles hold none at all."""
     return b""
 
 

@@ -94,7 +94,7 @@ def load_bert(model: Blip2Model, weights: str) -> LoadReport:
 
 
 def locate_bert(weights: str) -> Path:
-    """The local folder or file that `weights` stands for; a hub id is fetched.
+    """The local folder or file of `weights`; a hub id is fetched.
 
     Raises:
         CheckpointMismatch: if a hub id cannot be fetched.
@@ -140,7 +140,7 @@ def _same(ours: Any, theirs: Any) -> bool:
 
 
 def _refuse_other_words(config: QFormerConfig, state: State, tokens: int | None, what: str) -> None:
-    """Refuse another vocabulary; more rows than words are allowed where the checkpoint's tokenizer has as few."""
+    """Refuse another vocabulary; more rows than tokens are allowed where the checkpoint's tokenizer is as small."""
     words = state.get(_WORDS)
     if "query_tokens" in state:
         raise CheckpointMismatch(f"{what} have query tokens: they are a BLIP-2's, which is continued with init_from")
@@ -167,7 +167,7 @@ def _unchecked(config: QFormerConfig) -> str:
 
 
 def _take_embeddings(model: Blip2Model, state: State, what: str) -> list[str]:
-    """Put the rows of words and positions in their final form into `state`, and say what that changed."""
+    """Replace the rows of tokens and positions in `state` by their final form; returns notes on the changes."""
     config, notes = model.qformer_config, list[str]()
     rows, expected = len(state[_WORDS]), config.vocab_size - 1
     if rows > expected:

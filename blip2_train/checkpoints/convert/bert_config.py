@@ -1,4 +1,4 @@
-"""What a BERT checkpoint says of itself: the sizes and choices of a Q-Former that starts from it."""
+"""The configuration of a BERT checkpoint: sizes and choices of a Q-Former that starts from it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, An
 
 
 def bert_tokenizer(weights: str) -> str | None:
-    """Folder or hub id of the tokenizer that belongs to BERT weights; None if none lies beside them.
+    """Folder or hub id of the tokenizer that belongs to BERT weights; None if there is none beside them.
 
     Args:
         weights: As for `read_bert_config`.
@@ -100,7 +100,7 @@ def bert_tokenizer(weights: str) -> str | None:
 
 
 def local_bert(weights: str) -> Path | None:
-    """The local folder or file that `weights` stands for, whether it is there or not; None for a hub id."""
+    """The local folder or file of `weights`, whether it exists or not; None for a hub id."""
     path = Path(weights).expanduser()
     if path.exists() or path.suffix in (".safetensors", ".bin", ".pt", ".pth") or weights.startswith((".", "/", "~")):
         return path

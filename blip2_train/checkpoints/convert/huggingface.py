@@ -41,7 +41,7 @@ def read_huggingface(folder: Path, location: str) -> SourceWeights:
         location: What the user called it.
 
     Raises:
-        CheckpointMismatch: if something is missing, damaged, or not known here.
+        CheckpointMismatch: if something is missing, damaged, or unknown.
     """
     theirs = read_weights(folder)
     kind = RETRIEVAL if "itm_head.weight" in theirs else GENERATION
@@ -80,9 +80,9 @@ def read_huggingface(folder: Path, location: str) -> SourceWeights:
 
 
 def describe_huggingface(folder: Path, location: str) -> SourceWeights:
-    """The same without weights, of a folder that may hold none: what is known of them is in the other files.
+    """As `read_huggingface` without the weights, from the other files of a folder.
 
-    Precisions are not told. What was changed after an export of this project is not noticed.
+    Precisions are not included. What was changed after an export of this project is not noticed.
     """
     config = read_config(folder)
     kind = RETRIEVAL if RETRIEVAL in (config.architectures or ()) else GENERATION
@@ -114,7 +114,7 @@ def rename(theirs: Mapping[str, Tensor], names: KeyMap, what: str) -> tuple[Stat
     """Their weights under our names, and their keys that are not needed.
 
     Raises:
-        CheckpointMismatch: naming a key that is not known.
+        CheckpointMismatch: naming an unknown key.
     """
     ours = {key: names.to_ours(key) for key in theirs if not key.endswith("position_ids")}
     unknown = [key for key, name in ours.items() if name is None]

@@ -116,7 +116,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], location: str) -> 
         location: Where it comes from, for messages.
 
     Raises:
-        CheckpointMismatch: if it is one that is not known here.
+        CheckpointMismatch: if it is unknown here.
     """
     qformer = _stated(config.qformer_config, _QFormer, location, "qformer_config")
     whole = _stated(config, _Blip2, location)
@@ -181,9 +181,9 @@ def special_tokens(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
 
 
 def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
-    """What is done to images, from the files of a folder, as `Processor.describe` says it.
+    """The preprocessing of images, from the files of a folder, in the form of `Processor.describe`.
 
-    Without such files, or where they say nothing of it, mean and std are those of transformers' `BlipImageProcessor`:
+    Without such files, or where they do not state them, mean and std are those of transformers' `BlipImageProcessor`:
     CLIP's.
 
     Raises:
@@ -207,7 +207,7 @@ def describe_processor(folder: Path, image_size: int) -> dict[str, Any]:
 
 
 def _per_channel(value: float | list[float] | None, default: Sequence[float]) -> list[float]:
-    """Three numbers, of which a file may say one for all."""
+    """One value per channel; a file may have one for all."""
     if value is None:
         return list(default)
     return [float(value)] * 3 if isinstance(value, int | float) else list(value)

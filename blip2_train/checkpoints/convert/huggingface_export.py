@@ -213,7 +213,7 @@ def _check(config: Blip2Config, theirs: State, model: Blip2Model) -> None:
 
 
 def _processor(model: Blip2Model, processor: Processor) -> Any:
-    """A `Blip2Processor`, whose tokenizer knows the image token."""
+    """A `Blip2Processor`, whose tokenizer has the image token."""
     speaking = processor.language_tokenizer
     tokenizer = copy.deepcopy(processor.text_tokenizer if speaking is None else speaking.tokenizer)
     if speaking is not None:

@@ -75,7 +75,7 @@ def describe_qformer(config: QFormerConfig, *, reads_text: bool) -> dict[str, An
 
 
 def _problems(vit: Any, block: Any) -> list[str]:
-    """Everything that their class has no place for, each once; what it computes first, then its weights."""
+    """Everything that their class cannot hold, each once: first what the tower computes, then its weights."""
     weights = dict(vit.named_parameters())
     problems = [] if "cls_token" in weights else ["it has no class token"]
     if vit.num_prefix_tokens > 1 and "reg_token" not in weights:

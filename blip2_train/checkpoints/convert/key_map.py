@@ -34,7 +34,7 @@ class KeyMap:
         return _rename(name, self._there)
 
     def to_ours(self, name: str) -> str | None:
-        """Our name of one of their weights; None if it is not known."""
+        """Our name of one of their weights; None if it is unknown."""
         return _rename(name, self._here)
 
 

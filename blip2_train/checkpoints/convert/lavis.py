@@ -1,6 +1,6 @@
 """From files of the original release, LAVIS: `{"model": {name: tensor}}` without what was frozen in training.
 
-Sizes that tensors do not tell (heads, which tower, which language model) are those of the release; a file of ours says
+Sizes that tensors do not show (heads, which tower, which language model) are those of the release; our own file states
 them itself.
 """
 

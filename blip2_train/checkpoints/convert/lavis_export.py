@@ -66,7 +66,7 @@ def write_lavis(file: Path, model: Blip2Model, *, with_tower: bool, manifest: Ma
         if first in theirs:
             theirs[second] = theirs[first]
     note = {"manifest": asdict(_portable(manifest)), "config": config}
-    with file.open("wb") as opened:  # of a path, torch tells a full disk in 30 lines of its own
+    with file.open("wb") as opened:  # given a path, torch reports a full disk in 30 lines
         torch.save({"model": theirs, NOTE: json.dumps(note)}, opened)
     return file
 
@@ -96,7 +96,7 @@ def _refuse_other_normalisation(manifest: Manifest) -> None:
 
 
 def _refuse_other_qformer(config: QFormerConfig) -> None:
-    """Refuse what no tensor tells and LAVIS has fixed: it would read the file and compute something else."""
+    """Refuse what no tensor shows and LAVIS has fixed: it would read the file and compute something else."""
     fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-12} | ({"num_heads": 12} if config.hidden_size == 768 else {})
     for name, theirs in fixed.items():
         if (ours := getattr(config, name)) != theirs:
@@ -122,7 +122,7 @@ def _family(model: Blip2Model) -> str:
 
 
 def _portable(manifest: Manifest) -> Manifest:
-    """Without the language model's sizes, which its own folder tells, but with its activation, which that may not."""
+    """Without the language model's sizes, which its own folder states, but with its activation, which that may not."""
     language = manifest.architecture.get("language")
     if language is None:
         return manifest

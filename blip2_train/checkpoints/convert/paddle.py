@@ -40,7 +40,7 @@ _HEAD = "language_model.lm_head.weight"
 
 
 def locate_paddle(path: Path) -> Path | None:
-    """The Paddle file that a path stands for, or None."""
+    """The Paddle file at a path, or None."""
     if path.is_dir():
         return path / WEIGHTS if (path / WEIGHTS).is_file() else None
     if not path.is_file() or path.suffix == ".safetensors" or zipfile.is_zipfile(path):

@@ -28,8 +28,8 @@ def load_tower(tower: VisionTower, config: VisionConfig) -> LoadReport:
     A file may have timm's names or those of its publisher; positions are resized.
 
     Raises:
-        ConfigError: if `weights: timm` is asked for without a tag.
-        CheckpointMismatch: if weights cannot be had or do not fit.
+        ConfigError: for `weights: timm` without a tag.
+        CheckpointMismatch: if weights cannot be read or do not fit.
     """
     notes: tuple[str, ...] = ()
     if config.family is not None:

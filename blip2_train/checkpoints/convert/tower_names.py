@@ -21,7 +21,7 @@ _PATCHES = ("patch_embed.proj.weight", "visual.conv1.weight", "patch_embed.proje
 
 
 def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: VisionConfig) -> Mapping[str, Tensor]:
-    """Weights of a file under timm's names, where timm knows those that they have.
+    """Weights of a file under timm's names, where timm can convert their own.
 
     OpenCLIP's (`visual.trunk.blocks.0…`, `visual.transformer.resblocks.0…`), DINOv2's, DINOv3's, BEiT's and others'.
     Text encoders and what only pretraining needs are left out. Positions of another image size are resampled as
@@ -52,6 +52,6 @@ def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: Visio
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # timm prints which biases are missing
             converted = convert(dict(state), whole, **{name: value for name, value in options.items() if name in takes})
-    except Exception:  # names that it does not know lead it to anything
+    except Exception:  # with names that it does not know it may do anything
         return state
     return converted if expected.keys() <= converted.keys() else state

@@ -1,4 +1,4 @@
-"""What transformers 4 needs to read a folder that transformers 5 has written, where the two differ.
+"""Changes a folder that transformers 5 has written so that transformers 4 reads it, where the two differ.
 
 Both then read the same model, tokenizer and image processor. Seen with transformers 4.57.6 and 5.24.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ANY_TOKENIZER = "PreTrainedTokenizerFast"
-"""The class of a tokenizer that is what its `tokenizer.json` says; transformers 5 calls it `TokenizersBackend`."""
+"""The class of a tokenizer that `tokenizer.json` defines alone; transformers 5 calls it `TokenizersBackend`."""
 BERT_TOKENIZER = "BertTokenizer"
 _OF_ONE_MACHINE = ("backend", "is_local", "local_files_only")
 _ROPE_NAMES = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
@@ -25,7 +25,7 @@ _COMPUTE_OTHERWISE = {
 
 
 def difference_from_4(model_type: str) -> str:
-    """What transformers 4 does otherwise with such a language model, as a sentence; empty if nothing is known."""
+    """How transformers 4 computes such a language model otherwise, as a sentence; empty if no difference is known."""
     reason = _COMPUTE_OTHERWISE.get(model_type, "")
     return reason and f"Read it with transformers 5: for language models of type {model_type}, transformers 4 {reason}."
 
