@@ -16,7 +16,7 @@ from torch import Tensor
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.caption_sampling import by_image, draws
 from blip2_train.evaluation.prompts import caption_prompt
-from blip2_train.evaluation.wordpiece import decode_word_pieces
+from blip2_train.evaluation.qformer_captions import decode_word_pieces
 from blip2_train.from_transformers import load_model, load_processor
 from blip2_train.models.configs import DTYPES, GenerationOptions
 from blip2_train.models.nucleus_sampling import NucleusSampling

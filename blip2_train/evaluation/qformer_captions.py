@@ -15,7 +15,6 @@ from blip2_train.data.batches.processor import ImageInput, Processor
 from blip2_train.data.text_cleaning import clean_caption
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import PromptTooLong, batches
-from blip2_train.evaluation.wordpiece import decode_word_pieces
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.image_text import ImageTextModel
 
@@ -91,3 +90,12 @@ def _start(network: ImageTextModel, tokenizer: Any, prompt: str, new_tokens: int
             f"Q-Former has room for {max(0, room)} of its {longest}; shorten it, or ask for fewer new tokens"
         )
     return torch.tensor([[network.decoder_start_token_id, *words]])
+
+
+def decode_word_pieces(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of a BERT's ids as it is usually written: `a man's hat`, where the tokens are `a man ' s hat`.
+
+    transformers 4 wrote that by itself (4.57.6: `clean_up_tokenization_spaces` is true for BERT); since 5 it has to be
+    an argument, and 5.24 does so for WordPiece alone.
+    """
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)).strip()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from blip2_train.data.batches.processor import Processor
 from blip2_train.distributed import from_first, gather_objects, rank, world_size
-from blip2_train.evaluation.image_prefetch import read_ahead
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.predictions import PredictionLog
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished batches, and of all."""
+_READERS = min(8, os.cpu_count() or 1)
+_BATCHES_AHEAD = 2
 
 
 def run_task(
@@ -47,3 +56,25 @@ def run_task(
     gather_objects(None)  # every process has written
     rows = log.rows()
     return rows, from_first(lambda: task.score(rows))
+
+
+def read_ahead(processor: Processor, batches: Iterable[Sequence[Path]]) -> Iterator[Tensor]:
+    """Pixel values `(B, 3, H, W)` of batches of B images, in order; a file that a batch names twice is read once.
+
+    Raises:
+        ShardError: naming a file that is no readable image.
+    """
+    waiting: deque[tuple[list[Path], dict[Path, Future[Tensor]]]] = deque()
+    batches = iter(batches)
+    readers = ThreadPoolExecutor(_READERS)
+    try:
+        while True:
+            for paths in itertools.islice(batches, 1 + _BATCHES_AHEAD - len(waiting)):
+                reading = {path: readers.submit(processor.image, path) for path in dict.fromkeys(paths)}
+                waiting.append((list(paths), reading))
+            if not waiting:
+                return
+            paths, reading = waiting.popleft()
+            yield torch.stack([reading[path].result() for path in paths]) if paths else torch.empty(0)
+    finally:
+        readers.shutdown(cancel_futures=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from blip2_train.data.batches.answer_collate import AnswerCollator
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.held_out_answers import AnswerEvaluation
-from blip2_train.evaluation.held_out_captions import GenerationEvaluation
+from blip2_train.evaluation.held_out_texts import AnswerEvaluation, GenerationEvaluation
 from blip2_train.training.generation import GenerationModule
 
 

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from blip2_train.evaluation.held_out_captions import GeneratedCaption
+from blip2_train.evaluation.held_out_texts import GeneratedCaption
 
 GRID, LINES = "captions.png", "captions.jsonl"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from blip2_train.data.batches.answer_collate import AnswerCollator
 from blip2_train.data.batches.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.held_out_captions import GeneratedCaption, GenerationEvaluation
+from blip2_train.evaluation.held_out_texts import GeneratedCaption, GenerationEvaluation
 from blip2_train.evaluation.metrics.metric_states import CaptionScore
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel

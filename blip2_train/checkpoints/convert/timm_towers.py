@@ -1,14 +1,19 @@
-"""Weights of vision towers: by timm tag or from a local file."""
+"""Weights of vision towers: by timm tag or from a file, in timm's names or those of their publisher."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from blip2_train.checkpoints.convert.tower_names import BEYOND_THE_FEATURES, to_timm_names
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.load_rules import LoadReport, LoadRule, load_by_rule
 from blip2_train.checkpoints.position_embeddings import fit_positions
@@ -16,9 +21,12 @@ from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.hub import find_hub
 from blip2_train.models.configs import VisionConfig
 from blip2_train.models.timm_without_wandb import timm
-from blip2_train.models.vision_tower import VisionTower
+from blip2_train.models.vision_tower import VisionTower, create_timm_tower
 from blip2_train.system.error_reasons import reason_of
 
+BEYOND_THE_FEATURES = ("norm.", "fc_norm.", "head.", "head_dist.", "head_drop.", "attn_pool.")
+"""What timm's models have behind their blocks."""
+_PATCHES = ("patch_embed.proj.weight", "visual.conv1.weight", "patch_embed.projection.weight")
 _NOT_READ = tuple(f"{part}*" for part in BEYOND_THE_FEATURES)
 
 
@@ -72,3 +80,40 @@ def _from_timm(config: VisionConfig) -> Mapping[str, Tensor]:
         ) from error
     state: Mapping[str, Tensor] = model.state_dict()
     return state
+
+
+def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: VisionConfig) -> Mapping[str, Tensor]:
+    """Weights of a file under timm's names, where timm can convert their own.
+
+    OpenCLIP's (`visual.trunk.blocks.0…`, `visual.transformer.resblocks.0…`), DINOv2's, DINOv3's, BEiT's and others'.
+    Text encoders and what only pretraining needs are left out. Positions of another image size are resampled as
+    `fit_positions` does it.
+
+    Args:
+        state: As the file has them.
+        tower: What they are for.
+        config: Of the tower.
+
+    Returns:
+        The input itself if it has timm's names already, or none that timm can convert.
+    """
+    expected = tower.tower.state_dict()
+    with torch.device("meta"):
+        whole = create_timm_tower(config)
+    if expected.keys() <= state.keys() and all(
+        name in whole.state_dict() or name.startswith(BEYOND_THE_FEATURES) for name in state
+    ):
+        return state
+    convert: Any = getattr(sys.modules[type(tower.tower).__module__], "checkpoint_filter_fn", None)
+    size = expected["patch_embed.proj.weight"].shape[-2:]
+    if convert is None or any(t.shape[-2:] != size for name, t in state.items() if name.endswith(_PATCHES)):
+        return state
+    scaled = any("gamma_" in name for name in state)
+    options = {"antialias": False, "adapt_layer_scale": scaled}
+    takes = inspect.signature(convert).parameters
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # timm prints which biases are missing
+            converted = convert(dict(state), whole, **{name: value for name, value in options.items() if name in takes})
+    except Exception:  # with names that it does not know it may do anything
+        return state
+    return converted if expected.keys() <= converted.keys() else state

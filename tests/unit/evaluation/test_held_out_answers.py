@@ -12,7 +12,7 @@ from blip2_train.config.compose import asset
 from blip2_train.data.batches.answer_collate import load_answer_collator
 from blip2_train.data.batches.generation_collate import load_decoder_only_collator
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.held_out_answers import AnswerEvaluation
+from blip2_train.evaluation.held_out_texts import AnswerEvaluation
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import AnswerObjective

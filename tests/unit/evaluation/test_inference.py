@@ -22,7 +22,7 @@ from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.evaluation.generation import PromptTooLong
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.wordpiece import decode_word_pieces
+from blip2_train.evaluation.qformer_captions import decode_word_pieces
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.pretrained import load_pretrained

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blip2_train.data.emoji_scenes.naming import named_things, names_right
-from blip2_train.evaluation.held_out_captions import GenerationEvaluation
+from blip2_train.evaluation.held_out_texts import GenerationEvaluation
 
 PEOPLE = (("a fox on red", "a red ground with a fox"), ("two pears on blue",), ("an egg over a fox on green",))
 

@@ -1,14 +1,15 @@
-"""Scores of a generative model on held-out images: its loss, and CIDEr of its captions."""
+"""Scores of a generative model on held-out images: its loss, and CIDEr of its captions or accuracy of its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from blip2_train.evaluation.metrics.metric_states import AnswerMetric, CaptionMetric, CaptionScore, Totals
+from blip2_train.types import AnswerBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +63,22 @@ class GenerationEvaluation:
     def named(self, scores: dict[str, float]) -> dict[str, float]:
         """The scores of texts by the names under which validation reports them."""
         return scores
+
+
+class AnswerEvaluation(GenerationEvaluation):
+    """Collects held-out batches of questions, then scores the answers.
+
+    It reports `vqa/accuracy`, and `vqa/accuracy <question type>` for each type, see `answer_accuracy`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts = self._answers = AnswerMetric()
+
+    def add_answers(self, batch: AnswerBatch, answers: Sequence[str]) -> None:
+        """Add the answers generated for a batch of B questions."""
+        self._answers.update(batch.question_ids, answers, batch.references, batch.question_types)
+
+    def named(self, scores: dict[str, float]) -> dict[str, float]:
+        """With `vqa/` before each name."""
+        return {f"vqa/{name}": value for name, value in scores.items()}
