@@ -204,4 +204,4 @@ def test_a_start_that_is_another_models_end_is_one_line(tmp_path: Path, capsys: 
     other = [f"model.language.name={folder}", "data=captions", f"data.source={write_captions(tmp_path / 'mine')}"]
     assert run_command(main, ["experiment=stage2_vit_g_opt_2.7b", *TINY, *other, *BY_HAND]) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "'</s>' is what ends the texts of" in error and "\n" not in error
+    assert error.startswith("error: ") and "'</s>' is the end token of" in error and "\n" not in error

@@ -53,7 +53,7 @@ def read_json(file: Path, form: str) -> Any:
 
     Args:
         file: the file.
-        form: what it should look like, for the error.
+        form: expected form, for the error.
 
     Raises:
         ShardError: if it is missing, cannot be read, is broken or empty.

@@ -11,7 +11,7 @@ from blip2_train.errors import ShardError
 from blip2_train.system.extras import import_extra
 
 EMBEDDED = b""
-"""Stands where the file of an image stands in the table, which is not read."""
+"""Value of a cell in place of the content of an image file, which is not read."""
 
 
 def parquet_rows(file: Path) -> ListRows:

@@ -39,5 +39,5 @@ def named_image(form: str, image_id: int | str) -> str:
         except ValueError:
             continue
     raise ShardError(
-        f"picture_name {form!r} wants a number, but the questions are about image {image_id!r}; write {{image_id}}"
+        f"picture_name {form!r} needs a number, but the questions are about image {image_id!r}; write {{image_id}}"
     )

@@ -75,8 +75,8 @@ class LanguageTokenizer:
             conventional = start in (self.tokenizer.bos_token_id, *self.start_ids, *stated.starts)
             if start in (self.end_id, *own_ends) and not conventional:
                 raise ConfigError(
-                    f"model.language.start_token {start_token!r} is what ends the texts of {name}, and nothing that "
-                    "its tokenizer starts them with; leave start_token out (null) for the model's own start"
+                    f"model.language.start_token {start_token!r} is the end token of {name}, and not a token with "
+                    "which its tokenizer starts texts; leave start_token out (null) for the model's own start"
                 )
             self.start_ids = [start]
 
@@ -193,8 +193,8 @@ class LanguageTokenizer:
             ids = behind[len(front) :]  # SentencePiece puts a blank in front of what begins a text
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             raise ConfigError(
-                f"model.language.{what} {token!r} is {len(ids)} tokens for the tokenizer of {self.name}, not one it "
-                "knows; choose a single token of its vocabulary"
+                f"model.language.{what} {token!r} is {len(ids)} tokens for the tokenizer of {self.name}, not one "
+                "that it has; choose a single token of its vocabulary"
             )
         return int(ids[0])
 
@@ -242,11 +242,11 @@ def _load(source: str, name: str) -> Any:
         )
     try:
         tokenizer = load_tokenizer(AutoTokenizer, source)
-        tokenizer("a")  # some values of its files are looked at only here
+        tokenizer("a")  # some values of its files are checked only here
         return tokenizer
     except CheckpointMismatch:
         raise
-    except Exception as error:  # transformers raises whatever its readers raise
+    except Exception as error:  # transformers raises the errors of its readers
         reason = reason_of(error)
         raise CheckpointMismatch(
             f"the tokenizer of language model {name} cannot be loaded ({reason}); give a folder with its files"

@@ -22,7 +22,7 @@ def write_caption_results(path: str | Path, captions: Mapping[int | str, str], i
     Raises:
         ConfigError: if an image has no caption, or a caption no image.
     """
-    check_identities(captions, dict.fromkeys(images), reference="a place in the split")
+    check_identities(captions, dict.fromkeys(images), reference="a position in the split")
     write_json(path, [{"image_id": key, "caption": captions[key]} for key in images])
 
 
@@ -38,7 +38,7 @@ def write_answer_results(path: str | Path, answers: Mapping[int | str, str], que
         ConfigError: if a question has no answer, or an answer no question.
     """
     check_identities(
-        answers, dict.fromkeys(questions), thing="question", prediction="answer", reference="a place in the split"
+        answers, dict.fromkeys(questions), thing="question", prediction="answer", reference="a position in the split"
     )
     write_json(path, [{"question_id": key, "answer": answers[key]} for key in questions])
 

@@ -66,7 +66,7 @@ class LocalEngine:
         except BrokenProcessPool:
             raise ShardError(
                 "a worker process was killed, perhaps for want of memory; repeat the command with fewer workers, it "
-                "goes on where it stopped"
+                "resumes where it stopped"
             ) from None
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:

@@ -117,7 +117,9 @@ class Preparation:
         for shard in index["shards"]:
             if sizes.get(shard["file"]) != shard["bytes"]:
                 shard_path = f"{self._to}/{shard['file']}"
-                raise ShardError(f"{shard_path} is not what {INDEX} says; remove {self._to}, and make the shards again")
+                raise ShardError(
+                    f"{shard_path} has another size than {INDEX} lists; remove {self._to}, and make the shards again"
+                )
         shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)  # a killed process may have left it
         return index
 
@@ -212,8 +214,8 @@ class Preparation:
             raise ShardError(
                 f"no sample of {self.source.name} can be used; the reasons are in {self.folder / REJECTED}"
             )
-        notes = parts.with_name("shards.jsonl")
-        finished = _read_finished(notes)
+        finished_list = parts.with_name("shards.jsonl")
+        finished = _read_finished(finished_list)
         size = self.options.samples_per_shard
         tasks = (
             ShardTask(
@@ -228,7 +230,7 @@ class Preparation:
         done = 0
         for shard in engine(Packing(self.source, self.options, self._to, parts), tasks):
             if shard != finished.get(len(shards)):
-                with notes.open("a", encoding="utf-8") as file:
+                with finished_list.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"number": len(shards), **asdict(shard)}) + "\n")
             shards.append(shard)
             done += shard.samples

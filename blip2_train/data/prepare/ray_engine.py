@@ -132,7 +132,7 @@ class RayEngine:
             self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[-300:]  # the cause comes last
-            raise ConfigError(f"no worker can begin on this Ray, see what it says: {reason}") from None
+            raise ConfigError(f"no worker can start on this Ray: {reason}") from None
 
     def _result(self, reference: Any) -> Any:
         try:
@@ -142,7 +142,7 @@ class RayEngine:
         except self._ray.exceptions.RayError:
             raise ShardError(
                 "a worker of Ray was lost twice at the same task, perhaps for want of memory; repeat the command with "
-                "fewer workers, it goes on where it stopped"
+                "fewer workers, it resumes where it stopped"
             ) from None
 
     def _begin(self) -> None:
@@ -196,8 +196,8 @@ class _Worker:
             os.chdir(self._folder)
         if missing := [path for path in shared if not exists(path)]:
             raise ConfigError(
-                f"{here} has no {missing[0]}; what is read and written must lie where every machine sees it (what goes "
-                "to remote storage is begun below XDG_CACHE_HOME)"
+                f"{here} has no {missing[0]}; inputs and outputs must be in folders that every machine can access "
+                "(unfinished files of remote destinations are below XDG_CACHE_HOME)"
             )
         if PIL.__version__ != self._pillow:
             raise ConfigError(

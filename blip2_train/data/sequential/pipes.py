@@ -75,8 +75,8 @@ def pipe_shards(address: str) -> list[PipeShard]:
     """
     if address not in _typed:
         raise ConfigError(
-            f"{address!r} runs a command, and was not typed on the command line but stands in a file or a default: "
-            f"commands are never taken from there; type data.source=\"'{address}'\" if you want it"
+            f"{address!r} runs a command, and was not typed on the command line but comes from a file or a default: "
+            f"commands from there never run; type data.source=\"'{address}'\" if you want it"
         )
     return [PipeShard(one) for one in expanded_braces(address)]
 

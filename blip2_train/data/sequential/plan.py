@@ -54,7 +54,7 @@ class SequentialPlan:
             size = readable_size(sum(source.sizes))
             lines.append(
                 f"{source.name}: {len(source.shards):,} shards ({size}), read one after the other{share}; "
-                "how many samples they hold is not known before"
+                "their sample count is not known in advance"
                 + "".join(f"; {count} {reason}" for reason, count in unusable.items())
             )
         held = self.sources[0].held_out

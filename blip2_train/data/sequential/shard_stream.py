@@ -20,7 +20,7 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _CHUNK = 1 << 20
 """Bytes per read."""
-SIDE_BY_SIDE = "; read one after the other, the members of a sample have to lie side by side"
+MUST_BE_ADJACENT = "; in sequential reading, the members of a sample must be adjacent"
 
 
 class StreamedSample(NamedTuple):
@@ -76,7 +76,7 @@ def stream_samples(shard: AnyShard, storage: Storage) -> Iterator[StreamedSample
     except TruncatedFile as error:
         damage = _Damage("truncated shard", str(error.strerror))
     except OSError as error:
-        damage = _Damage("unreadable shard", str(error.strerror or error or "it is gone"))
+        damage = _Damage("unreadable shard", str(error.strerror or error or "it no longer exists"))
     for sample in groups.end(damaged=damage is not None):
         usable += isinstance(sample, StreamedSample)
         yield sample
@@ -143,7 +143,7 @@ class _Archives:
         except (tarfile.TarError, ValueError) as error:
             if self._archive == 1:
                 raise _Damage("not a tar file", str(error)) from None
-            detail = f"what lies behind the end mark, at byte {self._offset}, is no tar file"
+            detail = f"the content behind the end mark, at byte {self._offset}, is no tar file"
             raise _Damage("damaged shard", detail) from None
         return True
 
@@ -225,7 +225,7 @@ class _Groups:
         if parts.key != self._key:
             yield from self._flush()
             if parts.key in self._keys:
-                self._refused.setdefault((parts.key, DUPLICATE), parts.comes_again() + SIDE_BY_SIDE)
+                self._refused.setdefault((parts.key, DUPLICATE), parts.comes_again() + MUST_BE_ADJACENT)
                 return
             self._key = parts.key
             self._keys.add(parts.key)
@@ -253,7 +253,7 @@ class _Groups:
                     yield StreamedSample(own.decode(), contents[image], caption, record)
             except IncompleteSample as problem:
                 if not last:
-                    detail = member_list(key, listed) + SIDE_BY_SIDE * (len(listed) == 1)
+                    detail = member_list(key, listed) + MUST_BE_ADJACENT * (len(listed) == 1)
                     yield RejectedSample(source=self._source, key=name, reason=str(problem), detail=detail)
         for (key, reason), detail in self._refused.items():
             yield RejectedSample(source=self._source, key=key, reason=reason, detail=detail)

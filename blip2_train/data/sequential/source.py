@@ -85,8 +85,8 @@ def open_sequential(configs: Sequence[SourceConfig], hold_out: bool) -> list[Seq
             )
         if config.weight is None and len(configs) > 1:
             raise ConfigError(
-                f"data source {config.title!r} has no weight: with data.access=sequential the numbers of samples are "
-                "not known before they are read, so give every source a weight"
+                f"data source {config.title!r} has no weight: with data.access=sequential sample counts are "
+                "not known in advance, so give every source a weight"
             )
     return [_open(config, hold_out and position == 0) for position, config in enumerate(configs)]
 

@@ -40,7 +40,7 @@ def open_catalog(
     shards: Sequence[str | RemoteFile],
     folder: Path,
     storage: Storage | None = None,
-    notes: Mapping[RemoteFile, ListedShard] | None = None,
+    listed: Mapping[RemoteFile, ListedShard] | None = None,
     threads: int = 8,
 ) -> tuple[ShardCatalog, list[RejectedSample]]:
     """The catalog of shards, and the samples rejected in them.
@@ -52,13 +52,13 @@ def open_catalog(
         shards: tar files, as returned by `find_shards`.
         folder: folder of the index.
         storage: how remote storage is accessed.
-        notes: entries of remote shards that need no scan; their rows are fetched when they are first needed.
+        listed: entries of remote shards that need no scan; their rows are fetched when they are first needed.
         threads: number of shards scanned at a time.
 
     Raises:
         ShardError: if a shard cannot be opened.
     """
-    known = notes or {}
+    known = listed or {}
     folder.mkdir(parents=True, exist_ok=True)
     path = catalog_path(folder, _VERSION, [_facts(shard, known) for shard in shards])
     if (kept := read_catalog(path)) is not None:
@@ -72,7 +72,7 @@ def index_shards(
     shards: Sequence[Shard],
     folder: Path,
     storage: Storage | None = None,
-    notes: Mapping[RemoteFile, ListedShard] | None = None,
+    listed: Mapping[RemoteFile, ListedShard] | None = None,
     threads: int = 8,
 ) -> tuple[list[CatalogEntry], list[RejectedSample]]:
     """The entry of each shard; scanned once (about 13,000 tar members per second and core), then read from `folder`.
@@ -81,11 +81,11 @@ def index_shards(
     Arguments and errors are those of `open_catalog`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known, storage = notes or {}, storage or Storage()
+    known, storage = listed or {}, storage or Storage()
     names = relative_names(shards)
     with ThreadPoolExecutor(max(1, min(threads, len(shards)))) as pool:
         each = [known.get(shard) if isinstance(shard, RemoteFile) else None for shard in shards]
-        results = pool.map(lambda shard, name, note: _entry(shard, name, note, folder, storage), shards, names, each)
+        results = pool.map(lambda shard, name, item: _entry(shard, name, item, folder, storage), shards, names, each)
         entries, rejected = [], []
         for entry, its_rejected in results:
             entries.append(entry)
@@ -105,13 +105,13 @@ class _Summary(msgspec.Struct):
 
 
 def _entry(
-    shard: Shard, name: str, note: ListedShard | None, folder: Path, storage: Storage
+    shard: Shard, name: str, item: ListedShard | None, folder: Path, storage: Storage
 ) -> tuple[CatalogEntry, list[RejectedSample]]:
     try:
         identity, size = _identity(shard)
         stem = f"{stable_seed(_VERSION, *identity):016x}"
-        if note is not None:
-            entry = CatalogEntry(shard=shard, name=name, samples=note.samples, size=size, rows=stem, origin=note.rows)
+        if item is not None:
+            entry = CatalogEntry(shard=shard, name=name, samples=item.samples, size=size, rows=stem, origin=item.rows)
             return entry, []
         rows, summary = folder / f"{stem}.npy", folder / f"{stem}.json"
         if not (summary.exists() and rows.exists()):
@@ -146,11 +146,11 @@ def _identity(shard: Shard) -> tuple[tuple[object, ...], int]:
     return (shard.resolve(), state.st_size, state.st_mtime_ns), state.st_size
 
 
-def _facts(shard: str | RemoteFile, notes: Mapping[RemoteFile, ListedShard]) -> str:
+def _facts(shard: str | RemoteFile, listed: Mapping[RemoteFile, ListedShard]) -> str:
     """A text that changes when the catalog's entry of a shard changes."""
     if isinstance(shard, RemoteFile):
-        note = notes.get(shard)
-        rows = "" if note is None else f"{note.samples}\0{note.rows.url}\0{note.rows.size}\0{note.rows.version}"
+        item = listed.get(shard)
+        rows = "" if item is None else f"{item.samples}\0{item.rows.url}\0{item.rows.size}\0{item.rows.version}"
         return f"{shard.url}\0{shard.size}\0{shard.version}\0{rows}"
     try:
         state = os.stat(shard)

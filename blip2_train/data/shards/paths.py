@@ -61,7 +61,7 @@ def find_shards(path: str | Sequence[str], storage: Storage | None = None) -> li
     if pipe := next((one for one in given if one.startswith(PIPE)), None):
         raise ShardError(
             f"{pipe} is a command, not a file: the output of commands is read with data.access=sequential, and only if "
-            "they stand on the command line"
+            "they are on the command line"
         )
     items = [item for one in given for item in expanded_braces(one)]
     with ThreadPoolExecutor(_REQUESTS) as pool:

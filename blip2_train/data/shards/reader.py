@@ -115,7 +115,7 @@ class ShardReader:
         except TruncatedFile as error:
             self.refuse("truncated shard", f"{file}: {error.strerror}")
         except OSError as error:
-            self.refuse("unreadable shard", f"{file}: {error.strerror or error or 'it is gone'}")
+            self.refuse("unreadable shard", f"{file}: {error.strerror or error or 'it no longer exists'}")
 
     def _remote(self, shard: int) -> RemoteFile:
         file = self._catalog.shard(shard)

@@ -133,7 +133,7 @@ class _Headers:
         self.refused: dict[tuple[str, str], str] = {}
         """Details of rejected members, by key and reason."""
         self.damage: tuple[str, str] | None = None if size else ("empty file", "the file has no bytes")
-        """Reason and detail of what ends the shard early."""
+        """Reason and detail of the damage that ends the shard early; None if there is none."""
         start, archive = (0 if size else None), 0
         while start is not None:
             archive += 1
@@ -158,7 +158,7 @@ class _Headers:
         if self.damage is not None:
             return None
         if archive > 1 and end == start:  # tarfile does not report a file that begins with no header
-            self.damage = "damaged shard", f"what lies behind the end mark, at byte {start}, is no tar file"
+            self.damage = "damaged shard", f"the content behind the end mark, at byte {start}, is no tar file"
         else:
             self.damage = _damage_at(self._file, end)
         return None if self.damage else _next_content(self._file, end)

@@ -59,8 +59,8 @@ class ShardSource:
         self.name, self._caption_key = name, caption_key
         self._storage = Storage(options)
         shards = find_shards(path, self._storage)
-        notes, missing = read_shard_lists(shards, self._storage)
-        self._catalog, rejected = open_catalog(shards, folder or index_folder(), self._storage, notes)
+        listed, missing = read_shard_lists(shards, self._storage)
+        self._catalog, rejected = open_catalog(shards, folder or index_folder(), self._storage, listed)
         self._reader = ShardReader(self._catalog, self._storage)
         self._rows = ShardRows(self._catalog, self._storage)
         self.rejected = (*missing, *rejected)

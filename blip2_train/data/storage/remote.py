@@ -108,14 +108,14 @@ class Storage:
         """
         system = connected(url)
         path = system._strip_protocol(url)
-        ask = partial(call, system, timeout=self.options.timeout)
+        request = partial(call, system, timeout=self.options.timeout)
         try:
             if has_magic(path):
-                entries = self._persistently(url, partial(ask, "glob", path, detail=True)).values()
+                entries = self._with_retries(url, partial(request, "glob", path, detail=True)).values()
             else:  # not by listing at once: drivers would list the folder in which a file lies
-                entries = [self._persistently(url, partial(ask, "info", path))]
+                entries = [self._with_retries(url, partial(request, "info", path))]
                 if entries[0]["type"] == "directory":
-                    entries = self._persistently(url, partial(ask, "ls", path, detail=True))
+                    entries = self._with_retries(url, partial(request, "ls", path, detail=True))
         except FileNotFoundError:
             return []
         files = [
@@ -140,7 +140,7 @@ class Storage:
         end = file.size if end is None else end
         if end <= start:
             return b""
-        return self._persistently(file.url, partial(self._range, file, start, end))
+        return self._with_retries(file.url, partial(self._range, file, start, end))
 
     def open(self, file: RemoteFile) -> BinaryIO:
         """The file as a seekable binary file, for reading from its start; it is fetched in chunks."""
@@ -155,7 +155,7 @@ class Storage:
         system, size = connected(url), path.stat().st_size
         target = system._strip_protocol(url)
         limit = self.options.timeout + size / _SLOWEST
-        self._persistently(url, partial(call, system, "put_file", str(path), target, timeout=limit))
+        self._with_retries(url, partial(call, system, "put_file", str(path), target, timeout=limit))
         arrived = self.file(url)
         if arrived is None or arrived.size != size:
             raise RemoteFailure(errno.EIO, f"{arrived.size if arrived else 0} of {size} bytes arrived", url)
@@ -177,7 +177,7 @@ class Storage:
             raise TruncatedFile(errno.EIO, f"it has {size} bytes, {end} are needed", file.url)
         raise problem
 
-    def _persistently(self, url: str, request: Callable[[], Answer]) -> Answer:
+    def _with_retries(self, url: str, request: Callable[[], Answer]) -> Answer:
         """Repeat a request until it succeeds, fails for good, or has no attempts left."""
         options, began = self.options, time.monotonic()
         for attempt in range(1, options.attempts + 1):

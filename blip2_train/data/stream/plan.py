@@ -91,7 +91,7 @@ class DataPlan:
         total = max(1, step * self.shape.global_batch_size)
         lines = []
         for source, drawn in self._drawn_at(step):
-            share_of_all = f", {100 * drawn / total:.4g} % of all (asked: {100 * source.share:.4g} %)"
+            share_of_all = f", {100 * drawn / total:.4g} % of all (requested: {100 * source.share:.4g} %)"
             share = share_of_all if len(self.sources) > 1 else ""
             lines.append(f"{source.name}: {drawn:,} samples = {drawn / source.samples:.2f} epochs{share}")
         return lines
@@ -107,8 +107,8 @@ class DataPlan:
             f"{shape.accumulate} micro-batches x {shape.micro_batch_size}; {self.workers} readers per process"
         )
         lines.append(
-            f"steps: {self.steps:,} = {self.steps * shape.global_batch_size:,} samples, none dropped: a batch goes on "
-            "from one epoch into the next"
+            f"steps: {self.steps:,} = {self.steps * shape.global_batch_size:,} samples, none dropped: a batch "
+            "continues from one epoch into the next"
         )
         lines.append(self._readers())
         if self.first_step:
@@ -121,7 +121,7 @@ class DataPlan:
     def _readers(self) -> str:
         batches = self.steps * self.shape.accumulate
         memory = f"batches in memory: at most {readable_size(self.waiting_bytes)} per process"
-        order = "shuffled by number before anything is read"
+        order = "sample indices are shuffled before reading"
         if self.workers == 0:
             return f"readers: none, each process reads its own {batches:,} micro-batches; {memory}; {order}"
         total = self.shape.world_size * self.workers

@@ -178,7 +178,7 @@ def test_the_account_of_the_sources_is_what_the_batches_held(tmp_path: Path) -> 
     plan = module.plan()
     assert plan.epochs_at(6) == {"data/epochs_left": held["l"] / 10, "data/epochs_right": held["r"] / 30}
     assert plan.account(6)[0].startswith(f"left: {held['l']} samples = {held['l'] / 10:.2f} epochs")
-    assert "(asked: 25 %)" in plan.account(6)[1]
+    assert "(requested: 25 %)" in plan.account(6)[1]
     module.resume(8 * 6, module.fingerprint())
     assert f"left at {held['l'] / 10:.2f} epochs" in module.plan().lines()[-1]
 

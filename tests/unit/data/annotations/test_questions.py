@@ -232,5 +232,5 @@ def test_visual_genome_1_0_is_flat(tmp_path: Path) -> None:
 def test_names_of_images_from_their_ids() -> None:
     assert named_image("COCO_{image_id:012d}.jpg", 7) == named_image("COCO_{image_id:012d}.jpg", "7")
     assert named_image("{image_id}.jpg", "0042") == "0042.jpg"
-    with pytest.raises(ShardError, match=r"picture_name .* wants a number, but the questions are about image 'n16'"):
+    with pytest.raises(ShardError, match=r"picture_name .* needs a number, but the questions are about image 'n16'"):
         named_image("{image_id:06d}.jpg", "n16")

@@ -86,7 +86,7 @@ def test_without_an_end_it_says_what_to_set_and_without_padding_the_end_pads(tmp
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False)
     ended = LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="\n")
     assert ended.pad_id == ended.end_id == 6
-    with pytest.raises(ConfigError, match=r"end_token 'bird' is 1 tokens .* not one it knows"):
+    with pytest.raises(ConfigError, match=r"end_token 'bird' is 1 tokens .* not one that it has"):
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="bird", pad_token="</s>")
     known = LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="<unk>", pad_token="<unk>")
     assert known.end_id == known.pad_id == 2  # in the vocabulary, although it is the unknown token
@@ -195,9 +195,9 @@ def test_what_is_set_by_hand_takes_the_place_of_what_the_model_lists(published: 
 
 @pytest.mark.parametrize("family", ["llama_2", "mistral", "gemma", "llama_3"])
 def test_no_text_starts_with_the_end(family: str, published: Path) -> None:
-    with pytest.raises(ConfigError, match=r"start_token .* is what ends the texts of .* leave start_token out"):
+    with pytest.raises(ConfigError, match=r"start_token .* is the end token of .* leave start_token out"):
         tokenizer_in(published / family, start_token=FAMILIES[family].end)
-    with pytest.raises(ConfigError, match="is what ends the texts"):
+    with pytest.raises(ConfigError, match="is the end token of"):
         tokenizer_in(published / family, start_token="a", end_token="a")
 
 

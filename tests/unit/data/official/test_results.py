@@ -28,9 +28,9 @@ def test_a_submission_to_nocaps_has_every_image(tmp_path: Path) -> None:
     wanted = [image.identity for image in read_references(info)]
     write_caption_results(tmp_path / "x.json", {0: "a", 2: "b", 4: "c"}, wanted)
     assert [entry["image_id"] for entry in json.loads((tmp_path / "x.json").read_text())] == [4, 0, 2]
-    with pytest.raises(ConfigError, match=r"1 images have a place in the split but no caption \(first: 4\)"):
+    with pytest.raises(ConfigError, match=r"1 images have a position in the split but no caption \(first: 4\)"):
         write_caption_results(tmp_path / "y.json", {0: "a", 2: "b"}, wanted)
-    with pytest.raises(ConfigError, match="1 images have a caption but no place in the split"):
+    with pytest.raises(ConfigError, match="1 images have a caption but no position in the split"):
         write_caption_results(tmp_path / "y.json", {0: "a", 2: "b", 4: "c", 9: "d"}, wanted)
     assert not (tmp_path / "y.json").exists()
 
@@ -40,7 +40,7 @@ def test_answers_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     write_answer_results(path, {262144002: "yes", 1: "2"}, [1, 262144002])
     before = path.read_text()
     assert json.loads(before) == [{"question_id": 1, "answer": "2"}, {"question_id": 262144002, "answer": "yes"}]
-    with pytest.raises(ConfigError, match=r"1 questions have a place in the split but no answer \(first: 8\)"):
+    with pytest.raises(ConfigError, match=r"1 questions have a position in the split but no answer \(first: 8\)"):
         write_answer_results(path, {1: "2"}, [1, 8])
     with pytest.raises(TypeError):  # an answer that JSON cannot hold, met half way
         write_answer_results(path, {1: "yes", 2: b"no"}, [1, 2])  # type: ignore[dict-item]

@@ -75,7 +75,7 @@ def test_members_that_lie_apart_are_told(tmp_path: Path) -> None:
     names = [*((f"{key}.jpg", image()) for key in "ab"), *((f"{key}.txt", "x") for key in "ab")]
     samples, rejected = streamed(write_tar(tmp_path / "0.tar", names))
     assert samples == [] and {r.reason for r in rejected} == {"missing text", "duplicate key"}
-    assert all("side by side" in r.detail for r in rejected)
+    assert all("must be adjacent" in r.detail for r in rejected)
 
 
 def test_tar_files_joined_by_cat_are_read_to_the_end(tmp_path: Path) -> None:
