@@ -50,7 +50,7 @@ WIDTH = 110
 UNCUT = 512
 """Tokens at which counting ends."""
 TOLERATED = 0.05
-"""Share of broken samples that the data module tolerates unless told."""
+"""Share of broken samples that the data module tolerates by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def _refuse(parts: Sequence[Inspection], tolerated: float) -> None:
 
 
 def _refuse_unknown(parts: Sequence[Inspection], unknown: Sequence[UnknownTokens]) -> None:
-    """Refuse texts of which the tokenizer knows too little, in any source."""
+    """Refuse texts with too many unknown tokens, in any source."""
     for part, tokens in zip(parts, unknown, strict=True):
         if tokens.too_many:
             raise ShardError(

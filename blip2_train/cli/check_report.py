@@ -85,7 +85,7 @@ def broken_lines(broken: Sequence[RejectedSample]) -> list[str]:
         for sample in broken[:_LISTED]
     ]
     more = [f"broken: and {len(broken) - _LISTED} more"] if len(broken) > _LISTED else []
-    note = ["a run takes another sample in the place of a broken one, and lists it in rejected.jsonl"] if broken else []
+    note = ["a run replaces a broken sample by another one, and lists it in rejected.jsonl"] if broken else []
     return [*lines, *more, *note]
 
 

@@ -35,7 +35,7 @@ _FILES = (".pth", ".pt")
 
 
 def main(arguments: list[str]) -> None:
-    """Convert, and say what was found and what was done with it."""
+    """Convert, and print what the source was and what became of it."""
     options = _options(arguments)
     target, form = Path(options.to).expanduser(), _format(options)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -118,7 +118,7 @@ def _format(options: argparse.Namespace) -> str:
 
 @contextmanager
 def _complete_or_nothing(target: Path) -> Iterator[Path]:
-    """A place beside the target to write to, which takes the target's name only when all is written."""
+    """A path beside the target to write to, which gets the target's name only when all is written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     try:
         find_starting_weights(config)
     except Blip2TrainError as error:
-        echo(f"note: {error}; shown are the sizes that the recipe says", file=sys.stderr)
+        echo(f"note: {error}; the sizes shown are the recipe's", file=sys.stderr)
     with torch.device("meta"):
         model = instantiate(config.model)
         if config.peft is not None:
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
 
 
 def parameter_line(parts: Sequence[PartSize], recipe: str) -> str:
-    """How many parameters train, and of how many; beside it what the paper says of this model."""
+    """How many parameters train, and of how many; beside it the paper's figure for this model."""
     trainable, total = (sum(count) for count in zip(*((p.trainable, p.parameters) for p in parts), strict=True))
     line = f"trainable parameters: {trainable:,} of {total:,}"
     if recipe in PAPER:

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
-    """Evaluate as the configuration says, on all processes that were started (torchrun); each sample exactly once.
+    """Evaluate with a configuration, on all processes that were started (torchrun); each sample exactly once.
 
     Args:
         config: From `compose_evaluation`.
@@ -197,7 +197,7 @@ def _load(config: DictConfig, source: str, device: str) -> Blip2:
 
 
 def _weights_of(model: Blip2) -> str:
-    """SHA-256 of all weights but the language model's own, which its name tells."""
+    """SHA-256 of all weights but the language model's own, which its name identifies."""
     weights = {
         name: parameter.detach().cpu()
         for name, parameter in model.network.named_parameters()

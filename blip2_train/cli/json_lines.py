@@ -17,7 +17,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.system.screen import make_console, printable
 
 _AS_ESCAPES = "backslashreplace"
-"""Names of files that are no UTF-8 become escapes, which JSON knows."""
+"""Names of files that are not UTF-8 become escapes, which are valid JSON."""
 
 
 def new_file(name: str, overwrite: bool) -> Path:
@@ -30,7 +30,7 @@ def new_file(name: str, overwrite: bool) -> Path:
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder; name a file in it")
     if path.exists() and not overwrite:
-        raise ConfigError(f"--output {path} is there already; name another file, or say --overwrite")
+        raise ConfigError(f"--output {path} is there already; name another file, or pass --overwrite")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,7 +18,7 @@ from blip2_train.system.screen import echo
 ABOUT = f"""\
 Look at the files of official data sets in the data folder, a line for each: whether it is there, can be read, has
 as many entries as it should, has all its images, and none that must not be trained on. Ends with 0 only if the
-sets that were named are whole. Without a set: tells which files belong where, and looks at nothing.
+named sets are complete. Without a set: lists which files belong where, and checks nothing.
 
 usage: python scripts/prepare.py [set …] [data_dir=<folder>]
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: before it starts, and when it is done."""
+"""Prints what a run is before it starts, and its results at the end."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from blip2_train.system.error_reasons import reason_of
 
 _ROOM = "make room there, or write to another disk (paths.output_dir=…)"
-_RIGHTS = "it needs other rights, or name another place (for what is written: paths.output_dir=…)"
-_NO_FOLDER = "a file lies where a folder has to be; name another place, or move that file away"
+_RIGHTS = "it needs other rights, or name another path (for what is written: paths.output_dir=…)"
+_NO_FOLDER = "a file is where a folder has to be; name another path, or move that file away"
 _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
@@ -38,11 +38,11 @@ def system_error_line(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):  # of torch.save
         return f"weights could not be written, the disk is full or fails: {_ROOM}"
     if number in (errno.ENOTDIR, errno.EEXIST) and isinstance(error, OSError) and (file := _file_above(error)):
-        return f"{error.filename} cannot be made: {file} is a file, not a folder; name another place, or move it away"
+        return f"{error.filename} cannot be made: {file} is a file, not a folder; name another path, or move it away"
     return None if number not in _FIXES else f"{error}: {_FIXES[number]}"
 
 
 def _file_above(error: OSError) -> Path | None:
-    """The file that lies where an error needs a folder."""
+    """The file at or above a path that has to be a folder."""
     path = Path(os.fsdecode(error.filename or ""))
     return next((folder for folder in (path, *path.parents) if folder.is_file()), None)

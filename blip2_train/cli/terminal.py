@@ -1,4 +1,4 @@
-"""The manners shared by all commands: options, help, errors in one line, exit codes."""
+"""Shared by all commands: options, help, errors in one line, exit codes."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _end_stopped() -> None:
 
 
 def _ignore_to_the_end() -> None:
-    """Python gives Ctrl-C back to the system before it has ended, which would take the place of the exit code."""
+    """Before it has ended, Python restores the system's handling of Ctrl-C, which would replace the exit code."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -183,7 +183,7 @@ def evaluation_from(arguments: Sequence[str]) -> DictConfig | None:
 
 
 def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictConfig]) -> DictConfig | None:
-    """The configuration, unless the options of the group, or it, were asked for in print."""
+    """The configuration; None if the group's options or the configuration itself are printed instead."""
     if show == "list":
         every = options(group, _folders(folder))
         width = max(map(len, every)) + 2
@@ -193,7 +193,7 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
     if show != "cfg" and launched_as_first_process():
         logging.basicConfig(format="%(message)s")
         plain_logs(logging.getLogger().handlers)
-        logging.getLogger("blip2_train").setLevel(logging.INFO)  # what follows from what is said once
+        logging.getLogger("blip2_train").setLevel(logging.INFO)  # values that were derived from others are logged
     config = make()
     if show == "cfg":
         echo(OmegaConf.to_yaml(config), end="")

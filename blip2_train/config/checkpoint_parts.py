@@ -1,4 +1,4 @@
-"""What a training checkpoint says of its run, as plain typed values: it names nothing that would be called."""
+"""The notes of a training checkpoint about its run, as plain typed values: none of them is called."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def _resolve(node: Any, problems: ValueProblems, path: str = "") -> None:
         try:
             value = node[key]
         except InterpolationToMissingValueError:
-            problems.bad.add(name)  # what is missing is told already
+            problems.bad.add(name)  # what is missing is reported already
             continue
         except OmegaConfBaseException as error:
             if problems.copies.get(name) in problems.bad:
@@ -323,7 +323,7 @@ def _unknown(findings: Findings, command: CommandOverrides, folders: Sequence[Pa
 
 
 def _instead_of(path: str) -> str | None:
-    """What this project has in the place of an option of Lightning's trainer; None if the key is none."""
+    """What this project has instead of an option of Lightning's trainer; None if the key is none."""
     group, _, name = path.partition(".")
     if group != "trainer":
         return None

@@ -1,7 +1,7 @@
 """Reads a command's own `key=value` settings into dataclasses: every key is known, every value fits its field.
 
 The grammar is that of the configuration (`parse_setting`): numbers, `true`, `false`, `null`, lists in brackets. In two
-ways it is more lenient, as the field's type says what is meant: a text is taken as it is written, whatever signs it
+ways it is more lenient, as the field's type shows what is meant: a text is taken as it is written, whatever signs it
 holds, and a list may lack its brackets.
 """
 

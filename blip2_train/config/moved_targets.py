@@ -1,4 +1,4 @@
-"""Constructors that have moved: a configuration or a checkpoint that names the old place of one goes on working.
+"""Constructors that have moved: a configuration or a checkpoint that has an old name goes on working.
 
 `MOVED` is the one table. Composing (`move_targets`), building (`instantiate`), checking of keys (`find_target`) and
 taking checkpoints apart (`checkpoint_parts`) read it. Each old name is logged once in a process.

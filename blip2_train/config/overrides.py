@@ -16,7 +16,7 @@ from blip2_train.errors import ConfigError
 
 @dataclass(frozen=True)
 class CommandOverrides:
-    """What a command line asks for."""
+    """The settings of a command line."""
 
     experiment: str | None
     """Name of the recipe."""
@@ -47,8 +47,8 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
 def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> CommandOverrides:
     """Parse and check arguments.
 
-    Whether a key may be set is not asked here: one that nothing reads gets the same answer on the command line, behind
-    `+` or `++`, and in a recipe: that of `strict_keys`. Of two arguments for one group or key the later counts.
+    Whether a key may be set is checked by `strict_keys`, so that one that nothing reads gives the same error on the
+    command line, behind `+` or `++`, and in a recipe. Of two arguments for one group or key the later counts.
 
     Arguments that are no `key=value`, sweep, or name an option that does not exist are problems of the result.
     """
@@ -94,7 +94,7 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
         try:
             take(argument)
         except ConfigError as error:
-            if "=" in argument or not torn:  # of `--steps 5` the first part is told
+            if "=" in argument or not torn:  # of `--steps 5` the first part is reported
                 problems.append(str(error))
             torn = "=" not in argument
         else:

@@ -27,7 +27,7 @@ def allow_typed_commands(arguments: Sequence[str]) -> None:
         try:
             value = parse_setting(argument).value() if _PIPE in argument else None
         except ConfigError:
-            continue  # whoever reads the arguments says what is wrong
+            continue  # reading the arguments reports what is wrong
         allow_commands(address for address in _texts(value) if address.startswith(_PIPE))
 
 

@@ -29,7 +29,7 @@ class PathsConfig:
     """Folders."""
 
     data_dir: str
-    """Where data sets lie that a recipe knows by name."""
+    """Where the data sets are that recipes name."""
     output_dir: str
     """Where run folders are made."""
     run_dir: str
@@ -87,7 +87,7 @@ class RunConfig:
     paths: PathsConfig
 
     def __post_init__(self) -> None:
-        """Check what can be checked: of values of a wrong type, which are told elsewhere, nothing is said."""
+        """Check ranges; values of a wrong type are left out here, as they are reported elsewhere."""
         problems, good = [], dict[str, int]()
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -113,7 +113,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """One evaluation: some tasks, and what they are asked of."""
+    """One evaluation: some tasks, and the models that they score."""
 
     checkpoint: str | None
     """What is evaluated: export or run folder, Hugging Face folder or id, LAVIS or Paddle file, or `last:<recipe>`."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2_train.system.launcher import launched_as_first_process
 
 _VARIABLE = "BLIP2_TRAIN_RUN_DIR"
-"""Variable by which a first process tells those that it starts itself (Lightning's launcher) what its folder is."""
+"""Variable that hands the run folder to the processes that the first one starts itself (Lightning's launcher)."""
 _KEY = "paths.run_dir"
 
 
@@ -58,7 +58,7 @@ def _made(folder: Path) -> bool:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     except FileExistsError:
-        if not folder.exists():  # what stands in the way is something above it
+        if not folder.exists():  # the error is about something above it
             raise
         return False
     return True

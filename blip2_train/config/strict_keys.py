@@ -120,12 +120,12 @@ def walk_names(path: str, node: Any, annotation: Any, findings: Findings) -> Non
 
 @dataclass
 class ValueProblems:
-    """What is wrong with the values of a configuration, each fault told once."""
+    """What is wrong with the values of a configuration, each fault reported once."""
 
     copies: Mapping[str, str] = field(default_factory=dict)
     """Full path of each value that only repeats another's, and that other's."""
     bad: set[str] = field(default_factory=set)
-    """Full paths of values that are known to be wrong or missing; what follows from them is not told as well."""
+    """Full paths of values that are known to be wrong or missing; what follows from them is not reported."""
     texts: list[str] = field(default_factory=list)
 
     def add(self, error: ConfigError) -> None:
@@ -175,7 +175,7 @@ def check_values(path: str, node: Any, annotation: Any, problems: ValueProblems)
 
 
 def _check_other_ranges(path: str, node: Any, annotation: Any, wrong: set[str]) -> None:
-    """Check ranges where some values are known to be wrong or missing: what is said of these is dropped."""
+    """Check ranges where some values are known to be wrong or missing: errors about these are dropped."""
     if not wrong:
         _check_ranges(path, node, annotation)
         return
@@ -266,7 +266,7 @@ def _check_ranges(path: str, node: dict[str, Any], annotation: Any, tolerant: bo
 
 
 def _in_full(path: str, names: Sequence[str], message: str) -> str:
-    """What a configuration dataclass says of its values, with the full path of the key."""
+    """The message of a configuration dataclass about its values, with the full path of the key."""
     if path and message.split(" ")[0] in names:
         return f"{path}.{message}"
     if path and not message.startswith(f"{path.split('.')[0]}."):

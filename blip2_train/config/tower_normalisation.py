@@ -31,14 +31,14 @@ def brought_by_weights(weights: Any) -> dict[str, list[float]]:
         if not normal and is_source(weights):
             normal = describe_source(weights).processor
     except CheckpointMismatch:
-        return {}  # whoever loads them says so
+        return {}  # loading them reports it
     return {name: list(map(float, normal[name])) for name in _NAMES if normal.get(name) is not None}
 
 
 def fill_in_normalisation(config: DictConfig) -> None:
     """Write the numbers that a run uses into `data` and `model.vision`, the same into both.
 
-    What is not known yet, because timm does not know the tower's name, stays null: whoever needs it says so.
+    What is not known yet, because timm has no tower of that name, stays null: who needs it raises an error.
     """
     vision, data = OmegaConf.select(config, "model.vision"), OmegaConf.select(config, "data")
     about = _vision_config(vision, data)

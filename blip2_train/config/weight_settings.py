@@ -1,4 +1,4 @@
-"""What given weights are takes the place of what options and recipes say of the model, unless the command line set it.
+"""Settings of the model that come with given weights: they replace those of recipes, not of the command line.
 
 A recipe names a tower, a Q-Former, a language model and a tokenizer. Weights that are given bring their own: those of
 `init_from` and `model.qformer.weights`, and the models named by `model.vision.name` and `model.language.name`. Image
@@ -49,12 +49,12 @@ def fit_to_weights(
 ) -> None:
     """Fit a composed training configuration, whose interpolations still stand, to the weights that it names.
 
-    Weights that are not there are left to the loading of the run, which says so.
+    Weights that do not exist are left alone: loading them reports that.
 
     Args:
         config: Changed in place.
         given: Full paths of the keys that the command line set.
-        option: What recipe and options alone say (`model_of_option`).
+        option: The model of recipe and options alone (`model_of_option`).
         collator_option: Gives an option of the group `collator`, for language models of another kind than the recipe's;
             None = the command line chose one.
 
@@ -84,7 +84,7 @@ def fit_to_weights(
 
 
 def model_of_option(config: DictConfig) -> dict[str, Any]:
-    """The name of the tower, and the language model, as recipe and options alone say them."""
+    """The name of the tower, and the language model, as in recipe and options alone."""
     settings = _Settings(config, frozenset())
     return {"vision": {"name": settings.get("model.vision.name")}, "language": settings.get("model.language") or {}}
 
@@ -153,7 +153,7 @@ def _plain(value: Any) -> Any:
 
 
 def _source(settings: _Settings, key: str) -> SourceDescription | None:
-    """What `init_from` or `init_text_from` says of itself; None if there is none, or none that can be read."""
+    """The description of what `init_from` or `init_text_from` names; None if nothing that can be read."""
     named = settings.get(key)
     if named is None:
         return None
@@ -168,7 +168,7 @@ def _source(settings: _Settings, key: str) -> SourceDescription | None:
 
 
 def _forget_tower(settings: _Settings) -> None:
-    """Take back what an option says of its tower."""
+    """Remove the settings that an option has for its own tower."""
     settings.put("model.vision.overrides", {})
     settings.put("model.vision.weights", "timm")
     settings.put("model.vision.mean", None)
@@ -176,7 +176,7 @@ def _forget_tower(settings: _Settings) -> None:
 
 
 def _forget_language_model(settings: _Settings) -> None:
-    """Take back what an option says of its language model: the other one brings its own."""
+    """Remove the settings that an option has for its own language model: the other one brings its own."""
     settings.put("model.language.architecture", None)
     settings.put("model.language.overrides", {})
     for token in _TOKENS:
@@ -184,7 +184,7 @@ def _forget_language_model(settings: _Settings) -> None:
 
 
 def _is_same_model(settings: _Settings, option: Mapping[str, Any]) -> bool:
-    """Whether the named language model is the option's in another place: it has all the sizes that the option has."""
+    """Whether the named language model is the option's at another path: it has all the sizes that the option has."""
     named = settings.get("model.language.name")
     if named == option.get("name"):
         return True
@@ -288,14 +288,13 @@ def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
     if given or Path(own).expanduser().exists():
         try:
             own_tokenizer, their_tokenizer = (load_text_tokenizer(tokenizer_path) for tokenizer_path in (own, theirs))
-        except Blip2TrainError:  # the run says what is wrong with it
+        except Blip2TrainError:  # the run reports what is wrong with it
             return
         if own_tokenizer.get_vocab() == their_tokenizer.get_vocab():
             return
         if given:
             raise ConfigError(
-                f"tokenizer={own} contradicts {source.what}, whose Q-Former knows another vocabulary: leave tokenizer "
-                "out"
+                f"tokenizer={own} contradicts {source.what}, whose Q-Former has another vocabulary: leave tokenizer out"
             )
     settings.put("tokenizer", theirs)
 
@@ -320,7 +319,7 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
         if settings.is_given("model.language.name") and (why := _contradiction(str(name), theirs)):
             raise ConfigError(
                 f"model.language.name={name} contradicts {source.what}, which was trained with {theirs['name']}: "
-                f"{why}; leave model.language.name out, or name the same model in another place"
+                f"{why}; leave model.language.name out, or name the same model at another path"
             )
         settings.put("model.language.name", theirs["name"])
         if not settings.is_given("model.language.name"):
@@ -359,7 +358,7 @@ def _follow_vocabulary(settings: _Settings, tokenizer: str) -> None:
     """Fit a Q-Former with random weights to the tokenizer that the command line named."""
     try:
         tokens = len(load_qformer_tokenizer(tokenizer))
-    except Blip2TrainError:  # the run says what is wrong with it
+    except Blip2TrainError:  # the run reports what is wrong with it
         return
     settings.follow("model.qformer.vocab_size", tokens, f"tokenizer={tokenizer}")
 
@@ -380,7 +379,7 @@ def _follow_kind(settings: _Settings, collator_option: Callable[[str], DictConfi
         other = collator_option(_OPTIONS[reads])
         prompt = collator.get("prompt", "")
         other["prompt"] = prompt
-        if "split_prefix" in other and prompt:  # a prompt stands in the place of the prefix
+        if "split_prefix" in other and prompt:  # a prompt replaces the prefix
             other["split_prefix"] = False
         if (name := settings.get("collator.name")) != settings.get("model.language.name"):
             other["name"] = name

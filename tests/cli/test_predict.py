@@ -108,7 +108,7 @@ def test_output_goes_to_a_file_that_is_never_replaced_unasked(
     main(arguments)
     before = output.read_text()
     assert len(lines(before)) == 1 and capsys.readouterr().out == ""
-    with pytest.raises(ConfigError, match=r"captions\.jsonl is there already; name another file, or say --overwrite"):
+    with pytest.raises(ConfigError, match=r"captions\.jsonl is there already; name another file, or pass --overwrite"):
         main(arguments)
     with pytest.raises(ConfigError, match="changes nothing without"):
         main([*arguments, "--overwrite", "--top-p", "0.5"])
@@ -178,7 +178,7 @@ def test_a_conversation_forgets_its_start_when_it_grows_too_long(
     main(chat)
     out, err = capsys.readouterr()
     alone = model.chat(folder / "a.png", [], "is it red?", max_new_tokens=6)
-    assert out.split("\n")[1:] == [alone, ""] and err.count("is forgotten)") == 1
+    assert out.split("\n")[1:] == [alone, ""] and err.count("is dropped)") == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{message} red\n"))
     assert run_command(main, chat) == 2
     assert "takes" in capsys.readouterr().err.splitlines()[-1]
@@ -289,7 +289,7 @@ def test_what_is_passed_over_in_a_folder_is_told(tmp_path: Path) -> None:
         (["answer", "--model", "{stage1}", "--question", "a?", "{image}"], r"answer needs a generative model \(stag"),
         (["caption", "--model", "{stage1}", "--max-new-tokens", "99", "{image}"], "room for 0 of its 40"),
         (["match", "--model", "{opt}", "--text", "a cat", "{image}"], "match needs an image-text model"),
-        (["caption", "--model", "{opt}", "--prompt", "", "{image}"], "--prompt is empty; write words"),
+        (["caption", "--model", "{opt}", "--prompt", "", "{image}"], "--prompt is empty; write a text"),
         (["caption", "--model", "{opt}", "--prompt", "{long}", "{image}"], "takes .* tokens, but beside 4 queries"),
         (["answer", "--model", "{opt}", "{image}"], "no question is given"),
         (["answer", "--model", "{opt}", "--question", " ", "{image}"], "--question is empty"),

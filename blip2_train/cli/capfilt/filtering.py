@@ -69,7 +69,7 @@ class Request:
 
     @property
     def worker_device(self) -> str | None:
-        """Where models run; Ray may show GPUs to workers that asked for none."""
+        """Where models run; Ray may show GPUs to workers that requested none."""
         unasked = self.engine == "ray" and not self.gpus_per_worker and self.device in (None, "auto")
         return "cpu" if unasked else self.device
 

@@ -81,7 +81,7 @@ def load(models: CapFiltModels) -> Loaded:
 
 
 def describe(models: CapFiltModels, _: object = None) -> dict[str, Any]:
-    """Plain values on which captions and scores depend; opens both models, so that what does not fit is said at once.
+    """Plain values on which captions and scores depend; opens both models, so that errors come at once.
 
     Raises what `load` raises.
     """

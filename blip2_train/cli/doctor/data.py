@@ -24,7 +24,7 @@ LOOKED_AT = 50
 SHOWN = 2
 """Samples in the batch whose labels are shown."""
 TOLERATED = 0.05
-"""Share of broken samples that the data module tolerates unless told."""
+"""Share of broken samples that the data module tolerates by default."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The processes that a run asks for, and what of them is on this machine."""
+"""The processes that a run needs, and the devices that are on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_machine(trainer: DictConfig, device_memory: float | None) -> Machine:
 
     Args:
         trainer: With `accelerator`, `devices`, `num_nodes` and `strategy`, as Lightning takes them.
-        device_memory: GiB of one device, if they are not to be asked of the device here.
+        device_memory: GiB of one device, in place of that of the device here.
     """
     kind = _kind(str(trainer.accelerator))
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)

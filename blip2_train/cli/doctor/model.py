@@ -1,4 +1,4 @@
-"""Whether model, objective, optimiser and tokenizer fit together, told without making one weight."""
+"""Whether model, objective, optimiser and tokenizer fit together, checked without making one weight."""
 
 from __future__ import annotations
 

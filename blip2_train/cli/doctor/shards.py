@@ -13,14 +13,14 @@ from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.training.data_module import ImageTextDataModule
 
 READERS = 2
-"""Readers per process unless told."""
+"""Readers per process by default."""
 
 
 def examine_shards(config: DictConfig, data: ImageTextDataModule | None, machine: Machine) -> list[Finding]:
     """Compare shards, samples and processor cores with what the run has of processes and readers.
 
-    Samples are read by their place in a shard, so that any number of shards serves any number of readers, and none is
-    lost; with few shards, however, readers wait for each other on storage that serves a file slowly.
+    Samples are read by their position in a shard, so that any number of shards serves any number of readers, and none
+    is lost; with few shards, however, readers wait for each other on storage that serves a file slowly.
     """
     if data is None:
         return [Finding(SKIPPED, "the data cannot be opened")]

@@ -89,7 +89,7 @@ def _measure(config: DictConfig, machine: Machine, steps: int) -> list[Finding]:
 def _time(config: DictConfig, machine: Machine, clock: StepClock, steps: int) -> list[Finding]:
     each = clock.seconds_per_step()
     if each is None:
-        return [Finding(SKIPPED, "one step tells no time; give measure=2 or more")]
+        return [Finding(SKIPPED, "one step gives no time; pass measure=2 or more")]
     others = f" on one process of {machine.processes}, whose exchange comes on top" if machine.processes > 1 else ""
     waiting = clock.share_waiting()
     findings = [

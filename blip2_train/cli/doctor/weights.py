@@ -37,7 +37,7 @@ def examine_weights(config: DictConfig) -> list[Finding]:
     vision = attempt(findings, lambda: instantiate(config.model.vision))
     if vision is not None and vision.weights != RANDOM and not (source and VISION_MODEL in source.held):
         _report(findings, lambda: [load_tower(_meta_tower(config), vision)])
-    model = attempt([], lambda: _meta_model(config))  # why not, the examination of the model says
+    model = attempt([], lambda: _meta_model(config))  # the examination of the model reports why not
     if model is not None:
         if LANGUAGE_MODEL in pretrained_parts(model):
             findings += _language_model(model, source)
@@ -73,7 +73,7 @@ def _report(findings: list[Finding], load: Callable[[], list[LoadReport]]) -> No
 
 
 def _language_model(model: Blip2Model, source: SourceWeights | None) -> list[Finding]:
-    """Read the language model whole, because only transformers knows which file names stand for which weights."""
+    """Read the language model whole, because only transformers maps the names in files to weights."""
     config = model.language_config
     assert config is not None
     size, there = language_model_bytes(config, config.dtype, config.quantization), host_memory()

@@ -11,38 +11,38 @@ from blip2_train.evaluation.generation import PromptTooLong
 from blip2_train.system.screen import echo
 
 LEAVE = ("exit", "quit")
-Say = Callable[[list[tuple[str, str]], str], str]
-"""From the turns so far and a message to the answer."""
+Answerer = Callable[[list[tuple[str, str]], str], str]
+"""Makes the answer from the rounds so far and a message."""
 
 
-def converse(say: Say) -> None:
+def converse(answer_of: Answerer) -> None:
     """Read messages until an empty line, `exit` or the end; print an answer to each.
 
-    What has gone wrong with one message is said on standard error, and the conversation goes on.
+    An error in one message is printed on standard error, and the conversation goes on.
     """
-    turns: list[tuple[str, str]] = []
+    rounds: list[tuple[str, str]] = []
     for message in _messages():
         try:
-            answer = _fitting(say, turns, message)
+            answer = _fitting(answer_of, rounds, message)
         except Blip2TrainError as error:
             if not sys.stdin.isatty():
                 raise
             echo(f"error: {error}", file=sys.stderr)
             continue
-        turns.append((message, answer))
+        rounds.append((message, answer))
         echo(answer, flush=True)
 
 
-def _fitting(say: Say, turns: list[tuple[str, str]], message: str) -> str:
-    """The answer; turns are forgotten, oldest first, until the conversation is short enough for the model."""
+def _fitting(answer_of: Answerer, rounds: list[tuple[str, str]], message: str) -> str:
+    """The answer; rounds are dropped, oldest first, until the conversation is short enough for the model."""
     while True:
         try:
-            return say(turns, message)
+            return answer_of(rounds, message)
         except PromptTooLong:
-            if not turns:
+            if not rounds:
                 raise
-            forgotten = turns.pop(0)[0]
-            echo(f"(too long for the model: {forgotten!r} is forgotten)", file=sys.stderr)
+            dropped = rounds.pop(0)[0]
+            echo(f"(too long for the model: {dropped!r} is dropped)", file=sys.stderr)
 
 
 def _messages() -> Iterator[str]:

@@ -77,7 +77,7 @@ class FeatureFile:
         arrays: dict[str, Any] = {name: np.array(values) for name, values in self._labels.items()}
         for name, (_, dtype, shape) in self._arrays.items():
             arrays[name] = np.memmap(self._folder / name, dtype, "r", shape=(self.rows, *shape))
-        with path.open("wb") as file:  # written piece by piece
+        with path.open("wb") as file:  # written array by array
             np.savez(file, **arrays)
 
     def _write_safetensors(self, path: Path) -> None:

@@ -36,11 +36,11 @@ class ImageList:
     """Images named one by one, and those below folders, in order of name; never held in memory as a list.
 
     Args:
-        places: Files, taken whatever they are called, and folders, of which the files that `files_below` has for
+        paths: Files, taken whatever they are called, and folders, of which the files that `files_below` has for
             images are taken, and the others counted.
 
     Raises:
-        ConfigError: if a place does not exist, or there is no image at all.
+        ConfigError: if a path does not exist, or there is no image at all.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def lines_of(given: list[str] | None, file: str | None, what: str) -> list[str]:
     """
     texts = list(given or ())
     if any(not text.strip() for text in texts):
-        raise ConfigError(f"--{what} is empty; write words, or leave it out")
+        raise ConfigError(f"--{what} is empty; write a text, or leave it out")
     if file is None:
         return texts
     try:
@@ -87,8 +87,8 @@ def _answer(tasks: Any) -> None:
     about = 'Answer each question about each image: {"image": path, "question": text, "answer": text}.'
     task = _task(tasks, "answer", "answer questions about images", about, "--question TEXT ")
     _images(task)
-    task.add_argument("--question", action="append", metavar="TEXT", help="asked of each image; may be repeated")
-    task.add_argument("--questions", metavar="FILE", help="text file, one question a line, asked of each image")
+    task.add_argument("--question", action="append", metavar="TEXT", help="for each image; may be repeated")
+    task.add_argument("--questions", metavar="FILE", help="text file, one question a line, for each image")
     task.add_argument(
         "--prompt",
         metavar="FORM",
@@ -213,17 +213,19 @@ def _generation(
         help=f"above 0 favours long texts, below 0 short ones (default {penalty})",
     )
     group.add_argument(
-        "--repetition-penalty", type=float, metavar="X", help="above 1 avoids words said before (default 1)"
+        "--repetition-penalty", type=float, metavar="X", help="above 1 avoids tokens generated before (default 1)"
     )
     group.add_argument(
         "--sample",
         dest="do_sample",
         action="store_true",
         default=None,
-        help="draw from the likely words instead of searching",
+        help="sample likely tokens instead of beam search",
     )
-    group.add_argument("--top-p", type=float, metavar="X", help="share of the mass that is drawn from (default 0.9)")
     group.add_argument(
-        "--temperature", type=float, metavar="X", help="below 1: nearer to the likeliest words (default 1)"
+        "--top-p", type=float, metavar="X", help="share of the probability that is sampled from (default 0.9)"
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of drawing (default 0)")
+    group.add_argument(
+        "--temperature", type=float, metavar="X", help="below 1: nearer to the likeliest tokens (default 1)"
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling (default 0)")

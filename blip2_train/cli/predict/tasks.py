@@ -29,7 +29,7 @@ from blip2_train.training.earlier_runs import find_source
 Records = list[list[dict[str, Any]]]
 """For each image what is written about it."""
 Work = Callable[[list[Tensor], int], Records]
-"""From images and the number of the first to what is written."""
+"""Makes the records of images, from them and the index of the first."""
 
 
 def perform(options: argparse.Namespace) -> None:
@@ -67,9 +67,9 @@ def _lines(options: argparse.Namespace) -> None:
 
 def _caption(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     if options.prompt is not None and not options.prompt.strip():
-        raise ConfigError("--prompt is empty; write words, leave it out for the model's own, or say --no-prompt")
+        raise ConfigError("--prompt is empty; write a text, leave it out for the model's own, or pass --no-prompt")
     prompt, generation = "" if options.no_prompt else options.prompt, generation_of(options)
-    generation_options(CAPTIONING, generation)  # what is wrong is said before the model is loaded
+    generation_options(CAPTIONING, generation)  # errors come before the model is loaded
 
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
@@ -85,7 +85,7 @@ def _caption(options: argparse.Namespace) -> Callable[[Blip2], Work]:
 def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     questions = lines_of(options.question, options.questions, "question")
     if not questions:
-        raise ConfigError("no question is given; say --question TEXT, or --questions FILE")
+        raise ConfigError("no question is given; pass --question TEXT, or --questions FILE")
     generation_options(ANSWERING, generation_of(options))
     question_template(options.prompt, "", encoder_decoder=False)
     generation = generation_of(options) | {"prompt": options.prompt, "clean": not options.as_typed}
@@ -110,7 +110,7 @@ def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
 def _match(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     texts = lines_of(options.text, options.texts, "text")
     if not texts:
-        raise ConfigError("no text is given; say --text TEXT, or --texts FILE")
+        raise ConfigError("no text is given; pass --text TEXT, or --texts FILE")
 
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
@@ -134,8 +134,8 @@ def _chat(options: argparse.Namespace) -> None:
     model = _load(options)
     pixels = model.processor.image(next(iter(images)))
     converse(
-        lambda turns, message: model.chat(
-            pixels, turns, message, prompt=options.prompt, seed=options.seed + len(turns), **generation
+        lambda rounds, message: model.chat(
+            pixels, rounds, message, prompt=options.prompt, seed=options.seed + len(rounds), **generation
         )
     )
 
@@ -144,7 +144,7 @@ def _embed(options: argparse.Namespace) -> None:
     features, broken = FeatureFile(new_file(options.output, options.overwrite)), BrokenImages()
     texts = lines_of(None if options.text is None else [options.text], options.texts, "text")
     if not options.images and not texts:
-        raise ConfigError("nothing to embed; name images, or say --text TEXT or --texts FILE")
+        raise ConfigError("nothing to embed; name images, or pass --text TEXT or --texts FILE")
     images = _images(options.images) if options.images else None
     count = len(texts) if images is None else len(images)
     if options.text is not None and options.texts is None:
@@ -158,13 +158,13 @@ def _embed(options: argparse.Namespace) -> None:
             bar.advance(len(texts[rows]))
         for batch in read_batches(images or (), model.processor, options.batch_size):
             good = [image for image in batch if image.pixel_values is not None]
-            words = [texts[image.number] for image in good] if texts else None
+            paired = [texts[image.number] for image in good] if texts else None
             if good:
                 pixels = [image.pixel_values for image in good if image.pixel_values is not None]
                 labels = {"image": [printable_name(str(image.path)) for image in good]} | (
-                    {"text": words} if words else {}
+                    {"text": paired} if paired else {}
                 )
-                file.add(model.embed(pixels, words, batch_size=len(good)), labels)
+                file.add(model.embed(pixels, paired, batch_size=len(good)), labels)
             for image in batch:
                 if image.pixel_values is None:
                     echo(f"left out: {broken.add(image)[0]['error']}", file=sys.stderr)

@@ -33,8 +33,8 @@ LOGS = "logs"
 """Folder, in that of a sweep, of what submitted runs print."""
 _LAUNCHERS = (HERE, "submitit_local", "submitit_slurm")
 _PREFIX = "hydra.launcher."
-_TURNS = 100
-"""How often a run that its time ended is queued again by SLURM, unless asked otherwise."""
+_REQUEUES = 100
+"""How often a run that its time ended is queued again by SLURM by default."""
 
 
 def read_launcher(settings: Sequence[str]) -> Submitit | None:
@@ -104,8 +104,8 @@ class Submitit:
                 "hydra/launcher=submitit_slurm: there is no sbatch or no srun on this machine; start the sweep on the "
                 "cluster's login node, or use hydra/launcher=submitit_local"
             )
-        turns = [f"{_PREFIX}max_num_timeout={_TURNS}"] if name == "submitit_slurm" else []
-        self._settings = [f"hydra/launcher={name}", "hydra/job_logging=none", "hydra/hydra_logging=none", *turns]
+        requeues = [f"{_PREFIX}max_num_timeout={_REQUEUES}"] if name == "submitit_slurm" else []
+        self._settings = [f"hydra/launcher={name}", "hydra/job_logging=none", "hydra/hydra_logging=none", *requeues]
         known = {f"{_PREFIX}{key}" for key in self._composed().launcher if key != "_target_"}
         for option in options:
             key = parse_setting(option).key_or_group

@@ -110,7 +110,7 @@ def _fit(trainer: DictConfig, processes: Processes) -> list[str]:
     """Settings by which a trainer uses the processes that a launcher starts.
 
     Raises:
-        ConfigError: if it asks for another number.
+        ConfigError: if the trainer needs another number.
     """
     devices: Any = trainer.devices
     if isinstance(devices, str) or devices == -1:  # auto: there is one process for each device

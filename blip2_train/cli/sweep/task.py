@@ -1,4 +1,4 @@
-"""What each process of a submitted run does. It loads nothing heavy before it has told the libraries who it is."""
+"""What each process of a submitted run does. It sets rank and port before it imports what reads them."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def train_as_task(runs: Sequence[tuple[tuple[str, ...], Path]], config: DictConf
         begun = any(folder.glob("checkpoints/*.ckpt"))
         status = run_command(train_single, [*arguments, *([quoted("resume_from", folder)] if begun else [])])
         if status == PREEMPTED and callable(queue_again):
-            queue_again(signal.SIGUSR1, None)  # which ends this process, or says why the run is not queued again
+            queue_again(signal.SIGUSR1, None)  # which ends this process, or reports why the run is not queued again
     except Exception as error:
         traceback.print_exc()
         echo(f"error: {type(error).__name__}: {error}", file=sys.stderr)
     if status == 128 + signal.SIGTERM:
-        sys.exit(status)  # without a result: the scheduler may give the run another turn
+        sys.exit(status)  # without a result: the scheduler may start the run again
     log = environment.paths.stderr
     return status, str(log if log.exists() else environment.paths.stdout)
 
 
 def as_torchrun(environment: Any) -> dict[str, str]:
-    """The variables by which torchrun tells a process its place, of one that submitit started on this machine.
+    """The variables by which torchrun gives a process its rank, for one that submitit started on this machine.
 
     Args:
         environment: submitit's `JobEnvironment`.
@@ -70,6 +70,6 @@ def as_torchrun(environment: Any) -> dict[str, str]:
         "WORLD_SIZE": str(environment.num_tasks),
         "LOCAL_WORLD_SIZE": str(per_node),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_FIRST_PORT + int(environment.job_id) % _PORTS),  # every process of the run knows it
+        "MASTER_PORT": str(_FIRST_PORT + int(environment.job_id) % _PORTS),  # the same in every process of the run
         "TORCHELASTIC_RUN_ID": environment.job_id,
     }

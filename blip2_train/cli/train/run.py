@@ -35,7 +35,7 @@ class _TerminalReporter(RunReporter):
 
 
 def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float]:
-    """Train as the configuration says.
+    """Train with a configuration.
 
     Args:
         config: From `compose`.
@@ -47,7 +47,7 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
     Raises:
         RunStopped: after SIGTERM, SIGUSR1 or Ctrl-C, with the run saved.
         ConfigError: if another run writes to the run folder now, or has left results there and neither `checkpoint`
-            nor `overwrite` says what is to become of them.
+            nor `overwrite` decides what becomes of them.
     """
     quiet_libraries()
     folder = Path(config.paths.run_dir).expanduser()
