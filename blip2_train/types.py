@@ -25,7 +25,7 @@ class RejectedSample:
     reason: str
     """One of the short reasons that counters are kept by, for instance `"unreadable image"`."""
     detail: str
-    """What the reader said, for the log."""
+    """The reader's message, for the log."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class ImageTextSample:
     references: tuple[str, ...] = ()
     """Every caption of the image, as found in the data."""
     uniform: float = 0.0
-    """A number in [0, 1) drawn for this sample, for whatever a collator decides at random."""
+    """A random number in [0, 1) of this sample, for whatever a collator decides at random."""
     rejected: tuple[RejectedSample, ...] = ()
     """Samples that had to be passed over before this one could be read."""
 
@@ -102,7 +102,7 @@ class GenerationBatch(Batch):
     """`(B, S)`, bool, True = real token."""
     labels: Tensor
     """`(B, T)`, int64, -100 where nothing is to be learnt (prompt, padding). Decoder-only: the tokens of `input_ids`,
-    so T = S. Encoder-decoder: what its decoder is to say."""
+    so T = S. Encoder-decoder: the targets of its decoder."""
     target_positions: Tensor
     """`(K,)`, int64: where `labels`, flattened, is not -100; made on the CPU, so that no one waits for the device."""
     references: tuple[tuple[str, ...], ...]
@@ -156,7 +156,7 @@ class EncodedImages:
 
 
 class ImageTextEncoder(Protocol):
-    """What the stage-1 objective asks of a model."""
+    """What the stage-1 objective needs of a model."""
 
     @property
     def temperature(self) -> Tensor:
@@ -227,13 +227,13 @@ class Objective(Protocol):
 
         Args:
             contrasted: Samples of one micro-batch over all processes.
-            vocab_size: Tokens that the model tells apart.
+            vocab_size: Tokens that the model predicts.
         """
         ...
 
 
 class GenerativeEncoder(Protocol):
-    """What the stage-2 objective asks of a model."""
+    """What the stage-2 objective needs of a model."""
 
     def predicting_states(
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
@@ -260,7 +260,7 @@ class TextTokenizer(Protocol):
 
 
 class Collator(Protocol):
-    """What the data module asks of a collator."""
+    """What the data module needs of a collator."""
 
     tokenizer: Any
     """Its tokenizer, with transformers' `save_pretrained`."""

@@ -1,4 +1,4 @@
-"""What the rest of a model has to know of linear layers with adapters; peft itself is not needed for it.
+"""Linear layers with adapters, as the rest of a model uses them; peft itself is not needed for it.
 
 A linear layer `q_proj` that peft has given an adapter holds `q_proj.base_layer.weight` (frozen),
 `q_proj.lora_A.default.weight` `(r, in)` and `q_proj.lora_B.default.weight` `(out, r)`.

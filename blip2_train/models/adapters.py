@@ -35,25 +35,25 @@ def resolve_adapters(model: Blip2Model, config: AdapterConfig) -> AdapterConfig:
         ConfigError: if peft is not installed, or the model has no such part or layer.
     """
     library, host = peft(), _host(model, config.target)
-    there = _linear_names(host)
-    leaves = ", ".join(sorted({name.rpartition(".")[2] for name in there}))
-    wanted = config.target_modules
-    if wanted is None and isinstance(host, PreTrainedModel):
+    available = _linear_names(host)
+    layer_names = ", ".join(sorted({name.rpartition(".")[2] for name in available}))
+    targets = config.target_modules
+    if targets is None and isinstance(host, PreTrainedModel):
         known = library.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-        wanted = known.get(host.config.model_type)
-        if wanted is None:
+        targets = known.get(host.config.model_type)
+        if targets is None:
             raise ConfigError(
                 f"peft.target_modules: which layers of a {host.config.model_type} take adapters is not known; name "
-                f"some of {leaves}"
+                f"some of {layer_names}"
             )
-    wanted = sorted(set(wanted or _QFORMER_DEFAULT))
-    for name in wanted:
-        if not any(f".{layer}".endswith(f".{name}") for layer in there):
+    targets = sorted(set(targets or _QFORMER_DEFAULT))
+    for name in targets:
+        if not any(f".{layer}".endswith(f".{name}") for layer in available):
             raise ConfigError(
                 f"peft.target_modules: {name!r} is no linear layer of the {config.target} that takes an adapter; there "
-                f"are {leaves}"
+                f"are {layer_names}"
             )
-    return replace(config, target_modules=wanted)
+    return replace(config, target_modules=targets)
 
 
 def add_adapters(model: Blip2Model, config: AdapterConfig) -> None:

@@ -1,4 +1,4 @@
-"""What can be said of a language model: keys of transformers' configurations, and those that would fetch something."""
+"""Keys of transformers' language-model configurations: those that may be set, and those that would fetch something."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _NO_SETTINGS = frozenset(
 
 
 def architecture_keys(kind: type[PretrainedConfig]) -> frozenset[str]:
-    """The sizes and choices that a class of transformers' configurations knows, by all their names."""
+    """The sizes and choices that a class of transformers' configurations has, by all their names."""
     try:
-        found = set(kind().to_dict())
+        keys = set(kind().to_dict())
     except Exception:  # one that cannot be made of defaults
-        found = set()
-    found |= {*getattr(kind, "__dataclass_fields__", ()), *kind.attribute_map, *_TOKENS}
-    if "rope_parameters" in found:  # their names before transformers 5
-        found |= {"rope_theta", "rope_scaling"}
-    return frozenset(found) - _NO_SETTINGS
+        keys = set()
+    keys |= {*getattr(kind, "__dataclass_fields__", ()), *kind.attribute_map, *_TOKENS}
+    if "rope_parameters" in keys:  # their names before transformers 5
+        keys |= {"rope_theta", "rope_scaling"}
+    return frozenset(keys) - _NO_SETTINGS
 
 
 def is_fetched(key: str) -> bool:

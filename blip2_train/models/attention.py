@@ -80,13 +80,13 @@ class Attention(nn.Module):
             states: `(R, L, D)`.
             mask: Broadcastable to `(R, H, W, C + L)` with C cached tokens, True = may attend; None = everything may.
             cache: Keys and values of C tokens in front, each `(R, H, C, D/H)`.
-            leading: Number W of tokens, from the first, whose new states are wanted; None = all L.
+            leading: Number W of tokens, from the first, whose new states are computed; None = all L.
 
         Returns:
             New states `(R, W, D)`, and this sequence's own keys and values, each `(R, H, L, D/H)`.
         """
-        wanted = states[:, :leading]
-        query = self.split_heads(self.attention.query(wanted))
+        leading_states = states[:, :leading]
+        query = self.split_heads(self.attention.query(leading_states))
         own = key, value = (
             self.split_heads(self.attention.key(states)),
             self.split_heads(self.attention.value(states)),
@@ -94,7 +94,7 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = torch.cat([cache[0], key], dim=2), torch.cat([cache[1], value], dim=2)
         context = self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
-        return self.output(context, wanted), own
+        return self.output(context, leading_states), own
 
     def project_image_kv(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of images, with the affine part of the layer norm folded into the projection.

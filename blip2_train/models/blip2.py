@@ -74,7 +74,7 @@ class Blip2Model(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that the model tells apart when it predicts text."""
+        """Number of tokens that the model chooses from when it predicts text."""
         raise NotImplementedError
 
     @property
@@ -129,7 +129,7 @@ class Blip2Model(nn.Module):
                 compute()
 
     def initialise(self, *parts: nn.Module) -> None:
-        """Draw fresh weights: `parts` as BERT's, then the queries."""
+        """Initialise weights at random: `parts` as BERT's, then the queries."""
         for part in parts:
             initialise_like_bert(part, self.qformer_config.initializer_range)
         nn.init.normal_(self.query_tokens, std=self.qformer_config.initializer_range)

@@ -262,7 +262,7 @@ class GenerationOptions:
     """Exponent of the length that beam scores are divided by; below 0 short texts win."""
     repetition_penalty: float = 1.0
     do_sample: bool = False
-    """Draw from the distribution (with `top_p`, `temperature`) instead of searching."""
+    """Sample from the distribution (with `top_p`, `temperature`) instead of searching."""
     top_p: float = 0.9
     """Share of the mass that nucleus sampling keeps."""
     temperature: float = 1.0

@@ -1,7 +1,7 @@
-"""Text token by token from whatever gives the logits: greedy, by beams, or drawn.
+"""Generates text token by token from a function that returns logits: greedy, by beam search, or by sampling.
 
 The same search as transformers' `generate`, whose caches are bound to its own models. Shape letters: B texts that are
-started, N beams or draws of each, R = B * N rows, t tokens so far, V vocabulary.
+started, N beams or samples of each, R = B * N rows, t tokens so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -61,26 +61,26 @@ def _processors(
     options: GenerationOptions, ends: Sequence[int], uniforms: Tensor | None, device: str
 ) -> LogitsProcessorList:
     """What changes scores before a token is chosen, in the order of transformers."""
-    found: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
     if options.repetition_penalty != 1.0:
-        found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+        processors.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if options.min_new_tokens > 0:
-        found.append(MinNewTokensLengthLogitsProcessor(0, options.min_new_tokens, list(ends), device=device))
+        processors.append(MinNewTokensLengthLogitsProcessor(0, options.min_new_tokens, list(ends), device=device))
     if uniforms is not None:
-        found.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
+        processors.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
     elif options.do_sample:
         least = 1 if options.num_beams == 1 else len(ends) + 1  # so that beams can go on where the likeliest is an end
-        found += [
+        processors += [
             TemperatureLogitsWarper(options.temperature),
             TopPLogitsWarper(options.top_p, min_tokens_to_keep=least),
         ]
-    return LogitsProcessorList(found)
+    return LogitsProcessorList(processors)
 
 
 def _one_by_one(
     logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int, uniforms: Tensor | None
 ) -> Tensor:
-    """Greedy search, or draws from one beam."""
+    """Greedy search, or sampling from one beam."""
     copies = 1 if uniforms is None else uniforms.shape[1]
     process: Any = _processors(options, ends, uniforms, str(logits.device))
     origin: Tensor | None = torch.arange(len(logits), device=logits.device).repeat_interleave(copies)
@@ -89,8 +89,8 @@ def _one_by_one(
     last, done = torch.tensor(list(ends), device=logits.device), torch.zeros_like(tokens.sum(dim=1), dtype=torch.bool)
     for _ in range(options.max_new_tokens):
         scores = process(tokens, _wide(logits))
-        drawn = options.do_sample and uniforms is None
-        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if drawn else scores.argmax(dim=1)
+        sampling = options.do_sample and uniforms is None
+        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if sampling else scores.argmax(dim=1)
         chosen = torch.where(done, pad, chosen)
         tokens, done = torch.cat([tokens, chosen[:, None]], dim=1), done | torch.isin(chosen, last)
         if bool(done.all()) or tokens.shape[1] == options.max_new_tokens:
@@ -119,13 +119,13 @@ def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequenc
     open_texts = torch.ones(texts, 1, dtype=torch.bool, device=device)
     for length in range(1, options.max_new_tokens + 1):
         steps = process(tokens.flatten(0, 1), _wide(logits).log_softmax(dim=1)).unflatten(0, (texts, beams))
-        reached = (steps + scores[:, :, None]).flatten(1)
+        totals = (steps + scores[:, :, None]).flatten(1)
         if options.do_sample:
-            choices = torch.multinomial(reached.softmax(dim=1).clamp_min(1e-30), kept)
-            best, order = reached.gather(1, choices).sort(dim=1, descending=True)
+            choices = torch.multinomial(totals.softmax(dim=1).clamp_min(1e-30), kept)
+            best, order = totals.gather(1, choices).sort(dim=1, descending=True)
             choices = choices.gather(1, order)
         else:
-            best, choices = reached.topk(kept, dim=1)
+            best, choices = totals.topk(kept, dim=1)
         beam, token = choices // steps.shape[2], choices % steps.shape[2]
         longer = torch.cat([tokens[rows, beam], token[:, :, None]], dim=2)
         at_end = torch.isin(token, last) | (length == options.max_new_tokens)
@@ -134,12 +134,12 @@ def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequenc
         counts = at_end & open_texts & (torch.arange(kept, device=device) < beams)  # the others only go on
         final = torch.where(counts, final, _NEVER)
         padded = torch.nn.functional.pad(longer, (0, options.max_new_tokens - length), value=pad)
-        ended_scores, places = torch.cat([ended_scores, final], dim=1).topk(beams, dim=1)
-        ended = torch.cat([ended, padded], dim=1)[rows, places]
-        lengths = torch.cat([lengths, torch.full_like(token, length)], dim=1)[rows, places]
+        ended_scores, chosen_rows = torch.cat([ended_scores, final], dim=1).topk(beams, dim=1)
+        ended = torch.cat([ended, padded], dim=1)[rows, chosen_rows]
+        lengths = torch.cat([lengths, torch.full_like(token, length)], dim=1)[rows, chosen_rows]
 
-        scores, places = torch.where(at_end, best + _NEVER, best).topk(beams, dim=1)
-        tokens, chosen = longer[rows, places], beam[rows, places]
+        scores, chosen_rows = torch.where(at_end, best + _NEVER, best).topk(beams, dim=1)
+        tokens, chosen = longer[rows, chosen_rows], beam[rows, chosen_rows]
         possible = scores[:, :1] / length**options.length_penalty
         open_texts = open_texts & ((ended_scores[:, -1:] <= _NEVER / 2) | (possible > ended_scores[:, -1:]))
         if length == options.max_new_tokens or not bool(open_texts.any()):

@@ -1,4 +1,4 @@
-"""The stage-2 model: queries speak to a frozen language model through one linear layer (Li et al., 2023, section 3.3).
+"""The stage-2 model: a frozen language model reads the queries through one linear layer (Li et al., 2023, section 3.3).
 
 Shape letters: B batch, Q queries, S tokens read, T tokens with a label, D hidden size of the Q-Former, Dl that of the
 language model, V vocabulary.
@@ -140,7 +140,7 @@ class GenerativeModel(Blip2Model):
         return int(config.decoder_start_token_id)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; the language model follows only if the recipe wants its dropout or checkpointing.
+        """Set training mode; the language model follows only if its dropout or its gradient checkpointing is on.
 
         Its adapters always follow.
         """
@@ -224,8 +224,8 @@ class GenerativeModel(Blip2Model):
             attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
             options: Search or sampling.
             question: What the Q-Former reads, if it reads questions.
-            uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each image are drawn by these
-                numbers; None = one text, by torch's random state.
+            uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each image are sampled with
+                these numbers; None = one text, by torch's random state.
             decoder_start: What stands in an encoder-decoder's decoder between its start token and its text (BART:
                 `<s>`).
             tokens: `eos_token_id`, one or several, and `pad_token_id`.
@@ -257,7 +257,9 @@ class GenerativeModel(Blip2Model):
             processors.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
         model = cast(Any, self.language_model)
         start = [self.decoder_start_id, *decoder_start] if self.is_encoder_decoder else []
-        begun = {"decoder_input_ids": torch.tensor([start] * len(mask), device=mask.device)} if decoder_start else {}
+        decoder_inputs = (
+            {"decoder_input_ids": torch.tensor([start] * len(mask), device=mask.device)} if decoder_start else {}
+        )
         settings = GenerationConfig(**chosen, **tokens, decoder_start_token_id=start[0] if start else None)
         own, model.generation_config = model.generation_config, settings  # what is unset is filled up from here
         try:
@@ -266,7 +268,7 @@ class GenerativeModel(Blip2Model):
                     inputs_embeds=embeddings,
                     attention_mask=mask,
                     generation_config=settings,
-                    **begun,
+                    **decoder_inputs,
                     logits_processor=LogitsProcessorList(processors),
                     trust_remote_code=False,
                 )
@@ -286,17 +288,19 @@ class GenerativeModel(Blip2Model):
         if training:
             prompt = scale_gradient(prompt, 1.0 / self._gradient_scale)
         mask = torch.cat([attention_mask.new_ones(prompt.shape[:2]), attention_mask], dim=1)
-        with own_precision(self.language_model, prompt.device):  # autocast knows no way to join float16 on a CPU
+        with own_precision(self.language_model, prompt.device):  # autocast cannot concatenate float16 on a CPU
             return torch.cat([prompt.to(text.dtype), text], dim=1), mask.long()
 
     def _encoder_decoder_states(self, embeddings: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         model, config = cast(Any, self.language_model), self.language_model.config
         start = torch.full_like(labels[:, :1], self.decoder_start_id)
-        said = torch.cat([start, labels[:, :-1]], dim=1)
-        read = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        decoder_ids = torch.cat([start, labels[:, :-1]], dim=1)
+        encoder_states = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         output = model.get_decoder()(
-            input_ids=said.masked_fill(said == -100, self.decoder_start_id),  # behind the text, seen by no label
-            encoder_hidden_states=read,
+            input_ids=decoder_ids.masked_fill(
+                decoder_ids == -100, self.decoder_start_id
+            ),  # behind the text, seen by no label
+            encoder_hidden_states=encoder_states,
             encoder_attention_mask=mask,
             use_cache=False,
         )

@@ -162,15 +162,15 @@ class ImageTextModel(Blip2Model):
             pixel_values: `(B, 3, H, W)`, float, normalised.
             input_ids: `(B, S)`, int64: `[DEC]`, and what the captions go on from; no padding.
             options: Search or sampling; `num_beams`, lengths and the rest count as for language models.
-            uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N captions of each image are drawn by these
-                numbers; None = one, by torch's random state.
+            uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N captions of each image are sampled with
+                these numbers; None = one, by torch's random state.
             eos_token_id: Id of `[SEP]`.
             pad_token_id: Id of `[PAD]`.
 
         Returns:
             `(B, ≤ max_new_tokens)`, int64: new tokens only; with `uniforms` `(B * N, …)`, image by image.
 
-        Source: `Blip2Qformer.generate` of the released code, which starts from `[DEC]` and knows no prompt.
+        Source: `Blip2Qformer.generate` of the released code, which starts from `[DEC]` and takes no prompt.
         """
         cache: Sequence[KeyValue] = self.encode_image(pixel_values).query_cache
         first, cache = self._next_logits(input_ids, cache, input_ids.shape[1])

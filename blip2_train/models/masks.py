@@ -8,7 +8,7 @@ Shape letters: B batch, Q queries, T text tokens.
 | ITM | bidirectional | queries and text | queries and text |
 | ITG | multimodal causal | queries | queries, and text up to itself |
 
-Padding is hidden as something to look at; what padding itself computes is never used.
+No token attends to padding; the outputs at padding are never used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Querying Transformer: BERT layers in which learned queries read an image (Li et al., 2023, section 3.1).
 
 Parameter names follow transformers' `Blip2QFormerModel`. Shape letters: R rows, Q queries, T text tokens, L = Q + T,
-W positions wanted, D hidden size, H heads, V vocabulary.
+W positions returned, D hidden size, H heads, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class QFormerOutput(NamedTuple):
-    """What a pass through the Q-Former leaves."""
+    """Output of a pass through the Q-Former."""
 
     states: Tensor
-    """`(R, W, D)`: those that were wanted."""
+    """`(R, W, D)`: those of the positions returned."""
     cache: tuple[KeyValue, ...]
     """Self-attention keys and values of each layer, each `(R, H, L, D/H)`."""
 
@@ -145,7 +145,7 @@ class QFormer(nn.Module):
             mask: Broadcastable to `(R, H, L, C + L)`, bool, True = may attend; None = everything may.
             image_kvs: The images the queries read; their rows add up to R.
             cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
-            leading: Number W of positions, from the first, whose states are wanted; the last layer then computes no
+            leading: Number W of positions, from the first, whose states are returned; the last layer then computes no
                 others. None = all L.
 
         Returns:
@@ -159,8 +159,10 @@ class QFormer(nn.Module):
             if image_kvs is not None and layer.crossattention is not None:
                 layer_kv = layer_image_kv(list(image_kvs), reading)
                 reading += 1
-            wanted = leading if index == len(self.layers) - 1 else None
-            states, own = layer(states, num_queries, mask, layer_kv, None if cache is None else cache[index], wanted)
+            num_outputs = leading if index == len(self.layers) - 1 else None
+            states, own = layer(
+                states, num_queries, mask, layer_kv, None if cache is None else cache[index], num_outputs
+            )
             kept.append(own)
         return QFormerOutput(states, tuple(kept))
 
@@ -204,7 +206,7 @@ class LanguageModellingHead(nn.Module):
 
 
 def initialise_like_bert(module: nn.Module, std: float = 0.02) -> None:
-    """Draw linear and embedding weights from N(0, std²), biases 0, layer norms 1 and 0 (BERT's initialisation)."""
+    """Sample linear and embedding weights from N(0, std²), biases 0, layer norms 1 and 0 (BERT's initialisation)."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=std)

@@ -39,7 +39,7 @@ def loading_options(quantization: str) -> dict[str, Any]:
 
 @register_quantization_config(_METHOD)
 class WhileLoading(QuantizationConfigMixin):
-    """Tells transformers to quantise with `quantize_language_model`."""
+    """Makes transformers quantise with `quantize_language_model`."""
 
     quant_method: Any
 

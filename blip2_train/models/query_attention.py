@@ -1,4 +1,4 @@
-"""Where the queries look: the weights of one cross-attention, recomputed beside the model's normal pass.
+"""Attention maps of the queries: the weights of one cross-attention, recomputed beside the model's normal pass.
 
 The normal pass (`Attention.read_images`) never holds these weights. Shape letters: B batch, Q queries, T text tokens,
 L = Q + T, D hidden size, H heads, P patches with the tower's other tokens (class, registers), h and w rows and columns
@@ -19,10 +19,10 @@ from blip2_train.types import ImageKeyValues
 
 
 class CrossAttention(NamedTuple):
-    """One cross-attention, taken apart."""
+    """Input and weights of one cross-attention."""
 
     states: Tensor
-    """`(B, Q, D)`: what goes into it."""
+    """`(B, Q, D)`: its input."""
     weights: Tensor
     """`(B, H, Q, P)`, at least float32; sums to 1 over P."""
 
@@ -35,7 +35,7 @@ def query_attention(
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """How much each query looks at each patch, mean over the heads.
+    """Attention weight of each query on each patch, mean over the heads.
 
     Args:
         model: Of any stage; set it to `eval()` first, or its dropout takes part.
@@ -62,10 +62,10 @@ def query_attention(
         mask = masks.bidirectional(attention_mask, queries.shape[1])
     with torch.no_grad():
         image_kv = model.project_image(model.vision_model(pixel_values))
-        found = cross_attention(
+        attention = cross_attention(
             model.qformer, embeddings, image_kv, num_queries=queries.shape[1], mask=mask, layer=layer
         )
-    patches = found.weights.mean(dim=1)[:, :, model.vision_model.num_prefix_tokens :]
+    patches = attention.weights.mean(dim=1)[:, :, model.vision_model.num_prefix_tokens :]
     return patches.unflatten(2, model.vision_model.grid_size)
 
 
@@ -94,13 +94,13 @@ def cross_attention(
     count = len(image_kv.keys)
     if not -count <= layer < count:
         raise IndexError(f"there is no cross-attention {layer}; the Q-Former has {count}: 0 … {count - 1}")
-    wanted, reading = layer % count, 0
+    target, reading = layer % count, 0
     states = qformer.dropout(qformer.layernorm(embeddings))
     for block in qformer.layers:
         if block.crossattention is None:
             states, _ = block(states, num_queries, mask, None, None)
             continue
-        if reading == wanted:
+        if reading == target:
             states, _ = block.attention.self_attention(states, mask)
             queries = states[:, :num_queries]
             query = block.crossattention.split_heads(block.crossattention.attention.query(queries))

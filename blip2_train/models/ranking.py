@@ -59,28 +59,30 @@ def log_likelihoods(
     embeddings, mask = model.language_inputs(model.soft_prompt(pixel_values, question), input_ids, attention_mask)
     rows = [torch.tensor(text, device=mask.device) for text in texts]
     first = torch.stack([row[0] for row in rows])
-    found = torch.full((len(mask), len(rows)), -torch.inf, device=mask.device)
+    likelihoods = torch.full((len(mask), len(rows)), -torch.inf, device=mask.device)
     with own_precision(model.language_model, mask.device):
-        for scores, read, real in zip(found, embeddings, mask.bool(), strict=True):
+        for scores, read, real in zip(likelihoods, embeddings, mask.bool(), strict=True):
             prompt = _Prompt(model, read[real][None], decoder_start)
             opening = prompt.next_token[first]
             likeliest = opening.argsort(descending=True, stable=True)[:shortlist]
-            for some in likeliest.split(AT_ONCE):
-                scores[some] = opening[some] + prompt.rest([rows[place] for place in some.tolist()])
-    return found
+            for chunk in likeliest.split(AT_ONCE):
+                scores[chunk] = opening[chunk] + prompt.rest([rows[index] for index in chunk.tolist()])
+    return likelihoods
 
 
 class _Prompt:
-    """What a language model remembers of one prompt `(1, L, Dl)`, and the log-probabilities `(V,)` of what follows."""
+    """Cached keys and values of one prompt `(1, L, Dl)`, and the log-probabilities `(V,)` of the next token."""
 
     def __init__(self, model: GenerativeModel, embeddings: Tensor, decoder_start: Sequence[int]) -> None:
         self._model, self._length = cast(Any, model.language_model), embeddings.shape[1]
         self._encoded: Tensor | None = None
         if model.is_encoder_decoder:
             self._encoded = self._model.get_encoder()(inputs_embeds=embeddings).last_hidden_state
-            said = torch.tensor([[model.decoder_start_id, *decoder_start]], device=embeddings.device)
+            decoder_ids = torch.tensor([[model.decoder_start_id, *decoder_start]], device=embeddings.device)
             output = self._model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded), decoder_input_ids=said, use_cache=True
+                encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
+                decoder_input_ids=decoder_ids,
+                use_cache=True,
             )
         else:
             output = self._model(inputs_embeds=embeddings, use_cache=True)
@@ -88,16 +90,16 @@ class _Prompt:
         self.next_token: Tensor = output.logits[0, -1].float().log_softmax(dim=0)
 
     def rest(self, rows: Sequence[Tensor]) -> Tensor:
-        """Log-likelihood `(R,)` of each row's tokens after the first; what is padded stands behind and is not seen."""
+        """Log-likelihood `(R,)` of each row's tokens after the first; padding comes last and no token attends to it."""
         ids = pad_sequence(list(rows), batch_first=True)[:, :-1]
-        wanted = pad_sequence(list(rows), batch_first=True, padding_value=_NONE)[:, 1:]
+        targets = pad_sequence(list(rows), batch_first=True, padding_value=_NONE)[:, 1:]
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(len(rows))
         if self._encoded is None:
-            seen = ids.new_ones(len(rows), self._length + ids.shape[1])
-            output = self._model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True)
+            mask = ids.new_ones(len(rows), self._length + ids.shape[1])
+            output = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
         else:
             encoded = BaseModelOutput(last_hidden_state=self._encoded.expand(len(rows), -1, -1))
             output = self._model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache, use_cache=True)
-        losses = F.cross_entropy(output.logits.float().mT, wanted, ignore_index=_NONE, reduction="none")
+        losses = F.cross_entropy(output.logits.float().mT, targets, ignore_index=_NONE, reduction="none")
         return -losses.sum(dim=1)

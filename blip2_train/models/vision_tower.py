@@ -42,8 +42,8 @@ class _WithoutValues(TorchFunctionMode):
 def normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, of pixel values in 0 … 1, that a tower was trained with.
 
-    What the configuration states comes first; then what timm wrote beside a local weight file (`config.json`); then
-    timm's pretrained configuration of the name, its tag included. No weights are built or fetched.
+    The values of the configuration come first; then those that timm wrote beside a local weight file (`config.json`);
+    then timm's pretrained configuration of the name, its tag included. No weights are built or fetched.
 
     Raises:
         ConfigError: if timm does not know the name or its tag, or a `config.json` of timm's cannot be read.
@@ -55,21 +55,21 @@ def normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[float,
     if config.family is not None:
         raise ConfigError(f"a vision tower of {config.family} has no mean and std of its own: give both")
     known = beside_weights(config.weights) or _pretrained_config(config.name)
-    found = resolve_data_config(pretrained_cfg=known)
-    return config.mean or tuple(found["mean"]), config.std or tuple(found["std"])
+    data_config = resolve_data_config(pretrained_cfg=known)
+    return config.mean or tuple(data_config["mean"]), config.std or tuple(data_config["std"])
 
 
 def _pretrained_config(name: str) -> dict[str, Any]:
     architecture, _, tag = name.partition(".")
     _require_known(architecture)
     try:
-        found = get_pretrained_cfg(name)
+        data_config = get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
         raise ConfigError(
             f"timm's {architecture} has no weights with the tag {tag!r}; it has {', '.join(tags) or 'none'}"
         ) from error
-    return {"architecture": architecture, **(found.to_dict() if found else {})}
+    return {"architecture": architecture, **(data_config.to_dict() if data_config else {})}
 
 
 def beside_weights(weights: str) -> dict[str, tuple[float, ...]] | None:
@@ -80,8 +80,8 @@ def beside_weights(weights: str) -> dict[str, tuple[float, ...]] | None:
     """
     if weights in ("timm", "random"):
         return None
-    place = Path(weights).expanduser()
-    path = (place if place.is_dir() else place.parent) / "config.json"
+    location = Path(weights).expanduser()
+    path = (location if location.is_dir() else location.parent) / "config.json"
     if not path.is_file():
         return None
     fix = "mend it, or set model.vision.mean and model.vision.std"
@@ -156,7 +156,7 @@ def _refuse_other_families(tower: Any, architecture: str) -> None:
     if isinstance(tower, PLAIN):
         reason = "it is a hybrid, whose patches are made by convolutions"
     elif len(strides) > 1:
-        reason = f"its layers have grids of different sizes (one place for {', '.join(map(str, strides))} pixels)"
+        reason = f"its layers have grids of different sizes (one cell for {', '.join(map(str, strides))} pixels)"
     else:
         plain = ", ".join(kind.__name__ for kind in PLAIN)
         reason = f"timm's {type(tower).__name__} is none of its plain vision transformers ({plain})"
@@ -189,7 +189,7 @@ def _timm_network(config: VisionConfig) -> Any:
 class VisionTower(nn.Module):
     """All tokens of the second-last block, without final norm (Li et al., 2023, section 3.4).
 
-    A frozen tower stays in eval mode whatever `train()` says and runs in its own precision, outside autocast.
+    A frozen tower stays in eval mode whatever `train()` sets, and runs in its own precision, outside autocast.
     """
 
     def __init__(self, config: VisionConfig) -> None:

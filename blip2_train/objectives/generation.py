@@ -1,4 +1,4 @@
-"""Stage 2 of BLIP-2: the frozen language model says the text that belongs to the image.
+"""Stage 2 of BLIP-2: the frozen language model generates the text that belongs to the image.
 
 Shape letters: B batch per process, T text tokens, K tokens with a label, D hidden size, V vocabulary.
 """
@@ -26,7 +26,7 @@ from blip2_train.types import (
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sums of losses and of right guesses; the gradient of the states is made in the forward pass, chunk by chunk."""
+    """Sums of losses and of correct predictions; the forward pass computes the gradient of the states, by chunks."""
 
     @staticmethod
     def forward(
@@ -36,14 +36,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total, right = states.new_zeros((), dtype=exact), states.new_zeros((), dtype=exact)
         gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         for first in range(0, len(labels), chunk):
-            rows, wanted = states[first : first + chunk], labels[first : first + chunk]
+            rows, targets = states[first : first + chunk], labels[first : first + chunk]
             logits = F.linear(rows.to(weight.dtype), weight, bias).to(exact)
             log_probabilities = logits.log_softmax(dim=1)
-            total -= log_probabilities.gather(1, wanted[:, None]).sum()
-            right += (logits.argmax(dim=1) == wanted).sum()
+            total -= log_probabilities.gather(1, targets[:, None]).sum()
+            right += (logits.argmax(dim=1) == targets).sum()
             if gradient is not None:
                 probabilities = log_probabilities.exp()
-                probabilities[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0
+                probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1.0
                 gradient[first : first + chunk] = (probabilities.to(weight.dtype) @ weight).to(states.dtype)
         ctx.save_for_backward(*([] if gradient is None else [gradient]))
         ctx.mark_non_differentiable(right)
@@ -68,7 +68,7 @@ def chunked_cross_entropy(
         chunk: Rows whose logits exist at a time; memory is `chunk * V`, whatever the batch.
 
     Returns:
-        Sum of the losses (nats) and number of tokens guessed right, scalars in at least float32.
+        Sum of the losses (nats) and number of tokens predicted correctly, scalars in at least float32.
 
     Raises:
         ValueError: if the head trains; its gradient is not computed.
@@ -109,7 +109,7 @@ class GenerationObjective:
     def __call__(
         self, model: GenerativeEncoder, batch: GenerationBatch, generator: torch.Generator | None = None
     ) -> ObjectiveOutput:
-        """The loss of this process's B samples, on the model's device; it draws nothing from `generator`."""
+        """The loss of this process's B samples, on the model's device; it samples nothing from `generator`."""
         total, right = self.sums(model, batch)
         count = total.new_tensor(float(len(batch.target_positions)))
         mean_count = mean_over_processes(count).clamp_min(1.0)
@@ -117,7 +117,7 @@ class GenerationObjective:
         return ObjectiveOutput(loss, {"lm": loss.detach()}, {"lm_accuracy": right / mean_count})
 
     def sums(self, model: GenerativeEncoder, batch: GenerationBatch) -> tuple[Tensor, Tensor]:
-        """Sum of the losses of the labelled tokens, and number of them guessed right."""
+        """Sum of the losses of the labelled tokens, and number of them predicted correctly."""
         states = self.states(model, batch)
         weight, bias = model.output_layer()
         chosen = states.flatten(0, 1).index_select(0, batch.target_positions)

@@ -1,4 +1,4 @@
-"""Image-text matching (ITM): tell an image's own caption from a hard negative.
+"""Image-text matching (ITM): classify pairs of an image with its own caption and with a hard negative.
 
 Shape letters: B batch per process, N over all processes, R = 3B rows of pairs.
 """
@@ -19,19 +19,19 @@ CHANCE = 0.6365
 def sample_hard_negatives(
     logits: Tensor, forbidden: Tensor, uniforms: Tensor, variant: NegativeSampling = "masked"
 ) -> tuple[Tensor, Tensor]:
-    """Draw one hard negative per row, in proportion to the softmax of its similarities.
+    """Sample one hard negative per row, in proportion to the softmax of its similarities.
 
     Args:
         logits: `(B, N)` similarities divided by the temperature.
-        forbidden: `(B, N)`, bool, True where the column is the row's own image or text and must never be drawn.
-        uniforms: `(B,)`, float64 (or float32 where there is no other) in [0, 1): one random number per row. The draw
+        forbidden: `(B, N)`, bool, True where the column is the row's own image or text and must never be sampled.
+        uniforms: `(B,)`, float64 (or float32 where there is no other) in [0, 1): one random number per row. Sampling
             inverts the cumulative weights, so the same numbers give the same negatives however the rows are spread
             over processes.
         variant: `masked` removes the forbidden columns before the softmax (released code since July 2023); `floor`
             adds 1e-4 after the softmax and then removes them (released code when the paper was written).
 
     Returns:
-        Columns `(B,)`, int64, and `(B,)`, bool: whether the row had any column to draw. Where not, the column is
+        Columns `(B,)`, int64, and `(B,)`, bool: whether the row had any column to sample. Where not, the column is
         arbitrary and the row must not be used.
 
     Source: BLIP-2, section 3.2, "Image-Text Matching", and its released code.

@@ -38,7 +38,7 @@ from blip2_train.types import (
 
 @dataclass(frozen=True, slots=True)
 class _Contrast:
-    """What the contrastive part leaves for the matching part."""
+    """Output of the contrastive part, which the matching part reads."""
 
     loss: Tensor
     image_to_text: Tensor
@@ -62,7 +62,7 @@ class RepresentationObjective(nn.Module):
         label_smoothing: Of ITC and ITG; ITM has none.
         gather: `detached`: features of the other side are constants, also one's own (the released code with several
             processes); `full`: the gradient flows to the process that owns a feature.
-        negatives: How hard negatives are drawn, see `sample_hard_negatives`.
+        negatives: How hard negatives are sampled, see `sample_hard_negatives`.
         mask_same_image: Samples that show the same image (`image_ids`) share the contrastive target and are never
             each other's negatives (the released retrieval fine-tuning; off in pre-training).
 
@@ -105,7 +105,7 @@ class RepresentationObjective(nn.Module):
         Args:
             model: The stage-1 model.
             batch: This process's B samples, on the model's device.
-            generator: A CPU generator in the same state on every process; it draws the hard negatives.
+            generator: A CPU generator in the same state on every process; it samples the hard negatives.
         """
         length = largest_over_processes(batch.longest_text)
         input_ids, attention_mask = batch.input_ids[:, :length], batch.attention_mask[:, :length]
@@ -120,7 +120,7 @@ class RepresentationObjective(nn.Module):
         return ObjectiveOutput(total, {name: term.detach() for name, term in terms.items()}, stats)
 
     def contrastive_logits(self, model: ImageTextEncoder, similarity: Tensor) -> Tensor:
-        """Logits of the contrastive loss from cosine similarities, of any shape; hard negatives are drawn by them."""
+        """Logits of the contrastive loss from cosine similarities; hard negatives are sampled by their softmax."""
         return similarity / model.temperature
 
     def contrastive_loss(self, image_to_text: Tensor, text_to_image: Tensor, own: Tensor) -> Tensor:

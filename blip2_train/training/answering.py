@@ -35,22 +35,22 @@ class AnsweringModule(GenerationModule):
         return [f"{question} {answer}".strip() for question, answer in zip(batch.questions, answers, strict=True)]
 
     def needed_tokens(self) -> dict[str, int]:
-        """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
+        """Tokens that a decoder-only model has to read beside the queries, by what needs them."""
         longest = self.collator.max_text_length
-        said = max(self.collator.max_answer_length, self.generation.max_new_tokens)
-        return {f"max_text_length {longest} and an answer of {said} tokens": longest + said}
+        answer_tokens = max(self.collator.max_answer_length, self.generation.max_new_tokens)
+        return {f"max_text_length {longest} and an answer of {answer_tokens} tokens": longest + answer_tokens}
 
     def _check(self) -> None:
-        known = self.model.qformer_config.max_positions
-        if self.model.question_to_qformer and self.collator.max_text_length > known:
+        positions = self.model.qformer_config.max_positions
+        if self.model.question_to_qformer and self.collator.max_text_length > positions:
             raise ConfigError(
-                f"max_text_length {self.collator.max_text_length} is more than the {known} positions of the Q-Former; "
-                "lower it"
+                f"max_text_length {self.collator.max_text_length} is more than the {positions} positions of the "
+                "Q-Former; lower it"
             )
         if self.collator.tokenizer.encoder_decoder != self.model.is_encoder_decoder:
-            wanted = str(self.model.is_encoder_decoder).lower()
+            encoder_decoder = str(self.model.is_encoder_decoder).lower()
             raise ConfigError(
                 f"collator does not fit language model {self.model.language_config.name}; pass "
-                f"collator.encoder_decoder={wanted}"
+                f"collator.encoder_decoder={encoder_decoder}"
             )
         super()._check()

@@ -18,8 +18,8 @@ from blip2_train.training.module import TrainingModule
 class BestCheckpoint(Checkpoint):
     """Writes `best_<step>.ckpt` after each validation that is better than all before it, and removes the one before.
 
-    What is best lies on disk alone, so that a run that was stopped between a validation and its next checkpoint knows
-    it too. (Lightning's `ModelCheckpoint` keeps it in checkpoints, of which the newest may be older than that
+    The best scores are on disk only, so that a run that was stopped between a validation and its next checkpoint has
+    them too. (Lightning's `ModelCheckpoint` keeps it in checkpoints, of which the newest may be older than that
     validation.)
 
     Args:
@@ -36,8 +36,8 @@ class BestCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Find the best checkpoint of a run that goes on."""
-        found = sorted(self.folder.glob(BEST)) if trainer.is_global_zero and trainer.ckpt_path else []
-        known = [(one.path, one.scores) for one in map(describe_checkpoint, found) if self._name in one.scores]
+        paths = sorted(self.folder.glob(BEST)) if trainer.is_global_zero and trainer.ckpt_path else []
+        known = [(one.path, one.scores) for one in map(describe_checkpoint, paths) if self._name in one.scores]
         for path, score in gather_objects(known)[0]:
             if self.beaten_by(score):
                 self.path, self.scores = path, score

@@ -1,4 +1,4 @@
-"""Shows what a model says of a fixed handful of held-out images: as text, as an image, as a table of W&B."""
+"""Shows generated captions of a few fixed held-out images: as text, as an image, as a table of W&B."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class CaptionLog:
             axis.axis("off")
         for axis, image, item in zip(axes.flat, images, captions, strict=False):
             axis.imshow(image.permute(1, 2, 0).numpy())
-            said = textwrap.fill(item.caption or "(nothing)", 34)
-            people = textwrap.fill(f"({item.references[0]})", 40)
-            axis.set_title(f"{said}", fontsize=10)
-            axis.text(0.5, -0.03, people, transform=axis.transAxes, ha="center", va="top", fontsize=7, color="grey")
-        figure.suptitle(f"step {step}: what the model says (and what the data says)", fontsize=11)
+            caption = textwrap.fill(item.caption or "(nothing)", 34)
+            reference = textwrap.fill(f"({item.references[0]})", 40)
+            axis.set_title(f"{caption}", fontsize=10)
+            axis.text(0.5, -0.03, reference, transform=axis.transAxes, ha="center", va="top", fontsize=7, color="grey")
+        figure.suptitle(f"step {step}: generated captions (and references)", fontsize=11)
         figure.tight_layout(h_pad=3.0)
         unfinished = self.folder / f".{GRID}"
         figure.savefig(unfinished, dpi=110, format="png")

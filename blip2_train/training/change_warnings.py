@@ -16,7 +16,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.training.module import TrainingModule
 
 FEWEST = 10
-"""Values from which it can be told what is usual."""
+"""Values from which on a usual value is estimated."""
 SMALLEST_SPREAD = 0.02
 """Of the median: what varies less than this is not worth a warning."""
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class SpikeDetector:
-    """Tells a loss that jumps from one that varies as it always did.
+    """Distinguishes a loss that jumps from one that varies as before.
 
     A spike is a value more than `spreads` spreads above the median of the values before it. The spread is 1.4826 times
     the median distance from the median (the standard deviation, for normal noise), so that spikes among those values
@@ -32,7 +32,7 @@ class SpikeDetector:
 
     Args:
         spreads: How many.
-        window: Values that tell what is usual.
+        window: Values that the usual value is estimated from.
     """
 
     def __init__(self, spreads: float, window: int) -> None:
@@ -57,12 +57,12 @@ class SpikeDetector:
 
 
 class SlowdownDetector:
-    """Tells whether steps have become slow: a block of them is compared with the median of the blocks before it.
+    """Detects that steps have become slow: a block of them is compared with the median of the blocks before it.
 
     Args:
         share: A block is slow if its speed is less than this share of the usual one.
         block: Steps; a mean over them also sees the pause that comes once in several steps.
-        window: Blocks that tell what is usual.
+        window: Blocks that the usual speed is estimated from.
     """
 
     def __init__(self, share: float, block: int, window: int) -> None:
@@ -98,7 +98,7 @@ class ChangeWarnings(Callback):
     Args:
         loss_spreads: Warn of a loss so many spreads above the usual one (see `SpikeDetector`).
         speed_share: Warn of a speed below this share of the usual one (see `SlowdownDetector`).
-        window: Logged losses, and blocks of steps, that tell what is usual.
+        window: Logged losses, and blocks of steps, that usual values are estimated from.
         block: Optimiser steps whose mean time is one measurement.
     """
 
@@ -125,7 +125,7 @@ class ChangeWarnings(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss, if it was logged, and at the clock."""
+        """Check the loss, if it was logged, and the speed."""
         assert isinstance(pl_module, TrainingModule)
         step, now = trainer.global_step, time.perf_counter()
         if pl_module.latest and pl_module.latest is not self._seen:
@@ -179,7 +179,7 @@ class ChangeWarnings(Callback):
         _warn(
             trainer,
             f"warning: steps until {step} took {now:.3g} s each, usually {usual:.3g} s, slowdown {self.slowdowns} of "
-            "this run; look for slow storage, too few data.num_workers, or another program on this machine",
+            "this run; check for slow storage, too few data.num_workers, or another program on this machine",
         )
 
 

@@ -29,7 +29,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Why the last checkpoint could not be written; empty if it was."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; what fails is kept in `problem`, as only one process is here and all have to know."""
+        """Write a checkpoint; an error is kept in `problem`, as only one process writes and all must raise it."""
         path = Path(path)
         unfinished = path.with_name(UNFINISHED.format(path.name))
         self.problem = ""

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the run that wrote it, as typed values: it may come from anybody."""
+"""The notes of a checkpoint on the run that wrote it, as checked values: the file may come from anybody."""
 
 from __future__ import annotations
 

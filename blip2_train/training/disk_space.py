@@ -11,7 +11,7 @@ from torch import nn
 from blip2_train.models.freezing import kept_names
 
 TIGHT = 1.25
-"""Below this many times the need, a run is told that space is tight: other files grow too."""
+"""Below this many times the need, a run warns that space is tight: other files grow too."""
 
 
 FIX = "make room, keep fewer (callbacks.checkpoint.keep), or give paths.output_dir on another disk"
@@ -57,12 +57,12 @@ def measure_space(folder: Path, checkpoint: int, export: int, *, newest: int, be
         newest: Newest checkpoints that are kept; each time one more is written before one is removed.
         best: 1 if that of the best validation is kept beside them.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     present = sum(path.stat().st_size for path in folder.glob("checkpoints/*.ckpt"))
-    need, free = max(0, (newest + best + 1) * checkpoint - present) + export, shutil.disk_usage(place).free
+    need, free = max(0, (newest + best + 1) * checkpoint - present) + export, shutil.disk_usage(existing).free
     text = (
         f"the run will write {_size(need)} ({newest} newest, {best} best and one more checkpoint while it is written, "
-        f"{_size(checkpoint)} each, and an export of {_size(export)}), and {_size(free)} are free in {place}"
+        f"{_size(checkpoint)} each, and an export of {_size(export)}), and {_size(free)} are free in {existing}"
     )
     return Space(need, free, text)
 

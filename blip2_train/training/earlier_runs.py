@@ -31,33 +31,33 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
     """
     if resume_from == "last":
         runs = Path(output_dir) / experiment
-        found = newest_checkpoint(path for folder in runs.glob("*") for path in checkpoints_in(folder))
-        if found is None:
+        checkpoint = newest_checkpoint(path for folder in runs.glob("*") for path in checkpoints_in(folder))
+        if checkpoint is None:
             raise ConfigError(f"resume_from=last: no run under {runs} has a checkpoint; start without resume_from")
-        return found
+        return checkpoint
     path = Path(resume_from).expanduser()
     if path.is_file():
         return path
-    found = newest_checkpoint(checkpoints_in(path))
-    if found is None:
+    checkpoint = newest_checkpoint(checkpoints_in(path))
+    if checkpoint is None:
         raise ConfigError(
             f"resume_from={resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/{NEWEST}; use "
             "last, or the path that the run printed"
         )
-    return found
+    return checkpoint
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints that a run can go on from: those of every few steps; that of its best validation if none is."""
-    place = folder / CHECKPOINTS
-    return sorted(place.glob(NEWEST)) or sorted(place.glob(BEST))
+    checkpoints = folder / CHECKPOINTS
+    return sorted(checkpoints.glob(NEWEST)) or sorted(checkpoints.glob(BEST))
 
 
 def results_in(folder: Path) -> list[str]:
     """What a run has left in its folder that a new one there would replace: `results.json`, `checkpoints`, `export`."""
-    found = [RESULTS] if (folder / RESULTS).is_file() else []
-    found += [CHECKPOINTS] if any((folder / CHECKPOINTS).glob(EVERY)) else []
-    return [*found, *([EXPORT] if (folder / EXPORT / MANIFEST).is_file() else [])]
+    results = [RESULTS] if (folder / RESULTS).is_file() else []
+    results += [CHECKPOINTS] if any((folder / CHECKPOINTS).glob(EVERY)) else []
+    return [*results, *([EXPORT] if (folder / EXPORT / MANIFEST).is_file() else [])]
 
 
 def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
@@ -75,14 +75,14 @@ def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
         inside = Path(named).expanduser() / EXPORT
         return str(inside if inside.is_dir() else Path(named).expanduser())
     recipe = named.removeprefix(_LAST)
-    found = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/{MANIFEST}"), key=exported_at)
-    if not found:
+    exports = sorted((Path(output_dir) / recipe).glob(f"*/{EXPORT}/{MANIFEST}"), key=exported_at)
+    if not exports:
         script = f" (bash run_scripts/{_SCRIPTS[recipe]})" if recipe in _SCRIPTS else ""
         raise ConfigError(
             f"{setting}={named}: no run under {Path(output_dir) / recipe} has an export; run experiment={recipe} "
             f"first{script}, or pass {setting}=<export folder>"
         )
-    return str(found[-1].parent)
+    return str(exports[-1].parent)
 
 
 def find_source(named: str, output_dir: str, setting: str) -> str:

@@ -24,7 +24,7 @@ from blip2_train.types import GenerationBatch, TextTokens
 
 
 class GenerationModule(TrainingModule):
-    """Trains a `GenerativeModel` to say the text of each image.
+    """Trains a `GenerativeModel` to generate the text of each image.
 
     Args:
         model: The stage-2 model.
@@ -40,7 +40,7 @@ class GenerationModule(TrainingModule):
 
     Raises:
         ConfigError: if the collator is of the other kind of language model, or the prompt is too long for the model.
-        CheckpointMismatch: if the tokenizer knows more tokens than the language model.
+        CheckpointMismatch: if the tokenizer has more tokens than the language model.
     """
 
     model: GenerativeModel
@@ -82,7 +82,7 @@ class GenerationModule(TrainingModule):
         self._evaluation, self._images, self.shown_captions = self.empty_evaluation(), [], []
 
     def empty_evaluation(self) -> GenerationEvaluation:
-        """An empty collection of what is written."""
+        """An empty collection of generated texts."""
         return GenerationEvaluation(self.more_scores)
 
     def validation_step(self, batch: GenerationBatch, batch_idx: int) -> None:
@@ -100,12 +100,12 @@ class GenerationModule(TrainingModule):
 
     def generate_held_out(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
         """Describe the images of a held-out batch; the texts are shown beside them."""
-        said = self.generate_texts(batch.pixel_values, [self.prompt] * len(batch))
-        evaluation.add_captions(batch.image_ids, said, batch.references)
-        return said
+        captions = self.generate_texts(batch.pixel_values, [self.prompt] * len(batch))
+        evaluation.add_captions(batch.image_ids, captions, batch.references)
+        return captions
 
     def generate_texts(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
-        """What the model says after the prompts of images `(B, 3, H, W)`."""
+        """Texts generated after the prompts of images `(B, 3, H, W)`."""
         ids, mask = self.tokenizer.padded([self.tokenizer.prompt_ids(prompt) for prompt in prompts])
         tokens = self.tokenizer.generation_tokens
         ids, mask = ids.to(self.device), mask.to(self.device)
@@ -121,7 +121,7 @@ class GenerationModule(TrainingModule):
             self.captions.write(self.global_step, torch.cat(self._images), self.shown_captions, self.loggers)
 
     def needed_tokens(self) -> dict[str, int]:
-        """Tokens that a decoder-only model has to read beside the queries, by what asks for them."""
+        """Tokens that a decoder-only model has to read beside the queries, by what needs them."""
         return {
             f"max_text_length {self.collator.max_text_length}": self.collator.max_text_length,
             "prompt and max_new_tokens": len(self.tokenizer.prompt_ids(self.prompt)) + self.generation.max_new_tokens,

@@ -21,7 +21,7 @@ def srun_tasks(environment: Mapping[str, str] = os.environ) -> int:
     """Tasks of the srun step that this process is one of; 0 if no srun started it.
 
     A shell inside an allocation (`salloc`, a batch script) has SLURM's variables too, among them `SLURM_NTASKS` of the
-    whole allocation, and a rank of 0: what is started there by hand is alone, whatever they say. srun gives its
+    whole allocation, and a rank of 0: what is started there by hand is alone, whatever they contain. srun gives its
     processes a step of their own.
 
     Args:
@@ -42,7 +42,7 @@ def is_terminal_of_srun(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def environment_of_run(processes: int | None) -> ClusterEnvironment | None:
-    """What tells a run's processes their places, where Lightning would take a shell's SLURM variables for it.
+    """The environment that gives a run's processes their ranks, where Lightning would read a shell's SLURM variables.
 
     Args:
         processes: That the run uses on all machines; None = as many as there are devices.
@@ -62,22 +62,22 @@ def check_launch(trainer: lightning.Trainer) -> None:
     """Refuse a run whose processes would wait for others that nobody starts, or would each train alone.
 
     Raises:
-        ConfigError: naming what was started and what is asked for.
+        ConfigError: naming what was started and what is configured.
     """
-    place = trainer._accelerator_connector.cluster_environment
-    by, started = "", 0
+    cluster = trainer._accelerator_connector.cluster_environment
+    launcher, started = "", 0
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        by, started = "torchrun", int(os.environ.get("WORLD_SIZE", "1"))
-    elif isinstance(place, SLURMEnvironment):
-        by, started = "srun", srun_tasks()
+        launcher, started = "torchrun", int(os.environ.get("WORLD_SIZE", "1"))
+    elif isinstance(cluster, SLURMEnvironment):
+        launcher, started = "srun", srun_tasks()
     used = trainer.num_devices * trainer.num_nodes
     if started and started != used:
         raise ConfigError(
-            f"{by} started {started} process{'es' * (started > 1)}, but this trainer uses {used}: pass "
-            f"trainer=ddp trainer.devices=<processes per node> (and trainer.num_nodes), or start it without {by}"
+            f"{launcher} started {started} process{'es' * (started > 1)}, but this trainer uses {used}: pass "
+            f"trainer=ddp trainer.devices=<processes per node> (and trainer.num_nodes), or start it without {launcher}"
         )
     placed = {"NODE_RANK", "GROUP_RANK", "LOCAL_RANK"} & os.environ.keys()
-    if trainer.num_nodes > 1 and isinstance(place, LightningEnvironment) and not placed:
+    if trainer.num_nodes > 1 and isinstance(cluster, LightningEnvironment) and not placed:
         raise ConfigError(
             f"trainer.num_nodes={trainer.num_nodes}, but nothing started this process on {trainer.num_nodes} machines: "
             f"start it on each with torchrun --nnodes={trainer.num_nodes} --nproc_per_node=<processes> …, or under "

@@ -1,4 +1,4 @@
-"""Small hooks into Lightning that commands need, so that they need not know it."""
+"""Small hooks into Lightning for commands, which do not import it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HARMLESS = (
 
 
 def check_trainer(trainer: lightning.Trainer, clips: bool) -> None:
-    """Refuse combinations that would train something else than what was asked for.
+    """Refuse combinations that would train something else than what is configured.
 
     Args:
         trainer: As built from the configuration.
@@ -57,12 +57,12 @@ class BeforeTraining(Callback):
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that initial weights are drawn from."""
+    """Seed the generators that initial weights are sampled from."""
     lightning.seed_everything(seed, verbose=False)
 
 
 def quiet_libraries() -> None:
-    """Show the project's own notes, and silence those of Lightning that say nothing to a reader of its output."""
+    """Show the project's own notes, and silence those of Lightning that do not help a reader of its output."""
     logging.basicConfig(format="%(message)s")
     plain_logs(logging.getLogger().handlers)
     logging.getLogger("blip2_train").setLevel(logging.INFO)

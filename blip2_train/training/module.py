@@ -62,7 +62,7 @@ class TrainingModule(lightning.LightningModule):
         objective: Its loss. Parameters of its own train too, and lie in checkpoints, but not in exports.
         optimizer: Numbers of AdamW and its schedule.
         collator: Makes the batches that the objective reads.
-        seed: Of dropout and of whatever the objective draws.
+        seed: Of dropout and of whatever the objective samples.
         log_every: Optimiser steps between logged values.
 
     Raises:
@@ -93,14 +93,14 @@ class TrainingModule(lightning.LightningModule):
         self.parent: str | None = None
         """SHA-256 of the weights that the run started from, for checkpoints."""
         self.about: dict[str, Any] = {}
-        """What the model and its inputs are, for checkpoints and exports: `stage`, `architecture`, `processor`."""
+        """Describes the model and its inputs, for checkpoints and exports: `stage`, `architecture`, `processor`."""
         self.latest: dict[str, float] = {}
         self.validations: list[dict[str, float]] = []
         """Scores of each validation, with its `step`."""
         self.saves = 0
-        """Checkpoints that the run has written, which tells the newest whatever their names."""
+        """Number of checkpoints that the run has written; the newest has the largest, whatever its name."""
         self.repeats = False
-        """Whether a micro-batch runs again, to be looked at: nothing is logged then."""
+        """Whether a micro-batch runs again, to be examined: nothing is logged then."""
         self.consumed: Callable[[int], dict[str, float]] = lambda step: {}
         """What of the data was trained on after so many steps, to be logged with the losses."""
         self._micro_batch = 0
@@ -126,7 +126,7 @@ class TrainingModule(lightning.LightningModule):
         return parameter_groups(named, num_blocks, self.optimizer_config)
 
     def configure_model(self) -> None:
-        """Divide the model among the processes if the trainer asks for it; called before training and validating."""
+        """Shard the model over the processes if the trainer's strategy does; called before training and validating."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy) and not isinstance(self, FSDPModule):
             shard_model(self, self.model, strategy.device_mesh["data_parallel"], self.frozen_fingerprint())
@@ -172,7 +172,7 @@ class TrainingModule(lightning.LightningModule):
         return torch.Generator().manual_seed(stable_seed(self.seed, "shared", self.global_step, self._micro_batch))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip by norm if the recipe says so."""
+        """Clip by norm if the recipe does."""
         if self.optimizer_config.clip_norm is not None:
             clip_by_norm(self.parameters(), self.optimizer_config.clip_norm)
 
@@ -213,7 +213,7 @@ class TrainingModule(lightning.LightningModule):
         return bool(self.objective.contrasts_within_batch)
 
     def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Learn where the run writes, before its first step, in the first process.
+        """Called once the run folder is open, before the first step, in the first process.
 
         Args:
             folder: The run folder.
@@ -242,7 +242,7 @@ class TrainingModule(lightning.LightningModule):
         return self._frozen_fingerprint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trainable weights only, and say what they belong to."""
+        """Keep the trainable weights only, with notes on what they belong to."""
         keep = kept_names(self)
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keep}
         self.saves += 1
@@ -273,15 +273,15 @@ class TrainingModule(lightning.LightningModule):
             )
         self._check_steps(about.steps, checkpoint["global_step"])
         self.saves = max(self.saves, about.saves)
-        keep, found = kept_names(self), set(checkpoint["state_dict"])
-        if keep != found:
-            difference = sorted(keep ^ found)
+        keep, stored = kept_names(self), set(checkpoint["state_dict"])
+        if keep != stored:
+            difference = sorted(keep ^ stored)
             raise CheckpointMismatch(
                 f"the checkpoint and the model differ in {len(difference)} trainable tensors (first: {difference[0]}); "
                 "resume with the recipe that wrote it"
             )
         for name, parameter in self.named_parameters():
-            if name in found and parameter.shape != checkpoint["state_dict"][name].shape:
+            if name in stored and parameter.shape != checkpoint["state_dict"][name].shape:
                 raise CheckpointMismatch(
                     f"{name} has shape {tuple(checkpoint['state_dict'][name].shape)} in the checkpoint and "
                     f"{tuple(parameter.shape)} in the model; resume with the recipe that wrote it"
@@ -294,7 +294,7 @@ class TrainingModule(lightning.LightningModule):
         self._restate_position(checkpoint, about.accumulate)
 
     def _check_steps(self, before: int, done: int) -> None:
-        """Refuse another number of steps, unless a finished run is extended; then say what becomes of the schedule.
+        """Refuse another number of steps, unless a finished run is extended; then log what becomes of the schedule.
 
         Args:
             before: Steps of the run that wrote the checkpoint.

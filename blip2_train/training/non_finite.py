@@ -104,8 +104,8 @@ class SkipNonFinite(Callback):
     def _search(self, module: TrainingModule) -> dict[str, Any]:
         """Where it began, in whichever process and micro-batch, and the samples of that micro-batch."""
         for index, batch in enumerate(self._batches):
-            found = gather_objects((first_non_finite(module, batch, index), batch.sample_ids))
-            finding, ids = min(found, key=lambda pair: KINDS.index(pair[0].what))
+            findings = gather_objects((first_non_finite(module, batch, index), batch.sample_ids))
+            finding, ids = min(findings, key=lambda pair: KINDS.index(pair[0].what))
             if finding.what != Finding.what:
                 return {"what": finding.what, "where": finding.where, "sample_ids": list(ids)}
         every = gather_objects([name for batch in self._batches for name in batch.sample_ids])

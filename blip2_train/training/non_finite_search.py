@@ -38,46 +38,48 @@ def first_non_finite(module: TrainingModule, batch: Batch, micro_batch: int) -> 
         batch: This process's samples, on its device.
         micro_batch: Index within the optimiser step, which chooses the random numbers.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if not batch.pixel_values.isfinite().all():
-        found.append(Finding("input", "pixel_values"))
+        findings.append(Finding("input", "pixel_values"))
     backward = not isinstance(module, FSDPModule)
-    handles = [part.register_forward_hook(_watch(name, found)) for name, part in module.model.named_modules() if name]
+    handles = [
+        part.register_forward_hook(_watch(name, findings)) for name, part in module.model.named_modules() if name
+    ]
     module.seed_micro_batch(micro_batch)
     module.repeats = True
     try:
         with module.trainer.precision_plugin.train_step_context(), torch.set_grad_enabled(backward):
             loss: Any = module.training_step(batch, micro_batch)
         if not loss.isfinite():
-            found.append(Finding("loss", "the objective, after every module"))
+            findings.append(Finding("loss", "the objective, after every module"))
         if backward:
             named = [(name, p) for name, p in module.model.named_parameters() if p.requires_grad]
             gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
             for (name, _), gradient in zip(named, gradients, strict=True):
                 if gradient is not None and not gradient.isfinite().all():
-                    found.append(Finding("gradient at", name))
+                    findings.append(Finding("gradient at", name))
     finally:
         module.repeats = False
         for handle in handles:
             handle.remove()
-    return found[0] if found else Finding()
+    return findings[0] if findings else Finding()
 
 
-def _watch(name: str, found: list[Finding]) -> Callable[..., None]:
-    """A forward hook that looks at what a module gives, and on the way back at the gradient that reaches it."""
+def _watch(name: str, findings: list[Finding]) -> Callable[..., None]:
+    """A forward hook that checks the output of a module, and in the backward pass the gradient that reaches it."""
 
-    def look_back(gradient: Tensor) -> None:
+    def check_gradient(gradient: Tensor) -> None:
         if not gradient.isfinite().all():
-            found.append(Finding("gradient at", name))
+            findings.append(Finding("gradient at", name))
 
-    def look(part: Any, given: Any, output: Any) -> None:
+    def check_output(part: Any, inputs: Any, output: Any) -> None:
         for tensor in _tensors(output):
             if not tensor.isfinite().all():
-                found.append(Finding("output of", name))
+                findings.append(Finding("output of", name))
             if tensor.requires_grad:
-                tensor.register_hook(look_back)
+                tensor.register_hook(check_gradient)
 
-    return look
+    return check_output
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Ends a run whose device has too little memory with one line that says what to change, to what."""
+"""Ends a run whose device has too little memory with one line that names the setting to change and its new value."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def out_of_memory_in_one_line(global_batch_size: int, accumulate: int, world_siz
         if not isinstance(error, torch.OutOfMemoryError) and _OF_THE_CPU not in str(error):
             raise
         names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-        told = TrainingError(_advice(names, global_batch_size, accumulate, world_size, str(error)))
+        advice = TrainingError(_advice(names, global_batch_size, accumulate, world_size, str(error)))
     else:
         return
-    raise told
+    raise advice
 
 
 def larger_accumulation(global_batch_size: int, accumulate: int, world_size: int) -> int | None:

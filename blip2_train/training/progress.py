@@ -129,8 +129,8 @@ class LossProgress(ProgressBar):
                 soft_wrap=True,
             )
             for shown in getattr(pl_module, "shown_captions", [])[:3]:
-                said = Text(f"  says {shown.caption!r}, people: {shown.references[0]!r}", style="dim")
-                console.print(said, soft_wrap=True)
+                line = Text(f"  says {shown.caption!r}, people: {shown.references[0]!r}", style="dim")
+                console.print(line, soft_wrap=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""

@@ -25,7 +25,7 @@ class RepresentationModule(TrainingModule):
 
     Raises:
         CheckpointMismatch: if the tokenizer has another number of tokens than the model.
-        ConfigError: if texts are longer than the model can place.
+        ConfigError: if texts are longer than the model's positions.
     """
 
     model: ImageTextModel
@@ -66,7 +66,7 @@ class RepresentationModule(TrainingModule):
         sizes = self.model.qformer_config
         if tokens != sizes.vocab_size:
             raise CheckpointMismatch(
-                f"the tokenizer knows {tokens} tokens with [DEC], the Q-Former has vocab_size {sizes.vocab_size}: "
+                f"the tokenizer has {tokens} tokens with [DEC], the Q-Former has vocab_size {sizes.vocab_size}: "
                 "tokenizer and model.qformer do not belong together"
             )
         if max_text_length > sizes.max_positions:

@@ -242,7 +242,7 @@ def fit(run: Run, checkpoint: Path | None, reporter: RunReporter) -> RunOutcome:
         with interrupted_in_training(), out_of_memory_in_one_line(*batch):
             trainer.validate(module, datamodule=data, verbose=False)
         if not validations:
-            raise TrainingError("validation was asked for (validate_every) and never happened; check data.validation")
+            raise TrainingError("validate_every is set and no validation ran; check data.validation")
     rejected: Counter[str] = sum(gather_objects(data.rejections.counts), Counter())
     results = _results(run, rejected, time.perf_counter() - started)
     weights = module.trained_weights()  # by all processes: each may hold a share only
@@ -287,7 +287,7 @@ def _begin(run: Run, checkpoint: Path | None, reporter: RunReporter) -> None:
     module.consumed = plan.epochs_at
     contrasted = data.global_batch_size // data.accumulate
     if data.accumulate > 1 and module.contrasts_within_batch:
-        reporter.line(f"note: accumulation adds no negatives; ITC tells {contrasted} pairs apart, not the whole batch")
+        reporter.line(f"note: accumulation adds no negatives; ITC contrasts {contrasted} pairs, not the whole batch")
     if checkpoint is not None:
         reporter.line(f"going on from step {data.first_step} of {checkpoint}")
 

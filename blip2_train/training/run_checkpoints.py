@@ -1,4 +1,4 @@
-"""Keeps the newest checkpoints of a run, the last of them of its last step, or of the one it was asked to stop at."""
+"""Keeps the newest checkpoints of a run, the last of its last step, or of the step that a signal stopped it at."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunCheckpoints(Checkpoint):
         self._kept: list[Path] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Hear signals, and remove what a kill left half written."""
+        """Listen for signals, and remove checkpoints that a kill left half written."""
         self._signals.listen(getattr(trainer.strategy.launcher, "procs", ()))
         if trainer.is_global_zero:
             there = sorted(map(describe_checkpoint, self.folder.glob(NEWEST)), key=lambda one: (one.saves, one.step))
@@ -62,10 +62,10 @@ class RunCheckpoints(Checkpoint):
         """Save if it is time.
 
         Raises:
-            RunStopped: if a signal asked for it.
+            RunStopped: if a signal came.
         """
-        step, asked = trainer.global_step, self._signals.agreed()
-        stops = asked and step < trainer.max_steps
+        step, signal_number = trainer.global_step, self._signals.agreed()
+        stops = signal_number and step < trainer.max_steps
         if stops or step % self.every == 0 or step == trainer.max_steps:
             written = self.folder / f"step_{step:07d}.ckpt"
             write_checkpoint(trainer, written)
@@ -74,4 +74,4 @@ class RunCheckpoints(Checkpoint):
                 path.unlink(missing_ok=True)
             self._kept = self._kept[-self.keep :]
         if stops:
-            raise RunStopped(asked, step, first=trainer.is_global_zero)
+            raise RunStopped(signal_number, step, first=trainer.is_global_zero)

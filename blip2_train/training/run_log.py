@@ -77,7 +77,7 @@ class RunCSVLogger(Logger):
 
 
 def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
-    """Draw the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`; None without rows."""
+    """Plot the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`; None without rows."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,8 +108,8 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         axis.set(xlabel="optimiser step", ylabel="nats")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8)
     if recalls:
-        for place, key in enumerate(recalls):
-            style = f"C{place // 2}-" if "text_to_image" in key else f"C{place // 2}--"
+        for index, key in enumerate(recalls):
+            style = f"C{index // 2}-" if "text_to_image" in key else f"C{index // 2}--"
             label = key.removeprefix("val/").replace("_to_", "→").replace("_r", " R@")
             axes[0][-1].plot(*curve(rows, key), style, marker="o", markersize=3, label=label)
         axes[0][-1].set_title("held-out retrieval", y=1.0)

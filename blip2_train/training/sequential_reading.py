@@ -100,30 +100,30 @@ class SequentialReading:
         return entries
 
     def positions(self, steps: int) -> list[list[StreamPosition]]:
-        """Where every stream of every process stands after `steps` steps; every process must call it."""
+        """Position of every stream of every process after `steps` steps; every process must call it."""
         done = steps * self._shape.batches.accumulate
         latest = {origin.stream: origin.position for batch, origin in sorted(self._origins.items()) if batch < done}
         start = self._resumed or [{source.name: START for source in self.sources}] * self._shape.streams
         return distributed.gather_objects([latest.get(number, start[number]) for number in range(len(start))])
 
     def resume(self, positions: Any, samples_consumed: int) -> None:
-        """Go on where `positions` said that the streams of all processes stood.
+        """Resume the streams of all processes at `positions`.
 
         Raises:
             CheckpointMismatch: if a checkpoint holds something else, or what no run of its length can have reached.
         """
         what, fix = "the position in the data of the checkpoint", "resume from another checkpoint"
         kind = list[list[dict[str, _Position]]]
-        found = check_record(positions, kind, what, fix)
+        stored = check_record(positions, kind, what, fix)
         names = {source.name for source in self.sources}
-        streams = [stream for process in found for stream in process]
-        fits = len(found) == self._shape.batches.world_size and len(streams) == self._shape.all_streams
+        streams = [stream for process in stored for stream in process]
+        fits = len(stored) == self._shape.batches.world_size and len(streams) == self._shape.all_streams
         for stream in streams:
             fits &= stream.keys() == names
             for name, position in stream.items() if fits else ():
                 fits &= max(position.epoch, position.draws) <= ATTEMPTS * (1 + samples_consumed)
                 fits &= position.total is None or position.draws <= position.total
-                fits &= all(place < self._most_shards(name) for _, place in position.shards)
+                fits &= all(row < self._most_shards(name) for _, row in position.shards)
         if not fits:
             raise CheckpointMismatch(f"{what} does not fit its own run, so it is damaged; {fix}")
         self._resumed = positions[self._shape.rank]
@@ -140,7 +140,7 @@ class SequentialReading:
         )
 
     def _note(self, origin: BatchOrigin) -> None:
-        """Remember a mark, and forget those that no checkpoint can need any more."""
+        """Keep the origin of a batch, and drop those that no checkpoint can need any more."""
         self._origins[origin.batch] = origin
         kept = self._shape.streams + 2 * self._shape.batches.accumulate
         self._origins.pop(origin.batch - kept, None)

@@ -209,9 +209,9 @@ def _mean_gradient(parameter: Tensor) -> None:
 def _refuse_different_weights(model: nn.Module, frozen_fingerprint: str) -> None:
     """Each process will contribute a share, so all must have started from the same weights."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    found = gather_objects((frozen_fingerprint, fingerprint(trainable)))
-    if len(set(found)) > 1:
-        other = next(index for index, value in enumerate(found) if value != found[0])
+    fingerprints = gather_objects((frozen_fingerprint, fingerprint(trainable)))
+    if len(set(fingerprints)) > 1:
+        other = next(index for index, value in enumerate(fingerprints) if value != fingerprints[0])
         raise CheckpointMismatch(
             f"process {other} starts from other weights than process 0 (their SHA-256 differs); give init_from and the "
             "model's weights as paths that lead to the same files on every machine"

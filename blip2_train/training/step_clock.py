@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 FEWEST = 4
-"""Steps from which a step's time can be told."""
+"""Steps that a step's time is measured from."""
 
 
 class StepClock(Callback):
@@ -20,7 +20,7 @@ class StepClock(Callback):
     It waits for the device after each step, so that a step's time is its own.
 
     Args:
-        longest: Seconds after which training ends, once `FEWEST` steps are done; None = as many steps as asked for.
+        longest: Seconds after which training ends, once `FEWEST` steps are done; None = as many steps as configured.
     """
 
     def __init__(self, longest: float | None = None) -> None:

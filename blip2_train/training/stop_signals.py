@@ -1,4 +1,4 @@
-"""Hears the signals by which a machine or a person asks a run to stop."""
+"""Receives the signals by which a machine or a person stops a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 class StopSignals:
-    """Remembers that a signal came, so that a step can be finished first; a second Ctrl-C ends the process at once.
+    """Records that a signal came, so that a step can be finished first; a second Ctrl-C ends the process at once.
 
     Args:
         folder: The run folder, for what is printed.
@@ -33,11 +33,11 @@ class StopSignals:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._heard, self._interrupted = 0, 0.0
+        self._received, self._interrupted = 0, 0.0
         self._children: Sequence[Any] = ()
 
     def listen(self, children: Sequence[Any] = ()) -> None:
-        """Hear signals from now on, in place of whoever heard them (Lightning's trainer, which gives them back).
+        """Handle signals from now on, in place of Lightning's trainer, which restores its handlers at the end.
 
         Lightning would answer SIGTERM from inside the handler with a collective, for which the other processes do not
         wait, SIGUSR1 under SLURM with a checkpoint of half a step, and Ctrl-C with the loss of all steps since the last
@@ -49,16 +49,16 @@ class StopSignals:
         self._children = children
         if threading.current_thread() is threading.main_thread():
             for number in ASKING:
-                signal.signal(number, self._hear)
+                signal.signal(number, self._receive)
 
     def agreed(self) -> int:
-        """The signal that any process has heard, SIGTERM before SIGUSR1 before Ctrl-C; 0 for none.
+        """The signal that any process has received, SIGTERM before SIGUSR1 before Ctrl-C; 0 for none.
 
         Every process must call it.
         """
-        return largest_over_processes(self._heard)
+        return largest_over_processes(self._received)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             note_handled()
             now = time.monotonic()
@@ -66,13 +66,13 @@ class StopSignals:
                 end_at_once(f"the newest checkpoint is as it was: resume_from={self._folder} goes on", self._children)
             if not self._interrupted:
                 self._interrupted = now
-                tell("Ctrl-C: the run is saved after this step; a second one ends it at once")
-        self._heard = max(self._heard, int(number))
+                print_in_handler("Ctrl-C: the run is saved after this step; a second one ends it at once")
+        self._received = max(self._received, int(number))
 
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let what ends a run (export, results, curves) be written to its end, whatever asks the process to stop.
+    """Let what ends a run (export, results, curves) be written to its end, whatever signal comes.
 
     It takes seconds, and without it a finished run would lack a part. A second Ctrl-C ends the process at once; an
     export is whole even then, the older or the new one.
@@ -82,7 +82,7 @@ def finishing() -> Iterator[None]:
         return
     first = 0.0
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         nonlocal first
         now = time.monotonic()
         if number == signal.SIGINT:
@@ -90,10 +90,10 @@ def finishing() -> Iterator[None]:
         if number == signal.SIGINT and first and now - first > AGAIN:
             end_at_once("all steps are saved; resume_from=<run folder> writes the export again")
         if not first:
-            tell("the run is at its end and being written; it ends by itself")
+            print_in_handler("the run is at its end and being written; it ends by itself")
         first = first or now
 
-    before = {number: signal.signal(number, hear) for number in ASKING}
+    before = {number: signal.signal(number, receive) for number in ASKING}
     try:
         yield
     finally:
@@ -118,14 +118,14 @@ def interrupted_in_training() -> Iterator[None]:
 
 def end_at_once(what_is_left: str, children: Sequence[Any] = ()) -> None:
     """End this process, with one line from the first process of a run, and those that it has started."""
-    tell(f"stopped at once by Ctrl-C; {what_is_left}")
+    print_in_handler(f"stopped at once by Ctrl-C; {what_is_left}")
     for child in children:
         with suppress(OSError):
             child.kill()
     os._exit(_INTERRUPTED)
 
 
-def tell(line: str) -> None:
+def print_in_handler(line: str) -> None:
     """Write a line to standard error from inside a signal handler, where printing may meet a printing."""
     if launched_as_first_process():
         with suppress(OSError):

@@ -24,7 +24,7 @@ class DataParallelStrategy(DDPStrategy):
 
     With gloo, and for what processes on GPUs exchange by way of the CPU, the wait ends in an error that becomes one
     line. What NCCL exchanges is ended by its own watchdog (on by default) after the same time, with a text of its own
-    and SIGABRT. In both cases torchrun ends the processes that are left, 30 s later unless told otherwise.
+    and SIGABRT. In both cases torchrun ends the processes that are left, 30 s later unless configured otherwise.
 
     Args:
         patience: Seconds that a process waits for the others.
@@ -64,14 +64,14 @@ def timeout_in_one_line(folder: Path) -> Iterator[None]:
         if not any(folder.glob("checkpoints/step_*.ckpt")):
             folder = Path("<run folder>")
         raise TrainingError(
-            f"process {distributed.rank()} of {distributed.world_size()} lost contact with the others: {why}. Look for "
-            "what that one said above, or whether the system ended it (memory); the whole run ends now, and goes on "
+            f"process {distributed.rank()} of {distributed.world_size()} cannot reach the others: {why}. Look for "
+            "its error above, or whether the system ended it (memory); the whole run ends now, and goes on "
             f"from its newest checkpoint with resume_from={folder}"
         ) from error
 
 
 def _why(error: RuntimeError) -> str | None:
-    """What happened to another process, if that is what the error says."""
+    """What happened to another process, if the error is of that kind."""
     text = str(error).lower()
     if "gloo" not in text and not isinstance(error, dist.DistError):
         return None

@@ -33,7 +33,7 @@ REPLACED = {
     "limit_val_batches": "validation takes data.validation_samples=<images>, or data.holdout=<samples> without a set "
     "of its own; validate_every=null is none",
     "limit_test_batches": "models are evaluated by scripts/evaluate.py",
-    "limit_predict_batches": "models are asked by scripts/predict.py",
+    "limit_predict_batches": "predictions are made by scripts/predict.py",
     "val_check_interval": "validation is every validate_every=<optimiser steps>",
     "check_val_every_n_epoch": "validation is every validate_every=<optimiser steps>",
     "num_sanity_val_steps": "debug=fast validates after two steps",
@@ -112,10 +112,10 @@ class TrainerOptions:
             ConfigError: naming the setting.
         """
         cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
-        found = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(self.accelerator)
-        if found is None:
+        available = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(self.accelerator)
+        if available is None:
             return
-        if not found:
+        if not available:
             built = (
                 "" if torch.version.cuda or self.accelerator == "mps" else f": torch {torch.__version__} has no CUDA"
             )
@@ -123,11 +123,11 @@ class TrainerOptions:
                 f"trainer.accelerator={self.accelerator}, but torch finds no such device on this machine{built}; pass "
                 "trainer=cpu (several processes: trainer=ddp_cpu), or install the driver and a torch with CUDA"
             )
-        asked = self.devices if isinstance(self.devices, int) else 1
-        if asked > found:
+        requested = self.devices if isinstance(self.devices, int) else 1
+        if requested > available:
             raise ConfigError(
-                f"trainer.devices={asked}, but this machine has {found} {self.accelerator} device{'s' * (found > 1)}: "
-                f"pass trainer.devices={found}"
+                f"trainer.devices={requested}, but this machine has {available} {self.accelerator} "
+                f"device{'s' * (available > 1)}: pass trainer.devices={available}"
             )
 
     def _processes(self) -> int | None:
@@ -154,7 +154,7 @@ class TrainerOptions:
             validate_after: Micro-batches between validations; None = no validation.
 
         Raises:
-            ConfigError: if the machine lacks the devices, or processes were started otherwise than is asked for.
+            ConfigError: if the machine lacks the devices, or processes were started otherwise than configured.
         """
         self.check_machine()
         environment = environment_of_run(self._processes())

@@ -28,7 +28,7 @@ def require_login(environment: Mapping[str, str] = os.environ) -> None:
     if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
         return
     host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    if not any(_has_login(place, host) for place in _netrc_files(environment)):
+    if not any(_has_login(file, host) for file in _netrc_files(environment)):
         raise ConfigError(
             f"logger=wandb has no key for {host}: set WANDB_API_KEY, log in once by `wandb login`, {_OFFLINE}"
         )
