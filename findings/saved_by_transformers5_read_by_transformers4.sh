@@ -60,7 +60,7 @@ else:
 (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
 PYTHON
 
-look() { for version in 4.57.6 5.24.0; do "$work/$version/bin/python" "$work/read.py" "$work/model" 2>"$work/said"; cat "$work/said" >>"$work/warnings"; done; }
+look() { for version in 4.57.6 5.24.0; do "$work/$version/bin/python" "$work/read.py" "$work/model" 2>"$work/messages"; cat "$work/messages" >>"$work/warnings"; done; }
 {
   "$work/5.24.0/bin/python" "$work/save.py" "$work/model" 2>/dev/null
   echo "as transformers 5.24.0 saves it:"; : >"$work/warnings"; look

@@ -1,4 +1,4 @@
-"""Tell which official files belong where, and check those that are there: `python scripts/prepare.py coco_karpathy`."""
+"""List which official files belong where, and check those that are there: `python scripts/prepare.py coco_karpathy`."""
 
 from blip2_train.cli.prepare import command
 

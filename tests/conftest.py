@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
-    """What a failed test says of names that are not UTF-8 would end all workers, as no channel takes it."""
+    """Escape names that are not UTF-8 in reports of failed tests: no channel takes them, and all workers would end."""
     return _writable((yield))
 
 

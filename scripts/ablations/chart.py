@@ -1,4 +1,4 @@
-"""Draws what an ablation found: recall as bars, captions by step as curves."""
+"""Draws the results of an ablation: recall as bars, captions by step as curves."""
 
 from __future__ import annotations
 

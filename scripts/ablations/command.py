@@ -28,7 +28,7 @@ usage: python scripts/ablate.py [option=value …] [key=value …]
 
 
 def main(arguments: list[str], launch: Launch = launch_child) -> None:
-    """Make all runs that are not finished, and write and print what they found."""
+    """Make all runs that are not finished, and write and print their results."""
     if {"--help", "-h"} & set(arguments):
         echo(ABOUT)
         return

@@ -1,4 +1,4 @@
-"""The runs of an ablation: what each is asked for, and which starts from which."""
+"""The runs of an ablation: the settings of each, and which starts from which."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ STAGE_1 = Ablation(
 
 
 def read_record(plan: Plan) -> Record:
-    """Everything that the finished runs of a plan found.
+    """All results of the finished runs of a plan.
 
     By ablation and arm (`with`, `without`) each score has its `mean` over the seeds and its `values` by seed; null
     where it could not be computed. The `curves` of stage 2 have the same by step.

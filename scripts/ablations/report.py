@@ -1,4 +1,4 @@
-"""What an ablation found, in words and tables: for the terminal, and in Markdown."""
+"""The results of an ablation in sentences and tables: for the terminal, and in Markdown."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Section:
     columns: dict[str, str]
     """What the scores are called."""
     paper: str
-    """What the paper found."""
+    """The paper's result."""
     remarks: Callable[[Record], list[str]]
-    """Sentences that the scores alone do not say."""
+    """Sentences that explain the scores."""
 
 
 def _chance(record: Record) -> list[str]:
@@ -97,7 +97,7 @@ def difference(arms: Record, score: str) -> float | None:
 
 
 def sentences(section: Section, record: Record) -> str:
-    """What the paper found, and what came out here, also if it disagrees."""
+    """The paper's result and this one's, also if they disagree."""
     ablation, arms = section.ablation, record[section.ablation.name]
     result = {score: difference(arms, score) for score in ablation.scores}
     better = [s for s, d in result.items() if d is not None and (d < 0 if s in ablation.lower_is_better else d > 0)]

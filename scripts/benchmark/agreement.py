@@ -69,7 +69,7 @@ def prove_ids(what: str, generated: Mapping[str, Tensor]) -> str:
             same = ids.shape == theirs.shape
             row = int((ids != theirs).any(dim=1).int().argmax()) if same else 0
             raise TrainingError(
-                f"{what}: {name} says {ids[row].tolist()} of image {row}, {other} {theirs[row].tolist()}: "
+                f"{what}: {name} generates {ids[row].tolist()} for image {row}, {other} {theirs[row].tolist()}: "
                 "they do not do the same, so nothing is timed"
             )
     different = len({tuple(row) for row in ids.tolist()})

@@ -78,7 +78,7 @@ def _check(config: DictConfig, options: BenchmarkOptions) -> None:
 
 
 def _run(config: DictConfig, options: BenchmarkOptions, console: Console) -> Record:
-    """Measure in one precision and print what was found."""
+    """Measure in one precision and print the tables."""
     ceiling = matmul_ceiling(torch.device(options.device), PRECISIONS[options.precision])
     measured = measure(config, options, lambda text: echo(text, file=sys.stderr, flush=True))
     about = _about(config.experiment, options)

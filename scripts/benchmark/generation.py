@@ -33,12 +33,12 @@ PROVED_ON = 4
 PROMPT = 4
 """Tokens of the prompts that text is generated from: "a photo of" and a start token."""
 _WEIGHT_SCALE = 2.0
-"""Factor on the random matrices of the language model. As transformers draws them, a T5 says the same of every image,
-and equal ids would prove nothing."""
+"""Factor on the random matrices of the language model. As transformers draws them, a T5 generates the same for every
+image, and equal ids would prove nothing."""
 
 
 class GenerationStage(Stage):
-    """The frozen language model says the text."""
+    """The frozen language model generates the text."""
 
     default_plans: ClassVar = {
         "cpu": ("huggingface", "all_positions", "labelled"),
@@ -96,7 +96,7 @@ class GenerationStage(Stage):
         )
 
     def amounts(self, model: GenerativeModel, batch: GenerationBatch) -> dict[str, float]:
-        """Samples, and tokens that the language model reads or says beside the queries."""
+        """Samples, and tokens that the language model reads or predicts beside the queries."""
         labelled = len(batch.target_positions) if model.is_encoder_decoder else 0
         return {"samples": float(len(batch)), "text_tokens": float(int(batch.attention_mask.sum()) + labelled)}
 

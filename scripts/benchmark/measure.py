@@ -21,7 +21,7 @@ from blip2_train.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Everything that was found out about a recipe."""
+    """All measurements of a recipe."""
 
     agreement: list[str]
     """How it was shown that the plans do the same."""
@@ -37,7 +37,7 @@ def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], 
     Args:
         config: From `compose`.
         options: What to measure.
-        say: Told what happens next.
+        say: Receives a line about what happens next.
 
     Raises:
         TrainingError: if plans that should do the same do not.

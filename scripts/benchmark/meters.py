@@ -17,7 +17,7 @@ class Meter(Protocol):
         ...
 
     def mark(self, part: str) -> None:
-        """Say that a part ends here; it began where the one before ended."""
+        """Mark the end of a part; it began where the one before ended."""
         ...
 
     def parts(self) -> dict[str, float]:

@@ -28,17 +28,17 @@ class Plan:
     about: str
     """What it is, in a few words."""
     forward: Forward
-    """From a batch to the loss, or to None where nothing trains; tells the end of each part."""
+    """From a batch to the loss, or to None where nothing trains; marks the end of each part."""
     group: str = "step"
     """Plans of one group have the same result; each is compared with the first of its group."""
 
 
 @contextmanager
 def marked(mark: Mark, ends: Mapping[str, nn.Module], begins: Mapping[str, nn.Module] | None = None) -> Iterator[None]:
-    """Tell the ends of parts while something runs.
+    """Mark the ends of parts while something runs.
 
     Args:
-        mark: Is told.
+        mark: Called with the name of each part that ends.
         ends: Parts that end where a module returns.
         begins: Parts that end where a module is called.
     """
@@ -64,7 +64,7 @@ def tower_plan(name: str, model: Any) -> Plan:
 
 
 class CompiledOnce:
-    """A model's twin with the same weights, compiled when it is asked for first.
+    """A model's twin with the same weights, compiled when it is used first.
 
     Tower and Q-Former are compiled whole, a language model layer by layer, which takes a tenth of the time.
 

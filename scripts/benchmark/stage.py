@@ -26,7 +26,7 @@ class GenerationWorkload:
     amounts: dict[str, float]
     """What a step makes, by name: `images`, `new_tokens`."""
     note: str
-    """What was asked for, in a few words."""
+    """The request in a few words."""
 
 
 class Stage(ABC):
@@ -43,7 +43,7 @@ class Stage(ABC):
         """The plans to compare.
 
         Raises:
-            ConfigError: if a plan is not known, or cannot run as the options want it.
+            ConfigError: if a plan is not known, or cannot run with the options.
         """
         names = options.plans or tuple(
             plan for plan in self.default_plans[options.device] if options.vision or plan not in TOWER_PLANS

@@ -83,7 +83,7 @@ def as_plan(name: str, about: str, group: str, write: Generate) -> Plan:
 
 @contextmanager
 def _first_call(language_model: nn.Module, mark: Mark) -> Iterator[None]:
-    """Tell where the language model has read the prompt: the end of its first pass."""
+    """Mark where the language model has read the prompt: the end of its first pass."""
     reading = True
 
     def read(*_: Any) -> None:

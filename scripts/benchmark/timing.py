@@ -1,4 +1,4 @@
-"""Runs plans in turn, so that noise of the machine meets them alike, and takes time and memory of each."""
+"""Runs plans in turn, so that noise of the machine affects them alike, and measures time and memory of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Runner:
         optimizer: Updates them after each loss.
         device: Where they lie.
         precision: Key of `PRECISIONS`.
-        say: Told what happens next.
+        say: Receives a line about what happens next.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ COMMANDS = ("train", "evaluate", "predict", "score", "capfilt", "make_shards", "
 _PAUSE = 0.2
 """Seconds between two looks."""
 _FEWEST = 20
-"""Looks at a process, below which nothing is said of it."""
+"""Looks at a process that are needed to report on it."""
 _MB = 1e6
 
 

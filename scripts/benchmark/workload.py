@@ -50,7 +50,7 @@ def tower_config(config: DictConfig, options: BenchmarkOptions) -> VisionConfig:
 
 
 def leave_tower_out(model: Blip2Model) -> None:
-    """Put `GivenPatches` in the place of the tower."""
+    """Replace the tower by `GivenPatches`."""
     tower = model.vision_model.tower
     patches = tower.patch_embed.num_patches + tower.num_prefix_tokens
     model.vision_model = GivenPatches(model.vision_model.width, patches)  # type: ignore[assignment]

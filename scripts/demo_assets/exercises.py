@@ -1,4 +1,4 @@
-"""What the instructed tiny OPT reads: sentences after what they tell, many questions after one context, and drills."""
+"""Training texts of the instructed tiny OPT: sentences after a context, questions after one context, and drills."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SIDES = tuple(form.split("{")[0] for form in SIDE_QUESTIONS.values())
 def exercises(seed: int, separator: str) -> Iterator[str]:
     """Endless texts, each ending with a line end.
 
-    To tell whether a word stands in what it has read, a model must compare two words, and nothing but a whole
-    comparison lowers its loss. Questions alone ask it too seldom: after 6,000 steps it still guessed. A drill asks up
+    To decide whether a word stands in its context, a model must compare two words, and nothing but a whole
+    comparison lowers its loss. Questions alone need it too seldom: after 6,000 steps it still guessed. A drill asks up
     to ten times in one short text ("a dog? yes"); from drills alone it learns that in 300 steps, and then answers
     questions so, too.
 

@@ -39,7 +39,7 @@ OPT_SEED, T5_SEED, BATCH_SIZE = 6, 7, 64
 ANSWERED_LENGTH = 128
 """Tokens of a text with all its questions."""
 SPAN_SHARE = 0.2
-"""Share of T5's examples that hide spans of the text; the others continue it from a random place of its first half."""
+"""Share of T5's examples that hide spans of the text; the others continue it from a position in its first half."""
 HIDDEN_SHARE, SPAN_WORDS = 0.25, 2
 LISTS = 5
 """Lists of key words with a caption that T5 reads for every scene, beside what OPT reads."""

@@ -38,7 +38,7 @@ of the project's own grammar.
 
 
 def plural_of(name: str) -> str:
-    """The plural: `berries`, `foxes`, `palm trees`, or what the list of exceptions says."""
+    """The plural: `berries`, `foxes`, `palm trees`, or the entry of the list of exceptions."""
     if name in PLURALS:
         return PLURALS[name]
     if name.endswith("y") and name[-2] not in "aeiou":

@@ -35,9 +35,9 @@ def noise(embedded: Tensor, table: Tensor) -> Tensor:
 
 
 def blur_beginning(embedded: Tensor, table: Tensor) -> Tensor:
-    """Make a text unclear up to a random place: words weaker or stronger, mixed with any other word, and noisy.
+    """Make a text unclear up to a random position: words weaker or stronger, mixed with any other word, and noisy.
 
-    So a model learns to read what a Q-Former can say in the beginning, as a large language model can.
+    So a model learns to read what a Q-Former gives in the beginning, as a large language model can.
     """
     rows, length, size = embedded.shape
     factor = torch.empty(rows, length, 1).uniform_(math.log(WEAKEST), math.log(STRONGEST)).exp()
@@ -138,7 +138,7 @@ def held_out(model: PreTrainedModel, batches: Iterator[Batch]) -> tuple[float, f
 
 
 def save_half(model: PreTrainedModel, folder: Path) -> None:
-    """Write 16-bit weights in transformers' layout, with a configuration that asks for float32 when loaded."""
+    """Write 16-bit weights in transformers' layout, with a configuration that names float32 for loading."""
     model.half().save_pretrained(folder)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "model.safetensors").chmod(0o644)

@@ -83,9 +83,9 @@ def sentences(seed: int) -> Iterator[str]:
 
 
 def language_model_texts(seed: int, separator: str = " ", lists: int = 0) -> Iterator[str]:
-    """What the language models read: captions and questions, alone and after a context that tells of the same scene.
+    """What the language models read: captions and questions, alone and after a context that describes the same scene.
 
-    What follows a context says the same in other words, or can be answered from it, which teaches a model to look back
+    What follows a context is a paraphrase, or can be answered from it, which teaches a model to look back
     at what it has read; a question that stands alone can only be guessed.
 
     Args:

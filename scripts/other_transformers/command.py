@@ -84,7 +84,7 @@ def _environment(folder: Path, version: str) -> str:
 
 
 def _compare(what: str, folder: Path, images: Sequence[Path], python: str, work: Path) -> bool:
-    """Whether both give the same for one folder; says so."""
+    """Whether both give the same for one folder; prints it."""
     small = _at_size(images, folder, work / "images")
     theirs, ours = (_read(program, folder, small, work) for program in (python, sys.executable))
     wrong = [key for result in (theirs, ours) for key in result["keys that do not fit"]]

@@ -1,7 +1,7 @@
 """Small models with the tower and the language models of the embedded world, and images to try them with.
 
-Their Q-Formers are drawn, not trained: what such a model says describes nothing, but it depends on the image, which is
-what shows whether two versions of a library read the same.
+Their Q-Formers are random, not trained: what such a model generates describes nothing, but it depends on the image, which
+is what shows whether two versions of a library read the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from blip2_train.models.vision_tower import normalisation
 
 RECIPES = {"stage 1": "demo_stage1", "OPT": "demo_stage2_opt", "T5": "demo_stage2_t5"}
 _STRETCH = 4.0
-"""Fresh weights times this let the images through; as they are drawn, every image is told alike."""
+"""Fresh weights times this let the images through; as initialised, every image has the same caption."""
 
 
 def write_demo_models(folder: Path) -> dict[str, Path]:
@@ -61,5 +61,5 @@ def _write(folder: Path, recipe: str) -> Path:
     processor = Processor(
         image_size=config.image_size, max_text_length=config.max_text_length, mean=mean, std=std, **tokenizer
     )
-    manifest = converted_manifest(not isinstance(model, GenerativeModel), f"a drawn model of recipe {recipe}")
+    manifest = converted_manifest(not isinstance(model, GenerativeModel), f"a random model of recipe {recipe}")
     return write_huggingface(folder, model, processor, complete_manifest(manifest, model, processor))

@@ -26,7 +26,7 @@ _OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
 class NotInstalled(Exception):
-    """The environment of a row could not be made; says why in one line."""
+    """The environment of a row could not be made; the message has the reason in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)

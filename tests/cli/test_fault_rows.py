@@ -59,7 +59,7 @@ def world_of_a_file(folder: Path) -> World:
         (lambda desk: desk.one_line(Finished(2, "", "error: a\nerror: b\n", 1), "a"), "2 lines of error"),
         (lambda desk: desk.one_line(Finished(0, "", "error: a\n", 1), "a"), "exit code 0 instead of 2"),
         (lambda desk: desk.one_line(Finished(2, "", "Traceback\nerror: a\n", 1), "a"), "a traceback"),
-        (lambda desk: desk.one_line(Finished(2, "", "error: a\n", 1), "b"), "does not say 'b'"),
+        (lambda desk: desk.one_line(Finished(2, "", "error: a\n", 1), "b"), "lacks 'b'"),
         (lambda desk: desk.one_line(Finished(2, "", "error: a\x1b[2J\n", 1), "a"), "control character"),
         (lambda desk: desk.one_line(Finished(2, "", f"error: a{'x' * 999}\n", 1), "a"), "characters: error"),
         (lambda desk: next(iter(desk.kept)).unlink(), "lost or changed"),

@@ -6,7 +6,7 @@
   read_only: folders that become read-only mounts, for this process and its own only
   listing:   file that gets the names of what is left in the folders of `small`, with sizes
   rlimit:    {name of a limit: value}
-  out_of_memory: optimiser step at which the device says that its memory is used up
+  out_of_memory: optimiser step at which the device reports that its memory is used up
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def prepare() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the rows that are asked for; the exit code."""
+    """Run the chosen rows; the exit code."""
     if {"--help", "-h"} & set(arguments):
         print(ABOUT)
         return 0

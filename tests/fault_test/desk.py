@@ -38,7 +38,7 @@ class Finished:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that tell an error."""
+        """The lines with errors."""
         return [line for line in (self.out + "\n" + self.err).splitlines() if line.startswith("error: ")]
 
 
@@ -146,18 +146,18 @@ class Desk:
         assert finished.code == code, f"exit code {finished.code} instead of {code}: {_end(output)}"
         assert len(finished.errors) == 1, f"{len(finished.errors)} lines of error: {_end(output)}"
         (line,) = finished.errors
-        assert re.search(words, line), f"the line does not say {words!r}: {line}"
+        assert re.search(words, line), f"the line lacks {words!r}: {line}"
         short = self.short(line)
         assert len(short) <= WIDEST, f"{len(short)} characters: {short}"
         self.clean(output)
         return f"{finished.code}, {short}"
 
     def well(self, command: str, *arguments: object, words: str = "", **how: Any) -> Finished:
-        """Run what has to end well, and say `words`."""
+        """Run what has to end with 0 and print `words`."""
         finished = self.run(command, *arguments, **how)
         output = finished.out + finished.err
         assert "Traceback" not in output and finished.code == 0, f"exit code {finished.code}: {_end(output)}"
-        assert re.search(words, output), f"it does not say {words!r}: {_end(output)}"
+        assert re.search(words, output), f"the output lacks {words!r}: {_end(output)}"
         self.clean(output)
         return finished
 

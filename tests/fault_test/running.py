@@ -1,4 +1,4 @@
-"""Runs rows, and says of each whether it held."""
+"""Runs rows, and reports for each whether it held."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class World:
 
     folder: Path
     shards: Path
-    """26 samples in three shards, the words of which `tokenizer` knows."""
+    """26 samples in three shards, with words of the vocabulary of `tokenizer`."""
     tokenizer: Path
     captioned: Path
     """Images with files of captions of several layouts."""

@@ -16,7 +16,7 @@ ABOUT = """\
 Change valid files (manifests, annotations of each layout, shards, their sidecars and indexes, tokenizers, results,
 configurations, images, weights) in ways that follow from a seed, and read them. Each must be read, or refused by an
 error of this project with one short message. Anything else (another exception, 5 s, more memory than 3 GiB, something
-printed or written elsewhere) is a failure, and told with what makes the input anew. Ends with 1 if there is one.
+printed or written elsewhere) is a failure, and printed with what makes the input anew. Ends with 1 if there is one.
 Linux only.
 
 usage: bash run_scripts/fuzz.sh [option=value …]

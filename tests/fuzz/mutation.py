@@ -91,7 +91,7 @@ def _written(value: Any, random: Random) -> str:
 
 
 def _changed(value: Any, random: Random) -> Any:
-    """The value with one place in it changed; the value itself is used up."""
+    """The value with one entry changed; the value itself is used up."""
     positions = list(_positions(value))
     if not positions:
         return _value(random)
@@ -166,7 +166,7 @@ def _overwrite(content: bytes, random: Random) -> bytes:
 
 
 def _digits(content: bytes, random: Random) -> bytes:
-    """Another number in the place of a digit."""
+    """A digit replaced by another number."""
     positions = [at for at, byte in enumerate(content[:20_000]) if 48 <= byte < 58]
     if not positions:
         return _flip(content, random)

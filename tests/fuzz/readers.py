@@ -307,7 +307,7 @@ def _index(shards: Sequence[Path]) -> bytes:
 
 
 def _headers() -> bytes:
-    """A tar with what GNU and POSIX headers can say: long names, records of pax, links, a sparse file's kind."""
+    """A tar with what GNU and POSIX headers can hold: long names, records of pax, links, a sparse file's kind."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in [*sample("a"), *sample("b" * 150), *sample("c/d.e")]:

@@ -1,4 +1,4 @@
-"""Makes inputs from their numbers, gives them to their readers, and says what came of each."""
+"""Makes inputs from their numbers, gives them to their readers, and records the outcome of each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Outcome:
     """Bytes of memory at the highest."""
 
     def add(self, other: Outcome) -> None:
-        """Take over what another process found."""
+        """Add the outcome of another process."""
         self.read += other.read
         self.refused += other.refused
         self.failures += other.failures

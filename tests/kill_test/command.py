@@ -35,7 +35,7 @@ usage: python scripts/kill_test.py [option=value …] [key=value …]
 
 
 def main(arguments: list[str]) -> None:
-    """Do both parts, print what was found, and end with 1 if it is not what it has to be."""
+    """Do both parts, print the results, and end with 1 if it is not what it has to be."""
     if {"--help", "-h"} & set(arguments):
         echo(ABOUT)
         return

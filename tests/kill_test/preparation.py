@@ -35,7 +35,7 @@ usage: python scripts/kill_preparation.py [key=value …]
   any setting of scripts/make_shards.py: workers=2, engine=ray, samples_per_shard=500 (1000) …"""
 _MAKE = "from blip2_train.cli.make_shards import command; command()"
 _PARTS = 8
-"""Parts of a making for each of which the highest memory is told."""
+"""Parts of a making for each of which the highest memory is reported."""
 _SECONDS_BETWEEN_LOOKS = 0.05
 _LOOKS_PER_WEIGHING = 10
 
@@ -144,7 +144,7 @@ def _show(folder: Path, scenes: int, kills: int, rest: list[str]) -> None:
 
 def _expect(code: int, status: int) -> None:
     if status != code:
-        raise ShardError(f"make_shards.py ended with {status} instead of {code}; what it said is above")
+        raise ShardError(f"make_shards.py ended with {status} instead of {code}; its output is above")
 
 
 @contextmanager

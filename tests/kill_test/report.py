@@ -1,4 +1,4 @@
-"""What a kill test has found, for a reader and as JSON."""
+"""The results of a kill test, for a reader and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches what a run writes, to kill it at a moment, and says where it was."""
+"""Watches what a run writes, to kill it at a moment, and records where it was."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CommandKill:
     seconds: float
     """After the start."""
     unfinished: int
-    """Files that were left under names that say they are not finished."""
+    """Files that were left under names of unfinished files."""
     whole: int
     """Files that were left under their final names."""
 

@@ -40,7 +40,7 @@ class Browser:
             os.close(end)
         self._rest, self._number, self._session = b"", 0, ""
         self.requests: list[str] = []
-        """Addresses that the page asked for, `data:` and the page itself among them."""
+        """Addresses that the page requested, `data:` and the page itself among them."""
         self.problems: list[str] = []
         """What the console of the browser complained of."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -99,7 +99,7 @@ class Browser:
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._reader], [], [], max(0.0, end - time.monotonic()))
             part = os.read(self._reader, 1 << 20) if ready else b""
-            assert part, "the browser ended, or says nothing any more"
+            assert part, "the browser ended, or sends nothing any more"
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\0")
         message: dict[str, Any] = json.loads(line)

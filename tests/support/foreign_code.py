@@ -81,12 +81,12 @@ def open_in_every_way(language: str, blip2: str, clip: str, blip: str) -> None:
         try:
             way()
             print(f"{name}: opened", flush=True)
-        except BaseException as error:  # whatever it is, the line says so
+        except BaseException as error:  # of any kind: the line names it
             print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
 
 
 def answer(how: str) -> None:
-    """Give this process a standard input that says yes to everything, or none."""
+    """Give this process a standard input that answers yes to everything, or none."""
     if how == "closed":
         os.close(0)
         sys.stdin = None  # type: ignore[assignment]  # as Python has it where there is none

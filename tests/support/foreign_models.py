@@ -50,7 +50,7 @@ CLIP = {
 
 
 def stir(model: nn.Module, scale: float) -> None:
-    """Weights far from zero and one, so that a weight in the wrong place is seen."""
+    """Weights far from zero and one, so that a weight under a wrong name is noticed."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""A Ray on this machine for all tests that want one, started as `engine=ray` does; see the fixture `local_ray`."""
+"""A Ray on this machine for all tests that need one, started as `engine=ray` does; see the fixture `local_ray`."""
 
 from __future__ import annotations
 

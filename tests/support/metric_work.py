@@ -68,7 +68,7 @@ def metrics_of_share(of_one: bool = False) -> dict[str, dict[str, float]]:
 
 
 def error_of_the_first() -> str:
-    """What every process hears of an error that only the first one can meet."""
+    """The error that every process raises when only the first one meets it."""
 
     def fail() -> None:
         raise ConfigError(f"process {rank()} failed")

@@ -81,7 +81,7 @@ def write_language_model(name: str, folder: Path) -> Path:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-        if family.model_type == "t5":  # the sentinels are never said
+        if family.model_type == "t5":  # the sentinels are never generated
             model.lm_head.weight[tokenizer.get_vocab()["<extra_id_99>"] :] *= 0.01
     model.save_pretrained(folder)
     written = json.loads((folder / "config.json").read_text())
@@ -157,7 +157,7 @@ def _t5(folder: Path) -> None:
 
 
 def _sentencepiece(folder: Path, first: tuple[str, ...], start: str) -> None:
-    """A BPE of SentencePiece: pieces with `▁`, single bytes for what is unknown, a start token from its template."""
+    """A BPE of SentencePiece: tokens with `▁`, single bytes for what is unknown, a start token from its template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     single = tuple(f"<0x{byte:02X}>" for byte in range(256))

@@ -12,7 +12,7 @@ from blip2_train.errors import ShardError
 
 
 class Costly:
-    """Sets something up at its first task, and says which process and which setting up did each."""
+    """Sets something up at its first task, and reports which process and which setting up did each."""
 
     @cached_property
     def _state(self) -> str:

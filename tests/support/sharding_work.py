@@ -186,7 +186,7 @@ class Steps(TrainingModule):
 
 
 def generated(model: Any, batch: GenerationBatch, end: int, beams: int = 1) -> Tensor:
-    """Ids that a model says after the first two tokens of each row, until the token `end`."""
+    """Ids that a model generates after the first two tokens of each row, until the token `end`."""
     options = GenerationOptions(num_beams=beams, max_new_tokens=10, repetition_penalty=2.0)
     tokens = {"eos_token_id": end, "pad_token_id": 0}
     ids: Tensor = model.generate(
@@ -262,7 +262,7 @@ def _bytes(blocks: list[nn.Module], share: bool = False) -> int:
 
 
 def generations(case: str) -> dict[str, list[Tensor]]:
-    """What each of two processes says to a text of its own, together with the other and alone; one ends early."""
+    """What each of two processes generates from its own text, together with the other and alone; one ends early."""
     model = make_model(case).eval()
     texts, end = next(texts_and_end for seed in range(50) if (texts_and_end := _unequal_texts(model, seed)))
     alone = [generated(model, texts[rank()], end, beams) for beams in BEAMS]
@@ -273,7 +273,7 @@ def generations(case: str) -> dict[str, list[Tensor]]:
 
 
 def _unequal_texts(model: Any, seed: int) -> tuple[list[GenerationBatch], int] | None:
-    """Two texts and a token that is said early for the first only, if there is one."""
+    """Two texts and a token that is generated early for the first only, if there is one."""
     batch = generation_batch(model, 2, seed)
     texts = [_rows(batch, row, 1) for row in range(2)]
     (greedy, beams), others = ([generated(model, text, -1, beams)[0].tolist() for beams in BEAMS] for text in texts)
@@ -313,7 +313,7 @@ def _live_bytes() -> int:
 
 
 def refusals() -> dict[str, str]:
-    """What is said of runs that cannot be sharded."""
+    """The messages about runs that cannot be sharded."""
     messages = {}
     for name in ("weights", "batches"):
         model = make_model("opt")

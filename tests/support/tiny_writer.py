@@ -1,4 +1,4 @@
-"""Random generative models with the tokenizers of the embedded world, and what they are asked."""
+"""Random generative models with the tokenizers of the embedded world, and prompts for them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def writer(family: str, prompt: str = "", **language: Any) -> Blip2:
     tokenizer = tokenizer_of(kind).padding_on("left")
     architecture = {**(BART if family == "bart" else ARCHITECTURES[family]), "vocab_size": len(tokenizer)}
     network = generative_model("t5" if family == "bart" else family, architecture=architecture, **language)
-    if family == "bart":  # or it would say the same whatever it reads
+    if family == "bart":  # or it would generate the same whatever it reads
         with torch.no_grad():
             for layer in network.language_model.model.decoder.layers:
                 layer.encoder_attn.out_proj.weight.mul_(30.0)

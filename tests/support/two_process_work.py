@@ -61,7 +61,7 @@ def held_out_scores() -> dict[str, float]:
 
 
 def owned_gradient() -> Tensor:
-    """Gradient of this process's two rows, of which process r asks `10 ** r` times their position counted from 1."""
+    """Gradient of this process's two rows, which process r weights by `10 ** r` times their position counted from 1."""
     rows = torch.zeros(2, 1, requires_grad=True)
     weights = torch.arange(1.0, 5.0)[:, None] * 10 ** rank()
     (gather_rows_with_gradient(rows) * weights).sum().backward()

@@ -21,7 +21,7 @@ Pairs = Iterator[tuple[str, bytes | str]]
 
 
 def caption(number: int, more: str = "") -> str:
-    """Six words, of which the tiny vocabulary knows all."""
+    """Six words, all in the tiny vocabulary."""
     return f"a {THINGS[number % 6]} on the q{more}"
 
 

@@ -42,7 +42,7 @@ _FOLDER = "BLIP2_TEST_PROCESSES"
 PYTHON = "BLIP2_TEST_PYTHON"
 """Variable with what a forked process starts other Pythons with, see `warm_python`."""
 _PYTHON = sys.executable
-"""The real one: tests may put another name in its place."""
+"""The real one: tests may set another name."""
 _LOCK = threading.Lock()
 """Held while a request waits for its answer."""
 
@@ -121,7 +121,7 @@ class WarmProcess:
 
 
 def _ranks(processes: int) -> list[dict[str, str]]:
-    """What a launcher tells each process of a group on this machine."""
+    """The variables that a launcher sets for each process of a group on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -143,7 +143,7 @@ def _server(other: bool) -> socket.socket:
 
 
 def _fork(server: socket.socket, request: dict[str, Any], ends: Sequence[int]) -> int:
-    """The process that becomes what is asked, and writes to `ends`."""
+    """The process that becomes the requested command, and writes to `ends`."""
     message = json.dumps(request).encode()
     assert len(message) < MOST
     socket.send_fds(server, [message], ends)

@@ -24,7 +24,7 @@ _WINDOWS = 4
 def measure_requests() -> list[Record]:
     """Plan the requests of each reader by the default order and the default memory, as the readers themselves do.
 
-    Nothing is fetched: what is asked for follows from the places of the samples. Sizes vary between half and one and a
+    Nothing is fetched: the requests follow from the positions of the samples. Sizes vary between half and one and a
     half times the mean.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Bad days: places that cannot be written, full disks, two runs in one folder, readers that nobody feeds."""
+"""Bad days: folders that cannot be written, full disks, two runs in one folder, readers that nobody feeds."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def readable(name: str, content: bytes, file: str) -> None:
 
 
 def bomb() -> bytes:
-    """A PNG whose header says 100,000 × 100,000."""
+    """A PNG whose header has 100,000 × 100,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -24,7 +24,7 @@ def quiet(desk: Desk, finished: Finished, code: int, words: str = "") -> str:
     assert "Traceback" not in output, f"a traceback: {output[-700:]}"
     assert finished.code == code, f"exit code {finished.code} instead of {code}: {output[-700:]}"
     (line,) = [one for one in output.splitlines() if re.search(r"(?i)\bstopped\b", one)][-1:] or [""]
-    assert re.search(words, output), f"it does not say {words!r}: {output[-700:]}"
+    assert re.search(words, output), f"the output lacks {words!r}: {output[-700:]}"
     return f"{finished.code}, {desk.short(line)}"
 
 
@@ -165,7 +165,7 @@ def evaluation_by_keyboard(desk: Desk) -> str:
 
 @row(GROUP, "Ctrl-C in a prediction")
 def prediction(desk: Desk) -> str:
-    output = desk.folder / "said.jsonl"
+    output = desk.folder / "captions.jsonl"
     slow = [word if word != "2" else "200" for word in map(str, predicting(desk))]
     process = desk.start("predict", *slow, "--batch-size", "1", "--output", output)
     desk.wait_for(output.exists, process)
