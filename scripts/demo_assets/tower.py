@@ -34,8 +34,8 @@ GROUND_WEIGHT = 0.2
 """Weight of a ground patch in the loss; there are more of them, and they are easy."""
 POSITION_WEIGHT = 0.1
 """Weight of the column and of the row in the loss. Towers trained on real images know where things are as well, and
-what reads them needs it: to count things, to know which is on the left. With 0.5 positions made a fifth of the spread of
-a thing's patches, and stage 1 learnt the names more slowly."""
+what reads them needs it: to count things, to know which is on the left. With 0.5 positions made a fifth of the spread
+of a thing's patches, and stage 1 learnt the names more slowly."""
 SHARPNESS = 10.0
 """What cosines between features and classes are multiplied by. It is so small that only features close to their class
 are sure of it, so that patches of one thing look alike, as in a tower trained on much more: what it is explains three

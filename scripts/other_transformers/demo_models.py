@@ -1,7 +1,7 @@
 """Small models with the tower and the language models of the embedded world, and images to try them with.
 
-Their Q-Formers are random, not trained: what such a model generates describes nothing, but it depends on the image, which
-is what shows whether two versions of a library read the same.
+Their Q-Formers are random, not trained: what such a model generates describes nothing, but it depends on the image,
+which is what shows whether two versions of a library read the same.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_plans_that_differ_are_refused(change: Any, reason: str) -> None:
 
 def test_ids_that_differ_are_refused() -> None:
     generated = {"a": torch.tensor([[1, 2], [3, 4]]), "b": torch.tensor([[1, 2], [3, 5]])}
-    with pytest.raises(TrainingError, match="of image 1"):
+    with pytest.raises(TrainingError, match="for image 1"):
         prove_ids("greedy", generated)
     with pytest.raises(TrainingError):
         prove_ids("greedy", {"a": generated["a"], "b": generated["b"][:, :1]})
