@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -204,11 +205,12 @@ def _kill_once(work: Work, output: Path, draw: random.Random, changes: int, seco
 
 def _state(folder: Path) -> set[tuple[str, int]]:
     files = set()
-    for path in folder.rglob("*"):
-        try:
-            files.add((str(path), path.stat().st_size))
-        except OSError:  # it is just being renamed
-            continue
+    for parent, folders, names in os.walk(folder):  # which passes over a folder that is just being renamed
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            try:
+                files.add((str(path), path.stat().st_size))
+            except OSError:  # it is just being renamed
+                continue
     return files
 
 
