@@ -81,7 +81,7 @@ def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
         for name, scores in by_domain.items()
     }
     result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **domain_records.pop(ENTIRE)}
-    result |= _share(options, len(images), len(annotated), "pictures")
+    result |= _share(options, len(images), len(annotated), "images")
     table = _table(f"captions (x 100){_of(options, len(images), len(annotated))}", ["metric", *by_domain])
     for metric in metrics:
         values = [scores.scores[metric] for scores in by_domain.values()]

@@ -50,7 +50,7 @@ TOGETHER = {
 
 
 @pytest.mark.parametrize(("arguments", "starts"), TOGETHER.values(), ids=TOGETHER.keys())
-def test_everything_is_told_at_once(
+def test_every_problem_is_reported_at_once(
     arguments: list[str], starts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main(given: list[str]) -> None:

@@ -19,14 +19,14 @@ from blip2_train.cli.train.command import main
 Break = Callable[[Path], list[str]]
 
 
-def cut_every_shard(place: Path) -> list[str]:
-    for shard in (place / "shards").glob("*.tar"):
+def cut_every_shard(workspace: Path) -> list[str]:
+    for shard in (workspace / "shards").glob("*.tar"):
         shard.write_bytes(shard.read_bytes()[:700])
     return []
 
 
-def no_tar(place: Path) -> list[str]:
-    for shard in (place / "shards").glob("*.tar"):
+def no_tar(workspace: Path) -> list[str]:
+    for shard in (workspace / "shards").glob("*.tar"):
         shard.write_bytes(b"this is not a tar file" * 100)
     return []
 
@@ -34,9 +34,9 @@ def no_tar(place: Path) -> list[str]:
 def only(members: Callable[[str], list[tuple[str, bytes | str]]]) -> Break:
     """Shards in which every sample is broken in one way."""
 
-    def do(place: Path) -> list[str]:
-        write_tar(place / "broken" / "00000.tar", [m for n in range(30) for m in members(f"{n:09d}")])
-        return [f"data.source={place / 'broken'}"]
+    def do(workspace: Path) -> list[str]:
+        write_tar(workspace / "broken" / "00000.tar", [m for n in range(30) for m in members(f"{n:09d}")])
+        return [f"data.source={workspace / 'broken'}"]
 
     return do
 
@@ -44,48 +44,48 @@ def only(members: Callable[[str], list[tuple[str, bytes | str]]]) -> Break:
 def some(members: Callable[[str], list[tuple[str, bytes | str]]]) -> Break:
     """Shards in which two samples of three are broken."""
 
-    def do(place: Path) -> list[str]:
+    def do(workspace: Path) -> list[str]:
         names = [f"{n:09d}" for n in range(90)]
         everything = [m for n, name in enumerate(names) for m in (members(name) if n % 3 else sample(name))]
-        write_tar(place / "broken" / "00000.tar", everything)
-        return [f"data.source={place / 'broken'}", "steps=40", "validate_every=null"]
+        write_tar(workspace / "broken" / "00000.tar", everything)
+        return [f"data.source={workspace / 'broken'}", "steps=40", "validate_every=null"]
 
     return do
 
 
-def bert_of(place: Path, **changes: int) -> list[str]:
+def bert_of(workspace: Path, **changes: int) -> list[str]:
     sizes = {"vocab_size": 46, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(**(sizes | {"intermediate_size": 32, "max_position_embeddings": 64} | changes))
-    BertForMaskedLM(config).save_pretrained(place / "bert")
-    return [f"model.qformer.weights={place / 'bert'}"]
+    BertForMaskedLM(config).save_pretrained(workspace / "bert")
+    return [f"model.qformer.weights={workspace / 'bert'}"]
 
 
 def tower_file(content: object) -> Break:
-    def do(place: Path) -> list[str]:
-        torch.save(content, place / "tower.pt")
-        return [f"model.vision.weights={place / 'tower.pt'}"]
+    def do(workspace: Path) -> list[str]:
+        torch.save(content, workspace / "tower.pt")
+        return [f"model.vision.weights={workspace / 'tower.pt'}"]
 
     return do
 
 
-def broken_tokenizer(place: Path) -> list[str]:
-    (place / "tokenizer" / "vocab.txt").write_text("a\nb\nc\n")
+def broken_tokenizer(workspace: Path) -> list[str]:
+    (workspace / "tokenizer" / "vocab.txt").write_text("a\nb\nc\n")
     return []
 
 
-def other_tokenizer(place: Path) -> list[str]:
-    write_tokenizer(place / "tokenizer", ["one", "two"])
+def other_tokenizer(workspace: Path) -> list[str]:
+    write_tokenizer(workspace / "tokenizer", ["one", "two"])
     return []
 
 
-def damaged_checkpoint(place: Path) -> list[str]:
-    (place / "step_0000003.ckpt").write_bytes(b"PK\x03\x04 cut short")
-    return [f"resume_from={place / 'step_0000003.ckpt'}"]
+def damaged_checkpoint(workspace: Path) -> list[str]:
+    (workspace / "step_0000003.ckpt").write_bytes(b"PK\x03\x04 cut short")
+    return [f"resume_from={workspace / 'step_0000003.ckpt'}"]
 
 
-def foreign_checkpoint(place: Path) -> list[str]:
-    torch.save({"model": {"a": torch.ones(1)}}, place / "foreign.pth")
-    return [f"resume_from={place / 'foreign.pth'}"]
+def foreign_checkpoint(workspace: Path) -> list[str]:
+    torch.save({"model": {"a": torch.ones(1)}}, workspace / "foreign.pth")
+    return [f"resume_from={workspace / 'foreign.pth'}"]
 
 
 BROKEN: dict[str, tuple[Break, str]] = {

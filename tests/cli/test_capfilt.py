@@ -65,11 +65,11 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    found = []
+    entries = []
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as tar:
-            found += [json.loads(tar.extractfile(m).read()) for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
-    return found
+            entries += [json.loads(tar.extractfile(m).read()) for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
+    return entries
 
 
 def test_the_q_former_of_stage_1_writes_as_well(
@@ -87,9 +87,12 @@ def test_the_best_captions_come_first_and_training_draws_one(
 ) -> None:
     folder = tmp_path / "out"
     main(arguments(source, exports, folder))
-    said = capsys.readouterr().out
-    assert said.startswith(f"models:    {exports['opt']} writes, {exports['stage1']} ranks\n") and said.count("\n") == 5
-    assert "captions:  the best 2 of 3 and an image's own, " in said and "images a second" in said
+    printed = capsys.readouterr().out
+    assert (
+        printed.startswith(f"models:    {exports['opt']} writes, {exports['stage1']} ranks\n")
+        and printed.count("\n") == 5
+    )
+    assert "captions:  the best 2 of 3 and an image's own, " in printed and "images a second" in printed
     index = json.loads((folder / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [5, 5, 4]
     assert index["rejected"] == {"empty caption": 1, "unreadable image": 1}
@@ -221,8 +224,8 @@ def test_mistakes_are_one_line(
     name = setting.partition("=")[0]
     given = [one for one in arguments(source, exports, tmp_path / "out") if not one.startswith(f"{name}=")]
     assert run_command(main, [*given, setting]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1 and message in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -246,8 +249,8 @@ def test_on_remote_storage_the_bytes_are_the_same(
     capsys.readouterr()
     with running_s3(monkeypatch) as s3:
         s3.upload(source, "source")
-        for place in (str(tmp_path), "s3://data"):
-            given = [f"source={place}/source", f"output={place}/out", f"captioner=blip:{blip}"]
+        for root in (str(tmp_path), "s3://data"):
+            given = [f"source={root}/source", f"output={root}/out", f"captioner=blip:{blip}"]
             main([*given, f"scorer={exports['stage1']}", *QUICK, "workers=1"])
         assert capsys.readouterr().err == ""
         here, there = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}, s3.content("out/")
@@ -264,19 +267,19 @@ def test_machines_of_a_cluster_must_see_models_source_and_output(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
 
     def refuse(*_: object, **options: Any) -> None:
-        asked.append(options)
+        requests.append(options)
         raise ConfigError("no cluster")
 
     monkeypatch.setattr(filtering, "open_engine", refuse)
     more = ["engine=ray", "gpus_per_worker=0.5", "ray_address=auto"]
     assert run_command(main, arguments(source, exports, tmp_path / "out", *more)) == 2
-    assert asked[0]["shared"] == [str(source), exports["opt"], exports["stage1"], str(tmp_path / "out/.preparing")]
-    assert asked[0]["gpus_per_worker"] == 0.5 and asked[0]["ray_address"] == "auto"
+    assert requests[0]["shared"] == [str(source), exports["opt"], exports["stage1"], str(tmp_path / "out/.preparing")]
+    assert requests[0]["gpus_per_worker"] == 0.5 and requests[0]["ray_address"] == "auto"
     elsewhere = [one for one in arguments(source, exports, tmp_path / "out", "engine=ray") if one != "device=cpu"]
-    assert run_command(main, [*elsewhere, "device=cuda"]) == 2 and len(asked) == 1
+    assert run_command(main, [*elsewhere, "device=cuda"]) == 2 and len(requests) == 1
     assert "device=cuda needs gpus_per_worker=1" in capsys.readouterr().err
     asking: dict[str, Any] = {"source": "a", "output": "b", "captioner": "c", "scorer": "d", "engine": "ray"}
     assert filtering.Request(**asking).worker_device == "cpu"

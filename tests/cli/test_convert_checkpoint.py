@@ -84,9 +84,9 @@ def test_what_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")
 
-    def fails(place: Path, *_: object, **__: object) -> None:
-        place.mkdir()
-        (place / "half").write_text("x")
+    def fails(target: Path, *_: object, **__: object) -> None:
+        target.mkdir()
+        (target / "half").write_text("x")
         raise CheckpointMismatch("the disk is full")
 
     monkeypatch.setattr(convert_checkpoint, "write_huggingface", fails)

@@ -20,7 +20,7 @@ from blip2_train.errors import ConfigError
 
 
 @pytest.fixture
-def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with shards and a tokenizer, and empty ones for what a run writes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_shards(tmp_path / "shards", [9, 4, 13])
@@ -32,16 +32,16 @@ def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     return tmp_path
 
 
-def left_behind(place: Path) -> list[Path]:
+def left_behind(workspace: Path) -> list[Path]:
     """What lies there now, without the folders of reading processes, which go with this process."""
-    folders = (place / "here", place / "out", Path(tempfile.gettempdir()))
+    folders = (workspace / "here", workspace / "out", Path(tempfile.gettempdir()))
     return [path for folder in folders for path in folder.rglob("*") if "pymp-" not in str(path)]
 
 
 def test_a_good_set_up_is_ready_and_nothing_is_left(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [*arguments(place / "out"), "data.num_workers=1", "optim.lr=1e-4", "measure=8"]
+    settings = [*arguments(workspace / "out"), "data.num_workers=1", "optim.lr=1e-4", "measure=8"]
     monkeypatch.setattr(speed, "LONGEST", 0.0)  # the measurement ends as soon as it can tell something
     code = run_command(main, settings)
     captured = capsys.readouterr()
@@ -49,18 +49,18 @@ def test_a_good_set_up_is_ready_and_nothing_is_left(
     assert "\ndemo_stage1 is ready" in captured.out and captured.err == ""
     for shown in ("reads  '[CLS] a cat", "s per step (4 steps measured)", "3 shards for 1 processes x 1 reader = 1"):
         assert shown in captured.out, captured.out
-    assert left_behind(place) == []
+    assert left_behind(workspace) == []
 
 
-def test_every_problem_is_named_in_one_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_is_named_in_one_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = [
-        f"data.source={place / 'absent'}",
-        f"model.vision.weights={place / 'tower.safetensors'}",
+        f"data.source={workspace / 'absent'}",
+        f"model.vision.weights={workspace / 'tower.safetensors'}",
         "model.qformer.weights=/absent/bert",
         "trainer=ddp_cpu",
         "trainer.devices=3",
     ]
-    assert run_command(main, [*arguments(place / "out"), *broken, "device_memory=1e-5"]) == 2
+    assert run_command(main, [*arguments(workspace / "out"), *broken, "device_memory=1e-5"]) == 2
     captured = capsys.readouterr()
     *problems, last = captured.err.splitlines()
     named = ("devices: global_batch_size 4", "data: ", "weights: ", "weights: ", "memory: ")
@@ -71,22 +71,22 @@ def test_every_problem_is_named_in_one_run(place: Path, capsys: pytest.CaptureFi
         assert words in line
     assert last == "error: 5 problems to mend before demo_stage1 runs"
     assert "not measured" in captured.out
-    assert left_behind(place) == []
+    assert left_behind(workspace) == []
 
 
-def test_the_export_that_a_run_starts_from(place: Path) -> None:
+def test_the_export_that_a_run_starts_from(workspace: Path) -> None:
     """Of stage 1 for stage 2, and for a Q-Former of another size."""
     stage_1 = ["steps=1", "validate_every=null", "optim.warmup_steps=0", "data.num_workers=0"]
-    assert run_command(train, [*arguments(place / "out"), *stage_1, f"paths.run_dir={place / 'run'}"]) == 0
-    stage_2 = [*arguments(place / "out"), "experiment=demo_stage2_opt", f"init_from={place / 'run'}"]
+    assert run_command(train, [*arguments(workspace / "out"), *stage_1, f"paths.run_dir={workspace / 'run'}"]) == 0
+    stage_2 = [*arguments(workspace / "out"), "experiment=demo_stage2_opt", f"init_from={workspace / 'run'}"]
     findings = examine_weights(compose(stage_2))
     assert {finding.level for finding in findings} == {"ok"}, findings
-    assert f"export {place / 'run' / 'export'}" in findings[-1].text
+    assert f"export {workspace / 'run' / 'export'}" in findings[-1].text
     with pytest.raises(ConfigError, match=r"intermediate_size=48 contradicts export .*/export, which has 32"):
         compose([*stage_2, "model.qformer.intermediate_size=48"])
     other = OmegaConf.merge(compose(stage_2), {"model": {"qformer": {"intermediate_size": 48}}})
     findings = examine_weights(other)
     assert [finding.level for finding in findings] == ["ok", "problem"]
     assert "export" in findings[1].text and "the model needs" in findings[1].text
-    (place / "run" / "export" / "model.safetensors").write_bytes(b"cut short")
+    (workspace / "run" / "export" / "model.safetensors").write_bytes(b"cut short")
     assert "SHA-256 differs" in examine_weights(compose(stage_2))[0].text

@@ -53,48 +53,48 @@ def source(project: Path) -> tuple[str, str, list[str], int]:
 
 def test_the_active_environment_is_used_if_it_has_the_project(project: Path) -> None:
     (project.parent / "bin" / "has_project").touch()
-    chosen, said, asked, code = source(project)
-    assert (chosen, said, len(asked), code) == ("python", "", 1, 0)
+    chosen, message, calls, code = source(project)
+    assert (chosen, message, len(calls), code) == ("python", "", 1, 0)
 
 
 def test_an_environment_made_before_is_used(project: Path) -> None:
     stand_in(project.parent, project / ".venv" / "bin" / "python", "has_project", "has_pip")
-    chosen, said, asked, code = source(project)
-    assert (chosen, said, code) == (f"{project}/.venv/bin/python", "", 0)
-    assert not any("install" in line for line in asked)
+    chosen, message, calls, code = source(project)
+    assert (chosen, message, code) == (f"{project}/.venv/bin/python", "", 0)
+    assert not any("install" in line for line in calls)
 
 
-def test_on_a_fresh_machine_one_is_made_and_that_is_said_in_one_line(project: Path) -> None:
-    chosen, said, asked, code = source(project)
+def test_on_a_fresh_machine_one_is_made_and_reported_in_one_line(project: Path) -> None:
+    chosen, message, calls, code = source(project)
     assert (chosen, code) == (f"{project}/.venv/bin/python", 0)
-    assert len(said.splitlines()) == 1
-    assert f"{project}/.venv" in said
-    assert any("-m venv --clear" in line for line in asked)
-    assert asked[-1].startswith(f"{project}/.venv/bin/python -m pip install")
+    assert len(message.splitlines()) == 1
+    assert f"{project}/.venv" in message
+    assert any("-m venv --clear" in line for line in calls)
+    assert calls[-1].startswith(f"{project}/.venv/bin/python -m pip install")
     assert source(project)[1] == "", "the second time nothing is said"
 
 
 def test_an_environment_without_pip_is_made_anew(project: Path) -> None:
     stand_in(project.parent, project / ".venv" / "bin" / "python")
-    _, _, asked, code = source(project)
+    _, _, calls, code = source(project)
     assert code == 0
-    assert any("-m venv --clear" in line for line in asked)
+    assert any("-m venv --clear" in line for line in calls)
 
 
 def test_an_interrupted_installation_goes_on(project: Path) -> None:
     stand_in(project.parent, project / ".venv" / "bin" / "python", "has_pip")
-    _, _, asked, code = source(project)
+    _, _, calls, code = source(project)
     assert code == 0
-    assert not any("-m venv" in line for line in asked)
-    assert asked[-1].startswith(f"{project}/.venv/bin/python -m pip install")
+    assert not any("-m venv" in line for line in calls)
+    assert calls[-1].startswith(f"{project}/.venv/bin/python -m pip install")
 
 
-def test_without_a_usable_python_one_line_says_so(project: Path) -> None:
+def test_without_a_usable_python_the_error_is_one_line(project: Path) -> None:
     (project.parent / "bin" / "too_old").touch()
-    chosen, said, _, code = source(project)
+    chosen, message, _, code = source(project)
     assert (chosen, code) == ("", 2)
-    assert "3.11" in said
-    assert len(said.splitlines()) == 1
+    assert "3.11" in message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_on_a_cpu_the_demo_trains_in_two_processes(
         ["bash", str(project / "run_scripts" / f"{script}.sh"), *settings],
         check=True, timeout=30, cwd=project.parent, env={"PATH": str(project.parent / "bin")},
     )  # fmt: skip
-    said = (project.parent / "log").read_text().splitlines()[-1].split()
-    assert said[1:3] == [f"{project}/scripts/train.py", f"experiment={recipe}"]
-    assert said[len(said) - len(settings) :] == settings
+    message = (project.parent / "log").read_text().splitlines()[-1].split()
+    assert message[1:3] == [f"{project}/scripts/train.py", f"experiment={recipe}"]
+    assert message[len(message) - len(settings) :] == settings
     gpu = any(Path(f"/dev/{device}").exists() for device in ("nvidiactl", "kfd", "dxg"))
-    assert ("trainer=ddp_cpu" in said) == (two_processes and not gpu)
+    assert ("trainer=ddp_cpu" in message) == (two_processes and not gpu)

@@ -74,20 +74,20 @@ def alone(evaluated: list[str], tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def test_what_it_leaves(alone: tuple[dict[str, str], Path]) -> None:
-    found, folder = alone
-    results = json.loads(found["results"])["tasks"]
+    files, folder = alone
+    results = json.loads(files["results"])["tasks"]
     assert set(results) == set(TASKS)
     for task in results.values():
         assert len(task["checkpoint_fingerprint"]) == 64 and task["data_fingerprints"] and task["versions"]["torch"]
-    captions = json.loads(found["demo_caption"])
+    captions = json.loads(files["demo_caption"])
     assert len({entry["image_id"] for entry in captions}) == 9 and set(captions[0]) == {"image_id", "caption"}
-    answers = json.loads(found["demo_vqa"])
+    answers = json.loads(files["demo_vqa"])
     assert len({entry["question_id"] for entry in answers}) == 18 and set(answers[0]) == {"question_id", "answer"}
     assert {"cider", "in-domain/cider", "near-domain/cider", "out-domain/cider"} <= set(
         results["demo_nocaps"]["scores"]
     )
     assert results["demo_vqa"]["decoding"]["length_penalty"] == -1.0
-    assert len(json.loads(found["demo_retrieval"])["image_to_text"]) == 9
+    assert len(json.loads(files["demo_retrieval"])["image_to_text"]) == 9
     page = (folder / "report.html").read_text()
     assert page.count("Training curves") == 1 and 'aria-label="CIDEr: held-out from 0.500 to 0.500"' in page
     assert page.count("data:image/") >= 9 and "Questions about emoji scenes" in page

@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_shards(tmp_path / "shards", [9, 4, 13])
     write_tokenizer(tmp_path / "tokenizer")
@@ -71,19 +71,19 @@ def test_a_disk_that_is_full_while_a_model_is_converted(
     assert list(tmp_path.iterdir()) == [], "nothing half is left"
 
 
-def test_output_below_a_file_is_one_line(place: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    below = place / "file" / "x"
-    run = [one for one in arguments(place / "out") if not one.startswith("paths.output_dir")]
+def test_output_below_a_file_is_one_line(workspace: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    below = workspace / "file" / "x"
+    run = [one for one in arguments(workspace / "out") if not one.startswith("paths.output_dir")]
     for command, given in (
         (train, [*run, f"paths.output_dir={below}"]),
         (train, [*run, f"paths.run_dir={below}"]),
         (convert, [str(model), "--to", str(below)]),
-        (make_shards, [f"source={place / 'shards'}", f"output={below}"]),
+        (make_shards, [f"source={workspace / 'shards'}", f"output={below}"]),
     ):
         line = line_of(command, given, capsys)
-        assert str(place / "file") in line, line
+        assert str(workspace / "file") in line, line
         assert "is a file, not a folder" in line or "Not a directory" in line, line
-    assert (place / "file").read_text() == "a file\n"
+    assert (workspace / "file").read_text() == "a file\n"
 
 
 def test_errors_of_other_writers_are_known() -> None:
@@ -96,18 +96,18 @@ def test_errors_of_other_writers_are_known() -> None:
     assert system_error_line(ValueError("else")) is None and system_error_line(OSError(errno.ENOENT, "no")) is None
 
 
-def test_wandb_without_a_key_is_one_line_and_asks_nobody(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wandb_without_a_key_is_one_line_and_prompts_nobody(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("HOME", str(workspace))
     loaded = set(sys.modules)
-    line = line_of(train, [*arguments(place / "out"), "logger=wandb", "data.num_workers=0"], capsys)
+    line = line_of(train, [*arguments(workspace / "out"), "logger=wandb", "data.num_workers=0"], capsys)
     assert "logger=wandb has no key for api.wandb.ai: set WANDB_API_KEY" in line
     assert "logger.wandb.offline=true" in line
     assert "wandb" in loaded or "wandb" not in sys.modules, "it is not even imported"
-    assert not list((place / "out").rglob("*.ckpt"))
+    assert not list((workspace / "out").rglob("*.ckpt"))
 
 
 def test_a_login_of_this_machine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +125,11 @@ def test_a_login_of_this_machine_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_wandb_refuses_is_one_line() -> None:
     refusal = type("AuthenticationError", (Exception,), {"__module__": "wandb.errors"})
-    told = str(system_error_line(refusal("wrong key")))
-    assert "wrong key" in told and "logger.wandb.offline=true" in told
+    message = str(system_error_line(refusal("wrong key")))
+    assert "wrong key" in message and "logger.wandb.offline=true" in message
 
 
-def test_a_broken_import_inside_the_package_tells_its_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_import_inside_the_package_names_its_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken_home.py").write_text("import json\njson.no_such_function()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(blip2_train._HOMES, "train", "broken_home")

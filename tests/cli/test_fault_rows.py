@@ -67,13 +67,13 @@ def world_of_a_file(folder: Path) -> World:
         (lambda desk: 1 / 0, "the row itself failed: ZeroDivisionError"),
     ],
 )
-def test_a_row_that_does_not_hold_is_told(spoil: object, words: str, tmp_path: Path) -> None:
+def test_a_row_that_does_not_hold_is_reported(spoil: object, words: str, tmp_path: Path) -> None:
     row = Row(group="g", name="n", action=spoil)  # type: ignore[arg-type]
     result = run_row(row, world_of_a_file(tmp_path))
     assert not result.held and words in result.outcome, result.said
 
 
-def test_what_a_command_may_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0 and "one row" not in capsys.readouterr().out
     assert main(["rows=many"]) == 2 and main(["row=1"]) == 2
     assert capsys.readouterr().err.count("error: ") == 2

@@ -17,13 +17,13 @@ from blip2_train.cli.terminal import run_command
 @pytest.mark.slow
 def test_killed_shards_are_those_made_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["scenes=400", "kills=1", f"folder={tmp_path}", "samples_per_shard=1", "workers=1"])
-    said = capsys.readouterr().out
-    assert "killed when 50% were done" in said and "the same 1202 files, byte for byte" in said
-    assert max(map(int, re.findall(r"\d+", said.partition("of the work: ")[2].partition("\n")[0]))) > 50
+    output = capsys.readouterr().out
+    assert "killed when 50% were done" in output and "the same 1202 files, byte for byte" in output
+    assert max(map(int, re.findall(r"\d+", output.partition("of the work: ")[2].partition("\n")[0]))) > 50
     assert [path.name for path in tmp_path.iterdir()] == ["scenes-400"]
 
 
-def test_a_difference_is_told(
+def test_a_difference_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(self: Any, until: float | None = None) -> int:

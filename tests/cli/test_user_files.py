@@ -66,8 +66,8 @@ class Desk:
 
     def shards(self, source: object, output: str = "shards") -> tuple[int, str]:
         """How many samples are in the shards that are made, and what is said."""
-        said = self.run(make_shards, f"source={source}", f"output={self.folder / output}", "workers=1")
-        return int(re.findall(r"shards: .* (\d+) samples", said)[0]), said
+        shown = self.run(make_shards, f"source={source}", f"output={self.folder / output}", "workers=1")
+        return int(re.findall(r"shards: .* (\d+) samples", shown)[0]), shown
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vqa_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Questions, and the images below `images`."""
     folder = user_files.write_questions(tmp_path_factory.mktemp("asked"))
     user_files.write_images(folder / "images")
@@ -105,8 +105,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def scored(desk: Desk, *options: object) -> dict[str, Any]:
-    said = desk.run(score, *options)
-    return json.loads(said[said.index("{") : said.rindex("}") + 1])
+    shown = desk.run(score, *options)
+    return json.loads(shown[shown.index("{") : shown.rindex("}") + 1])
 
 
 def cider(desk: Desk, coco: Path, predictions: str, annotations: str = "annotations.json") -> float:
@@ -127,8 +127,8 @@ def test_row_2_a_text_that_is_not_unicode(captioned: Path, coco: Path, desk: Des
     source = desk.captions(captioned / "half.jsonl", "steps=10", "data.holdout=0", "validate_every=null")
     assert "1 text is not Unicode" in desk.run(train, *source)
     assert "005.jpg: text is not Unicode" in desk.run(check, *source)
-    made, said = desk.shards(captioned / "half.jsonl")
-    assert made == COUNT - 1 and "1 text is not Unicode" in said
+    made, shown = desk.shards(captioned / "half.jsonl")
+    assert made == COUNT - 1 and "1 text is not Unicode" in shown
     assert cider(desk, coco, "surrogate.json") == FIGURE
 
 
@@ -136,12 +136,12 @@ def test_row_3_a_list_of_captions_in_one_cell(captioned: Path, desk: Desk) -> No
     columns = ("data.picture_column=filename", "data.caption_column=raw", "data.split=train")
     source = desk.captions(captioned / "listed.csv", *columns, "data.holdout=0", "validate_every=null")
     desk.run(train, *source)
-    said = desk.run(check, "--all", *source)
-    assert re.search(rf"listed\s+training\s+{COUNT}\s+{COUNT}\s+{2 * COUNT}\s", said) and '["' not in said
+    shown = desk.run(check, "--all", *source)
+    assert re.search(rf"listed\s+training\s+{COUNT}\s+{COUNT}\s+{2 * COUNT}\s", shown) and '["' not in shown
 
 
 @pytest.mark.parametrize("ending", ["jpg", "tif"])
-def test_row_4_images_are_told_apart_by_the_files_own_ids(
+def test_row_4_images_are_distinguished_by_the_files_own_ids(
     ending: str, desk: Desk, exports: dict[str, str], tmp_path: Path
 ) -> None:
     folder = user_files.write_rsicd(tmp_path / "rsicd")
@@ -175,9 +175,9 @@ def test_row_6_names_are_ids(coco: Path, desk: Desk) -> None:
 def test_row_7_a_part_is_refused_or_scored_as_one(coco: Path, desk: Desk) -> None:
     files = ("captions", "--predictions", coco / "results_part.json", "--annotations", coco / "annotations.json")
     assert "16 images have references but no caption (first: 8, 9, 10)" in desk.run(score, *files, refused=True)
-    said = desk.run(score, *files, "--metrics", "cider", "--partial")
-    assert "8 of 24 images scored" in said
-    assert json.loads(said[: said.rindex("}") + 1])["partial"] == {"scored": 8, "of": 24}
+    shown = desk.run(score, *files, "--metrics", "cider", "--partial")
+    assert "8 of 24 images scored" in shown
+    assert json.loads(shown[: shown.rindex("}") + 1])["partial"] == {"scored": 8, "of": 24}
 
 
 def test_row_8_visual_genome_1_0(captioned: Path, desk: Desk) -> None:
@@ -186,8 +186,10 @@ def test_row_8_visual_genome_1_0(captioned: Path, desk: Desk) -> None:
     assert "holds questions, not captions: read it as questions (data=questions)" in desk.run(
         check, *desk.captions(file), refused=True
     )
-    said = user_files.write(desk.folder / "r.json", [{"question_id": 900 + n, "answer": "a cat"} for n in range(COUNT)])
-    files = ("vqa", "--questions", file, "--predictions", said)
+    shown = user_files.write(
+        desk.folder / "r.json", [{"question_id": 900 + n, "answer": "a cat"} for n in range(COUNT)]
+    )
+    files = ("vqa", "--questions", file, "--predictions", shown)
     assert "one answer, and VQA accuracy compares people; pass --metric exact" in desk.run(score, *files, refused=True)
     assert scored(desk, *files, "--metric", "exact")["accuracy"]["overall"] == 100
 
@@ -195,20 +197,22 @@ def test_row_8_visual_genome_1_0(captioned: Path, desk: Desk) -> None:
 @pytest.mark.parametrize("name", ["pipes.csv", "flickr.token", "flickr.token.tsv"])
 def test_row_9_flickrs_own_files(name: str, captioned: Path, desk: Desk) -> None:
     assert f"{COUNT - 2} samples in 1 file" in desk.run(train, *desk.captions(captioned / name))
-    made, said = desk.shards(captioned / name)
-    assert made == COUNT and re.search(r"rejected: +none", said)
+    made, shown = desk.shards(captioned / name)
+    assert made == COUNT and re.search(r"rejected: +none", shown)
 
 
 def test_row_10_chats_are_refused_with_the_reason(captioned: Path, desk: Desk) -> None:
     for command in (train, check):
-        said = desk.run(command, *desk.captions(captioned / "chat.json"), refused=True)
-        assert "holds conversations (LLaVA's layout), not captions" in said and "what can be read has a caption" in said
+        shown = desk.run(command, *desk.captions(captioned / "chat.json"), refused=True)
+        assert (
+            "holds conversations (LLaVA's layout), not captions" in shown and "what can be read has a caption" in shown
+        )
 
 
-def test_row_11_questions_in_lines_and_lists_are_scored(asked: Path, desk: Desk) -> None:
+def test_row_11_questions_in_lines_and_lists_are_scored(vqa_files: Path, desk: Desk) -> None:
     def accuracy(questions: str, annotations: str | None, results: str = "results.json", *options: str) -> float:
-        files = ["--questions", asked / questions, "--predictions", asked / results, *options]
-        files += [] if annotations is None else ["--annotations", asked / annotations]
+        files = ["--questions", vqa_files / questions, "--predictions", vqa_files / results, *options]
+        files += [] if annotations is None else ["--annotations", vqa_files / annotations]
         return float(scored(desk, "vqa", *files)["accuracy"]["overall"])
 
     assert accuracy("questions.json", "annotations.json") == 100
@@ -222,8 +226,10 @@ def test_row_11_questions_in_lines_and_lists_are_scored(asked: Path, desk: Desk)
         (["questions.json", "annotations_v1.json"], "question 18 has no annotation in .*annotations_v1.json"),
     ):
         options = ("--questions", "--annotations")
-        files = [word for option, name in zip(options, bare, strict=False) for word in (option, asked / name)]
-        assert re.search(message, desk.run(score, "vqa", "--predictions", asked / "results.json", *files, refused=True))
+        files = [word for option, name in zip(options, bare, strict=False) for word in (option, vqa_files / name)]
+        assert re.search(
+            message, desk.run(score, "vqa", "--predictions", vqa_files / "results.json", *files, refused=True)
+        )
 
 
 @pytest.mark.parametrize(
@@ -237,23 +243,30 @@ def test_row_11_questions_in_lines_and_lists_are_scored(asked: Path, desk: Desk)
     ],
 )
 def test_row_11_questions_in_lines_and_lists_train(
-    questions: str, annotations: str | None, message: str, asked: Path, desk: Desk
+    questions: str, annotations: str | None, message: str, vqa_files: Path, desk: Desk
 ) -> None:
-    options = [] if annotations is None else [f"data.annotations={asked / annotations}"]
+    options = [] if annotations is None else [f"data.annotations={vqa_files / annotations}"]
     options += ["data.picture_name='{image_id:03d}.jpg'"] if annotations else []
-    source = desk.questions(asked / questions, asked / "images", *options)
+    source = desk.questions(vqa_files / questions, vqa_files / "images", *options)
     assert re.search(message, desk.run(train, *source, refused=questions == "textvqa.jsonl"))
 
 
-def test_row_11_questions_in_lines_and_lists_are_evaluated(asked: Path, desk: Desk, exports: dict[str, str]) -> None:
+def test_row_11_questions_in_lines_and_lists_are_evaluated(
+    vqa_files: Path, desk: Desk, exports: dict[str, str]
+) -> None:
     task, name = "tasks.own_questions", "'{image_id:03d}.jpg'"
     official = (
-        f"{task}.annotations={asked / 'cp_annotations.json'}",
+        f"{task}.annotations={vqa_files / 'cp_annotations.json'}",
         f"{task}.picture_name={name}",
         f"{task}.metric=vqa",
     )
     for number, (questions, more) in enumerate((("list_int.json", ()), ("cp_questions.json", official))):
-        where = (f"{task}.questions={asked / questions}", f"{task}.images={asked / 'images'}", f"{task}.limit=4", *more)
+        where = (
+            f"{task}.questions={vqa_files / questions}",
+            f"{task}.images={vqa_files / 'images'}",
+            f"{task}.limit=4",
+            *more,
+        )
         run = desk.folder / f"answers{number}"
         common = (f"checkpoint={exports['opt']}", "device=cpu", "attention=false", "examples=3", f"paths.run_dir={run}")
         desk.run(evaluate, "evaluation=own_questions", *where, *common)
@@ -274,23 +287,23 @@ def test_row_13_the_key_of_the_caption_can_be_chosen(tars: dict[str, Path], desk
 
 @pytest.mark.parametrize("name", ["nullcap", "mac", "apart", "upper", "tif"])
 def test_row_14_shards_of_all_kinds(name: str, tars: dict[str, Path], desk: Desk) -> None:
-    said = desk.run(train, *desk.captions(tars[name], data="shards"))
-    assert f"{COUNT - 2} samples in 1 file" in said
+    shown = desk.run(train, *desk.captions(tars[name], data="shards"))
+    assert f"{COUNT - 2} samples in 1 file" in shown
     if name == "nullcap":
-        assert re.search(r"rejected samples: \d+ empty caption", said)
+        assert re.search(r"rejected samples: \d+ empty caption", shown)
 
 
-def test_row_14_members_that_are_no_texts_are_said(tars: dict[str, Path], desk: Desk) -> None:
-    said = desk.run(train, *desk.captions(tars["text"], data="shards"), refused=True)
-    assert re.search(r"no usable sample in .*: missing text 000", said)
+def test_row_14_members_that_are_no_texts_are_reported(tars: dict[str, Path], desk: Desk) -> None:
+    shown = desk.run(train, *desk.captions(tars["text"], data="shards"), refused=True)
+    assert re.search(r"no usable sample in .*: missing text 000", shown)
 
 
-def test_row_15_odd_images_are_read_and_others_told(desk: Desk, exports: dict[str, str]) -> None:
+def test_row_15_odd_images_are_read_and_others_are_reported(desk: Desk, exports: dict[str, str]) -> None:
     folder = user_files.write_odd_images(desk.folder / "odd")
-    said = desk.run(predict, "caption", "--model", exports["opt"], "--device", "cpu", "--max-new-tokens", "2", folder)
-    named = [Path(json.loads(line)["image"]).name for line in said.splitlines() if line.startswith("{")]
+    shown = desk.run(predict, "caption", "--model", exports["opt"], "--device", "cpu", "--max-new-tokens", "2", folder)
+    named = [Path(json.loads(line)["image"]).name for line in shown.splitlines() if line.startswith("{")]
     assert named == ["avif.avif", "avif_as.jpg", "cmyk.jpg", "several.jpg", "tiff.tif"]
-    assert re.search(r"5 images, 3 passed over: .*1 \.txt file", said)
+    assert re.search(r"5 images, 3 passed over: .*1 \.txt file", shown)
     source = desk.captions(folder / "captions.jsonl", "data.holdout=0", "validate_every=null", "global_batch_size=2")
     assert "5 samples in 1 file" in desk.run(train, *source)
     assert not (desk.folder / "outputs/run/rejected.jsonl").exists()

@@ -31,7 +31,7 @@ def test_help_names_every_recipe_and_the_machines(capsys: CaptureFixture[str]) -
     assert "ddp_cpu" in shown
 
 
-def test_list_says_what_each_recipe_is_for(capsys: CaptureFixture[str]) -> None:
+def test_list_shows_what_each_recipe_is_for(capsys: CaptureFixture[str]) -> None:
     assert run_command(main, ["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == recipes()

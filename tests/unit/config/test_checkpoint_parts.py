@@ -22,11 +22,11 @@ COLLATOR = "blip2_train.data.batches.collate.load_image_text_collator"
 State = dict[str, Any]
 
 
-def checkpoint(place: Path, **collator: Any) -> State:
+def checkpoint(folder: Path, **collator: Any) -> State:
     """What a run of stage 1 writes."""
     model = image_text_model()
     keep = trainable_names(model)
-    values = {"_target_": COLLATOR, "tokenizer": write_tokenizer(place / "tokenizer"), "max_text_length": 12}
+    values = {"_target_": COLLATOR, "tokenizer": write_tokenizer(folder / "tokenizer"), "max_text_length": 12}
     config = {"experiment": "demo_stage1", "seed": 1, "collator": values | collator}
     processor = {"image_size": 24, "max_text_length": 12, "mean": [0.5] * 3, "std": [0.5] * 3, "prompt": ""}
     return {
@@ -45,9 +45,9 @@ def checkpoint(place: Path, **collator: Any) -> State:
     }
 
 
-def run_export(place: Path, state: Any) -> int:
-    torch.save(state, place / "step_0000007.ckpt")
-    return run_command(export, [str(place / "step_0000007.ckpt"), str(place / "export")])
+def run_export(folder: Path, state: Any) -> int:
+    torch.save(state, folder / "step_0000007.ckpt")
+    return run_command(export, [str(folder / "step_0000007.ckpt"), str(folder / "export")])
 
 
 def test_a_checkpoint_becomes_an_export(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def config(**values: Any) -> Callable[[State], None]:
     """Changes the configuration."""
 
     def change(state: State) -> None:
-        found = yaml.safe_load(state["blip2_train"]["config"])
-        found = {key: value for key, value in (found | values).items() if value is not type}
-        state["blip2_train"]["config"] = yaml.safe_dump(found)
+        parts = yaml.safe_load(state["blip2_train"]["config"])
+        parts = {key: value for key, value in (parts | values).items() if value is not type}
+        state["blip2_train"]["config"] = yaml.safe_dump(parts)
 
     return change
 
@@ -141,8 +141,8 @@ def test_what_is_no_data_of_this_project_is_one_line(
     state = checkpoint(tmp_path)
     change(state)
     assert run_export(tmp_path, state) == 2
-    told = capsys.readouterr()
-    assert told.err.startswith(f"error: {tmp_path / 'step_0000007.ckpt'}")
-    assert words in told.err and told.err.count("\n") == 1 and len(told.err) < 700
-    assert "told_to_nobody" not in told.out + told.err
+    message = capsys.readouterr()
+    assert message.err.startswith(f"error: {tmp_path / 'step_0000007.ckpt'}")
+    assert words in message.err and message.err.count("\n") == 1 and len(message.err) < 700
+    assert "told_to_nobody" not in message.out + message.err
     assert not (tmp_path / "MARKER").exists() and not (tmp_path / "export").exists()

@@ -19,15 +19,15 @@ PRIVATE_METHODS = {
 
 
 def private_names(text: str) -> list[str]:
-    found = []
+    used = []
     for node in ast.walk(ast.parse(text)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        found += [n for n in names if re.match(r"(hydra|omegaconf)\.(.*\.)?_", n)]
+        used += [n for n in names if re.match(r"(hydra|omegaconf)\.(.*\.)?_", n)]
         if isinstance(node, ast.Attribute) and node.attr in PRIVATE_METHODS:
-            found.append(node.attr)
-    return found
+            used.append(node.attr)
+    return used
 
 
 def test_the_search_sees_private_names() -> None:

@@ -59,8 +59,8 @@ class Needed:
 )
 def test_values_follow_the_type_of_their_field(setting: str, value: Any) -> None:
     (options,) = read_settings([setting], (Options,), "it")
-    found = getattr(options, setting.partition("=")[0])
-    assert found == value and type(found) is type(value)
+    result = getattr(options, setting.partition("=")[0])
+    assert result == value and type(result) is type(value)
 
 
 @pytest.mark.parametrize(

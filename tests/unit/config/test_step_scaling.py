@@ -21,7 +21,7 @@ def numbers(*overrides: str) -> list[int | None]:
     return [OmegaConf.select(config, key) for key in KEYS]
 
 
-def test_a_shorter_demo_is_scaled_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shorter_demo_is_scaled_and_reports_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, LOGGER):
         assert numbers("experiment=demo_stage1", "steps=100") == [25, 8, 15]
     (record,) = [record for record in caplog.records if record.name == LOGGER]
@@ -31,7 +31,7 @@ def test_a_shorter_demo_is_scaled_and_says_so(caplog: pytest.LogCaptureFixture) 
     )
 
 
-def test_the_command_says_it_plainly(root: Path, tmp_path: Path) -> None:
+def test_the_command_reports_it_plainly(root: Path, tmp_path: Path) -> None:
     asked = ["experiment=demo_stage1", "steps=100", f"paths.output_dir={tmp_path}"]
     process = WarmProcess([str(root / "scripts" / "describe.py"), *asked], folder=tmp_path)
     _, errors = process.communicate(timeout=120)

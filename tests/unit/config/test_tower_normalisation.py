@@ -79,7 +79,7 @@ def test_a_hugging_face_folder_as_weights_of_the_tower_brings_its_own(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("said", "mean", "std"),
+    ("written", "mean", "std"),
     [
         ({"image_mean": OTHER[0], "image_std": OTHER[1]}, *OTHER),
         ({"image_mean": 0.5, "image_std": 0.25}, [0.5] * 3, [0.25] * 3),
@@ -87,10 +87,10 @@ def test_a_hugging_face_folder_as_weights_of_the_tower_brings_its_own(tmp_path: 
         ({"image_mean": None}, *CLIPS),
     ],
 )
-def test_what_a_preprocessor_says(said: dict[str, object], mean: object, std: object, tmp_path: Path) -> None:
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
-    found = describe_processor(tmp_path, 224)
-    assert (found["mean"], found["std"]) == (mean, std)
+def test_the_values_of_a_preprocessor(written: dict[str, object], mean: object, std: object, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written), encoding="utf-8")
+    normal = describe_processor(tmp_path, 224)
+    assert (normal["mean"], normal["std"]) == (mean, std)
 
 
 def test_a_damaged_preprocessor_is_named(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_damaged_preprocessor_is_named(tmp_path: Path) -> None:
         describe_processor(tmp_path, 224)
 
 
-def test_a_run_says_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_prints_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers in configuration, description, processor, transforms; those of the command line, too."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_shards(tmp_path / "shards", [8])
@@ -109,6 +109,6 @@ def test_a_run_says_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (list(run.data.mean), list(run.data.std)) == OTHER
     vision, processor = run.module.about["architecture"]["vision"], run.module.about["processor"]
     written = OmegaConf.create(run.module.run_config)
-    for found in (vision, processor, written.data, written.model.vision):
-        assert (list(found["mean"]), list(found["std"])) == OTHER
+    for normal in (vision, processor, written.data, written.model.vision):
+        assert (list(normal["mean"]), list(normal["std"])) == OTHER
     assert Processor(**processor).mean == OTHER[0]

@@ -25,8 +25,8 @@ DEMO_1, DEMO_2 = ("experiment=demo_stage1",), ("experiment=demo_stage2_opt",)
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Small folders as the hub has them: OPT, T5, retrieval."""
-    place = tmp_path_factory.mktemp("foreign")
-    return {kind: str(save_theirs(their_model(kind), kind, place / kind)) for kind in ("opt", "t5", "retrieval")}
+    folder = tmp_path_factory.mktemp("foreign")
+    return {kind: str(save_theirs(their_model(kind), kind, folder / kind)) for kind in ("opt", "t5", "retrieval")}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def value(config: Any, key: str) -> Any:
-    found = OmegaConf.select(config, key)
-    return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+    values = OmegaConf.select(config, key)
+    return OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
 
 
 def test_a_folder_of_the_hub_brings_its_model_and_leaves_the_training_to_the_recipe(foreign: dict[str, str]) -> None:
@@ -93,7 +93,7 @@ def test_stage_1_of_the_hub_brings_its_tokenizer(foreign: dict[str, str]) -> Non
         ("model.qformer.weights=google-bert/bert-base-uncased", "holds its Q-Former itself"),
     ],
 )
-def test_what_the_command_line_says_against_the_weights_is_refused_by_name(
+def test_settings_that_contradict_the_weights_are_refused_by_name(
     foreign: dict[str, str], setting: str, words: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -178,7 +178,7 @@ def test_another_language_model_brings_its_own_tokens(tmp_path: Path) -> None:
     assert value(compose(t5), "collator._target_").endswith("load_encoder_decoder_collator")
 
 
-def test_the_same_language_model_elsewhere_keeps_what_the_option_says(tmp_path: Path) -> None:
+def test_the_same_language_model_elsewhere_keeps_the_options_settings(tmp_path: Path) -> None:
     shutil.copytree(asset("demo/opt"), tmp_path / "opt")
     config = compose([*DEMO_2, "init_from=null", f"model.language.name={tmp_path / 'opt'}"])
     assert value(config, "model.language.end_token") == "\n" and value(config, "collator.name") == str(tmp_path / "opt")

@@ -47,7 +47,7 @@ def texts(findings: Sequence[Finding], level: str) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with three shards and a tokenizer."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_shards(tmp_path / "shards", [9, 4, 13])
@@ -55,22 +55,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tiny(place: Path, *more: str) -> DictConfig:
-    return compose([*arguments(place / "out"), *more])
+def tiny(workspace: Path, *more: str) -> DictConfig:
+    return compose([*arguments(workspace / "out"), *more])
 
 
 @pytest.mark.parametrize(
-    ("devices", "found", "count"), [(8, 1, 8), ("auto", 4, 4), ("auto", 0, 1), (-1, 2, 2), ("0,1", 1, 2), ([3], 4, 1)]
+    ("devices", "available", "count"),
+    [(8, 1, 8), ("auto", 4, 4), ("auto", 0, 1), (-1, 2, 2), ("0,1", 1, 2), ([3], 4, 1)],
 )
-def test_devices_are_counted(devices: object, found: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+def test_devices_are_counted(devices: object, available: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: available)
     trainer = {"accelerator": "cuda", "devices": devices, "num_nodes": 2, "strategy": "ddp"}
     there = find_machine(OmegaConf.create(trainer), device_memory=40)
     assert (there.devices, there.processes, there.memory, there.sharded) == (count, 2 * count, 40 * GIB, False)
 
 
-def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(place: Path) -> None:
-    config = tiny(place, "trainer=fsdp", "trainer.devices=3")
+def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(workspace: Path) -> None:
+    config = tiny(workspace, "trainer=fsdp", "trainer.devices=3")
     there = find_machine(config.trainer, None) if not torch.cuda.is_available() else machine(present=0, devices=3)
     findings = examine_devices(config, there)
     assert "trainer.devices=3, but this machine has no cuda device" in texts(findings, WARNING)
@@ -78,36 +79,36 @@ def test_devices_that_are_not_here_and_a_batch_that_cannot_be_cut(place: Path) -
     assert find_machine(config.trainer, 1.0).sharded
 
 
-def test_every_missing_source_is_named(place: Path) -> None:
-    given = [setting for setting in arguments(place / "out") if not setting.startswith("data.source=")]
-    opened, findings = open_data(compose([*given, "data=web_129m", f"paths.data_dir={place / 'absent'}"]))
+def test_every_missing_source_is_named(workspace: Path) -> None:
+    given = [setting for setting in arguments(workspace / "out") if not setting.startswith("data.source=")]
+    opened, findings = open_data(compose([*given, "data=web_129m", f"paths.data_dir={workspace / 'absent'}"]))
     assert opened.module is None and opened.collator is not None
     problems = texts(findings, PROBLEM).splitlines()
     assert len(problems) == 6
     assert all(f"absent/{name}" in line for name, line in zip(("coco", "visual_genome", "sbu"), problems, strict=False))
 
 
-def test_images_that_cannot_be_read(place: Path) -> None:
+def test_images_that_cannot_be_read(workspace: Path) -> None:
     broken = [member for n in range(9) for member in ((f"{n}.jpg", b"no image"), (f"{n}.txt", "a cat"))]
-    write_tar(place / "shards" / "00003.tar", broken)
-    _, findings = open_data(tiny(place))
+    write_tar(workspace / "shards" / "00003.tar", broken)
+    _, findings = open_data(tiny(workspace))
     assert "9 of 35 samples looked at cannot be used" in texts(findings, PROBLEM)
-    tolerant = tiny(place, "data.max_rejected_share=0.5")
+    tolerant = tiny(workspace, "data.max_rejected_share=0.5")
     opened, findings = open_data(tolerant)
     assert opened.module is not None and texts(findings, PROBLEM) == ""
     assert texts(findings, WARNING).count("unreadable image") == 9
 
 
-def test_a_tokenizer_that_is_missing_hides_no_other_problem(place: Path) -> None:
-    shutil.rmtree(place / "tokenizer")
-    opened, findings = open_data(tiny(place, f"data.source={place / 'absent'}"))
+def test_a_tokenizer_that_is_missing_hides_no_other_problem(workspace: Path) -> None:
+    shutil.rmtree(workspace / "tokenizer")
+    opened, findings = open_data(tiny(workspace, f"data.source={workspace / 'absent'}"))
     assert opened.module is None
     first, second = texts(findings, PROBLEM).splitlines()
     assert "tokenizer" in first and "absent" in second
 
 
-def test_shards_beside_processes_and_readers(place: Path) -> None:
-    config = tiny(place, "data.num_workers=2")
+def test_shards_beside_processes_and_readers(workspace: Path) -> None:
+    config = tiny(workspace, "data.num_workers=2")
     module = open_data(config)[0].module
     assert "shards: 3 shards for 1 processes x 2 readers = 2" in texts(examine_shards(config, module, machine()), OK)
     many = machine(devices=2)
@@ -116,15 +117,17 @@ def test_shards_beside_processes_and_readers(place: Path) -> None:
     assert "2 validation samples cannot be shared by 8 processes" in texts(
         examine_shards(config, module, too_many), PROBLEM
     )
-    none = tiny(place, "data.holdout=0")
-    found = examine_shards(none, open_data(none)[0].module, machine())
-    assert "nothing to validate on: give data.validation, or data.holdout and at least 10" in texts(found, PROBLEM)
+    none = tiny(workspace, "data.holdout=0")
+    shard_findings = examine_shards(none, open_data(none)[0].module, machine())
+    assert "nothing to validate on: give data.validation, or data.holdout and at least 10" in texts(
+        shard_findings, PROBLEM
+    )
     assert examine_shards(config, None, machine())[0].level == SKIPPED
 
 
-def test_labels_are_shown_and_missed(place: Path) -> None:
+def test_labels_are_shown_and_missed(workspace: Path) -> None:
     stage_2 = ["experiment=demo_caption_opt", "init_from=null", "max_text_length=20", "collator.prompt=a photo of"]
-    module = open_data(tiny(place, *stage_2))[0].module
+    module = open_data(tiny(workspace, *stage_2))[0].module
     assert module is not None
     findings = examine_labels(module)
     says = [line for line in texts(findings, OK).splitlines() if line.startswith("  says")]
@@ -136,11 +139,11 @@ def test_labels_are_shown_and_missed(place: Path) -> None:
     assert f"sample {batch.sample_ids[1]} has no label" in texts(examine_labels(module), PROBLEM)
 
 
-def test_a_tokenizer_of_another_language(place: Path) -> None:
-    write_tar(place / "shards" / "00000.tar", [m for n in range(9) for m in sample(f"{n}", "кот на крыше дома")])
-    (place / "shards" / "00001.tar").unlink()
-    (place / "shards" / "00002.tar").unlink()
-    findings = open_data(tiny(place))[1]
+def test_a_tokenizer_of_another_language(workspace: Path) -> None:
+    write_tar(workspace / "shards" / "00000.tar", [m for n in range(9) for m in sample(f"{n}", "кот на крыше дома")])
+    (workspace / "shards" / "00001.tar").unlink()
+    (workspace / "shards" / "00002.tar").unlink()
+    findings = open_data(tiny(workspace))[1]
     assert "shards: 100.0 % of 36 tokens are unknown to the tokenizer, the first in 'кот" in texts(findings, WARNING)
 
 
@@ -154,15 +157,15 @@ def test_every_weight_of_a_demo_fits() -> None:
     assert [finding.level for finding in findings] == [OK, OK], findings
 
 
-def test_every_file_of_weights_that_does_not_fit_is_named(place: Path) -> None:
-    torch.save({"pos_embed": torch.ones(1, 5, 16)}, place / "tower.pt")
-    tower = f"model.vision.weights={place / 'tower.pt'}"
-    config = tiny(place, tower, "model.qformer.weights=/absent/bert", "resume_from=last")
+def test_every_file_of_weights_that_does_not_fit_is_named(workspace: Path) -> None:
+    torch.save({"pos_embed": torch.ones(1, 5, 16)}, workspace / "tower.pt")
+    tower = f"model.vision.weights={workspace / 'tower.pt'}"
+    config = tiny(workspace, tower, "model.qformer.weights=/absent/bert", "resume_from=last")
     first, second, third = texts(examine_weights(config), PROBLEM).splitlines()
     assert "tower.pt" in first and "lacks" in first
     assert "/absent/bert" in second
     assert "no run under" in third
-    findings = examine_weights(tiny(place, "model.vision.weights=/absent/tower.pt", "init_from=last:demo_vqa"))
+    findings = examine_weights(tiny(workspace, "model.vision.weights=/absent/tower.pt", "init_from=last:demo_vqa"))
     assert "has an export" in texts(findings, PROBLEM) and "no weight file /absent/tower.pt" in texts(findings, PROBLEM)
 
 
@@ -174,12 +177,12 @@ def test_weights_of_another_shape() -> None:
     assert "intermediate_size is 256, the checkpoint has 512" in second and "BERT" in second
 
 
-def test_a_model_that_its_data_do_not_fit(place: Path) -> None:
-    config = tiny(place, "experiment=demo_stage2_opt", "init_from=null", "module.prompt=" + "long " * 400)
+def test_a_model_that_its_data_do_not_fit(workspace: Path) -> None:
+    config = tiny(workspace, "experiment=demo_stage2_opt", "init_from=null", "module.prompt=" + "long " * 400)
     collator = open_data(config)[0].collator
     model, findings = plan_model(config, collator)
     assert model is not None and "reads at most" in texts(findings, PROBLEM)
-    model, findings = plan_model(tiny(place, "model.vision.name=vit_none"), None)
+    model, findings = plan_model(tiny(workspace, "model.vision.name=vit_none"), None)
     assert model is None and "vit_none" in texts(findings, PROBLEM)
 
 
@@ -214,8 +217,8 @@ def test_a_divided_model_takes_less() -> None:
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_checkpoints_beside_the_free_space(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(place, "monitor=val/recall_mean", "callbacks.checkpoint.keep=2")
+def test_checkpoints_beside_the_free_space(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(workspace, "monitor=val/recall_mean", "callbacks.checkpoint.keep=2")
     model, _ = plan_model(config, None)
     assert model is not None
     needed = 4 * checkpoint_bytes(model) + weight_bytes(model)  # two newest, the best, one being written; an export
@@ -223,32 +226,32 @@ def test_checkpoints_beside_the_free_space(place: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(0, 0, free))
         (finding,) = examine_disk(config, model)
         assert finding.level == level and "2 newest, 1 best" in finding.text
-    assert not (place / "out").exists()
-    (place / "out").write_text("a file in the way")
+    assert not (workspace / "out").exists()
+    (workspace / "out").write_text("a file in the way")
     (finding,) = examine_disk(config, model)
     assert finding.level == PROBLEM and "cannot be written to" in finding.text
 
 
-def test_java_where_captions_are_scored(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_java_where_captions_are_scored(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captions = ["experiment=demo_caption_opt", "init_from=null", "validate_every=9", "monitor=val/cider"]
-    assert "starts" in texts(examine_java(tiny(place, *captions)), OK)
+    assert "starts" in texts(examine_java(tiny(workspace, *captions)), OK)
 
     def no_java() -> str:
         raise JavaError("there is no Java")
 
     monkeypatch.setattr(java, "find_java", no_java)
-    assert "monitor=val/cider stops the run" in texts(examine_java(tiny(place, *captions)), PROBLEM)
-    assert "no CIDEr" in texts(examine_java(tiny(place, *captions, "monitor=null")), WARNING)
+    assert "monitor=val/cider stops the run" in texts(examine_java(tiny(workspace, *captions)), PROBLEM)
+    assert "no CIDEr" in texts(examine_java(tiny(workspace, *captions, "monitor=null")), WARNING)
     for unneeded in ([*captions, "monitor=null", "validate_every=null"], []):
-        assert "not needed" in texts(examine_java(tiny(place, *unneeded)), OK)
+        assert "not needed" in texts(examine_java(tiny(workspace, *unneeded)), OK)
 
 
-def test_what_is_measured_is_one_process_of_the_run(place: Path) -> None:
-    config = tiny(place, "trainer=fsdp_cpu", "trainer.devices=2", "accumulate=2")
-    one = alone(config, machine(kind="cpu", devices=2), 5, place / "elsewhere")
+def test_what_is_measured_is_one_process_of_the_run(workspace: Path) -> None:
+    config = tiny(workspace, "trainer=fsdp_cpu", "trainer.devices=2", "accumulate=2")
+    one = alone(config, machine(kind="cpu", devices=2), 5, workspace / "elsewhere")
     assert one.trainer.max_steps == 5 and one.trainer.devices == 1 and one.trainer.strategy == "auto"
     assert one.global_batch_size == one.data.global_batch_size == 2 and one.data.accumulate == 2
-    assert str(place / "out") not in OmegaConf.to_yaml(OmegaConf.masked_copy(one, ["data", "trainer", "logger"]))
+    assert str(workspace / "out") not in OmegaConf.to_yaml(OmegaConf.masked_copy(one, ["data", "trainer", "logger"]))
     assert config.trainer.devices == 2, "the run's own settings stay"
     assert examine_speed(config, machine(), 0)[0].level == SKIPPED
     assert "no cuda device" in examine_speed(config, machine(present=0), 5)[0].text
@@ -281,7 +284,7 @@ def test_mistakes_of_ours_are_problems_too(monkeypatch: pytest.MonkeyPatch) -> N
         attempt(findings, lambda: 1 / 0)
 
 
-def test_memory_is_found_here() -> None:
+def test_the_memory_of_this_machine_is_read() -> None:
     assert 2**28 < host_memory() < 2**45
 
 
