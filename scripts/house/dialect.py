@@ -89,6 +89,9 @@ PROSE = (
 )
 """Ruled out in docstrings, comments, messages, pages and configuration comments: what has no plain meaning there."""
 
+PROSE_PART = re.compile(r"picture|lost|handover|whole-file|divided|laborator|stor(?:y|ies)|sayings", re.I)
+"""Part of every match of `PROSE`, within one line: a file without it needs no closer look."""
+
 QUOTED_TEXTS = re.compile(
     r"a picture of"  # the prompt of BLIP and of the demo's recipes
     r"|this \{ground\} picture|things picture pictures"  # captions of the demo, and words of its language models

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from house.dialect import KEPT_NAMES, NAMES, OTHERS, PROSE, QUOTED, QUOTED_TEXTS, Rule
+from house.dialect import KEPT_NAMES, NAMES, OTHERS, PROSE, PROSE_PART, QUOTED, QUOTED_TEXTS, Rule
 
 FOLDERS = ("blip2_train", "scripts", "tests", "configs", "docs", "findings", "run_scripts")
 SUFFIXES = (".py", ".md", ".yaml", ".sh", ".toml")
@@ -51,7 +51,10 @@ def uses_in(path: str, text: str) -> list[Use]:
         kind = "yaml" if path.endswith((".yaml", ".toml")) else "pages"
         return [use for line, content in enumerate(text.splitlines(), 1) for use in _prose(kind, path, line, content)]
     tree = ast.parse(text)
-    return [*_names(path, tree), *_strings(path, tree), *_comments(path, text)]
+    names = list(_names(path, tree))
+    if not PROSE_PART.search(text):
+        return names
+    return [*names, *_strings(path, tree), *_comments(path, text)]
 
 
 def ruled_out(name: str, path: str) -> Iterator[Rule]:

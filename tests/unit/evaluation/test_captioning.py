@@ -66,6 +66,7 @@ def test_each_model_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options == [8, 4]
 
 
+@pytest.mark.slow
 def test_predictions_of_another_length_are_not_taken_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was chosen is among the settings that the file of predictions keeps."""
     from PIL import Image

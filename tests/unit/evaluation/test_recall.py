@@ -81,6 +81,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+@pytest.mark.slow
 def test_memory_at_the_size_of_coco(root: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", COCO], cwd=root, capture_output=True, text=True, check=True, timeout=200

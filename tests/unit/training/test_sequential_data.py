@@ -404,6 +404,7 @@ def test_commands_that_were_allowed_are_read_and_others_refused(shards: Path) ->
         _module(shards, sources=source, holdout=2)
 
 
+@pytest.mark.slow
 def test_remote_shards_take_few_requests(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = _batches(_module(shards, steps=10, streams=1))
     with running_s3(monkeypatch) as s3:

@@ -36,6 +36,7 @@ def in_use() -> tuple[int, int]:
     return len(os.listdir("/proc/self/fd")), len(Path("/proc/self/maps").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_2000_shards_in_random_order_take_64_descriptors_and_no_mappings(folder: Path) -> None:
     sources = opened(folder), opened(folder)  # what a process reads of several sources counts together
     order = random.Random(0).sample(range(2 * SHARDS), 2 * SHARDS)

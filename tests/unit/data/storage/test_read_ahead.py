@@ -53,9 +53,18 @@ def here_and_there(place: Path, steps: int, **options: object) -> tuple[list[lis
     )
 
 
+MORE: list[dict[str, object]] = [
+    {},
+    {"world": 3, "rank": 1},
+    {"memory_mb": 0.02},
+    {"memory_mb": 0},
+    {"cache": "{place}/kept"},
+]
+
+
 @pytest.mark.parametrize(
     "options",
-    [{}, {"first_step": 17}, {"world": 3, "rank": 1}, {"memory_mb": 0.02}, {"memory_mb": 0}, {"cache": "{place}/kept"}],
+    [{"first_step": 17}, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)],
 )
 def test_the_same_batches_as_on_this_machine(options: dict[str, object], small: Path, s3: S3) -> None:
     options = {name: str(value).format(place=small) if name == "cache" else value for name, value in options.items()}

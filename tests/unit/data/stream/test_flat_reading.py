@@ -35,6 +35,7 @@ def evaluation(folder: Path) -> Callable[[int], object]:
 
 
 @pytest.mark.parametrize("reading", [training, evaluation])
+@pytest.mark.slow
 def test_memory_and_files_are_flat(reading: Callable[[Path], Callable[[int], object]], tmp_path: Path) -> None:
     item = reading(tmp_path)
     seen: list[tuple[int, int]] = []

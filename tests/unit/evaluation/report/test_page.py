@@ -190,6 +190,7 @@ def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
     assert "Training curves" not in Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path / "elsewhere"])).text
 
 
+@pytest.mark.slow
 def test_two_hundred_photographs_take_a_few_megabytes(tmp_path: Path) -> None:
     examples, grids = [], (2, 6, 18, 54, 160)
     for number in range(50):  # 640 x 480 with detail on all scales, as photographs have it

@@ -15,6 +15,7 @@ from blip2_train.config.compose import compose
 RECIPE = "experiment=demo_stage1"
 
 
+@pytest.mark.slow
 def test_json_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "figures.json"
     main([RECIPE, "device=cpu", "batch_size=2", "steps=1", "plans=released,shared,tower", f"json={target}"])

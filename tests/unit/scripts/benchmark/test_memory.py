@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import torch
 from benchmark.memory import MostAlive, step_memory
 from benchmark.meters import Clock
@@ -43,6 +44,7 @@ def test_processor_time_does_not_grow_while_waiting() -> None:
     assert clock.busy() < 0.1
 
 
+@pytest.mark.slow
 def test_labelled_positions_save_the_logits_of_the_others() -> None:
     """At the paper's size, OPT-2.7B after 32 queries and 32 tokens, on tensors without values; no tower."""
     recipe = ["experiment=stage2_vit_g_opt_2.7b", "init_from=null"]
