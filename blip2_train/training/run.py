@@ -349,7 +349,7 @@ def _write(
     export = write_export(run.folder / EXPORT, weights, module.run_config, run.data.collator.tokenizer, manifest)
     return {
         "results": write_results(run.folder, results),
-        "curves": draw_curves(run.folder, run.progress.chance),
+        "curves": draw_curves(run.folder, run.progress.chance, results.get("chance/val_loss_itc")),
         "captions": run.folder / GRID if (run.folder / GRID).is_file() else None,
         "export": export,
         "run folder": run.folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,14 @@ class RunCSVLogger(Logger):
         unfinished.replace(self._path)
 
 
-def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
-    """Plot the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`; None without rows."""
+def draw_curves(folder: Path, chance: dict[str, float], held_out_itc: float | None = None) -> Path | None:
+    """Plot the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`; None without rows.
+
+    Args:
+        folder: The run folder.
+        chance: Loss of a model that has learned nothing, by loss.
+        held_out_itc: That of `loss_itc` over all held-out pairs; None = there are none.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,7 +94,6 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
     recalls = sorted(
         {k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (int(k.rpartition("_r")[2]), k)
     )
-    _, pairs = curve(rows, "val/pairs")
     width, height = 4 * (len(chance) + 1), 3.5
     # Margins are given, as measuring every text for them takes as long as drawing.
     margins = {"left": 0.7 / width, "right": 1 - (1.6 if recalls else 0.2) / width}
@@ -101,9 +105,8 @@ def draw_curves(folder: Path, chance: dict[str, float]) -> Path | None:
         axis.plot(*curve(rows, f"train/{name}"), label="train", linewidth=1)
         axis.plot(*curve(rows, f"val/{name}"), label="held-out", marker="o", markersize=3)
         axis.axhline(level, color="grey", linestyle="--", linewidth=1, label="chance")
-        if name == "loss_itc" and pairs:
-            held_out = math.log(pairs[-1])
-            axis.axhline(held_out, color="tab:orange", linestyle="--", linewidth=1, label="chance, held-out")
+        if name == "loss_itc" and held_out_itc is not None:
+            axis.axhline(held_out_itc, color="tab:orange", linestyle="--", linewidth=1, label="chance, held-out")
         axis.set_title(name.removeprefix("loss_").upper(), y=1.0)
         axis.set(xlabel="optimiser step", ylabel="nats")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8)

@@ -13,9 +13,7 @@ from safetensors.torch import load_file
 
 from blip2_train.cli.train.run import train as train_recipe
 from blip2_train.config.compose import compose
-from blip2_train.errors import ConfigError
 from blip2_train.pretrained import load_pretrained
-from blip2_train.training.run import RunOptions, build_run
 
 WORLD = {"train_scenes": 12, "val_scenes": 4, "test_scenes": 0, "nocaps_scenes": 0}
 
@@ -53,15 +51,3 @@ def test_it_trains_as_the_recipe_does(program: Any, tmp_path: Path) -> None:
     assert losses(run) == losses(tmp_path / "recipe")
     ours, theirs = (load_file(tmp_path / name / "export/model.safetensors") for name in ("python", "recipe"))
     assert ours.keys() == theirs.keys() and all(bool((ours[name] == theirs[name]).all()) for name in ours)
-
-
-def test_objects_of_different_lengths_are_refused(tmp_path: Path) -> None:
-    class Data:
-        steps = 3
-
-    class Module:
-        class optimizer_config:
-            steps = 2
-
-    with pytest.raises(ConfigError, match="3 steps and the optimiser 2"):
-        build_run(Module(), Data(), RunOptions(run_dir=tmp_path))  # type: ignore[arg-type]

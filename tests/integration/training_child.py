@@ -16,8 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from blip2_train.cli.terminal import run_command
-from blip2_train.cli.train import run
 from blip2_train.cli.train.command import main
+from blip2_train.training import run
 
 
 class Recorder(Callback):
