@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -143,6 +144,17 @@ class Data(lightning.LightningDataModule):
         self.first = state_dict["first"]
 
 
+class ScaledObjective(RepresentationObjective):
+    """Stage 1 with a trained scalar of the objective's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
+    def contrastive_logits(self, model: Any, similarity: Tensor) -> Tensor:
+        return super().contrastive_logits(model, similarity) * self.scale
+
+
 class Steps(TrainingModule):
     """The objective of either stage, its losses kept; in validation stage 1 is scored, stage 2 generates."""
 
@@ -151,7 +163,10 @@ class Steps(TrainingModule):
 
     def __init__(self, model: Any, **optim: Any) -> None:
         numbers: dict[str, Any] = {"lr": 1e-3, "min_lr": 1e-3, "warmup_lr": 1e-3, "warmup_steps": 0, "steps": STEPS}
-        super().__init__(model, OptimizerConfig(**numbers, betas=(0.9, 0.98), weight_decay=0.05, **optim), seed=0)
+        optimizer = OptimizerConfig(**numbers, betas=(0.9, 0.98), weight_decay=0.05, **optim)
+        objective: Any = ScaledObjective() if model.matches_texts else GenerationObjective()
+        collator: Any = SimpleNamespace(batch_type=objective.batch_type)
+        super().__init__(model, objective, optimizer, collator, seed=0)
         self.losses: list[float] = []
         self.gradients: dict[str, Tensor] = {}
         """Those of the first step, clipped."""
@@ -161,10 +176,7 @@ class Steps(TrainingModule):
         self.scores: dict[str, float] = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if isinstance(batch, ImageTextBatch):
-            output = RepresentationObjective()(self.model, batch, self.shared_generator())
-        else:
-            output = GenerationObjective()(self.model, batch)
+        output = self.objective(self.model, batch, self.shared_generator())
         self.losses.append(mean_over_processes(output.total).item())
         return output.total
 
