@@ -26,12 +26,12 @@ def test_every_layout_gives_the_same_images(layout: str, tmp_path: Path) -> None
     split = "train" if layout == "karpathy" else None
     source = open_source(SourceConfig(path=str(file), split=split))
     assert len(source) == 4 and source.name == "captions"
-    for number in range(4):
-        record = source.read(number)
-        assert record.captions == tuple(text for _, text, other in rows(4, captions=3) if other == 100 + number)
-        assert record.image == (tmp_path / f"p{number:02d}.jpg").read_bytes()
-        assert source.sample_location(number).key == f"p{number:02d}.jpg" and source.sample_location(number).row
-    ids = [source.read(number).image_id for number in range(4)]
+    for index in range(4):
+        record = source.read(index)
+        assert record.captions == tuple(text for _, text, other in rows(4, captions=3) if other == 100 + index)
+        assert record.image == (tmp_path / f"p{index:02d}.jpg").read_bytes()
+        assert source.sample_location(index).key == f"p{index:02d}.jpg" and source.sample_location(index).row
+    ids = [source.read(index).image_id for index in range(4)]
     assert len(set(ids)) == 4 and (layout == "list" or ids == [100, 101, 102, 103])
 
 
@@ -52,8 +52,8 @@ def test_lines_in_a_json_file_semicolons_and_lists_of_captions(tmp_path: Path) -
     )
     assert [p.captions for p in read_captions(tmp_path / "lines.json", None)] == [("x", "y"), ("z",)]
     (tmp_path / "excel.csv").write_text("\ufeffimage;caption\na.jpg;one, two\n", encoding="utf-8")
-    (found,) = read_captions(tmp_path / "excel.csv", None)
-    assert (found.row, found.path, found.captions, found.image_id) == ("line 2", "a.jpg", ("one, two",), None)
+    (result,) = read_captions(tmp_path / "excel.csv", None)
+    assert (result.row, result.path, result.captions, result.image_id) == ("line 2", "a.jpg", ("one, two",), None)
 
 
 def test_rows_are_read_again_where_they_stand(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_rows_are_read_again_where_they_stand(tmp_path: Path) -> None:
         ",a.jpg,again\n,c.jpg,last".encode()
     )
     lines = tmp_path / "odd.jsonl"
-    said = [("a.jpg", 'two\nlines, "quoted"'), ("b.jpg", "x\u2028y"), ("a.jpg", "again"), ("c.jpg", "last")]
-    written = [json.dumps({"file_name": name, "caption": text}, ensure_ascii=False) for name, text in said]
+    entries = [("a.jpg", 'two\nlines, "quoted"'), ("b.jpg", "x\u2028y"), ("a.jpg", "again"), ("c.jpg", "last")]
+    written = [json.dumps({"file_name": name, "caption": text}, ensure_ascii=False) for name, text in entries]
     lines.write_text("\ufeff" + "\r\n\n".join(written), encoding="utf-8")
-    wanted = [("a.jpg", ('two\nlines, "quoted"', "again")), ("b.jpg", ("x\u2028y",)), ("c.jpg", ("last",))]
+    expected = [("a.jpg", ('two\nlines, "quoted"', "again")), ("b.jpg", ("x\u2028y",)), ("c.jpg", ("last",))]
     for file, rows_of in ((table, ["line 4", "line 6", "line 9"]), (lines, ["line 1", "line 3", "line 7"])):
         images = read_captions(file, None)
-        assert [(one.path, one.captions) for one in images] == wanted
-        assert [images[number].row for number in (2, 1, 0)] == rows_of[::-1]
+        assert [(one.path, one.captions) for one in images] == expected
+        assert [images[index].row for index in (2, 1, 0)] == rows_of[::-1]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -96,8 +96,8 @@ def test_ids_may_have_a_column_of_their_own(tmp_path: Path) -> None:
 
 
 def test_marks_lines_and_lists_whatever_the_name(tmp_path: Path) -> None:
-    said = [{"image": "a.jpg", "caption": "x"}, {"image": "b.jpg", "caption": "y"}]
-    listed, lines = json.dumps(said, indent=1), "\n".join(map(json.dumps, said))
+    entries = [{"image": "a.jpg", "caption": "x"}, {"image": "b.jpg", "caption": "y"}]
+    listed, lines = json.dumps(entries, indent=1), "\n".join(map(json.dumps, entries))
     for name in ("f.json", "f.jsonl"):
         for text in (listed, lines, "\ufeff" + listed, "\ufeff" + lines):
             (tmp_path / name).write_text(text, encoding="utf-8")
@@ -107,20 +107,20 @@ def test_marks_lines_and_lists_whatever_the_name(tmp_path: Path) -> None:
 
 def test_a_counted_id_is_no_identity_in_other_files(tmp_path: Path) -> None:
     """Two of Karpathy's sets count their images from 0; without COCO's ids, the path tells them apart."""
-    found = []
+    result = []
     for name in ("flickr8k", "flickr30k"):
         folder = tmp_path / name
         write_images(folder, 1)
         images = [{"filename": "p00.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "a"}]}]
         (folder / f"{name}.json").write_text(json.dumps({"images": images}))
         file = str(folder / f"{name}.json")
-        found.append(open_source(SourceConfig(path=file, split="test")).read(0).image_id)
+        result.append(open_source(SourceConfig(path=file, split="test")).read(0).image_id)
         assert read_references(file, "test")[0].identity == 0 and read_exclusions([file], "test") == {"p00.jpg"}
-    assert len({*found, 0}) == 3
+    assert len({*result, 0}) == 3
 
 
 @pytest.mark.parametrize("layout", ["csv", "lines"])
-def test_of_rows_their_places_are_kept(layout: str, tmp_path: Path) -> None:
+def test_only_the_offsets_of_rows_are_kept(layout: str, tmp_path: Path) -> None:
     images = read_captions(LAYOUTS[layout](tmp_path / "many", rows(2000, captions=2)), None)
     assert len(images) == 2000 and len(pickle.dumps(images)) < 30 * 4000
 
@@ -133,7 +133,7 @@ def test_a_row_may_hold_the_image_itself(tmp_path: Path) -> None:
     content = [(text, f"a {letter}", 100 + n) for n, (text, letter) in enumerate(zip(texts, "bcde", strict=True))]
     for file in (as_csv(tmp_path / "rows", [*content, content[0]]), as_lines(tmp_path / "rows", content)):
         source = open_source(SourceConfig(path=str(file)))
-        assert [source.read(number).image for number in range(len(source))] == files
+        assert [source.read(index).image for index in range(len(source))] == files
         assert source.read(0).captions == (("a b", "a b") if file.suffix == ".csv" else ("a b",))
         assert source.sample_location(2).key == ("line 4" if file.suffix == ".csv" else "line 3")
     as_csv(tmp_path / "cut", [(texts[0][:-1], "a", 1)])

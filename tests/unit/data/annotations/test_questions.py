@@ -57,16 +57,16 @@ def written(folder: Path, name: str, content: Any) -> Path:
     return path
 
 
-def changed(content: dict[str, Any], key: str, place: int, **values: Any) -> dict[str, Any]:
+def changed(content: dict[str, Any], key: str, index: int, **values: Any) -> dict[str, Any]:
     """The same file with other values in one entry; None removes a key."""
     entries = [dict(entry) for entry in content[key]]
-    entries[place] = {name: value for name, value in {**entries[place], **values}.items() if value is not None}
+    entries[index] = {name: value for name, value in {**entries[index], **values}.items() if value is not None}
     return {**content, key: entries}
 
 
 def test_vqa_joins_questions_and_annotations_in_the_order_of_the_questions(tmp_path: Path) -> None:
-    asked, told = written(tmp_path, "q.json", QUESTIONS), written(tmp_path, "a.json", ANNOTATIONS)
-    first, second = read_vqa(asked, told)
+    question_file, annotation_file = written(tmp_path, "q.json", QUESTIONS), written(tmp_path, "a.json", ANNOTATIONS)
+    first, second = read_vqa(question_file, annotation_file)
     assert first.answers == ("net",)
     assert second == VisualQuestion(
         question_id=458752001,
@@ -77,7 +77,7 @@ def test_vqa_joins_questions_and_annotations_in_the_order_of_the_questions(tmp_p
         question_type="what",
         answer_type="other",
     )
-    assert [question.answers for question in read_vqa(asked)] == [(), ()]
+    assert [question.answers for question in read_vqa(question_file)] == [(), ()]
 
 
 def test_visual_genome_in_both_forms(tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ def test_visual_genome_in_both_forms(tmp_path: Path) -> None:
         {"id": 7, "qas": [{"qa_id": 99, "image_id": 7, "question": "Who?", "answer": "A man.", "a_objects": []}]}
     ]
     listed = [{"image": "VG_100K/7.jpg", "question": "Who?", "answer": "A man.", "dataset": "vg"}] * 2
-    found = read(written(tmp_path, "question_answers.json", official), "visual_genome")
-    assert [(q.question_id, q.image_id, q.image, q.question, q.answers) for q in found] == [
+    result = read(written(tmp_path, "question_answers.json", official), "visual_genome")
+    assert [(q.question_id, q.image_id, q.image, q.question, q.answers) for q in result] == [
         (99, 7, "", "Who?", ("A man.",))
     ]
-    found = read(written(tmp_path, "vg_qa.json", listed), "visual_genome")
-    assert [(q.question_id, q.image_id, q.image) for q in found] == [
+    result = read(written(tmp_path, "vg_qa.json", listed), "visual_genome")
+    assert [(q.question_id, q.image_id, q.image) for q in result] == [
         (0, "VG_100K/7.jpg", "VG_100K/7.jpg"),
         (1, "VG_100K/7.jpg", "VG_100K/7.jpg"),
     ]
@@ -121,7 +121,7 @@ def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "message"),
+    ("question_file", "annotation_file", "message"),
     [
         (QUESTIONS, {**ANNOTATIONS, "data_subtype": "val2014"}, "q.json is of 'train2014', but .*a.json of 'val2014'"),
         (
@@ -146,10 +146,10 @@ def test_the_released_codes_list_holds_ten_answers(tmp_path: Path) -> None:
         ([], None, "q.json holds nothing"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, asked: Any, told: Any, message: str) -> None:
-    path = written(tmp_path, "q.json", asked)
+def test_what_is_wrong_is_named(tmp_path: Path, question_file: Any, annotation_file: Any, message: str) -> None:
+    path = written(tmp_path, "q.json", question_file)
     with pytest.raises(ShardError, match=message):
-        read_vqa(path, None if told is None else written(tmp_path, "a.json", told))
+        read_vqa(path, None if annotation_file is None else written(tmp_path, "a.json", annotation_file))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ def test_misshapen_entries_of_other_formats_are_named(tmp_path: Path) -> None:
 
 def listed(folder: Path, name: str, text: str, **columns: str) -> list[tuple[Any, ...]]:
     (folder / name).write_text(text, encoding="utf-8")
-    found = read_questions(folder / name, columns=Columns(**columns), strict=True)
-    return [(one.question_id, one.image_id, one.image, one.question, one.answers) for one in found]
+    result = read_questions(folder / name, columns=Columns(**columns), strict=True)
+    return [(one.question_id, one.image_id, one.image, one.question, one.answers) for one in result]
 
 
 def test_lines_tables_and_lists_with_any_spelling_of_answers(tmp_path: Path) -> None:
-    wanted = [(0, "a.jpg", "a.jpg", "how many?", ("2",)), (1, "b.jpg", "b.jpg", "where?", ("left", "right"))]
+    expected = [(0, "a.jpg", "a.jpg", "how many?", ("2",)), (1, "b.jpg", "b.jpg", "where?", ("left", "right"))]
     for first, second in (
         ({"answer": 2}, {"answer": ["left", "right"]}),
         ({"answers": ["2"]}, {"answers": [{"answer": "left"}, {"answer": "right"}]}),
@@ -184,11 +184,11 @@ def test_lines_tables_and_lists_with_any_spelling_of_answers(tmp_path: Path) -> 
             {"image": "a.jpg", "question": "how many?"} | first,
             {"image": "b.jpg", "question": "where?"} | second,
         ]
-        assert listed(tmp_path, "l.json", "\ufeff" + json.dumps(entries)) == wanted
-        assert listed(tmp_path, "l.jsonl", "\n".join(map(json.dumps, entries))) == wanted
+        assert listed(tmp_path, "l.json", "\ufeff" + json.dumps(entries)) == expected
+        assert listed(tmp_path, "l.jsonl", "\n".join(map(json.dumps, entries))) == expected
     table = "bild,frage,antwort,nr\na.jpg,how many?,2,7\nb.jpg,where?,\"['left', 'right']\",x\n"
     columns = {"image": "bild", "question": "frage", "answer": "antwort"}
-    assert listed(tmp_path, "t.csv", table, **columns) == wanted
+    assert listed(tmp_path, "t.csv", table, **columns) == expected
     assert [one[0] for one in listed(tmp_path, "t.csv", table, **columns, id="nr")] == [7, "x"]
     with pytest.raises(
         ShardError, match="no column 'question' or 'text'; its columns are 'bild', 'frage', 'antwort', 'nr'"
@@ -200,27 +200,33 @@ def test_lines_tables_and_lists_with_any_spelling_of_answers(tmp_path: Path) -> 
 
 def test_textvqa_in_lines_of_llava_joins_its_annotations(tmp_path: Path) -> None:
     lines = json.dumps({"question_id": "003a8ae2ef43b901", "image": "a.jpg", "text": "what?\nReference OCR token: A"})
-    told = {"data": [{"question_id": "003a8ae2ef43b901", "image_id": "a", "answers": ["A"] * 10}]}
-    asked = written(tmp_path, "q.jsonl", lines)
-    (bare,), (found,) = read_questions(asked), read_questions(asked, written(tmp_path, "a.json", told), strict=True)
-    assert (bare.answers, found.answers, found.question) == ((), ("A",) * 10, "what?\nReference OCR token: A")
+    annotation_file = {"data": [{"question_id": "003a8ae2ef43b901", "image_id": "a", "answers": ["A"] * 10}]}
+    question_file = written(tmp_path, "q.jsonl", lines)
+    (bare,), (result,) = (
+        read_questions(question_file),
+        read_questions(question_file, written(tmp_path, "a.json", annotation_file), strict=True),
+    )
+    assert (bare.answers, result.answers, result.question) == ((), ("A",) * 10, "what?\nReference OCR token: A")
 
 
 def test_bare_lists_of_vqa_cp(tmp_path: Path) -> None:
-    asked, told = (
+    question_file, annotation_file = (
         written(tmp_path, "q.json", QUESTIONS["questions"]),
         written(tmp_path, "a.json", ANNOTATIONS["annotations"]),
     )
     whole = read_vqa(written(tmp_path, "qo.json", QUESTIONS), written(tmp_path, "ao.json", ANNOTATIONS))
-    assert read_vqa(asked, told) == whole and [one.answers for one in read_vqa(asked)] == [(), ()]
+    assert read_vqa(question_file, annotation_file) == whole and [one.answers for one in read_vqa(question_file)] == [
+        (),
+        (),
+    ]
 
 
 def test_training_counts_what_evaluation_refuses(tmp_path: Path) -> None:
-    asked = written(tmp_path, "q.json", QUESTIONS)
+    question_file = written(tmp_path, "q.json", QUESTIONS)
     few = written(tmp_path, "a.json", {"annotations": ANNOTATIONS["annotations"][:1]})
-    assert [len(one.answers) for one in read_questions(asked, few)] == [0, 10]
+    assert [len(one.answers) for one in read_questions(question_file, few)] == [0, 10]
     with pytest.raises(ShardError, match="question 458752000 has no annotation"):
-        read_questions(asked, few, strict=True)
+        read_questions(question_file, few, strict=True)
 
 
 def test_visual_genome_1_0_is_flat(tmp_path: Path) -> None:

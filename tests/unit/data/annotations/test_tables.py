@@ -12,12 +12,12 @@ from blip2_train.data.annotations.questions import read_questions
 from blip2_train.data.sources.config import SourceConfig, open_source
 from blip2_train.errors import ShardError
 
-SAID = [("a.jpg", 'a sign, "stop" it | says .'), ("a.jpg", "again"), ("b.jpg", 'an " unbalanced quote')]
-WANTED = [("a.jpg", (SAID[0][1], "again")), ("b.jpg", (SAID[2][1],))]
+ROWS = [("a.jpg", 'a sign, "stop" it | says .'), ("a.jpg", "again"), ("b.jpg", 'an " unbalanced quote')]
+EXPECTED = [("a.jpg", (ROWS[0][1], "again")), ("b.jpg", (ROWS[2][1],))]
 
 
 def flickr_tokens() -> str:
-    return "".join(f"{name}#{number}\t{text}\n" for number, (name, text) in enumerate(SAID))
+    return "".join(f"{name}#{index}\t{text}\n" for index, (name, text) in enumerate(ROWS))
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ def flickr_tokens() -> str:
         (
             "results.csv",
             "image_name| comment_number| comment\n"
-            + "".join(f"{name}| {n}| {text}\n" for n, (name, text) in enumerate(SAID)),
+            + "".join(f"{name}| {n}| {text}\n" for n, (name, text) in enumerate(ROWS)),
         ),
     ],
 )
 def test_flickrs_own_files(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     images = read_captions(tmp_path / name)
-    assert [(one.path, one.captions) for one in images] == WANTED
+    assert [(one.path, one.captions) for one in images] == EXPECTED
     assert images[1].row == ("line 4" if name == "results.csv" else "line 3")
 
 
@@ -87,11 +87,11 @@ def test_parquet_is_read_without_the_images_in_it(tmp_path: Path) -> None:
         file = write(image=image, caption=[["a cat", None]], image_id=[7])
         for read in (read_captions, read_references):
             assert [(one.path, one.captions, one.image_id) for one in read(file)] == [("a.jpg", ("a cat",), 7)]
-    asked = {"question": ["is it?"], "question_id": [1], "image_id": [7], "answers": [[{"answer": "yes"}]]}
+    fields = {"question": ["is it?"], "question_id": [1], "image_id": [7], "answers": [[{"answer": "yes"}]]}
     for image in ([b"\xff"], [{"bytes": b"\xff", "path": None}]):
         with pytest.raises(ShardError, match=r"t\.parquet, row 1: image holds the image itself; make tar shards"):
             read_captions(write(image=image, caption=["a cat"]))
-        (one,) = read_questions(write(image=image, **asked), strict=True)
+        (one,) = read_questions(write(image=image, **fields), strict=True)
         assert (one.question_id, one.image_id, one.image, one.answers) == (1, 7, "", ("yes",))
     (tmp_path / "t.parquet").write_text("no")
     with pytest.raises(ShardError, match="is no readable Parquet file"):

@@ -39,7 +39,7 @@ def collator(family: str, **options: Any) -> AnswerCollator:
     return load_answer_collator(**values | options)
 
 
-ASKED = [
+QUESTIONS = [
     sample("what is above the red fox?", "fire engine"),
     sample("how many foxes are there?", "2"),
     sample("", "yes"),
@@ -49,11 +49,11 @@ ASKED = [
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_labels_decode_to_the_answer_and_nothing_else_is_learnt(family: str) -> None:
     made = collator(family)
-    batch, words = made(ASKED), made.tokenizer.tokenizer
-    for row, item in enumerate(ASKED):
+    batch, decoder = made(QUESTIONS), made.tokenizer.tokenizer
+    for row, item in enumerate(QUESTIONS):
         learnt = batch.labels[row][batch.labels[row] != -100]
         assert learnt[-1] == made.tokenizer.end_id and (learnt == made.tokenizer.end_id).sum() == 1
-        assert words.decode(learnt[:-1]).strip() == item.caption
+        assert decoder.decode(learnt[:-1]).strip() == item.caption
         read = batch.input_ids[row][batch.attention_mask[row]]
         if family == "opt":
             prompt = read[: len(read) - len(learnt)].tolist()
@@ -66,8 +66,8 @@ def test_labels_decode_to_the_answer_and_nothing_else_is_learnt(family: str) -> 
         assert batch.qformer_attention_mask[row].sum() == len(
             made.tokenizer.question_tokenizer(item.question).input_ids
         )
-    assert "".join(words.decode(made.tokenizer.text_ids(made.question_prompt("who?")))) == "Question: who? Answer:"
-    assert batch.questions == tuple(item.question for item in ASKED) and batch.question_ids == (1007,) * 3
+    assert "".join(decoder.decode(made.tokenizer.text_ids(made.question_prompt("who?")))) == "Question: who? Answer:"
+    assert batch.questions == tuple(item.question for item in QUESTIONS) and batch.question_ids == (1007,) * 3
     assert batch.references[0] == ("fire engine",) * 10 and batch.question_types == ("what is",) * 3
 
 

@@ -38,9 +38,9 @@ def test_the_same_crop_within_the_tolerance(size: tuple[int, int]) -> None:
 def test_what_is_decoded_is_smaller_but_never_smaller_than_the_result() -> None:
     content = next(photographs((403, 299), 1, seed=2))
     assert decode_image(content, lambda width, height: 2).size == (202, 150)
-    asked = []
-    decode_image(content, lambda width, height: asked.append((width, height)) or 1)
-    assert asked == [(403, 299)]
+    sizes = []
+    decode_image(content, lambda width, height: sizes.append((width, height)) or 1)
+    assert sizes == [(403, 299)]
     small = next(photographs((90, 80), 1, seed=2))
     for seed in range(5):
         assert torch.equal(_pixels(small, seed), _pixels(small, seed, draft=True)), "a crop below twice the result"

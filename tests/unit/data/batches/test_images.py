@@ -63,15 +63,15 @@ def _noise() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("number", range(1, 9))
-def test_an_orientation_beside_the_file_turns_as_one_inside_it(number: int) -> None:
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_an_orientation_beside_the_file_turns_as_one_inside_it(turn: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = number
+    exif[0x0112] = turn
     inside = encode(_noise(), "JPEG", exif=exif.tobytes())
-    wanted = decode_image(inside)
-    assert np.array_equal(decode_image(encode(_noise(), "JPEG"), orientation=number), wanted)
+    expected = decode_image(inside)
+    assert np.array_equal(decode_image(encode(_noise(), "JPEG"), orientation=turn), expected)
     for other in (1, 3, 6):
-        assert np.array_equal(decode_image(inside, orientation=other), wanted), "the file's own counts"
+        assert np.array_equal(decode_image(inside, orientation=other), expected), "the file's own counts"
 
 
 def test_tiff_and_avif_are_read() -> None:

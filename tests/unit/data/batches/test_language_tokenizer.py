@@ -29,10 +29,10 @@ def t5(assets: Path) -> LanguageTokenizer:
     return LanguageTokenizer(str(assets / "t5"), padding_side="left", encoder_decoder=True)
 
 
-def write_words(folder: Path, template: str = "$A", **special: str) -> str:
+def write_vocabulary(folder: Path, template: str = "$A", **special: str) -> str:
     """A tokenizer of whole words; `template` says what it puts around a text."""
-    words = ["<s>", "</s>", "<unk>", "a", "cat", "dog", "\n"]
-    core = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    ids_of_text = ["<s>", "</s>", "<unk>", "a", "cat", "dog", "\n"]
+    core = Tokenizer(models.WordLevel({token: n for n, token in enumerate(ids_of_text)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     core.post_processor = processors.TemplateProcessing(template, special_tokens=[("<s>", 0), ("</s>", 1)])
     PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", **special).save_pretrained(folder)
@@ -53,7 +53,7 @@ def test_t5_ends_what_its_encoder_reads(t5: LanguageTokenizer) -> None:
 
 
 def test_a_value_that_is_looked_at_only_when_a_text_is_read(tmp_path: Path) -> None:
-    name = write_words(tmp_path, eos_token="</s>", pad_token="<unk>")
+    name = write_vocabulary(tmp_path, eos_token="</s>", pad_token="<unk>")
     config = tmp_path / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": "many"}))
     with pytest.raises(CheckpointMismatch, match=r"tokenizer of language model .* cannot be loaded"):
@@ -62,7 +62,7 @@ def test_a_value_that_is_looked_at_only_when_a_text_is_read(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("template", ["<s> $A", "<s> $A </s>"])
 def test_only_what_stands_in_front_of_a_text_is_its_start(tmp_path: Path, template: str) -> None:
-    name = write_words(tmp_path, template, eos_token="</s>", pad_token="<unk>")
+    name = write_vocabulary(tmp_path, template, eos_token="</s>", pad_token="<unk>")
     tokenizer = LanguageTokenizer(name, padding_side="right", encoder_decoder=False)
     assert tokenizer.start_ids == [0] and tokenizer.prompt_ids("cat") == [0, 4]
     assert tokenizer.training_text("", "a cat", 9) == ([0, 3, 4, 1], 1)
@@ -70,7 +70,7 @@ def test_only_what_stands_in_front_of_a_text_is_its_start(tmp_path: Path, templa
 
 def test_a_tokenizer_that_adds_nothing_has_no_start(tmp_path: Path) -> None:
     tokenizer = LanguageTokenizer(
-        write_words(tmp_path, eos_token="</s>"), padding_side="left", encoder_decoder=False, pad_token="</s>"
+        write_vocabulary(tmp_path, eos_token="</s>"), padding_side="left", encoder_decoder=False, pad_token="</s>"
     )
     assert tokenizer.start_ids == []
     ids, mask = tokenizer.padded([tokenizer.prompt_ids("") for _ in range(2)])
@@ -81,7 +81,7 @@ def test_a_tokenizer_that_adds_nothing_has_no_start(tmp_path: Path) -> None:
 
 
 def test_without_an_end_it_says_what_to_set_and_without_padding_the_end_pads(tmp_path: Path) -> None:
-    name = write_words(tmp_path)
+    name = write_vocabulary(tmp_path)
     with pytest.raises(ConfigError, match=r"has no end token; set model\.language\.end_token"):
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False)
     ended = LanguageTokenizer(name, padding_side="left", encoder_decoder=False, end_token="\n")
@@ -125,13 +125,13 @@ def test_generated_text_ends_with_the_end_token(opt: LanguageTokenizer, t5: Lang
     width = max(len(cat), len(dog)) + 2
     rows = [[*cat, opt.end_id, *dog][:width], [*dog, *[opt.pad_id] * (width - len(dog))]]
     assert opt.decode(torch.tensor([row + [opt.pad_id] * (width - len(row)) for row in rows])) == ["a cat", "a dog"]
-    said = torch.tensor([[0, *t5.text_ids("a cat"), t5.end_id, t5.pad_id]])
-    assert t5.decode(said) == ["a cat"]
+    generated = torch.tensor([[0, *t5.text_ids("a cat"), t5.end_id, t5.pad_id]])
+    assert t5.decode(generated) == ["a cat"]
     assert opt.decode(torch.empty(2, 0, dtype=torch.int64)) == ["", ""]
 
 
 def test_an_encoder_decoder_that_starts_with_its_end_token_is_read(tmp_path: Path) -> None:
-    name = write_words(tmp_path, eos_token="</s>", pad_token="<s>")
+    name = write_vocabulary(tmp_path, eos_token="</s>", pad_token="<s>")
     tokenizer = LanguageTokenizer(name, padding_side="left", encoder_decoder=True)
     assert tokenizer.decode(torch.tensor([[1, 4, 1, 5]])) == ["cat"]  # as BART
 
@@ -160,28 +160,28 @@ def test_tokens_of_a_published_family_are_its_own(family: str, layout: str, publ
             (tmp_path / file).write_bytes((folder / file).read_bytes())
         folder = tmp_path
         assert not (folder / "vocab.json").exists()
-    found = tokenizer_in(folder, about.encoder_decoder)
-    named = found.tokenizer.convert_ids_to_tokens
-    assert tuple(named(found.start_ids)) == about.start
-    assert (named(found.end_id), named(found.pad_id)) == (about.end, about.pad)
-    assert set(named(found.end_ids)) == {about.end, *about.more_ends} and found.end_ids[0] == found.end_id
+    loaded = tokenizer_in(folder, about.encoder_decoder)
+    named = loaded.tokenizer.convert_ids_to_tokens
+    assert tuple(named(loaded.start_ids)) == about.start
+    assert (named(loaded.end_id), named(loaded.pad_id)) == (about.end, about.pad)
+    assert set(named(loaded.end_ids)) == {about.end, *about.more_ends} and loaded.end_ids[0] == loaded.end_id
     if about.encoder_decoder:
-        assert found.finished_ids("a cat", 9) == [*found.start_ids, *found.text_ids("a cat"), found.end_id]
+        assert loaded.finished_ids("a cat", 9) == [*loaded.start_ids, *loaded.text_ids("a cat"), loaded.end_id]
     else:
-        ids, front = found.training_text("a photo of", "a cat", 30)
-        assert ids == [*found.start_ids, *found.text_ids("a photo of a cat"), found.end_id]
-        assert ids[:front] == found.prompt_ids("a photo of")
-    for end in found.end_ids:
-        row = [*found.text_ids("a dog"), end, *found.text_ids("a cat")]
-        before = [found.end_id, *found.start_ids] if about.encoder_decoder else []
-        assert found.decode(torch.tensor([[*before, *row]])) == ["a dog"]
-    found.save_pretrained(tmp_path / "kept")
+        ids, front = loaded.training_text("a photo of", "a cat", 30)
+        assert ids == [*loaded.start_ids, *loaded.text_ids("a photo of a cat"), loaded.end_id]
+        assert ids[:front] == loaded.prompt_ids("a photo of")
+    for end in loaded.end_ids:
+        row = [*loaded.text_ids("a dog"), end, *loaded.text_ids("a cat")]
+        before = [loaded.end_id, *loaded.start_ids] if about.encoder_decoder else []
+        assert loaded.decode(torch.tensor([[*before, *row]])) == ["a dog"]
+    loaded.save_pretrained(tmp_path / "kept")
     again = tokenizer_in(tmp_path / "kept", about.encoder_decoder)
     for known in ("start_ids", "end_ids", "pad_id"):
-        assert getattr(again, known) == getattr(found, known)
+        assert getattr(again, known) == getattr(loaded, known)
 
 
-def test_what_is_set_by_hand_takes_the_place_of_what_the_model_lists(published: Path) -> None:
+def test_given_tokens_replace_those_of_the_model(published: Path) -> None:
     llama, opt = published / "llama_3", published / "opt"
     chosen = tokenizer_in(llama, end_token="<|end_of_text|>")  # one of its own: all of them stop
     assert chosen.end_ids[0] == chosen.end_id != tokenizer_in(llama).end_id
@@ -204,17 +204,17 @@ def test_no_text_starts_with_the_end(family: str, published: Path) -> None:
 @pytest.mark.parametrize("family", ["opt", "gpt2", "phi", "qwen2"])
 def test_an_end_that_starts_texts_by_convention_may(family: str, published: Path, tmp_path: Path) -> None:
     end = FAMILIES[family].end
-    found = tokenizer_in(published / family, start_token=end)
-    assert found.start_ids == [found.end_id]
-    found.save_pretrained(tmp_path)
-    assert tokenizer_in(tmp_path, start_token=end).start_ids == [found.end_id]
+    loaded = tokenizer_in(published / family, start_token=end)
+    assert loaded.start_ids == [loaded.end_id]
+    loaded.save_pretrained(tmp_path)
+    assert tokenizer_in(tmp_path, start_token=end).start_ids == [loaded.end_id]
 
 
 def test_an_end_that_only_the_configuration_states(tmp_path: Path) -> None:
-    name = write_words(tmp_path)
+    name = write_vocabulary(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [6, 1], "pad_token_id": 99}))
-    found = tokenizer_in(Path(name))
-    assert found.end_ids == [6, 1] and found.pad_id == 6  # 99 is no token of the seven
+    loaded = tokenizer_in(Path(name))
+    assert loaded.end_ids == [6, 1] and loaded.pad_id == 6  # 99 is no token of the seven
 
 
 def test_a_sentencepiece_file_alone_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,9 +245,9 @@ def test_a_sentencepiece_file_alone_is_read_with_the_package(family: str, publis
             sentence_iterator=iter(SENTENCES), model_writer=writer, hard_vocab_limit=False, **kinds[family]
         )
     about = FAMILIES[family]
-    found = tokenizer_in(tmp_path, about.encoder_decoder)
-    named = found.tokenizer.convert_ids_to_tokens
-    assert (tuple(named(found.start_ids)), named(found.end_ids), named(found.pad_id)) == (
+    loaded = tokenizer_in(tmp_path, about.encoder_decoder)
+    named = loaded.tokenizer.convert_ids_to_tokens
+    assert (tuple(named(loaded.start_ids)), named(loaded.end_ids), named(loaded.pad_id)) == (
         about.start, [about.end], about.pad
     )  # fmt: skip
-    assert found.tokenizer.decode(found.text_ids("a cat")) == "a cat"
+    assert loaded.tokenizer.decode(loaded.text_ids("a cat")) == "a cat"

@@ -68,8 +68,8 @@ def test_what_is_no_image_is_named(processor: Processor, tmp_path: Path) -> None
     (tmp_path / "text.jpg").write_text("no image")
     photo().save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
-    for name, words in (("text.jpg", "not a JPEG"), ("cut.png", "unreadable"), ("gone.png", "No such file")):
-        with pytest.raises(ShardError, match=f"{name} is no image that can be read .*{words}") as caught:
+    for name, reason in (("text.jpg", "not a JPEG"), ("cut.png", "unreadable"), ("gone.png", "No such file")):
+        with pytest.raises(ShardError, match=f"{name} is no image that can be read .*{reason}") as caught:
             processor.images([tmp_path / "whole.png", tmp_path / name])
         assert "\n" not in str(caught.value) and "('" not in str(caught.value)
     with pytest.raises(ShardError, match=r"no image that can be read \(Is a directory"):

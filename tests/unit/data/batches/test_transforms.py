@@ -43,7 +43,7 @@ def test_training_is_a_function_of_the_generator_alone() -> None:
     assert first.shape == (3, 16, 16) and first.dtype == torch.float32
 
 
-def test_crops_have_the_asked_area_ratio_and_spread() -> None:
+def test_crops_have_the_requested_area_ratio_and_spread() -> None:
     transform, generator = TrainTransform(16, CLIP_MEAN, CLIP_STD), _generator(0)
     crops = [transform._crop(400, 300, generator) for _ in range(2000)]
     top, left, height, width = (np.array(column) for column in zip(*crops, strict=True))

@@ -26,38 +26,38 @@ def question(text: str, answer: str) -> QuestionSample:
     return QuestionSample(caption=answer, question=text, question_id=1, question_type="", **ABOUT)
 
 
-def test_only_the_words_count(tmp_path: Path) -> None:
+def test_special_tokens_do_not_count(tmp_path: Path) -> None:
     """A short caption that is unknown is all unknown: start and end do not count for it."""
     tokenizer = load_qformer_tokenizer(write_tokenizer(tmp_path))
-    found = unknown_tokens(tokenizer, captions("a red cat", "猫", "a γάτα dog"))
-    assert found == UnknownTokens(unknown=2, tokens=7, example="猫")
-    assert str(found) == "28.6 % of 7 tokens are unknown to the tokenizer, the first in '猫'"
+    result = unknown_tokens(tokenizer, captions("a red cat", "猫", "a γάτα dog"))
+    assert result == UnknownTokens(unknown=2, tokens=7, example="猫")
+    assert str(result) == "28.6 % of 7 tokens are unknown to the tokenizer, the first in '猫'"
     assert str(unknown_tokens(tokenizer, captions("a cat"))) == "0.0 % of 2 tokens are unknown to the tokenizer"
 
 
 @pytest.mark.parametrize(("foreign", "too_many"), [(0, False), (2, False), (3, True), (10, True)])
 def test_more_than_a_fifth_is_too_many(tmp_path: Path, foreign: int, too_many: bool) -> None:
     tokenizer = load_qformer_tokenizer(write_tokenizer(tmp_path))
-    found = unknown_tokens(tokenizer, captions(*["γάτα"] * foreign, *["cat"] * (10 - foreign)))
-    assert found.share == foreign / 10 and found.too_many == too_many
+    result = unknown_tokens(tokenizer, captions(*["γάτα"] * foreign, *["cat"] * (10 - foreign)))
+    assert result.share == foreign / 10 and result.too_many == too_many
 
 
 def test_nothing_is_not_too_many(tmp_path: Path) -> None:
-    found = unknown_tokens(load_qformer_tokenizer(write_tokenizer(tmp_path)), [])
-    assert found.share == 0.0 and not found.too_many
+    result = unknown_tokens(load_qformer_tokenizer(write_tokenizer(tmp_path)), [])
+    assert result.share == 0.0 and not result.too_many
 
 
 def test_more_texts_than_are_split_at_once(tmp_path: Path) -> None:
     tokenizer = load_qformer_tokenizer(write_tokenizer(tmp_path))
-    found = unknown_tokens(tokenizer, captions(*["a cat"] * 600, "猫 cat"))
-    assert (found.unknown, found.tokens, found.example) == (1, 1202, "猫 cat")
+    result = unknown_tokens(tokenizer, captions(*["a cat"] * 600, "猫 cat"))
+    assert (result.unknown, result.tokens, result.example) == (1, 1202, "猫 cat")
 
 
 @pytest.mark.parametrize(("family", "unknown"), [("opt", False), ("gpt2", False), ("llama_2", False), ("t5", True)])
 def test_language_models_know_bytes_or_have_an_unknown_token(tmp_path: Path, family: str, unknown: bool) -> None:
     """Also OPT, whose unknown token is its start and its end."""
-    place = str(write_language_model(family, tmp_path / family))
-    tokenizer = LanguageTokenizer(place, padding_side="right", encoder_decoder=family == "t5")
+    folder = str(write_language_model(family, tmp_path / family))
+    tokenizer = LanguageTokenizer(folder, padding_side="right", encoder_decoder=family == "t5")
     assert unknown_tokens(tokenizer, captions("一只猫在屋顶上", "γάτα")).too_many == unknown
     assert unknown_tokens(tokenizer, captions("a photo of a cat")).unknown == 0
 
@@ -65,8 +65,8 @@ def test_language_models_know_bytes_or_have_an_unknown_token(tmp_path: Path, fam
 def test_of_two_tokenizers_the_one_that_knows_least_counts(tmp_path: Path) -> None:
     """The language model reads question and answer, the Q-Former the question alone."""
     questions = load_qformer_tokenizer(write_tokenizer(tmp_path / "questions"))
-    place = str(write_language_model("opt", tmp_path / "opt"))
-    tokenizer = AnsweringTokenizer(place, questions, padding_side="right", encoder_decoder=False)
+    folder = str(write_language_model("opt", tmp_path / "opt"))
+    tokenizer = AnsweringTokenizer(folder, questions, padding_side="right", encoder_decoder=False)
     assert unknown_tokens(tokenizer, [question("γάτα ?", "γάτα")]) == UnknownTokens(
         unknown=1, tokens=2, example="γάτα ?"
     )

@@ -40,7 +40,7 @@ def scene_of(*items: Item, ground: str = "red") -> Scene:
     return Scene(items=items, style=0, ground=ground, ground_jitter=(0, 0, 0), shade=(0, 0))
 
 
-def test_captions_name_every_thing_with_its_number_and_the_right_ground(
+def test_captions_name_every_thing_with_its_count_and_the_right_ground(
     concepts: tuple[Concept, ...], scenes: list[Scene]
 ) -> None:
     writer, generator = CaptionWriter(concepts), np.random.default_rng(1)
@@ -49,9 +49,9 @@ def test_captions_name_every_thing_with_its_number_and_the_right_ground(
         assert len(set(captions)) == 5
         assert scene.ground in captions[0].split()
         for caption in captions:
-            found = mentioned(caption, concepts)
-            assert {index: COUNTS[word] for word, index, _ in found} == scene.counts, caption
-            assert len(found) == len(scene.counts), caption
+            matches = mentioned(caption, concepts)
+            assert {index: COUNTS[word] for word, index, _ in matches} == scene.counts, caption
+            assert len(matches) == len(scene.counts), caption
             grounds = set(caption.split()) & set(GROUNDS)
             assert grounds <= {scene.ground}, caption
 
@@ -77,15 +77,15 @@ def test_relations_in_captions_hold(concepts: tuple[Concept, ...], scenes: list[
                 continue
             first = mentioned(caption[: relation.start()], concepts)[-1][1]
             second = mentioned(caption[relation.end() :], concepts)[0][1]
-            number, sign = axis[words[relation[1]]]
-            ours = [item.center[number] * sign for item in scene.items if item.concept == first]
-            theirs = [item.center[number] * sign for item in scene.items if item.concept == second]
+            count, sign = axis[words[relation[1]]]
+            ours = [item.center[count] * sign for item in scene.items if item.concept == first]
+            theirs = [item.center[count] * sign for item in scene.items if item.concept == second]
             assert min(ours) > max(theirs), caption
             checked += 1
     assert checked > 200
 
 
-def test_sides_and_places_by_hand() -> None:
+def test_sides_and_regions_by_hand() -> None:
     left, right = Item(0, 0, 30, 30), Item(1, 60, 32, 30)
     scene = scene_of(left, right)
     assert sides(scene, 0, 1) == ["left"]
@@ -107,16 +107,16 @@ def test_ground_colours_are_the_ones_named() -> None:
 
 def test_answers_are_true_and_balanced(concepts: tuple[Concept, ...], scenes: list[Scene]) -> None:
     writer, generator = QuestionWriter(concepts, range(len(concepts))), np.random.default_rng(4)
-    told: Counter[str] = Counter()
+    answer_counts: Counter[str] = Counter()
     for scene in scenes:
         questions = writer.questions(scene, generator)
         assert 2 <= len(questions) <= 3
         for question in questions:
             _check_answer(question, scene, concepts)
-            told[question.answer] += 1
-    assert abs(told["yes"] - told["no"]) <= 4
-    assert max(told[str(n)] for n in range(4)) - min(told[str(n)] for n in range(4)) <= 2
-    assert told["3"] > 15
+            answer_counts[question.answer] += 1
+    assert abs(answer_counts["yes"] - answer_counts["no"]) <= 4
+    assert max(answer_counts[str(n)] for n in range(4)) - min(answer_counts[str(n)] for n in range(4)) <= 2
+    assert answer_counts["3"] > 15
 
 
 def _check_answer(question: Question, scene: Scene, concepts: tuple[Concept, ...]) -> None:
@@ -134,8 +134,8 @@ def _check_answer(question: Question, scene: Scene, concepts: tuple[Concept, ...
         assert answer == scene.ground
         assert set(question.answers) <= {answer, GROUND_SYNONYMS.get(answer, answer)}
     elif side := re.fullmatch(r"what is (to the left of|to the right of|above|below) the (.+)\?", text):
-        wanted = next(name for name, words in SIDES.items() if side[1] in words)
-        assert wanted in sides(scene, by_form[answer], by_form[side[2]])
+        expected = next(name for name, words in SIDES.items() if side[1] in words)
+        assert expected in sides(scene, by_form[answer], by_form[side[2]])
     else:
         assert text in ("what is this?", "what are these?")
         assert list(scene.counts) == [by_form[answer]]

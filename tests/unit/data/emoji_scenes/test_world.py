@@ -89,8 +89,8 @@ def test_novel_concepts_appear_only_where_the_domain_says() -> None:
     for split in ("train", "val", "test"):
         for described in split_scenes(split, 150, 1):
             assert not any(concepts[kind].novel for kind in described.scene.counts)
-            asked = {word for question in described.questions for word in question.text.rstrip("?").split()}
-            assert not asked & new_words
+            question_words = {word for question in described.questions for word in question.text.rstrip("?").split()}
+            assert not question_words & new_words
     domains = Counter()
     for described in split_scenes("nocaps", 90, 1):
         novel = {concepts[kind].novel for kind in described.scene.counts}
@@ -194,7 +194,7 @@ def test_wrong_arguments_are_named(wrong: dict[str, Any], message: str, tmp_path
         write_world(tmp_path / "emoji", **{**SMALL, **wrong})
 
 
-def test_training_images_as_files_when_asked_for(tmp_path: Path) -> None:
+def test_training_images_as_files_on_request(tmp_path: Path) -> None:
     made = write_world(tmp_path / "emoji", **{**SMALL, "image_folders": ("train",)})
     listed = json.loads(made.karpathy.read_text())["images"]
     assert {image["split"] for image in listed} == {"train"}

@@ -25,13 +25,13 @@ def test_captions_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_submission_to_nocaps_has_every_image(tmp_path: Path) -> None:
     info = tmp_path / "nocaps_val_image_info.json"
     info.write_text(json.dumps({"images": [{"id": key, "file_name": f"{key}.jpg"} for key in (4, 0, 2)]}))
-    wanted = [image.identity for image in read_references(info)]
-    write_caption_results(tmp_path / "x.json", {0: "a", 2: "b", 4: "c"}, wanted)
+    expected = [image.identity for image in read_references(info)]
+    write_caption_results(tmp_path / "x.json", {0: "a", 2: "b", 4: "c"}, expected)
     assert [entry["image_id"] for entry in json.loads((tmp_path / "x.json").read_text())] == [4, 0, 2]
     with pytest.raises(ConfigError, match=r"1 images have a position in the split but no caption \(first: 4\)"):
-        write_caption_results(tmp_path / "y.json", {0: "a", 2: "b"}, wanted)
+        write_caption_results(tmp_path / "y.json", {0: "a", 2: "b"}, expected)
     with pytest.raises(ConfigError, match="1 images have a caption but no position in the split"):
-        write_caption_results(tmp_path / "y.json", {0: "a", 2: "b", 4: "c", 9: "d"}, wanted)
+        write_caption_results(tmp_path / "y.json", {0: "a", 2: "b", 4: "c", 9: "d"}, expected)
     assert not (tmp_path / "y.json").exists()
 
 

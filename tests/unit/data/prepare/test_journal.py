@@ -18,11 +18,11 @@ def test_duplicates_are_those_of_a_loop() -> None:
     verdicts["digest"] = draw.integers(0, 12, (500, 2))
     seen: dict[tuple[int, ...], int] = {}
     expected = []
-    for number in np.flatnonzero(verdicts["good"]).tolist():
-        first = seen.setdefault(tuple(verdicts["digest"][number].tolist()), number)
-        expected += [(number, first)] if first != number else []
-    numbers, firsts = find_duplicates(verdicts)
-    assert list(zip(numbers.tolist(), firsts.tolist(), strict=True)) == expected and len(expected) > 100
+    for index in np.flatnonzero(verdicts["good"]).tolist():
+        first = seen.setdefault(tuple(verdicts["digest"][index].tolist()), index)
+        expected += [(index, first)] if first != index else []
+    indices, firsts = find_duplicates(verdicts)
+    assert list(zip(indices.tolist(), firsts.tolist(), strict=True)) == expected and len(expected) > 100
     assert [part.size for part in find_duplicates(verdicts[:0])] == [0, 0]
 
 
@@ -41,5 +41,5 @@ def test_half_a_chunk_is_examined_again(tmp_path: Path) -> None:
         again = Journal(folder, samples)
         kept = samples if cut == 0 else 2 * CHUNK if cut == 1 else CHUNK
         assert again.examined == kept == len(again.verdicts())
-        assert [number for number, _ in again.rejected()] == list(range(0, kept, CHUNK))
+        assert [index for index, _ in again.rejected()] == list(range(0, kept, CHUNK))
         assert list(again.chunks())[:1] == ([] if cut == 0 else [range(kept, min(kept + CHUNK, samples))])

@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content(source: PairSource) -> list[tuple[bytes, tuple[str, ...], dict[str, Any]]]:
-    records = [(source.read(number), source.details(number)) for number in range(len(source))]
+    records = [(source.read(index), source.details(index)) for index in range(len(source))]
     return [(record.image, record.captions, details) for record, details in records]
 
 
@@ -75,11 +75,11 @@ def test_several_sources_are_one(tmp_path: Path) -> None:
     assert content(source) == [
         one for part in (*given, open_pairs(whole[2]), open_pairs(whole[3])) for one in content(part)
     ]
-    assert [source.sample_location(number).row for number in (3, 4, 5)] == ["line 2", "line 3", "line 4"]
+    assert [source.sample_location(index).row for index in (3, 4, 5)] == ["line 2", "line 3", "line 4"]
 
     main([f"source=[{','.join(whole)}]", f"images={tmp_path / 'images'}", f"output={tmp_path / 'out'}", "workers=1"])
     made = ShardSource(str(tmp_path / "out"), "made")
-    digests = [hashlib.sha256(made.read(number).image).digest() for number in range(len(made))]
+    digests = [hashlib.sha256(made.read(index).image).digest() for index in range(len(made))]
     assert len(set(digests)) == len(digests) == 6 + 4
     listed = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert {one["reason"] for one in listed} == {"duplicate"} and len(listed) == len(source) - 10

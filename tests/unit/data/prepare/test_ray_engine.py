@@ -33,21 +33,21 @@ def test_results_come_in_order_and_few_tasks_are_taken_ahead(engine: RayEngine) 
             yield task
 
     results = engine(abs, tasks())
-    found = []
+    outputs = []
     for _ in range(40):
-        found.append(next(results))
-        assert len(taken) - len(found) < 3 * 2
+        outputs.append(next(results))
+        assert len(taken) - len(outputs) < 3 * 2
     results.close()  # type: ignore[attr-defined]
-    assert found == [abs(task) for task in range(-20, 20)]
+    assert outputs == [abs(task) for task in range(-20, 20)]
     assert list(engine(abs, [])) == []
 
 
 def test_a_worker_sets_up_its_work_once(engine: RayEngine) -> None:
     results, seen = engine(Costly(), count()), set()
-    for number, (task, *process_and_state) in enumerate(results):  # the second worker may begin late
-        assert task == number
+    for index, (task, *process_and_state) in enumerate(results):  # the second worker may begin late
+        assert task == index
         seen.add(tuple(process_and_state))
-        if number >= 30 and len({process for process, _ in seen}) == 2:
+        if index >= 30 and len({process for process, _ in seen}) == 2:
             break
     results.close()  # type: ignore[attr-defined]
     assert len(seen) == 2

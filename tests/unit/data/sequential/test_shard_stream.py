@@ -19,9 +19,9 @@ from blip2_train.types import RejectedSample
 
 
 def streamed(shard: AnyShard) -> tuple[list[StreamedSample], list[RejectedSample]]:
-    found = list(stream_samples(shard, Storage()))
-    rejected = [one for one in found if isinstance(one, RejectedSample)]
-    return [one for one in found if isinstance(one, StreamedSample)], rejected
+    samples_read = list(stream_samples(shard, Storage()))
+    rejected = [one for one in samples_read if isinstance(one, RejectedSample)]
+    return [one for one in samples_read if isinstance(one, StreamedSample)], rejected
 
 
 def indexed(shard: Path) -> tuple[list[StreamedSample], list[RejectedSample]]:
@@ -71,7 +71,7 @@ def test_names_and_what_they_make(tmp_path: Path, members: list[tuple[str, bytes
     assert_same(write_tar(tmp_path / "0.tar", members), details)
 
 
-def test_members_that_lie_apart_are_told(tmp_path: Path) -> None:
+def test_separated_members_are_reported(tmp_path: Path) -> None:
     names = [*((f"{key}.jpg", image()) for key in "ab"), *((f"{key}.txt", "x") for key in "ab")]
     samples, rejected = streamed(write_tar(tmp_path / "0.tar", names))
     assert samples == [] and {r.reason for r in rejected} == {"missing text", "duplicate key"}
@@ -99,12 +99,12 @@ def test_every_cut_through_a_shard(tmp_path: Path) -> None:
         assert [(r.key, r.reason) for r in rejected] == [(r.key, r.reason) for r in others], length
 
 
-def test_damage_in_the_middle_ends_the_shard_and_is_told(tmp_path: Path) -> None:
+def test_damage_in_the_middle_ends_the_shard_and_is_reported(tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "0.tar", [member for key in "abcd" for member in sample(key)])
     content = bytearray(shard.read_bytes())
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        place = tar.getmember("c.jpg").offset
-    content[place : place + 512] = b"\xff" * 512
+        start = tar.getmember("c.jpg").offset
+    content[start : start + 512] = b"\xff" * 512
     shard.write_bytes(content)
     samples, rejected = streamed(shard)
     assert [key for key, *_ in samples] == ["a", "b"]
@@ -129,7 +129,7 @@ def test_the_output_of_a_command(tmp_path: Path) -> None:
     assert streamed(PipeShard(f"pipe:cat {shard}"))[0] == indexed(shard)[0]
 
 
-def test_a_command_that_fails_is_told_after_all_that_it_wrote(tmp_path: Path) -> None:
+def test_a_failed_command_is_reported_after_its_output(tmp_path: Path) -> None:
     write_shards(tmp_path, [5])
     for _ in range(3):
         samples, rejected = streamed(PipeShard(f"pipe:cat {tmp_path / '00000.tar'}; exit 3"))
@@ -141,7 +141,7 @@ def test_a_command_that_fails_is_told_after_all_that_it_wrote(tmp_path: Path) ->
 
 def test_the_draw_order_goes_on_from_any_draw() -> None:
     def drawn(order: DrawOrder, total: int) -> list[int]:
-        found: list[int] = []
+        samples_read: list[int] = []
         while True:
             while order.wants_more:
                 if order.read == total:
@@ -149,12 +149,12 @@ def test_the_draw_order_goes_on_from_any_draw() -> None:
                 else:
                     order.add()
             if not order.held:
-                return found
-            found.append(order.draw())
+                return samples_read
+            samples_read.append(order.draw())
 
     whole = drawn(DrawOrder(7, "key"), 40)
     assert sorted(whole) == list(range(40)) and whole != sorted(whole)
-    assert all(number < place + 7 for place, number in enumerate(whole)), "nothing is drawn before it is read"
+    assert all(index < start + 7 for start, index in enumerate(whole)), "nothing is drawn before it is read"
     assert drawn(DrawOrder(7, "other"), 40) != whole
     for draws in range(41):
         order = DrawOrder(7, "key")

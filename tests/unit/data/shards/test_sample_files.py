@@ -35,13 +35,13 @@ WORDS = {
 """Of exifread's table of tag 0x0112."""
 
 
-def _record(said: Any, **more: Any) -> bytes:
-    exif = json.dumps({"Image Make": "a", "Image Orientation": said, "Thumbnail Orientation": "Rotated 180"})
+def _record(orientation: Any, **more: Any) -> bytes:
+    exif = json.dumps({"Image Make": "a", "Image Orientation": orientation, "Thumbnail Orientation": "Rotated 180"})
     return json.dumps({"caption": "a cat", "exif": exif, **more}).encode()
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_the_words_of_exifread(words: str) -> None:
+def test_the_values_of_exifread(words: str) -> None:
     assert orientation_of(_record(words)) == WORDS[words]
     upright = without_orientation(json.loads(_record(words))["exif"])
     assert orientation_of(json.dumps({"exif": upright}).encode()) == 1 and json.loads(upright)["Image Make"] == "a"
@@ -70,14 +70,16 @@ def _photograph() -> Image.Image:
     return Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
-def _sources(place: Path) -> tuple[ShardSource, ShardSource]:
+def _sources(folder: Path) -> tuple[ShardSource, ShardSource]:
     """A shard as img2dataset leaves it, of a photograph to be turned clockwise, and one of it upright."""
     turned = encode(_photograph(), "PNG")
     upright = encode(_photograph().transpose(Image.Transpose.ROTATE_270), "PNG")
     about = {"width": 60, "height": 40, "original_width": 600, "original_height": 400, "image_id": 7}
-    for name, data, said in (("turned", turned, "Rotated 90 CW"), ("upright", upright, "Horizontal (normal)")):
-        write_tar(place / name / "0.tar", [("a.png", data), ("a.json", _record(said, **about)), ("a.txt", "a cat")])
-    return tuple(ShardSource(str(place / name), "s", place / "index") for name in ("turned", "upright"))  # type: ignore[return-value]
+    for name, data, orientation in (("turned", turned, "Rotated 90 CW"), ("upright", upright, "Horizontal (normal)")):
+        write_tar(
+            folder / name / "0.tar", [("a.png", data), ("a.json", _record(orientation, **about)), ("a.txt", "a cat")]
+        )
+    return tuple(ShardSource(str(folder / name), "s", folder / "index") for name in ("turned", "upright"))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("draft", [False, True])
@@ -103,8 +105,8 @@ def test_check_and_questions_turn_it_too(tmp_path: Path) -> None:
         json.dumps([{"question_id": 1, "image_id": 7, "image": "x", "question": "what?", "answer": "a cat"}])
     )
     config = QuestionSourceConfig(path=str(questions), format="list", shards=str(tmp_path / "turned"))
-    asked = QuestionSource(config).read(0)
-    assert np.array_equal(asked.decoded(), upright.read(0).decoded())
+    question = QuestionSource(config).read(0)
+    assert np.array_equal(question.decoded(), upright.read(0).decoded())
 
 
 def test_folders_of_img2dataset_turn_it_too(tmp_path: Path) -> None:

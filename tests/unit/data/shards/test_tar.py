@@ -88,7 +88,7 @@ def test_the_content_of_a_image_counts_not_its_extension(tmp_path: Path) -> None
         decode_image(source.read(1).image)
 
 
-def test_a_bad_shard_ends_the_run_if_asked(tmp_path: Path) -> None:
+def test_a_bad_shard_ends_the_run_on_request(tmp_path: Path) -> None:
     write_shards(tmp_path / "data", [2, 2])
     stop = StorageOptions(bad_shards="stop")
     source = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index", stop)
@@ -116,19 +116,19 @@ def test_every_cut_through_a_shard(tmp_path: Path) -> None:
         assert list(reasons.values()) == [1] and set(reasons) <= {"truncated shard", "not a tar file"}, (cut, reasons)
 
 
-def _joined(place: Path, *parts: list[tuple[str, bytes | str]]) -> Path:
+def _joined(folder: Path, *parts: list[tuple[str, bytes | str]]) -> Path:
     """Tar files as Python writes them, padded to 20 blocks, one behind the other as `cat` joins them."""
-    made = [write_tar(place / f"part{number}.tar", part).read_bytes() for number, part in enumerate(parts)]
+    made = [write_tar(folder / f"part{index}.tar", part).read_bytes() for index, part in enumerate(parts)]
     assert all(len(data) % (20 * 512) == 0 for data in made)
-    (place / "joined.tar").write_bytes(b"".join(made))
-    return place / "joined.tar"
+    (folder / "joined.tar").write_bytes(b"".join(made))
+    return folder / "joined.tar"
 
 
 def test_tar_files_joined_by_cat_are_read_to_the_end(tmp_path: Path) -> None:
     joined = _joined(tmp_path, [*sample("a"), *sample("b")], sample("c"), [*sample("d"), *sample("e")])
     assert _scan(joined) == (["a", "b", "c", "d", "e"], {})
     source = ShardSource(str(joined), "s", tmp_path / "index")
-    assert [source.read(number).image for number in range(5)] == [sample(key)[0][1] for key in "abcde"]
+    assert [source.read(index).image for index in range(5)] == [sample(key)[0][1] for key in "abcde"]
     again = _joined(tmp_path, [*sample("a", "one"), *sample("b")], sample("a", "two"))
     assert _scan(again) == (["a", "b", "a (2)"], {}), "another sample with the key of an earlier one"
     assert ShardSource(str(again), "s", tmp_path / "index").read(2).captions == ("two",)
@@ -136,7 +136,7 @@ def test_tar_files_joined_by_cat_are_read_to_the_end(tmp_path: Path) -> None:
     assert _scan(apart) == (["a", "b"], {})
 
 
-def test_what_lies_behind_the_end_mark_is_told(tmp_path: Path) -> None:
+def test_content_behind_the_end_mark_is_reported(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "0.tar", [*sample("a"), *sample("b")])
     data = whole.read_bytes()
     for tail in (b"", b"\0" * 99, b"\0" * 512 * 300):
@@ -179,12 +179,12 @@ def test_names_that_are_no_utf8_are_used(tmp_path: Path) -> None:
     write_tar(tmp_path / "z.tar", [])
     assert _scan(shard)[0] == ["a", r"caf\udce9\udc92", r"d\udce9p\udcf4t/b"]
     source = ShardSource(str(tmp_path), "s", tmp_path / "index")
-    assert [source.read(number).captions for number in range(3)] == [("a red cat",)] * 3
+    assert [source.read(index).captions for index in range(3)] == [("a red cat",)] * 3
     assert source.sample_location(1).shard == r"d\udce9p\udcf4t" and source.sample_location(1).file.endswith(
         r"d\udce9p\udcf4t.tar"
     )
-    assert len({source.read(number).image_id for number in range(3)}) == 3 and source.fingerprint()
-    json.dumps([source.sample_location(number) for number in range(3)], ensure_ascii=False).encode()
+    assert len({source.read(index).image_id for index in range(3)}) == 3 and source.fingerprint()
+    json.dumps([source.sample_location(index) for index in range(3)], ensure_ascii=False).encode()
     assert SourceConfig(path=os.fsdecode(b"data/d\xe9p\xf4t")).title == r"d\udce9p\udcf4t", "it names metrics, too"
 
 
@@ -202,15 +202,15 @@ def test_other_endings_count_where_there_is_no_usual_one(tmp_path: Path) -> None
 def test_the_key_of_the_caption_can_be_chosen(tmp_path: Path) -> None:
     extras: list[Any] = [{"blip": "one"}, {"blip": [None, "two"], "caption": "no"}, {"TEXT": "x"}, ["x"]]
     members: list[tuple[str, bytes | str]] = []
-    for number, extra in enumerate(extras):
-        members += [(f"{number}.jpg", image()), (f"{number}.json", json.dumps(extra)), (f"{number}.txt", "no")]
+    for index, extra in enumerate(extras):
+        members += [(f"{index}.jpg", image()), (f"{index}.json", json.dumps(extra)), (f"{index}.txt", "no")]
     write_tar(tmp_path / "0.tar", [*members, ("4.jpg", image()), ("4.txt", "no")])
     source = ShardSource(str(tmp_path), "s", tmp_path / "index", caption_key="blip")
-    assert [source.read(number).captions for number in range(2)] == [("one",), ("two",)]
+    assert [source.read(index).captions for index in range(2)] == [("one",), ("two",)]
     assert source.fingerprint() != ShardSource(str(tmp_path), "s", tmp_path / "index").fingerprint()
-    for number in (2, 3, 4):
+    for index in (2, 3, 4):
         with pytest.raises(UnusableSample, match="no caption in json"):
-            source.read(number)
+            source.read(index)
     with pytest.raises(ShardError, match=r"under 'BLIP'; their keys are 'blip', 'caption', 'TEXT': pass") as caught:
         ShardSource(str(tmp_path), "s", tmp_path / "index", caption_key="BLIP")
     assert "\n" not in str(caught.value)
@@ -333,7 +333,7 @@ def test_moved_data_keeps_its_fingerprint_and_identities(tmp_path: Path) -> None
 
 def test_image_identities_are_distinct_and_fit_int64(tmp_path: Path) -> None:
     source = ShardSource(str(write_shards(tmp_path, [20, 20])), "s", tmp_path)
-    identities = {source.read(number).image_id for number in range(40)}
+    identities = {source.read(index).image_id for index in range(40)}
     assert len(identities) == 40 and max(identities) < 2**63
     np.array(list(identities), dtype=np.int64)
 
@@ -397,15 +397,15 @@ def test_samples_that_name_one_image_share_its_identity(tmp_path: Path) -> None:
         members += [(f"{key}.jpg", image()), (f"{key}.json", json.dumps(extra))]
     write_tar(tmp_path / "s" / "0.tar", members)
     source = ShardSource(str(tmp_path / "s"), "regions", tmp_path / "index")
-    ids = [source.read(number).image_id for number in range(4)]
+    ids = [source.read(index).image_id for index in range(4)]
     assert ids[0] == ids[1] and len(set(ids)) == 3
 
 
 def test_ranges_on_remote_storage_are_expanded_too(tmp_path: Path) -> None:
     system = fsspec.filesystem("memory")
-    for number in range(12):
-        data = write_tar(tmp_path / "one.tar", sample(str(number))).read_bytes()
-        system.pipe_file(f"/braces/{number:02d}.tar", data)
+    for index in range(12):
+        data = write_tar(tmp_path / "one.tar", sample(str(index))).read_bytes()
+        system.pipe_file(f"/braces/{index:02d}.tar", data)
     try:
         shards = list_shards("memory://braces/{08..11}.tar")
         assert [shard.name for shard in shards] == ["08.tar", "09.tar", "10.tar", "11.tar"]

@@ -101,13 +101,13 @@ def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.filterwarnings("error")
-def test_a_full_disk_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", told.append)
+def test_a_full_disk_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     shard = ShardFile(Path("/dev/full"), 0, 10)
     with pytest.raises(OSError, match="No space left"):
         for _ in range(5):
             shard.write(bytes(100_000), "caption", size=(1, 1))
     del shard
     gc.collect()
-    assert told == []
+    assert unraisable == []

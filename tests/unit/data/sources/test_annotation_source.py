@@ -16,13 +16,13 @@ from blip2_train.errors import ConfigError, ShardError
 
 def _write(folder: Path, **changes: Any) -> str:
     images = [
-        {"filename": f"{number}.jpg", "filepath": "val2014", "split": split, "cocoid": 1000 + number,
-         "sentences": [{"raw": f"caption {number} {sentence}"} for sentence in range(5)]}
-        for number, split in enumerate(["train", "restval", "val", "test", "val"])
+        {"filename": f"{index}.jpg", "filepath": "val2014", "split": split, "cocoid": 1000 + index,
+         "sentences": [{"raw": f"caption {index} {sentence}"} for sentence in range(5)]}
+        for index, split in enumerate(["train", "restval", "val", "test", "val"])
     ]  # fmt: skip
     (folder / "val2014").mkdir(parents=True)
-    for number in range(4):  # the fifth image is missing
-        (folder / "val2014" / f"{number}.jpg").write_bytes(image())
+    for index in range(4):  # the fifth image is missing
+        (folder / "val2014" / f"{index}.jpg").write_bytes(image())
     (folder / "dataset.json").write_text(json.dumps({"images": images} | changes))
     return str(folder / "dataset.json")
 
@@ -95,17 +95,17 @@ def _regions(*phrases: tuple[int, list[str]]) -> list[dict[str, Any]]:
     box = {"x": 1, "y": 2, "width": 3, "height": 4}
     return [
         {
-            "id": number,
-            "regions": [{"region_id": n, "image_id": number, "phrase": p, **box} for n, p in enumerate(said)],
+            "id": index,
+            "regions": [{"region_id": n, "image_id": index, "phrase": p, **box} for n, p in enumerate(texts)],
         }
-        for number, said in phrases
+        for index, texts in phrases
     ]
 
 
 def test_regions_of_visual_genome_lie_in_two_folders(tmp_path: Path) -> None:
-    for folder, number in (("VG_100K", 1), ("VG_100K_2", 2), ("VG_100K_2", 3), ("VG_100K_2", 4)):
+    for folder, index in (("VG_100K", 1), ("VG_100K_2", 2), ("VG_100K_2", 3), ("VG_100K_2", 4)):
         (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / f"{number}.jpg").write_bytes(image((50 * number, 0, 0)))
+        (tmp_path / folder / f"{index}.jpg").write_bytes(image((50 * index, 0, 0)))
     content = _regions((1, ["a red car", " ", "A man."]), (2, ["dog"]), (3, ["\n"]), (4, []), (5, ["cat"]))
     file = tmp_path / "region_descriptions.json"
     file.write_text(json.dumps(content))

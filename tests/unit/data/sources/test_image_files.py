@@ -31,11 +31,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_files_of_a_folder(folder: Path) -> None:
-    found = list(files_below(folder))
-    images = [os.fsencode(file.path) for file in found if not file.passed_over]
+    listed = list(files_below(folder))
+    images = [os.fsencode(file.path) for file in listed if not file.passed_over]
     below = [b"below/b.png", b"below/b.tif", b"below/c.tif", b"below/d.avif"]
     assert images == [b"a.JPG", b"b.jpg", b"caf\xe9.jpg", *below]
-    line = passed_over_summary(file.passed_over for file in found if file.passed_over)
+    line = passed_over_summary(file.passed_over for file in listed if file.passed_over)
     assert line.startswith("13 passed over: 6 .txt file, 2 .json file, ") and "1 hidden file" in line
     assert (
         all(part in line for part in ("1 .heic file", "1 no ending", "1 link to a folder"))
@@ -45,9 +45,9 @@ def test_files_of_a_folder(folder: Path) -> None:
 
 def test_shards_of_a_folder_tell_what_they_pass_over(folder: Path) -> None:
     source = open_pairs(str(folder))
-    keys = [source.sample_location(number).key for number in range(len(source))]
+    keys = [source.sample_location(index).key for index in range(len(source))]
     assert keys == ["a.JPG", "b.jpg", "below/b.png", "below/c.tif", "below/d.avif", r"caf\udce9.jpg"]
-    assert [source.read(number).captions for number in range(len(source))] == [("a cat",)] * 6
+    assert [source.read(index).captions for index in range(len(source))] == [("a cat",)] * 6
     assert {(one.key, one.reason, one.detail) for one in source.rejected} == {
         ("._b.jpg", "not an image", "hidden file"),
         ("below/b.tif", "not an image", "another image of the same name"),
@@ -56,4 +56,4 @@ def test_shards_of_a_folder_tell_what_they_pass_over(folder: Path) -> None:
         ("nothing", "not an image", "no ending"),
         ("readme.txt", "missing image", "no image of this name beside it"),
     }
-    assert len({source.read(number).image_id for number in range(6)}) == 6
+    assert len({source.read(index).image_id for index in range(6)}) == 6

@@ -10,12 +10,12 @@ from blip2_train.data.sources.config import SourceConfig, open_source
 from blip2_train.data.sources.inspection import copies, inspect_samples, leaks
 
 
-def test_broken_samples_and_copies_are_found(tmp_path: Path) -> None:
+def test_broken_samples_and_copies_are_detected(tmp_path: Path) -> None:
     write_images(tmp_path, 6)
     (tmp_path / "p04.jpg").write_bytes((tmp_path / "p01.jpg").read_bytes())
     (tmp_path / "p02.jpg").write_bytes((tmp_path / "p02.jpg").read_bytes()[:300])
     (tmp_path / "p03.jpg").unlink()
-    content = [(path, " . " if path == "p05.jpg" else text, number) for path, text, number in rows(6)]
+    content = [(path, " . " if path == "p05.jpg" else text, index) for path, text, index in rows(6)]
     source = open_source(SourceConfig(path=str(as_csv(tmp_path / "captions", content))))
     training = inspect_samples(source, "training", 4, [0, 1, 2, 3])
     validation = inspect_samples(source, "validation", 2, [4, 5])

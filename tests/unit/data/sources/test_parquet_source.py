@@ -22,8 +22,8 @@ pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 
-def colour(number: int) -> tuple[int, int, int]:
-    return number * 20 % 256, 255 - number, 40
+def colour(index: int) -> tuple[int, int, int]:
+    return index * 20 % 256, 255 - index, 40
 
 
 def write(path: Path, columns: dict[str, list[Any]], rows_per_group: int = 50) -> Path:
@@ -33,12 +33,12 @@ def write(path: Path, columns: dict[str, list[Any]], rows_per_group: int = 50) -
 
 def cells(kind: str, folder: Path, count: int) -> list[Any]:
     """The images as a column of this kind."""
-    contents = [image(colour(number)) for number in range(count)]
+    contents = [image(colour(index)) for index in range(count)]
     if kind == "content":
         return contents
     if kind == "base64":
         return [base64.b64encode(content).decode() for content in contents]
-    names = [f"p{number}.jpg" for number in range(count)]
+    names = [f"p{index}.jpg" for index in range(count)]
     for name, content in zip(names, contents, strict=True):
         (folder / name).write_bytes(content)
     if kind == "path":
@@ -59,16 +59,16 @@ def test_rows_are_read_in_any_order(kind: str, tmp_path: Path) -> None:
     files = parquet_files(str(tmp_path))
     source = ParquetSource(files, None, "rows")
     assert len(source) == 160 and source.sample_location(125)[1:] == ("b", "5", "row 5")
-    for number in (0, 1, 79, 80, 3, 159, 121, 64):
-        record = source.read(number)
-        assert record.image == image(colour(number))
-        assert record.captions == ((f"a {number}", f"b {number}") if kind == "both" else (f"a {number}",))
-        details = source.details(number)
-        assert details["url"] == f"u{number}" and details.get("path") == (
-            None if kind in ("content", "base64") else f"p{number}.jpg"
+    for index in (0, 1, 79, 80, 3, 159, 121, 64):
+        record = source.read(index)
+        assert record.image == image(colour(index))
+        assert record.captions == ((f"a {index}", f"b {index}") if kind == "both" else (f"a {index}",))
+        details = source.details(index)
+        assert details["url"] == f"u{index}" and details.get("path") == (
+            None if kind in ("content", "base64") else f"p{index}.jpg"
         )
         if kind == "content":
-            assert record.image_id == details["image_id"] == 7 * number
+            assert record.image_id == details["image_id"] == 7 * index
 
 
 def test_shards_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_shards_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     file = write(tmp_path / "a.parquet", {"jpg": images, "caption": [*(["a cat"] * 11), None, "a", "a"]}, 5)
     main([f"source={file}", f"output={tmp_path / 'shards'}", "workers=2"])
     made = ShardSource(str(tmp_path / "shards"), "made")
-    assert [made.read(number).image for number in range(len(made))] == images[:11]
+    assert [made.read(index).image for index in range(len(made))] == images[:11]
     listed = (tmp_path / "shards" / "rejected.jsonl").read_text()
     assert re.findall('"key": "(.*?)", "reason": "(.*?)"', listed) == [
         ("11", "missing text"), ("12", "missing image"), ("13", "unreadable image"),
@@ -89,9 +89,9 @@ def test_lists_of_captions_with_nulls_and_in_one_text(tmp_path: Path) -> None:
     source = ParquetSource([write(tmp_path / "a.parquet", {"image": ["x", "y", "z"], "captions": cat})], None, "rows")
     (tmp_path / "x").write_bytes(b"0")
     assert source.read(0).captions == ("a cat",)
-    for number in (1, 2):
+    for index in (1, 2):
         with pytest.raises(UnusableSample, match="missing text"):
-            source.read(number)
+            source.read(index)
     texts = {"image": ["x", "x"], "caption": ["['a cat', 'a dog']", "a [sic] cat"], "nr": [7, 8]}
     file = write(tmp_path / "b.parquet", texts)
     source = ParquetSource([file], None, "rows", Columns(id="nr"))
@@ -112,24 +112,24 @@ def test_damage_costs_the_rows_behind_it_only(tmp_path: Path) -> None:
     file.write_bytes(data)
     source = ParquetSource([file], None, "rows")
     usable = []
-    for number in range(90):
+    for index in range(90):
         try:
-            source.read(number)
-            usable.append(number)
+            source.read(index)
+            usable.append(index)
         except UnusableSample as problem:
             assert problem.reason == "unreadable rows"
     assert usable == [*range(30), *range(60, 90)]
 
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = write(tmp_path / "00000.parquet", {name: ["x"] for name in ("url", "caption", "key", "status", "sha256")})
+    listing = write(tmp_path / "00000.parquet", {name: ["x"] for name in ("url", "caption", "key", "status", "sha256")})
     with pytest.raises(ShardError, match=r"no column 'image' or .*; it only describes images in tar shards or folders"):
-        ParquetSource([told], None, "rows")
+        ParquetSource([listing], None, "rows")
     laion = write(tmp_path / "laion.parquet", {"URL": ["x"], "TEXT": ["y"]})
     with pytest.raises(ShardError, match=r"laion.parquet lists addresses of images: download .* img2dataset first"):
         ParquetSource([laion], None, "rows")
     with pytest.raises(ShardError, match=r"has no column 'words'; its columns are 'url'.*pass caption_column=<column>"):
-        ParquetSource([told], None, "rows", Columns(image="url", caption="words"))
+        ParquetSource([listing], None, "rows", Columns(image="url", caption="words"))
     (tmp_path / "text.parquet").write_text("no")
     with pytest.raises(ShardError, match="is no readable Parquet file"):
         ParquetSource([tmp_path / "text.parquet"], None, "rows")
@@ -140,4 +140,4 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ParquetSource([empty], None, "rows")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigError, match=r'needs pyarrow, .*: pip install "blip2_train\[data\]"'):
-        ParquetSource([told], None, "rows")
+        ParquetSource([listing], None, "rows")

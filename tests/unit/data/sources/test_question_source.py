@@ -31,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, **changes: Any) -> QuestionSource:
-    found = open_source(QuestionSourceConfig(**source(folder, **changes)))
-    assert isinstance(found, QuestionSource)
-    return found
+    loaded = open_source(QuestionSourceConfig(**source(folder, **changes)))
+    assert isinstance(loaded, QuestionSource)
+    return loaded
 
 
 def stream(folder: Path, seed: int = 0) -> TrainingStream:
@@ -45,12 +45,12 @@ def test_a_sample_is_a_question_with_one_of_its_answers(folder: Path) -> None:
     samples = stream(folder)
     ids = set()
     for position in range(COUNT):
-        found = samples[position]
-        assert isinstance(found, QuestionSample)
-        number = int(found.question_id) - 100
-        assert found.caption in ANSWERS[number % 4] and found.references == ANSWERS[number % 4]
-        assert found.image_id == number // 2 and found.question.endswith("?") and found.question_type
-        ids.add(found.question_id)
+        loaded = samples[position]
+        assert isinstance(loaded, QuestionSample)
+        index = int(loaded.question_id) - 100
+        assert loaded.caption in ANSWERS[index % 4] and loaded.references == ANSWERS[index % 4]
+        assert loaded.image_id == index // 2 and loaded.question.endswith("?") and loaded.question_type
+        ids.add(loaded.question_id)
     assert len(ids) == COUNT
 
 
@@ -58,11 +58,11 @@ def test_answers_are_drawn_as_often_as_people_gave_them_and_again_the_same(folde
     first, second = stream(folder), stream(folder)
     counts: Counter[str] = Counter()
     for position in range(150 * COUNT // 4):
-        found = first[position]
-        if found.references == ANSWERS[0]:
-            counts[found.caption] += 1
+        loaded = first[position]
+        if loaded.references == ANSWERS[0]:
+            counts[loaded.caption] += 1
             if position < 100:
-                assert second[position].caption == found.caption
+                assert second[position].caption == loaded.caption
     share = counts["red"] / counts.total()
     assert abs(share - 0.7) < 4 * (0.21 / counts.total()) ** 0.5, counts  # four standard deviations
 
@@ -70,16 +70,18 @@ def test_answers_are_drawn_as_often_as_people_gave_them_and_again_the_same(folde
 def test_questions_and_answers_that_are_not_unicode_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(image(form="PNG"))
     entries = [
-        {"question_id": f"{number}\udce9", "image": "a.png", "question": question, "answer": answer}
-        for number, (question, answer) in enumerate([("what?", "a \ud83d"), ("what \ud83d?", "red"), ("what?", "red")])
+        {"question_id": f"{index}\udce9", "image": "a.png", "question": question, "answer": answer}
+        for index, (question, answer) in enumerate([("what?", "a \ud83d"), ("what \ud83d?", "red"), ("what?", "red")])
     ]
     (tmp_path / "q.json").write_text(json.dumps(entries))
-    found = open_source(QuestionSourceConfig(path=str(tmp_path / "q.json"), format="list", images=str(tmp_path)))
-    part = TrainingSource(source=found, weight=1, held_out=NOBODY)
+    loaded = open_source(QuestionSourceConfig(path=str(tmp_path / "q.json"), format="list", images=str(tmp_path)))
+    part = TrainingSource(source=loaded, weight=1, held_out=NOBODY)
     samples = [TrainingStream([part], TrainTransform(8, CLIP_MEAN, CLIP_STD), 0)[position] for position in range(6)]
     assert {sample.sample_id for sample in samples} == {r"q/2\udce9#0"}
-    told = {(one.key, one.reason) for sample in samples for one in sample.rejected}
-    assert told == {(r"0\udce9", "text is not Unicode"), (r"1\udce9", "text is not Unicode")} and found.fingerprint()
+    reasons = {(one.key, one.reason) for sample in samples for one in sample.rejected}
+    assert (
+        reasons == {(r"0\udce9", "text is not Unicode"), (r"1\udce9", "text is not Unicode")} and loaded.fingerprint()
+    )
 
 
 def test_subsets_divide_by_image(tmp_path: Path) -> None:
@@ -94,39 +96,43 @@ def test_controls_leave_only_guessing(folder: Path) -> None:
     right, shuffled, blank = (
         opened(folder, control=control) for control in ("none", "shuffled_pictures", "blank_questions")
     )
-    for number in range(COUNT):
-        asked, other, silent = right.read(number), shuffled.read(number), blank.read(number)
-        assert other.question == asked.question and other.captions == asked.captions and other.image != asked.image
-        assert other.image_id != asked.image_id and silent.image_id == asked.image_id
-        assert silent.question == "?" and silent.image == asked.image and silent.captions == asked.captions
+    for index in range(COUNT):
+        original, other, silent = right.read(index), shuffled.read(index), blank.read(index)
+        assert (
+            other.question == original.question
+            and other.captions == original.captions
+            and other.image != original.image
+        )
+        assert other.image_id != original.image_id and silent.image_id == original.image_id
+        assert silent.question == "?" and silent.image == original.image and silent.captions == original.captions
     assert len({source.fingerprint() for source in (right, shuffled, blank)}) == 3
     items = EvaluationItems([(blank, np.arange(3))], TrainTransform(8, CLIP_MEAN, CLIP_STD))
     assert isinstance(items[0], QuestionSample) and items[0].question == "?"
 
 
-def test_images_are_found_in_shards_by_image_id(folder: Path, tmp_path: Path) -> None:
+def test_images_are_looked_up_in_shards_by_image_id(folder: Path, tmp_path: Path) -> None:
     members = [
         member
-        for number in range(COUNT // 2)
+        for index in range(COUNT // 2)
         for member in (
-            (f"{number:03d}.jpg", image((number, 0, 0))),
-            (f"{number:03d}.json", json.dumps({"caption": "x", "image_id": COUNT // 2 - 1 - number})),
+            (f"{index:03d}.jpg", image((index, 0, 0))),
+            (f"{index:03d}.json", json.dumps({"caption": "x", "image_id": COUNT // 2 - 1 - index})),
         )
     ]
     write_tar(tmp_path / "shards/0.tar", members)
-    place = {"images": None, "picture_name": "", "shards": str(tmp_path / "shards")}
-    found = opened(folder, **place)
-    assert found.read(0).image == image((COUNT // 2 - 1, 0, 0))
+    options = {"images": None, "picture_name": "", "shards": str(tmp_path / "shards")}
+    loaded = opened(folder, **options)
+    assert loaded.read(0).image == image((COUNT // 2 - 1, 0, 0))
     write_tar(tmp_path / "few/0.tar", members[:2])
     with pytest.raises(UnusableSample) as caught:
-        opened(folder, **place | {"shards": str(tmp_path / "few")}).read(0)
+        opened(folder, **options | {"shards": str(tmp_path / "few")}).read(0)
     assert caught.value.reason == "missing image"
     other = [
         (name, json.dumps({"caption": "x", "image_id": 999}) if "json" in name else data) for name, data in members
     ]
     write_tar(tmp_path / "other/0.tar", other)
     with pytest.raises(ShardError, match="is it another split"):
-        opened(folder, **place | {"shards": str(tmp_path / "other")})
+        opened(folder, **options | {"shards": str(tmp_path / "other")})
 
 
 def test_questions_without_answers_are_no_samples(folder: Path, tmp_path: Path) -> None:
@@ -137,9 +143,9 @@ def test_questions_without_answers_are_no_samples(folder: Path, tmp_path: Path) 
         {"image": "0.jpg", "question": "who?", "answer": []},
     ]
     (tmp_path / "list.json").write_text(json.dumps(entries))
-    found = opened(folder, path=str(tmp_path / "list.json"), annotations=None, format="list", picture_name="")
-    assert len(found) == 1 and [sample.reason for sample in found.rejected] == ["missing answer"]
-    assert found.read(0).captions == ("because",)
+    loaded = opened(folder, path=str(tmp_path / "list.json"), annotations=None, format="list", picture_name="")
+    assert len(loaded) == 1 and [sample.reason for sample in loaded.rejected] == ["missing answer"]
+    assert loaded.read(0).captions == ("because",)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def test_what_cannot_be_meant_is_refused(folder: Path, changes: dict[str, Any], 
         QuestionSourceConfig(**source(folder, **changes))
 
 
-def test_missing_folders_and_names_are_said(folder: Path) -> None:
+def test_missing_folders_and_names_are_reported(folder: Path) -> None:
     with pytest.raises(ShardError, match=r"image folder .*nowhere does not exist"):
         opened(folder, images=str(folder / "nowhere"))
     with pytest.raises(ShardError, match="give picture_name"):

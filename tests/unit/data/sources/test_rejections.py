@@ -43,6 +43,6 @@ def test_too_large_a_share_stops_the_run_but_not_at_once() -> None:
 
 def test_a_small_share_never_stops() -> None:
     log = RejectionLog(None, max_share=0.1, minimum=5)
-    for number in range(100):
-        log.record([_bad(str(number))], samples=9)
+    for index in range(100):
+        log.record([_bad(str(index))], samples=9)
     assert log.counts["unreadable image"] == 100

@@ -21,17 +21,17 @@ def storage(attempts: int = 4, timeout: float = 1.0) -> Storage:
 @pytest.fixture
 def file(s3: S3) -> RemoteFile:
     s3.put("a/0.tar", CONTENT)
-    (found,) = storage().find("s3://data/a/0.tar")
+    (files,) = storage().find("s3://data/a/0.tar")
     s3.requests.clear()
-    return found
+    return files
 
 
-def test_what_is_found_and_read(s3: S3, file: RemoteFile) -> None:
+def test_files_are_listed_and_read(s3: S3, file: RemoteFile) -> None:
     assert (file.url, file.size, file.name) == ("s3://data/a/0.tar", len(CONTENT), "0.tar") and file.version
     s3.put("a/1.tar", b"one")
     s3.put("a/b/2.tar", b"two")
-    assert [found.name for found in storage().find("s3://data/a")] == ["0.tar", "1.tar"]
-    assert [found.name for found in storage().find("s3://data/**/*.tar")] == ["0.tar", "1.tar", "2.tar"]
+    assert [files.name for files in storage().find("s3://data/a")] == ["0.tar", "1.tar"]
+    assert [files.name for files in storage().find("s3://data/**/*.tar")] == ["0.tar", "1.tar", "2.tar"]
     assert storage().find("s3://data/none") == [] == storage().find("s3://nobucket/a")
     assert storage().read(file, 300, 700) == CONTENT[300:700] and storage().read(file) == CONTENT
     with storage().open(file) as opened:
@@ -40,7 +40,7 @@ def test_what_is_found_and_read(s3: S3, file: RemoteFile) -> None:
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "slow", "cut"])
-def test_what_fails_for_a_while_is_asked_for_again(fault: str, s3: S3, file: RemoteFile) -> None:
+def test_temporary_failures_are_retried(fault: str, s3: S3, file: RemoteFile) -> None:
     faults = itertools.chain([fault, fault], itertools.repeat(""))
     s3.fault = lambda *_: next(faults)
     assert storage().read(file, 10, 5000) == CONTENT[10:5000]
@@ -59,7 +59,7 @@ def test_what_fails_for_ever_is_named(s3: S3, file: RemoteFile, caplog: pytest.L
     assert caplog.text.count("attempt 2 follows") == 3
 
 
-def test_answers_that_are_final_are_not_asked_for_again(s3: S3, file: RemoteFile) -> None:
+def test_final_errors_are_not_retried(s3: S3, file: RemoteFile) -> None:
     s3.put("a/0.tar", CONTENT[:500])
     assert storage().read(file, 10, 400) == CONTENT[10:400]
     s3.requests.clear()

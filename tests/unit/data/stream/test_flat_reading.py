@@ -31,7 +31,7 @@ def training(folder: Path) -> Callable[[int], object]:
 def evaluation(folder: Path) -> Callable[[int], object]:
     source = ShardSource(str(write_many_shards(folder / "data", 100)), "s", folder / "index")
     items = EvaluationItems([(source, np.arange(len(source)))], EvalTransform(24, CLIP_MEAN, CLIP_STD))
-    return lambda number: items[number % len(items)]
+    return lambda index: items[index % len(items)]
 
 
 @pytest.mark.parametrize("reading", [training, evaluation])
@@ -39,11 +39,11 @@ def evaluation(folder: Path) -> Callable[[int], object]:
 def test_memory_and_files_are_flat(reading: Callable[[Path], Callable[[int], object]], tmp_path: Path) -> None:
     item = reading(tmp_path)
     seen: list[tuple[int, int]] = []
-    for number in range(MANY):
-        item(number)
-        if number == MANY // 2:
+    for index in range(MANY):
+        item(index)
+        if index == MANY // 2:
             tracemalloc.start()
-        if number in (MANY // 2 + 100, MANY - 1):
+        if index in (MANY // 2 + 100, MANY - 1):
             gc.collect()
             seen.append((tracemalloc.get_traced_memory()[0], len(os.listdir("/proc/self/fd"))))
     tracemalloc.stop()

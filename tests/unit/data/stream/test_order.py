@@ -40,12 +40,12 @@ def test_a_source_of_one_block_is_shuffled_anew_each_epoch() -> None:
 
 
 def test_a_source_below_the_window_is_shuffled_uniformly() -> None:
-    places = np.zeros((6, 6))
+    positions = np.zeros((6, 6))
     for seed in range(3000):
         order = SampleOrder(size=6, seed=seed, block=2, window=100)
         for index in range(6):
-            places[index, order.sample_at(0, index)] += 1
-    assert np.abs(places / 3000 - 1 / 6).max() < 4 * (1 / 6 * 5 / 6 / 3000) ** 0.5
+            positions[index, order.sample_at(0, index)] += 1
+    assert np.abs(positions / 3000 - 1 / 6).max() < 4 * (1 / 6 * 5 / 6 / 3000) ** 0.5
 
 
 def test_a_window_reads_few_blocks() -> None:

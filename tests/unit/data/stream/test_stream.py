@@ -82,14 +82,16 @@ def test_sources_are_mixed_and_each_is_exact(tmp_path: Path) -> None:
     ]
     stream = TrainingStream(parts, _mean, 1)
     counts = Counter(stream[position].image_id for position in range(1024))
-    big = {parts[0].source.read(number).image_id for number in range(40)}
-    visits = [sorted(count for image, count in counts.items() if (image in big) == wanted) for wanted in (True, False)]
+    big = {parts[0].source.read(index).image_id for index in range(40)}
+    visits = [
+        sorted(count for image, count in counts.items() if (image in big) == expected) for expected in (True, False)
+    ]
     assert sum(visits[0]) == 768 and set(visits[0]) == {19, 20}, "19.2 epochs"
     assert visits[1] == [32] * 8, "32 epochs"
 
 
 def _broken(folder: Path) -> ShardSource:
-    good = [member for number in range(12) for member in sample(f"good{number}")]
+    good = [member for index in range(12) for member in sample(f"good{index}")]
     bad = [("page.jpg", b"<html>"), ("page.txt", "x"), ("void.jpg", image()), ("void.txt", " ...")]
     bad += [("latin.jpg", image()), ("latin.txt", b"caf\xe9")]
     write_tar(folder / "0.tar", [*good, *bad])
@@ -110,14 +112,14 @@ def test_unusable_samples_are_replaced_and_reported(tmp_path: Path) -> None:
 
 def test_captions_that_are_not_unicode_are_replaced_or_left_out_and_reported(tmp_path: Path) -> None:
     half, several = r'{"captions": ["a \ud83d cat"]}', r'{"captions": ["a cat", "a \ud83d dog"]}'
-    members: list[tuple[str, bytes | str]] = [member for number in range(6) for member in sample(f"good{number}")]
+    members: list[tuple[str, bytes | str]] = [member for index in range(6) for member in sample(f"good{index}")]
     members += [("half.jpg", image()), ("half.json", half), ("some.jpg", image()), ("some.json", several)]
     write_tar(tmp_path / "0.tar", members)
     source = _open(tmp_path)
     items = [_stream(source)[position] for position in range(16)]
     assert all("half" not in item.sample_id for item in items)
-    told = {(one.key, one.reason, one.detail) for item in items for one in item.rejected}
-    assert told == {
+    reasons = {(one.key, one.reason, one.detail) for item in items for one in item.rejected}
+    assert reasons == {
         ("half", "text is not Unicode", r"'a \ud83d cat': it holds half a character"),
         ("some", "text is not Unicode", "caption 2 of 2 is left out"),
     }
@@ -161,20 +163,22 @@ def test_held_out_samples_are_never_trained_on(tmp_path: Path) -> None:
 def test_holding_out_of_several_sources() -> None:
     chosen = choose_held_out([1000, 10, 500], 100)
     assert sum(map(len, chosen)) == 100
-    for numbers, size in zip(chosen, [1000, 10, 500], strict=True):
-        assert len(set(numbers)) == len(numbers) and ((numbers >= 0) & (numbers < size)).all()
+    for indices, size in zip(chosen, [1000, 10, 500], strict=True):
+        assert len(set(indices)) == len(indices) and ((indices >= 0) & (indices < size)).all()
     assert all(np.array_equal(a, b) for a, b in zip(chosen, choose_held_out([1000, 10, 500], 100), strict=True))
-    assert [len(numbers) for numbers in choose_held_out([5], 100)] == [0]
+    assert [len(indices) for indices in choose_held_out([5], 100)] == [0]
 
 
-def test_skipping_what_is_held_out_gives_every_other_number() -> None:
+def test_skipping_what_is_held_out_gives_every_other_index() -> None:
     class Ten:
         def __len__(self) -> int:
             return 10
 
     for held_out in itertools.chain.from_iterable(itertools.combinations(range(10), count) for count in (0, 1, 2, 5)):
         part = TrainingSource(source=Ten(), weight=1, held_out=np.array(held_out, dtype=np.int64))  # type: ignore[arg-type]
-        assert [part.sample_index(place) for place in range(len(part))] == [n for n in range(10) if n not in held_out]
+        assert [part.sample_index(kept_index) for kept_index in range(len(part))] == [
+            n for n in range(10) if n not in held_out
+        ]
 
 
 def test_evaluation_items_are_all_captions_of_each_image(tmp_path: Path) -> None:

@@ -22,15 +22,15 @@ class Falling:
     def __len__(self) -> int:
         return 20
 
-    def __getitem__(self, number: int) -> int:
-        if number == 6 and isinstance(self.fall, int):
+    def __getitem__(self, signal_number: int) -> int:
+        if signal_number == 6 and isinstance(self.fall, int):
             os.kill(os.getpid(), self.fall)
-        elif number == 6:
+        elif signal_number == 6:
             raise RuntimeError(self.fall)
-        return number
+        return signal_number
 
 
-WORDS: dict[Any, str] = {
+REASONS: dict[Any, str] = {
     signal.SIGKILL: "was killed (SIGKILL), mostly by the system for want of memory",
     signal.SIGSEGV: "crashed (SIGSEGV)",
     signal.SIGBUS: "found no room in shared memory",
@@ -38,15 +38,15 @@ WORDS: dict[Any, str] = {
 }
 
 
-@pytest.mark.parametrize(("fall", "words"), WORDS.items(), ids=["kill", "segv", "bus", "full"])
-def test_a_reader_that_is_killed_is_one_line(fall: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("fall", "reason"), REASONS.items(), ids=["kill", "segv", "bus", "full"])
+def test_a_reader_that_is_killed_is_one_line(fall: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
     loader = BatchLoader(Falling(fall if isinstance(fall, str) else int(fall)), num_workers=2, batch_size=2)
     read: list[Any] = []
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         read.extend(iter(loader))
-    line = str(told.value)
-    assert words in line and "\n" not in line and "lower data.num_workers" in line, line
+    line = str(caught.value)
+    assert reason in line and "\n" not in line and "lower data.num_workers" in line, line
     assert "one of 2 of this process" in line and "/dev/shm" in line and "resume_from=last" in line
     assert len(read) <= 4, "what comes after the lost batch is not handed out"
 

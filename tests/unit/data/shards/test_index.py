@@ -21,10 +21,10 @@ SHARDS = 2000
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,000 shards of two samples, and their index."""
-    place = tmp_path_factory.mktemp("many")
-    write_many_shards(place / "shards", SHARDS)
-    ShardSource(str(place / "shards"), "s", place / "index")
-    return place
+    root = tmp_path_factory.mktemp("many")
+    write_many_shards(root / "shards", SHARDS)
+    ShardSource(str(root / "shards"), "s", root / "index")
+    return root
 
 
 def opened(folder: Path) -> ShardSource:
@@ -43,10 +43,10 @@ def test_2000_shards_in_random_order_take_64_descriptors_and_no_mappings(folder:
     sources[0].read(0)
     descriptors, mappings = in_use()
     most = [0, 0]
-    for place, number in enumerate(order):
-        record = sources[place % 2].read(number)
-        assert record.captions == (f"{'ab'[number % 2]} {'abcd'[number // 2 % 4]}",)
-        if place % 50 == 0:
+    for root, index in enumerate(order):
+        record = sources[root % 2].read(index)
+        assert record.captions == (f"{'ab'[index % 2]} {'abcd'[index // 2 % 4]}",)
+        if root % 50 == 0:
             most = [max(pair) for pair in zip(most, in_use(), strict=True)]
     assert LIMIT / 2 < most[0] - descriptors < LIMIT == 64
     assert most[1] - mappings < 20  # the interpreter's own memory
@@ -62,21 +62,21 @@ def test_a_process_that_may_open_no_more_says_so(folder: Path) -> None:
 
 def test_a_limit_that_is_nearly_reached_closes_what_is_kept(folder: Path) -> None:
     source = opened(folder)
-    for number in range(0, 2 * LIMIT, 2):
-        source.read(number)
+    for index in range(0, 2 * LIMIT, 2):
+        source.read(index)
     with open_files_at_most(len(os.listdir("/proc/self/fd")) - LIMIT // 2):
-        assert all(source.read(number).captions for number in range(500, 700))
+        assert all(source.read(index).captions for index in range(500, 700))
 
 
-def test_a_reader_is_sent_the_place_of_the_list_of_shards(folder: Path) -> None:
+def test_a_reader_is_sent_the_path_of_the_catalog(folder: Path) -> None:
     source = opened(folder)
     sent = pickle.dumps(source)
     assert len(sent) < 2000
     arrived: ShardSource = pickle.loads(sent)
-    for number in (0, 1, 2 * SHARDS - 1):
-        assert arrived.read(number) == source.read(number) and arrived.sample_location(
-            number
-        ) == source.sample_location(number)
+    for index in (0, 1, 2 * SHARDS - 1):
+        assert arrived.read(index) == source.read(index) and arrived.sample_location(index) == source.sample_location(
+            index
+        )
     assert arrived.fingerprint() == source.fingerprint()
 
 
@@ -92,7 +92,7 @@ def test_opening_again_looks_at_each_shard_and_reads_one_list(folder: Path, monk
 def test_a_damaged_index_is_made_again(damage: str, tmp_path: Path) -> None:
     write_shards(tmp_path / "data", (3, 4))
     before = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
-    expected = [before.read(number) for number in range(7)]
+    expected = [before.read(index) for index in range(7)]
     (listed,) = (tmp_path / "index").glob("*.shards.npy")
     rows = [path for path in (tmp_path / "index").glob("*.npy") if path != listed]
     if damage == "list":
@@ -109,10 +109,10 @@ def test_a_damaged_index_is_made_again(damage: str, tmp_path: Path) -> None:
     else:
         listed.with_suffix(".json").write_text('{"checksum": 1')
     again = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
-    assert [again.read(number) for number in range(7)] == expected
+    assert [again.read(index) for index in range(7)] == expected
 
 
-def test_a_shard_that_was_replaced_while_its_index_was_lost_is_told(tmp_path: Path) -> None:
+def test_a_shard_that_was_replaced_while_its_index_was_lost_is_reported(tmp_path: Path) -> None:
     write_shards(tmp_path / "data", (3, 4))
     source = ShardSource(str(tmp_path / "data"), "s", tmp_path / "index")
     for path in (tmp_path / "index").glob("*.npy"):

@@ -64,7 +64,7 @@ SWITCHES = [(True, None, True), (False, None, True), (True, False, True), (False
 def word_piece(switches: tuple[Any, ...] = (True, None, True), tokens: list[str] = TOKENS) -> Tokenizer:
     """A tokenizer of the library, without transformers, as BERT's are published."""
     lower, accents, chinese = switches
-    made = Tokenizer(models.WordPiece({token: number for number, token in enumerate(tokens)}, unk_token="[UNK]"))
+    made = Tokenizer(models.WordPiece({token: token_id for token_id, token in enumerate(tokens)}, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(
         lowercase=lower, strip_accents=accents, handle_chinese_chars=chinese, clean_text=True
     )
@@ -75,19 +75,19 @@ def word_piece(switches: tuple[Any, ...] = (True, None, True), tokens: list[str]
     return made
 
 
-def files(folder: Path, made: Tokenizer | None = None, words: bool = False, **config: Any) -> str:
+def files(folder: Path, made: Tokenizer | None = None, vocabulary_tokens: bool = False, **config: Any) -> str:
     """A folder with `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, each if it is given."""
     folder.mkdir(parents=True, exist_ok=True)
     if made is not None:
         made.save(str(folder / "tokenizer.json"))
-    if words:
+    if vocabulary_tokens:
         (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
     if config:
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return str(folder)
 
 
-def pieces(tokenizer: Any, text: str = TEXT) -> list[str]:
+def tokens_of_text(tokenizer: Any, text: str = TEXT) -> list[str]:
     return [str(token) for token in tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)]
 
 
@@ -99,20 +99,23 @@ def test_letters_are_kept_or_changed_as_the_files_say(tmp_path: Path, switches: 
     stated = dict(zip(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), switches, strict=True))
     folder = {
         "json": lambda: files(tmp_path, made),
-        "json and words": lambda: files(tmp_path, made, words=True),
+        "json and words": lambda: files(tmp_path, made, vocabulary_tokens=True),
         "json and class": lambda: files(tmp_path, made, tokenizer_class="BertTokenizerFast", model_max_length=512),
-        "words and config": lambda: files(tmp_path, words=True, **stated),
-        "all": lambda: files(tmp_path, made, words=True, tokenizer_class="BertTokenizer", **stated),
+        "words and config": lambda: files(tmp_path, vocabulary_tokens=True, **stated),
+        "all": lambda: files(tmp_path, made, vocabulary_tokens=True, tokenizer_class="BertTokenizer", **stated),
     }[given]()
     tokenizer = load_qformer_tokenizer(folder)
-    assert pieces(tokenizer) == made.encode(TEXT).tokens
+    assert tokens_of_text(tokenizer) == made.encode(TEXT).tokens
     assert len(tokenizer) == len(TOKENS) + 1 == tokenizer.bos_token_id + 1
     tokenizer.save_pretrained(tmp_path / "again")
-    assert pieces(load_qformer_tokenizer(str(tmp_path / "again"))) == made.encode(TEXT).tokens
+    assert tokens_of_text(load_qformer_tokenizer(str(tmp_path / "again"))) == made.encode(TEXT).tokens
 
 
-def test_words_alone_are_english(tmp_path: Path) -> None:
-    assert pieces(load_qformer_tokenizer(files(tmp_path, words=True))) == word_piece().encode(TEXT).tokens
+def test_a_vocabulary_alone_is_english(tmp_path: Path) -> None:
+    assert (
+        tokens_of_text(load_qformer_tokenizer(files(tmp_path, vocabulary_tokens=True)))
+        == word_piece().encode(TEXT).tokens
+    )
 
 
 def test_added_tokens_stay_and_the_decoder_start_comes_behind_them(tmp_path: Path) -> None:
@@ -120,11 +123,11 @@ def test_added_tokens_stay_and_the_decoder_start_comes_behind_them(tmp_path: Pat
     made.add_tokens(["<new>", "[unused1]"])
     tokenizer = load_qformer_tokenizer(files(tmp_path, made, do_lower_case=False))
     assert len(tokenizer) == len(TOKENS) + 3 and tokenizer.bos_token_id == len(TOKENS) + 2
-    assert pieces(tokenizer, "A <new> Cat") == ["[CLS]", "A", "<new>", "Cat", "[SEP]"]
+    assert tokens_of_text(tokenizer, "A <new> Cat") == ["[CLS]", "A", "<new>", "Cat", "[SEP]"]
 
 
 def test_sides_and_longest_text_of_the_files_do_not_count(tmp_path: Path) -> None:
-    folder = files(tmp_path, words=True, padding_side="left", truncation_side="left", model_max_length=4)
+    folder = files(tmp_path, vocabulary_tokens=True, padding_side="left", truncation_side="left", model_max_length=4)
     batch = ImageTextCollator(load_qformer_tokenizer(folder), max_text_length=6)([_sample("cat . a . cat . a")])
     tokens = load_qformer_tokenizer(folder).convert_ids_to_tokens(batch.input_ids[0].tolist())
     assert tokens == ["[CLS]", "cat", ".", "a", ".", "[SEP]"]
@@ -154,13 +157,15 @@ def _twice(folder: Path) -> str:
 def _skipped(folder: Path) -> str:
     made = word_piece()
     content = json.loads(made.to_str())
-    content["model"]["vocab"] = {token: number + (number > 9) for token, number in content["model"]["vocab"].items()}
+    content["model"]["vocab"] = {
+        token: token_id + (token_id > 9) for token, token_id in content["model"]["vocab"].items()
+    }
     (folder / "tokenizer.json").write_text(json.dumps(content))
     return str(folder)
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "vocabulary_tokens"),
     [
         (_unigram, "the model of its tokenizer.json is Unigram, BERT's is WordPiece"),
         (_lowered, "the normalizer of its tokenizer.json is Sequence"),
@@ -168,13 +173,18 @@ def _skipped(folder: Path) -> str:
         (_twice, "no token with id 5: a token stands twice"),
         (_skipped, "no token with id 10"),
         (lambda f: files(f, word_piece(tokens=[*TOKENS[1:5], "[PAD]", *TOKENS[5:]])), r"\[PAD\] at 4"),
-        (lambda f: files(f, words=True, tokenizer_class="BertJapaneseTokenizer"), "is a BertJapaneseTokenizer"),
-        (lambda f: files(f, words=True, do_lower_case="false"), "do_lower_case is 'false'"),
+        (
+            lambda f: files(f, vocabulary_tokens=True, tokenizer_class="BertJapaneseTokenizer"),
+            "is a BertJapaneseTokenizer",
+        ),
+        (lambda f: files(f, vocabulary_tokens=True, do_lower_case="false"), "do_lower_case is 'false'"),
     ],
 )
-def test_what_would_split_texts_otherwise_is_refused(tmp_path: Path, make: Callable[[Path], str], words: str) -> None:
+def test_what_would_split_texts_otherwise_is_refused(
+    tmp_path: Path, make: Callable[[Path], str], vocabulary_tokens: str
+) -> None:
     """A second token of one name, or an id left out, would give `[DEC]` the id of another token."""
-    with pytest.raises(CheckpointMismatch, match=words) as caught:
+    with pytest.raises(CheckpointMismatch, match=vocabulary_tokens) as caught:
         load_qformer_tokenizer(make(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -182,7 +192,7 @@ def test_what_would_split_texts_otherwise_is_refused(tmp_path: Path, make: Calla
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: str) -> None:
-    files(tmp_path, words=True)
+    files(tmp_path, vocabulary_tokens=True)
     (tmp_path / name).write_text(content)
     with pytest.raises(CheckpointMismatch, match=name) as caught:
         load_qformer_tokenizer(str(tmp_path))
@@ -195,11 +205,11 @@ def test_a_hub_id_that_cannot_be_had_is_named() -> None:
         load_qformer_tokenizer("bert-base-uncased")
 
 
-def _sample(caption: str, number: int = 0) -> ImageTextSample:
-    bad = RejectedSample(source="s", key=str(number), reason="r", detail="")
+def _sample(caption: str, token_id: int = 0) -> ImageTextSample:
+    bad = RejectedSample(source="s", key=str(token_id), reason="r", detail="")
     return ImageTextSample(
-        pixel_values=torch.full((3, 2, 2), float(number)), caption=caption, image_id=2**62 + number,
-        sample_id=f"s/{number}#0", rejected=(bad,) * number,
+        pixel_values=torch.full((3, 2, 2), float(token_id)), caption=caption, image_id=2**62 + token_id,
+        sample_id=f"s/{token_id}#0", rejected=(bad,) * token_id,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ def test_lists_come_back(write: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("['a', None, 'b',]", ["a", None, "b"]),
         ('["a", null]', ["a", None]),
@@ -39,5 +39,5 @@ def test_lists_come_back(write: object) -> None:
         ("[1" + "0" * 5000 + "]", None),
     ],
 )
-def test_what_is_a_list_and_what_is_not(text: str, found: list[str | None] | None) -> None:
-    assert listed_texts(text) == found
+def test_what_is_a_list_and_what_is_not(text: str, expected: list[str | None] | None) -> None:
+    assert listed_texts(text) == expected

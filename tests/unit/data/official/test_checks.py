@@ -30,8 +30,8 @@ def read_caption_list(path: Path, split: str) -> list[AnnotatedImage]:
     return read_references(path, split, form="list")
 
 
-def without_rows(found: list[AnnotatedImage]) -> list[AnnotatedImage]:
-    return [replace(image, row="") for image in found]
+def without_rows(images_found: list[AnnotatedImage]) -> list[AnnotatedImage]:
+    return [replace(image, row="") for image in images_found]
 
 
 Write = Callable[[str, Any], Path]
@@ -47,10 +47,10 @@ def write(tmp_path: Path) -> Write:
     return do
 
 
-def karpathy(number: int, split: str, **changes: Any) -> dict[str, Any]:
-    name = f"COCO_val2014_{number:012d}.jpg"
-    entry = {"filepath": "val2014", "filename": name, "split": split, "cocoid": number, "imgid": 7}
-    return entry | {"sentences": [{"raw": f"caption {number}"}, {"raw": "two"}]} | changes
+def karpathy(index: int, split: str, **changes: Any) -> dict[str, Any]:
+    name = f"COCO_val2014_{index:012d}.jpg"
+    entry = {"filepath": "val2014", "filename": name, "split": split, "cocoid": index, "imgid": 7}
+    return entry | {"sentences": [{"raw": f"caption {index}"}, {"raw": "two"}]} | changes
 
 
 def coco(**changes: Any) -> dict[str, Any]:
@@ -63,15 +63,15 @@ def coco(**changes: Any) -> dict[str, Any]:
     return {"images": images, "annotations": captions} | changes
 
 
-def images(*numbers: int) -> dict[int | str, str]:
-    return {number: f"val2014/{number}.jpg" for number in numbers}
+def images(*indices: int) -> dict[int | str, str]:
+    return {index: f"val2014/{index}.jpg" for index in indices}
 
 
 def test_karpathy_coco_and_flickr(write: Write) -> None:
     path = write("dataset_coco.json", {"images": [karpathy(n, s) for n, s in ((9, "val"), (4, "restval"), (2, "val"))]})
-    found = read_karpathy(path, "val")
-    assert [image.image_id for image in found] == [9, 2]
-    assert found[0] == AnnotatedImage(
+    images_found = read_karpathy(path, "val")
+    assert [image.image_id for image in images_found] == [9, 2]
+    assert images_found[0] == AnnotatedImage(
         row="entry 1 of images",
         image_id=9,
         path="val2014/COCO_val2014_000000000009.jpg",
@@ -118,8 +118,8 @@ def test_nocaps_has_domains_and_its_test_split_no_captions(write: Write) -> None
     (one,) = read_coco(write("nocaps_test_image_info.json", {"images": images}))
     assert without_rows([one]) == [AnnotatedImage(image_id=0, path="0013ea2087020901.jpg", captions=())]
     domains = ("out-domain", "in-domain")
-    told = coco(images=[image | {"domain": d} for image, d in zip(coco()["images"], domains, strict=True)])
-    assert [image.domain for image in read_coco(write("nocaps.json", told))] == list(domains)
+    with_domains = coco(images=[image | {"domain": d} for image, d in zip(coco()["images"], domains, strict=True)])
+    assert [image.domain for image in read_coco(write("nocaps.json", with_domains))] == list(domains)
 
 
 def test_files_of_the_demo_world(write: Write) -> None:
@@ -207,7 +207,7 @@ def test_broken_karpathy_files_are_one_clear_line(write: Write, tmp_path: Path) 
         read_karpathy(tmp_path, "val")
 
 
-def test_images_are_told_apart_by_the_files_own_ids_not_by_digits_in_names(write: Write) -> None:
+def test_images_are_identified_by_the_files_own_ids_not_by_digits_in_names(write: Write) -> None:
     rsicd = [karpathy(0, "test", filename=f"{name}_1.tif", imgid=n) for n, name in enumerate(("airport", "farm"))]
     own = [{key: value for key, value in entry.items() if key != "cocoid"} for entry in rsicd]
     assert [image.identity for image in read_karpathy(write("rsicd.json", {"images": own}), "test")] == [0, 1]

@@ -44,12 +44,12 @@ def small(tmp_path: Path, s3: S3) -> Path:
     return tmp_path
 
 
-def here_and_there(place: Path, steps: int, **options: object) -> tuple[list[list[Read]], list[list[Read]]]:
-    asked = {**SMALL, **options}
-    local = {name: value for name, value in asked.items() if name not in ("memory_mb", "cache", "attempts")}
+def here_and_there(folder: Path, steps: int, **options: object) -> tuple[list[list[Read]], list[list[Read]]]:
+    remote = {**SMALL, **options}
+    local = {name: value for name, value in remote.items() if name not in ("memory_mb", "cache", "attempts")}
     return (
-        list(read(str(place / "set"), place / "index", steps, **local)),
-        list(read("s3://data/set", place / "index", steps, **asked)),
+        list(read(str(folder / "set"), folder / "index", steps, **local)),
+        list(read("s3://data/set", folder / "index", steps, **remote)),
     )
 
 
@@ -58,7 +58,7 @@ MORE: list[dict[str, object]] = [
     {"world": 3, "rank": 1},
     {"memory_mb": 0.02},
     {"memory_mb": 0},
-    {"cache": "{place}/kept"},
+    {"cache": "{folder}/kept"},
 ]
 
 
@@ -67,7 +67,7 @@ MORE: list[dict[str, object]] = [
     [{"first_step": 17}, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)],
 )
 def test_the_same_batches_as_on_this_machine(options: dict[str, object], small: Path, s3: S3) -> None:
-    options = {name: str(value).format(place=small) if name == "cache" else value for name, value in options.items()}
+    options = {name: str(value).format(folder=small) if name == "cache" else value for name, value in options.items()}
     here, there = here_and_there(small, 70, **options)  # two epochs and more
     assert here == there and len(here) == 70 - int(str(options.get("first_step", 0)))
 
@@ -88,7 +88,7 @@ def test_without_memory_each_sample_is_a_request(small: Path, s3: S3) -> None:
 
 
 def test_failures_on_the_way_change_nothing(small: Path, s3: S3) -> None:
-    s3.fault = lambda method, path, number: "500" if ".tar" in path and number % 3 == 0 else ""
+    s3.fault = lambda method, path, index: "500" if ".tar" in path and index % 3 == 0 else ""
     here, there = here_and_there(small, 40, attempts=4)
     assert here == there
 
@@ -112,8 +112,8 @@ def test_what_a_reader_makes_next_follows_from_its_first_position() -> None:
         sampler = GlobalBatchSampler(shape, rank, 20)
         batches = list(sampler)
         assert len(batches) == 20 * accumulate
-        for number in (0, 5, len(batches) - 1):
-            assert list(sampler.following(batches[number][0], every=3)) == batches[number::3]
+        for index in (0, 5, len(batches) - 1):
+            assert list(sampler.following(batches[index][0], every=3)) == batches[index::3]
         assert list(GlobalBatchSampler(shape, rank, 20, first_step=4)) == batches[4 * accumulate :]
 
 
@@ -134,7 +134,7 @@ class Store:
 
 
 def content(span: Span) -> bytes:
-    return bytes((span.shard + place // 100) % 251 for place in range(span.start, span.end))
+    return bytes((span.shard + folder // 100) % 251 for folder in range(span.start, span.end))
 
 
 def scattered(samples: int, shards: int = 8, every: int = 3) -> Iterator[Sequence[Span]]:
@@ -142,8 +142,8 @@ def scattered(samples: int, shards: int = 8, every: int = 3) -> Iterator[Sequenc
     for passage in range(3):
         first = passage * samples * every * 100
         yield [
-            Span(shard, first + place * every * 100, first + place * every * 100 + 100)
-            for place in range(samples)
+            Span(shard, first + folder * every * 100, first + folder * every * 100 + 100)
+            for folder in range(samples)
             for shard in range(shards)
         ]
 
@@ -170,15 +170,15 @@ def test_a_request_brings_no_more_for_nothing_than_it_saves() -> None:
 def test_samples_that_are_passed_over_are_let_go() -> None:
     store = Store()
     ahead = Prefetcher(store.fetch, scattered(40), 50_000)
-    wanted = [*chain.from_iterable(scattered(40))]
-    for span in wanted[::5]:
+    expected = [*chain.from_iterable(scattered(40))]
+    for span in expected[::5]:
         assert ahead.take(span) == content(span)
-    assert ahead.take(Span(0, 1, 2)) is None and ahead.take(wanted[-1]) in (None, content(wanted[-1]))
+    assert ahead.take(Span(0, 1, 2)) is None and ahead.take(expected[-1]) in (None, content(expected[-1]))
     assert ahead._used <= 50_000
     ahead.close()
 
 
-def test_a_request_that_fails_leaves_its_samples_to_be_asked_for_alone() -> None:
+def test_samples_of_a_failed_request_are_requested_alone() -> None:
     store = Store()
     store.fails = {3}
     ahead = Prefetcher(store.fetch, scattered(20), 50_000)
