@@ -68,7 +68,8 @@ KEPT_NAMES = frozenset(
 """Names that users' files, command lines, logs and stored files hold; as strings, too."""
 
 OTHERS = re.compile(
-    r"\w*NotFound\w*|not_found|in_place|\w+_in_place|WordPiece\w*|word_?pieces?|SentencePiece\w*|sentencepiece\w*", re.I
+    r"\w*NotFound\w*|not_found|pin_memory|in_place|\w+_in_place|WordPiece\w*|word_?pieces?|SentencePiece\w*|sentencepiece\w*",
+    re.I,
 )
 """Names of Python, of other packages, and of algorithms."""
 

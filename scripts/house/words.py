@@ -59,7 +59,7 @@ def uses_in(path: str, text: str) -> list[Use]:
 
 def ruled_out(name: str, path: str) -> Iterator[Rule]:
     """The rules that an identifier breaks."""
-    if name in KEPT_NAMES:
+    if name.lstrip("_") in KEPT_NAMES:
         return
     parts = _CAPITAL.sub("_", OTHERS.sub("", name)).lower().split("_")
     joined = f"_{'_'.join(part for part in parts if part)}_"
