@@ -40,7 +40,7 @@ def locate_language_model(name: str) -> str:
     """
     folder = Path(name).expanduser()
     if folder.is_file() and folder.suffix != ".gguf":
-        raise CheckpointMismatch(f"language model {name} is a file; give the folder that it lies in")
+        raise CheckpointMismatch(f"language model {name} is a file; give the folder that contains it")
     _refuse_other_kinds(name, files_of(name))
     return str(folder) if folder.exists() else name
 

@@ -40,18 +40,22 @@ def build_model(description: Mapping[str, Any]) -> Blip2Model:
     """
     try:
         vision = described_tower(description)
-        qformer = QFormerConfig(**here(description["qformer"]))
+        qformer = QFormerConfig(**with_local_paths(description["qformer"]))
         language = description.get("language")
         if description["kind"] == GenerativeModel.__name__ and language is not None:
             reads = bool(description.get("question_to_qformer", False))
-            return GenerativeModel(vision, qformer, LanguageModelConfig(**here(language)), question_to_qformer=reads)
+            return GenerativeModel(
+                vision, qformer, LanguageModelConfig(**with_local_paths(language)), question_to_qformer=reads
+            )
         if description["kind"] == ImageTextModel.__name__:
             return ImageTextModel(vision, qformer)
     except (KeyError, TypeError) as error:
         raise CheckpointMismatch(
             f"the model's description cannot be read ({error}); export the run again with this version"
         ) from error
-    raise CheckpointMismatch(f"the model's description is of kind {description['kind']!r}, which is not known here")
+    raise CheckpointMismatch(
+        f"the model's description is of kind {description['kind']!r}, which is unknown to this version"
+    )
 
 
 def described_tower(description: Mapping[str, Any]) -> VisionConfig:
@@ -60,7 +64,7 @@ def described_tower(description: Mapping[str, Any]) -> VisionConfig:
     Raises:
         CheckpointMismatch: if no imported module has that class.
     """
-    values = here(description["vision"])
+    values = with_local_paths(description["vision"])
     family = family_of(values, "the model's description")
     return family(**{key: value for key, value in values.items() if key != "family"})
 
@@ -69,6 +73,6 @@ def _portable(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v.replace(_PACKAGE, _PACKAGED) if isinstance(v, str) else v for k, v in values.items()}
 
 
-def here(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_local_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a description, with the paths that they have on this machine."""
     return {k: v.replace(_PACKAGED, _PACKAGE) if isinstance(v, str) else v for k, v in values.items()}

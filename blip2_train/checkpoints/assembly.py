@@ -146,6 +146,6 @@ def _tower_from_elsewhere(model: Blip2Model, what: str) -> LoadReport:
 def _refuse_random(weights: str, part: str, what: str) -> None:
     if weights == RANDOM:
         raise CheckpointMismatch(
-            f"{what} does not hold its {part}, whose weights were random: they cannot be had again; train with a "
+            f"{what} does not hold its {part}, whose weights were random: they cannot be restored; train with a "
             "pretrained one"
         )

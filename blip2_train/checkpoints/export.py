@@ -18,7 +18,7 @@ from torch import Tensor
 
 from blip2_train import __version__
 from blip2_train.checkpoints import adapter_files
-from blip2_train.checkpoints.architecture import here
+from blip2_train.checkpoints.architecture import with_local_paths
 from blip2_train.checkpoints.files import file_fingerprint, read_weights
 from blip2_train.checkpoints.foreign_descriptions import check_description, check_processor
 from blip2_train.errors import CheckpointMismatch, DamagedFile
@@ -97,7 +97,7 @@ def _write_files(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     beside = {name: tensor for name, tensor in state.items() if is_adapter(name)}
     save_file(_separate({n: t for n, t in state.items() if n not in beside}), folder / WEIGHTS)
     adapter_folder = folder / adapter_files.FOLDER
-    language = here(manifest.architecture.get("language") or {})
+    language = with_local_paths(manifest.architecture.get("language") or {})
     sha256 = (
         adapter_files.write_adapter(adapter_folder, beside, manifest.architecture, language["name"]) if beside else ""
     )

@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise CheckpointMismatch(f"there is no weight file {path}; check the path, or say weights: random")
+        raise CheckpointMismatch(f"there is no weight file {path}; check the path, or set weights: random")
     state = read_file(path)
     state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else state
     return only_tensors(state, path)
@@ -66,9 +66,7 @@ def read_file(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> CheckpointMismatch:
     if is_refused_pickle(error):
-        return CheckpointMismatch(
-            f"{path} is refused: {reason_of(error)}; ask whoever made it for the weights alone, as safetensors"
-        )
+        return CheckpointMismatch(f"{path} is refused: {reason_of(error)}; get the weights alone, as safetensors")
     return CheckpointMismatch(
         f"{path} cannot be read as weights ({reason_of(error)}); the file is damaged, cut short, or of another kind"
     )

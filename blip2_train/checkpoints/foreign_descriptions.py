@@ -173,7 +173,7 @@ def _checked_language(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     kind = architecture.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise CheckpointMismatch(
-            f"{what}.architecture: model_type {kind!r} is none that transformers {transformers_version} knows; {_FIX}"
+            f"{what}.architecture: model_type {kind!r} is unknown to transformers {transformers_version}; {_FIX}"
         )
     return {**values, "architecture": settable_architecture(architecture)}
 

@@ -72,7 +72,7 @@ def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: LoadRule)
     for pattern in rule.may_miss:
         if not any(fnmatchcase(name, pattern) for name in targets):
             raise CheckpointMismatch(
-                f"{rule.what}: the rule says {pattern!r} may be missing, but the model has no such parameter"
+                f"{rule.what}: the rule lets {pattern!r} be missing, but the model has no such parameter"
             )
     missing = [name for name in targets if name not in state]
     unused = [key for key in state if key not in targets]

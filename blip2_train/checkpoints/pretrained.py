@@ -69,13 +69,13 @@ def open_pretrained(
     """
     weights = find_weights(source, language_model)
     if "kind" not in weights.description:
-        raise CheckpointMismatch(
-            f"{weights.what} does not say what its model is; export the run again with this version"
-        )
+        raise CheckpointMismatch(f"{weights.what} does not describe its model; export the run again with this version")
     _choose(weights, dtype, quantization, language_model, vision_weights)
     processor_values = dict(weights.processor)
     if not processor_values:
-        raise CheckpointMismatch(f"{weights.what} does not say what it reads; export the run again with this version")
+        raise CheckpointMismatch(
+            f"{weights.what} does not describe its processor; export the run again with this version"
+        )
     model, reports = assemble(weights, quantization)
     trained_with = (weights.manifest.architecture.get("language") or {}).get("quantization", "none")
     if dtype is None and quantization == trained_with:
@@ -163,7 +163,7 @@ def _tokenizer(model: Blip2Model, weights: SourceWeights, chosen: str | None) ->
         fits, name = len(tokens) == known, "text_tokenizer"
     if not fits:
         raise CheckpointMismatch(
-            f"the tokenizer {location} has {len(tokens)} tokens, {weights.what} knows {known}; name the one that "
+            f"the tokenizer {location} has {len(tokens)} tokens, {weights.what} expects {known}; name the one that "
             "belongs to it"
         )
     return name, tokens
@@ -179,7 +179,7 @@ def _question_tokenizer(model: Blip2Model, weights: SourceWeights, chosen: str |
     tokens, known = load_text_tokenizer(location), model.qformer_config.vocab_size
     if len(tokens) != known:
         raise CheckpointMismatch(
-            f"the tokenizer {location} has {len(tokens)} tokens, the Q-Former of {weights.what} knows {known}; name "
+            f"the tokenizer {location} has {len(tokens)} tokens, the Q-Former of {weights.what} expects {known}; name "
             "the one that belongs to it"
         )
     return tokens

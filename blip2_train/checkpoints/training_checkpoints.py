@@ -135,8 +135,8 @@ def _instead_of(damaged: Path) -> str:
             _read_whole(other.path)
         except _READING:
             continue
-        return f"the newest whole one beside it is of step {other.step}: resume_from={other.path}"
+        return f"the newest complete one beside it is of step {other.step}: resume_from={other.path}"
     return (
-        "no whole one lies beside it (callbacks.checkpoint.keep=2 keeps one more): start anew, or from the weights of "
+        "no complete one is beside it (callbacks.checkpoint.keep=2 keeps one more): start anew, or from the weights of "
         "an export with init_from=<export>"
     )

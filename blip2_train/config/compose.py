@@ -201,7 +201,7 @@ def _compose(root: str, arguments: Sequence[str], folders: Sequence[Path], extra
     except yaml.YAMLError as error:
         raise ConfigError(f"a configuration file is not valid YAML: {_one_line(error)}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, too deep, no header
-        deep = "lists or mappings lie too deep inside each other"
+        deep = "lists or mappings are nested too deep"
         reason = deep if isinstance(error, RecursionError) else reason_of(error)
         raise ConfigError(f"{_first_unreadable(folders)} cannot be read ({reason}); mend or remove it") from None
 

@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from blip2_train.checkpoints.architecture import described_tower, here
+from blip2_train.checkpoints.architecture import described_tower, with_local_paths
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
 from blip2_train.checkpoints.initial_weights import RANDOM
@@ -249,7 +249,7 @@ def _follow_tower(settings: _Settings, source: SourceDescription, option: Mappin
 
 
 def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
-    written = here(source.architecture["qformer"])
+    written = with_local_paths(source.architecture["qformer"])
     theirs = asdict(QFormerConfig(**written))
     reads_text = source.stage == "stage1" or bool(source.architecture.get("question_to_qformer"))
     left_out = _RECIPES_OWN if reads_text else (*_RECIPES_OWN, *_TEXT_SIZES)
@@ -269,7 +269,7 @@ def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
 
 
 def _follow_text_half(settings: _Settings, source: SourceDescription) -> None:
-    theirs = asdict(QFormerConfig(**here(source.architecture["qformer"])))
+    theirs = asdict(QFormerConfig(**with_local_paths(source.architecture["qformer"])))
     for key in _TEXT_SIZES:
         settings.follow(f"model.qformer.{key}", theirs[key], source.what)
     _follow_tokenizer(settings, source)
@@ -303,7 +303,7 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
     written = source.architecture.get("language")
     if settings.get("model.language") is None or source.stage == "stage1" or not written:
         return
-    theirs = asdict(LanguageModelConfig(**here(written)))
+    theirs = asdict(LanguageModelConfig(**with_local_paths(written)))
     name = settings.get("model.language.name")
     if LANGUAGE_MODEL in source.held:
         if settings.is_given("model.language.name") and not same_location(name, source.location):

@@ -187,7 +187,7 @@ def _references(
 ) -> tuple[list[AnnotatedImage], Path]:
     references, folder = read_references(annotations, split, columns, form)[:limit], _folder(images, annotations)
     if unnamed := next((one for one in references if not one.path or is_embedded(one.path)), None):
-        what = "holds the image itself" if unnamed.path else "does not say which file is the image"
+        what = "holds the image itself" if unnamed.path else "does not name the file of the image"
         raise ConfigError(f"task {name}: {annotations}, {unnamed.row} {what}; give a file with the paths of images")
     _check_there(name, {image.path for image in references}, folder)
     return references, folder

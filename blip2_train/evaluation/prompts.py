@@ -46,7 +46,7 @@ def caption_prompt(prompt: str) -> str:
             "or give another prompt"
         )
     if prompt and not prompt.strip():
-        raise ConfigError(f"prompt {prompt!r} is blank; write words, or leave it out for the model's own")
+        raise ConfigError(f"prompt {prompt!r} is blank; write a text, or leave it out for the model's own")
     return prompt.strip()
 
 
@@ -73,7 +73,7 @@ def question_prompt(template: str, question: str) -> str:
         'Question: why? Answer:'
     """
     if not question.strip():
-        raise ConfigError("a question is empty; write words, or leave it out")
+        raise ConfigError("a question is empty; write a text, or leave it out")
     return template.replace("{}", question.strip())
 
 

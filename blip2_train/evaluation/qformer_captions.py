@@ -80,7 +80,7 @@ def _start(network: ImageTextModel, tokenizer: Any, prompt: str, new_tokens: int
     """Ids `(1, S)` of `[DEC]` and the prompt."""
     cleaned = clean_caption(prompt)
     if prompt and not cleaned:
-        raise ConfigError(f"prompt {prompt!r} is empty once cleaned as in training; write words, or leave it out")
+        raise ConfigError(f"prompt {prompt!r} is empty once cleaned as in training; write a text, or leave it out")
     words = tokenizer(cleaned, add_special_tokens=False).input_ids if cleaned else []
     longest = network.qformer_config.max_positions
     room = longest + 1 - new_tokens  # the last new token is not read

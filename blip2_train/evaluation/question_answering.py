@@ -84,7 +84,7 @@ class AnsweringTask(EvaluationTask):
         self._batches = list(batches(len(self.questions), batch_size))
         if picture_name is None and (nowhere := next((q for q in self.questions if not q.image), None)):
             raise ConfigError(
-                f"task {name}: the file does not say which image question {nowhere.question_id} is about; give "
+                f"task {name}: the file does not name the image of question {nowhere.question_id}; give "
                 "picture_name, for instance COCO_val2014_{image_id:012d}.jpg"
             )
 

@@ -44,7 +44,9 @@ def rank_texts(
         ShardError: naming a file that is no readable image.
     """
     if not candidates or isinstance(candidates, str) or not all(text.strip() for text in candidates):
-        raise ConfigError("candidates must be a list of answers, none of them empty; leave them out to let it write")
+        raise ConfigError(
+            "candidates must be a list of answers, none of them empty; leave them out to generate answers"
+        )
     if broken := next((text for text in candidates if not is_unicode(text)), None):
         raise ConfigError(f"candidate {broken!r} is not Unicode (it holds half a character); write it again in UTF-8")
     if shortlist < 1:

@@ -28,7 +28,7 @@ def read_results(folder: Path) -> dict[str, float]:
         DamagedFile: if it is not what was written.
     """
     path = folder / RESULTS
-    instead = f"the scores stand in {METRICS} beside it, and resume_from={folder} writes it again once it is removed"
+    instead = f"the scores are in {METRICS} beside it, and resume_from={folder} writes it again once it is removed"
     if not path.is_file():
         return {}
     return check_record(read_checked(path, instead), dict[str, float], path, instead, DamagedFile)

@@ -103,7 +103,7 @@ def parse_yaml(text: str, what: object, fix: str, error: type[Blip2TrainError] =
     try:
         content = _PlainLoader(text).get_single_data()
     except RecursionError:
-        raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
+        raise error(f"{what} cannot be read (lists or mappings are nested too deep); {fix}") from None
     except (yaml.YAMLError, ValueError) as cause:
         raise error(f"{what} cannot be read ({reason_of(cause)}); {fix}") from None
     return check_record(content, JsonObject, what, fix, error)
@@ -120,7 +120,7 @@ def _parse(content: Any, what: object, fix: str, error: type[Blip2TrainError]) -
     try:
         return json.loads(bytes(content) if isinstance(content, memoryview) else content)
     except RecursionError:
-        raise error(f"{what} cannot be read (lists or mappings lie too deep inside each other); {fix}") from None
+        raise error(f"{what} cannot be read (lists or mappings are nested too deep); {fix}") from None
     except ValueError as cause:  # also what is not UTF-8, and numbers of more digits than Python reads
         reason = "a number of thousands of digits" if "digits" in str(cause) else str(cause)[:150]
         raise error(f"{what} cannot be read ({reason}); {fix}") from None
@@ -139,7 +139,7 @@ def _not_plain(value: Any, largest: int) -> str | None:
             if again > _MOST_REPEATED:
                 return "it refers to other places of itself again and again"
         if depth > DEEPEST:
-            return f"{location[:60]}…: lists or mappings lie more than {DEEPEST} deep inside each other"
+            return f"{location[:60]}…: lists or mappings are nested more than {DEEPEST} deep"
         if isinstance(item, Mapping):
             if wrong := next((key for key in item if not isinstance(key, str)), None):
                 return f"{location or 'the file'}: the key {wrong!r} is no text"

@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_use_instead(
     assert run_command(export, [str(folder), str(workspace / "not")]) == 2
     spoil(before, damage)
     code, printed = train(folder, "steps=6", f"resume_from={folder}")
-    assert code == 2 and "no whole one lies beside it" in printed and "keep=2" in printed
+    assert code == 2 and "no complete one is beside it" in printed and "keep=2" in printed
 
 
 def test_damaged_results_are_named(workspace: Path, train: Callable[..., Any]) -> None:

@@ -73,7 +73,7 @@ def _empty(*_: Any) -> _Array:
 def _latin1(text: Any, encoding: Any) -> bytes:
     """Stand-in for `_codecs.encode`, by which old pickles hold bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
+        raise pickle.UnpicklingError(f"it names the encoding {encoding!r}, which is refused")
     return text.encode("latin1")
 
 
@@ -101,7 +101,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name of the pickle."""
         if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused: only arrays are read")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is refused: only arrays are read")
         return _STAND_INS[module, name]
 
 

@@ -107,7 +107,7 @@ def locate_bert(weights: str) -> Path:
         if not has_weights(folder):  # an older repository
             folder = fetch_files(weights, ["pytorch_model*.bin", "pytorch_model.bin.index.json"])
     except CheckpointMismatch as error:
-        raise CheckpointMismatch(f"BERT weights: {error}, or say weights: random") from error
+        raise CheckpointMismatch(f"BERT weights: {error}, or set weights: random") from error
     return folder
 
 
@@ -149,7 +149,7 @@ def _refuse_other_words(config: QFormerConfig, state: State, tokens: int | None,
     rows, expected = words.shape[0], config.vocab_size - 1
     if rows < expected or (rows > expected and tokens != config.vocab_size):
         raise CheckpointMismatch(
-            f"{what} know {rows} words, the recipe expects {expected} (qformer.vocab_size counts [DEC] on top); use "
+            f"{what} have {rows} tokens, the recipe expects {expected} (qformer.vocab_size counts [DEC] on top); use "
             "the weights that belong to the tokenizer"
         )
     if words.shape[1] != config.hidden_size:
@@ -161,7 +161,7 @@ def _refuse_other_words(config: QFormerConfig, state: State, tokens: int | None,
 
 def _unchecked(config: QFormerConfig) -> str:
     return (
-        f"no {CONFIG} lies beside the weights: {config.num_heads} heads, {config.hidden_act} and layer_norm_eps "
+        f"no {CONFIG} is beside the weights: {config.num_heads} heads, {config.hidden_act} and layer_norm_eps "
         f"{config.layer_norm_eps:g} are the recipe's, and could not be compared"
     )
 

@@ -64,9 +64,9 @@ def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, An
         try:
             path = fetch_files(weights, [CONFIG, *TOKENIZER_FILES])
         except CheckpointMismatch as error:
-            raise CheckpointMismatch(f"BERT weights: {error}, or say weights: random") from error
+            raise CheckpointMismatch(f"BERT weights: {error}, or set weights: random") from error
     if not path.exists():
-        raise CheckpointMismatch(f"there is no weight file {path}; check the path, or say weights: random")
+        raise CheckpointMismatch(f"there is no weight file {path}; check the path, or set weights: random")
     if (path / MANIFEST).is_file():
         raise CheckpointMismatch(f"{weights} is an export of a run, no BERT; start from it with init_from={weights}")
     folder = path if path.is_dir() else path.parent if path.name in WEIGHT_FILES else None
@@ -79,7 +79,7 @@ def read_bert_config(weights: str, tokenizer: str | None = None) -> dict[str, An
     rows = values.pop("rows", None)
     if tokens is not None and rows is not None and tokens - 1 > rows:
         raise CheckpointMismatch(
-            f"the tokenizer {known} has {tokens - 1} tokens, BERT weights from {weights} know only {rows} "
+            f"the tokenizer {known} has {tokens - 1} tokens, BERT weights from {weights} have only {rows} "
             f"({CONFIG}: vocab_size); give the tokenizer that belongs to the weights"
         )
     words = tokens if tokens is not None else None if rows is None else rows + 1

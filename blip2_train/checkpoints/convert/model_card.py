@@ -111,8 +111,8 @@ def _about(model: Blip2Model, manifest: Manifest) -> str:
     if model.language_config is not None:
         language = _short(model.language_config.name)
         if "adapters" in manifest.architecture:
-            return f"{reads} and speaks through the language model `{language}`, changed by LoRA adapters (stage 2)."
-        return f"{reads} and speaks through the frozen language model `{language}` (stage 2)."
+            return f"{reads} and feeds the language model `{language}`, changed by LoRA adapters (stage 2)."
+        return f"{reads} and feeds the frozen language model `{language}` (stage 2)."
     return f"{reads} and compares images with texts (stage 1)."
 
 
@@ -160,10 +160,10 @@ def _limitations(model: Blip2Model, beside: Sequence[str]) -> list[str]:
     ]
     if model.language_config is not None:
         language = _short(model.language_config.name)
-        lines.append(f"It writes no better than `{language}`, and in no other languages.")
+        lines.append(f"It generates text no better than `{language}`, and in no other languages.")
     if beside:
         lines.append(
             "transformers does not load the Q-Former's own prediction head and the temperature of the contrastive "
-            "loss; they lie in `blip2_train/`."
+            "loss; they are in `blip2_train/`."
         )
     return lines

@@ -133,7 +133,7 @@ def _released_config(state: State, what: str, language_model: str | None) -> Any
         )
     except (KeyError, ValueError) as error:
         raise CheckpointMismatch(
-            f"{what} is no BLIP-2 with OPT, and no config.json beside it says what it is"
+            f"{what} is no BLIP-2 with OPT, and has no config.json beside it that describes it"
         ) from error
     if width in _LANGUAGE_MODELS:
         return Blip2Config(text_config=text.to_dict() | {"_name_or_path": _LANGUAGE_MODELS[width]})

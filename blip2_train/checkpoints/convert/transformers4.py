@@ -20,7 +20,7 @@ _ROPE_NAMES = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
 
 _COMPUTE_OTHERWISE = {
     "gemma": "multiplies what stands for an image by the square root of the embeddings' width",
-    "gpt_neox": "looks for the vocabulary head under another name, and draws one at random",
+    "gpt_neox": "expects the vocabulary head under another name, and initialises a random one",
 }
 
 

@@ -123,7 +123,7 @@ OPT = {"model_type": "opt", "hidden_size": 16}
             {"model_type": "gemma3", "text_config": {"auto_map": {"AutoConfig": "a.B"}}},
             "text_config: auto_map is nothing that a file may set",
         ),
-        ((*LANGUAGE, "architecture"), {"model_type": "nobodys"}, "model_type 'nobodys' is none that transformers"),
+        ((*LANGUAGE, "architecture"), {"model_type": "nobodys"}, "model_type 'nobodys' is unknown to transformers"),
         ((*LANGUAGE, "architecture"), {"hidden_size": 1}, "language architecture lacks model_type"),
         (("architecture", "adapters"), {"r": 8, "task_type": "eval"}, "task_type: invalid enum value 'eval'"),
         (("architecture", "adapters"), {"r": "8", "task_type": "CAUSAL_LM"}, "r: expected int, got str"),
@@ -149,7 +149,7 @@ def test_what_a_manifest_may_set_is_an_allow_list(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[" * 100_000, "too deep inside each other"),
+        ("[" * 100_000, "nested too deep"),
         ('{"a":' + "[" * 70 + "]" * 70 + "}", "more than 64 deep"),
         ('{"step": ' + "9" * 5000 + "}", "a number of thousands of digits"),
         ("\udcff", "utf-8"),

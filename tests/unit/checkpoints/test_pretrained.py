@@ -164,7 +164,7 @@ def test_what_is_not_understood(tmp_path: Path) -> None:
         (tmp_path / "other.pth", "other.pth is not known here; what can be read is"),
         (tmp_path / "text.txt", "text.txt cannot be read as weights"),
         (tmp_path / "step.ckpt", "training checkpoint; share its weights first: scripts/export.py"),
-        (tmp_path / "old", "does not say what its model is; export the run again"),
+        (tmp_path / "old", "does not describe its model; export the run again"),
         ("Salesforce/blip2-opt-2.7b", "as a hub id it could not be fetched .*HF_HUB_OFFLINE is set"),
     ]:
         with pytest.raises(CheckpointMismatch, match=message) as caught:

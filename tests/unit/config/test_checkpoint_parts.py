@@ -106,7 +106,7 @@ WRONG: list[tuple[Callable[[State], None], str]] = [
     (config(collator=type), "missing required field collator"),
     (config(experiment=type), "missing required field experiment"),
     (config(experiment="${oc.env:SECRET}"), "line 5 holds an interpolation"),
-    (changed(NOTES, "config", to="[" * 5000), "too deep inside each other"),
+    (changed(NOTES, "config", to="[" * 5000), "nested too deep"),
     (changed(NOTES, "config", to=BOMB), "it refers to other places of itself"),
     (
         changed(NOTES, "config", to="!!python/object/apply:os.system ['touch MARKER']"),

@@ -153,6 +153,6 @@ def test_a_folder_that_asks_for_foreign_code_is_refused(
     request = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}}}
     content = "[" * 100_000 if deep else json.dumps(request)
     (tmp_path / "open_clip_config.json").write_text(content)
-    expected = "lie too deep inside each other" if deep else "asks for trust_remote_code, and foreign code is never run"
+    expected = "nested too deep" if deep else "asks for trust_remote_code, and foreign code is never run"
     with pytest.raises(CheckpointMismatch, match=f"open_clip_config.json .*{expected}"):
         OpenClipScorer(str(tmp_path), CPU)

@@ -180,7 +180,7 @@ def test_a_file_without_configuration_lists_what_was_not_compared(tmp_path: Path
     saved(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "mine.safetensors")
     report = load_bert(image_text_model(), str(tmp_path / "mine.safetensors"))
-    assert "no config.json lies beside the weights: 2 heads, gelu and layer_norm_eps 1e-12" in report.notes[0]
+    assert "no config.json is beside the weights: 2 heads, gelu and layer_norm_eps 1e-12" in report.notes[0]
     with pytest.raises(CheckpointMismatch, match=r"position_embeddings.weight has shape \(40, 16\), .* \(20, 16\)"):
         load_bert(image_text_model(max_positions=20), str(tmp_path / "mine.safetensors"))
     words = r"the file has 3 of qformer\.encoder\.layer, the model 2: give the model the file's number of layers"
@@ -192,7 +192,7 @@ def test_rows_beyond_the_tokenizer_are_left_out(tmp_path: Path) -> None:
     """Published embeddings are often padded to a multiple of 8 or 64."""
     words = VOCABULARY - 1
     theirs = saved(tmp_path, BertForMaskedLM, vocab_size=64)
-    with pytest.raises(CheckpointMismatch, match=f"know 64 words, the recipe expects {words}"):
+    with pytest.raises(CheckpointMismatch, match=f"have 64 tokens, the recipe expects {words}"):
         load_bert(image_text_model(), str(tmp_path))
     write_tokenizer(tmp_path, (f"w{number}" for number in range(words - 5)))
     model = image_text_model()

@@ -53,7 +53,7 @@ def test_the_vocabulary_is_the_tokenizer_s_where_embeddings_have_more_rows(tmp_p
     assert read_bert_config(padded)["vocab_size"] == 65
     other = write_tokenizer(tmp_path / "tokenizer", ["a", "b"])
     assert read_bert_config(padded, other)["vocab_size"] == 8
-    with pytest.raises(CheckpointMismatch, match=rf"has {tokens - 1} tokens, BERT weights .* know only 30 "):
+    with pytest.raises(CheckpointMismatch, match=rf"has {tokens - 1} tokens, BERT weights .* have only 30 "):
         read_bert_config(folder(tmp_path / "short", vocab_size=30))
 
 

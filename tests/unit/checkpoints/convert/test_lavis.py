@@ -156,7 +156,7 @@ def test_every_key_is_accounted_for(tmp_path: Path) -> None:
     content = torch.load(file, weights_only=True)
     torch.save(content, file, _use_new_zipfile_serialization=False)  # as torch wrote until 1.5
     assert_same_weights(model, open_pretrained(file, **open_it).model)
-    with pytest.raises(CheckpointMismatch, match=r"has 6 tokens, .* knows"):
+    with pytest.raises(CheckpointMismatch, match=r"has 6 tokens, .* expects"):
         (tmp_path / "words").mkdir()
         (tmp_path / "words" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
         open_pretrained(file, tokenizer=str(tmp_path / "words"))
