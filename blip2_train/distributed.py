@@ -159,7 +159,7 @@ def gather_uneven(rows: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, on every process; an error that it raises is raised by all.
+    """The result of the first process, on every process; an error that it raises is raised by all.
 
     Args:
         make: Called in the first process only; what it returns or raises must be picklable.

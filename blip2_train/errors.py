@@ -23,7 +23,7 @@ class SeveralProblems(ConfigError):
     """A configuration has several faults. Commands print each in a line of its own.
 
     Args:
-        problems: What is wrong, each in a line.
+        problems: One line each.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ def load_config(kind: Any, location: str | Path, **options: Any) -> Any:
     Args:
         kind: `AutoConfig`, or a class of configurations.
         location: Folder or hub id.
-        **options: Of `from_pretrained`.
+        **options: Options of `from_pretrained`.
 
     Raises:
         CheckpointMismatch: if it needs code of its own, or names an implementation that would be fetched.
@@ -69,7 +69,7 @@ def load_model(kind: Any, location: str | Path | None, *, config: Any = None, **
         kind: `AutoModelForCausalLM` and the like, or a class of models.
         location: Folder or hub id; None if `config` and `state_dict` are given.
         config: None = that of `location`.
-        **options: Of `from_pretrained`.
+        **options: Options of `from_pretrained`.
     """
     if config is None:
         assert location is not None
@@ -84,7 +84,7 @@ def empty_model(kind: Any, config: Any, **options: Any) -> Any:
     Args:
         kind: `AutoModelForCausalLM` and the like.
         config: A configuration.
-        **options: Of `from_config`.
+        **options: Options of `from_config`.
     """
     with _no_foreign_code(config.model_type):
         return kind.from_config(config, trust_remote_code=False, **options)

@@ -30,7 +30,7 @@ class StatedTokens:
 
 
 def locate_language_model(name: str) -> str:
-    """What transformers is to load: the folder, or the hub id.
+    """The argument for transformers: the folder, or the hub id.
 
     Args:
         name: Folder or hub id.

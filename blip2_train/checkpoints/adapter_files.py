@@ -56,7 +56,7 @@ def write_adapter(folder: Path, state: Mapping[str, Tensor], architecture: Mappi
     """Write a language model's adapters so that `PeftModel.from_pretrained(language_model, folder)` reads them.
 
     Args:
-        folder: Where to; it is made.
+        folder: Output folder; it is created.
         state: The adapters' weights by their names in a `GenerativeModel`.
         architecture: Description of that model.
         base: Folder or hub id of the language model, for peft's `Auto…` classes.

@@ -1,4 +1,4 @@
-"""What a run's adapters start from: nothing, or those of an export."""
+"""The initial weights of adapters: fresh ones, or those of an export."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def attach_adapters(model: Blip2Model, config: AdapterConfig, state: Mapping[str
         model: Changed in place.
         config: Which layers, and the sizes.
         state: As `read_adapter` gives it.
-        what: Where it comes from, for messages.
+        what: Its origin, for messages.
 
     Raises:
         CheckpointMismatch: if the weights belong to other layers or sizes.

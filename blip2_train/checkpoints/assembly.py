@@ -1,4 +1,4 @@
-"""From a description and tensors by name to a model with its weights, none of them held twice."""
+"""Builds a model from a description and tensors by name, with no weight in memory twice."""
 
 from __future__ import annotations
 

@@ -68,11 +68,11 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
     A language model's adapters go to a folder of their own, a Q-Former's are merged into its weights.
 
     Args:
-        folder: Where to.
+        folder: Output folder.
         state: Trained weights by name, adapters among them.
         config: Resolved configuration as YAML text.
         tokenizer: Anything with transformers' `save_pretrained`.
-        manifest: What the export is.
+        manifest: Manifest of the export.
 
     Returns:
         The folder.

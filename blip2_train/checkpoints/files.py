@@ -51,7 +51,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_file(path: Path) -> Any:
-    """What a weight file holds: tensors by name, or the plain values and tensors of a `torch.save`.
+    """The content of a weight file: tensors by name, or the plain values and tensors of a `torch.save`.
 
     Raises:
         CheckpointMismatch: if it cannot be read, or holds anything else.
@@ -124,7 +124,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without weights under a known name has instead, and the remedy."""
+    """The other weights in a folder without a known name, and the remedy."""
     names = sorted(str(path.relative_to(folder)) for path in [*folder.glob("*"), *folder.glob("*/*")] if path.is_file())
     for suffix, kind in _OTHER_KINDS.items():
         if other := next((name for name in names if name.endswith(suffix)), None):

@@ -1,4 +1,4 @@
-"""What files of others may describe of a model: an allow-list of plain, typed values.
+"""Descriptions of models in files of others: an allow-list of plain, typed values.
 
 What a person sets on the command line or in a recipe is not held to it.
 """
@@ -149,7 +149,7 @@ def without_own_choices(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settable_architecture(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a configuration of transformers', as plain values with `model_type`, what its class computes with."""
+    """The settings of a configuration of transformers', plain values with `model_type`, that its class uses."""
     known = _known_keys(str(values.get("model_type", "")))
     inner = _inner_kinds(str(values.get("model_type", "")))
     kept = {key: value for key, value in values.items() if key in known and not is_fetched(key)}

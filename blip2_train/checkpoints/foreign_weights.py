@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 
 
 def held_parts(names: Iterable[str]) -> frozenset[str]:
-    """Which of the parts that are frozen in training weights of these names belong to.
+    """The parts, of those frozen in training, that weights of these names belong to.
 
     Example:
         >>> sorted(held_parts(["query_tokens", "vision_model.tower.cls_token"]))
@@ -54,7 +54,7 @@ class SourceWeights:
     ignored: tuple[str, ...] = ()
     """Keys of the file that are not needed, in its own names."""
     held: frozenset[str] = field(init=False)
-    """Which of the parts that are frozen in training the file holds itself."""
+    """The parts, of those frozen in training, that the file holds itself."""
 
     def __post_init__(self) -> None:
         read = {name: self.processor[name] for name in ("mean", "std") if self.processor.get(name) is not None}

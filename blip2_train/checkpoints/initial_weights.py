@@ -87,7 +87,7 @@ def load_source(model: Blip2Model, source: SourceWeights, init_text_from: str | 
 
     Args:
         model: With its frozen parts.
-        source: What it starts from.
+        source: The earlier weights.
         init_text_from: As in `load_initial_weights`.
 
     Raises:
@@ -118,8 +118,8 @@ def load_rule(
     own file, whether it is now trained or not.
 
     Args:
-        model: Where the weights go.
-        manifest: Of the weights.
+        model: The model to load into.
+        manifest: Manifest of the weights.
         what: Their name in messages.
         holds_tower: Whether they hold a tower.
         may_miss: Patterns that weights of their format also lack; these start fresh.

@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(.+?)\.(\d+)\.")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadRule:
-    """What a file of weights may leave out, and what of it may be left unused.
+    """What may be missing in a file of weights, and what may be unused.
 
     Patterns are shell-style (`qformer.encoder.layer.*.crossattention.*`).
     """
@@ -35,7 +35,7 @@ class LoadRule:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What a load did, by parameter name."""
+    """The result of loading, by parameter name."""
 
     what: str
     loaded: tuple[str, ...]
@@ -58,9 +58,9 @@ def load_by_rule(module: nn.Module, state: Mapping[str, Tensor], rule: LoadRule)
     """Copy `state` into `module` and report what was loaded.
 
     Args:
-        module: Where the weights go. Dtypes follow the module.
+        module: The module to load into; dtypes follow it.
         state: Weights under the module's own parameter names.
-        rule: What may miss and what may be ignored.
+        rule: What may be missing and what may be ignored.
 
     Raises:
         CheckpointMismatch: for a missing, unused or misshapen tensor that the rule does not expect, or a pattern of

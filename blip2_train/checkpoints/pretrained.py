@@ -34,14 +34,14 @@ class Pretrained:
     """On the CPU, in eval mode, with all its weights."""
     processor: Processor
     source: str
-    """What was found: `Hugging Face Blip2ForConditionalGeneration`, `LAVIS stage 2 (OPT)`, …"""
+    """Kind of the source: `Hugging Face Blip2ForConditionalGeneration`, `LAVIS stage 2 (OPT)`, …"""
     reports: tuple[LoadReport, ...]
     manifest: Manifest
-    """Where it comes from; its architecture needs nothing from elsewhere."""
+    """Origin of the weights; its architecture is complete."""
     config: str
     """Configuration of the run, as YAML text; empty for weights from elsewhere."""
     held: frozenset[str]
-    """Which of `vision_model` and `language_model` the source holds itself."""
+    """The parts, of `vision_model` and `language_model`, that the source holds itself."""
 
 
 def open_pretrained(

@@ -44,7 +44,7 @@ class SavedCheckpoint:
     saved_at: float
     """Seconds since 1970 by the clock of the machine that wrote it; else the file's time of change."""
     scores: dict[str, float]
-    """Of the validation of this step, if there was one."""
+    """Scores of the validation of this step, if there was one."""
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _read_whole(path: Path) -> Any:
 
 
 def _instead_of(damaged: Path) -> str:
-    """What to go on from instead of a damaged checkpoint."""
+    """What to resume from instead of a damaged checkpoint."""
     others = [describe_checkpoint(path) for path in damaged.parent.glob(EVERY) if path != damaged]
     for other in sorted(others, key=lambda one: (one.saves, one.step), reverse=True):
         try:

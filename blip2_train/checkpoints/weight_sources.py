@@ -48,7 +48,7 @@ class SourceDescription:
     tokenizer: str
     """Folder with the tokenizer; empty = that of the language model, or of the BERT that the Q-Former started from."""
     held: frozenset[str]
-    """Which of `vision_model` and `language_model` it holds itself."""
+    """The parts, of `vision_model` and `language_model`, that it holds itself."""
 
 
 def find_weights(source: str | Path, language_model: str | None = None) -> SourceWeights:

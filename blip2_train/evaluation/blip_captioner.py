@@ -31,8 +31,8 @@ class BlipCaptioner:
 
     Args:
         folder: With the model's and the processor's files.
-        device: Where it runs.
-        prompt: What captions go on from; None = `PROMPT`.
+        device: Device of the model.
+        prompt: Beginning of the captions; None = `PROMPT`.
         dtype: `float32`, `float16` or `bfloat16`; None = `float32`.
 
     Raises:

@@ -36,7 +36,7 @@ class CapFiltOptions:
     temperature: float = 1.0
     max_new_tokens: int = 20
     prompt: str | None = None
-    """What captions go on from; None = what the captioner was trained with."""
+    """Beginning of the captions; None = the prompt of training."""
     seed: int = 42
     """Of sampling."""
 
@@ -74,7 +74,7 @@ class CapFilt:
 
     Args:
         captioner: Generates the captions.
-        scorer: What ranks.
+        scorer: Ranks the captions.
         options: How many of each, and how.
     """
 

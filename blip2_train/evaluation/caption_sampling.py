@@ -50,7 +50,7 @@ class Blip2Captioner:
 
     Args:
         model: A generative one, or one of stage 1.
-        prompt: What captions go on from; None = what the model was trained with.
+        prompt: Beginning of the captions; None = the prompt of training.
 
     Raises:
         ConfigError: if it was trained to answer and no prompt is given, or came without prediction head.

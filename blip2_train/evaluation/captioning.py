@@ -26,10 +26,10 @@ class CaptioningTask(EvaluationTask):
     """Captions of a set of images, and their scores.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         title: For people: `COCO captions, Karpathy test`.
         images: With their reference captions.
-        folder: Of the images.
+        folder: Folder of the images.
         prompt: Beginning of the captions; None = what the model was trained with.
         generation: Fields of `GenerationOptions`; default: 5 beams and up to 30 new tokens. `min_new_tokens: None` =
             as the model's recipe validates, see `SHORTEST_CAPTION`. A stage-1 model takes its defaults from
@@ -71,7 +71,7 @@ class CaptioningTask(EvaluationTask):
         self._batch_size = batch_size
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the predictions."""
+        """The values that decide the predictions."""
         return {
             "data": data_fingerprint(self.images),
             "prompt": self._prompt,

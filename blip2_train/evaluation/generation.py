@@ -115,7 +115,7 @@ def read_batches(
     new_tokens: int,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-    """What a model reads of images and prompts, on its device, by the names of `GenerativeModel.generate`.
+    """Inputs of a model for images and prompts, on its device, by the names of `GenerativeModel.generate`.
 
     Args:
         network: The model.

@@ -26,7 +26,7 @@ class RepresentationEvaluation:
     Args:
         objective: That of training, whose contrastive loss and label smoothing count, so that the losses can be
             compared; None = the default one.
-        seed: Of the hard negatives.
+        seed: Seed of the hard negatives.
     """
 
     def __init__(self, objective: RepresentationObjective | None = None, seed: int = 0) -> None:
@@ -68,7 +68,7 @@ class RepresentationEvaluation:
 
         Args:
             model: The model that encoded the pairs.
-            device: Where it runs.
+            device: Device of the model.
             batch_size: Pairs per matching pass.
 
         Returns:

@@ -68,7 +68,7 @@ class Blip2:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Device of the model."""
         return self.network.query_tokens.device
 
     def caption(
@@ -86,7 +86,7 @@ class Blip2:
             images: The images.
             prompt: Beginning of the captions; None = the prompt of training, "" = none.
             batch_size: Images at once.
-            seed: Of sampling.
+            seed: Seed of sampling.
             **generation: Default: 5 beams and up to 30 new tokens; by the Q-Former of a stage-1 model 3 beams and 9
                 to 29 tokens.
 
@@ -132,7 +132,7 @@ class Blip2:
             candidates: Answer with the likeliest of these, and generate nothing.
             shortlist: How many of them, those with the likeliest first tokens, are read to the end.
             batch_size: Images at once.
-            seed: Of sampling.
+            seed: Seed of sampling.
             **generation: Default: 5 beams, up to 10 new tokens and length penalty -1.
 
         Returns:
@@ -172,7 +172,7 @@ class Blip2:
             turns: Earlier questions and answers, oldest first.
             message: The new question; used unchanged.
             prompt: The form of a question, with `{}` for it; None = "Question: {} Answer:".
-            seed: Of sampling.
+            seed: Seed of sampling.
             **generation: As for `caption`.
 
         Returns:
@@ -261,7 +261,7 @@ class Blip2:
         """The network, if it has a language model.
 
         Args:
-            user: What needs it, for the message: `task demo_vqa`.
+            user: The caller, for the message: `task demo_vqa`.
 
         Raises:
             ConfigError: if it has none.

@@ -42,7 +42,7 @@ def captioning_task(
     """Captions of a set.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         title: For people: `COCO captions, Karpathy test`.
         annotations: Caption file, of any layout that `read_captions` knows.
         images: Folder of the images; None = that of the file.
@@ -52,7 +52,7 @@ def captioning_task(
         picture_column: Column or key of the image in rows, where it is not a usual one.
         caption_column: Likewise of the caption.
         id_column: Likewise of what predictions call an image.
-        prompt: What captions go on from; None = what the model was trained with.
+        prompt: Beginning of the captions; None = the prompt of training.
         generation: Fields of `GenerationOptions`.
         metrics: Any of `METRICS`.
         batch_size: Images at once.
@@ -132,7 +132,7 @@ def answering_task(
     """Answers to the questions of a set.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         title: For people: `COCO captions, Karpathy test`.
         questions: Question file, of any layout that `read_questions` knows.
         images: Folder of the images; None = that of the file.

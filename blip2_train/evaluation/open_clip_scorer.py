@@ -45,7 +45,7 @@ class OpenClipScorer:
 
     Args:
         name: `<model>/<tag>`, `<model>/<file of weights>`, or a folder with `open_clip_config.json` and weights.
-        device: Where it runs.
+        device: Device of the model.
 
     Raises:
         ConfigError: if the package is not installed.

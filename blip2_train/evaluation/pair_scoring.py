@@ -90,7 +90,7 @@ class ClipScorer:
 
     Args:
         folder: With the model's and the processor's files.
-        device: Where it runs.
+        device: Device of the model.
 
     Raises:
         CheckpointMismatch: if the folder holds no whole CLIP model.

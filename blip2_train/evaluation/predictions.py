@@ -28,9 +28,9 @@ class PredictionLog:
     A line that was being written when the process died, or that does not fit its checksum, counts as not written.
 
     Args:
-        folder: Of the predictions.
+        folder: Folder of the predictions.
         task: Its name.
-        settings: What decides the predictions; kept beside them.
+        settings: The values that decide the predictions; stored beside them.
 
     Raises:
         ConfigError: if the folder holds predictions that were made with other settings.

@@ -17,7 +17,7 @@ def question_template(given: str | None, trained: str, encoder_decoder: bool) ->
 
     Args:
         given: Form, or None.
-        trained: What the model was trained with; counts if it is the form of a question.
+        trained: The prompt of training; used if it is the form of a question.
         encoder_decoder: Whether the language model has an encoder.
 
     Raises:

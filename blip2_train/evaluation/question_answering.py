@@ -31,10 +31,10 @@ class AnsweringTask(EvaluationTask):
     """Answers to a set of questions, and their accuracy.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         title: For people: `COCO captions, Karpathy test`.
         questions: With their reference answers; those about the same image should follow each other.
-        folder: Of the images.
+        folder: Folder of the images.
         picture_name: An image's path below `folder`, from its `{image_id}`: `COCO_val2014_{image_id:012d}.jpg`; None
             = the questions name it.
         prompt: Form of a question, with `{}` for it; None = the paper's for this kind of language model.
@@ -89,7 +89,7 @@ class AnsweringTask(EvaluationTask):
             )
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the predictions."""
+        """The values that decide the predictions."""
         if "candidates" in self._decoding:
             decoding = self._decoding | {"candidates": data_fingerprint(self._decoding["candidates"])}
         else:

@@ -40,10 +40,10 @@ class RetrievalTask(EvaluationTask):
     batches, and a pair is matched where its image is, so features of patches never travel; they are kept in 16 bits.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         title: For people: `COCO captions, Karpathy test`.
         images: M, with the captions that are their texts.
-        folder: Of the images.
+        folder: Folder of the images.
         shortlist: K, 128 in the paper.
         max_text_length: Tokens per text; 35 in the released code (32 in training).
         batch_size: B.
@@ -88,7 +88,7 @@ class RetrievalTask(EvaluationTask):
         self._image_of_text = torch.tensor(owners, dtype=torch.long)
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides the predictions."""
+        """The values that decide the predictions."""
         return {
             "data": data_fingerprint(self.images),
             "shortlist": self._k,

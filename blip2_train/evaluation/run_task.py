@@ -32,9 +32,9 @@ def run_task(
 
     Args:
         model: On this process's device.
-        task: What is evaluated.
-        folder: Of the predictions, earlier ones included.
-        settings: What decides the predictions beside the task's own: the model's fingerprint, precision, batch size.
+        task: The task to evaluate.
+        folder: Folder of the predictions, earlier ones included.
+        settings: Further values that decide the predictions: the model's fingerprint, precision, batch size.
         progress: Called after each batch of this process.
 
     Raises:

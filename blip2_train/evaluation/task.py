@@ -1,4 +1,4 @@
-"""What an evaluation is made of: a task that predicts batch by batch, and the scores of its predictions.
+"""Evaluation tasks, which predict batch by batch, and the scores of their predictions.
 
 Batches are the same whatever the number of processes, so that predictions are too.
 """

@@ -42,7 +42,7 @@ def read_checked(path: Path, instead: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        instead: What to do if it is damaged, for the message.
+        instead: The remedy if it is damaged, for the message.
 
     Raises:
         DamagedFile: if it is cut short, no JSON object, or not what was written.

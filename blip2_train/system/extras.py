@@ -27,7 +27,7 @@ def import_extra(module: str, what: str, otherwise: str = "") -> Any:
 
     Args:
         module: `pyarrow`, or `pyarrow.parquet`.
-        what: What needs it, to begin the message with.
+        what: The feature that needs it, the beginning of the message.
         otherwise: What to do without it: `or pass peft=none`.
 
     Raises:

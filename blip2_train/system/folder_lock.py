@@ -30,8 +30,8 @@ def lock_folder(folder: Path, subject: str, choices: str) -> Iterator[None]:
 
     Args:
         folder: The folder to lock.
-        subject: What cannot be used, for the message: `run folder outputs/x`.
-        choices: What to do if another process holds the lock, for the message.
+        subject: The folder in words, for the message: `run folder outputs/x`.
+        choices: The remedies if another process holds the lock, for the message.
 
     Raises:
         FolderInUse: if another process holds it, naming that process and the machine.

@@ -39,9 +39,9 @@ def read_record(
 
     Args:
         path: The file.
-        kind: What it is to hold.
-        fix: What a person can do if it does not, the end of the message.
-        error: What is raised.
+        kind: Type of the content.
+        fix: The remedy, the end of the message.
+        error: Class of the error.
         closed: Whether fields that the kind does not have are refused.
 
     Raises:

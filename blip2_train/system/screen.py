@@ -59,7 +59,7 @@ def make_console(**options: Any) -> Console:
     """A console of rich's that shows the control characters of what it prints as escapes; its own colours stay.
 
     Args:
-        **options: Of `rich.console.Console`.
+        **options: Options of `rich.console.Console`.
     """
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
     from rich.segment import Segment

@@ -37,7 +37,7 @@ _RENAMES = (
 )
 _IGNORED = (_SEGMENTS, "embeddings.position_ids", "embeddings.token_type_ids")
 _BODY = ("embeddings.", "qformer.", "lm_head.")
-"""What a Q-Former takes is under these; anything else is a head for another task (`pooler`, `classifier`, …)."""
+"""Prefixes of the weights for a Q-Former; anything else is a head for another task (`pooler`, `classifier`, …)."""
 _FEED_FORWARD = re.compile(r"(layer\.\d+\.)(intermediate|output)\.")
 
 

@@ -32,7 +32,7 @@ _AGAIN = "download it again"
 
 
 class _Bert(msgspec.Struct):
-    """What is read of a configuration; the defaults are BERT's own, which old files leave out."""
+    """The fields that are read of a configuration; the defaults are BERT's own, which old files leave out."""
 
     hidden_size: Size = 768
     num_hidden_layers: Size = 12

@@ -1,4 +1,4 @@
-"""From transformers' BLIP-2: `Blip2ForConditionalGeneration` and `Blip2ForImageTextRetrieval`.
+"""Reads transformers' BLIP-2: `Blip2ForConditionalGeneration` and `Blip2ForImageTextRetrieval`.
 
 The last layer norm of transformers' tower computes with the eps of all its others, 1e-6; here as in the original it is
 `ln_vision` with 1e-5.
@@ -34,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 def read_huggingface(folder: Path, location: str) -> SourceWeights:
-    """What a folder of transformers' BLIP-2 holds.
+    """Read a folder of transformers' BLIP-2.
 
     Args:
         folder: With `config.json`, weights (whole or in shards), tokenizer and image processor.
-        location: What the user called it.
+        location: The name that the user gave.
 
     Raises:
         CheckpointMismatch: if something is missing, damaged, or unknown.
@@ -149,7 +149,7 @@ def _fit_own(state: State, expected: Mapping[str, Tensor]) -> State:
 
 
 def _read_side(folder: Path, state: State) -> tuple[State, Manifest] | None:
-    """What was left beside the weights, if it belongs to them."""
+    """What an export wrote beside the weights, if it belongs to them."""
     if not (folder / SIDE / MANIFEST).is_file():
         return None
     extra, manifest = read_export(folder / SIDE)

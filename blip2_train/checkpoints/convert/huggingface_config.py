@@ -113,7 +113,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], location: str) -> 
     Args:
         config: A `Blip2Config`.
         state: The weights under our names; a matching head makes it a stage-1 model.
-        location: Where it comes from, for messages.
+        location: Its origin, for messages.
 
     Raises:
         CheckpointMismatch: if it is unknown here.

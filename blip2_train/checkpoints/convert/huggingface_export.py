@@ -1,4 +1,4 @@
-"""To a folder that transformers, 4.57 or 5, loads as its own BLIP-2: weights, configuration, processor, model card.
+"""Writes a folder that transformers, 4.57 or 5, loads as its own BLIP-2: weights, configuration, processor, model card.
 
 What transformers cannot hold goes to a folder beside the weights, so that nothing is lost on the way back.
 """
@@ -48,10 +48,10 @@ def write_huggingface(
     """Write a model as transformers' `Blip2ForConditionalGeneration` or `Blip2ForImageTextRetrieval`.
 
     Args:
-        folder: Where to; made if it does not exist.
+        folder: Output folder; created if it does not exist.
         model: With all its weights, unquantised.
-        processor: What the model reads.
-        manifest: Where the weights come from.
+        processor: Its transform and tokenizers.
+        manifest: Origin of the weights.
         config: Configuration of the run, as YAML text.
 
     Returns:
@@ -195,7 +195,7 @@ def _config(
 
 
 def _precision(theirs: State) -> torch.dtype:
-    """What from_pretrained is to load everything in: 16 bits if the tower and a language model have the same."""
+    """The dtype for from_pretrained: 16 bits if the tower and a language model have the same."""
     parts = ("vision_model.encoder.", "language_model.")
     kinds = [{tensor.dtype for key, tensor in theirs.items() if key.startswith(part)} for part in parts]
     return kinds[0].pop() if kinds[0] == kinds[1] and len(kinds[0]) == 1 else torch.float32

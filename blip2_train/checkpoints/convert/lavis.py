@@ -1,4 +1,4 @@
-"""From files of the original release, LAVIS: `{"model": {name: tensor}}` without what was frozen in training.
+"""Reads files of the original release, LAVIS: `{"model": {name: tensor}}` without what was frozen in training.
 
 Sizes that tensors do not show (heads, which tower, which language model) are those of the release; our own file states
 them itself.
@@ -55,10 +55,10 @@ class _Note(msgspec.Struct):
 
 
 def read_lavis(content: Any, location: str, language_model: str | None) -> SourceWeights | None:
-    """What a LAVIS file holds; None if it is none.
+    """Read a LAVIS file; None if it is none.
 
     Args:
-        content: Of the file.
+        content: Content of the file.
         location: Its path.
         language_model: Folder or hub id of the language model, None = the released one.
 

@@ -1,4 +1,4 @@
-"""To a file in the layout of the original release, LAVIS."""
+"""Writes a file in the layout of the original release, LAVIS."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def write_lavis(file: Path, model: Blip2Model, *, with_tower: bool, manifest: Ma
     """Write the weights that LAVIS keeps in a checkpoint: all but the language model, and the tower if it was trained.
 
     Args:
-        file: Where to.
+        file: Output file.
         model: With all its weights.
         with_tower: Whether the tower is written; also one that is not must be of the kind of LAVIS's two.
-        manifest: What the weights are; its description is stored for reading the file back.
+        manifest: Manifest of the weights; its description is stored for reading the file back.
         config: Configuration of the run, as YAML text.
 
     Raises:

@@ -75,7 +75,7 @@ def model_card(model: Blip2Model, processor: Processor, manifest: Manifest, conf
 
     Args:
         model: The model.
-        processor: What it reads.
+        processor: Its transform and tokenizers.
         manifest: Recipe, steps, scores and lineage.
         config: Configuration of the run, as YAML text; may be empty.
         beside: Names of weights that transformers does not load.

@@ -1,4 +1,4 @@
-"""From PaddleNLP's copy of the released models, `model_state.pdparams`: a pickle of arrays under transformers' names.
+"""Reads PaddleNLP's copy of the released models, `model_state.pdparams`: a pickle of arrays under transformers' names.
 
 Paddle keeps the weights of linear layers as (in, out), and bfloat16 as unsigned 16-bit integers.
 """
@@ -51,11 +51,11 @@ def locate_paddle(path: Path) -> Path | None:
 
 
 def read_paddle(file: Path, location: str, language_model: str | None) -> SourceWeights:
-    """What a Paddle file holds.
+    """Read a Paddle file.
 
     Args:
         file: The pickle; its folder may hold `config.json` (else it is one of the released models) and a tokenizer.
-        location: What the user called it.
+        location: The name that the user gave.
         language_model: Folder or hub id of the language model, whose configuration and tokenizer are read; None = the
             file's folder, or the released one.
 

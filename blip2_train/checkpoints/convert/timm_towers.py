@@ -25,7 +25,7 @@ from blip2_train.models.vision_tower import VisionTower, create_timm_tower
 from blip2_train.system.error_reasons import reason_of
 
 BEYOND_THE_FEATURES = ("norm.", "fc_norm.", "head.", "head_dist.", "head_drop.", "attn_pool.")
-"""What timm's models have behind their blocks."""
+"""Prefixes of the parts behind the blocks of timm's models."""
 _PATCHES = ("patch_embed.proj.weight", "visual.conv1.weight", "patch_embed.projection.weight")
 _NOT_READ = tuple(f"{part}*" for part in BEYOND_THE_FEATURES)
 
@@ -91,8 +91,8 @@ def to_timm_names(state: Mapping[str, Tensor], tower: VisionTower, config: Visio
 
     Args:
         state: As the file has them.
-        tower: What they are for.
-        config: Of the tower.
+        tower: The tower to load into.
+        config: Configuration of the tower.
 
     Returns:
         The input itself if it has timm's names already, or none that timm can convert.

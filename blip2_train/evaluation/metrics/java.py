@@ -59,7 +59,7 @@ class JavaProgram:
 
     Args:
         name: For messages.
-        arguments: What follows `java` on the command line.
+        arguments: Arguments of `java`.
         time_limit: Seconds from start to end.
 
     Raises:

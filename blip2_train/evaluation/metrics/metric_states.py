@@ -28,7 +28,7 @@ from blip2_train.evaluation.metrics.vqa_accuracy import AnswerRule, AnswerScores
 from blip2_train.evaluation.recall import pair_recall
 
 CaptionScore = Callable[[str, Sequence[str]], float]
-"""From a caption and its references to a score."""
+"""Score of a caption and its references."""
 _logger = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ class Totals(Metric):
     """Sums over all batches of all processes, in float64.
 
     Args:
-        *shape: Of what is summed.
+        *shape: Shape of the sum.
     """
 
     full_state_update = False
@@ -59,8 +59,8 @@ class Rows(Metric):
     """Tensors `(B, …)` by name, of all processes in rank order.
 
     Args:
-        *names: Of the tensors.
-        **options: Of `torchmetrics.Metric`.
+        *names: Names of the tensors.
+        **options: Options of `torchmetrics.Metric`.
     """
 
     full_state_update = False
@@ -135,7 +135,7 @@ class CaptionMetric(_TextMetric):
     Args:
         metrics: Any of `METRICS`.
         more_scores: Scores of single captions, by name; their means are given in percent.
-        **options: Of `torchmetrics.Metric`.
+        **options: Options of `torchmetrics.Metric`.
 
     Example:
         metric = CaptionMetric(("bleu_4", "cider"))
@@ -192,7 +192,7 @@ class AnswerMetric(_TextMetric):
 
     Args:
         rule: See `answer_accuracy`.
-        **options: Of `torchmetrics.Metric`.
+        **options: Options of `torchmetrics.Metric`.
     """
 
     def __init__(self, rule: AnswerRule | None = None, **options: Any) -> None:
@@ -236,7 +236,7 @@ class RecallMetric(Rows):
 
     Args:
         ks: Cut-offs.
-        **options: Of `torchmetrics.Metric`.
+        **options: Options of `torchmetrics.Metric`.
     """
 
     def __init__(self, ks: tuple[int, ...] = (1, 5, 10), **options: Any) -> None:

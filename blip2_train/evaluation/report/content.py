@@ -1,4 +1,4 @@
-"""What an evaluation leaves: scores, how they came about, and examples."""
+"""The content of a report: scores, the settings behind them, and examples."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class TaskSettings:
     """How the scores of a task came about."""
 
     checkpoint: str
-    """Where the weights came from."""
+    """Origin of the weights."""
     checkpoint_fingerprint: str
     """SHA-256 of the weights, or the hash by which their source names them."""
     data_fingerprints: Mapping[str, str]
     """By file or source of the evaluated data."""
     prompt: str = ""
-    """What the texts go on from, or the form of a question."""
+    """Beginning of the texts, or the form of a question."""
     decoding: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     """Fields of `GenerationOptions`, or of the ranking."""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -53,7 +53,7 @@ def data_address(content: bytes, kind: str) -> str:
 
 
 def attention_views(maps: Tensor, sharpest: int = 4) -> tuple[AttentionView, ...]:
-    """What is worth seeing of the attention of Q queries to one image.
+    """Views of the attention of Q queries to one image.
 
     Args:
         maps: `(Q, h, w)`, a row of what `query_attention` gives.

@@ -37,9 +37,9 @@ def write_report(
     """Write the page of an evaluation, atomically.
 
     Args:
-        path: Of the HTML file; its folder is made.
-        tasks: What was evaluated, in the order in which it is shown; their names differ.
-        title: Of the page.
+        path: Path of the HTML file; its folder is created.
+        tasks: The evaluated tasks, in the order in which it is shown; their names differ.
+        title: Title of the page.
         run_folders: Of the trainings that the weights come from, whose `metrics.csv` is drawn as curves.
         examples_per_task: Most examples shown of each task, see `choose_examples`. Each takes 10 to 25 kB.
         created: Time to print; None = now.
@@ -181,7 +181,7 @@ def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Marku
 
 
 def _bound(task: TaskReport, picks: Sequence[ChosenExample]) -> str:
-    """Which examples are shown, and of how many."""
+    """How many examples are shown, of how many, and how they were chosen."""
     total = len(task.examples)
     if len(picks) == total:
         return f"{task.title}: all {total:,} examples are shown."

@@ -30,8 +30,8 @@ def write_results(path: Path, tasks: Sequence[TaskReport], *, created: datetime 
     """Write the scores of all tasks as JSON, atomically.
 
     Args:
-        path: Of the file; its folder is made.
-        tasks: What was evaluated. Their examples are not written, only how many there are.
+        path: Path of the file; its folder is created.
+        tasks: The evaluated tasks. Their examples are not written, only how many there are.
         created: Time to write; None = now.
 
     A score that could not be computed is `null`, with its reason in `reasons`.

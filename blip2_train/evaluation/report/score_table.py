@@ -26,7 +26,7 @@ class ScoreTable:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     """Name of the part, and a cell for each column."""
     missing: tuple[tuple[str, str], ...]
-    """What could not be computed, and why."""
+    """Scores that could not be computed, and the reasons."""
 
 
 def score_table(task: TaskReport) -> ScoreTable:

@@ -1,4 +1,4 @@
-"""Which examples are shown: the best, the worst, and some in between."""
+"""The choice of examples to show: the best, the worst, and some in between."""
 
 from __future__ import annotations
 
