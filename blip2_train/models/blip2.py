@@ -78,6 +78,11 @@ class Blip2Model(nn.Module):
         raise NotImplementedError
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the Q-Former reads texts, so that it has embeddings of tokens."""
+        return self.matches_texts or self.question_to_qformer
+
+    @property
     def text_config(self) -> PretrainedConfig | None:
         """Transformers' configuration of the language model; None = the model has none."""
         return None

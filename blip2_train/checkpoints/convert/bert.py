@@ -70,8 +70,7 @@ def load_bert(model: Blip2Model, weights: str) -> LoadReport:
     _refuse_other_words(config, state, known.get("vocab_size"), what)
     heads = tuple(key for key in state if not key.startswith(_BODY))
     notes = [] if "num_heads" in known else [_unchecked(config)]
-    reads_text = any(name.startswith("embeddings.") for name, _ in model.named_parameters())
-    if reads_text:
+    if model.reads_text:
         notes += _take_embeddings(model, state, what)
     if model.matches_texts:
         headless = not any(key.startswith("lm_head.") for key in state)
@@ -87,8 +86,8 @@ def load_bert(model: Blip2Model, weights: str) -> LoadReport:
         return replace(report, notes=tuple(notes))
     queries = {_FEED_FORWARD.sub(r"\1\2_query.", key): tensor for key, tensor in state.items()}
     own = {name for name, _ in model.named_parameters()}
-    text = {key: tensor for key, tensor in state.items() if reads_text and key in own}
-    unused = (*_IGNORED, *heads, *(() if reads_text else ("embeddings.*",)), "lm_head.*")
+    text = {key: tensor for key, tensor in state.items() if model.reads_text and key in own}
+    unused = (*_IGNORED, *heads, *(() if model.reads_text else ("embeddings.*",)), "lm_head.*")
     rule = LoadRule(what=what, may_miss=model.fresh_beside_bert, may_ignore=unused)
     return replace(load_by_rule(model, queries | text, rule), notes=tuple(notes))
 

@@ -102,7 +102,7 @@ def _from_source(config: DictConfig, model: Blip2Model, source: SourceWeights) -
 
 
 def _bert(model: Blip2Model) -> LoadReport:
-    if hasattr(model, "embeddings"):  # one row of them is added to BERT's, so that it has to exist
+    if model.reads_text:  # one row of them is added to BERT's, so that it has to exist
         model.embeddings.word_embeddings.to_empty(device="cpu")
     return load_bert(model, model.qformer_config.weights)
 
