@@ -117,7 +117,7 @@ def test_bert_gives_a_q_former_that_reads_questions_both_halves(tmp_path) -> Non
 
 def test_bert_of_another_vocabulary_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     bert(40).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointMismatch, match="40 words"):
+    with pytest.raises(CheckpointMismatch, match="40 tokens"):
         load_bert(image_text_model(), str(tmp_path))
 
 
