@@ -63,7 +63,7 @@ class ParquetSource:
         self._folders = open_images(str(self._paths[0].parent) if images is None else images)
         opened = [open_parquet(path) for path in self._paths]
         there, columns = opened[0].schema_arrow.names, columns or Columns()
-        self._image = _picture_column(self._paths[0], there, columns.image)
+        self._image = _image_column(self._paths[0], there, columns.image)
         self._caption = find_column(self._paths[0], there, columns.caption, _CAPTIONS, "caption_column")
         self._id = columns.id or "image_id"
         if columns.id is not None:
@@ -213,7 +213,7 @@ def _remote_parquet_files(url: str) -> Sequence[AnyFile]:
     return [] if shards else [file for file in files if file.suffix.lower() == ".parquet"]
 
 
-def _picture_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:
+def _image_column(file: AnyFile, columns: Sequence[str], chosen: str | None) -> str:
     if chosen is None and {*columns} >= _BESIDE_SHARDS and not {*_IMAGES} & {*columns}:
         raise ShardError(
             f"{file} has no column {' or '.join(map(repr, _IMAGES))}; it only describes images in tar shards or "

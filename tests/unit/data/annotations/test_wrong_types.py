@@ -91,7 +91,7 @@ def written(path: Path, content: Any) -> Path:
     return path
 
 
-def reads_or_says(path: Path, read: Callable[[Path], Any], what: str) -> str:
+def reads_or_raises(path: Path, read: Callable[[Path], Any], what: str) -> str:
     """The message, or nothing if it is read; fails for anything but one short line that names the file."""
     try:
         read(path)
@@ -119,7 +119,9 @@ def evaluated(path: Path) -> None:
 def test_captions(layout: str, read: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     read(written(path, CAPTION_FILES[layout]))
-    refused = sum(bool(reads_or_says(written(path, one), read, what)) for what, one in variants(CAPTION_FILES[layout]))
+    refused = sum(
+        bool(reads_or_raises(written(path, one), read, what)) for what, one in variants(CAPTION_FILES[layout])
+    )
     assert refused > 20
 
 
@@ -134,7 +136,9 @@ def test_questions(layout: str, strict: bool, tmp_path: Path) -> None:
 
     path = tmp_path / "file.json"
     read(written(path, QUESTION_FILES[layout]))
-    refused = sum(bool(reads_or_says(written(path, one), read, what)) for what, one in variants(QUESTION_FILES[layout]))
+    refused = sum(
+        bool(reads_or_raises(written(path, one), read, what)) for what, one in variants(QUESTION_FILES[layout])
+    )
     assert refused > 20
 
 
@@ -157,7 +161,7 @@ def test_annotations_of_questions(strict: bool, tmp_path: Path) -> None:
 def test_predictions_and_candidates(names: tuple[str, str], entry: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     refused = [
-        reads_or_says(written(path, one), lambda path: read_results(path, names), what)
+        reads_or_raises(written(path, one), lambda path: read_results(path, names), what)
         for what, one in variants([entry])
     ]
     assert f"file.json, entry 1: {names[1]} None is no text" in "".join(refused)
@@ -201,7 +205,7 @@ def test_json_too_deep_to_parse(name: str, tmp_path: Path) -> None:
         lambda path: read_results(path, CAPTIONS),
         lambda path: AnnotationSource(str(path), None, None, "a"),
     ):
-        assert "lists within lists, too deep to be read" in reads_or_says(path, one, name)
+        assert "lists within lists, too deep to be read" in reads_or_raises(path, one, name)
 
 
 def test_null_captions_are_counted_in_training_and_refused_in_evaluation(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_released_code_learns_the_start_token_too() -> None:
 @pytest.mark.parametrize(
     ("uniform", "prefix", "rest"), [(0.0, "a", "fox on a red ground"), (0.999, "a fox on", "a red ground")]
 )
-def test_t5_reads_a_prefix_and_says_the_rest(uniform: float, prefix: str, rest: str) -> None:
+def test_t5_encodes_a_prefix_and_labels_the_rest(uniform: float, prefix: str, rest: str) -> None:
     batch = (collator := t5())([sample("a fox on a red ground", uniform)])
     assert decoded(collator, batch.input_ids[0]) == f"{prefix}</s>"
     assert decoded(collator, batch.labels[0]) == f"{rest}</s>"
@@ -95,7 +95,7 @@ def test_the_cut_is_uniform_from_the_first_word_to_the_middle() -> None:
     assert [cuts.count(k) for k in (1, 2, 3)] == [1000, 1000, 1000]
 
 
-def test_t5_with_a_prompt_reads_it_and_says_the_whole_caption() -> None:
+def test_t5_encodes_a_prompt_and_labels_the_whole_caption() -> None:
     batch = (collator := t5(prompt="a photo of", split_prefix=False))([sample("a fox on red", 0.5)])
     assert decoded(collator, batch.input_ids[0]) == "a photo of</s>"
     assert decoded(collator, batch.labels[0]) == "a fox on red</s>"

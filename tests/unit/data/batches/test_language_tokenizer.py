@@ -80,7 +80,7 @@ def test_a_tokenizer_that_adds_nothing_has_no_start(tmp_path: Path) -> None:
     ).prompt_ids("cat") == [0, 4]
 
 
-def test_without_an_end_it_says_what_to_set_and_without_padding_the_end_pads(tmp_path: Path) -> None:
+def test_a_missing_end_is_an_error_with_advice_and_without_padding_the_end_pads(tmp_path: Path) -> None:
     name = write_vocabulary(tmp_path)
     with pytest.raises(ConfigError, match=r"has no end token; set model\.language\.end_token"):
         LanguageTokenizer(name, padding_side="left", encoder_decoder=False)

@@ -55,7 +55,7 @@ def test_every_mode_is_read(processor: Processor, mode: str) -> None:
     assert processor.image(photo("I").convert(mode) if mode == "I;16" else photo(mode)).isfinite().all()
 
 
-def test_images_are_turned_as_their_exif_data_says(processor: Processor, tmp_path: Path) -> None:
+def test_images_are_turned_by_their_exif_orientation(processor: Processor, tmp_path: Path) -> None:
     turned = photo()
     turned.getexif()[0x0112] = 3  # upside down
     turned.save(tmp_path / "a.png", exif=turned.getexif())

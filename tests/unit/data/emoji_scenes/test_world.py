@@ -81,7 +81,7 @@ def test_held_out_scenes_differ_in_what_they_show() -> None:
     assert len(set(shown)) == 256
 
 
-def test_novel_concepts_appear_only_where_the_domain_says() -> None:
+def test_novel_concepts_appear_only_in_their_domains() -> None:
     concepts = load_concepts()
     assert 0.13 < sum(c.novel for c in concepts) / len(concepts) < 0.17
     known_words = {word for c in concepts if not c.novel for word in f"{c.name} {c.plural}".split()}

@@ -30,8 +30,8 @@ def read_caption_list(path: Path, split: str) -> list[AnnotatedImage]:
     return read_references(path, split, form="list")
 
 
-def without_rows(images_found: list[AnnotatedImage]) -> list[AnnotatedImage]:
-    return [replace(image, row="") for image in images_found]
+def without_rows(read_images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+    return [replace(image, row="") for image in read_images]
 
 
 Write = Callable[[str, Any], Path]
@@ -69,9 +69,9 @@ def images(*indices: int) -> dict[int | str, str]:
 
 def test_karpathy_coco_and_flickr(write: Write) -> None:
     path = write("dataset_coco.json", {"images": [karpathy(n, s) for n, s in ((9, "val"), (4, "restval"), (2, "val"))]})
-    images_found = read_karpathy(path, "val")
-    assert [image.image_id for image in images_found] == [9, 2]
-    assert images_found[0] == AnnotatedImage(
+    read_images = read_karpathy(path, "val")
+    assert [image.image_id for image in read_images] == [9, 2]
+    assert read_images[0] == AnnotatedImage(
         row="entry 1 of images",
         image_id=9,
         path="val2014/COCO_val2014_000000000009.jpg",

@@ -52,7 +52,7 @@ def test_2000_shards_in_random_order_take_64_descriptors_and_no_mappings(folder:
     assert most[1] - mappings < 20  # the interpreter's own memory
 
 
-def test_a_process_that_may_open_no_more_says_so(folder: Path) -> None:
+def test_a_process_at_its_file_limit_is_one_line(folder: Path) -> None:
     source = opened(folder)
     source.read(0)
     with open_files_at_most(3), pytest.raises(ShardError, match=r"files open as it may \(3\); raise the limit"):

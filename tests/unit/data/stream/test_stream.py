@@ -224,6 +224,6 @@ def test_the_length_is_that_of_the_whole_run() -> None:
     ("size", "world", "accumulate", "advice"),
     [(100, 8, 1, "use 96 or 104"), (3, 8, 1, "use 8"), (10, 2, 2, "use 8 or 12")],
 )
-def test_a_batch_that_cannot_be_divided_names_the_nearest(size: int, world: int, accumulate: int, advice: str) -> None:
+def test_an_indivisible_batch_names_the_nearest(size: int, world: int, accumulate: int, advice: str) -> None:
     with pytest.raises(ConfigError, match=f"{size} cannot be divided among {world} processes.*{advice}"):
         BatchShape(global_batch_size=size, world_size=world, accumulate=accumulate)
