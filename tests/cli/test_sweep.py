@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from blip2_train.cli.sweep.plan import plan_sweep
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main
+from blip2_train.cli.train.sweep.plan import plan_sweep
 
 DEMO, LOCAL = "experiment=demo_stage1", "hydra/launcher=submitit_local"
 WRONG = {

@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> None:
     """Train once, or once for each combination of values."""
     single = [argument for argument in arguments if argument not in ("--multirun", "-m")]
     if single != arguments and not {"--help", "-h", "--list"} & set(arguments):
-        from blip2_train.cli.sweep.command import sweep_command
+        from blip2_train.cli.train.sweep.command import sweep_command
 
         sweep_command(single)
         return

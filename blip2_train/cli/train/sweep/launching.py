@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from blip2_train.cli.sweep.plan import Job, Processes, Sweep
-from blip2_train.cli.sweep.task import train_as_task
+from blip2_train.cli.train.sweep.plan import Job, Processes, Sweep
+from blip2_train.cli.train.sweep.task import train_as_task
 from blip2_train.config.hydra_private import instantiate_launcher
 from blip2_train.config.overrides import no_such_option, parse_setting, quoted
 from blip2_train.config.strict_keys import unknown_key

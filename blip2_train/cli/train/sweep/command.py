@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from blip2_train.cli.sweep.launching import LOGS, read_launcher, run_here
-from blip2_train.cli.sweep.plan import Processes, Sweep, plan_sweep
 from blip2_train.cli.terminal import split_arguments
+from blip2_train.cli.train.sweep.launching import LOGS, read_launcher, run_here
+from blip2_train.cli.train.sweep.plan import Processes, Sweep, plan_sweep
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.evaluation.run_metrics import read_results
 from blip2_train.system.atomic_write import read_checked, write_checked
