@@ -20,6 +20,7 @@ from blip2_train.checkpoints.architecture import described_tower, with_local_pat
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
 from blip2_train.checkpoints.initial_weights import RANDOM
+from blip2_train.checkpoints.text_half import holds_text_half
 from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_location
 from blip2_train.config.strict_keys import find_target
 from blip2_train.config.tower_normalisation import brought_by_weights
@@ -27,6 +28,7 @@ from blip2_train.data.batches.language_tokenizer import QUESTIONS
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer, load_text_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig, find_family
+from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import language_model_architecture
 from blip2_train.training.earlier_runs import find_export
 
@@ -251,7 +253,7 @@ def _follow_tower(settings: _Settings, source: SourceDescription, option: Mappin
 def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
     written = with_local_paths(source.architecture["qformer"])
     theirs = asdict(QFormerConfig(**written))
-    reads_text = source.stage == "stage1" or bool(source.architecture.get("question_to_qformer"))
+    reads_text = holds_text_half(source.stage, source.architecture)
     left_out = _RECIPES_OWN if reads_text else (*_RECIPES_OWN, *_TEXT_SIZES)
     for key in theirs:
         if key not in left_out:
@@ -283,7 +285,7 @@ def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
     """
     if not source.tokenizer:
         return
-    theirs = source.tokenizer if source.stage == "stage1" else str(Path(source.tokenizer) / QUESTIONS)
+    theirs = source.tokenizer if source.stage == ImageTextModel.stage else str(Path(source.tokenizer) / QUESTIONS)
     own, given = str(settings.get("tokenizer")), settings.is_given("tokenizer")
     if given or Path(own).expanduser().exists():
         try:
@@ -301,7 +303,7 @@ def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
 
 def _follow_language_model(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
     written = source.architecture.get("language")
-    if settings.get("model.language") is None or source.stage == "stage1" or not written:
+    if settings.get("model.language") is None or source.stage == ImageTextModel.stage or not written:
         return
     theirs = asdict(LanguageModelConfig(**with_local_paths(written)))
     name = settings.get("model.language.name")

@@ -26,6 +26,8 @@ from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, Manifest, read_c
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.foreign_weights import SourceWeights, State
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
 
 SIDE = "blip2_train"
 """Folder inside an exported one, with what transformers cannot hold."""
@@ -129,7 +131,7 @@ def rename(theirs: Mapping[str, Tensor], names: KeyMap, what: str) -> tuple[Stat
 def converted_manifest(stage_1: bool, what: str) -> Manifest:
     """The manifest of weights that were trained elsewhere."""
     return Manifest(
-        stage="stage1" if stage_1 else "stage2",
+        stage=(ImageTextModel if stage_1 else GenerativeModel).stage,
         recipe=f"converted from {what}",
         step=0,
         metrics={},

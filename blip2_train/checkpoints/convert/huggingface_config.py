@@ -17,6 +17,8 @@ from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_config, load_tokenizer
 from blip2_train.models.configs import ACTIVATIONS
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
 from blip2_train.system.error_reasons import reason_of
 from blip2_train.system.records import JsonObject, Size, check_record, read_record
 
@@ -123,7 +125,7 @@ def describe_config(config: Any, state: Mapping[str, Tensor], location: str) -> 
     _only(qformer.hidden_act in ACTIVATIONS, location, f"its Q-Former computes {qformer.hidden_act!r}, not known here")
     retrieval = "itm_head.weight" in state
     description: dict[str, Any] = {
-        "kind": "ImageTextModel" if retrieval else "GenerativeModel",
+        "kind": (ImageTextModel if retrieval else GenerativeModel).__name__,
         "vision": _describe_tower(config.vision_config, _dtype(state, "vision_model."), location),
         "qformer": {
             "weights": "random",

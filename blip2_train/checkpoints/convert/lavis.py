@@ -22,6 +22,8 @@ from blip2_train.checkpoints.files import only_tensors
 from blip2_train.checkpoints.foreign_weights import SourceWeights, State
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.image_text import ImageTextModel
 from blip2_train.system.records import JsonObject, parse_record
 
 NOTE = "blip2_train"
@@ -147,7 +149,7 @@ def _describe(
     depth = 1 + max(int(name.split(".")[3]) for name in state if name.startswith(layer))
     crossing = sorted({int(n.split(".")[3]) for n in state if n.startswith(layer) and ".crossattention." in n})
     description: dict[str, Any] = {
-        "kind": "GenerativeModel" if family else "ImageTextModel",
+        "kind": (GenerativeModel if family else ImageTextModel).__name__,
         "vision": _describe_tower(state, width),
         "qformer": {
             "weights": "random",
