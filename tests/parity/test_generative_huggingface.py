@@ -57,11 +57,11 @@ def pair(direction: str, kind: str, tmp_path: Path, tower: str = "plain") -> tup
 
 def read_by_theirs(theirs: Any, batch: GenerationBatch) -> dict[str, Tensor]:
     """The batch as transformers wants it: placeholders for the queries in front."""
-    places = torch.full((len(batch), theirs.config.num_query_tokens), theirs.config.image_token_index)
+    locations = torch.full((len(batch), theirs.config.num_query_tokens), theirs.config.image_token_index)
     return {
         "pixel_values": batch.pixel_values,
-        "input_ids": torch.cat([places, batch.input_ids], dim=1),
-        "attention_mask": torch.cat([torch.ones_like(places), batch.attention_mask.long()], dim=1),
+        "input_ids": torch.cat([locations, batch.input_ids], dim=1),
+        "attention_mask": torch.cat([torch.ones_like(locations), batch.attention_mask.long()], dim=1),
     }
 
 
@@ -75,21 +75,21 @@ def logits(ours: GenerativeModel, batch: GenerationBatch) -> Tensor:
     """Logits at the positions with a label, `(K, V)`."""
     states = ours.predicting_states(batch.pixel_values, batch.input_ids, batch.attention_mask, batch.labels)
     weight, bias = ours.output_layer()
-    found = torch.nn.functional.linear(states, weight, bias)
-    return found.flatten(0, 1)[batch.target_positions]
+    actual = torch.nn.functional.linear(states, weight, bias)
+    return actual.flatten(0, 1)[batch.target_positions]
 
 
 def their_logits(ours: GenerativeModel, theirs: Any, batch: GenerationBatch, output: Any) -> Tensor:
-    found = output.logits
+    actual = output.logits
     if not ours.is_encoder_decoder:  # the logits of the position before
-        found = found[:, -batch.labels.shape[1] - 1 : -1]
-    return found.flatten(0, 1)[batch.target_positions][:, : len(ours.output_layer()[0])]
+        actual = actual[:, -batch.labels.shape[1] - 1 : -1]
+    return actual.flatten(0, 1)[batch.target_positions][:, : len(ours.output_layer()[0])]
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float, least: float = 1.0) -> None:
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float, least: float = 1.0) -> None:
     """Equal up to a share of the largest value, or of `least`."""
     size = max(least, float(expected.detach().abs().max()))
-    torch.testing.assert_close(found, expected, rtol=0.0, atol=tolerance * size)
+    torch.testing.assert_close(actual, expected, rtol=0.0, atol=tolerance * size)
 
 
 CASES = [
@@ -110,18 +110,18 @@ def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype:
     tolerance, least = (TOLERANCE[kind], 1.0) if dtype == torch.float32 else (1e-9, 0.0)
 
     output = theirs(**read_by_theirs(theirs, batch), labels=labels_of_theirs(ours, theirs, batch))
-    found = GenerationObjective()(ours, batch)
+    actual = GenerationObjective()(ours, batch)
     expected = their_logits(ours, theirs, batch, output)
     assert expected.std() > 0.03
     assert_close(logits(ours, batch), expected, tolerance, least)
     loss = torch.nn.functional.cross_entropy(expected, batch.labels.flatten()[batch.target_positions])
-    assert_close(found.total, loss, tolerance, least)
+    assert_close(actual.total, loss, tolerance, least)
     if direction == "from theirs":
         assert_close(output.loss.to(dtype), loss, 1e-5)  # always computed in float32
     else:  # the row for the image token is one more in their normaliser
         assert 0 <= output.loss - loss < 1 / len(ours.output_layer()[0])
 
-    found.total.backward()
+    actual.total.backward()
     loss.backward()
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     pairs = {
@@ -147,11 +147,11 @@ def test_generated_ids(direction: str, kind: str, tower: str, tmp_path: Path) ->
     tokens = {"eos_token_id": theirs.config.text_config.eos_token_id, "pad_token_id": 1}
     for beams in (1, 5):
         options = GenerationOptions(num_beams=beams, max_new_tokens=9)
-        found = ours.generate(batch.pixel_values, batch.input_ids, batch.attention_mask, options, **tokens)
+        actual = ours.generate(batch.pixel_values, batch.input_ids, batch.attention_mask, options, **tokens)
         expected = theirs.generate(**read_by_theirs(theirs, batch), num_beams=beams, max_new_tokens=9, **tokens)
         expected = expected if ours.is_encoder_decoder else expected[:, length:]
-        assert found.tolist() == expected.tolist()
-        assert len(set(found.flatten().tolist())) > 4
+        assert actual.tolist() == expected.tolist()
+        assert len(set(actual.flatten().tolist())) > 4
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("opt", "bfloat16"), ("opt", "float16"), ("t5", "bfloat16")])
@@ -167,13 +167,13 @@ def test_frozen_parts_in_16_bits(kind: str, dtype: str, tmp_path: Path) -> None:
     assert theirs.language_model.dtype == theirs.vision_model.dtype == getattr(torch, dtype)
     batch = generation_batch(ours, size=3, seed=2, length=7, words=600)
     with torch.no_grad():
-        exact, found = logits(whole, batch), logits(ours, batch)
+        exact, actual = logits(whole, batch), logits(ours, batch)
         output = theirs(**read_by_theirs(theirs, batch), labels=labels_of_theirs(ours, theirs, batch))
         expected = their_logits(ours, theirs, batch, output)
     rounding = torch.finfo(getattr(torch, dtype)).eps * exact.abs().max()
-    assert (found - exact).abs().mean() <= rounding
-    assert (found - expected).abs().mean() <= 2 * rounding
-    assert (found - exact).abs().mean() <= 1.2 * (expected - exact).abs().mean()
+    assert (actual - exact).abs().mean() <= rounding
+    assert (actual - expected).abs().mean() <= 2 * rounding
+    assert (actual - exact).abs().mean() <= 1.2 * (expected - exact).abs().mean()
 
 
 def test_the_eps_after_the_tower_changes_the_last_digits_only(tmp_path: Path) -> None:
@@ -220,16 +220,16 @@ def test_captions_of_the_exported_demo(kind: str, tmp_path: Path) -> None:
         inputs = reader(images=images, text=[prompt] * len(images), return_tensors="pt")
         for beams in (1, 5):
             options = GenerationOptions(num_beams=beams, max_new_tokens=16)
-            found = tokenizer.decode(model.generate(processor.images(images), ids, mask, options, **tokens))
+            actual = tokenizer.decode(model.generate(processor.images(images), ids, mask, options, **tokens))
             written = theirs.generate(**inputs, num_beams=beams, max_new_tokens=16)
             texts = [text.strip() for text in reader.batch_decode(written, skip_special_tokens=True)]
             if kind == "opt":  # transformers returns the prompt too
                 assert all(text.startswith(prompt) for text in texts)
                 texts = [text[len(prompt) :].strip() for text in texts]
-            assert found == texts and any(found)
+            assert actual == texts and any(actual)
             if not prompt:
                 alone = theirs.generate(pixel_values=inputs["pixel_values"], num_beams=beams, max_new_tokens=16)
-                assert found == [text.strip() for text in reader.batch_decode(alone, skip_special_tokens=True)]
+                assert actual == [text.strip() for text in reader.batch_decode(alone, skip_special_tokens=True)]
 
 
 def test_images_are_processed_alike(tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def test_retrieval(direction: str, tmp_path: Path) -> None:
     """Similarities, which transformers does not divide by a temperature, and matching logits."""
     if direction == "from theirs":
         theirs = their_model("retrieval")
-        found = open_pretrained(save_theirs(theirs, "retrieval", tmp_path / "theirs"))
-        ours, processor = found.model, found.processor
+        actual = open_pretrained(save_theirs(theirs, "retrieval", tmp_path / "theirs"))
+        ours, processor = actual.model, actual.processor
         ours.ln_vision.eps = 1e-6
         reader = Blip2Processor.from_pretrained(tmp_path / "theirs")
     else:

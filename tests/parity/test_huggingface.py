@@ -142,8 +142,8 @@ def assert_same_gradients(ours: ImageTextModel, theirs: Theirs) -> None:
         assert (grad - expected).abs().max() <= 1e-9 * scale, name
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_every_weight_has_a_name_there(models: Any) -> None:
@@ -181,13 +181,13 @@ def test_matching(models: Any) -> None:
     texts, images = [0, 1, 2, 3, 1, 2, 3, 0, 0, 1], [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
     ids, mask = batch.input_ids[texts], batch.attention_mask[texts]
     image_kv = ours.encode_image(batch.pixel_values).image_kv
-    found = ours.match([image_kv.repeat(2), image_kv.select(torch.tensor([2, 3]))], ids, mask)
+    actual = ours.match([image_kv.repeat(2), image_kv.select(torch.tensor([2, 3]))], ids, mask)
     expected = theirs.model(
         batch.pixel_values[images], ids, mask.long(), use_image_text_matching_head=True
     ).logits_per_image
-    assert_close(found, expected)
+    assert_close(actual, expected)
     labels = torch.tensor([1] * 4 + [0] * 6)
-    for logits in (found, expected):
+    for logits in (actual, expected):
         F.cross_entropy(logits, labels).backward()
     assert_same_gradients(ours, theirs)
 
@@ -198,11 +198,11 @@ def test_generation(models: Any) -> None:
     batch = global_batch(4, "distinct")
     ids = batch.input_ids.clone()
     ids[:, 0] = ours.decoder_start_token_id
-    found = ours.caption_logits(ours.encode_image(batch.pixel_values), ids, batch.attention_mask)
+    actual = ours.caption_logits(ours.encode_image(batch.pixel_values), ids, batch.attention_mask)
     expected = theirs.caption_logits(batch.pixel_values, ids, batch.attention_mask)
     real = batch.attention_mask
-    assert_close(found[real], expected[real])
-    for logits in (found, expected):
+    assert_close(actual[real], expected[real])
+    for logits in (actual, expected):
         F.cross_entropy(logits[:, :-1][real[:, 1:]], ids[:, 1:][real[:, 1:]]).backward()
     assert_same_gradients(ours, theirs)
     for name in ("dense", "LayerNorm"):

@@ -134,19 +134,19 @@ def loss_by_transformers(model: GenerativeModel, batch: GenerationBatch) -> floa
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[str, list[str]]]:
     """What went well, by family; printed at the end."""
-    found: dict[str, list[str]] = {}
-    yield found
+    actual: dict[str, list[str]] = {}
+    yield actual
     print(f"\n{'family':<14}" + "".join(f"{step:>17}" for step in STEPS))
-    for family, steps in found.items():
+    for family, steps in actual.items():
         print(f"{family:<14}" + "".join(f"{step:>17}" for step in steps))
 
 
 def assert_same_weights(before: GenerativeModel, after: Any, rows: bool = True) -> None:
     """Bitwise; without `rows`, an image token may have been added to the vocabulary."""
-    wanted, found = before.state_dict(), after.state_dict()
-    assert wanted.keys() == found.keys()
-    for name, tensor in wanted.items():
-        other = found[name] if rows or not name.startswith("language_model.") else found[name][: len(tensor)]
+    target, actual = before.state_dict(), after.state_dict()
+    assert target.keys() == actual.keys()
+    for name, tensor in target.items():
+        other = actual[name] if rows or not name.startswith("language_model.") else actual[name][: len(tensor)]
         assert torch.equal(tensor, other), name
 
 
@@ -189,8 +189,8 @@ def collated_and_trained(family: str, tmp_path: Path, done: list[str]) -> Traine
     captions = Blip2(model, processor).caption(images(), **SHORT)
     assert all(captions), captions
     done.append("yes")
-    place = export(tmp_path / "export", model, "stage2", processor, tokenizer)
-    return Trained(family, model, processor, Path(place), captions)
+    location = export(tmp_path / "export", model, "stage2", processor, tokenizer)
+    return Trained(family, model, processor, Path(location), captions)
 
 
 def assert_labels_end(tokenizer: LanguageTokenizer, batch: GenerationBatch) -> None:
@@ -227,21 +227,21 @@ def predicted(trained: Trained, tmp_path: Path, done: list[str], capsys: pytest.
 
 
 def converted_and_back(trained: Trained, tmp_path: Path, done: list[str]) -> None:
-    found = open_pretrained(trained.export)
-    place = tmp_path / "huggingface"
+    actual = open_pretrained(trained.export)
+    location = tmp_path / "huggingface"
     if trained.family == "bart":
         with pytest.raises(CheckpointMismatch, match=r"takes a language model of the type 'bart' for decoder-only"):
-            write_huggingface(place, found.model, found.processor, found.manifest)
-        assert not place.exists()
+            write_huggingface(location, actual.model, actual.processor, actual.manifest)
+        assert not location.exists()
         done += ["refused", "-"]
         return
-    write_huggingface(place, found.model, found.processor, found.manifest)
-    assert said_by_transformers(place, trained) == trained.captions
+    write_huggingface(location, actual.model, actual.processor, actual.manifest)
+    assert generated_by_transformers(location, trained) == trained.captions
     done.append("equal")
     for beside in (True, False):  # with what we left beside the weights, and as anybody's folder
         if not beside:
-            shutil.rmtree(place / SIDE)
-        again = open_pretrained(place)
+            shutil.rmtree(location / SIDE)
+        again = open_pretrained(location)
         assert tokens_of(again.processor) == trained.tokens
         assert_same_weights(trained.model, again.model, rows=beside)
         again.model.ln_vision.eps = 1e-5
@@ -249,11 +249,11 @@ def converted_and_back(trained: Trained, tmp_path: Path, done: list[str]) -> Non
     done.append("equal")
 
 
-def said_by_transformers(place: Path, trained: Trained) -> list[str]:
+def generated_by_transformers(location: Path, trained: Trained) -> list[str]:
     """Captions by transformers alone; with our eps after the tower."""
-    theirs = Blip2ForConditionalGeneration.from_pretrained(place).eval()
+    theirs = Blip2ForConditionalGeneration.from_pretrained(location).eval()
     theirs.vision_model.post_layernorm.eps = 1e-5
-    reader = Blip2Processor.from_pretrained(place)
+    reader = Blip2Processor.from_pretrained(location)
     inputs = reader(images=images(), text=[PROMPT] * len(CAPTIONS), return_tensors="pt")
     pixels: Tensor = trained.processor.images(images())
     written = theirs.generate(**{**inputs, "pixel_values": pixels}, **SHORT)
@@ -282,10 +282,10 @@ def test_generation_stops_at_every_end_that_the_model_lists(tmp_path: Path) -> N
         file.write_text(json.dumps({"eos_token_id": [*listed, end]}))
         ended = LanguageTokenizer(tokenizer.name, padding_side="left", encoder_decoder=False)
         assert ended.end_id == tokenizer.end_id and ended.end_ids == [*tokenizer.end_ids, end]
-        found = written(**ended.generation_tokens)
-        assert found == free[: free.index(end) + 1]
+        actual = written(**ended.generation_tokens)
+        assert actual == free[: free.index(end) + 1]
         before = tokenizer.tokenizer.decode(free[: free.index(end)], skip_special_tokens=True)
-        assert ended.decode(torch.tensor([[*found, ended.pad_id]])) == [before.strip()]
+        assert ended.decode(torch.tensor([[*actual, ended.pad_id]])) == [before.strip()]
 
 
 def test_the_decoder_of_bart_starts_as_its_tokenizer_does(tmp_path: Path) -> None:
@@ -299,17 +299,17 @@ def test_the_decoder_of_bart_starts_as_its_tokenizer_does(tmp_path: Path) -> Non
     written = model.generate(pixels, ids, mask, options, **tokenizer.generation_tokens)
     assert written[:, :2].tolist() == [[2, 0]] * 3 and written.shape[1] <= 2 + 4
     candidates = ["a cat", "two birds in a red tree", "a mat"]
-    found = log_likelihoods(
+    actual = log_likelihoods(
         model, pixels, ids, mask, tokenizer.continuations(PROMPT, candidates), 3,
         decoder_start=tokenizer.generation_tokens["decoder_start"],
     )  # fmt: skip
     weight, bias = model.output_layer()
-    for place, text in enumerate(candidates):
+    for location, text in enumerate(candidates):
         labels = torch.tensor([tokenizer.finished_ids(text, 30)] * 3)
         with torch.no_grad():
             logits = torch.nn.functional.linear(model.predicting_states(pixels, ids, mask, labels), weight, bias)
         expected = logits.log_softmax(dim=2).gather(2, labels[:, :, None])[:, 1:, 0].sum(dim=1)
-        torch.testing.assert_close(found[:, place], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(actual[:, location], expected, rtol=1e-4, atol=1e-4)
     assert tokenizer.decode(written) == Blip2(model, trained.processor).caption(images(), num_beams=1, max_new_tokens=4)
 
 
@@ -327,14 +327,14 @@ def test_flan_t5_keeps_its_own_head(tmp_path: Path) -> None:
         assert not language_model.config.scale_decoder_outputs  # which goes with tied ones
 
     assert_kept(trained.model.language_model)
-    found = open_pretrained(trained.export)
-    assert_kept(found.model.language_model)
-    place = write_huggingface(tmp_path / "huggingface", found.model, found.processor, found.manifest)
-    assert_kept(Blip2ForConditionalGeneration.from_pretrained(place).language_model)
+    actual = open_pretrained(trained.export)
+    assert_kept(actual.model.language_model)
+    location = write_huggingface(tmp_path / "huggingface", actual.model, actual.processor, actual.manifest)
+    assert_kept(Blip2ForConditionalGeneration.from_pretrained(location).language_model)
     for beside in (True, False):
         if not beside:
-            shutil.rmtree(place / SIDE)
-        back = open_pretrained(place)
+            shutil.rmtree(location / SIDE)
+        back = open_pretrained(location)
         assert_kept(back.model.language_model)
     about: Any = {"architecture": describe_model(back.model), "processor": back.processor.describe()}
     manifest = replace(back.manifest, **about)

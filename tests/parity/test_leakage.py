@@ -101,5 +101,5 @@ def test_padding_changes_no_loss_and_no_gradient(model: ImageTextModel) -> None:
     garbage = torch.where(BATCH.attention_mask, BATCH.input_ids, 9)
     untrimmed = dataclasses.replace(BATCH, longest_text=BATCH.input_ids.shape[1])
     for changed in (dataclasses.replace(BATCH, input_ids=garbage), untrimmed):
-        for found, value in zip(run(changed), expected, strict=True):
-            torch.testing.assert_close(found, value, rtol=1e-11, atol=1e-13)
+        for actual, value in zip(run(changed), expected, strict=True):
+            torch.testing.assert_close(actual, value, rtol=1e-11, atol=1e-13)

@@ -63,11 +63,11 @@ def test_the_tokenizer_is_its_own_but_for_the_decoder_start() -> None:
     assert tokens("A photo of a CAT").input_ids == [101, 1037, 6302, 1997, 1037, 4937, 102]
 
 
-def run_of(place: Path, *more: str) -> list[str]:
+def run_of(location: Path, *more: str) -> list[str]:
     """Two steps of the demo recipe with this Q-Former, nothing of which is given but where it lies."""
-    write_shards(place / "shards", [9, 4, 13])
+    write_shards(location / "shards", [9, 4, 13])
     sizes = [
-        setting for setting in arguments(place / "out") if not setting.startswith(("model.qformer.", "tokenizer="))
+        setting for setting in arguments(location / "out") if not setting.startswith(("model.qformer.", "tokenizer="))
     ]
     return [*sizes, "data.num_workers=0", "steps=2", "validate_every=null", f"model.qformer.weights={FOLDER}", *more]
 

@@ -75,11 +75,11 @@ class PlainReference:
 
     def __call__(self, batch: ImageTextBatch, uniforms: Tensor | None, mark: Mark = no_mark) -> Tensor:
         """The summed loss of the samples of all processes; arguments as for `logits`."""
-        found, settings = self.logits(batch, uniforms, mark), self.objective
-        itc = F.cross_entropy(found.image_to_text, found.itc_targets) / 2
-        itc = itc + F.cross_entropy(found.text_to_image, found.itc_targets) / 2
-        itm = F.cross_entropy(found.itm, found.itm_labels)
-        predictions, labels = found.itg.flatten(0, 1), found.itg_labels.flatten()
+        actual, settings = self.logits(batch, uniforms, mark), self.objective
+        itc = F.cross_entropy(actual.image_to_text, actual.itc_targets) / 2
+        itc = itc + F.cross_entropy(actual.text_to_image, actual.itc_targets) / 2
+        itm = F.cross_entropy(actual.itm, actual.itm_labels)
+        predictions, labels = actual.itg.flatten(0, 1), actual.itg_labels.flatten()
         itg = F.cross_entropy(predictions, labels, label_smoothing=settings.label_smoothing)
         mark("itg")
         return settings.itc_weight * itc + settings.itm_weight * itm + settings.itg_weight * itg

@@ -85,9 +85,9 @@ def reference(case: Case, **options: bool) -> tuple[dict[str, Tensor], dict[str,
     model, batch = double_model(), global_batch(size, images)
     objective = RepresentationObjective(**rules)
     uniforms = torch.rand(2, size, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
-    found = PlainReference(model, objective, **options).logits(batch, uniforms)
+    actual = PlainReference(model, objective, **options).logits(batch, uniforms)
     same = batch.image_ids.tolist() if objective.mask_same_image else list(range(size))
-    losses = loop_losses(found, same, objective.label_smoothing)
+    losses = loop_losses(actual, same, objective.label_smoothing)
     torch.stack(list(losses.values())).sum().backward()
     return {name: loss.detach() for name, loss in losses.items()}, gradients(model)
 

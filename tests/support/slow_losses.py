@@ -7,7 +7,7 @@ from plain import PlainLogits
 from torch import Tensor
 
 
-def loop_losses(found: PlainLogits, image_of: list[int], smoothing: float) -> dict[str, Tensor]:
+def loop_losses(actual: PlainLogits, image_of: list[int], smoothing: float) -> dict[str, Tensor]:
     """ITC, ITM and ITG of one global batch.
 
     Args:
@@ -15,25 +15,25 @@ def loop_losses(found: PlainLogits, image_of: list[int], smoothing: float) -> di
         image_of: For each sample a number that is equal for samples that count as the same image.
         smoothing: Share of a target's mass that is spread evenly over all classes, in ITC and ITG.
     """
-    itm = [-_log_probability(row, label) for row, label in zip(found.itm, found.itm_labels.tolist(), strict=True)]
-    return {"itc": _itc(found, image_of, smoothing), "itm": sum(itm) / len(itm), "itg": _itg(found, smoothing)}
+    itm = [-_log_probability(row, label) for row, label in zip(actual.itm, actual.itm_labels.tolist(), strict=True)]
+    return {"itc": _itc(actual, image_of, smoothing), "itm": sum(itm) / len(itm), "itg": _itg(actual, smoothing)}
 
 
-def _itc(found: PlainLogits, image_of: list[int], smoothing: float) -> Tensor:
+def _itc(actual: PlainLogits, image_of: list[int], smoothing: float) -> Tensor:
     count = len(image_of)
-    total = found.image_to_text.new_zeros(())
-    for logits in (found.image_to_text, found.text_to_image):
+    total = actual.image_to_text.new_zeros(())
+    for logits in (actual.image_to_text, actual.text_to_image):
         for row in range(count):
             positives = [column for column in range(count) if image_of[column] == image_of[row]]
             for column in range(count):
-                wanted = smoothing / count + ((1 - smoothing) / len(positives) if column in positives else 0.0)
-                total = total - wanted * _log_probability(logits[row], column)
+                expected = smoothing / count + ((1 - smoothing) / len(positives) if column in positives else 0.0)
+                total = total - expected * _log_probability(logits[row], column)
     return total / (2 * count)
 
 
-def _itg(found: PlainLogits, smoothing: float) -> Tensor:
+def _itg(actual: PlainLogits, smoothing: float) -> Tensor:
     losses = []
-    for text, labels in zip(found.itg, found.itg_labels.tolist(), strict=True):
+    for text, labels in zip(actual.itg, actual.itg_labels.tolist(), strict=True):
         for logits, label in zip(text, labels, strict=True):
             if label >= 0:
                 every = logits - _log_of_sum(logits)

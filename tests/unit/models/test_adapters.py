@@ -56,7 +56,7 @@ def states(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", DEFAULTS)
-def test_queries_and_values_get_adapters_of_the_size_that_was_asked_for(family: str) -> None:
+def test_queries_and_values_get_adapters_of_the_configured_size(family: str) -> None:
     plain, model = generative_model(family), adapted(family)
     layers = adapter_layers(model.language_model)
     assert {name.rpartition(".")[2] for name in layers} == DEFAULTS[family] == set(model.adapters.target_modules)
@@ -120,13 +120,13 @@ def test_beside_a_half_precision_model_they_have_full_precision(dtype: str, auto
 def test_with_gradient_checkpointing_the_gradients_are_the_same() -> None:
     model = moved(adapted("opt", {"gradient_checkpointing": True}))
     plain = moved(adapted("opt"))
-    found = []
+    actual = []
     for one in (model, plain):
         loss(one.train()).backward()
-        found.append({name: p.grad for name, p in one.named_parameters() if is_adapter(name)})
-    assert found[0].keys() == found[1].keys()
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-6)
+        actual.append({name: p.grad for name, p in one.named_parameters() if is_adapter(name)})
+    assert actual[0].keys() == actual[1].keys()
+    for name, gradient in actual[0].items():
+        torch.testing.assert_close(gradient, actual[1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_their_dropout_acts_in_training_only_though_the_language_model_stays_in_eval_mode() -> None:

@@ -64,8 +64,8 @@ def theirs(model: Any, options: GenerationOptions, ends: list[int]) -> Tensor:
     model.generation_config = settings
     embeddings = model.get_input_embeddings()(PROMPT)
     mask = torch.ones_like(PROMPT)
-    found: Tensor = model.generate(inputs_embeds=embeddings, attention_mask=mask, generation_config=settings)
-    return found
+    actual: Tensor = model.generate(inputs_embeds=embeddings, attention_mask=mask, generation_config=settings)
+    return actual
 
 
 GRID = [
@@ -84,12 +84,12 @@ def test_searches(language_model: Any, options: GenerationOptions, ends: list[in
     assert torch.equal(ours(language_model, options, ends), expected)
 
 
-def test_the_grid_has_ends_at_many_places(language_model: Any) -> None:
+def test_the_grid_has_ends_at_many_positions(language_model: Any) -> None:
     """Else the comparison above would show little."""
-    found = [ours(language_model, options, SEVERAL) for options in GRID]
-    lengths = {int((row != PAD).sum()) for rows in found for row in rows}
+    actual = [ours(language_model, options, SEVERAL) for options in GRID]
+    lengths = {int((row != PAD).sum()) for rows in actual for row in rows}
     assert len(lengths) >= 5 and {9} < lengths
-    assert len({tuple(row.tolist()) for rows in found for row in rows}) > 20
+    assert len({tuple(row.tolist()) for rows in actual for row in rows}) > 20
 
 
 @pytest.mark.parametrize("beams", [1, 3])

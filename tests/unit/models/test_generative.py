@@ -24,10 +24,10 @@ def slow_loss(model: GenerativeModel, batch) -> torch.Tensor:  # type: ignore[no
         labels = torch.cat([labels.new_full(prompt.shape[:2], -100), labels], dim=1)
     output = model.language_model(inputs_embeds=torch.cat([prompt, text], 1), attention_mask=mask, labels=labels)
     # transformers takes the loss of float64 logits in float32; here all is float64
-    logits, wanted = output.logits.double(), labels
+    logits, expected = output.logits.double(), labels
     if not model.is_encoder_decoder:
-        logits, wanted = logits[:, :-1], labels[:, 1:]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100)
+        logits, expected = logits[:, :-1], labels[:, 1:]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), expected.flatten(), ignore_index=-100)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,7 +65,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(family: str
         assert (parameter.grad is None) is frozen, name
 
 
-def test_the_frozen_language_model_stays_in_eval_unless_asked() -> None:
+def test_the_frozen_language_model_stays_in_eval_unless_configured() -> None:
     assert not any(m.training for m in generative_model("opt").train().language_model.modules())
     assert generative_model("opt", dropout=True).train().language_model.training
     checkpointing = generative_model("t5", gradient_checkpointing=True).train()
@@ -136,10 +136,10 @@ def test_masked_tokens_go_to_the_front_in_order() -> None:
     assert moved[0, 2:].tolist() == [[0.0, 1.0], [4.0, 5.0]]
 
 
-@pytest.mark.parametrize(("family", "told"), [("t5", True), ("opt", False)])
-def test_t5_in_float16_is_told(family: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("family", "warned"), [("t5", True), ("opt", False)])
+def test_t5_in_float16_is_warned_of(family: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
     generative_model(family, dtype="float16")
-    assert ("set model.language.dtype=bfloat16" in caplog.text) == told
+    assert ("set model.language.dtype=bfloat16" in caplog.text) == warned
 
 
 def test_pretrained_models_wait_on_the_meta_device() -> None:
@@ -167,7 +167,7 @@ def test_what_cannot_be_a_language_model_is_refused(options: dict, words: str) -
         language_model_architecture(LanguageModelConfig(**options))
 
 
-def test_the_activation_of_the_released_t5_can_be_asked_for() -> None:
+def test_the_activation_of_the_released_t5_can_be_chosen() -> None:
     model = generative_model("t5", overrides={"dense_act_fn": "gelu"})
     feed_forward = model.language_model.encoder.block[0].layer[1].DenseReluDense
     values = torch.linspace(-3, 3, 7)

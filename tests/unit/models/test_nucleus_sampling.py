@@ -37,7 +37,7 @@ def test_a_image_has_the_same_texts_in_any_company(family: str) -> None:
     options = GenerationOptions(num_beams=1, do_sample=True, top_p=0.95, temperature=1.5, max_new_tokens=7)
 
     def say(rows: list[int], numbers: torch.Tensor) -> list[list[int]]:
-        said = model.generate(
+        generated = model.generate(
             images[rows],
             prompts[rows],
             torch.ones(len(rows), 2, dtype=torch.bool),
@@ -46,7 +46,7 @@ def test_a_image_has_the_same_texts_in_any_company(family: str) -> None:
             eos_token_id=2,
             pad_token_id=1,
         )
-        return [row + [1] * (8 - len(row)) for row in said.tolist()]
+        return [row + [1] * (8 - len(row)) for row in generated.tolist()]
 
     together = say([0, 1, 2], uniforms)
     assert len(together) == 12 and len(set(map(tuple, together))) > 6

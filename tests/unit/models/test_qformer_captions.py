@@ -27,13 +27,13 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def model() -> ImageTextModel:
-    found = image_text_model(seed=3).double().eval()
+    actual = image_text_model(seed=3).double().eval()
     with torch.no_grad():
-        found.lm_head.bias[SEP] += 1.0  # so that some captions end
-        for layer in found.qformer.layers:
+        actual.lm_head.bias[SEP] += 1.0  # so that some captions end
+        for layer in actual.qformer.layers:
             if layer.crossattention is not None:  # so that they depend on the image
                 layer.crossattention.output.dense.weight.mul_(20.0)
-    return found
+    return actual
 
 
 PIXELS = image_text_batch(size=4).pixel_values.double()
@@ -74,21 +74,21 @@ def test_the_cache_changes_nothing(
     plain = ImageTextModel._next_logits
 
     def watched(*arguments: Any) -> Any:
-        found = plain(*arguments)
-        kept.append(found[0])
-        return found
+        actual = plain(*arguments)
+        kept.append(actual[0])
+        return actual
 
     monkeypatch.setattr(ImageTextModel, "_next_logits", watched)
     torch.manual_seed(1)
-    found = model.generate(PIXELS, ids, options, eos_token_id=SEP, pad_token_id=PAD)
+    actual = model.generate(PIXELS, ids, options, eos_token_id=SEP, pad_token_id=PAD)
     torch.manual_seed(1)
     expected, seen = slowly(model, ids, options)
-    assert torch.equal(found, expected) and len(kept) == len(seen) >= found.shape[1]
+    assert torch.equal(actual, expected) and len(kept) == len(seen) >= actual.shape[1]
     for ours, theirs in zip(kept, seen, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
-    assert ((found >= 0) & (found < VOCABULARY)).all()
+    assert ((actual >= 0) & (actual < VOCABULARY)).all()
     if options.do_sample or options.num_beams > 1:
-        assert len({tuple(row.tolist()) for row in found}) > 1, "the captions depend on the image"
+        assert len({tuple(row.tolist()) for row in actual}) > 1, "the captions depend on the image"
 
 
 def test_given_draws_are_those_of_one_image(model: ImageTextModel) -> None:
@@ -133,5 +133,5 @@ def test_what_generation_has_taught_is_written() -> None:
     for beams in (1, 3):
         options = GenerationOptions(num_beams=beams, max_new_tokens=8, min_new_tokens=0)
         ids = torch.full((4, 1), model.decoder_start_token_id)
-        found = model.eval().generate(batch.pixel_values, ids, options, eos_token_id=SEP, pad_token_id=PAD)
-        assert found.tolist() == texts[:, 1:].tolist()
+        actual = model.eval().generate(batch.pixel_values, ids, options, eos_token_id=SEP, pad_token_id=PAD)
+        assert actual.tolist() == texts[:, 1:].tolist()

@@ -50,8 +50,10 @@ def language_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 
 
 
 def logits(model: PreTrainedModel, embeddings: Tensor) -> Tensor:
-    said = {"decoder_input_ids": torch.arange(4).expand(len(embeddings), 4)} if model.config.is_encoder_decoder else {}
-    result: Tensor = cast(Any, model)(inputs_embeds=embeddings, **said).logits
+    generated = (
+        {"decoder_input_ids": torch.arange(4).expand(len(embeddings), 4)} if model.config.is_encoder_decoder else {}
+    )
+    result: Tensor = cast(Any, model)(inputs_embeds=embeddings, **generated).logits
     return result
 
 
@@ -194,8 +196,8 @@ def test_while_loading_as_after_loading(bnb: Any, quantization: str, family: str
     source = language_model(family)
     source.save_pretrained(tmp_path)
     factory: Any = type(source)
-    while_loading, found = factory.from_pretrained(tmp_path, output_loading_info=True, **loading_options(quantization))
-    assert not any(found.values())
+    while_loading, actual = factory.from_pretrained(tmp_path, output_loading_info=True, **loading_options(quantization))
+    assert not any(actual.values())
     after = quantize_language_model(factory.from_pretrained(tmp_path), quantization)
     expected, got = after.state_dict(), while_loading.state_dict()
     assert expected.keys() == got.keys()

@@ -31,7 +31,7 @@ def model_of(kind: str, tower: str) -> Blip2Model:
 
 def reads_of_a_pass(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Attention, Tensor, Tensor]]:
     """Record what goes into and comes out of `scaled_dot_product_attention` wherever an image is read."""
-    found = []
+    actual = []
     read, attend = Attention.read_images, Attention.attend
     contexts: list[Tensor] = []
 
@@ -41,12 +41,12 @@ def reads_of_a_pass(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> list[
 
     def recording_read(self: Attention, states: Tensor, image_kvs: list[Any]) -> Tensor:
         output = read(self, states, image_kvs)
-        found.append((self, states, contexts[-1]))
+        actual.append((self, states, contexts[-1]))
         return output
 
     monkeypatch.setattr(Attention, "attend", recording_attend)
     monkeypatch.setattr(Attention, "read_images", recording_read)
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -62,12 +62,12 @@ def test_weights_times_values_is_what_the_fast_pass_reads(
         model.image_pass(image_kv)
     monkeypatch.undo()
     queries = model.query_tokens.expand(3, -1, -1)
-    found = cross_attention(model.qformer, queries, image_kv, num_queries=4, layer=layer)
+    actual = cross_attention(model.qformer, queries, image_kv, num_queries=4, layer=layer)
     _, states, context = reads[layer]
     assert len(reads) == 2
-    torch.testing.assert_close(found.states, states, rtol=0, atol=1e-12)
-    torch.testing.assert_close(found.weights @ image_kv.values[layer], context, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.weights.sum(-1), torch.ones(3, 2, 4, dtype=torch.float64))
+    torch.testing.assert_close(actual.states, states, rtol=0, atol=1e-12)
+    torch.testing.assert_close(actual.weights @ image_kv.values[layer], context, rtol=0, atol=1e-6)
+    torch.testing.assert_close(actual.weights.sum(-1), torch.ones(3, 2, 4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", ["stage 1", "generative"])
@@ -112,10 +112,10 @@ def test_text_beside_the_queries_changes_the_map_as_in_the_matching_pass(monkeyp
     text = model.embeddings(batch.input_ids)  # type: ignore[operator]
     joint = torch.cat([model.query_tokens.expand(3, -1, -1), text], dim=1)
     mask = bidirectional(batch.attention_mask, 4)
-    found = cross_attention(model.qformer, joint, image_kv, num_queries=4, mask=mask)
-    torch.testing.assert_close(found.weights @ image_kv.values[-1], reads[-1][2], rtol=0, atol=1e-6)
+    actual = cross_attention(model.qformer, joint, image_kv, num_queries=4, mask=mask)
+    torch.testing.assert_close(actual.weights @ image_kv.values[-1], reads[-1][2], rtol=0, atol=1e-6)
     with_text = query_attention(model, images, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    torch.testing.assert_close(with_text.flatten(2), found.weights.mean(1)[:, :, 1:])
+    torch.testing.assert_close(with_text.flatten(2), actual.weights.mean(1)[:, :, 1:])
     assert (with_text - query_attention(model, images)).abs().max() > 1e-3
 
 

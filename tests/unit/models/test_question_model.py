@@ -91,13 +91,13 @@ def test_what_is_generated_depends_on_the_question_of_the_q_former(family: str) 
     batch = answer_batch(model, size=6)
     options = GenerationOptions(num_beams=2, max_new_tokens=5)
     other = TextTokens(batch.qformer_input_ids.roll(1, 0), batch.qformer_attention_mask.roll(1, 0))
-    said = [
+    generated = [
         model.generate(
-            batch.pixel_values, batch.input_ids, batch.attention_mask, options, asked, eos_token_id=1, pad_token_id=0
+            batch.pixel_values, batch.input_ids, batch.attention_mask, options, question, eos_token_id=1, pad_token_id=0
         ).tolist()
-        for asked in (batch.question_tokens, other, batch.question_tokens)
+        for question in (batch.question_tokens, other, batch.question_tokens)
     ]
-    assert said[0] == said[2] and said[0] != said[1]
+    assert generated[0] == generated[2] and generated[0] != generated[1]
 
 
 def test_a_batch_moves_with_its_questions() -> None:

@@ -62,8 +62,8 @@ def test_normalisation_tokens_and_grid_are_timms(family: Family) -> None:
     with torch.device("meta"):
         theirs: Any = timm.create_model(family.name, pretrained=False)
     data = resolve_model_data_config(theirs)
-    found = normalisation(VisionConfig(name=family.name, weights="timm", image_size=family.native))
-    assert found == (data["mean"], data["std"]) and data["input_size"] == (3, family.native, family.native)
+    actual = normalisation(VisionConfig(name=family.name, weights="timm", image_size=family.native))
+    assert actual == (data["mean"], data["std"]) and data["input_size"] == (3, family.native, family.native)
     for size in (family.native, SMALL):
         tower = tower_on_meta(family.name, size)
         side = size // family.patch
@@ -114,7 +114,7 @@ def test_weights_of_the_native_size_are_resized(family: Family, tmp_path: Path) 
     report = load_tower(tower, config)
     assert not report.fresh
     whole, state = create_timm_tower(config).eval(), native.state_dict()
-    wanted = whole.state_dict()
+    target = whole.state_dict()
     grid = (SMALL // family.patch,) * 2
     for name, tensor in state.items():
         if name == "pos_embed":
@@ -124,24 +124,24 @@ def test_weights_of_the_native_size_are_resized(family: Family, tmp_path: Path) 
             assert torch.equal(tower.tower.pos_embed[:, :own], tensor[:, :own])
             assert tower.tower.pos_embed.shape[1] == own + grid[0] * grid[1]
         elif name.endswith("relative_position_bias_table"):
-            state[name] = resize_rel_pos_bias_table(tensor, grid, wanted[name].shape)
-    whole.load_state_dict({name: state[name] for name in wanted})
+            state[name] = resize_rel_pos_bias_table(tensor, grid, target[name].shape)
+    whole.load_state_dict({name: state[name] for name in target})
     pixels = torch.randn(1, 3, SMALL, SMALL, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(tower(pixels), _second_last(whole, pixels), rtol=0, atol=1e-6)
 
 
 @each
 def test_a_trained_tower_uses_every_weight_and_knows_its_depth(family: Family) -> None:
-    found = []
+    actual = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         tower = VisionTower(_config(family, frozen=False, gradient_checkpointing=checkpointing))
         _stirred(tower)
         tower(torch.randn(2, 3, SMALL, SMALL, generator=torch.Generator().manual_seed(1))).square().mean().backward()
-        found.append({name: parameter.grad for name, parameter in tower.named_parameters()})
-    for name, gradient in found[0].items():
+        actual.append({name: parameter.grad for name, parameter in tower.named_parameters()})
+    for name, gradient in actual[0].items():
         assert gradient is not None and gradient.abs().max() > 0, name
-        torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0)
+        torch.testing.assert_close(actual[1][name], gradient, rtol=0, atol=0)
     numbers = OptimizerConfig(
         lr=1e-3, min_lr=0.0, warmup_lr=0.0, warmup_steps=0, steps=1, betas=(0.9, 0.98), weight_decay=0.1,
         layer_decay=0.5, decay_embeddings=False,
@@ -176,10 +176,10 @@ def test_attention_is_shown_on_the_patches(family: Family) -> None:
 def test_other_families_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         tower_on_meta(name, 224)
-    said = str(refusal.value)
-    assert name in said and "cannot be the vision tower" in said and "\n" not in said
+    generated = str(refusal.value)
+    assert name in generated and "cannot be the vision tower" in generated and "\n" not in generated
     if "mci_224" in name or "vitamin" in name or "_r50_" in name:
-        assert "hybrid" in said
+        assert "hybrid" in generated
 
 
 @pytest.mark.parametrize("size", [7, 100])

@@ -48,7 +48,7 @@ FAMILIES = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(name: str) -> None:
     """Also with random drops: the second pass draws the same as the first."""
-    found = {}
+    actual = {}
     for checkpointing in (False, True):
         torch.manual_seed(0)
         overrides = FAMILIES[name] | {"proj_drop_rate": 0.3}
@@ -65,8 +65,8 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(name: str) ->
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             features = tower(images)
         features.square().sum().backward()
-        found[checkpointing] = (kept, features.detach(), {n: p.grad for n, p in tower.named_parameters()})
-    (whole, features, gradients), (less, again, others) = found[False], found[True]
+        actual[checkpointing] = (kept, features.detach(), {n: p.grad for n, p in tower.named_parameters()})
+    (whole, features, gradients), (less, again, others) = actual[False], actual[True]
     assert less < whole / 3
     torch.testing.assert_close(again, features, rtol=0, atol=0)
     assert len(gradients) == len(others) > 30

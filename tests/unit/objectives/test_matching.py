@@ -39,7 +39,7 @@ def test_a_positive_is_never_drawn(variant: matching.NegativeSampling) -> None:
         assert (columns >= 0).all() and (columns < 7).all()
 
 
-def test_rows_without_any_negative_are_told() -> None:
+def test_rows_without_any_negative_are_reported() -> None:
     columns, usable = matching.sample_hard_negatives(
         torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.tensor([0.5], dtype=torch.float64)
     )

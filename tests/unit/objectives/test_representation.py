@@ -47,11 +47,11 @@ def test_repeated_images_matter_only_behind_the_flag() -> None:
 def test_pairs_of_one_image_are_never_negatives(tmp_path: Path) -> None:
     """Over 300 random batches on one process and on two, whose batches share images."""
     two = run_processes((2,), pairs_by_rule, tmp_path)[2]
-    for found in (pairs_by_rule(), *two):
+    for actual in (pairs_by_rule(), *two):
         for rule in ("masked", "floor"):
-            same, other = found[rule]
+            same, other = actual[rule]
             assert same == 0 and other > 300 * ROWS
-        assert found["no mask"][0] > 0, "without the mask there would be such pairs"
+        assert actual["no mask"][0] > 0, "without the mask there would be such pairs"
 
 
 @pytest.mark.parametrize(

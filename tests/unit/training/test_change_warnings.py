@@ -28,7 +28,7 @@ def test_a_falling_noisy_loss_is_no_spike() -> None:
     assert spikes(falling(400)) == []
 
 
-def test_a_spike_is_told_once_however_long_it_lasts_and_again_when_it_returns() -> None:
+def test_a_spike_is_reported_once_however_long_it_lasts_and_again_when_it_returns() -> None:
     values = falling(400)
     for index in (200, 201, 202, 300):
         values[index] += 2
@@ -42,7 +42,7 @@ def test_earlier_spikes_hide_no_later_one() -> None:
     assert spikes(values) == [30, 40, 50]
 
 
-def test_a_level_that_stays_is_told_once() -> None:
+def test_a_level_that_stays_is_reported_once() -> None:
     assert spikes([3.0 + 0.01 * (i % 3) for i in range(60)] + [5.0 + 0.01 * (i % 3) for i in range(60)]) == [60]
 
 

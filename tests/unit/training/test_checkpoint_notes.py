@@ -15,8 +15,8 @@ NOTES = {"seed": 1, "steps": 9, "accumulate": 2, "frozen_fingerprint": "", "conf
 
 
 def test_what_a_run_writes_is_taken() -> None:
-    found = written_by(PARTS | {"blip2_train": NOTES})
-    assert (found.seed, found.steps, found.accumulate, found.frozen_fingerprint, found.saves) == (1, 9, 2, "", 4)
+    actual = written_by(PARTS | {"blip2_train": NOTES})
+    assert (actual.seed, actual.steps, actual.accumulate, actual.frozen_fingerprint, actual.saves) == (1, 9, 2, "", 4)
     earlier = {key: value for key, value in NOTES.items() if key != "saves"}
     assert written_by(PARTS | {"blip2_train": earlier}).saves == 0
 

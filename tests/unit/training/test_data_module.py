@@ -153,7 +153,7 @@ def test_a_different_order_is_refused_with_the_reason(shards: Path, tmp_path: Pa
         assert "\n" not in str(caught.value)
 
 
-def test_the_plan_says_what_will_be_read(shards: Path) -> None:
+def test_the_plan_lists_what_will_be_read(shards: Path) -> None:
     plan = _module(shards, validation=SourceConfig(path=str(shards / "00001.tar")), accumulate=2).plan()
     assert (plan.sources[0].samples, plan.sources[0].drawn, plan.sources[0].epochs) == (40, 80, 2.0)
     assert plan.validation_samples == 9 and plan.held_out == 0 and plan.shape.micro_batch_size == 4

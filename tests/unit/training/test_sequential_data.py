@@ -127,11 +127,11 @@ def test_too_few_shards_for_the_streams_are_refused(shards: Path, monkeypatch: p
 def _processes(monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: Any) -> list[list[ImageTextBatch]]:
     """The batches of two processes."""
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    found = []
+    actual = []
     for rank in range(2):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        found.append(_batches(_module(folder, **changes)))
-    return found
+        actual.append(_batches(_module(folder, **changes)))
+    return actual
 
 
 def test_two_processes_see_disjoint_shards_and_equally_many_steps(
@@ -311,7 +311,7 @@ def test_damage_and_bad_samples_are_counted_and_replaced(shards: Path) -> None:
         _batches(_module(shards, sources=[stop], streams=1))
 
 
-def test_a_shard_that_an_index_lists_and_that_is_not_there_is_told(shards: Path) -> None:
+def test_a_shard_that_an_index_lists_and_that_is_missing_is_reported(shards: Path) -> None:
     (shards / "index.json").write_text(
         '{"settings": {}, "shards": [{"file": "00009.tar", "samples": 3, "bytes": 100}]}'
     )

@@ -21,18 +21,18 @@ from blip2_train.training.timeout import DataParallelStrategy
 from blip2_train.training.trainer_options import REPLACED, TrainerOptions
 
 DEMO = "experiment=demo_stage1"
-PLACES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS")
+LOCATIONS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS")
 
 
 @pytest.fixture(autouse=True)
 def nobody_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PLACES:
+    for name in LOCATIONS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rank_zero_only, "rank", 0)  # a trainer sets it, for all of the process
 
 
-def build(place: Path, **options: Any) -> lightning.Trainer:
-    return TrainerOptions(max_steps=3, **({"accelerator": "cpu"} | options)).build(place, [], [])
+def build(location: Path, **options: Any) -> lightning.Trainer:
+    return TrainerOptions(max_steps=3, **({"accelerator": "cpu"} | options)).build(location, [], [])
 
 
 def test_every_option_of_lightning_is_taken_or_replaced() -> None:
@@ -49,7 +49,7 @@ def test_what_this_project_does_itself_is_refused_with_its_own_setting(name: str
     assert follows.get(name, REPLACED[name]) in str(refused.value) and f"'trainer.{name}'" in str(refused.value)
 
 
-def test_the_settings_that_stand_in_their_place_exist() -> None:
+def test_the_settings_that_replace_them_exist() -> None:
     """Each `key=…` that a text names is one of the configuration, or a group."""
     settings = {key for text in REPLACED.values() for key in re.findall(r"(?<![.>])\b([a-z_.]+)(?==)", text)}
     assert {"steps", "optim.clip_norm", "validate_every", "accumulate", "debug", "log_every"} <= settings
@@ -147,7 +147,7 @@ def test_the_variables_of_a_slurm_shell_do_not_stop_a_run_of_one_process(
     assert trainer.world_size == 1 and trainer.global_rank == 0
 
 
-def test_a_task_of_srun_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_of_srun_takes_its_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = ALLOCATION | {"SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": "4"}
     for name, value in (task | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"}).items():
         monkeypatch.setenv(name, value)
