@@ -15,7 +15,7 @@ IMAGES = ("image", "filepath", "file_name", "filename", "image_path", "image_nam
 CAPTIONS = ("caption", "text", "captions", "comment")
 QUESTIONS = ("question", "text")
 ANSWERS = ("answers", "answer", "direct_answers", "multiple_choice_answer")
-_CHATS = (
+_CONVERSATIONS = (
     "{} holds conversations (LLaVA's layout), not captions or questions; what can be read has a caption of its own, "
     '[{{"image": …, "caption": …}}], or a question with its answer, [{{"image": …, "question": …, "answer": …}}]'
 )
@@ -58,7 +58,7 @@ def find_column(
     if column is not None:
         return column
     if "conversations" in columns and not chosen:
-        raise ShardError(_CHATS.format(file))
+        raise ShardError(_CONVERSATIONS.format(file))
     if "image" in usual and not chosen and lists_addresses(columns):
         raise ShardError(f"{file} lists addresses of images: {DOWNLOAD}")
     expected = repr(chosen) if chosen else " or ".join(map(repr, usual))

@@ -10,9 +10,9 @@ from blip2_train.data.annotations.entry import short_repr
 from blip2_train.data.annotations.json_content import parse_json, read_json_or_lines
 from blip2_train.errors import ShardError
 
-_OF_ROWS = {"image", "image_id", "question_id", "questionId"}
+_ROW_KEYS = {"image", "image_id", "question_id", "questionId"}
 """Keys of the only object in a file, if the file is JSON lines with one line."""
-_OF_WHOLES = {"images", "annotations", "questions", "data"}
+_OBJECT_KEYS = {"images", "annotations", "questions", "data"}
 """Keys of the only object in a file, if the file is one object."""
 Values = Mapping[str, Any]
 """Values of a row, by column or key."""
@@ -113,7 +113,7 @@ def json_content(file: Path, form: str) -> Rows | dict[str, Any]:
     content = read_json_or_lines(file, form)
     if content is None:
         return LineRows(file)
-    if isinstance(content, dict) and _OF_ROWS & content.keys() and not _OF_WHOLES & content.keys():
+    if isinstance(content, dict) and _ROW_KEYS & content.keys() and not _OBJECT_KEYS & content.keys():
         return ListRows(file, [content], "line")
     return ListRows(file, content) if isinstance(content, list) else content
 

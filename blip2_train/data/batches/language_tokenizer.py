@@ -22,7 +22,7 @@ from blip2_train.types import TextTokens
 
 _SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 """SentencePiece files, which older tokenizers of T5, Llama and others have instead of `tokenizer.json`."""
-_TYPED = {r"\n": "\n", r"\t": "\t"}
+_ESCAPES = {r"\n": "\n", r"\t": "\t"}
 """Escapes that a shell passes on unchanged if they are typed in quotes, and the characters they mean."""
 QUESTIONS = "questions"
 """Subfolder of the Q-Former's tokenizer in the folder of the language model's."""
@@ -187,7 +187,7 @@ class LanguageTokenizer:
         known = self.tokenizer.get_vocab().get(token)
         if known is not None:  # also the unknown token: OPT's start, end and unknown token are one
             return int(known)
-        token = _TYPED.get(token, token)
+        token = _ESCAPES.get(token, token)
         ids, front = self.text_ids(token), self.text_ids("a")
         if len(ids) > 1 and (behind := self.text_ids(f"a{token}"))[: len(front)] == front:
             ids = behind[len(front) :]  # SentencePiece puts a blank in front of what begins a text

@@ -137,7 +137,7 @@ class Preparation:
             raise ShardError(f"{self._to} is not empty; give another output")
         work.mkdir(parents=True, exist_ok=True)
         with self._to.alone(work):
-            self._continue_with(work / "settings.json", settings)
+            self._check_settings(work / "settings.json", settings)
             for left_over in work.glob(f"{_PARTS}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
             # A new folder, so that a worker that briefly outlives its killed parent does no harm.
@@ -166,7 +166,7 @@ class Preparation:
         shutil.rmtree(work)
         return index
 
-    def _continue_with(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def _check_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Refuse to continue a preparation that was started with other settings."""
         if path.is_file():
             self._compare(read_checked(path, f"remove {self.folder}, and make the shards anew"), settings)

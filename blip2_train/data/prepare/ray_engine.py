@@ -29,9 +29,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 _AHEAD = 3
 """Tasks per worker that are submitted before the first result is taken."""
-_AT_ONCE = 2
+_TASKS_PER_WORKER = 2
 """Tasks of one worker at a time, so that it need not wait for the next one."""
-_PATIENCE = 60.0
+_WARNING_AFTER = 60.0
 """Seconds without any worker after which a warning is logged."""
 
 
@@ -68,7 +68,7 @@ class RayEngine:
             raise ConfigError("a private Ray needs the number of workers")
         self._count, self._address = workers, address
         self._needs = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
-        self._surroundings, self._shared = (os.getcwd(), PIL.__version__), tuple(shared)
+        self._environment, self._shared = (os.getcwd(), PIL.__version__), tuple(shared)
         self._open = ExitStack()
         self._ray: Any = None
         self._workers: list[Any] = []
@@ -91,7 +91,7 @@ class RayEngine:
                 cluster does not see the files or has another Pillow.
             ShardError: if a task was lost twice with its worker.
         """
-        self._begin()
+        self._connect()
         ray, left = self._ray, iter(tasks)
         stored, name = ray.put(work), uuid.uuid4().hex
         seen_here = tuple(path for path in self._shared if exists(path))
@@ -100,7 +100,7 @@ class RayEngine:
         waiting: deque[Any] = deque()
         none_left = object()
         while True:
-            while load and min(load.values()) < _AT_ONCE and len(waiting) < _AHEAD * len(self._workers):
+            while load and min(load.values()) < _TASKS_PER_WORKER and len(waiting) < _AHEAD * len(self._workers):
                 if (task := next(left, none_left)) is none_left:
                     break
                 worker_index = min(load, key=load.__getitem__)
@@ -116,18 +116,18 @@ class RayEngine:
 
     def _wait(self, running: dict[Any, int], load: dict[int, int]) -> None:
         """Wait until a worker has finished a task, or has started."""
-        done, _ = self._ray.wait(list(running), timeout=_PATIENCE)
+        done, _ = self._ray.wait(list(running), timeout=_WARNING_AFTER)
         for reference in done:
             worker_index = running.pop(reference)
             if worker_index in load:
                 load[worker_index] -= 1
             else:
-                self._check_begun(reference)
+                self._check_started(reference)
                 load[worker_index] = 0
         if not load:
             logger.warning("Ray has no room for a worker yet; `ray status` on the cluster shows its resources")
 
-    def _check_begun(self, reference: Any) -> None:
+    def _check_started(self, reference: Any) -> None:
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
@@ -145,7 +145,7 @@ class RayEngine:
                 "fewer workers, it resumes where it stopped"
             ) from None
 
-    def _begin(self) -> None:
+    def _connect(self) -> None:
         """Connect to Ray and start the workers, at the first call."""
         if self._ray is not None:
             return
@@ -160,7 +160,7 @@ class RayEngine:
         options = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs["GPU"]}
         kind = ray.remote(max_restarts=-1, max_task_retries=1, **options)(_Worker)
         for _ in range(self._count or capacity):
-            self._workers.append(kind.remote(*self._surroundings))
+            self._workers.append(kind.remote(*self._environment))
         self._ray = ray
 
 

@@ -11,7 +11,7 @@ from webdataset.gopen import gopen_pipe
 from blip2_train.data.shards.paths import PIPE, expanded_braces
 from blip2_train.errors import ConfigError
 
-_typed: set[str] = set()
+_allowed: set[str] = set()
 
 
 def allow_commands(addresses: Iterable[str]) -> None:
@@ -23,7 +23,7 @@ def allow_commands(addresses: Iterable[str]) -> None:
     Args:
         addresses: `pipe:<command>`.
     """
-    _typed.update(addresses)
+    _allowed.update(addresses)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def pipe_shards(address: str) -> list[PipeShard]:
     Raises:
         ConfigError: if it was not typed on the command line.
     """
-    if address not in _typed:
+    if address not in _allowed:
         raise ConfigError(
             f"{address!r} runs a command, and was not typed on the command line but comes from a file or a default: "
             f"commands from there never run; type data.source=\"'{address}'\" if you want it"

@@ -25,7 +25,7 @@ _VERSION = 2
 """Part of every file name; increased when the format of the files changes."""
 
 
-class _About(msgspec.Struct):
+class _CatalogRecord(msgspec.Struct):
     checksum: str
     rejected: list[RejectedSample]
 
@@ -142,7 +142,7 @@ def catalog_path(folder: Path, version: int, facts: Sequence[str]) -> Path:
 def read_catalog(path: Path) -> tuple[ShardCatalog, list[RejectedSample]] | None:
     """The catalog of a file and the rejected samples; None if the file is missing or damaged."""
     try:
-        about = read_record(_about(path), _About, "remove it", ShardError)
+        about = read_record(_about(path), _CatalogRecord, "remove it", ShardError)
         if about.checksum != _checksum(path.read_bytes()):
             return None
         return ShardCatalog(path), about.rejected

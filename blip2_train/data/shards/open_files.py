@@ -13,7 +13,7 @@ from blip2_train.errors import ShardError
 
 LIMIT = 64
 """Files that a process keeps open; a window of the training order mixes as many parts of a source."""
-_NO_MORE = (errno.EMFILE, errno.ENFILE)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class OpenFile:
@@ -79,13 +79,13 @@ class OpenFiles:
         try:
             return OpenFile(path)
         except OSError as error:
-            if error.errno not in _NO_MORE:
+            if error.errno not in _TOO_MANY_FILES:
                 raise
             self._files.clear()
         try:
             return OpenFile(path)
         except OSError as error:
-            if error.errno in _NO_MORE:
+            if error.errno in _TOO_MANY_FILES:
                 allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
                 raise ShardError(
                     f"{path} cannot be opened: this process has as many files open as it may ({allowed:,}); "

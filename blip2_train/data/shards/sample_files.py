@@ -12,7 +12,7 @@ from blip2_train.data.sources.source import Record
 from blip2_train.data.stream.order import stable_seed
 from blip2_train.data.text_cleaning import NOT_UNICODE
 
-ABOUT_ORIGINAL = ("original_width", "original_height", "exif")
+ORIGINAL_KEYS = ("original_width", "original_height", "exif")
 """Entries of img2dataset's record that describe the image before it was encoded again."""
 _ORIENTATION, _UPRIGHT = "Image Orientation", "Horizontal (normal)"
 """Key of the orientation in exifread's output, and its value for an upright image."""
@@ -125,7 +125,7 @@ def image_id_of(extra: bytes | None) -> int | None:
 
 def details_of(extra: bytes | None) -> dict[str, Any]:
     """Entries of a sample's `.json` beside its captions and those that follow from the image's file."""
-    known = {*RECORD_KEYS, "captions"} - {"url", *ABOUT_ORIGINAL}
+    known = {*RECORD_KEYS, "captions"} - {"url", *ORIGINAL_KEYS}
     return {name: value for name, value in _record(extra).items() if name not in known}
 
 

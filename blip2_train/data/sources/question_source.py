@@ -27,13 +27,13 @@ BLANK = "?"
 def controlled(questions: Sequence[VisualQuestion], control: str) -> list[VisualQuestion]:
     """The questions in their order: with images of distant questions, or with blank texts, as `control` requires."""
     if control == "shuffled_pictures":
-        return [_elsewhere(questions, index) for index in range(len(questions))]
+        return [_with_other_image(questions, index) for index in range(len(questions))]
     if control == "blank_questions":
         return [replace(question, question=BLANK) for question in questions]
     return list(questions)
 
 
-def _elsewhere(questions: Sequence[VisualQuestion], index: int) -> VisualQuestion:
+def _with_other_image(questions: Sequence[VisualQuestion], index: int) -> VisualQuestion:
     question, count = questions[index], len(questions)
     others = (questions[(index + count // 2 + step) % count] for step in range(count))
     shown = next((other for other in others if other.image_id != question.image_id), question)
@@ -115,7 +115,7 @@ class QuestionSource:
         )
         form = cast(QuestionForm, config.format)
         questions = read_questions(str(config.path), config.annotations, columns=columns, form=form)
-        questions = [question for question in questions if _belongs(question, config.subset)]
+        questions = [question for question in questions if _in_subset(question, config.subset)]
         self._questions = controlled([question for question in questions if question.answers], config.control)
         if not self._questions:
             raise ShardError(
@@ -170,7 +170,7 @@ class QuestionSource:
         return names_digest([self._control, *parts])
 
 
-def _belongs(question: VisualQuestion, subset: str) -> bool:
+def _in_subset(question: VisualQuestion, subset: str) -> bool:
     if subset == "all":
         return True
     rest = stable_seed("held-out image", question.image_id) % ONE_IN == 0

@@ -18,7 +18,7 @@ from blip2_train.errors import ConfigError
 _LOGGER = logging.getLogger(__name__)
 _LOCKS = 256
 """Number of lock files: a block is fetched under the lock that its name determines."""
-_ABANDONED = 3600.0
+_ABANDONED_AFTER = 3600.0
 """Seconds after which an unfinished block counts as abandoned by a killed process."""
 
 
@@ -97,7 +97,7 @@ class BlockCache:
             if entry.name.endswith(".piece"):
                 blocks.append((state.st_mtime_ns, entry.path))
                 total += state.st_size
-            elif entry.name.endswith(".part") and time.time() - state.st_mtime > _ABANDONED:
+            elif entry.name.endswith(".part") and time.time() - state.st_mtime > _ABANDONED_AFTER:
                 Path(entry.path).unlink(missing_ok=True)
         for _, path in sorted(blocks):
             if total <= self._limit:

@@ -16,14 +16,14 @@ REQUESTS = 16
 """Concurrent requests."""
 FIRST = 32
 """Samples that are fetched first, so that the first batch does not wait for whole blocks."""
-_LONGEST = 32_000_000
+_MAX_BYTES = 32_000_000
 """Largest size of a request, bytes."""
-_WASTE = 8.0
+_MAX_WASTE = 8.0
 """Largest ratio of the bytes of a request to the bytes needed of it."""
-_PAYS = 4.0
+_MIN_GAIN = 4.0
 """Smallest number of samples per request of a round, times the ratio of fetched to needed bytes; below it, each sample
 is one request, as joint requests would save little and fetch much in vain."""
-_OF_A_ROUND = 0.9
+_ROUND_SHARE = 0.9
 """Share of the memory for the samples of a round; the rest is for bytes that requests fetch beside them."""
 
 
@@ -71,7 +71,7 @@ class Prefetcher:
 
     def __init__(self, fetch: Callable[[Span], bytes], passages: Iterable[Sequence[Span]], memory: int = 0) -> None:
         self._fetch, self._memory = fetch, memory
-        self._rounds_to_come = rounds(passages, memory)
+        self._coming_rounds = rounds(passages, memory)
         self._rounds: deque[dict[Span, _Range]] = deque()
         """The one that is being read, and the next."""
         self._waiting: deque[_Range] = deque()
@@ -79,9 +79,9 @@ class Prefetcher:
         """Bytes of samples that were fetched and not taken, and of running requests."""
         self._lock = RLock()
         self._pool = ThreadPoolExecutor(REQUESTS)
-        self._cutter = ThreadPoolExecutor(1)
+        self._splitter = ThreadPoolExecutor(1)
         """One thread splits all responses into samples: glibc frees memory late that many threads allocate in turn."""
-        self._go_on()
+        self._plan_rounds()
 
     def take(self, sample: Span) -> bytes | None:
         """The bytes of a sample, once; None if it was not announced, or its request failed.
@@ -93,10 +93,10 @@ class Prefetcher:
         if rounds_ahead is None:
             return None
         for _ in range(rounds_ahead):
-            self._forget(self._rounds.popleft())
+            self._drop_round(self._rounds.popleft())
         request = self._rounds[0].pop(sample)
         if rounds_ahead:
-            self._go_on()
+            self._plan_rounds()
         with self._lock:
             if request.future is None:
                 self._waiting.remove(request)
@@ -107,7 +107,7 @@ class Prefetcher:
         except OSError:
             data = None
         request.left.discard(sample)
-        self._hold(request, request.held - sample.size if request.left and data is not None else 0)
+        self._set_held(request, request.held - sample.size if request.left and data is not None else 0)
         return data
 
     def close(self) -> None:
@@ -116,11 +116,11 @@ class Prefetcher:
             self._waiting.clear()
             self._rounds.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._cutter.shutdown(wait=False)
+        self._splitter.shutdown(wait=False)
 
-    def _go_on(self) -> None:
+    def _plan_rounds(self) -> None:
         """Plan rounds until there is one after the one that is being read."""
-        while len(self._rounds) < 2 and (requests := next(self._rounds_to_come, None)) is not None:
+        while len(self._rounds) < 2 and (requests := next(self._coming_rounds, None)) is not None:
             with self._lock:
                 self._rounds.append({sample: request for request in requests for sample in request.samples})
                 self._waiting += requests
@@ -139,20 +139,20 @@ class Prefetcher:
         try:
             data = self._fetch(request.span)
         except BaseException:
-            self._hold(request, 0)
+            self._set_held(request, 0)
             raise
-        samples = self._cutter.submit(_cut, data, request).result()
-        self._hold(request, sum(sample.size for sample in request.left))
+        samples = self._splitter.submit(_split, data, request).result()
+        self._set_held(request, sum(sample.size for sample in request.left))
         return samples
 
-    def _hold(self, request: _Range, size: int) -> None:
+    def _set_held(self, request: _Range, size: int) -> None:
         """Set the bytes that a request occupies now."""
         with self._lock:
             self._used += size - request.held
             request.held = size
             self._start_what_fits()
 
-    def _forget(self, finished: dict[Span, _Range]) -> None:
+    def _drop_round(self, finished: dict[Span, _Range]) -> None:
         """Drop the samples of a finished round that were not taken."""
         with self._lock:
             for request in set(finished.values()):
@@ -160,10 +160,10 @@ class Prefetcher:
                 if request.future is None:
                     self._waiting.remove(request)
                 elif request.future.cancel() or request.future.done():
-                    self._hold(request, 0)
+                    self._set_held(request, 0)
 
 
-def _cut(data: bytes, request: _Range) -> dict[Span, bytes]:
+def _split(data: bytes, request: _Range) -> dict[Span, bytes]:
     """The samples in the response of a request."""
     first = request.span.start
     return {sample: data[sample.start - first : sample.end - first] for sample in request.samples}
@@ -171,7 +171,7 @@ def _cut(data: bytes, request: _Range) -> dict[Span, bytes]:
 
 def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Range]]:
     """The requests of each round, in the order in which their samples are read."""
-    room, first = int(memory * _OF_A_ROUND), FIRST
+    room, first = int(memory * _ROUND_SHARE), FIRST
     for passage in passages:
         if not room:
             for start in range(0, len(passage), 2 * FIRST):
@@ -181,19 +181,19 @@ def rounds(passages: Iterable[Sequence[Span]], memory: int) -> Iterator[list[_Ra
         parts = -(-int(sizes[-1]) // room) if len(sizes) else 0
         ends = [first + 1 + int(np.searchsorted(sizes, sizes[-1] * part / parts)) for part in range(1, parts + 1)]
         for start, end in pairwise(sorted({0, min(first, len(passage)), *ends})):
-            yield _joined(passage[start:end], memory)
+            yield _requests(passage[start:end], memory)
         first = 0
 
 
-def _joined(samples: Sequence[Span], memory: int) -> list[_Range]:
+def _requests(samples: Sequence[Span], memory: int) -> list[_Range]:
     """Requests for samples; samples that lie close together share one."""
-    longest = min(_LONGEST, memory // 4)
+    longest = min(_MAX_BYTES, memory // 4)
     requests: list[_Range] = []
     needed = 0
     for sample in sorted(samples):
         if requests and requests[-1].span.shard == sample.shard:
             start, end = requests[-1].span.start, max(requests[-1].span.end, sample.end)
-            if end - start <= min(longest, _WASTE * (needed + sample.size)):
+            if end - start <= min(longest, _MAX_WASTE * (needed + sample.size)):
                 requests[-1].span = Span(sample.shard, start, end)
                 requests[-1].samples.append(sample)
                 requests[-1].left.add(sample)
@@ -202,7 +202,7 @@ def _joined(samples: Sequence[Span], memory: int) -> list[_Range]:
         requests.append(_Range(sample, [sample]))
         needed = sample.size
     needed = sum(sample.size for sample in samples)
-    if len(samples) * needed < _PAYS * len(requests) * sum(request.span.size for request in requests):
+    if len(samples) * needed < _MIN_GAIN * len(requests) * sum(request.span.size for request in requests):
         return [_Range(sample, [sample]) for sample in samples]
     positions = {sample: position for position, sample in enumerate(samples)}
     return sorted(requests, key=lambda request: min(positions[sample] for sample in request.samples))

@@ -23,13 +23,13 @@ _LOGGER = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 _LONGEST_PAUSE = 30.0
 """Longest pause between two attempts, seconds (before the jitter)."""
-_PATIENCE = 3
+_MAX_FAILURES = 3
 """Requests in a row that may fail in every attempt before an error ends the run."""
-_SLOWEST = 1 << 20
+_MIN_UPLOAD_RATE = 1 << 20
 """Bytes per second that an upload must reach, else it times out."""
 _BUFFER = 8 << 20
 """Bytes per request when a file is read from its start."""
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
+_FINAL_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 """Errors that another attempt would not change."""
 _jitter = random.SystemRandom()  # separate, so that nothing is drawn from the generators of a run
 
@@ -154,7 +154,7 @@ class Storage:
         """
         system, size = connected(url), path.stat().st_size
         target = system._strip_protocol(url)
-        limit = self.options.timeout + size / _SLOWEST
+        limit = self.options.timeout + size / _MIN_UPLOAD_RATE
         self._with_retries(url, partial(call, system, "put_file", str(path), target, timeout=limit))
         arrived = self.file(url)
         if arrived is None or arrived.size != size:
@@ -185,7 +185,7 @@ class Storage:
                 answer = request()
                 self._failures = 0
                 return answer
-            except (*_FINAL, TruncatedFile, ShardError, ConfigError):
+            except (*_FINAL_ERRORS, TruncatedFile, ShardError, ConfigError):
                 raise
             except Exception as error:  # every driver has errors of its own
                 problem = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
@@ -195,7 +195,7 @@ class Storage:
                 time.sleep(pause)
         self._failures += 1
         failure = f"no answer in {options.attempts} attempts, {time.monotonic() - began:.0f} s; the last: {problem}"
-        if self._failures >= _PATIENCE:
+        if self._failures >= _MAX_FAILURES:
             raise ShardError(
                 f"{url}: {failure}. {self._failures} requests in a row failed like that: see whether the storage and "
                 "the way to it are well, then start again, or raise data.storage.attempts or .timeout"

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from blip2_train.errors import ShardError, TrainingError
 from blip2_train.types import Batch
 
-_OF_THE_RUN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Signals that stop a whole run; a terminal sends the one of Ctrl-C to readers, too."""
 _NO_SHARED_MEMORY = ("unable to allocate shared memory", "unable to write to file </torch_", "unable to resize file <")
 PREFETCHED = 2
@@ -36,7 +36,7 @@ def start_fork_server() -> None:
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {
-            signal_number: signal.signal(signal_number, signal.SIG_IGN) for signal_number in _OF_THE_RUN
+            signal_number: signal.signal(signal_number, signal.SIG_IGN) for signal_number in _STOP_SIGNALS
         }  # the server inherits this
     loaded = [name for name in sys.modules if name.startswith("blip2_train.data") or ".tokenization_" in name]
     multiprocessing.get_context("forkserver").set_forkserver_preload(loaded)
@@ -77,7 +77,7 @@ class BatchLoader(DataLoader[Any]):
             failure = ShardError(str(error).strip().splitlines()[-1].rpartition("ShardError: ")[2])
             error.with_traceback(None)  # its frames hold the readers, which would then stop late, after a time-out
         except (RuntimeError, OSError, EOFError) as error:
-            if (message := self._lost_reader(error)) is None:
+            if (message := self._reader_failure(error)) is None:
                 raise
             failure = TrainingError(message)
             error.with_traceback(None)
@@ -85,7 +85,7 @@ class BatchLoader(DataLoader[Any]):
             self._iterator = None
             raise failure
 
-    def _lost_reader(self, error: Exception) -> str | None:
+    def _reader_failure(self, error: Exception) -> str | None:
         """The message if an error of torch's loader means that a reader ended or shared memory is full; else None.
 
         A reader that dies while this process fetches its tensor breaks the connection, with one of many errors.

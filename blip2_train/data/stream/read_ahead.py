@@ -14,7 +14,7 @@ from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
 from blip2_train.data.stream.mixture import Mixture
 from blip2_train.data.stream.order import SampleOrder
 
-_LONGEST = 16384
+_MAX_SAMPLES = 16384
 """Largest number of samples in a passage, for any size of the order's window."""
 
 
@@ -39,7 +39,7 @@ class StreamReadAhead:
         schedule: GlobalBatchSampler | None,
     ) -> None:
         self._sources, self._orders, self._mixture, self._schedule = sources, orders, mixture, schedule
-        self._coming: Iterator[list[int]] = iter(())
+        self._upcoming: Iterator[list[int]] = iter(())
         self._needed = any(supports_read_ahead(one.source) for one in sources)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,15 +47,15 @@ class StreamReadAhead:
 
     def begin(self, positions: Sequence[int]) -> None:
         """Announce that a batch is read now."""
-        if self._needed and next(self._coming, None) != [*positions]:
+        if self._needed and next(self._upcoming, None) != [*positions]:
             self._follow([*positions])
 
     def _follow(self, positions: list[int]) -> None:
         """Start the schedule again with a batch."""
         worker = get_worker_info()
         every = 1 if worker is None else worker.num_workers
-        self._coming = self._batches(positions, every)
-        next(self._coming)
+        self._upcoming = self._batches(positions, every)
+        next(self._upcoming)
         for chosen, part in enumerate(self._sources):
             if isinstance(part.source, FollowsOrder) and part.source.reads_ahead:
                 share = self._mixture.shares[chosen] / every
@@ -74,5 +74,7 @@ class StreamReadAhead:
         located = (self._mixture.source_at(position) for batch in batches for position in batch)
         positions = (divmod(index, len(part)) for one, index in located if one == chosen)
         for _, window in groupby(positions, key=lambda position: (position[0], position[1] // order.window)):
-            while indices := [part.sample_index(order.sample_at(*position)) for position in islice(window, _LONGEST)]:
+            while indices := [
+                part.sample_index(order.sample_at(*position)) for position in islice(window, _MAX_SAMPLES)
+            ]:
                 yield indices

@@ -93,7 +93,7 @@ def test_workers_are_where_the_command_was_given_and_see_the_files(
 def test_a_worker_that_cannot_begin_is_not_called_lost(engine: RayEngine) -> None:
     assert list(engine(abs, [-1])) == [1]
     with RayEngine(1, cpus_per_worker=0.1) as other:
-        other._surroundings = (Unreadable(), *other._surroundings[1:])  # type: ignore[assignment]
+        other._environment = (Unreadable(), *other._environment[1:])  # type: ignore[assignment]
         with pytest.raises(ConfigError, match=r"no worker can begin on this Ray, .*no number") as caught:
             list(other(abs, [1]))
     assert "\n" not in str(caught.value)
