@@ -117,10 +117,10 @@ def sample_lines(batch: Batch, collator: Collator, shown: int) -> list[str]:
         size = " x ".join(map(str, pixels.shape))
         lines.append(f"sample {batch.sample_ids[row]}: image {size}, {pixels.min():.2f} … {pixels.max():.2f}")
         lines.append(f"  ids    {' '.join(map(str, ids.tolist()))}")
-        lines.append(f"  reads  {_text(collator, ids)!r}")
+        lines.append(f"  input  {_text(collator, ids)!r}")
         if isinstance(batch, GenerationBatch):
             labels = batch.labels[row]
-            lines.append(f"  says   {_text(collator, labels[labels >= 0])!r}")
+            lines.append(f"  label  {_text(collator, labels[labels >= 0])!r}")
     return lines
 
 

@@ -110,7 +110,7 @@ def test_wandb_without_a_key_is_one_line_and_prompts_nobody(
     assert not list((workspace / "out").rglob("*.ckpt"))
 
 
-def test_a_login_of_this_machine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_of_this_machine_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     require_login({"WANDB_API_KEY": "x"})
     require_login({"WANDB_MODE": "offline"})

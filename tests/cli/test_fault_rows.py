@@ -70,7 +70,7 @@ def world_of_a_file(folder: Path) -> World:
 def test_a_row_that_does_not_hold_is_reported(spoil: object, words: str, tmp_path: Path) -> None:
     row = Row(group="g", name="n", action=spoil)  # type: ignore[arg-type]
     result = run_row(row, world_of_a_file(tmp_path))
-    assert not result.held and words in result.outcome, result.said
+    assert not result.held and words in result.outcome
 
 
 def test_the_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,15 +166,15 @@ def test_what_img2dataset_knew_of_the_original_stays(resize: int | None, workspa
     write_tar(workspace / "source" / "0.tar", [("a.jpg", data), ("a.json", json.dumps(record)), ("a.txt", "a cat")])
     made = make(workspace, workspace / "source", *([] if resize is None else [f"resize={resize}"]))
     with tarfile.open(made / "00000.tar") as tar:
-        found = {name.rpartition(".")[2]: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
-    known = json.loads(found["json"])
+        members = {name.rpartition(".")[2]: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    known = json.loads(members["json"])
     assert (known["original_width"], known["original_height"], known["similarity"]) == (600, 400, 0.3)
     again = ShardSource(str(made), "made").read(0)
     if resize is None:
-        assert found["jpg"] == data and known["exif"] == exif and (known["width"], known["height"]) == (40, 60)
+        assert members["jpg"] == data and known["exif"] == exif and (known["width"], known["height"]) == (40, 60)
     else:
         assert json.loads(known["exif"]) == {"Image Make": "x", "Image Orientation": "Horizontal (normal)"}
-        assert (known["width"], known["height"]) == (20, 30) and decode_image(found["jpg"]).size == (20, 30)
+        assert (known["width"], known["height"]) == (20, 30) and decode_image(members["jpg"]).size == (20, 30)
     assert again.decoded().size == (known["width"], known["height"])
 
 

@@ -160,7 +160,7 @@ def test_check_counts_cuts_copies_and_shows_what_the_model_reads(
     assert re.search(r"same image: .*line 20 \(training\) = .*line 21 \(training\)", printed)
     assert f"longest caption, 26 tokens: {long.strip()}" in printed
     assert printed.count("image 3 x 24 x 24") == 2
-    (ids, *_), (reads, *_) = re.findall(r"  ids    (.*)", printed), re.findall(r"  reads  '(.*)'", printed)
+    (ids, *_), (reads, *_) = re.findall(r"  ids    (.*)", printed), re.findall(r"  input  '(.*)'", printed)
     assert (
         ids.startswith("2 ") and len(ids.split()) <= 14 and reads.startswith("[CLS] a cat") and reads.endswith("[SEP]")
     )
@@ -197,7 +197,7 @@ def test_captions_of_another_language_than_the_tokenizer_s_are_refused(
     assert run_command(check, ["--all", *settings(workspace, source, "data.holdout=0", "validate_every=null")]) == code
     printed = output(capsys)
     assert ("the data can be trained on" in printed) == (code == 0)
-    assert "reads  " in printed and re.search(rf"captions +training .* {shown}", printed)
+    assert "input  " in printed and re.search(rf"captions +training .* {shown}", printed)
     if code:
         assert re.search(
             rf"captions \(training\): \d+\.\d % of 60 tokens are unknown .*{text}.*more than 20 %", printed
@@ -211,8 +211,8 @@ def test_check_of_shards_and_of_labels(workspace: Path, capsys: pytest.CaptureFi
     assert run_command(check, [*common, *shards, "collator.prompt=a photo of", "max_text_length=20"]) == 0
     printed = output(capsys)
     assert re.search(r"shards\s+training\s+20\s", printed) and re.search(r"shards\s+held out\s+2\s", printed)
-    says = re.findall(r"  says   '(.*)'", printed)
-    reads = re.findall(r"  reads  '(.*)'", printed)
-    assert len(says) == len(reads) == 3
-    for read, label in zip(reads, says, strict=True):
+    labels = re.findall(r"  label  '(.*)'", printed)
+    reads = re.findall(r"  input  '(.*)'", printed)
+    assert len(labels) == len(reads) == 3
+    for read, label in zip(reads, labels, strict=True):
         assert read.endswith(label) and " photo of" in read and " photo of" not in label and label.endswith(r"\n")

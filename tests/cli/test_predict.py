@@ -74,8 +74,8 @@ def test_captions_come_as_lines_of_json_and_a_broken_image_stops_nothing(
         {"caption"},
     ]
     assert "not a JPEG" in records[2]["error"]
-    *_, told, error = err.splitlines()
-    assert told.startswith("4 images in")
+    *_, end, error = err.splitlines()
+    assert end.startswith("4 images in")
     assert error.startswith("error: 1 of 5 images could not be read, the other 4 are done; the first: ")
     model, _ = load_pretrained(exports["opt"])
     alone = [model.caption(folder / name, max_new_tokens=6)[0] for name in GOOD]

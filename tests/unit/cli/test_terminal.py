@@ -73,7 +73,7 @@ def test_mistakes_of_ours_keep_their_traceback() -> None:
 
 
 @mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_place_that_cannot_be_written_to_is_one_line(capsys: CaptureFixture[str], number: int) -> None:
+def test_a_path_that_cannot_be_written_to_is_one_line(capsys: CaptureFixture[str], number: int) -> None:
     def write(_: list[str]) -> None:
         raise OSError(number, "it does not go", "/some/place")
 

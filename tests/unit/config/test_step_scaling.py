@@ -32,8 +32,8 @@ def test_a_shorter_demo_is_scaled_and_reports_it(caplog: pytest.LogCaptureFixtur
 
 
 def test_the_command_reports_it_plainly(root: Path, tmp_path: Path) -> None:
-    asked = ["experiment=demo_stage1", "steps=100", f"paths.output_dir={tmp_path}"]
-    process = WarmProcess([str(root / "scripts" / "describe.py"), *asked], folder=tmp_path)
+    settings = ["experiment=demo_stage1", "steps=100", f"paths.output_dir={tmp_path}"]
+    process = WarmProcess([str(root / "scripts" / "describe.py"), *settings], folder=tmp_path)
     _, errors = process.communicate(timeout=120)
     assert errors.splitlines()[0].startswith("steps=100 of the recipe's 660: "), errors
 

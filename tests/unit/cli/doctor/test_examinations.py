@@ -130,8 +130,8 @@ def test_labels_are_shown_and_missed(workspace: Path) -> None:
     module = open_data(tiny(workspace, *stage_2))[0].module
     assert module is not None
     findings = examine_labels(module)
-    says = [line for line in texts(findings, OK).splitlines() if line.startswith("  says")]
-    assert len(says) == 2 and all("cat" in line and "photo of" not in line for line in says)
+    labels = [line for line in texts(findings, OK).splitlines() if line.startswith("  label")]
+    assert len(labels) == 2 and all("cat" in line and "photo of" not in line for line in labels)
     assert {finding.level for finding in findings} == {OK}
     batch = next(iter(module.train_dataloader()))
     batch.labels[1] = -100
@@ -202,7 +202,7 @@ def test_memory_beside_the_device() -> None:
     assert sum(part.weights + part.training for part in parts) == needed + 4 * trained, "buckets of gradients"
 
 
-def test_a_divided_model_takes_less() -> None:
+def test_a_sharded_model_takes_less() -> None:
     config = compose(["experiment=stage2_vit_g_flan_t5_xxl", "trainer=fsdp", "init_from=null"])
     model, _ = plan_model(config, None)
     assert model is not None
