@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blip2_train.distributed import rank
 from blip2_train.evaluation.metrics.metric_states import Rows, Totals
-from blip2_train.evaluation.recall import pair_recall
+from blip2_train.evaluation.metrics.recall import pair_recall
 from blip2_train.objectives.contrastive import image_text_similarity
 from blip2_train.objectives.language_modelling import count_targets, next_token_loss
 from blip2_train.objectives.matching import sample_hard_negatives

@@ -22,8 +22,8 @@ from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
+from blip2_train.evaluation.metrics.recall import recall_at, recall_formats
 from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.recall import recall_at, recall_formats
 from blip2_train.evaluation.report.content import Example, TaskLabels
 from blip2_train.evaluation.shortlist import Shortlists, join
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores, data_fingerprint

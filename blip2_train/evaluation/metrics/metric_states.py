@@ -24,8 +24,8 @@ from torchmetrics.utilities import dim_zero_cat
 from blip2_train.distributed import from_first, gather_uneven
 from blip2_train.evaluation.metrics.coco_caption import FORMATS, CaptionScores, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
+from blip2_train.evaluation.metrics.recall import pair_recall
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerRule, AnswerScores, answer_accuracy
-from blip2_train.evaluation.recall import pair_recall
 
 CaptionScore = Callable[[str, Sequence[str]], float]
 """Score of a caption and its references."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blip2_train.evaluation.metrics.coco_caption import FORMATS as CAPTION_FORMATS
 from blip2_train.evaluation.metrics.metric_format import MetricFormat, by_name, percent
-from blip2_train.evaluation.recall import recall_formats
+from blip2_train.evaluation.metrics.recall import recall_formats
 
 COUNTS = ("images", "pictures", "captions", "questions", "texts", "pairs")
 _RECALL = recall_formats((1, 5, 10))

@@ -10,8 +10,8 @@ from metric_work import CAPTIONS, QUESTIONS, REFERENCES, TYPES, error_of_the_fir
 from processes import run_processes
 
 from blip2_train.evaluation.metrics.coco_caption import score_captions
+from blip2_train.evaluation.metrics.recall import retrieval_recall
 from blip2_train.evaluation.metrics.vqa_accuracy import vqa_accuracy
-from blip2_train.evaluation.recall import retrieval_recall
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2_train.evaluation.recall import retrieval_recall
+from blip2_train.evaluation.metrics.recall import retrieval_recall
 
 
 def slow_recall(scores: list[list[float]], image_of_text: list[int], k: int) -> tuple[float, float]:
@@ -70,7 +70,7 @@ def test_shapes_must_belong_together(image_of_text: torch.Tensor) -> None:
 
 COCO = """
 import resource, torch
-from blip2_train.evaluation.recall import retrieval_recall
+from blip2_train.evaluation.metrics.recall import retrieval_recall
 similarity = torch.zeros(5000, 25010)
 similarity[torch.arange(25010) % 5000, torch.arange(25010)] = 1
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
