@@ -44,7 +44,7 @@ def as_integer(identity: int | str) -> int | str:
     """A text of a table as an integer, if it is one; any other value unchanged.
 
     Example:
-        >>> number_of("42"), number_of("0042"), number_of("img_42")
+        >>> as_integer("42"), as_integer("0042"), as_integer("img_42")
         (42, '0042', 'img_42')
     """
     if (
