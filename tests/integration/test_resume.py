@@ -96,7 +96,7 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(
         ("seed=7", "seed"),
         ("steps=12", "steps=9"),
         ("global_batch_size=2", "global_batch_size"),
-        ("data.source={place}/other", "shards|samples|source"),
+        ("data.source={workspace}/other", "shards|samples|source"),
         ("model.qformer.num_queries=5", "query_tokens"),
     ],
 )
