@@ -62,7 +62,7 @@ def test_a_trial_of_a_paper_s_recipe_fits_and_validates_ten_times_at_most() -> N
 
 
 @pytest.mark.parametrize("recipe", recipes())
-@pytest.mark.parametrize("steps", [1, 2, 30])
+@pytest.mark.parametrize("steps", [1, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (2, 30))])
 def test_every_recipe_runs_with_few_steps(recipe: str, steps: int) -> None:
     validate, warm_up, checkpoint = numbers(f"experiment={recipe}", f"steps={steps}", "init_from=null")
     assert validate is not None and warm_up is not None and checkpoint is not None
