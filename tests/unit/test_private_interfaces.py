@@ -37,17 +37,17 @@ def private_interfaces(text: str) -> set[str]:
     tree = ast.parse(text)
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _of_itself(node)}
-    found = set()
+    result = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and _is_private(node.attr) and not _of_itself(node):
-            found |= {node.attr} - own - ALLOWED
+            result |= {node.attr} - own - ALLOWED
         if isinstance(node, ast.ImportFrom) and node.module:
             parts = [*node.module.split("."), *(alias.name for alias in node.names)]
             if any(map(_is_private, parts)) or node.module.endswith("core_model_loading"):
-                found.add(node.module)
+                result.add(node.module)
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-            found |= {target for target in (ast.unparse(node),) if target.startswith("sys.modules[")}
-    return found
+            result |= {target for target in (ast.unparse(node),) if target.startswith("sys.modules[")}
+    return result
 
 
 def _is_private(name: str) -> bool:
@@ -63,13 +63,13 @@ def test_the_search_sees_private_interfaces() -> None:
     assert private_interfaces(text) == {"a._b", "sys.modules['d']", "_e"}
 
 
-def test_they_are_used_where_the_table_says() -> None:
+def test_they_are_used_where_the_table_states() -> None:
     files = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in ROOT.rglob("*.py")}
-    assert {name: found for name, text in files.items() if (found := private_interfaces(text))} == PRIVATE
+    assert {name: result for name, text in files.items() if (result := private_interfaces(text))} == PRIVATE
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_the_place_names_the_version_that_is_installed(name: str) -> None:
+def test_the_location_names_the_version_that_is_installed(name: str) -> None:
     docstring = ast.get_docstring(ast.parse((ROOT / name).read_text("utf-8"))) or ""
     tried = " ".join(docstring.partition("Tried with ")[2].split())
     assert f"{TRIED[name]} " in tried

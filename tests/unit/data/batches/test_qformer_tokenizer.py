@@ -61,7 +61,7 @@ SWITCHES = [(True, None, True), (False, None, True), (True, False, True), (False
 """`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`."""
 
 
-def word_piece(switches: tuple[Any, ...] = (True, None, True), tokens: list[str] = TOKENS) -> Tokenizer:
+def wordpiece_text(switches: tuple[Any, ...] = (True, None, True), tokens: list[str] = TOKENS) -> Tokenizer:
     """A tokenizer of the library, without transformers, as BERT's are published."""
     lower, accents, chinese = switches
     made = Tokenizer(models.WordPiece({token: token_id for token_id, token in enumerate(tokens)}, unk_token="[UNK]"))
@@ -95,7 +95,7 @@ def tokens_of_text(tokenizer: Any, text: str = TEXT) -> list[str]:
 @pytest.mark.parametrize("given", ["json", "json and words", "json and class", "words and config", "all"])
 def test_letters_are_kept_or_changed_as_the_files_say(tmp_path: Path, switches: tuple[Any, ...], given: str) -> None:
     """Also where nothing but `tokenizer.json` says it, which transformers 5 does not look at."""
-    made = word_piece(switches)
+    made = wordpiece_text(switches)
     stated = dict(zip(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), switches, strict=True))
     folder = {
         "json": lambda: files(tmp_path, made),
@@ -114,12 +114,12 @@ def test_letters_are_kept_or_changed_as_the_files_say(tmp_path: Path, switches: 
 def test_a_vocabulary_alone_is_english(tmp_path: Path) -> None:
     assert (
         tokens_of_text(load_qformer_tokenizer(files(tmp_path, vocabulary_tokens=True)))
-        == word_piece().encode(TEXT).tokens
+        == wordpiece_text().encode(TEXT).tokens
     )
 
 
 def test_added_tokens_stay_and_the_decoder_start_comes_behind_them(tmp_path: Path) -> None:
-    made = word_piece((False, None, True))
+    made = wordpiece_text((False, None, True))
     made.add_tokens(["<new>", "[unused1]"])
     tokenizer = load_qformer_tokenizer(files(tmp_path, made, do_lower_case=False))
     assert len(tokenizer) == len(TOKENS) + 3 and tokenizer.bos_token_id == len(TOKENS) + 2
@@ -138,13 +138,13 @@ def _unigram(folder: Path) -> str:
 
 
 def _lowered(folder: Path) -> str:
-    made = word_piece()
+    made = wordpiece_text()
     made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     return files(folder, made)
 
 
 def _plain(folder: Path) -> str:
-    made = word_piece()
+    made = wordpiece_text()
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     return files(folder, made)
 
@@ -155,7 +155,7 @@ def _twice(folder: Path) -> str:
 
 
 def _skipped(folder: Path) -> str:
-    made = word_piece()
+    made = wordpiece_text()
     content = json.loads(made.to_str())
     content["model"]["vocab"] = {
         token: token_id + (token_id > 9) for token, token_id in content["model"]["vocab"].items()
@@ -172,7 +172,7 @@ def _skipped(folder: Path) -> str:
         (_plain, "the pre_tokenizer of its tokenizer.json is Whitespace"),
         (_twice, "no token with id 5: a token stands twice"),
         (_skipped, "no token with id 10"),
-        (lambda f: files(f, word_piece(tokens=[*TOKENS[1:5], "[PAD]", *TOKENS[5:]])), r"\[PAD\] at 4"),
+        (lambda f: files(f, wordpiece_text(tokens=[*TOKENS[1:5], "[PAD]", *TOKENS[5:]])), r"\[PAD\] at 4"),
         (
             lambda f: files(f, vocabulary_tokens=True, tokenizer_class="BertJapaneseTokenizer"),
             "is a BertJapaneseTokenizer",
