@@ -17,7 +17,7 @@ from blip2_train.system.error_reasons import reason_of
 
 CHECKPOINTS = "checkpoints"
 """Folder, inside that of a run, of its checkpoints."""
-NEWEST, BEST, EVERY = "step_*.ckpt", "best_*.ckpt", "*.ckpt"
+PERIODIC, BEST, ALL_NAMES = "step_*.ckpt", "best_*.ckpt", "*.ckpt"
 """Names of those that are written every few steps, of that of the best validation, and of both."""
 _READING = (
     RuntimeError,
@@ -129,7 +129,7 @@ def _read_whole(path: Path) -> Any:
 
 def _instead_of(damaged: Path) -> str:
     """What to resume from instead of a damaged checkpoint."""
-    others = [describe_checkpoint(path) for path in damaged.parent.glob(EVERY) if path != damaged]
+    others = [describe_checkpoint(path) for path in damaged.parent.glob(ALL_NAMES) if path != damaged]
     for other in sorted(others, key=lambda one: (one.saves, one.step), reverse=True):
         try:
             _read_whole(other.path)

@@ -23,7 +23,7 @@ from blip2_train.data.annotations.results import ANSWERS, CAPTIONS, GQA_ANSWERS,
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.official.results import write_json
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions
+from blip2_train.evaluation.metrics.coco_caption import CAPTION_METRICS, CaptionScores, score_captions
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, ExactRules, exact_match_accuracy, vqa_accuracy
 from blip2_train.system.screen import echo, make_console
@@ -203,7 +203,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     task.add_argument("--split", metavar="NAME", help="which images, of annotations with splits")
     task.add_argument(
-        "--metrics", nargs="+", choices=METRICS, default=METRICS, metavar="NAME", help=f"of {', '.join(METRICS)}"
+        "--metrics",
+        nargs="+",
+        choices=CAPTION_METRICS,
+        default=CAPTION_METRICS,
+        metavar="NAME",
+        help=f"of {', '.join(CAPTION_METRICS)}",
     )
     task.add_argument(
         "--time-limit", type=_seconds, default=3600.0, metavar="S", help="seconds for each Java program (default 3600)"

@@ -14,7 +14,7 @@ from blip2_train.data.official.results import write_caption_results
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.metrics.coco_caption import FORMATS, METRICS
+from blip2_train.evaluation.metrics.coco_caption import CAPTION_METRICS, FORMATS
 from blip2_train.evaluation.metrics.metric_states import CaptionMetric
 from blip2_train.evaluation.metrics.nocaps import ENTIRE
 from blip2_train.evaluation.qformer_captions import qformer_defaults
@@ -34,7 +34,7 @@ class CaptioningTask(EvaluationTask):
         generation: Fields of `GenerationOptions`; default: 5 beams and up to 30 new tokens. `min_new_tokens: None` =
             as the model's recipe validates, see `SHORTEST_CAPTION`. A stage-1 model takes its defaults from
             `QFORMER_CAPTIONING`.
-        metrics: Any of `METRICS`; CIDEr is always among them.
+        metrics: Any of `CAPTION_METRICS`; CIDEr is always among them.
         batch_size: Images at once.
 
     Source: BLIP-2, table 7 and section 4.2.
@@ -52,7 +52,7 @@ class CaptioningTask(EvaluationTask):
         *,
         prompt: str | None = None,
         generation: Mapping[str, Any] | None = None,
-        metrics: Sequence[str] = METRICS,
+        metrics: Sequence[str] = CAPTION_METRICS,
         batch_size: int = 16,
     ) -> None:
         if unwritten := next((image for image in images if not image.captions), None):

@@ -90,8 +90,8 @@ class RepresentationEvaluation:
         logits = self.objective.contrastive_logits(model, similarity.to(model.temperature.device)).cpu()
         same = image_ids[:, None] == image_ids[None, :]
         total = len(image_ids)
-        own = torch.eye(total, dtype=torch.bool)
-        scores = {"loss_itc": self.objective.contrastive_loss(logits, logits.T, own).item()}
+        positives = torch.eye(total, dtype=torch.bool)
+        scores = {"loss_itc": self.objective.contrastive_loss(logits, logits.T, positives).item()}
         recall = pair_recall(similarity, image_ids, image_ids)
         scores |= recall | {"recall_mean": sum(recall.values()) / len(recall)}
         uniforms = torch.rand(2, total, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)

@@ -15,7 +15,7 @@ from blip2_train.data.official.checks import missing_images
 from blip2_train.data.sources.question_source import Control
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.captioning import CaptioningTask
-from blip2_train.evaluation.metrics.coco_caption import METRICS
+from blip2_train.evaluation.metrics.coco_caption import CAPTION_METRICS
 from blip2_train.evaluation.question_answering import AnsweringTask, Metric
 from blip2_train.evaluation.ranking import SHORTLIST
 from blip2_train.evaluation.retrieval import Rerank, RetrievalTask
@@ -34,7 +34,7 @@ def captioning_task(
     id_column: str | None = None,
     prompt: str | None = None,
     generation: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = CAPTION_METRICS,
     batch_size: int = 16,
     limit: int | None = None,
     prepare: Callable[[], Any] | None = None,
@@ -54,7 +54,7 @@ def captioning_task(
         id_column: Likewise of what predictions call an image.
         prompt: Beginning of the captions; None = the prompt of training.
         generation: Fields of `GenerationOptions`.
-        metrics: Any of `METRICS`.
+        metrics: Any of `CAPTION_METRICS`.
         batch_size: Images at once.
         limit: The first images only, for a try; scores of a part cannot be compared with those of the whole.
         prepare: Called before the files are read, for instance to write a generated set.

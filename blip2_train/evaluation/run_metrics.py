@@ -9,7 +9,7 @@ from blip2_train.errors import DamagedFile
 from blip2_train.system.atomic_write import read_checked
 from blip2_train.system.records import check_record
 
-METRICS, RESULTS = "metrics.csv", "results.json"
+METRICS_FILE, RESULTS = "metrics.csv", "results.json"
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -28,7 +28,7 @@ def read_results(folder: Path) -> dict[str, float]:
         DamagedFile: if it is not what was written.
     """
     path = folder / RESULTS
-    instead = f"the scores are in {METRICS} beside it, and resume_from={folder} writes it again once it is removed"
+    instead = f"the scores are in {METRICS_FILE} beside it, and resume_from={folder} writes it again once it is removed"
     if not path.is_file():
         return {}
     return check_record(read_checked(path, instead), dict[str, float], path, instead, DamagedFile)

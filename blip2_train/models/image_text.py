@@ -74,7 +74,8 @@ class ImageTextModel(Blip2Model):
         self.vision_projection = nn.Linear(size, qformer.feature_size)
         self.text_projection = nn.Linear(size, qformer.feature_size)
         self.itm_head = nn.Linear(size, 2)
-        self.temperature = nn.Parameter(torch.tensor(temperature))
+        self._initial_temperature = temperature
+        self.temperature = nn.Parameter(torch.tensor(temperature))  # learned, neither clipped nor decayed
         self.initialise(self.embeddings, self.qformer, self.lm_head)
         copy_text_to_query_feed_forward(self.qformer)
 
@@ -84,7 +85,7 @@ class ImageTextModel(Blip2Model):
             self.lm_head = LanguageModellingHead(self.qformer_config).eval()
             initialise_like_bert(self.lm_head)
         if self.temperature.is_meta:
-            self.temperature = nn.Parameter(torch.tensor(0.07))
+            self.temperature = nn.Parameter(torch.tensor(self._initial_temperature))
         super().complete_from_meta()
 
     @property

@@ -41,11 +41,11 @@ def image_text_similarity(image_features: Tensor, text_features: Tensor) -> Tens
     return similarity
 
 
-def contrastive_targets(own: Tensor, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
+def contrastive_targets(positives: Tensor, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Target distributions of the contrastive loss.
 
     Args:
-        own: `(B, N)`, bool, True where row and column belong together: one column per row, or all of the same image.
+        positives: `(B, N)`, bool, True where row and column belong together: one per row, or all of an image.
         smoothing: Share of the mass that is spread evenly over all columns.
         dtype: Of the result.
 
@@ -56,8 +56,8 @@ def contrastive_targets(own: Tensor, smoothing: float, dtype: torch.dtype = torc
         >>> contrastive_targets(torch.tensor([[False, True]]), 0.1)
         tensor([[0.0500, 0.9500]])
     """
-    positives = own.to(dtype)
-    return (1 - smoothing) * positives / positives.sum(dim=1, keepdim=True) + smoothing / own.shape[1]
+    target = positives.to(dtype)
+    return (1 - smoothing) * target / target.sum(dim=1, keepdim=True) + smoothing / positives.shape[1]
 
 
 def contrastive_loss(image_to_text: Tensor, text_to_image: Tensor, targets: Tensor) -> Tensor:

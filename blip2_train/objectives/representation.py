@@ -45,8 +45,8 @@ class _Contrast:
     """`(B, N)` logits."""
     text_to_image: Tensor
     """`(B, N)` logits."""
-    own: Tensor
-    """`(B, N)`, bool: columns that must never be negatives of a row."""
+    positives: Tensor
+    """`(B, N)`, bool, True where row and column belong together: never negatives."""
 
 
 class RepresentationObjective(nn.Module):
@@ -115,26 +115,29 @@ class RepresentationObjective(nn.Module):
         itg = self._generate(model, images, input_ids, attention_mask)
         terms = {"itc": contrast.loss, "itm": itm, "itg": itg}
         total = self.itc_weight * contrast.loss + self.itm_weight * itm + self.itg_weight * itg
-        stats["itc_accuracy"] = _accuracy(contrast.image_to_text, contrast.own)
+        stats["itc_accuracy"] = _accuracy(contrast.image_to_text, contrast.positives)
         stats["temperature"] = model.temperature.detach()
         return ObjectiveOutput(total, {name: term.detach() for name, term in terms.items()}, stats)
 
     def contrastive_logits(self, model: ImageTextEncoder, similarity: Tensor) -> Tensor:
-        """Logits of the contrastive loss from cosine similarities; hard negatives are sampled by their softmax."""
+        """Logits of the contrastive loss from cosine similarities; hard negatives are sampled by their softmax.
+
+        The temperature is learned and never clipped, as in the released code.
+        """
         return similarity / model.temperature
 
-    def contrastive_loss(self, image_to_text: Tensor, text_to_image: Tensor, own: Tensor) -> Tensor:
+    def contrastive_loss(self, image_to_text: Tensor, text_to_image: Tensor, positives: Tensor) -> Tensor:
         """The contrastive loss of this process's rows.
 
         Args:
             image_to_text: `(B, N)` logits of this process's images against all texts.
             text_to_image: `(B, N)` logits of this process's texts against all images.
-            own: `(B, N)`, bool, True where row and column belong together.
+            positives: `(B, N)`, bool, True where row and column belong together.
 
         Returns:
             Scalar, nats per row.
         """
-        targets = contrastive_targets(own, self.label_smoothing, image_to_text.dtype)
+        targets = contrastive_targets(positives, self.label_smoothing, image_to_text.dtype)
         return contrastive_loss(image_to_text, text_to_image, targets)
 
     def _contrast(
@@ -146,17 +149,17 @@ class RepresentationObjective(nn.Module):
         image_ids: Tensor,
     ) -> _Contrast:
         gather = gather_rows if self.gather == "detached" else gather_rows_with_gradient
-        own_texts = model.encode_text(input_ids, attention_mask)
-        with torch.autocast(own_texts.device.type, enabled=False):
-            all_texts, all_images = gather(own_texts), gather(images.image_features)
+        local_texts = model.encode_text(input_ids, attention_mask)
+        with torch.autocast(local_texts.device.type, enabled=False):
+            all_texts, all_images = gather(local_texts), gather(images.image_features)
             image_to_text = self.contrastive_logits(model, image_text_similarity(images.image_features, all_texts))
-            text_to_image = self.contrastive_logits(model, image_text_similarity(all_images, own_texts).T)
+            text_to_image = self.contrastive_logits(model, image_text_similarity(all_images, local_texts).T)
             rows, total = image_to_text.shape
-            own = _own_columns(rows, total, own_texts.device)
+            positives = _own_columns(rows, total, local_texts.device)
             if self.mask_same_image:
-                own = image_ids[:, None] == gather_rows(image_ids)[None, :]
-            loss = self.contrastive_loss(image_to_text, text_to_image, own)
-        return _Contrast(loss, image_to_text, text_to_image, own)
+                positives = image_ids[:, None] == gather_rows(image_ids)[None, :]
+            loss = self.contrastive_loss(image_to_text, text_to_image, positives)
+        return _Contrast(loss, image_to_text, text_to_image, positives)
 
     def _match(
         self,
@@ -174,10 +177,10 @@ class RepresentationObjective(nn.Module):
             uniforms = uniforms.float()
         uniforms = uniforms.to(input_ids.device, non_blocking=True)
         negative_text, usable = matching.sample_hard_negatives(
-            contrast.image_to_text, contrast.own, uniforms[0], self.negatives
+            contrast.image_to_text, contrast.positives, uniforms[0], self.negatives
         )
         negative_image, _ = matching.sample_hard_negatives(
-            contrast.text_to_image, contrast.own, uniforms[1], self.negatives
+            contrast.text_to_image, contrast.positives, uniforms[1], self.negatives
         )
         ids = torch.cat([input_ids, fetch_rows(input_ids, negative_text), input_ids])
         mask = torch.cat([attention_mask, fetch_rows(attention_mask, negative_text), attention_mask])
@@ -222,6 +225,6 @@ def _negative_image_kv(model: ImageTextEncoder, images: EncodedImages, columns: 
     return model.project_image(fetch_rows(images.patch_features, columns))
 
 
-def _accuracy(logits: Tensor, own: Tensor) -> Tensor:
+def _accuracy(logits: Tensor, positives: Tensor) -> Tensor:
     best = logits.detach().argmax(dim=1, keepdim=True)
-    return own.gather(1, best).float().mean()
+    return positives.gather(1, best).float().mean()

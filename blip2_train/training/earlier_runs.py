@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from blip2_train.checkpoints.export import MANIFEST, exported_at
-from blip2_train.checkpoints.training_checkpoints import BEST, CHECKPOINTS, EVERY, NEWEST, newest_checkpoint
+from blip2_train.checkpoints.training_checkpoints import ALL_NAMES, BEST, CHECKPOINTS, PERIODIC, newest_checkpoint
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.run_metrics import METRICS, RESULTS
+from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS
 
 EXPORT = "export"
 _LAST = "last:"
@@ -22,18 +22,21 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
     """The checkpoint that `resume_from` stands for.
 
     Args:
-        resume_from: `last` (the newest run of the recipe that has a checkpoint), a run folder, or a checkpoint file.
+        resume_from: `last` (the newest run of the recipe that has a checkpoint), `last:<recipe>` (of another recipe), a
+            run folder, or a checkpoint file.
         output_dir: Where the runs of all recipes lie.
         experiment: Name of the recipe.
 
     Raises:
         ConfigError: if there is none.
     """
-    if resume_from == "last":
-        runs = Path(output_dir) / experiment
+    if resume_from == "last" or resume_from.startswith(_LAST):
+        runs = Path(output_dir) / (experiment if resume_from == "last" else resume_from.removeprefix(_LAST))
         checkpoint = newest_checkpoint(path for folder in runs.glob("*") for path in checkpoints_in(folder))
         if checkpoint is None:
-            raise ConfigError(f"resume_from=last: no run under {runs} has a checkpoint; start without resume_from")
+            raise ConfigError(
+                f"resume_from={resume_from}: no run under {runs} has a checkpoint; start without resume_from"
+            )
         return checkpoint
     path = Path(resume_from).expanduser()
     if path.is_file():
@@ -41,7 +44,7 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
     checkpoint = newest_checkpoint(checkpoints_in(path))
     if checkpoint is None:
         raise ConfigError(
-            f"resume_from={resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/{NEWEST}; use "
+            f"resume_from={resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/{PERIODIC}; use "
             "last, or the path that the run printed"
         )
     return checkpoint
@@ -50,13 +53,13 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints that a run can go on from: those of every few steps; that of its best validation if none is."""
     checkpoints = folder / CHECKPOINTS
-    return sorted(checkpoints.glob(NEWEST)) or sorted(checkpoints.glob(BEST))
+    return sorted(checkpoints.glob(PERIODIC)) or sorted(checkpoints.glob(BEST))
 
 
 def results_in(folder: Path) -> list[str]:
     """What a run has left in its folder that a new one there would replace: `results.json`, `checkpoints`, `export`."""
     results = [RESULTS] if (folder / RESULTS).is_file() else []
-    results += [CHECKPOINTS] if any((folder / CHECKPOINTS).glob(EVERY)) else []
+    results += [CHECKPOINTS] if any((folder / CHECKPOINTS).glob(ALL_NAMES)) else []
     return [*results, *([EXPORT] if (folder / EXPORT / MANIFEST).is_file() else [])]
 
 
@@ -93,7 +96,7 @@ def find_source(named: str, output_dir: str, setting: str) -> str:
 def logged_run(source: str) -> Path | None:
     """The run folder that `source` is or whose export it is, if metrics were logged there."""
     path = Path(source).expanduser()
-    return next((folder for folder in (path, path.parent) if path.exists() and (folder / METRICS).is_file()), None)
+    return next((folder for folder in (path, path.parent) if path.exists() and (folder / METRICS_FILE).is_file()), None)
 
 
 def run_folder_of(checkpoint: Path) -> Path:

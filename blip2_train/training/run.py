@@ -18,7 +18,12 @@ from torch import Tensor
 from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import checkpoint_weights
-from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, EVERY, describe_checkpoint, read_training_state
+from blip2_train.checkpoints.training_checkpoints import (
+    ALL_NAMES,
+    CHECKPOINTS,
+    describe_checkpoint,
+    read_training_state,
+)
 from blip2_train.data.sources.holdout import validation_problem
 from blip2_train.distributed import gather_objects, rank
 from blip2_train.errors import ConfigError, RunStopped, TrainingError
@@ -273,7 +278,7 @@ def _begin(run: Run, checkpoint: Path | None, reporter: RunReporter) -> None:
         if checkpoint is None:
             remove_results(run.folder)
         clear_leftovers(run.folder / EXPORT)
-        saved = map(describe_checkpoint, (run.folder / CHECKPOINTS).glob(EVERY))
+        saved = map(describe_checkpoint, (run.folder / CHECKPOINTS).glob(ALL_NAMES))
         module.saves = max((one.saves for one in saved), default=module.saves)
         module.open_folder(run.folder, data.mean, data.std)
         write_atomically(run.folder / "config.yaml", module.run_config)

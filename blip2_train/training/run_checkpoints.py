@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from blip2_train.checkpoints.training_checkpoints import NEWEST, describe_checkpoint
+from blip2_train.checkpoints.training_checkpoints import PERIODIC, describe_checkpoint
 from blip2_train.errors import ConfigError, RunStopped
 from blip2_train.training.checkpoint_files import UNFINISHED, write_checkpoint
 from blip2_train.training.stop_signals import StopSignals
@@ -39,7 +39,7 @@ class RunCheckpoints(Checkpoint):
         """Listen for signals, and remove checkpoints that a kill left half written."""
         self._signals.listen(getattr(trainer.strategy.launcher, "procs", ()))
         if trainer.is_global_zero:
-            there = sorted(map(describe_checkpoint, self.folder.glob(NEWEST)), key=lambda one: (one.saves, one.step))
+            there = sorted(map(describe_checkpoint, self.folder.glob(PERIODIC)), key=lambda one: (one.saves, one.step))
             self._kept = [one.path for one in there]
             for cut in self.folder.glob(UNFINISHED.format("*.ckpt")):
                 cut.unlink(missing_ok=True)

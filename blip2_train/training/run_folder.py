@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blip2_train.checkpoints.export import MANIFEST
-from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, EVERY
+from blip2_train.checkpoints.training_checkpoints import ALL_NAMES, CHECKPOINTS
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import RESULTS
 from blip2_train.system.folder_lock import lock_folder
@@ -55,7 +55,7 @@ def remove_results(folder: Path) -> None:
     Only files that runs write are removed, nothing else in the folder.
     """
     (folder / RESULTS).unlink(missing_ok=True)  # first: without it nothing counts as finished
-    for checkpoint in (folder / CHECKPOINTS).glob(EVERY):
+    for checkpoint in (folder / CHECKPOINTS).glob(ALL_NAMES):
         checkpoint.unlink()
     if (folder / EXPORT / MANIFEST).is_file():
         shutil.rmtree(folder / EXPORT)

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from blip2_train.evaluation.run_metrics import METRICS, RESULTS, curve, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics
 from blip2_train.system.atomic_write import write_atomically, write_checked
 
 CURVES = "curves.png"
@@ -27,7 +27,7 @@ class RunCSVLogger(Logger):
 
     def __init__(self, folder: str) -> None:
         super().__init__()
-        self._path = Path(folder) / METRICS
+        self._path = Path(folder) / METRICS_FILE
         self._columns: list[str] = []
 
     @property
@@ -88,7 +88,7 @@ def draw_curves(folder: Path, chance: dict[str, float], held_out_itc: float | No
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = read_metrics(folder / METRICS)
+    rows = read_metrics(folder / METRICS_FILE)
     if not rows:
         return None
     recalls = sorted(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablations.plan import TASK, Plan, PlannedRun
 from blip2_train.evaluation.report.results import program_versions
-from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics
 from blip2_train.system.atomic_write import read_checked
 
 Record = dict[str, Any]
@@ -99,7 +99,7 @@ def _results(run: PlannedRun) -> Record:
 
 def _curves(runs: dict[str, PlannedRun]) -> Record:
     """By score the steps of the validations, the `values` by seed, and their `mean`."""
-    rows = {seed: read_metrics(run.folder / METRICS) for seed, run in runs.items()}
+    rows = {seed: read_metrics(run.folder / METRICS_FILE) for seed, run in runs.items()}
     result: Record = {}
     for score in STAGE_1.scores:
         steps: list[int] = []

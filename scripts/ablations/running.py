@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ablations.plan import PlannedRun
-from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, EVERY
+from blip2_train.checkpoints.training_checkpoints import ALL_NAMES, CHECKPOINTS
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.system.error_reasons import reason_of
 from blip2_train.system.folder_lock import LOCK
@@ -76,7 +76,7 @@ def make(run: PlannedRun, launch: Launch) -> None:
     if run.command == "evaluate":  # goes on by itself; it keeps no configuration
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / CONFIG).write_text(OmegaConf.to_yaml(run.config), encoding="utf-8")
-    elif any((run.folder / CHECKPOINTS).glob(EVERY)):
+    elif any((run.folder / CHECKPOINTS).glob(ALL_NAMES)):
         escaped = str(run.folder).replace("'", "\\'")
         settings.append(f"resume_from='{escaped}'")
     elif run.folder.is_dir():  # stopped before its first checkpoint

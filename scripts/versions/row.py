@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from blip2_train.evaluation.run_metrics import METRICS, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS_FILE, read_metrics
 from versions.environment import (
     Bound,
     Environment,
@@ -82,7 +82,7 @@ def _train(row: Row, environment: Environment, project: Path, folder: Path, log:
     settings += ["checkpoint_every=10", f"paths.run_dir={folder / 'run'}"]
     done = finished([environment.python, project / "scripts" / "train.py", *settings], cwd=project)
     log.write_text(done.stdout + done.stderr, "utf-8")
-    reached = read_metrics(folder / "run" / METRICS)
+    reached = read_metrics(folder / "run" / METRICS_FILE)
     row.steps = max((int(logged["step"]) for logged in reached if logged.get("train/loss")), default=0)
     if done.returncode:
         row.problem = f"training: {last_line(done.stderr)}"

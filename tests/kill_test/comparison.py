@@ -12,7 +12,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from blip2_train.checkpoints.files import read_weights
 from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS, read_training_state
-from blip2_train.evaluation.run_metrics import METRICS, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS_FILE, read_metrics
 from blip2_train.training.earlier_runs import EXPORT
 from blip2_train.training.sample_log import SAMPLES, read_samples
 
@@ -80,7 +80,7 @@ def _samples(folder: Path) -> dict[int, list[str]]:
 def _rows(folder: Path) -> dict[str, dict[str, str]]:
     """Rows of `metrics.csv` by step and number within the step, as text: equal text is equal bits."""
     rows: dict[str, dict[str, str]] = {}
-    for row in read_metrics(folder / METRICS):
+    for row in read_metrics(folder / METRICS_FILE):
         filled = {name: value for name, value in row.items() if value}
         kind = "training" if any(name.startswith("train/") for name in filled) else "validation"
         name = f"{row['step']} {kind}"

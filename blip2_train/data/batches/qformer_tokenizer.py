@@ -37,7 +37,7 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
 
     It accepts BERT's WordPiece vocabulary of any language: lower-casing, stripping of accents and splitting of Chinese
     characters follow `tokenizer_config.json`, else `tokenizer.json`, else the rules for English. Tokens that were added
-    to the vocabulary stay; `[DEC]` comes behind them.
+    to the vocabulary stay; `[DEC]` comes behind them; a vocabulary that holds one elsewhere is refused.
 
     Args:
         folder_or_id: folder with `vocab.txt` or `tokenizer.json`; or a hub id (`bert-base-uncased`), the only case in
@@ -76,7 +76,7 @@ def load_qformer_tokenizer(folder_or_id: str) -> Any:
     if tokenizer.bos_token_id != len(tokenizer) - 1:
         raise CheckpointMismatch(
             f"tokenizer {folder_or_id} has {DECODER_START} at {tokenizer.bos_token_id}, not as the last of its "
-            f"{len(tokenizer)} tokens: give the tokenizer as BERT publishes it, without added tokens"
+            f"{len(tokenizer)} tokens: give the tokenizer as BERT publishes it, without a {DECODER_START} of its own"
         )
     return tokenizer
 

@@ -43,10 +43,10 @@ class ShardRows:
         self._blocks: OrderedDict[tuple[int, int], NDArray[np.void]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pieces": OrderedDict()}
+        return {**self.__dict__, "_blocks": OrderedDict()}
 
-    def row(self, shard: int, row: int) -> np.void:
-        """Row `row` of a shard.
+    def entry(self, shard: int, row: int) -> np.void:
+        """Byte offsets and sizes of the sample in row `row` of a shard's index.
 
         Raises:
             ShardError: if the shard's index is missing and cannot be read or made again.

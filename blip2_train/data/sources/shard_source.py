@@ -176,4 +176,4 @@ class ShardSource:
         """Index of a sample's shard, and the sample's row in the index of that shard."""
         ends = self._catalog.ends
         shard = int(np.searchsorted(ends, index, side="right"))
-        return shard, self._rows.row(shard, index - (int(ends[shard - 1]) if shard else 0))
+        return shard, self._rows.entry(shard, index - (int(ends[shard - 1]) if shard else 0))

@@ -48,8 +48,8 @@ class Mixture:
         if len(self._weights) == 1:
             return 0, position
         block, inside = divmod(position, BLOCK)
-        sources, indices = _block(self._weights, self._seed, block)
-        return int(sources[inside]), int(indices[inside])
+        sources, served_before = _block(self._weights, self._seed, block)
+        return int(sources[inside]), int(served_before[inside])
 
     def served(self, positions: int) -> list[int]:
         """How many of the first `positions` each source serves, exactly; equally fast at every position."""
@@ -80,8 +80,8 @@ def _block(weights: tuple[int, ...], seed: int, block: int) -> tuple[NDArray[np.
     before, after = _served(weights, block * BLOCK), _served(weights, (block + 1) * BLOCK)
     counts = np.array(after) - np.array(before)
     sources = np.repeat(np.arange(len(weights)), counts)[permutation(BLOCK, "mixture", seed, block)]
-    indices = np.empty(BLOCK, dtype=np.int64)
+    served_before = np.empty(BLOCK, dtype=np.int64)
     for source, first in enumerate(before):
         positions = np.flatnonzero(sources == source)
-        indices[positions] = first + np.arange(len(positions))
-    return sources, indices
+        served_before[positions] = first + np.arange(len(positions))
+    return sources, served_before

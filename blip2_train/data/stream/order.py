@@ -58,27 +58,27 @@ class SampleOrder:
             if value < 1:
                 raise ConfigError(f"the order of source {self.name!r} needs {key} of at least 1, got {value}")
 
-    def sample_at(self, epoch: int, index: int) -> int:
-        """Index of the sample, 0 … `size - 1`, that is read at position `index` of `epoch`.
+    def sample_at(self, epoch: int, position: int) -> int:
+        """Index of the sample, 0 … `size - 1`, that is read at `position` of `epoch`.
 
         Args:
             epoch: completed passes over the source.
-            index: 0 … `size - 1`. Over all positions of an epoch each sample comes exactly once.
+            position: 0 … `size - 1`. Over all positions of an epoch each sample comes exactly once.
 
         Raises:
-            IndexError: if `index` is out of range.
+            IndexError: if `position` is out of range.
 
         Example:
             >>> order = SampleOrder(size=5, seed=1, block=2, window=3)
-            >>> sorted(order.sample_at(0, index) for index in range(5))
+            >>> sorted(order.sample_at(0, position) for position in range(5))
             [0, 1, 2, 3, 4]
         """
-        if not 0 <= index < self.size:
-            raise IndexError(f"index {index} is outside the {self.size} samples of source {self.name!r}")
-        start = index - index % self.window
+        if not 0 <= position < self.size:
+            raise IndexError(f"position {position} is outside the {self.size} samples of source {self.name!r}")
+        start = position - position % self.window
         length = min(self.window, self.size - start)
         inside = permutation(length, "window", self.seed, self.name, epoch, start)
-        return self._after_blocks(epoch, start + int(inside[index - start]))
+        return self._after_blocks(epoch, start + int(inside[position - start]))
 
     def _after_blocks(self, epoch: int, position: int) -> int:
         """The sample at `position` of the sequence in which only blocks are permuted."""

@@ -76,9 +76,9 @@ class TrainingStream(Dataset[ImageTextSample]):
         self._ahead = StreamReadAhead(self._sources, self._orders, self.mixture, schedule)
 
     def __getitem__(self, position: int) -> ImageTextSample:
-        chosen, count = self.mixture.source_at(position)
+        chosen, served_before = self.mixture.source_at(position)
         source, order = self._sources[chosen], self._orders[chosen]
-        kept_index = order.sample_at(*divmod(count, len(source)))
+        kept_index = order.sample_at(*divmod(served_before, len(source)))
         rejected: list[RejectedSample] = []
         for attempt in range(ATTEMPTS):
             generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))

@@ -67,7 +67,7 @@ def score_captions(
     Args:
         predictions: By image. An empty caption is allowed, and scores low.
         references: By the same images, one or more captions each.
-        metrics: Any of `METRICS`.
+        metrics: Any of `CAPTION_METRICS`.
         time_limit: Seconds, for each of the Java programs (the tokeniser, METEOR, SPICE). METEOR needs 10 to 30 for its
             start; SPICE parses every caption, and may need more than the default for COCO's test split.
 
@@ -159,8 +159,8 @@ def _no_scores(metrics: Sequence[str], reason: str) -> CaptionScores[K]:
 
 
 def _check(predictions: Mapping[K, str], references: Mapping[K, Sequence[str]], metrics: Sequence[str]) -> None:
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise ConfigError(f"there is no caption metric {unknown[0]!r}; choose among {', '.join(METRICS)}")
+    if unknown := [name for name in metrics if name not in CAPTION_METRICS]:
+        raise ConfigError(f"there is no caption metric {unknown[0]!r}; choose among {', '.join(CAPTION_METRICS)}")
     if not references:
         raise ConfigError("there are no references, so there is nothing to score")
     check_identities(predictions, references)
@@ -233,5 +233,5 @@ limit in seconds to the score over all images and those of single images, and a 
 the page and `scripts/score.py` read it from here.
 """
 FORMATS = {name: how for _, formats in _SCORERS for name, how in formats.items()}
-METRICS = tuple(FORMATS)
+CAPTION_METRICS = tuple(FORMATS)
 """Names of the caption metrics."""

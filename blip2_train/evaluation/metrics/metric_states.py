@@ -133,7 +133,7 @@ class CaptionMetric(_TextMetric):
     They are on the library's scale: 1.0 is what papers print as 100.
 
     Args:
-        metrics: Any of `METRICS`.
+        metrics: Any of `CAPTION_METRICS`.
         more_scores: Scores of single captions, by name; their means are given in percent.
         **options: Options of `torchmetrics.Metric`.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.evaluation.report.markup import Markup, element, joined
-from blip2_train.evaluation.run_metrics import METRICS, curve, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 44, 10, 10, 24
 MOST_CHARTS, MOST_POINTS, MOST_DOTS, BINS = 8, 300, 25, 20
@@ -23,7 +23,7 @@ def run_charts(folder: Path) -> list[Markup]:
 
     Metrics of one family (R@1, R@5, R@10) share a chart; at most `MOST_CHARTS` are drawn, losses first.
     """
-    rows = read_metrics(folder / METRICS)
+    rows = read_metrics(folder / METRICS_FILE)
     logged = {key for row in rows for key, value in row.items() if value}
     names = {key.removeprefix("val/") for key in logged if key.startswith("val/")} - set(COUNTS)
     names |= {key.removeprefix("train/") for key in logged if key.startswith("train/loss_")}

