@@ -19,7 +19,7 @@ from blip2_train.data.storage.prefetch import Prefetcher, Span
 from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile
 from blip2_train.errors import ShardError
 
-KINDS = ("picture", "text", "json")  # names that index files hold: "picture" is the image
+KINDS = ("picture", "text", "json")  # as index files name them: `picture` is the image
 _OWNERS = count()
 """Identities of the readers of a process."""
 Members = Callable[[str], bytes]

@@ -14,7 +14,7 @@ from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering,
 
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.blip_captioner import BlipCaptioner, decode_word_blocks
+from blip2_train.evaluation.blip_captioner import BlipCaptioner, decode_word_pieces
 from blip2_train.models.configs import GenerationOptions
 
 CPU = torch.device("cpu")
@@ -79,4 +79,4 @@ def test_captions_are_written_as_by_transformers_4(tmp_path: Path) -> None:
         ("a man - a dog!", "a man - a dog!"),
         ("do n't.", "don't."),
     ):
-        assert decode_word_blocks(tokenizer, tokenizer(text).input_ids) == written
+        assert decode_word_pieces(tokenizer, tokenizer(text).input_ids) == written

@@ -22,7 +22,7 @@ from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.evaluation.generation import PromptTooLong
 from blip2_train.evaluation.inference import Blip2
-from blip2_train.evaluation.qformer_captions import decode_word_blocks
+from blip2_train.evaluation.qformer_captions import decode_word_pieces
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.pretrained import load_pretrained
@@ -239,7 +239,7 @@ def test_captions_of_stage_1_are_those_of_its_q_former() -> None:
         start = torch.tensor([[tokenizer.bos_token_id, *words]] * 4)
         options = GenerationOptions(num_beams=3, max_new_tokens=29, min_new_tokens=9)
         ids = network.generate(pixels, start, options, eos_token_id=tokenizer.sep_token_id, pad_token_id=0)
-        expected = [decode_word_blocks(tokenizer, row) for row in ids.tolist()]
+        expected = [decode_word_pieces(tokenizer, row) for row in ids.tolist()]
         for size in (1, 3, 4):
             assert model.caption(shown(), prompt=prompt, batch_size=size) == expected
         assert len(words) == (3 if words else 0) and all(expected)
@@ -277,10 +277,10 @@ def test_a_drawn_prediction_head_does_not_describe(tmp_path: Path) -> None:
     assert len(load_pretrained(own)[0].caption(shown())) == 4
 
 
-def test_word_blocks_become_text_as_people_write_it() -> None:
+def test_wordpieces_become_text_as_people_write_it() -> None:
     tokenizer = reader().processor.text_tokenizer
     ids = tokenizer("a cat's house, isn't it?").input_ids
-    assert decode_word_blocks(tokenizer, [tokenizer.bos_token_id, *ids[1:], 0, 0]) == "a cat's house, isn't it?"
+    assert decode_word_pieces(tokenizer, [tokenizer.bos_token_id, *ids[1:], 0, 0]) == "a cat's house, isn't it?"
 
 
 def test_scores_are_those_of_training_one_pair_at_a_time() -> None:
