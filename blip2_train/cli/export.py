@@ -14,7 +14,10 @@ from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_checkpoint, run_folder_of
 
-USAGE = "usage: python scripts/export.py <run folder or checkpoint> [folder to write, default <run folder>/export]"
+USAGE = (
+    "usage: python scripts/export.py <run folder, checkpoint or last:<recipe>> "
+    "[folder to write, default <run folder>/export]"
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -25,8 +28,8 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 2:
         raise ConfigError(f"too many arguments: {' '.join(arguments[2:])}; {USAGE}")
     if arguments[0] == "last":
-        raise ConfigError(f"name the run folder or checkpoint; {USAGE}")
-    checkpoint = find_checkpoint(arguments[0], "", "")
+        raise ConfigError(f"name the run folder, a checkpoint, or last:<recipe>; {USAGE}")
+    checkpoint = find_checkpoint(arguments[0], "outputs", "", setting="")
     folder = Path(arguments[1]) if len(arguments) == 2 else run_folder_of(checkpoint) / "export"
     echo(f"export: {export_checkpoint(checkpoint, folder)} (of {checkpoint.name})")
 

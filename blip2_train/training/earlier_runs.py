@@ -18,7 +18,7 @@ _SCRIPTS = {
 """Scripts that make the exports which demo recipes start from."""
 
 
-def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
+def find_checkpoint(resume_from: str, output_dir: str, experiment: str, setting: str = "resume_from=") -> Path:
     """The checkpoint that `resume_from` stands for.
 
     Args:
@@ -26,6 +26,7 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
             run folder, or a checkpoint file.
         output_dir: Where the runs of all recipes lie.
         experiment: Name of the recipe.
+        setting: What stands before the name in a message.
 
     Raises:
         ConfigError: if there is none.
@@ -34,9 +35,8 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
         runs = Path(output_dir) / (experiment if resume_from == "last" else resume_from.removeprefix(_LAST))
         checkpoint = newest_checkpoint(path for folder in runs.glob("*") for path in checkpoints_in(folder))
         if checkpoint is None:
-            raise ConfigError(
-                f"resume_from={resume_from}: no run under {runs} has a checkpoint; start without resume_from"
-            )
+            fix = f"start without {setting[:-1]}" if setting else "name a run folder or a checkpoint"
+            raise ConfigError(f"{setting}{resume_from}: no run under {runs} has a checkpoint; {fix}")
         return checkpoint
     path = Path(resume_from).expanduser()
     if path.is_file():
@@ -44,8 +44,8 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str) -> Path:
     checkpoint = newest_checkpoint(checkpoints_in(path))
     if checkpoint is None:
         raise ConfigError(
-            f"resume_from={resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/{PERIODIC}; use "
-            "last, or the path that the run printed"
+            f"{setting}{resume_from}: neither a checkpoint nor a run folder with {CHECKPOINTS}/{PERIODIC}; use "
+            "last:<recipe>, or the path that the run printed"
         )
     return checkpoint
 
