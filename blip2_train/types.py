@@ -27,6 +27,11 @@ class RejectedSample:
     detail: str
     """The reader's message, for the log."""
 
+    def __post_init__(self) -> None:
+        """Read a reason of earlier versions, which used another word for an image."""
+        if "picture" in self.reason:
+            object.__setattr__(self, "reason", self.reason.replace("picture", "image"))
+
 
 @dataclass(slots=True, kw_only=True)
 class ImageTextSample:

@@ -25,7 +25,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.report.attention import with_attention
-from blip2_train.evaluation.report.content import TaskReport, TaskSettings
+from blip2_train.evaluation.report.content import TaskLabels, TaskReport, TaskSettings
 from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
 from blip2_train.evaluation.run_task import run_task
@@ -133,7 +133,7 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         ),
         examples=task.examples(rows, scored) if rank() == 0 else (),
         example_metric=task.example_metric,
-        labels=task.labels,
+        labels=getattr(task, "labels", None) or TaskLabels(),
         headline=task.headline,
     )
     if rank() != 0 or not config.attention:

@@ -188,7 +188,7 @@ def _shown(group: str, show: str, folder: Path | None, make: Callable[[], DictCo
         every = options(group, _folders(folder))
         width = max(map(len, every)) + 2
         for name in every:
-            echo(f"{name:{width}}{_purpose(group, name, folder)}")
+            echo(as_called(f"{name:{width}}{_purpose(group, name, folder)}"))
         return None
     if show != "cfg" and launched_as_first_process():
         logging.basicConfig(format="%(message)s")

@@ -40,15 +40,16 @@ def run_task(
     Raises:
         ConfigError: if the model cannot do the task, or the folder holds predictions of other settings.
     """
+    encodes_first = getattr(task, "encodes_first", False)  # tasks of one's own need not inherit from `EvaluationTask`
     task.start(model)
     log = PredictionLog(folder, task.name, {**settings, **task.settings()})
     own = range(rank(), len(task), world_size())
-    if task.encodes_first:
+    if encodes_first:
         for batch, pixel_values in zip(own, read_ahead(model.processor, map(task.paths, own)), strict=True):
             task.encode(model, batch, pixel_values)
         task.exchange(model)
     mine = [batch for batch in own if batch not in log.done]
-    images = read_ahead(model.processor, ([] if task.encodes_first else task.paths(batch) for batch in mine))
+    images = read_ahead(model.processor, ([] if encodes_first else task.paths(batch) for batch in mine))
     with log:
         for count, (batch, pixel_values) in enumerate(zip(mine, images, strict=True), 1):
             log.write(batch, task.predict(model, batch, pixel_values))

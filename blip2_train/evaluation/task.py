@@ -9,7 +9,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -117,6 +117,19 @@ class EvaluationTask(Protocol):
         write_atomically(path, json.dumps(list(rows), ensure_ascii=False) + "\n")
 
 
+_STORED_NAMES = {"AnnotatedImage": ("AnnotatedPicture", {}), "VisualQuestion": ("VisualQuestion", {"image": "picture"})}
+"""Names of records and fields in the fingerprints that predictions on disk hold, where they differ from today's."""
+
+
 def data_fingerprint(entries: Sequence[Any]) -> str:
     """A short text that changes when any of the entries, frozen records, does."""
-    return hashlib.blake2b("\n".join(map(repr, entries)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\n".join(map(_stored_text, entries)).encode(), digest_size=8).hexdigest()
+
+
+def _stored_text(entry: Any) -> str:
+    if not is_dataclass(entry):
+        return repr(entry)
+    name = type(entry).__name__
+    stored, names = _STORED_NAMES.get(name, (name, {}))
+    values = (f"{names.get(field.name, field.name)}={getattr(entry, field.name)!r}" for field in fields(entry))
+    return f"{stored}({', '.join(values)})"

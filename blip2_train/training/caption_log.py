@@ -46,7 +46,7 @@ class CaptionLog:
         self._draw(step, shown, captions)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("val/images", list(shown), step=step, caption=[item.caption for item in captions])
+                logger.log_image("val/pictures", list(shown), step=step, caption=[item.caption for item in captions])
                 rows = [[item.image_id, item.caption, item.references[0]] for item in captions]
                 logger.log_table("val/captions", columns=["image_id", "caption", "reference"], data=rows, step=step)
 

@@ -41,8 +41,8 @@ def _own_parameters(objective: Any) -> Iterable[tuple[str, nn.Parameter]]:
 
 
 def _check_batches(objective: Objective, collator: Collator) -> None:
-    reads, makes = objective.batch_type, collator.batch_type
-    if not issubclass(makes, reads):
+    reads, makes = getattr(objective, "batch_type", None), getattr(collator, "batch_type", None)
+    if reads is not None and makes is not None and not issubclass(makes, reads):  # those of one's own may not say it
         fix = _COLLATORS.get(reads)
         raise ConfigError(
             f"{type(objective).__name__} reads batches of kind {reads.__name__}, but the collator makes "
@@ -210,7 +210,7 @@ class TrainingModule(lightning.LightningModule):
     @property
     def contrasts_within_batch(self) -> bool:
         """Whether samples of a micro-batch are each other's negatives."""
-        return bool(self.objective.contrasts_within_batch)
+        return bool(getattr(self.objective, "contrasts_within_batch", False))
 
     def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
         """Called once the run folder is open, before the first step, in the first process.

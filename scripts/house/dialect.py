@@ -97,6 +97,7 @@ QUOTED_TEXTS = re.compile(
     r"a picture of"  # the prompt of BLIP and of the demo's recipes
     r"|this \{ground\} picture|things picture pictures"  # captions of the demo, and words of its language models
     r'|"pictures": \[\]'  # a file of others
+    r"|held-out picture|unreadable picture"  # values that earlier versions stored
 )
 """Texts that stay as they are."""
 

@@ -7,6 +7,7 @@ import sys
 from blip2_train.cli.capfilt.filtering import filter_captions
 from blip2_train.cli.command_names import as_called
 from blip2_train.cli.terminal import run_command
+from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
 
 ABOUT = """\
@@ -31,7 +32,7 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
   keep=<n>                captions kept of each, the image's own among those that compete (2)
   score=<itc or itm>      what a stage-1 scorer ranks by: cosine, or log-odds of a match (itc)
   top_p= temperature= max_new_tokens=   of nucleus sampling (0.9, 1.0, 20)
-  prompt=<text>           what captions go on from (as the captioner was trained; BLIP: an image of)
+  prompt=<text>           what captions go on from (as the captioner was trained; BLIP: a picture of)
   seed=<n>                of sampling; each sample has its own from it (42)
   batch_size=<n>          images at once (16); changes nothing but rounding
   device=<name> dtype=<name>   cpu, cuda, …; float16 or bfloat16 (a GPU if there is one; as configured)
@@ -45,6 +46,8 @@ usage: python scripts/capfilt.py source=<what> output=<folder> captioner=<model>
 
 def main(arguments: list[str]) -> None:
     """Give captions."""
+    if arguments[:1] == ["demo"]:
+        raise ConfigError("the demonstration is in a checkout of the project: python scripts/capfilt.py demo")
     if not arguments or {"--help", "-h"} & set(arguments):
         echo(as_called(ABOUT))
     else:

@@ -170,8 +170,12 @@ class QuestionSource:
         return names_digest([self._control, *parts])
 
 
+_HELD_OUT = "held-out picture"
+"""Chooses the held-out images; another text would hold out others, on which earlier models were trained."""
+
+
 def _in_subset(question: VisualQuestion, subset: str) -> bool:
     if subset == "all":
         return True
-    rest = stable_seed("held-out image", question.image_id) % ONE_IN == 0
+    rest = stable_seed(_HELD_OUT, question.image_id) % ONE_IN == 0
     return rest is (subset == "rest")

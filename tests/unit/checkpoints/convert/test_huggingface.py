@@ -233,7 +233,7 @@ def test_old_pickled_weights(tmp_path: Path) -> None:
     assert opened.reports[0].ignored == ("embeddings.position_ids",)
     assert torch.equal(opened.model.language_model.lm_head.weight, theirs.language_model.lm_head.weight)
     torch.save(state | {"config": Path}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointMismatch, match=r"is refused: it is a pickle that names pathlib.Path"):
+    with pytest.raises(CheckpointMismatch, match=r"is refused: it is a pickle that names pathlib.*Path"):
         open_pretrained(folder)
 
 
