@@ -142,7 +142,7 @@ def _tokenizer(model: Blip2Model, weights: SourceWeights, chosen: str | None) ->
         CheckpointMismatch: if it is not that of the model.
     """
     if (config := model.language_config) is not None:
-        location, known = weights.tokenizer or config.name, model.vocabulary_size
+        location, known = weights.tokenizer or config.name, model.tokenizer_limit
         options: dict[str, Any] = {
             "padding_side": "left",
             "encoder_decoder": model.is_encoder_decoder,
@@ -157,7 +157,7 @@ def _tokenizer(model: Blip2Model, weights: SourceWeights, chosen: str | None) ->
             speaking = LanguageTokenizer(location, **options)
         fits, name, tokens = len(speaking) <= known, "language_tokenizer", cast(Any, speaking)
     else:
-        started_from, known = model.qformer_config.weights, model.vocabulary_size
+        started_from, known = model.qformer_config.weights, model.tokenizer_limit
         location = chosen or weights.tokenizer or (BERT if started_from == RANDOM else started_from)
         tokens = load_text_tokenizer(location)
         fits, name = len(tokens) == known, "text_tokenizer"

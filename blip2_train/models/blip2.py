@@ -74,8 +74,8 @@ class Blip2Model(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens that the model chooses from when it predicts text."""
-        raise NotImplementedError
+        """Number of tokens that the model predicts: those of the Q-Former, `[DEC]` included."""
+        return self.qformer_config.vocab_size
 
     @property
     def reads_text(self) -> bool:
@@ -103,9 +103,9 @@ class Blip2Model(nn.Module):
         return next(self.vision_model.parameters()).dtype
 
     @property
-    def vocabulary_size(self) -> int:
-        """Number of tokens that it predicts, of its Q-Former's tokenizer or of its language model's."""
-        return self.qformer_config.vocab_size
+    def tokenizer_limit(self) -> int:
+        """Most tokens that the tokenizer of its texts may have."""
+        return self.vocab_size
 
     def configs(self) -> dict[str, Any]:
         """The configurations that the model was built from, by the names of the constructor's arguments."""

@@ -100,7 +100,7 @@ class GenerativeModel(Blip2Model):
         return next(self.language_model.parameters()).dtype
 
     @property
-    def vocabulary_size(self) -> int:
+    def tokenizer_limit(self) -> int:
         """Rows of the language model's vocabulary head."""
         return len(self.output_layer()[0])
 

@@ -89,11 +89,6 @@ class ImageTextModel(Blip2Model):
         super().complete_from_meta()
 
     @property
-    def vocab_size(self) -> int:
-        """Tokens of the Q-Former, `[DEC]` included."""
-        return self.qformer_config.vocab_size
-
-    @property
     def decoder_start_token_id(self) -> int:
         """Id of `[DEC]`."""
         return self.qformer_config.vocab_size - 1

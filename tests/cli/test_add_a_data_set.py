@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_code import write_blocks
+from page_code import importable_example, run_page_tests
 from shard_files import write_tokenizer
 from tiny_run import TINY
 
@@ -24,26 +23,11 @@ FILES = ["sqlite_images.py", "my_configs/data/sqlite.yaml", "test_sqlite_images.
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files in a folder that Python imports from."""
-    assert write_blocks(PAGE, tmp_path) == FILES
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("sqlite_images", "test_sqlite_images"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
-
-
-def test_the_page_names_the_files_that_it_touches(folder: Path) -> None:
-    table = PAGE.read_text("utf-8").split("## The source")[0]
-    assert [name for name in FILES if f"| `{name}` |" in table] == FILES
+    return importable_example(PAGE, tmp_path, FILES, monkeypatch)
 
 
 def test_the_tests_of_the_page_pass(folder: Path, tmp_path: Path) -> None:
-    tests = import_module("test_sqlite_images")
-    names = [name for name in dir(tests) if name.startswith("test_")]
-    assert len(names) == 4
-    for name in names:
-        own = tmp_path / name
-        own.mkdir()
-        getattr(tests, name)(own)
+    run_page_tests("test_sqlite_images", 4, tmp_path)
 
 
 def test_it_is_checked_and_trained_on_by_the_commands(

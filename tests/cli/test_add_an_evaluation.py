@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo_exports import write_exports
-from page_code import write_blocks
+from page_code import importable_example, run_page_tests
 
 from blip2_train.cli.evaluate import main as evaluate
 from blip2_train.cli.terminal import run_command
@@ -23,26 +21,11 @@ FILES = ["exact_captions.py", "my_configs/evaluation/exact_captions.yaml", "test
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files in a folder that Python imports from."""
-    assert write_blocks(PAGE, tmp_path) == FILES
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("exact_captions", "test_exact_captions"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
-
-
-def test_the_page_names_the_files_that_it_touches(folder: Path) -> None:
-    table = PAGE.read_text("utf-8").split("## The task")[0]
-    assert [name for name in FILES if f"| `{name}` |" in table] == FILES
+    return importable_example(PAGE, tmp_path, FILES, monkeypatch)
 
 
 def test_the_tests_of_the_page_pass(folder: Path, tmp_path: Path) -> None:
-    tests = import_module("test_exact_captions")
-    names = [name for name in dir(tests) if name.startswith("test_")]
-    assert len(names) == 3
-    for name in names:
-        own = tmp_path / name
-        own.mkdir()
-        getattr(tests, name)(own)
+    run_page_tests("test_exact_captions", 3, tmp_path)
 
 
 def test_the_command_evaluates_with_it(folder: Path, capsys: Any) -> None:

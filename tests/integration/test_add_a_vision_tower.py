@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from page_code import write_blocks
+from page_code import importable_example, run_page_tests
 from safetensors.torch import load_file, save_file
 from shard_files import write_shards, write_tokenizer
 from tiny_run import TINY
@@ -28,13 +28,8 @@ SIZES = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
 @pytest.fixture
 def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files in a folder that Python imports from, with weights of the tower, shards and a tokenizer."""
-    page = root / "docs/add-a-vision-tower.md"
-    assert write_blocks(page, tmp_path) == FILES
-    assert all(f"| `{name}` |" in page.read_text("utf-8") for name in FILES)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("convnext_tower", "test_convnext_tower"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    importable_example(root / "docs/add-a-vision-tower.md", tmp_path, FILES, monkeypatch)
     module = import_module("convnext_tower")
     config = module.ConvNextConfig(name="convnext_atto", weights="random", image_size=64, **SIZES)
     save_file(config.own_network().state_dict(), tmp_path / "convnext.safetensors")
@@ -57,11 +52,7 @@ def arguments(folder: Path, run: str, *more: str) -> list[str]:
 
 
 def test_the_tests_of_the_page_pass(folder: Path) -> None:
-    tests = import_module("test_convnext_tower")
-    names = [name for name in dir(tests) if name.startswith("test_")]
-    assert len(names) == 2
-    for name in names:
-        getattr(tests, name)()
+    run_page_tests("test_convnext_tower", 2)
 
 
 def test_a_frozen_one_trains_and_its_export_is_opened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from page_code import write_blocks
+from page_code import importable_example, run_page_tests
 from reference_cases import double_model
 from safetensors.torch import load_file
 from shard_files import write_shards, write_tokenizer
@@ -27,21 +26,12 @@ FILES = ["siglip.py", "my_configs/objective/siglip.yaml", "test_siglip.py"]
 @pytest.fixture
 def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files in a folder that Python imports from."""
-    page = root / "docs/add-an-objective.md"
-    assert write_blocks(page, tmp_path) == FILES
-    assert all(f"| `{name}` |" in page.read_text("utf-8") for name in FILES)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("siglip", "test_siglip"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    importable_example(root / "docs/add-an-objective.md", tmp_path, FILES, monkeypatch)
     return tmp_path
 
 
 def test_the_tests_of_the_page_pass(folder: Path) -> None:
-    tests = import_module("test_siglip")
-    names = [name for name in dir(tests) if name.startswith("test_")]
-    assert len(names) == 3
-    for name in names:
-        getattr(tests, name)()
+    run_page_tests("test_siglip", 3)
 
 
 def test_the_whole_objective_equals_a_loop_over_pairs(folder: Path) -> None:
