@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
 from blip2_train.config.key_values import READ, split_settings
 from blip2_train.errors import ConfigError
 
+Part = TypeVar("Part")
 PRECISIONS = {"fp16": torch.float16, "32": torch.float32, "bf16": torch.bfloat16}
 SYNTAX = """\
   batch_size=<n>     samples per step (CPU 4, GPU 100)
@@ -99,3 +100,16 @@ def _usual(given: Mapping[str, Any]) -> dict[str, Any]:
     if device == "cuda":
         return {"device": device, "batch_size": 100, "steps": 10, "precision": "bf16"}
     return {"device": device, "batch_size": 4, "steps": 5, "precision": "32"}
+
+
+def read_part(arguments: Sequence[str], kind: type[Part], *, part: str) -> Part:
+    """The options of a part that measures no recipe, and so takes no other setting.
+
+    Raises:
+        ConfigError: if an argument is unknown or a value cannot be used.
+    """
+    options, rest = split_settings(arguments, kind)
+    if rest:
+        names = ", ".join(sorted(field.name for field in fields(cast(Any, kind))))
+        raise ConfigError(f"{rest[0]}: part={part} takes {names}; it measures no recipe")
+    return options

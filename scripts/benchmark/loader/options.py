@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2_train.config.key_values import READ, split_settings
+from benchmark.options import read_part
+from blip2_train.config.key_values import READ
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -82,8 +83,4 @@ def read_options(arguments: Sequence[str]) -> LoaderOptions:
     Raises:
         ConfigError: if an argument is unknown or a value cannot be used.
     """
-    options, rest = split_settings(arguments, LoaderOptions)
-    if rest:
-        names = ", ".join(sorted(part.name for part in fields(LoaderOptions)))
-        raise ConfigError(f"{rest[0]}: part=loader takes {names}; it measures no recipe")
-    return options
+    return read_part(arguments, LoaderOptions, part="loader")

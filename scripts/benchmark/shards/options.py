@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_train.config.key_values import split_settings
+from benchmark.options import read_part
 from blip2_train.errors import ConfigError
 
 SYNTAX = """\
@@ -43,8 +43,4 @@ def read_options(arguments: Sequence[str]) -> ShardsOptions:
     Raises:
         ConfigError: if an argument is unknown or a value cannot be used.
     """
-    options, rest = split_settings(arguments, ShardsOptions)
-    if rest:
-        names = ", ".join(sorted(field.name for field in fields(ShardsOptions)))
-        raise ConfigError(f"{rest[0]}: part=shards takes {names}; it measures no recipe")
-    return options
+    return read_part(arguments, ShardsOptions, part="shards")
