@@ -10,6 +10,8 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from benchmark.comparisons.command import SYNTAX as COMPARISONS_SYNTAX
+from benchmark.comparisons.command import compare
 from benchmark.loader.command import measure_loader
 from benchmark.loader.options import SYNTAX as LOADER_SYNTAX
 from benchmark.measure import measure
@@ -35,10 +37,18 @@ part=loader times reading instead, without a recipe: images a second and core, w
 part=shards opens and reads very many shards, and counts the requests to remote storage; it takes
 {SHARDS_SYNTAX}
 
+part=comparisons compares the fast paths with plain ones, and the ratios with those to reach; it takes
+{COMPARISONS_SYNTAX}
+
 part=watch runs another command and prints how its memory and its open files grow:
   python scripts/benchmark.py part=watch train experiment=demo_stage1"""
 USAGE = "python scripts/benchmark.py"
-PARTS = {"part=loader": measure_loader, "part=shards": measure_shards, "part=watch": watch}
+PARTS = {
+    "part=loader": measure_loader,
+    "part=shards": measure_shards,
+    "part=watch": watch,
+    "part=comparisons": compare,
+}
 """What is measured without a recipe."""
 
 

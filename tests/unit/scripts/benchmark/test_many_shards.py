@@ -43,7 +43,7 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
         (["part=shards", "json=/no/such/folder/x.json"], "no folder"),
         (["part=watch"], "needs the command that is watched"),
         (["part=watch", "os"], "needs the command that is watched"),
-        (["part=watch", "part=loader", "train"], "write part=loader or part=shards or part=watch"),
+        (["part=watch", "part=loader", "train"], "write part=loader or part=shards or part=watch or part=comparisons"),
     ],
 )
 def test_wrong_options_end_in_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,22 @@
+"""The comparisons there are: the module that measures each, and how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Comparisons that one module measures."""
+
+    module: str
+    """Its function `compare()` returns a list of `Comparison`."""
+    names: tuple[str, ...]
+    """Keys in the JSON."""
+    seconds: float = 180.0
+    """Time limit."""
+
+
+PARTS: Mapping[str, Part] = {}
+"""By the part's own name, in the order in which they are run."""
