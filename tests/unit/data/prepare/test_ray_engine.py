@@ -79,7 +79,7 @@ def test_workers_are_where_the_command_was_given_and_see_the_files(
     with RayEngine(1, cpus_per_worker=0.1, shared=[str(tmp_path / "later")]) as other:
         assert list(other(abs, [-1])) == [1]
         monkeypatch.setattr("blip2_train.data.prepare.ray_engine.exists", lambda path: True)  # here, by now
-        with pytest.raises(ConfigError, match=r"of the Ray cluster has no .*later; what is read and written must lie"):
+        with pytest.raises(ConfigError, match=r"of the Ray cluster has no .*later; inputs and outputs must be in"):
             list(other(abs, [1]))
     monkeypatch.setattr("PIL.__version__", "1.2")
     with (
@@ -94,7 +94,7 @@ def test_a_worker_that_cannot_begin_is_not_called_lost(engine: RayEngine) -> Non
     assert list(engine(abs, [-1])) == [1]
     with RayEngine(1, cpus_per_worker=0.1) as other:
         other._environment = (Unreadable(), *other._environment[1:])  # type: ignore[assignment]
-        with pytest.raises(ConfigError, match=r"no worker can begin on this Ray, .*no number") as caught:
+        with pytest.raises(ConfigError, match=r"no worker can start on this Ray: .*no number") as caught:
             list(other(abs, [1]))
     assert "\n" not in str(caught.value)
 
