@@ -28,7 +28,7 @@ from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.data.batches.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
 from blip2_train.data.sources.config import open_source
 from blip2_train.data.sources.holdout import evenly_chosen
-from blip2_train.data.sources.inspection import Inspection, copies, inspect_samples
+from blip2_train.data.stream.inspection import Inspection, copies, inspect_samples
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.system.screen import make_console
 from blip2_train.training.data_module import ImageTextDataModule

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.unknown_tokens import UnknownTokens
-from blip2_train.data.sources.inspection import Inspection, SeenImage, leaks
+from blip2_train.data.stream.inspection import Inspection, SeenImage, leaks
 from blip2_train.data.text_cleaning import EMPTY, NOT_UNICODE
 from blip2_train.system.screen import in_one_line
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample

@@ -15,10 +15,10 @@ from pathlib import Path
 import transformers
 
 from blip2_train.checkpoints.assembly import without_ties
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
-from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.export import Manifest, write_export
 from blip2_train.checkpoints.files import fingerprint
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
+from blip2_train.checkpoints.foreign_exports.lavis import write_lavis
 from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
 from blip2_train.checkpoints.weight_sources import UNDERSTOOD
 from blip2_train.cli.command_parser import CommandParser

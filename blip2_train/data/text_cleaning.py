@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 
 NOT_UNICODE, EMPTY = "text is not Unicode", "empty caption"
 """Reasons for which texts are rejected."""

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from blip2_train import distributed
 from blip2_train.data.batches.transforms import EvalTransform, TrainTransform
+from blip2_train.data.fingerprint import Fingerprint, check_fingerprint
+from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.sequential.plan import SequentialPlan
 from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.holdout import TrainingSource, evenly_chosen, open_training_sources
-from blip2_train.data.sources.rejections import RejectionLog
+from blip2_train.data.sources.holdout import TrainingSource, evenly_chosen, open_training_sources, sources_fingerprint
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
-from blip2_train.data.stream.fingerprint import Fingerprint, check_fingerprint, sources_fingerprint
 from blip2_train.data.stream.loader import BatchLoader, start_fork_server
 from blip2_train.data.stream.plan import DataPlan, make_plan
 from blip2_train.data.stream.stream import EvaluationItems, TrainingStream

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from blip2_train.checkpoints.files import fingerprint
-from blip2_train.data.stream.order import stable_seed
+from blip2_train.data.order import stable_seed
 from blip2_train.distributed import gather_objects, mean_over_processes, rank
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.freezing import frozen_weights, kept_names

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from blip2_train import distributed
+from blip2_train.data.fingerprint import Fingerprint
 from blip2_train.data.sequential.batches import (
     BatchIndices,
     BatchOrigin,
@@ -21,7 +22,6 @@ from blip2_train.data.sequential.source import open_sequential
 from blip2_train.data.sequential.source_cursor import START
 from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.stream.batch_sampler import BatchShape
-from blip2_train.data.stream.fingerprint import Fingerprint
 from blip2_train.data.stream.stream import ATTEMPTS, ReadImage
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.system.records import Count, check_record

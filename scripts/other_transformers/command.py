@@ -19,7 +19,7 @@ import transformers
 from PIL import Image
 
 from blip2_train.checkpoints.convert.huggingface_config import is_blip2_config
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli.command_parser import CommandParser
 from blip2_train.cli.terminal import run_command

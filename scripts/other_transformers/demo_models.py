@@ -14,7 +14,7 @@ from PIL import Image
 
 from blip2_train.checkpoints.assembly import complete_manifest
 from blip2_train.checkpoints.convert.huggingface import converted_manifest
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.config.compose import compose, instantiate
 from blip2_train.data.batches.processor import Processor

@@ -11,7 +11,7 @@ from foreign_models import DEMO, EVA, our_model, save_theirs, their_model
 from torch import nn
 from warm_process import WarmProcess
 
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli import convert_checkpoint

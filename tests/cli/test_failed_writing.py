@@ -15,7 +15,7 @@ from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
 import blip2_train
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.cli.make_shards import main as make_shards

@@ -22,7 +22,7 @@ from types import FrameType
 from fuzz.mutation import mutated
 from fuzz.readers import Reader, make_readers
 
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.errors import LONGEST as LONGEST_MESSAGE
 from blip2_train.errors import Blip2TrainError
 

@@ -12,7 +12,7 @@ from caption_files import as_csv, rows, write_images
 from foreign_models import EVA, our_model, save_theirs, their_model
 
 from blip2_train.checkpoints.assembly import complete_manifest
-from blip2_train.checkpoints.convert.lavis_export import write_lavis
+from blip2_train.checkpoints.foreign_exports.lavis import write_lavis
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli.check import main as check
 from blip2_train.cli.convert_checkpoint import main as convert

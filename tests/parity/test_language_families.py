@@ -25,8 +25,8 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from blip2_train.checkpoints.architecture import describe_model
 from blip2_train.checkpoints.convert.huggingface import SIDE
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.export import write_export
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.cli.predict.command import main as predict

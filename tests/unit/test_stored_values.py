@@ -8,8 +8,8 @@ from pathlib import Path
 
 from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.annotations.visual_questions import VisualQuestion
+from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.sources.question_source import _in_subset
-from blip2_train.data.sources.rejections import RejectionLog
 from blip2_train.evaluation.task import data_fingerprint
 from blip2_train.types import RejectedSample
 

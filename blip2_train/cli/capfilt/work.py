@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blip2_train.cli.capfilt.models import CapFiltModels, load
+from blip2_train.data.order import stable_seed
 from blip2_train.data.prepare.examination import usable_texts
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.source import PairSource, supports_read_ahead
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 
 

@@ -15,7 +15,7 @@ from blip2_train.config.run_data import make_data
 from blip2_train.data.batches.unknown_tokens import unknown_tokens
 from blip2_train.data.sources.config import open_source
 from blip2_train.data.sources.holdout import evenly_chosen
-from blip2_train.data.sources.inspection import inspect_samples
+from blip2_train.data.stream.inspection import inspect_samples
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.types import Collator
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.annotations.entry import short_repr
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.errors import ShardError
 
 _STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "data:image/")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from blip2_train.data.batches.generation_collate import IGNORED, stack_texts
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer
 from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
-from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
+from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.data.text_cleaning import put_question
 from blip2_train.errors import ConfigError
 from blip2_train.types import AnswerBatch, Batch, GenerationBatch, QuestionSample

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
-from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
+from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.errors import ConfigError
 from blip2_train.types import Batch, ImageTextBatch, ImageTextSample, TextTokenizer
 

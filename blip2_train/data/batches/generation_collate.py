@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
-from blip2_train.data.stream.fingerprint import Fingerprint, tokenizer_fingerprint
+from blip2_train.data.fingerprint import Fingerprint, tokenizer_fingerprint
 from blip2_train.errors import ConfigError
 from blip2_train.types import Batch, GenerationBatch, ImageTextSample
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import AvifImagePlugin as _  # noqa: F401 (so that `Image.open` knows the format)
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _TRANSPOSE_BY_ORIENTATION = {

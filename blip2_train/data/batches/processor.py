@@ -14,7 +14,7 @@ from torch import Tensor
 from blip2_train.data.batches.images import decode_image, upright_rgb
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.batches.transforms import EvalTransform
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import TextTokens

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from blip2_train.data.emoji_scenes.naming import names_right
 from blip2_train.data.emoji_scenes.scenes import SCENE_SIZE
+from blip2_train.data.order import permutation, stable_seed
 from blip2_train.data.shards.writer import ShardWriter
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.stream.order import permutation, stable_seed
 
 _SAMPLES_PER_SHARD = 1000
 

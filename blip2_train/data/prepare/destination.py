@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.storage.remote import Storage, is_remote
 from blip2_train.data.storage.user_cache import index_folder
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.system.folder_lock import lock_folder
 

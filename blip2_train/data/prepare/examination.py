@@ -15,8 +15,9 @@ from blip2_train.data.annotations.captions import read_captions
 from blip2_train.data.annotations.content import SUFFIXES
 from blip2_train.data.prepare.options import ShardOptions
 from blip2_train.data.printable_names import printable_name
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import PairSource, Record, supports_read_ahead
+from blip2_train.data.record import Record
+from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.sources.source import PairSource, supports_read_ahead
 from blip2_train.data.storage.user_cache import local_copy
 from blip2_train.data.stream.stream import dropped_captions, rejection, usable_captions
 from blip2_train.errors import ShardError

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import printable_name
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shards.sample_files import captions_of, details_of, image_id_of, orientation_of
 from blip2_train.data.sources.image_files import ENDINGS, HIDDEN, files_below
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record, SampleLocation
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 

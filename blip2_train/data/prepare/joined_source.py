@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from blip2_train.data.printable_names import names_digest
-from blip2_train.data.sources.source import PairSource, Record, SampleLocation, supports_read_ahead
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.sources.source import PairSource, supports_read_ahead
 
 
 class JoinedSource:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.data.prepare.engine import Engine
-from blip2_train.data.sources.source import PairSource, Record, SampleLocation
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.sources.source import PairSource
 
 Entry = dict[str, Any]
 """New values of one sample: its `captions`, best first, and further fields of its record."""

@@ -14,12 +14,13 @@ from PIL import Image
 from blip2_train.data.prepare.destination import Destination, sha256_of
 from blip2_train.data.prepare.examination import short_digest, usable_texts
 from blip2_train.data.prepare.options import ShardOptions
+from blip2_train.data.record import Record
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shards.sample_files import without_orientation
 from blip2_train.data.shards.shard_lists import ROWS_SUFFIX
 from blip2_train.data.shards.tar import scan_shard
 from blip2_train.data.shards.writer import RECORD_KEYS, ShardFile, shard_stem
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import PairSource, Record, supports_read_ahead
+from blip2_train.data.sources.source import PairSource, supports_read_ahead
 from blip2_train.errors import ShardError
 
 _AHEAD = 64

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from blip2_train.data.order import stable_seed
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sequential.source import SequentialSource
 from blip2_train.data.sequential.source_cursor import START, Position, SourceCursor
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.data.stream.loader import BatchLoader
 from blip2_train.data.stream.mixture import Mixture
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.data.stream.stream import ATTEMPTS, ReadImage, rejection_at, training_sample, unusable_source_error
 from blip2_train.errors import ConfigError
 from blip2_train.types import Batch, Collator, ImageTextSample, RejectedSample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blip2_train.data.stream.order import stable_seed
+from blip2_train.data.order import stable_seed
 
 _AT_ONCE = 1024
 """Random values drawn at a time."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blip2_train.data.order import permutation
 from blip2_train.data.printable_names import names_digest, printable_name
 from blip2_train.data.sequential.pipes import PipeShard, is_pipe, pipe_shards
 from blip2_train.data.sequential.shard_stream import AnyShard
@@ -17,7 +18,6 @@ from blip2_train.data.shards.paths import find_shards
 from blip2_train.data.shards.shard_lists import read_shard_lists
 from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.storage.remote import RemoteFile, Storage
-from blip2_train.data.stream.order import permutation
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from blip2_train.data.record import Record, SampleLocation
 from blip2_train.data.sequential.draw_order import DrawOrder
 from blip2_train.data.sequential.shard_stream import StreamedSample, stream_samples
 from blip2_train.data.sequential.source import SequentialSource
 from blip2_train.data.shards.reader import bad_shard
 from blip2_train.data.shards.sample_files import shard_record
-from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.shards.catalog import (
     CatalogEntry,
@@ -26,7 +27,6 @@ from blip2_train.data.shards.catalog import (
 from blip2_train.data.shards.shard_lists import ListedShard
 from blip2_train.data.shards.tar import Shard, scan_shard
 from blip2_train.data.storage.remote import RemoteFile, Storage
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.system.records import Count, read_record
 from blip2_train.types import RejectedSample

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shards.catalog import ShardCatalog
 from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.storage.block_cache import BlockCache
 from blip2_train.data.storage.prefetch import Prefetcher, Span
 from blip2_train.data.storage.remote import RemoteFile, Storage, TruncatedFile

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from blip2_train.data.order import stable_seed
+from blip2_train.data.record import Record
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shards.writer import RECORD_KEYS
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.data.text_cleaning import NOT_UNICODE
 
 ORIGINAL_KEYS = ("original_width", "original_height", "exif")

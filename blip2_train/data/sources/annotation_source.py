@@ -9,12 +9,12 @@ from typing import Any
 from blip2_train.data.annotations.annotated_images import embedded_image, is_embedded
 from blip2_train.data.annotations.captions import read_captions
 from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.order import stable_seed
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.image_folders import open_images
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.storage.remote import Storage, is_remote
 from blip2_train.data.storage.user_cache import local_copy
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2_train.data.fingerprint import CONTENTS, Fingerprint
+from blip2_train.data.order import permutation, stable_seed
 from blip2_train.data.sources.config import SourceConfig, open_source, source_weights
 from blip2_train.data.sources.source import CaptionSource
-from blip2_train.data.stream.order import permutation, stable_seed
 
 
 def choose_held_out(sizes: Sequence[int], count: int) -> list[NDArray[np.int64]]:
@@ -91,3 +93,23 @@ def open_training_sources(configs: Sequence[SourceConfig], held_out: int) -> lis
         TrainingSource(source=source, weight=weight, held_out=chosen, first_captions=config.first_captions)
         for source, weight, chosen, config in zip(sources, weights, held_out_indices, configs, strict=True)
     ]
+
+
+@runtime_checkable
+class KnowsContents(Protocol):
+    """A source that has hashes of its content, which differ between files with equally many samples."""
+
+    def contents(self) -> dict[str, str]:
+        """Hashes by the name of what is hashed."""
+        ...
+
+
+def sources_fingerprint(sources: Sequence[TrainingSource]) -> Fingerprint:
+    """One entry per source, with its samples, shards and weight; and one with the names of the sources, in order."""
+    entries: Fingerprint = {"data sources": ", ".join(part.source.name for part in sources)}
+    for part in sources:
+        contents = f"{len(part)} samples in {part.source.files} files, hash {part.source.fingerprint()}"
+        entries[f"data source {part.source.name}"] = f"{contents}, weight {part.weight:g}"
+        hashes = part.source.contents() if isinstance(part.source, KnowsContents) else {}
+        entries |= {f"{CONTENTS}{what} in source {part.source.name}": value for what, value in hashes.items()}
+    return entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from glob import glob
 from pathlib import Path
 
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.storage.remote import RemoteFile, Storage, is_remote
 from blip2_train.errors import ShardError
 

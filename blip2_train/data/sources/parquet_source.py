@@ -13,13 +13,13 @@ from blip2_train.data.annotations.annotated_images import embedded_image, is_emb
 from blip2_train.data.annotations.columns import CAPTIONS, IMAGES, Columns, find_column, listed
 from blip2_train.data.annotations.entry import listed_texts, short_repr
 from blip2_train.data.annotations.parquet_rows import open_parquet
+from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import names_digest
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.annotation_source import identity_of
 from blip2_train.data.sources.image_folders import open_images
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.storage.remote import AnyFile, RemoteFile, Storage, is_remote
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 

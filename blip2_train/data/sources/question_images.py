@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from blip2_train.data.annotations.visual_questions import VisualQuestion, named_image
 from blip2_train.data.batches.images import ImageFile
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.image_folders import ImageFolders
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ShardError
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from blip2_train.data.printable_names import names_digest, printable_name
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shards.index import open_catalog
 from blip2_train.data.shards.index_rows import ShardRows
 from blip2_train.data.shards.paths import find_shards
@@ -17,8 +19,6 @@ from blip2_train.data.shards.reader import ShardReader, span
 from blip2_train.data.shards.sample_files import details_of, image_id_of, json_of, shard_record
 from blip2_train.data.shards.shard_lists import read_shard_lists
 from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import Record, SampleLocation
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.data.storage.prefetch import Span
 from blip2_train.data.storage.remote import Storage

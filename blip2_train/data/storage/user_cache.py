@@ -6,8 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.storage.remote import Storage, is_remote
-from blip2_train.data.stream.order import stable_seed
 from blip2_train.errors import ShardError
 
 

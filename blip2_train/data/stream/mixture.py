@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2_train.data.stream.order import permutation
+from blip2_train.data.order import permutation
 from blip2_train.errors import ConfigError
 
 BLOCK = 1024

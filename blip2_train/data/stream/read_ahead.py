@@ -8,11 +8,11 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
+from blip2_train.data.order import SampleOrder
 from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.source import FollowsOrder, supports_read_ahead
 from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
 from blip2_train.data.stream.mixture import Mixture
-from blip2_train.data.stream.order import SampleOrder
 
 _MAX_SAMPLES = 16384
 """Largest number of samples in a passage, for any size of the order's window."""

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from blip2_train.data.batches.images import decode_image
+from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.printable_names import printable_name
+from blip2_train.data.record import Record, SampleLocation
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.holdout import TrainingSource
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.sources.source import CaptionSource, Record, SampleLocation
+from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
 from blip2_train.data.stream.mixture import Mixture
-from blip2_train.data.stream.order import SampleOrder, stable_seed
 from blip2_train.data.stream.read_ahead import StreamReadAhead
 from blip2_train.data.text_cleaning import NOT_UNICODE, broken_texts, usable_texts, without_broken_marks
 from blip2_train.errors import ShardError

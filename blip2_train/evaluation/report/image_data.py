@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blip2_train.data.batches.images import decode_image
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.evaluation.report.content import AttentionView
 
 LONGEST_SIDE, QUALITY = 320, 80

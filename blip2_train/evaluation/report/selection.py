@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blip2_train.data.stream.order import stable_seed
+from blip2_train.data.order import stable_seed
 from blip2_train.evaluation.report.content import Example, TaskReport
 
 

@@ -57,8 +57,8 @@ def compare(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="blip2_comparisons_") as folder:
         for name in options.only or PARTS:
             echo(f"comparing: {name}", file=sys.stderr, flush=True)
-            found, reason = _measure(name, Path(folder) / f"{name}.json")
-            measured += found
+            compared, reason = _measure(name, Path(folder) / f"{name}.json")
+            measured += compared
             if reason:
                 missing.append(f"{name}: {reason}; without {', '.join(PARTS[name].names)}")
     make_console(width=None if sys.stdout.isatty() else 150).print(as_table(measured))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blip2_train.data.record import Record, SampleLocation
 from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.source import CaptionSource, Record, SampleLocation
+from blip2_train.data.sources.source import CaptionSource
 
 
 class RepeatedSource:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmark.record import Record, ratios
+from blip2_train.data.order import stable_seed
 from blip2_train.data.shards.index import _VERSION
 from blip2_train.data.shards.shard_lists import INDEX
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.stream.order import stable_seed
 
 
 def measure_opening(folder: Path, index: Path, turns: int) -> Record:

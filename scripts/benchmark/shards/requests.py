@@ -9,10 +9,10 @@ from itertools import groupby
 import numpy as np
 
 from benchmark.record import Record
+from blip2_train.data.order import SampleOrder
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.data.storage.prefetch import Span, rounds
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
-from blip2_train.data.stream.order import SampleOrder
 
 SIZES, READERS = (20_000, 50_000, 100_000, 200_000), (1, 2, 4, 8)
 """Bytes of a sample; readers of a process."""

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
 from blip2_train.checkpoints.architecture import build_model, describe_model
 from blip2_train.checkpoints.convert.huggingface import SIDE, converted_manifest
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
-from blip2_train.checkpoints.convert.lavis_export import write_lavis
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
+from blip2_train.checkpoints.foreign_exports.lavis import write_lavis
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer

@@ -14,7 +14,7 @@ from timm.models import save_for_hf
 from tiny_run import arguments
 
 from blip2_train.checkpoints.convert.huggingface_config import describe_processor
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.cli.train.run import build
 from blip2_train.config.compose import compose
 from blip2_train.config.run_data import make_data

@@ -2,9 +2,9 @@
 
 import pytest
 
+from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import printable_name
-from blip2_train.data.sources.rejections import UnusableSample
-from blip2_train.data.stream.order import stable_seed
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.text_cleaning import clean_caption, clean_question, is_unicode, usable_texts, without_broken_marks
 
 

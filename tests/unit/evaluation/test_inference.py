@@ -14,7 +14,7 @@ from tiny_writer import ASSETS, QUESTIONS, shown, writer
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.cli.convert_checkpoint import main as convert
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer

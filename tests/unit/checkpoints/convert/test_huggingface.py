@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from blip2_train.checkpoints.architecture import build_model, describe_model
-from blip2_train.checkpoints.convert import huggingface_export
 from blip2_train.checkpoints.convert.huggingface_config import describe_config
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.checkpoints.export import Manifest
+from blip2_train.checkpoints.foreign_exports import huggingface as huggingface_export
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.config.compose import compose, instantiate
 from blip2_train.errors import CheckpointMismatch

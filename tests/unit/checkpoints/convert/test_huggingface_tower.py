@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tower_families import FAMILIES, NARROW, Family
 
 from blip2_train.checkpoints.assembly import complete_manifest, without_ties
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.export import MANIFEST, read_export, write_export
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD

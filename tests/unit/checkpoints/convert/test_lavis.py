@@ -17,8 +17,8 @@ from blip2_train.checkpoints.architecture import build_model, describe_model
 from blip2_train.checkpoints.assembly import complete_manifest
 from blip2_train.checkpoints.convert.key_map import CLIP_TOWER, EVA_TOWER, lavis_names
 from blip2_train.checkpoints.convert.lavis import read_lavis
-from blip2_train.checkpoints.convert.lavis_export import write_lavis
 from blip2_train.checkpoints.convert.timm_towers import load_tower
+from blip2_train.checkpoints.foreign_exports.lavis import write_lavis
 from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.config.compose import compose, instantiate

@@ -14,8 +14,8 @@ from foreign_models import DEMO, our_model
 from published_tokenizers import FAMILIES, write_language_model
 from transformers import AutoTokenizer, Blip2Config, Blip2Processor, BlipImageProcessor
 
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
 from blip2_train.checkpoints.convert.transformers4 import make_readable
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 
 SIZES: dict[str, Any] = {
     "vocab_size": 1600, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,

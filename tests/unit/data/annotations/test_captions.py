@@ -14,8 +14,8 @@ from shard_files import image
 from blip2_train.data.annotations.captions import read_captions, read_references
 from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.prepare.examination import read_exclusions
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.errors import ShardError
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from shard_files import encode, image
 
 from blip2_train.data.batches.images import decode_image
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 
 
 def _corner(data: bytes) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from blip2_train.data.batches.images import decode_image
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, DRAFT_TOLERANCE, EvalTransform, TrainTransform
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ from shard_files import image, write_shards
 
 from blip2_train.cli.make_shards import main
 from blip2_train.data.prepare.opening import open_pairs
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.sources.source import PairSource
 from blip2_train.errors import Blip2TrainError

@@ -15,8 +15,8 @@ from shard_files import write_shards
 
 from blip2_train.cli.make_shards import main as make_shards
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.holdout import TrainingSource
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.data.stream.stream import TrainingStream

@@ -17,9 +17,9 @@ from blip2_train.data.batches.transforms import EvalTransform, TrainTransform
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.shards.sample_files import orientation_of, without_orientation
 from blip2_train.data.sources.holdout import TrainingSource
-from blip2_train.data.sources.inspection import inspect_samples
 from blip2_train.data.sources.question_source import QuestionSource, QuestionSourceConfig
 from blip2_train.data.sources.shard_source import ShardSource
+from blip2_train.data.stream.inspection import inspect_samples
 from blip2_train.data.stream.stream import EvaluationItems, TrainingStream
 
 WORDS = {

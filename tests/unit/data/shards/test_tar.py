@@ -16,11 +16,11 @@ import pytest
 from shard_files import image, sample, write_shards, write_tar
 
 from blip2_train.data.batches.images import decode_image
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.shards.paths import list_shards
 from blip2_train.data.shards.sample_files import captions_of
 from blip2_train.data.shards.tar import scan_shard
 from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.data.storage.user_cache import index_folder

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from shard_files import image
 
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.annotation_source import AnnotationSource
 from blip2_train.data.sources.config import SourceConfig, open_source, source_weights
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.stream.stream import usable_captions
 from blip2_train.errors import ConfigError, ShardError
 

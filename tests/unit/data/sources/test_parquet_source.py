@@ -13,8 +13,8 @@ from shard_files import image
 
 from blip2_train.cli.make_shards import main
 from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.parquet_source import ParquetSource, parquet_files
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ConfigError, ShardError
 

@@ -14,10 +14,10 @@ from question_files import ANSWERS, COUNT, source, write_questions
 from shard_files import image, write_tar
 
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.config import open_source
 from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.question_source import QuestionSource, QuestionSourceConfig
-from blip2_train.data.sources.rejections import UnusableSample
 from blip2_train.data.stream.stream import EvaluationItems, TrainingStream
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import QuestionSample

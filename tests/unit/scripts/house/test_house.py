@@ -158,6 +158,7 @@ def sources(root: Path) -> Sources:
 
 def test_no_import_points_up_here(sources: Sources) -> None:
     assert upward(sources.graph(), sources.layers()) == [] and circles(sources.graph()) == []
+    assert circles(between(sources.graph(), 3)) == [], "rooms inside a room import each other"
 
 
 def test_no_word_of_the_old_dialect_comes_back(root: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from foreign_models import our_model
 from other_transformers import command, reading
 
-from blip2_train.checkpoints.convert.huggingface_export import write_huggingface
+from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.errors import ConfigError
 
 CAPTIONS = {

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from blip2_train.data.stream.order import SampleOrder, permutation, stable_seed
+from blip2_train.data.order import SampleOrder, permutation, stable_seed
 from blip2_train.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from blip2_train.data.printable_names import printable_name
-from blip2_train.data.sources.rejections import UnusableSample
+from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.stream import dropped_captions, rejection, usable_captions
 from blip2_train.types import ImageTextSample, RejectedSample

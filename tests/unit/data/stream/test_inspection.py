@@ -7,7 +7,7 @@ from pathlib import Path
 from caption_files import as_csv, rows, write_images
 
 from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.inspection import copies, inspect_samples, leaks
+from blip2_train.data.stream.inspection import copies, inspect_samples, leaks
 
 
 def test_broken_samples_and_copies_are_detected(tmp_path: Path) -> None:

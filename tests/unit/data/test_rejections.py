@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2_train.data.sources.rejections import RejectionLog
+from blip2_train.data.rejections import RejectionLog
 from blip2_train.errors import ShardError
 from blip2_train.types import RejectedSample
 

@@ -26,10 +26,10 @@ from blip2_train.checkpoints.assembly import complete_manifest, without_ties
 from blip2_train.checkpoints.convert.huggingface import SIDE
 from blip2_train.checkpoints.convert.huggingface_tower import describe_qformer, describe_tower
 from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
-from blip2_train.checkpoints.convert.model_card import model_card
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4, make_readable
 from blip2_train.checkpoints.export import Manifest, write_export
+from blip2_train.checkpoints.foreign_exports.model_card import model_card
 from blip2_train.checkpoints.foreign_weights import State
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import IMAGE_TOKEN

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any
 
-from blip2_train.data.sources.holdout import TrainingSource
-from blip2_train.data.stream.order import stable_seed
+from blip2_train.data.order import stable_seed
 from blip2_train.errors import CheckpointMismatch
 
 Fingerprint = dict[str, str | int | float]
 
 
-_CONTENTS = "content of shards: "
+CONTENTS = "content of shards: "
 """Prefix of entries that are compared only if both sides have them: not every source has them, and checkpoints of
 earlier versions have none."""
-
-
-@runtime_checkable
-class KnowsContents(Protocol):
-    """A source that has hashes of its content, which differ between files with equally many samples."""
-
-    def contents(self) -> dict[str, str]:
-        """Hashes by the name of what is hashed."""
-        ...
-
-
-def sources_fingerprint(sources: Sequence[TrainingSource]) -> Fingerprint:
-    """One entry per source, with its samples, shards and weight; and one with the names of the sources, in order."""
-    entries: Fingerprint = {"data sources": ", ".join(part.source.name for part in sources)}
-    for part in sources:
-        contents = f"{len(part)} samples in {part.source.files} files, hash {part.source.fingerprint()}"
-        entries[f"data source {part.source.name}"] = f"{contents}, weight {part.weight:g}"
-        hashes = part.source.contents() if isinstance(part.source, KnowsContents) else {}
-        entries |= {f"{_CONTENTS}{what} in source {part.source.name}": value for what, value in hashes.items()}
-    return entries
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> Fingerprint:
@@ -49,7 +28,7 @@ def check_fingerprint(before: Mapping[str, str | int | float], now: Mapping[str,
     Raises:
         CheckpointMismatch: naming the first entry that changed, its old and its new value.
     """
-    compared = [key for key in {**before, **now} if not key.startswith(_CONTENTS) or (key in before and key in now)]
+    compared = [key for key in {**before, **now} if not key.startswith(CONTENTS) or (key in before and key in now)]
     changed = [key for key in compared if before.get(key) != now.get(key)]
     if changed:
         key = changed[0]

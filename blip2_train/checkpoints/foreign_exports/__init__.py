@@ -1,0 +1,1 @@
+"""Writes models in the formats of others: transformers and LAVIS."""
