@@ -14,12 +14,12 @@ from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
 from versions.environment import RESOLUTION, find_uv
-from versions.row import FAST, STEPS, Row, try_row
+from versions.row import STEPS, TESTS, Row, try_row
 
 ABOUT = f"""\
 For each Python: the lowest version of everything that pyproject.toml names, then the newest, each in an environment of
 its own, which is deleted before the next one (6 GB each, and as much to download). In it: {STEPS} steps of demo_stage1,
-and the fast part of the tests. A row of the table has the result. Ends with 1 unless all rows hold.
+and the tests of units and of parity. A row of the table has the result. Ends with 1 unless all rows hold.
 
 To be run once per release, on a machine with all three Pythons."""
 SHOWN = ("torch", "torchvision", "transformers", "timm", "lightning", "torchmetrics")
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--of", nargs="+", choices=list(RESOLUTION), default=list(RESOLUTION), help="which versions")
     parser.add_argument(
-        "--tests", nargs="+", default=list(FAST), metavar="PATH", help=f"which tests (default: {' '.join(FAST)})"
+        "--tests", nargs="+", default=list(TESTS), metavar="PATH", help=f"which tests (default: {' '.join(TESTS)})"
     )
     parser.add_argument(
         "--logs", default="outputs/versions", metavar="FOLDER",

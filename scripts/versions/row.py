@@ -1,4 +1,4 @@
-"""One row: the fast part of the tests, and 20 steps of training, with one set of versions on one Python."""
+"""One row: tests of units and of parity, and 20 steps of training, with one set of versions on one Python."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from versions.environment import (
 )
 
 STEPS = 20
-FAST = ("tests/unit", "tests/parity")
+TESTS = ("tests/unit", "tests/parity")
 
 
 @dataclass(kw_only=True)
@@ -90,7 +90,18 @@ def _train(row: Row, environment: Environment, project: Path, folder: Path, log:
 
 def _test(row: Row, environment: Environment, tests: Sequence[str], project: Path, folder: Path, log: Path) -> None:
     report = folder / "tests.xml"
-    options = ["-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options = [
+        "-q",
+        "-m",
+        "not gpu",
+        "-n",
+        "auto",
+        "--dist",
+        "loadfile",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+    ]
     done = finished([environment.python, "-m", "pytest", *options, *tests], cwd=project)
     log.write_text(done.stdout + done.stderr, "utf-8")
     if done.returncode not in (0, 1):  # 1 = some failed, anything else = pytest did not come to its end

@@ -150,6 +150,7 @@ def assert_same_weights(before: GenerativeModel, after: Any, rows: bool = True) 
         assert torch.equal(tensor, other), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [*FAMILIES, RELEASED])
 def test_a_family_through_everything(
     family: str, tmp_path: Path, table: dict[str, list[str]], capsys: pytest.CaptureFixture[str]

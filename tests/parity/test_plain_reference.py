@@ -41,6 +41,7 @@ def test_one_process(rules: dict[str, Any], size: int, images: str) -> None:
     assert_equal(step((rules, size, images)), expected)
 
 
+@pytest.mark.slow
 def test_several_processes(tmp_path: Path) -> None:
     shapes = {2: [(4, "repeated"), (2, "distinct"), (4, "one")], 3: [(6, "repeated"), (3, "distinct")]}
     cases = {world: [(rules, *shape) for rules in RULES for shape in of_world] for world, of_world in shapes.items()}

@@ -72,6 +72,7 @@ def run_of(location: Path, *more: str) -> list[str]:
     return [*sizes, "data.num_workers=0", "steps=2", "validate_every=null", f"model.qformer.weights={FOLDER}", *more]
 
 
+@pytest.mark.slow
 def test_stage_1_starts_from_it_by_one_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

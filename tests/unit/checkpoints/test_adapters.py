@@ -68,6 +68,7 @@ def language_logits(model: Any) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_peft_itself_reads_what_an_export_holds(kind: str, tmp_path: Path) -> None:
     model, folder = export(tmp_path / "export", kind)
@@ -86,6 +87,7 @@ def test_peft_itself_reads_what_an_export_holds(kind: str, tmp_path: Path) -> No
     assert torch.equal(language_logits(theirs), ours) and (before - ours).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_an_export_is_opened_with_its_adapters(kind: str, tmp_path: Path) -> None:
     model, folder = export(tmp_path / "export", kind)
@@ -98,6 +100,7 @@ def test_an_export_is_opened_with_its_adapters(kind: str, tmp_path: Path) -> Non
     assert {p.dtype for name, p in half.named_parameters() if is_adapter(name)} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_transformers_reads_the_merged_model(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, folder = export(tmp_path / "export", kind)

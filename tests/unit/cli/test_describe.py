@@ -34,6 +34,7 @@ def test_counts_beside_the_papers_and_needs_no_init_from(recipe: str, capsys: Ca
     assert total / 1e9 == pytest.approx(float(match.group(4)), rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "trainable"),
     {

@@ -80,6 +80,7 @@ def test_stage_1_of_the_hub_brings_its_tokenizer(foreign: dict[str, str]) -> Non
     assert value(config, "model.qformer.vocab_size") == 691 and value(config, "model.qformer.max_positions") == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

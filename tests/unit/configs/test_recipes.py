@@ -179,6 +179,7 @@ def below(recipe: str) -> dict[str, Any]:
     return settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in recipes() if name.startswith(CONTINUING)])
 def test_recipes_that_continue_ask_where_to_start_from(recipe: str) -> None:
     with pytest.raises(ConfigError, match="continues earlier weights: pass init_from"):
@@ -219,6 +220,7 @@ PAIRS = [
 """Every recipe with every trainer; in the fast part each recipe with one, and each trainer."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "trainer"), PAIRS)
 def test_composes_with_every_trainer(recipe: str, trainer: str) -> None:
     config = compose([f"experiment={recipe}", f"trainer={trainer}", *started(recipe)])
@@ -229,6 +231,7 @@ def test_composes_with_every_trainer(recipe: str, trainer: str) -> None:
     assert "${" not in str(OmegaConf.to_container(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in recipes() if name.startswith(("stage2_", "caption_", "vqa_"))])
 def test_composes_with_adapters(recipe: str) -> None:
     config = compose([f"experiment={recipe}", "peft=lora", *started(recipe)])
@@ -247,6 +250,7 @@ def test_hardware_changes_neither_steps_nor_batch() -> None:
 OWN_DATA = {"shards": ["data.source=x"], "captions": ["data.source=x"], "questions": ["data.source=x", "data.images=x"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["logger", "debug", "data"])
 def test_every_option_composes(group: str) -> None:
     for option in options(group, [FOLDER]):

@@ -30,6 +30,7 @@ ONCE = SLOW + (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "goes_on", "half", "different"),
     [

@@ -92,6 +92,7 @@ def test_training_needs_optimiser_state_of_what_trains_only(recipe: str) -> None
     assert stored_bytes(model) + state < card_count(model).training_bytes(32) / 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_each_precision_of_the_language_model(recipe: str) -> None:
     model = recipe_model(recipe)

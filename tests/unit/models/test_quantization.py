@@ -216,6 +216,7 @@ def test_from_tensors_in_memory_as_from_files(bnb: Any, quantization: str) -> No
     assert all(torch.equal(expected[name], tensor) for name, tensor in loaded.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quantization", "share"),
     [("opt", "int8", 0.99), ("opt", "int4", 0.95), ("t5", "int8", 0.98), ("t5", "int4", 0.9)],

@@ -50,6 +50,7 @@ def _second_last(whole: Any, pixels: torch.Tensor) -> torch.Tensor:
     return kept[0]
 
 
+@pytest.mark.slow
 def test_the_documentation_has_the_table(root: Path) -> None:
     """`python tests/support/tower_families.py` prints both."""
     page = (root / "docs/towers.md").read_text("utf-8")
@@ -57,6 +58,7 @@ def test_the_documentation_has_the_table(root: Path) -> None:
     assert refused() in page
 
 
+@pytest.mark.slow
 @each
 def test_normalisation_tokens_and_grid_are_timms(family: Family) -> None:
     with torch.device("meta"):
@@ -91,6 +93,7 @@ def test_features_are_those_that_timms_last_block_reads(family: Family, dtype: s
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [one for one in FAMILIES if "tiny" in one.name or "reg4_dinov2" in one.name])
 def test_features_of_towers_of_their_real_size(family: Family) -> None:
     torch.manual_seed(0)

@@ -44,6 +44,7 @@ def test_repeated_images_matter_only_behind_the_flag() -> None:
         assert torch.equal(a, b) == equal
 
 
+@pytest.mark.slow
 def test_pairs_of_one_image_are_never_negatives(tmp_path: Path) -> None:
     """Over 300 random batches on one process and on two, whose batches share images."""
     two = run_processes((2,), pairs_by_rule, tmp_path)[2]

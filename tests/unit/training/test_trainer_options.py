@@ -41,6 +41,7 @@ def test_every_option_of_lightning_is_taken_or_replaced() -> None:
     assert theirs == own | (REPLACED.keys() - own), "a new Lightning has other options: say what stands in their place"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(REPLACED))
 def test_what_this_project_does_itself_is_refused_with_its_own_setting(name: str) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -317,6 +317,7 @@ PUBLISHED = {
 """Language model, image size, and our recipe of the same model; vision and Q-Former have transformers' defaults."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_names_and_shapes_of_the_published_models(name: str) -> None:
     """On the meta device, from their configuration and from our recipe."""

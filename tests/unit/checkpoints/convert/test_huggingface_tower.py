@@ -47,6 +47,7 @@ def _export(folder: Path, vision: dict[str, Any]) -> Any:
     return model
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("trained", [True, False], ids=["trained", "frozen"])
 def test_an_export_gives_the_same_features(family: Family, trained: bool, tmp_path: Path) -> None:

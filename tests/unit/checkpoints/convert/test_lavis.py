@@ -29,6 +29,7 @@ from blip2_train.models.freezing import trainable_names
 from blip2_train.models.vision_tower import VisionTower
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RELEASED)
 def test_names_and_shapes_of_the_released_files(name: str) -> None:
     """Found out from the keys alone; tensors are made without memory."""

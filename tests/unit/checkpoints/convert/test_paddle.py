@@ -55,6 +55,7 @@ def paddle_folder(
     return theirs, folder, arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("paddle_names", "protocol"), [(True, 4), (False, 4), (True, 2), (False, 5)])
 def test_a_pickle_of_arrays_is_read_like_transformers_weights(
     paddle_names: bool, protocol: int, tmp_path: Path

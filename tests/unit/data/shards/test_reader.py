@@ -44,6 +44,7 @@ def content(source: ShardSource) -> list[object]:
     return [(source.read(n), source.sample_location(n)[1:], source.details(n)) for n in range(len(source))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["foreign", "made"])
 def test_the_same_as_on_this_machine(kind: str, root: Path, s3: S3) -> None:
     local = opened(str(root / kind), root / "index")

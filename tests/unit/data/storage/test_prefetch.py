@@ -79,6 +79,7 @@ def test_a_resumed_run_goes_on_with_the_next_sample_and_reads_nothing_before(sma
     assert rest == whole[36:] and s3.gets(".tar") <= 32  # no more than a request each
 
 
+@pytest.mark.slow
 def test_without_memory_each_sample_is_a_request(small: Path, s3: S3) -> None:
     here_and_there(small, 30, memory_mb=0)
     assert s3.gets(".tar") >= 240

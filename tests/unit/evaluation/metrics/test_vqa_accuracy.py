@@ -88,6 +88,7 @@ def table() -> list[tuple[str, list[str]]]:
     return rows
 
 
+@pytest.mark.slow
 def test_both_transcriptions_agree() -> None:
     rows = table()
     assert len(rows) > 1000
