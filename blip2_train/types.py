@@ -189,7 +189,10 @@ class ImageTextEncoder(Protocol):
         ...
 
     def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Vocabulary logits `(B, T, V)` of texts `(B, T)` that start with `[DEC]`, given the images."""
+        """Vocabulary logits `(N, V)` of what follows each of the N real tokens, text by text.
+
+        The texts `(B, T)` start with `[DEC]`; each reads its image.
+        """
         ...
 
     @property

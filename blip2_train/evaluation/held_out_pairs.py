@@ -14,7 +14,7 @@ from blip2_train.distributed import rank
 from blip2_train.evaluation.metrics.metric_states import Rows, Totals
 from blip2_train.evaluation.metrics.recall import pair_recall
 from blip2_train.objectives.contrastive import image_text_similarity
-from blip2_train.objectives.language_modelling import count_targets, next_token_loss
+from blip2_train.objectives.language_modelling import count_targets, next_token_loss, predicting_tokens
 from blip2_train.objectives.matching import sample_hard_negatives
 from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.types import ImageTextBatch, ImageTextEncoder
@@ -57,9 +57,8 @@ class RepresentationEvaluation:
         start = torch.full_like(ids[:, :1], model.decoder_start_token_id)
         decoder_ids = torch.cat([start, ids[:, 1:]], dim=1)
         count = count_targets(mask)
-        loss = next_token_loss(
-            model.caption_logits(images, decoder_ids, mask), decoder_ids, mask, count, self.objective.label_smoothing
-        )
+        logits = model.caption_logits(images, *predicting_tokens(decoder_ids, mask))
+        loss = next_token_loss(logits, decoder_ids, mask, count, self.objective.label_smoothing)
         self._itg.update(torch.tensor([float(loss * count), float(count)], dtype=torch.float64))
 
     @torch.no_grad()

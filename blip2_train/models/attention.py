@@ -1,7 +1,8 @@
 """Multi-head attention of the Q-Former, by `scaled_dot_product_attention` throughout.
 
 Parameter names follow transformers' BLIP-2 (`attention.query`, `output.dense`, `output.LayerNorm`), so that weights
-convert without a map. Shape letters: R rows, L tokens, D hidden size, H heads, M images, P patches.
+convert without a map. Shape letters: R rows, L tokens, D hidden size, H heads, M images, P patches; S positions of a
+row of real tokens (`packing`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models.adapted_layers import adapted_weight
+from blip2_train.models.packing import Packing
 from blip2_train.types import ImageKeyValues
 
 
@@ -73,28 +75,36 @@ class Attention(nn.Module):
         mask: Tensor | None,
         cache: tuple[Tensor, Tensor] | None = None,
         leading: int | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attention of a sequence to itself, and to cached tokens in front of it.
 
         Args:
-            states: `(R, L, D)`.
+            states: `(R, L, D)`; with `packing` `(S, D)`.
             mask: Broadcastable to `(R, H, W, C + L)` with C cached tokens, True = may attend; None = everything may.
             cache: Keys and values of C tokens in front, each `(R, H, C, D/H)`.
             leading: Number W of tokens, from the first, whose new states are computed; None = all L.
+            packing: Where the row's positions stand in the sequences; W is then Q, or 1 where there are no queries.
 
         Returns:
-            New states `(R, W, D)`, and this sequence's own keys and values, each `(R, H, L, D/H)`.
+            New states `(R, W, D)`, with `packing` and W = L `(S, D)`, and this sequence's own keys and values, each
+            `(R, H, L, D/H)`.
         """
-        leading_states = states[:, :leading]
-        query = self.split_heads(self.attention.query(leading_states))
-        own = key, value = (
-            self.split_heads(self.attention.key(states)),
-            self.split_heads(self.attention.value(states)),
-        )
+        asking = states
+        if leading is not None:
+            asking = states[:, :leading] if packing is None else packing.leading(states)
+        query, key, value = self.attention.query(asking), self.attention.key(states), self.attention.value(states)
+        if packing is not None:
+            query = packing.pad(query) if leading is None else query
+            key, value = packing.pad(key), packing.pad(value)
+        query = self.split_heads(query)
+        own = key, value = self.split_heads(key), self.split_heads(value)
         if cache is not None:
             key, value = torch.cat([cache[0], key], dim=2), torch.cat([cache[1], value], dim=2)
         context = self.attend(query, key, value, mask).transpose(1, 2).flatten(2)
-        return self.output(context, leading_states), own
+        if packing is not None and leading is None:
+            context = packing.unpad(context)
+        return self.output(context, asking), own
 
     def project_image_kv(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of images, with the affine part of the layer norm folded into the projection.

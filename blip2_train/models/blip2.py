@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from blip2_train.models import masks
 from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.packing import Packing, pack
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.types import ImageKeyValues, TextTokens
@@ -148,10 +149,14 @@ class Blip2Model(nn.Module):
         normalised = F.layer_norm(at_least_float32(patch_features), patch_features.shape[-1:], eps=self.ln_vision.eps)
         return self.qformer.project_image_kv(normalised, self.ln_vision.weight, self.ln_vision.bias)
 
-    def image_pass(self, image_kv: ImageKeyValues) -> QFormerOutput:
-        """The queries attend to B images, one each: states `(B, Q, D)` and self-attention cache."""
+    def image_pass(self, image_kv: ImageKeyValues, keep_cache: bool = False) -> QFormerOutput:
+        """The queries attend to B images, one each: states `(B, Q, D)`, and self-attention cache if it is kept."""
         queries = self.query_tokens.expand(len(image_kv), -1, -1)
-        return self.qformer(queries, num_queries=queries.shape[1], image_kvs=[image_kv])
+        return self.qformer(queries, num_queries=queries.shape[1], image_kvs=[image_kv], keep_cache=keep_cache)
+
+    def pack(self, attention_mask: Tensor, num_queries: int = 0) -> Packing | None:
+        """Where the real tokens of texts `(R, T)` go; None = padding is computed, too."""
+        return pack(attention_mask, num_queries) if self.qformer_config.pack_text else None
 
     def joint_pass(self, image_kvs: Sequence[ImageKeyValues], text: TextTokens) -> Tensor:
         """The queries read images together with R texts, under the bidirectional mask.
@@ -164,8 +169,15 @@ class Blip2Model(nn.Module):
             States of the queries, `(R, Q, D)`.
         """
         queries = self.query_tokens.expand(len(text.input_ids), -1, -1)
-        embedded = torch.cat([queries, self.embeddings(text.input_ids)], dim=1)
         num_queries = queries.shape[1]
-        mask = masks.bidirectional(text.attention_mask, num_queries)
-        output = self.qformer(embedded, num_queries=num_queries, mask=mask, image_kvs=image_kvs, leading=num_queries)
+        packing = self.pack(text.attention_mask, num_queries)
+        embedded = self.embeddings(text.input_ids, packing)
+        output = self.qformer(
+            torch.cat([queries, embedded], dim=1) if packing is None else packing.join(queries, embedded),
+            num_queries=num_queries,
+            mask=masks.bidirectional(text.attention_mask, num_queries),
+            image_kvs=image_kvs,
+            leading=num_queries,
+            packing=packing,
+        )
         return output.states

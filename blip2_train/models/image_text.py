@@ -104,7 +104,7 @@ class ImageTextModel(Blip2Model):
     def encode_patches(self, patch_features: Tensor) -> EncodedImages:
         """The image pass from the tower's features `(B, P, Dv)` on."""
         image_kv = self.project_image(patch_features)
-        output = self.image_pass(image_kv)
+        output = self.image_pass(image_kv, keep_cache=True)
         return EncodedImages(
             patch_features=patch_features,
             image_kv=image_kv,
@@ -123,8 +123,14 @@ class ImageTextModel(Blip2Model):
         Returns:
             `(B, E)`, float32, unit length.
         """
-        embedded = self.embeddings(input_ids)
-        states = self.qformer(embedded, num_queries=0, mask=masks.unimodal(attention_mask), leading=1).states
+        packing = self.pack(attention_mask)
+        states = self.qformer(
+            self.embeddings(input_ids, packing),
+            num_queries=0,
+            mask=masks.unimodal(attention_mask),
+            leading=1,
+            packing=packing,
+        ).states
         return F.normalize(at_least_float32(self.text_projection(states[:, 0])), dim=-1)
 
     def match(self, image_kvs: Sequence[ImageKeyValues], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -187,7 +193,8 @@ class ImageTextModel(Blip2Model):
         known = cache[0][0].shape[2]
         causal = torch.ones(new, known + new, dtype=torch.bool, device=input_ids.device).tril(known)
         embedded = self.embeddings(input_ids)[:, -new:]
-        states, own = self.qformer(embedded, num_queries=0, mask=None if new == 1 else causal, cache=cache)
+        mask = None if new == 1 else causal
+        states, own = self.qformer(embedded, num_queries=0, mask=mask, cache=cache, keep_cache=True)
         whole = [
             (torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2))
             for (keys, values), (key, value) in zip(cache, own, strict=True)
@@ -203,9 +210,15 @@ class ImageTextModel(Blip2Model):
             attention_mask: `(B, T)`, bool, True = real token.
 
         Returns:
-            `(B, T, V)` logits; position t predicts token t + 1.
+            `(N, V)` logits of what follows each of the N real tokens, text by text.
         """
-        mask = masks.multimodal_causal(attention_mask, images.query_states.shape[1])
-        states = self.qformer(self.embeddings(input_ids), num_queries=0, mask=mask, cache=images.query_cache).states
+        packing = self.pack(attention_mask)
+        states = self.qformer(
+            self.embeddings(input_ids, packing),
+            num_queries=0,
+            mask=masks.multimodal_causal(attention_mask, images.query_states.shape[1]),
+            cache=images.query_cache,
+            packing=packing,
+        ).states
         logits: Tensor = self.lm_head(states, self.embeddings.word_embeddings.weight)
-        return logits
+        return logits[attention_mask] if packing is None else logits

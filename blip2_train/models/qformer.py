@@ -1,7 +1,8 @@
 """The Querying Transformer: BERT layers in which learned queries read an image (Li et al., 2023, section 3.1).
 
 Parameter names follow transformers' `Blip2QFormerModel`. Shape letters: R rows, Q queries, T text tokens, L = Q + T,
-W positions returned, D hidden size, H heads, V vocabulary.
+W positions returned, D hidden size, H heads, V vocabulary; N real tokens and S = R * Q + N positions of a row without
+padding (`packing.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from transformers.activations import ACT2FN
 
 from blip2_train.models.attention import Attention, ResidualOutput, layer_image_kv
 from blip2_train.models.configs import QFormerConfig
+from blip2_train.models.packing import Packing
 from blip2_train.types import ImageKeyValues
 
 KeyValue = tuple[Tensor, Tensor]
@@ -25,9 +27,9 @@ class QFormerOutput(NamedTuple):
     """Output of a pass through the Q-Former."""
 
     states: Tensor
-    """`(R, W, D)`: those of the positions returned."""
+    """`(R, W, D)`: those of the positions returned; `(S, D)` if they are all of a row without padding."""
     cache: tuple[KeyValue, ...]
-    """Self-attention keys and values of each layer, each `(R, H, L, D/H)`."""
+    """Self-attention keys and values of each layer, each `(R, H, L, D/H)`; empty unless they were asked for."""
 
 
 class Intermediate(nn.Module):
@@ -77,22 +79,27 @@ class QFormerLayer(nn.Module):
         image_kvs: list[tuple[Tensor, Tensor, int]] | None,
         cache: KeyValue | None,
         leading: int | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """`(R, L, D)` to `(R, W, D)` and own keys and values; the first `num_queries` positions are queries.
 
-        W = `leading`, or L if it is None. A layer without feed-forward for text can give the queries alone.
+        W = `leading`, or L if it is None. A layer without feed-forward for text can give the queries alone. With
+        `packing` the states are a row `(S, D)`, and stay one if W = L.
         """
-        states, own = self.attention.self_attention(states, mask, cache, leading)
+        states, own = self.attention.self_attention(states, mask, cache, leading, packing)
         if num_queries == 0:
             return self.output(self.intermediate(states), states), own
-        queries, text = states[:, :num_queries], states[:, num_queries:]
+        if packing is None or leading is not None:
+            queries, text = states.split([num_queries, states.shape[1] - num_queries], dim=1)
+        else:
+            queries, text = packing.split(states)
         if self.crossattention is not None and image_kvs is not None:
             queries = self.crossattention.read_images(queries, image_kvs)
         queries = self.output_query(self.intermediate_query(queries), queries)
-        if text.shape[1] == 0:
+        if text.numel() == 0:
             return queries, own
         text = self.output(self.intermediate(text), text)
-        return torch.cat([queries, text], dim=1), own
+        return torch.cat([queries, text], dim=1) if packing is None else packing.join(queries, text), own
 
 
 class QFormerEncoder(nn.Module):
@@ -136,20 +143,22 @@ class QFormer(nn.Module):
         image_kvs: Sequence[ImageKeyValues] | None = None,
         cache: Sequence[KeyValue] | None = None,
         leading: int | None = None,
+        packing: Packing | None = None,
+        keep_cache: bool = False,
     ) -> QFormerOutput:
         """Run all layers.
 
         Args:
-            embeddings: `(R, L, D)`: queries first, then text, before the layer norm (queries pass through it too).
+            embeddings: `(R, L, D)`: queries first, then text, before the layer norm (queries pass through it too); with
+                `packing` `(S, D)`.
             num_queries: Number Q of queries at the front; 0 for a pass of text alone.
             mask: Broadcastable to `(R, H, L, C + L)`, bool, True = may attend; None = everything may.
             image_kvs: The images the queries read; their rows add up to R.
             cache: Keys and values of C tokens in front, per layer, each `(R, H, C, D/H)`.
             leading: Number W of positions, from the first, whose states are returned; the last layer then computes no
                 others. None = all L.
-
-        Returns:
-            States `(R, W, D)`, and each layer's keys and values.
+            packing: Where the positions of a row stand in the sequences, see `Attention.self_attention`.
+            keep_cache: Return each layer's keys and values, too.
         """
         states = self.dropout(self.layernorm(embeddings))
         kept: list[KeyValue] = []
@@ -161,9 +170,10 @@ class QFormer(nn.Module):
                 reading += 1
             num_outputs = leading if index == len(self.layers) - 1 else None
             states, own = layer(
-                states, num_queries, mask, layer_kv, None if cache is None else cache[index], num_outputs
+                states, num_queries, mask, layer_kv, None if cache is None else cache[index], num_outputs, packing
             )
-            kept.append(own)
+            if keep_cache:
+                kept.append(own)
         return QFormerOutput(states, tuple(kept))
 
     def project_image_kv(self, normalised: Tensor, scale: Tensor, shift: Tensor) -> ImageKeyValues:
@@ -184,9 +194,16 @@ class TextEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
         self.position_embeddings = nn.Embedding(config.max_positions, config.hidden_size)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """`(B, T)` ids to `(B, T, D)`; positions count from 0 also when queries stand in front."""
-        embedded: Tensor = self.word_embeddings(input_ids) + self.position_embeddings.weight[: input_ids.shape[1]]
+    def forward(self, input_ids: Tensor, packing: Packing | None = None) -> Tensor:
+        """`(B, T)` ids to `(B, T, D)`, or to their real tokens `(N, D)`.
+
+        Positions count from 0 also when queries stand in front.
+        """
+        positions = self.position_embeddings.weight[: input_ids.shape[1]]
+        if packing is not None:
+            positions = positions.index_select(0, packing.tokens % packing.text_length)
+            input_ids = packing.select(input_ids)
+        embedded: Tensor = self.word_embeddings(input_ids) + positions
         return embedded
 
 

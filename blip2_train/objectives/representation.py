@@ -25,7 +25,7 @@ from blip2_train.distributed import (
 from blip2_train.errors import ConfigError
 from blip2_train.objectives import matching
 from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
-from blip2_train.objectives.language_modelling import count_targets, next_token_loss
+from blip2_train.objectives.language_modelling import count_targets, next_token_loss, predicting_tokens
 from blip2_train.types import (
     Batch,
     EncodedImages,
@@ -202,7 +202,7 @@ class RepresentationObjective(nn.Module):
     ) -> Tensor:
         start = torch.full_like(input_ids[:, :1], model.decoder_start_token_id)
         decoder_ids = torch.cat([start, input_ids[:, 1:]], dim=1)
-        logits = model.caption_logits(images, decoder_ids, attention_mask)
+        logits = model.caption_logits(images, *predicting_tokens(decoder_ids, attention_mask))
         count = count_targets(attention_mask).to(torch.promote_types(logits.dtype, torch.float32))
         mean_count = mean_over_processes(count)
         return next_token_loss(logits, decoder_ids, attention_mask, mean_count, self.label_smoothing)

@@ -15,10 +15,11 @@ from blip2_train.objectives.representation import RepresentationObjective
 BATCH = global_batch(4, "distinct")
 
 
-def text_gradient(model: ImageTextModel, output: Tensor, embedded: Tensor) -> Tensor:
-    """`(rows, T)`: whether each text position reaches `output`."""
+def text_gradient(output: Tensor, embedded: Tensor, real: Tensor) -> Tensor:
+    """`(rows, T)`: whether each text position reaches `output`; those that were never embedded do not."""
     (gradient,) = torch.autograd.grad(output.square().sum(), embedded, retain_graph=True)
-    return gradient.abs().amax(dim=2) > 0
+    reaches = gradient.abs().amax(dim=-1) > 0
+    return reaches if embedded.ndim == 3 else torch.zeros_like(real).masked_scatter(real, reaches)
 
 
 @pytest.fixture
@@ -26,9 +27,10 @@ def embedded() -> list[Tensor]:
     return []
 
 
-@pytest.fixture
-def model(embedded: list[Tensor]) -> ImageTextModel:
+@pytest.fixture(params=[True, False], ids=["packed", "padded"])
+def model(embedded: list[Tensor], request: pytest.FixtureRequest) -> ImageTextModel:
     model = double_model()
+    model.qformer_config = dataclasses.replace(model.qformer_config, pack_text=request.param)
     model.embeddings.register_forward_hook(lambda *call: embedded.append(call[2]))
     return model
 
@@ -39,12 +41,13 @@ def test_a_caption_is_predicted_from_its_past_and_its_own_image(model: ImageText
     logits = model.caption_logits(model.encode_patches(features), BATCH.input_ids, BATCH.attention_mask)
     length = BATCH.attention_mask.sum(dim=1)
     for row in range(4):
+        own = logits.split(length.tolist())[row]
         for position in range(int(length[row])):
-            reached = text_gradient(model, logits[row, position], embedded[-1])
+            reached = text_gradient(own[position], embedded[-1], BATCH.attention_mask)
             expected = torch.zeros_like(reached)
             expected[row, : position + 1] = True
             assert torch.equal(reached, expected)
-        (gradient,) = torch.autograd.grad(logits[row, 1].square().sum(), features, retain_graph=True)
+        (gradient,) = torch.autograd.grad(own[1].square().sum(), features, retain_graph=True)
         assert gradient[row].any(dim=1).all()
         assert not gradient[torch.arange(4) != row].any()
 
@@ -52,7 +55,7 @@ def test_a_caption_is_predicted_from_its_past_and_its_own_image(model: ImageText
 def test_a_text_feature_sees_its_real_tokens_only(model: ImageTextModel, embedded: list[Tensor]) -> None:
     features = model.encode_text(BATCH.input_ids, BATCH.attention_mask)
     for row in range(4):
-        reached = text_gradient(model, features[row] * torch.arange(1.0, 9.0), embedded[-1])
+        reached = text_gradient(features[row] * torch.arange(1.0, 9.0), embedded[-1], BATCH.attention_mask)
         expected = torch.zeros_like(reached)
         expected[row] = BATCH.attention_mask[row]
         assert torch.equal(reached, expected)
@@ -66,7 +69,7 @@ def test_matching_sees_all_real_tokens_and_all_patches_of_the_pair(
     texts = torch.tensor([0, 1, 2, 3, 1, 2, 3, 0])
     logits = model.match([image_kv.repeat(2)], BATCH.input_ids[texts], BATCH.attention_mask[texts])
     for row in range(8):
-        reached = text_gradient(model, logits[row], embedded[-1])
+        reached = text_gradient(logits[row], embedded[-1], BATCH.attention_mask[texts])
         expected = torch.zeros_like(reached)
         expected[row] = BATCH.attention_mask[texts][row]
         assert torch.equal(reached, expected)

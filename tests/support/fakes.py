@@ -56,7 +56,7 @@ class FakeEncoder:
 
     def caption_logits(self, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         self.calls.append(("caption_logits", tuple(input_ids.shape)))
-        return (self.table[input_ids] + images.query_states) @ self.table.T
+        return (self.table[input_ids] + images.query_states)[attention_mask] @ self.table.T
 
     def _mean(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         real = attention_mask[..., None].to(self.table.dtype)

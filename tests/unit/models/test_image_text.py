@@ -39,7 +39,7 @@ def test_shapes_and_unit_length() -> None:
     torch.testing.assert_close(images.image_features.norm(dim=-1), torch.ones(5, 4))
     assert len(images.image_kv.keys) == 2 and len(images.query_cache) == 3
     assert model.match([images.image_kv], batch.input_ids, batch.attention_mask).shape == (5, 2)
-    assert model.caption_logits(images, batch.input_ids, batch.attention_mask).shape == (5, 12, 60)
+    assert model.caption_logits(images, batch.input_ids, batch.attention_mask).shape == (batch.attention_mask.sum(), 60)
 
 
 def test_padding_changes_nothing() -> None:

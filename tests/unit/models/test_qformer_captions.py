@@ -53,7 +53,8 @@ def slowly(
         with torch.no_grad():
             read = torch.cat([input_ids[rows], tokens], dim=1)
             images = model.encode_image(PIXELS[rows])
-            seen.append(model.caption_logits(images, read, torch.ones_like(read, dtype=torch.bool))[:, -1])
+            logits = model.caption_logits(images, read, torch.ones_like(read, dtype=torch.bool))
+            seen.append(logits.unflatten(0, read.shape)[:, -1])
         return seen[-1]
 
     def step(tokens: Tensor, origin: Tensor | None) -> Tensor:
