@@ -158,8 +158,8 @@ class QFormerConfig:
     feature_size: int = 256
     """Size E of the shared space of the contrastive loss."""
     pack_text: bool = True
-    """Lay the real tokens of texts in one row, so that no layer computes padding; False computes it: equal losses where no
-    dropout is sampled."""
+    """Lay the real tokens of texts in one row, so that no layer computes padding; False computes it: equal losses where
+    no dropout is sampled."""
 
     def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:
