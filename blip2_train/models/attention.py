@@ -110,8 +110,8 @@ class Attention(nn.Module):
         """Keys and values of images, with the affine part of the layer norm folded into the projection.
 
         `W (g * x + b) + c` is computed as `(W * g) x + (W b + c)`: the same function, but as a frozen tower's features
-        then take no gradient, the backward pass needs no product for them. Adapters are folded in too, without their
-        dropout.
+        then take no gradient, the backward pass needs no product for them. Of the folding it keeps the weights
+        themselves and no copy of them. Adapters are folded in too, without their dropout.
 
         Args:
             normalised: `(M, P, Dv)`, tower features after the layer norm without scale and shift.
@@ -121,9 +121,11 @@ class Attention(nn.Module):
         Returns:
             Keys and values, each `(M, H, P, D/H)`.
         """
-        weight = torch.cat([adapted_weight(self.attention.key), adapted_weight(self.attention.value)])
-        bias = torch.cat([self.attention.key.bias, self.attention.value.bias])
-        folded = F.linear(normalised, weight * scale, F.linear(shift, weight, bias))
+        parts = [(adapted_weight(linear), linear.bias) for linear in (self.attention.key, self.attention.value)]
+        with torch.autocast(normalised.device.type, enabled=False):  # which would keep a rounded copy of each weight
+            weight = torch.cat([part * scale for part, _ in parts])
+            bias = torch.cat([F.linear(shift, part, own) for part, own in parts])
+        folded = F.linear(normalised, weight, bias)
         key, value = folded.chunk(2, dim=-1)
         return self.split_heads(key), self.split_heads(value)
 

@@ -18,6 +18,7 @@ from blip2_train.from_transformers import empty_model, load_config, make_config
 from blip2_train.language_files import locate_language_model
 from blip2_train.models.architecture_keys import architecture_keys
 from blip2_train.models.configs import DTYPES, LanguageModelConfig
+from blip2_train.models.lean_activations import keep_less
 from blip2_train.models.quantization import quantize_language_model
 from blip2_train.system.error_reasons import reason_of
 
@@ -114,9 +115,10 @@ def build_language_model(config: LanguageModelConfig) -> PreTrainedModel:
 
 
 def freeze_language_model(model: PreTrainedModel, config: LanguageModelConfig) -> PreTrainedModel:
-    """Take a language model out of training."""
+    """Take a language model out of training, and let it keep no more for the backward pass than that needs."""
     model.requires_grad_(False)
     model.eval()
+    keep_less(model)
     if config.gradient_checkpointing:
         enable = getattr(
             model, "activation_checkpointing_enable", model.gradient_checkpointing_enable

@@ -77,6 +77,7 @@ def theirs(model: GenerativeModel, twin: Any) -> Forward:
     def forward(batch: GenerationBatch, mark: Mark) -> Tensor:
         if twin.qformer.training != model.training:
             twin.qformer.train(model.training)
+            twin.language_model.train(model.language_model.training)
         ids, mask = with_image_tokens(model, batch.input_ids, batch.attention_mask)
         labels = batch.labels
         if not model.is_encoder_decoder:

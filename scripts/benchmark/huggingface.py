@@ -18,6 +18,7 @@ from blip2_train.checkpoints.convert.key_map import HUGGING_FACE
 from blip2_train.checkpoints.convert.qkv_bias import merge_qkv_biases
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.lean_activations import SignReLU, plain_class
 from blip2_train.models.vision_tower import VisionTower
 
 
@@ -47,7 +48,8 @@ def share_weights(model: GenerativeModel) -> Any:
     tower = _their_tower(model)
     with torch.device("meta"):
         twin: Any = Blip2ForConditionalGeneration(_config(model, tower))
-    twin.language_model, twin.language_projection = model.language_model, model.language_projection
+    twin.language_model = plain_view(model.language_model)
+    twin.language_projection = model.language_projection
     if tower is None:
         twin.vision_model = TowerOfOurs(model.vision_model, model.ln_vision)
     else:
@@ -59,8 +61,18 @@ def share_weights(model: GenerativeModel) -> Any:
     left = [name for name, value in twin.named_parameters() if value.is_meta]
     assert not left, f"nothing was put into {left}"
     twin.eval()
-    model.train(model.training)  # the language model is the same object
+    model.train(model.training)  # the projection is the same object
     return twin
+
+
+def plain_view(module: nn.Module) -> Any:
+    """The same weights in transformers' own layers, without what this project lets a frozen model keep less by."""
+    if isinstance(module, SignReLU):
+        return nn.ReLU()
+    view = copy.copy(module)  # its parameters and buffers are the very same
+    view.__class__ = plain_class(type(module))
+    view._modules = {name: None if part is None else plain_view(part) for name, part in module._modules.items()}
+    return view
 
 
 def as_loaded(twin: Any) -> Any:

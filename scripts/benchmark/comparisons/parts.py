@@ -18,5 +18,7 @@ class Part:
     """Time limit."""
 
 
-PARTS: Mapping[str, Part] = {}
+PARTS: Mapping[str, Part] = {
+    "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
+}
 """By the part's own name, in the order in which they are run."""

@@ -1,4 +1,5 @@
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from blip2_train.models.attention import Attention
@@ -16,6 +17,29 @@ def test_folding_the_layer_norm_changes_nothing() -> None:
     normed = F.layer_norm(features, (6,), scale, shift)
     torch.testing.assert_close(key, module.split_heads(module.attention.key(normed)), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(value, module.split_heads(module.attention.value(normed)), rtol=1e-12, atol=1e-12)
+
+
+def test_folding_keeps_no_copy_of_the_weights() -> None:
+    module, features = attention().float(), torch.randn(3, 5, 6)
+    scale, shift = (torch.randn(6, requires_grad=True) for _ in range(2))
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        key, value = module.project_image_kv(features, scale, shift)
+    own = {tensor.data_ptr() for tensor in (*module.parameters(), scale, shift, features)}
+    assert set(kept) <= own, [tuple(tensor.shape) for pointer, tensor in kept.items() if pointer not in own]
+    (key.sum() + (value * value).sum()).backward()
+    weight = torch.cat([module.attention.key.weight, module.attention.value.weight]).detach().requires_grad_()
+    whole = F.linear(features, weight * scale.detach(), F.linear(shift.detach(), weight, None))
+    bias = torch.cat([module.attention.key.bias, module.attention.value.bias]).detach()
+    keys, values = (whole + bias).chunk(2, dim=-1)
+    (keys.sum() + (values * values).sum()).backward()
+    grads = [module.attention.key.weight.grad, module.attention.value.weight.grad]
+    torch.testing.assert_close(torch.cat([grad for grad in grads if grad is not None]), weight.grad)
 
 
 def test_rows_that_share_a_image_read_it_as_if_it_were_repeated() -> None:

@@ -4,7 +4,8 @@ import time
 
 import pytest
 import torch
-from benchmark.memory import MostAlive, step_memory
+from benchmark.comparisons.memory import compare
+from benchmark.memory import step_memory
 from benchmark.meters import Clock
 from benchmark.options import split_options
 from benchmark.stages import stage_of
@@ -13,6 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from blip2_train.config.compose import compose, instantiate
+from blip2_train.models.step_memory import MostAlive
 
 
 def test_most_alive_at_a_time() -> None:
@@ -67,3 +69,9 @@ def test_labelled_positions_save_the_logits_of_the_others() -> None:
     logits = 63 * 50272 * 4 / 2**20  # MiB per sample in float32
     assert most["labelled"] < 275
     assert most["all_positions"] - most["labelled"] > 1.3 * logits
+
+
+@pytest.mark.slow
+def test_stage_2_keeps_less_than_transformers() -> None:
+    compared = {comparison.name: comparison for comparison in compare()}
+    assert compared["stage2_bytes_vs_released"].held
