@@ -1,7 +1,7 @@
 """Counts the bytes that a step keeps and those that are alive, on real tensors and on tensors without values.
 
-torch has no public name for modes that see every operation, nor for its walk through nested values. Tried with
-torch 2.14.1.
+torch has no public name for modes that see every operation, nor for its walk through nested values.
+Tried with torch 2.14.1.
 """
 
 from __future__ import annotations
