@@ -133,6 +133,18 @@ def largest_over_processes(number: int) -> int:
     return int(box)
 
 
+def true_in_any_process(flag: Tensor) -> bool:
+    """Whether a flag is true in any process; waits for the device once, for what the device exchanges itself.
+
+    Args:
+        flag: Scalar, bool.
+    """
+    if is_distributed():
+        flag = flag.to(torch.int32)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)
+
+
 def gather_objects(value: Any) -> list[Any]:
     """The values of all processes in rank order, on every process (plain Python values, by way of the CPU)."""
     if not is_distributed():

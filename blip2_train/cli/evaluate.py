@@ -31,6 +31,7 @@ from blip2_train.evaluation.report.results import program_versions, write_result
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.attention_kernels import turn_kernels_off
 from blip2_train.pretrained import load_pretrained
 from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
@@ -59,6 +60,7 @@ def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
         By task, its scores by name; None where one could not be computed.
     """
     quiet_libraries()
+    turn_kernels_off(config.attention_kernels_off)
     device = _join_processes(config.device)
     folder = Path(gather_objects(config.paths.run_dir)[0]).expanduser()  # which may be named by the time of a process
     kept_when_stopped(f"what was predicted so far is kept: paths.run_dir={folder} goes on from there")

@@ -121,6 +121,8 @@ class EvaluationConfig:
     """By kind of task (`captioning`, `vqa`, `retrieval`), where it is another; null = `checkpoint`."""
     device: str
     """`auto`, `cpu`, `cuda`, …"""
+    attention_kernels_off: list[str]
+    """Attention kernels of torch that are not used: `cudnn`, `flash`, `efficient`, `math`."""
     dtype: str | None
     """Precision of the language model and a frozen tower; null = as configured."""
     quantization: str

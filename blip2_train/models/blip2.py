@@ -26,6 +26,12 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def in_autocast(values: Tensor) -> Tensor:
+    """The same values in the precision in which autocast computes matrix products, if it is on."""
+    device = values.device.type
+    return values.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else values
+
+
 class Blip2Model(nn.Module):
     """Tower, `ln_vision`, query tokens and Q-Former.
 
@@ -147,6 +153,7 @@ class Blip2Model(nn.Module):
             patch_features: `(M, P, Dv)`, the tower's output.
         """
         normalised = F.layer_norm(at_least_float32(patch_features), patch_features.shape[-1:], eps=self.ln_vision.eps)
+        normalised = in_autocast(normalised)  # once: autocast would make, and keep, a copy for each layer that reads it
         return self.qformer.project_image_kv(normalised, self.ln_vision.weight, self.ln_vision.bias)
 
     def image_pass(self, image_kv: ImageKeyValues, keep_cache: bool = False) -> QFormerOutput:

@@ -111,7 +111,7 @@ class GenerationObjective:
     ) -> ObjectiveOutput:
         """The loss of this process's B samples, on the model's device; it samples nothing from `generator`."""
         total, right = self.sums(model, batch)
-        count = total.new_tensor(float(len(batch.target_positions)))
+        count = total.new_full((), float(len(batch.target_positions)))  # filled on the device: no copy that waits
         mean_count = mean_over_processes(count).clamp_min(1.0)
         loss = total / mean_count
         return ObjectiveOutput(loss, {"lm": loss.detach()}, {"lm_accuracy": right / mean_count})

@@ -175,6 +175,8 @@ class RepresentationObjective(nn.Module):
         uniforms = uniforms[:, rank() * rows : (rank() + 1) * rows]
         if input_ids.device.type == "mps":  # Apple's GPUs have no float64
             uniforms = uniforms.float()
+        if input_ids.is_cuda:
+            uniforms = uniforms.pin_memory()  # a copy out of other memory waits for the device
         uniforms = uniforms.to(input_ids.device, non_blocking=True)
         negative_text, usable = matching.sample_hard_negatives(
             contrast.image_to_text, contrast.positives, uniforms[0], self.negatives

@@ -24,6 +24,7 @@ from blip2_train.optim.param_groups import ParameterGroup, build_adamw, paramete
 from blip2_train.optim.schedule import learning_rate
 from blip2_train.training.checkpoint_notes import written_by
 from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, gather_whole, shard_model
+from blip2_train.training.timeout import DataParallelStrategy
 from blip2_train.types import AnswerBatch, Batch, Collator, GenerationBatch, ImageTextBatch, Objective
 
 _LOGGER = logging.getLogger(__name__)
@@ -170,6 +171,10 @@ class TrainingModule(lightning.LightningModule):
     def shared_generator(self) -> torch.Generator:
         """A CPU generator in the same state on every process, new for each micro-batch."""
         return torch.Generator().manual_seed(stable_seed(self.seed, "shared", self.global_step, self._micro_batch))
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Let the gradients go; in data parallelism set them to zero, so that they stay in its buffers."""
+        optimizer.zero_grad(set_to_none=not isinstance(self.trainer.strategy, DataParallelStrategy))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip by norm if the recipe does."""

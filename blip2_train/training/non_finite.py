@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from blip2_train.distributed import gather_objects, largest_over_processes
+from blip2_train.distributed import gather_objects, true_in_any_process
 from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.system.atomic_write import write_atomically
 from blip2_train.training.module import TrainingModule
@@ -74,7 +74,7 @@ class SkipNonFinite(Callback):
         """
         assert isinstance(pl_module, TrainingModule)
         numbers = self._losses if trainer.precision == "16-mixed" else [*self._losses, gradient_norm(pl_module)]
-        if not largest_over_processes(int(not torch.stack(numbers).isfinite().all())):
+        if not true_in_any_process(~torch.stack(numbers).isfinite().all()):
             self.in_a_row, self._batches = 0, []
             return
         step = pl_module.global_step + 1

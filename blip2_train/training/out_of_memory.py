@@ -11,7 +11,18 @@ import torch
 from blip2_train import distributed
 from blip2_train.errors import TrainingError
 
-_OF_THE_CPU = "DefaultCPUAllocator"
+_SIGNS = (
+    "DefaultCPUAllocator",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "HIP out of memory",
+    "MPS backend out of memory",
+)
+"""What messages say where memory ended outside of torch's own allocator, in errors that are no `OutOfMemoryError`: a
+library that asks for its workspace, the driver, and devices other than CUDA's."""
 
 
 @contextmanager
@@ -29,13 +40,18 @@ def out_of_memory_in_one_line(global_batch_size: int, accumulate: int, world_siz
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _OF_THE_CPU not in str(error):
+        if not is_out_of_memory(error):
             raise
         names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
         advice = TrainingError(_advice(names, global_batch_size, accumulate, world_size, str(error)))
     else:
         return
-    raise advice
+    raise advice from None  # torch prints a hundred lines of its own
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device has too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
 def larger_accumulation(global_batch_size: int, accumulate: int, world_size: int) -> int | None:

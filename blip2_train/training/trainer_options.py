@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from blip2_train.errors import ConfigError, refuse
+from blip2_train.models.attention_kernels import check_kernels_off, turn_kernels_off
 from blip2_train.training.launch import check_launch, environment_of_run
 
 _PROGRESS = "the progress line, the log and the curves are always there; log_every sets how often a loss is logged"
@@ -84,6 +85,8 @@ class TrainerOptions:
     """Micro-batches that are trained on again and again; 0 = the data."""
     profiler: Literal["simple", "advanced"] | None = None
     """Prints where the time went."""
+    attention_kernels_off: list[str] = field(default_factory=list)
+    """Attention kernels of torch that are not used: `cudnn`, `flash`, `efficient`, `math`."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -103,6 +106,10 @@ class TrainerOptions:
                 problems.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.overfit_batches < 0:
             problems.append(f"overfit_batches must be 0 or more, got {self.overfit_batches}")
+        try:
+            check_kernels_off(self.attention_kernels_off, "trainer.attention_kernels_off")
+        except ConfigError as error:
+            problems.append(str(error))
         refuse(problems)
 
     def check_machine(self) -> None:
@@ -157,6 +164,7 @@ class TrainerOptions:
             ConfigError: if the machine lacks the devices, or processes were started otherwise than configured.
         """
         self.check_machine()
+        turn_kernels_off(self.attention_kernels_off)
         environment = environment_of_run(self._processes())
         try:
             trainer = lightning.Trainer(

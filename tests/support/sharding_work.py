@@ -220,10 +220,10 @@ class _Save(Callback):
 
 def make_trainer(accumulate: int = 1, sharded: bool = True, **options: Any) -> lightning.Trainer:
     """A trainer on the CPU; with several processes it shards the model, unless `sharded` is False."""
+    options.setdefault("strategy", "auto" if world_size() == 1 else ShardedStrategy() if sharded else "ddp")
     return lightning.Trainer(
         accelerator="cpu",
         devices=world_size(),
-        strategy="auto" if world_size() == 1 else ShardedStrategy() if sharded else "ddp",
         max_steps=STEPS,
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=None,

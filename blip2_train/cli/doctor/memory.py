@@ -24,7 +24,7 @@ class PartMemory:
     name: str
     weights: int
     training: int
-    """Gradients, AdamW's two moments, and what data parallelism collects gradients in."""
+    """Gradients and AdamW's two moments; data parallelism exchanges gradients where they lie."""
 
 
 def examine_memory(config: DictConfig, model: nn.Module | None, machine: Machine) -> list[Finding]:
@@ -54,7 +54,6 @@ def part_memory(model: nn.Module, machine: Machine) -> list[PartMemory]:
     split = {id(p) for block in blocks_to_shard(model) for p in block.parameters()} if machine.sharded else set()
     weights: dict[str, float] = {}
     training: dict[str, float] = {}
-    copies = 4 if machine.processes > 1 and not machine.sharded else 3
     for name, parameter in model.named_parameters():
         part, size = name.split(".")[0], parameter.numel() * parameter.element_size()
         trains = parameter.requires_grad
@@ -63,7 +62,7 @@ def part_memory(model: nn.Module, machine: Machine) -> list[PartMemory]:
         )
         share = size / machine.processes if shared else size
         weights[part] = weights.get(part, 0.0) + share
-        training[part] = training.get(part, 0.0) + trains * copies * share
+        training[part] = training.get(part, 0.0) + trains * 3 * share
     return [PartMemory(name=part, weights=round(weights[part]), training=round(training[part])) for part in weights]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from blip2_train.cli.command_parser import CommandParser, add_output
 from blip2_train.errors import ConfigError
+from blip2_train.models.attention_kernels import KERNELS
 
 ABOUT = """\
 Use a trained model: caption images, answer questions about them, talk about one, match them with texts, or
@@ -188,6 +189,15 @@ def _model(task: argparse.ArgumentParser) -> None:
         default="none",
         metavar="BITS",
         help="none, int8 or int4 for the language model (default none)",
+    )
+    group.add_argument(
+        "--attention-kernel-off",
+        dest="attention_kernels_off",
+        action="append",
+        default=[],
+        choices=KERNELS,
+        metavar="KERNEL",
+        help="attention kernel of torch to do without: cudnn, flash, efficient or math; may be repeated",
     )
     group.add_argument("--language-model", metavar="NAME", help="its folder or hub id, if the source has none")
     group.add_argument("--vision-weights", metavar="FILE", help="file of the tower, if the source has none")

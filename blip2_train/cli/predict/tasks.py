@@ -22,6 +22,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import ANSWERING, CAPTIONING, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.prompts import question_template
+from blip2_train.models.attention_kernels import turn_kernels_off
 from blip2_train.pretrained import load_pretrained
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_source
@@ -180,6 +181,7 @@ def _images(paths: Sequence[str]) -> ImageList:
 
 
 def _load(options: argparse.Namespace) -> Blip2:
+    turn_kernels_off(options.attention_kernels_off, "--attention-kernel-off")
     model, _ = load_pretrained(
         find_source(options.model, "outputs", "--model"),
         device=options.device,

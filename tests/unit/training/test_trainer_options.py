@@ -21,6 +21,8 @@ from blip2_train.training.timeout import DataParallelStrategy
 from blip2_train.training.trainer_options import REPLACED, TrainerOptions
 
 DEMO = "experiment=demo_stage1"
+OWN = {"attention_kernels_off"}
+"""Options that Lightning does not have."""
 LOCATIONS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS")
 
 
@@ -37,7 +39,7 @@ def build(location: Path, **options: Any) -> lightning.Trainer:
 
 def test_every_option_of_lightning_is_taken_or_replaced() -> None:
     theirs = set(inspect.signature(lightning.Trainer.__init__).parameters) - {"self"}
-    own = {field.name for field in fields(TrainerOptions)}
+    own = {field.name for field in fields(TrainerOptions)} - OWN
     assert theirs == own | (REPLACED.keys() - own), "a new Lightning has other options: say what stands in their place"
 
 
@@ -159,3 +161,13 @@ def test_a_task_of_srun_takes_its_rank(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(SLURMEnvironment, "_validate_srun_variables", staticmethod(lambda: None))
     with pytest.raises(ConfigError, match="srun started 4 processes, but this trainer uses 1: pass trainer=ddp"):
         build(tmp_path)
+
+
+def test_an_attention_kernel_is_turned_off(tmp_path: Path) -> None:
+    try:
+        build(tmp_path, attention_kernels_off=["cudnn"])
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+    with pytest.raises(ConfigError, match="'cuda' is no attention kernel"):
+        compose([DEMO, "trainer.attention_kernels_off=[cudnn,cuda]"])
