@@ -33,7 +33,14 @@ from blip2_train.models.language_model import language_model_architecture
 from blip2_train.training.earlier_runs import find_export
 
 _TOWER = ("name", "dropped_blocks", "overrides")
-_RECIPES_OWN = ("weights", "dropout", "attention_dropout", "initializer_range", "pack_text")
+_RECIPES_OWN = (
+    "weights",
+    "dropout",
+    "attention_dropout",
+    "initializer_range",
+    "pack_text",
+    "gradient_checkpointing",
+)
 """Of a Q-Former's settings, those that a training chooses."""
 _TEXT_SIZES = ("vocab_size", "max_positions", "feature_size")
 """Of a Q-Former's text half, which weights of stage 2 have only if it reads questions."""

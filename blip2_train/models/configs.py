@@ -160,6 +160,8 @@ class QFormerConfig:
     pack_text: bool = True
     """Lay the real tokens of texts in one row, so that no layer computes padding; False computes it: equal losses where
     no dropout is sampled."""
+    gradient_checkpointing: bool = False
+    """Recompute each layer in the backward pass, with the same dropout: less memory, one more forward pass."""
 
     def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:

@@ -17,6 +17,7 @@ from blip2_train.models import masks
 from blip2_train.models.blip2 import Blip2Model, at_least_float32
 from blip2_train.models.configs import GenerationOptions, QFormerConfig, VisionConfig
 from blip2_train.models.decoding import generate_tokens
+from blip2_train.models.packing import real_tokens
 from blip2_train.models.qformer import (
     KeyValue,
     LanguageModellingHead,
@@ -221,4 +222,4 @@ class ImageTextModel(Blip2Model):
             packing=packing,
         ).states
         logits: Tensor = self.lm_head(states, self.embeddings.word_embeddings.weight)
-        return logits[attention_mask] if packing is None else logits
+        return logits.flatten(0, 1).index_select(0, real_tokens(attention_mask)) if packing is None else logits

@@ -8,11 +8,12 @@ padding (`packing.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 
 from blip2_train.models.attention import Attention, ResidualOutput, layer_image_kv
@@ -125,6 +126,7 @@ class QFormer(nn.Module):
 
     def __init__(self, config: QFormerConfig, image_width: int, text_layers: int) -> None:
         super().__init__()
+        self.gradient_checkpointing = config.gradient_checkpointing
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = QFormerEncoder(config, image_width, text_layers)
@@ -161,6 +163,7 @@ class QFormer(nn.Module):
             keep_cache: Return each layer's keys and values, too.
         """
         states = self.dropout(self.layernorm(embeddings))
+        run = _run_again_in_backward if self.gradient_checkpointing and self.training else _run
         kept: list[KeyValue] = []
         reading = 0
         for index, layer in enumerate(self.layers):
@@ -169,9 +172,8 @@ class QFormer(nn.Module):
                 layer_kv = layer_image_kv(list(image_kvs), reading)
                 reading += 1
             num_outputs = leading if index == len(self.layers) - 1 else None
-            states, own = layer(
-                states, num_queries, mask, layer_kv, None if cache is None else cache[index], num_outputs, packing
-            )
+            layer_cache = None if cache is None else cache[index]
+            states, own = run(layer, states, num_queries, mask, layer_kv, layer_cache, num_outputs, packing)
             if keep_cache:
                 kept.append(own)
         return QFormerOutput(states, tuple(kept))
@@ -184,6 +186,36 @@ class QFormer(nn.Module):
             if layer.crossattention is not None
         ]
         return ImageKeyValues(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs))
+
+
+def _run(layer: QFormerLayer, *arguments: Any) -> tuple[Tensor, KeyValue]:
+    states, own = layer(*arguments)
+    return states, own
+
+
+def _run_again_in_backward(
+    layer: QFormerLayer,
+    states: Tensor,
+    num_queries: int,
+    mask: Tensor | None,
+    image_kvs: list[tuple[Tensor, Tensor, int]] | None,
+    cache: KeyValue | None,
+    *others: Any,
+) -> tuple[Tensor, KeyValue]:
+    """As `_run`, but only what the layer reads is kept for the backward pass, which computes the rest again.
+
+    Every tensor with a gradient is an argument of its own, as `saved_tensors_hooks` see no others.
+    """
+    copies = None if image_kvs is None else [count for _, _, count in image_kvs]
+
+    def again(states: Tensor, *tensors: Tensor) -> tuple[Tensor, KeyValue]:
+        own_cache = None if cache is None else (tensors[-2], tensors[-1])
+        kvs = None if copies is None else list(zip(tensors[0::2], tensors[1::2], copies, strict=False))
+        return _run(layer, states, num_queries, mask, kvs, own_cache, *others)
+
+    flat = [tensor for key, value, _ in image_kvs or [] for tensor in (key, value)]
+    result: tuple[Tensor, KeyValue] = checkpoint(again, states, *flat, *(cache or ()), use_reentrant=False)
+    return result
 
 
 class TextEmbeddings(nn.Module):

@@ -15,11 +15,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return run_processes((2,), work, tmp_path_factory.mktemp("two"))[2]
 
 
-@pytest.mark.parametrize("gather", GATHERS)
-def test_a_step(two: list[dict], gather: str) -> None:
-    expected = one_step(gather)
+@pytest.mark.parametrize("step", [*GATHERS, "checkpointed"])
+def test_a_step(two: list[dict], step: str) -> None:
+    expected = one_step("full" if step == "checkpointed" else step)
     assert all(0 < expected["stats"][name] < 1 for name in expected["stats"] if "accuracy" in name)
-    for actual in (of_rank["steps"][gather] for of_rank in two):
+    for actual in (of_rank["steps"].get(step, of_rank["checkpointed"]) for of_rank in two):
         assert actual["losses"] == pytest.approx(expected["losses"], rel=TOLERANCE)
         assert actual["stats"] == pytest.approx(expected["stats"], rel=TOLERANCE)
         assert actual["gradients"].keys() == expected["gradients"].keys()

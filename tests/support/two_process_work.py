@@ -29,9 +29,11 @@ def undecided_model() -> ImageTextModel:
     return model
 
 
-def one_step(gather: str) -> dict[str, Any]:
+def one_step(gather: str, checkpointing: bool = False) -> dict[str, Any]:
     """Losses and statistics (means over processes) and gradients of a global batch of 8."""
     module = Step(undecided_model(), RepresentationObjective(gather=gather))  # type: ignore[arg-type]
+    module.model.qformer.gradient_checkpointing = checkpointing
+    module.model.qformer.train()  # there is no dropout
     share = 8 // world_size()
     batch = rows_of(image_text_batch(8, seed=5), rank() * share, share)
     run = module if world_size() == 1 else DistributedDataParallel(module)
@@ -73,6 +75,7 @@ def work() -> dict[str, Any]:
     """Everything that the tests ask of one of two processes."""
     return {
         "steps": {gather: one_step(gather) for gather in GATHERS},
+        "checkpointed": one_step("full", checkpointing=True),
         "scores": held_out_scores(),
         "gathered": owned_gradient(),
     }
