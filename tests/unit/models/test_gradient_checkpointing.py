@@ -1,4 +1,4 @@
-"""A Q-Former that recomputes its layers in the backward pass gives the same loss and gradients, and keeps less for it."""
+"""A Q-Former that recomputes its layers in the backward pass gives the same gradients, and keeps less for it."""
 
 from __future__ import annotations
 
