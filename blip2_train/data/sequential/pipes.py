@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from webdataset.gopen import gopen_pipe
-
 from blip2_train.data.shards.paths import PIPE, expanded_braces
 from blip2_train.errors import ConfigError
 
@@ -49,6 +47,8 @@ class PipeStream:
     """
 
     def __init__(self, address: str) -> None:
+        from webdataset.gopen import gopen_pipe  # late: only commands as shards need webdataset
+
         self._pipe = gopen_pipe(address, "rb", 1 << 20)
         self._pipe.ignore_errors = True
 

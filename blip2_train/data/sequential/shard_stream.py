@@ -6,8 +6,6 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
-from webdataset.tariterators import tar_file_iterator
-
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sequential.pipes import PipeShard, PipeStream
 from blip2_train.data.shards.tar import DUPLICATE, UNSAFE, IncompleteSample, Shard, member_list, member_name, samples_of
@@ -50,6 +48,8 @@ def stream_samples(shard: AnyShard, storage: Storage) -> Iterator[StreamedSample
         shard: local or remote tar file, or a command that writes one.
         storage: how remote storage is accessed.
     """
+    from webdataset.tariterators import tar_file_iterator  # late: only sequential reading needs webdataset
+
     source, usable = printable_name(str(shard)), 0
     groups = _Groups(source)
     damage: _Damage | None = None

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import braceexpand
-
 from blip2_train.data.shards.tar import IMAGES, MORE_IMAGES, Shard
 from blip2_train.data.storage.remote import RemoteFile, Storage, is_remote
 from blip2_train.errors import ShardError
@@ -34,6 +32,8 @@ def expanded_braces(path: str) -> list[str]:
     """
     if "{" not in path or (not is_remote(path) and os.path.lexists(os.path.expanduser(path))):
         return [path]
+    import braceexpand  # late: most paths have no braces
+
     try:
         return list(braceexpand.braceexpand(path, escape=False))
     except ValueError:

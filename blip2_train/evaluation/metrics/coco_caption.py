@@ -13,14 +13,11 @@ import re
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
-from pycocoevalcap.tokenizer import ptbtokenizer
 
 from blip2_train.data.official.checks import check_identities
 from blip2_train.data.text_cleaning import without_broken_marks
@@ -32,11 +29,22 @@ K = TypeVar("K", bound=Hashable)
 _Tokens = dict[int, list[str]]
 _Scores = list[tuple[float, Sequence[float]]]
 _logger = logging.getLogger(__name__)
-_PACKAGE = Path(ptbtokenizer.__file__).parents[1]
 _BREAKS = re.compile("[\t\n\x0b\x0c\r\u2028\u2029]+")
 """Tabs, and all characters at which the tokeniser begins a new line."""
 _SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _OPEN_PACKAGES = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
+
+
+def official_folder() -> Path:
+    """The folder of the package pycocoevalcap, which is imported where captions are scored and not before.
+
+    Raises:
+        JavaError: if it is missing.
+    """
+    package = find_spec("pycocoevalcap")
+    if package is None or not package.submodule_search_locations:
+        raise JavaError("the package pycocoevalcap is missing; `pip install pycocoevalcap` brings it")
+    return Path(package.submodule_search_locations[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +147,13 @@ def _tokenize(blocks: Sequence[Sequence[str]], time_limit: float) -> list[list[s
     stop), so an empty line keeps the lists apart, and blanks at the ends of captions stay, as in the official run.
     Halves of characters, which no program can be sent, are left out.
     """
+    folder = official_folder()
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
     lines: list[str] = []
     for block in blocks:
         lines += ["", *(_BREAKS.sub(" ", without_broken_marks(text)) for text in block)]
-    arguments = ["-cp", str(_PACKAGE / "tokenizer" / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)]
+    arguments = ["-cp", str(folder / "tokenizer" / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)]
     arguments += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     with JavaProgram("the PTB tokeniser", arguments, time_limit) as tokenizer:
         tokenized = tokenizer.finish("\n".join(lines)).split("\n")
@@ -172,15 +183,22 @@ def _check(predictions: Mapping[K, str], references: Mapping[K, Sequence[str]], 
 
 
 def _bleu(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
+    from pycocoevalcap.bleu.bleu import Bleu
+
     return list(zip(*Bleu(4).compute_score(references, predictions, verbose=0), strict=True))
 
 
-def _of_library(scorer: Callable[[], Any]) -> Callable[[_Tokens, _Tokens, float], _Scores]:
-    return lambda references, predictions, time_limit: [scorer().compute_score(references, predictions)]
+def _of_library(name: str) -> Callable[[_Tokens, _Tokens, float], _Scores]:
+    def score(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
+        scorer: Any = getattr(import_module(f"pycocoevalcap.{name.lower()}.{name.lower()}"), name)()
+        return [scorer.compute_score(references, predictions)]
+
+    return score
 
 
 def _meteor(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Scores:
-    arguments = ["-Xmx2G", "-jar", str(_PACKAGE / "meteor" / "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en", "-norm"]
+    program = str(official_folder() / "meteor" / "meteor-1.5.jar")
+    arguments = ["-Xmx2G", "-jar", program, "-", "-", "-stdio", "-l", "en", "-norm"]
     with JavaProgram("METEOR", arguments, time_limit) as meteor:
         counts = []
         for key, texts in references.items():
@@ -200,7 +218,7 @@ def _spice(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Sco
     The program writes the scores of single images by way of a JavaScript engine, which Java lost in version 15, so
     they are not requested. The opened packages are those that its serialiser reaches into, which Java forbids since 16.
     """
-    folder = _PACKAGE / "spice"
+    folder = official_folder() / "spice"
     if missing := [name for name in _SPICE_MODELS if not (folder / "lib" / name).exists()]:
         raise JavaError(
             f"SPICE lacks {' and '.join(missing)}: take them from stanford-corenlp-full-2015-12-09.zip (384 MB) at "
@@ -222,8 +240,8 @@ def _spice(references: _Tokens, predictions: _Tokens, time_limit: float) -> _Sco
 _SCORERS: tuple[tuple[Callable[[_Tokens, _Tokens, float], _Scores], dict[str, MetricFormat]], ...] = (
     (_bleu, {f"bleu_{n}": percent(f"BLEU-{n}", factor=100) for n in (1, 2, 3, 4)}),
     (_meteor, {"meteor": percent("METEOR", factor=100)}),
-    (_of_library(Rouge), {"rouge_l": percent("ROUGE-L", factor=100)}),
-    (_of_library(Cider), {"cider": MetricFormat(label="CIDEr", digits=3, papers_factor=100.0)}),
+    (_of_library("Rouge"), {"rouge_l": percent("ROUGE-L", factor=100)}),
+    (_of_library("Cider"), {"cider": MetricFormat(label="CIDEr", digits=3, papers_factor=100.0)}),
     (_spice, {"spice": percent("SPICE", factor=100)}),
 )
 """Every caption metric: the function that computes one or several, and how each is shown.

@@ -54,7 +54,7 @@ PREDICTIONS = {
 METEOR = [
     "-Xmx2G",
     "-jar",
-    str(coco_caption._PACKAGE / "meteor/meteor-1.5.jar"),
+    str(coco_caption.official_folder() / "meteor/meteor-1.5.jar"),
     "-",
     "-",
     "-stdio",
@@ -159,7 +159,7 @@ def test_no_character_moves_a_caption_to_another_image() -> None:
 
 
 def test_nothing_is_written_beside_the_package() -> None:
-    folder = coco_caption._PACKAGE / "tokenizer"
+    folder = coco_caption.official_folder() / "tokenizer"
     before = folder.stat().st_mtime_ns
     tokenize_captions({1: ["a dog"]})
     assert folder.stat().st_mtime_ns == before
@@ -212,7 +212,7 @@ def test_a_broken_meteor_costs_meteor_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_spice_names_what_it_lacks() -> None:
-    if (coco_caption._PACKAGE / "spice/lib" / coco_caption._SPICE_MODELS[1]).exists():
+    if (coco_caption.official_folder() / "spice/lib" / coco_caption._SPICE_MODELS[1]).exists():
         pytest.skip("the models of SPICE are there")
     result = score_captions({1: "a dog", 2: "a cat"}, {1: ["a dog"], 2: ["the cat"]}, ["spice", "bleu_1"])
     assert result.scores == {"spice": None, "bleu_1": pytest.approx(0.75)}
