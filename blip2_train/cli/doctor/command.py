@@ -16,6 +16,7 @@ from blip2_train.cli.doctor.memory import examine_memory
 from blip2_train.cli.doctor.model import plan_model
 from blip2_train.cli.doctor.options import SYNTAX, split_options
 from blip2_train.cli.doctor.shards import examine_shards
+from blip2_train.cli.doctor.shared_memory import examine_shared_memory
 from blip2_train.cli.doctor.speed import examine_speed
 from blip2_train.cli.doctor.table import as_table
 from blip2_train.cli.doctor.weights import examine_weights
@@ -78,6 +79,7 @@ def examine(config: DictConfig, machine: Machine) -> list[Examination]:
         Examination("devices", examine_devices(config, machine)),
         Examination("data", data_findings),
         Examination("shards", examine_shards(config, opened.module, machine)),
+        Examination("shared memory", examine_shared_memory(config, opened.module, machine)),
         Examination("labels", examine_labels(opened.module)),
         Examination("model", model_findings),
         Examination("weights", examine_weights(config)),

@@ -24,6 +24,7 @@ from blip2_train.cli.doctor.memory import examine_memory, part_memory
 from blip2_train.cli.doctor.model import plan_model
 from blip2_train.cli.doctor.options import split_options
 from blip2_train.cli.doctor.shards import examine_shards
+from blip2_train.cli.doctor.shared_memory import examine_shared_memory
 from blip2_train.cli.doctor.speed import alone, examine_speed
 from blip2_train.cli.doctor.weights import examine_weights
 from blip2_train.config.compose import compose
@@ -123,6 +124,26 @@ def test_shards_beside_processes_and_readers(workspace: Path) -> None:
         shard_findings, PROBLEM
     )
     assert examine_shards(config, None, machine())[0].level == SKIPPED
+
+
+def test_batches_that_wait_beside_shared_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(workspace, "data.num_workers=3")
+    module = open_data(config)[0].module
+    usage = namedtuple("usage", ["free"])
+    assert module is not None
+    sample = module.plan().waiting_bytes // 2
+    assert sample in (3 * 24 * 24 * 4, 3 * 24 * 24)
+    waiting = 2 * 3 * 2 * 2 * sample  # 2 processes x 3 readers x 2 batches x 2 samples
+    for free, level in ((2 * waiting, OK), (waiting, WARNING), (waiting - 1, PROBLEM)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(free))
+        (finding,) = examine_shared_memory(config, module, machine(devices=2))
+        assert finding.level == level and "2 processes x 3 readers x 2 batches take up to" in finding.text, finding
+    assert "--shm-size" in finding.text
+    assert examine_shared_memory(config, None, machine())[0].level == SKIPPED
+    assert "divided" in examine_shared_memory(config, module, machine(devices=3))[0].text
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (_ for _ in ()).throw(FileNotFoundError(path)))
+    assert "no /dev/shm" in examine_shared_memory(config, module, machine(devices=2))[0].text
+    assert "not used" in examine_shared_memory(tiny(workspace, "data.num_workers=0"), module, machine())[0].text
 
 
 def test_labels_are_shown_and_missed(workspace: Path) -> None:
