@@ -52,7 +52,6 @@ OWN_FILES = {
     "data/prepare/new_captions.py": "lines of its own folder",
     "data/prepare/journal.py": "lines of its own folder",
     "data/emoji_scenes/world.py": "a mark of its own",
-    "data/emoji_scenes/layout.py": "what was just written",
     "data/emoji_scenes/concepts.py": "comes with the package",
     "evaluation/metrics/metric_states.py": "what a child of its own writes",
     "evaluation/predictions.py": "its own settings, there and back",

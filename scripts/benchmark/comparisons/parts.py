@@ -20,6 +20,5 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
-    "first_run": Part(module="benchmark.comparisons.first_run", names=("first_run_vs_second",)),
 }
 """By the part's own name, in the order in which they are run."""
