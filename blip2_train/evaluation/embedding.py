@@ -17,7 +17,7 @@ T = `max_text_length` tokens, Dl hidden size of a language model):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,15 +56,38 @@ class EncodedTexts(NamedTuple):
     """`(M, E)`, float32, unit length."""
 
 
+def length_batches(lengths: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Texts in groups of like length, so that little of a group is padding.
+
+    Args:
+        lengths: `(M,)`, int64, on the CPU: tokens of each text.
+        size: Texts of a group.
+
+    Yields:
+        Rows of a group, int64, and the number of tokens of its longest text.
+
+    Example:
+        >>> [(rows.tolist(), longest) for rows, longest in length_batches(torch.tensor([5, 2, 9, 2]), 2)]
+        [([1, 3], 2), ([0, 2], 9)]
+    """
+    for rows in lengths.argsort(stable=True).split(size):
+        yield rows, int(lengths[rows[-1]])
+
+
 def encode_texts(network: ImageTextModel, processor: Processor, texts: Sequence[str]) -> EncodedTexts:
     """Tokenise and encode texts once, for any number of images.
 
     Raises:
         ConfigError: if a text is empty.
     """
-    ids, mask = (part.to(network.query_tokens.device) for part in processor.texts(texts))
-    features = [network.encode_text(ids[rows], mask[rows]) for rows in batches(len(texts), TEXTS_AT_ONCE)]
-    return EncodedTexts(ids, mask, torch.cat(features))
+    device = network.query_tokens.device
+    ids, mask = processor.texts(texts)
+    groups = list(length_batches(mask.sum(dim=1), TEXTS_AT_ONCE))
+    features = [
+        network.encode_text(*(part[rows, :longest].to(device) for part in (ids, mask))) for rows, longest in groups
+    ]
+    order = torch.cat([rows for rows, _ in groups]).argsort().to(device)
+    return EncodedTexts(ids.to(device), mask.to(device), torch.cat(features)[order])
 
 
 def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTexts) -> tuple[Tensor, Tensor]:
@@ -82,8 +105,9 @@ def match_pairs(network: ImageTextModel, pixel_values: Tensor, texts: EncodedTex
     with torch.autocast(pixel_values.device.type, enabled=False):
         itc = image_text_similarity(images.image_features, texts.features)
     itm = torch.empty_like(itc)
-    for rows in batches(len(texts.input_ids), max(1, PAIRS_AT_ONCE // size)):
-        ids, mask = texts.input_ids[rows], texts.attention_mask[rows]
+    for group, longest in length_batches(texts.attention_mask.sum(dim=1).cpu(), max(1, PAIRS_AT_ONCE // size)):
+        rows = group.to(itm.device)
+        ids, mask = texts.input_ids[rows, :longest], texts.attention_mask[rows, :longest]
         pairs = (ids.repeat_interleave(size, dim=0), mask.repeat_interleave(size, dim=0))
         logits = network.match([images.image_kv.repeat(len(ids))], *pairs)
         itm[:, rows] = logits.softmax(dim=1)[:, 1].reshape(len(ids), size).T

@@ -114,9 +114,11 @@ class RepresentationEvaluation:
         features = torch.cat(self._patches) if self._patches else torch.empty(0)
         first = int((everything["process"] < rank()).sum())
         mine = pairs[everything["process"][pairs[:, 0]] == rank()]
+        mine = mine[mine[:, 0].argsort(stable=True)]  # image by image, so that one is projected once for all its pairs
         for chunk in torch.split(mine, batch_size):
             image, text, label = chunk.unbind(1)
-            image_kv = model.project_image(features[image - first].to(device))
+            known, row = torch.unique(image, return_inverse=True)
+            image_kv = model.project_image(features[known - first].to(device)).select(row.to(device))
             ids, mask = (everything[name][text].to(device) for name in ("input_ids", "attention_mask"))
             log_probabilities = model.match([image_kv], ids, mask).cpu().double().log_softmax(dim=1)
             loss = -log_probabilities.gather(1, label[:, None])[:, 0]

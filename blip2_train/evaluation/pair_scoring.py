@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_train.errors import CheckpointMismatch, ConfigError
-from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts
-from blip2_train.evaluation.generation import batches
+from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts, length_batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.from_transformers import load_model, load_processor
@@ -71,13 +70,12 @@ class MatchScorer:
                 with torch.autocast(device.type, enabled=False):
                     queries = seen.image_features[own]
                     return split_by_image((queries @ encoded.features[:, :, None]).amax(dim=(1, 2)), texts)
-            logits = [
-                self._network.match(
-                    [seen.image_kv.select(own[rows])], encoded.input_ids[rows], encoded.attention_mask[rows]
-                )
-                for rows in batches(len(own), PAIRS_AT_ONCE)
-            ]
-        mismatch, match = torch.cat(logits).unbind(dim=1)
+            logits = torch.empty(len(own), 2, device=device)
+            for rows, longest in length_batches(encoded.attention_mask.sum(dim=1).cpu(), PAIRS_AT_ONCE):
+                chosen = rows.to(device)
+                read = (part[chosen, :longest] for part in (encoded.input_ids, encoded.attention_mask))
+                logits[chosen] = self._network.match([seen.image_kv.select(own[chosen])], *read).float()
+        mismatch, match = logits.unbind(dim=1)
         return split_by_image(match - mismatch, texts)
 
     def weights(self) -> dict[str, Tensor]:

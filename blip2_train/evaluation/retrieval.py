@@ -18,16 +18,15 @@ from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.distributed import gather_objects, rank, world_size
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE
+from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE, length_batches
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
 from blip2_train.evaluation.metrics.recall import recall_at, recall_formats
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.report.content import Example, TaskLabels
-from blip2_train.evaluation.shortlist import Shortlists, join
+from blip2_train.evaluation.shortlist import Shortlists, join, similarity_blocks
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores, data_fingerprint
-from blip2_train.objectives.contrastive import image_text_similarity
 from blip2_train.system.atomic_write import write_atomically
 
 Rerank = Literal["released", "log_odds"]
@@ -105,6 +104,7 @@ class RetrievalTask(EvaluationTask):
         self._network = model.image_text(f"task {self.name}")
         processor = replace(model.processor, max_text_length=self._length)
         self._ids, self._mask = processor.texts(self._texts)
+        self._lengths = self._mask.sum(dim=1)
         self._patches: dict[int, Tensor] = {}
         self._encoded: dict[int, Tensor] = {}
 
@@ -121,12 +121,12 @@ class RetrievalTask(EvaluationTask):
 
     def exchange(self, model: Blip2) -> None:
         """Encode the texts, each process its part, and make the shortlists."""
-        blocks = list(batches(len(self._texts), TEXTS_AT_ONCE))[rank() :: world_size()]
+        groups = list(length_batches(self._lengths, TEXTS_AT_ONCE))[rank() :: world_size()]
         with torch.inference_mode(), suitable_autocast(self._network):
-            own = {rows.start: self._encode_texts(model, rows) for rows in blocks}
-            features = {start: part for parts in gather_objects(own) for start, part in parts.items()}
-            texts = torch.cat([features[start] for start in sorted(features)]).float()
-            self._rank_by_contrast(self._encoded, texts)
+            own = [(rows, self._encode_texts(model, rows, longest)) for rows, longest in groups]
+            parts = [part for everyone in gather_objects(own) for part in everyone]
+            rows, features = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._rank_by_contrast(self._encoded, features[rows.argsort()].float())
 
     def predict(self, model: Blip2, batch: int, pixel_values: Tensor) -> list[Row]:
         """The matching scores of every pair on a shortlist, image by image."""
@@ -186,22 +186,24 @@ class RetrievalTask(EvaluationTask):
         content = {"image_to_text": by_image, "text_to_image": by_text}
         write_atomically(path, json.dumps(content, ensure_ascii=False) + "\n")
 
-    def _encode_texts(self, model: Blip2, rows: slice) -> Tensor:
-        ids, mask = self._ids[rows].to(model.device), self._mask[rows].to(model.device)
+    def _encode_texts(self, model: Blip2, rows: Tensor, longest: int) -> Tensor:
+        ids, mask = (part[rows, :longest].to(model.device) for part in (self._ids, self._mask))
         return self._network.encode_text(ids, mask).half().cpu()
 
     def _rank_by_contrast(self, images: dict[int, Tensor], texts: Tensor) -> None:
-        """Shortlists of all images and texts, and how many wrong ones contrast puts before the right ones."""
-        own, right_of_text, ahead_of_image = Shortlists(self._k), torch.full((len(texts),), torch.inf), {}
-        similarities = {
-            self._batches[batch].start: image_text_similarity(features.float(), texts)
-            for batch, features in sorted(images.items())
-        }
-        for first, block in similarities.items():
-            own.add(first, block)
-            right = self._is_right(first, block)
+        """Shortlists of all images and texts, and how many wrong ones contrast puts before the right ones.
+
+        The similarities are computed twice, because what a text's right image has is known only after the first time,
+        and all of them together may not fit into memory. Beside the tower's work on the images that is nothing.
+        """
+        features = {self._batches[batch].start: part for batch, part in images.items()}
+        own, right_of_text = Shortlists(self._k), torch.full((len(texts),), torch.inf)
+        ahead_of_image: list[tuple[Tensor, Tensor]] = []
+        for rows, block in similarity_blocks(features, texts):
+            own.add(rows, block)
+            right = self._is_right(rows)
             best = block.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-            ahead_of_image[first] = ((block >= best) & ~right).sum(dim=1)
+            ahead_of_image.append((rows, ((block >= best) & ~right).sum(dim=1)))
             row, column = right.nonzero().unbind(1)
             right_of_text[column] = block[row, column]
         everyone = gather_objects((own, right_of_text, ahead_of_image))
@@ -209,17 +211,17 @@ class RetrievalTask(EvaluationTask):
         self._of_text = of_text.inverted(len(self.images))
         best = torch.stack([part[1] for part in everyone]).amin(dim=0)
         ahead_of_text = torch.zeros(len(texts), dtype=torch.int64)
-        for first, block in similarities.items():
-            ahead_of_text += ((block >= best) & ~self._is_right(first, block)).sum(dim=0)
-        counts = {first: ahead for part in everyone for first, ahead in part[2].items()}
+        for rows, block in similarity_blocks(features, texts):
+            ahead_of_text += ((block >= best) & ~self._is_right(rows)).sum(dim=0)
+        rows, counts = (torch.cat(part) for part in zip(*(pair for part in everyone for pair in part[2]), strict=True))
         self._ahead = {
-            "image_to_text": torch.cat([counts[first] for first in sorted(counts)]),
+            "image_to_text": counts[rows.argsort()],
             "text_to_image": torch.stack(gather_objects(ahead_of_text)).sum(dim=0),
         }
 
-    def _is_right(self, first: int, block: Tensor) -> Tensor:
-        """Which pairs of a block `(B, N)` belong together, bool."""
-        return torch.arange(first, first + len(block))[:, None] == self._image_of_text[None, :]
+    def _is_right(self, images: Tensor) -> Tensor:
+        """Which pairs of images `(B,)` and all texts belong together, `(B, N)`, bool."""
+        return images[:, None] == self._image_of_text[None, :]
 
     def _match(self, index: int, patches: Tensor, device: torch.device) -> Row:
         """Scores of image `index`, with features `(1, P, Dv)`, and every text with which it shares a list."""
@@ -227,11 +229,11 @@ class RetrievalTask(EvaluationTask):
         listing, listing_similarity = self._of_text[index]  # the texts on whose lists the image is
         texts = torch.unique(torch.cat([listed, listing]))
         image_kv = self._network.project_image(patches.float().to(device))
-        logits = []
-        for rows in batches(len(texts), PAIRS_AT_ONCE):
-            ids, mask = self._ids[texts[rows]].to(device), self._mask[texts[rows]].to(device)
-            logits.append(self._network.match([image_kv.repeat(len(ids))], ids, mask).float().cpu())
-        mismatch, scores = torch.cat(logits).unbind(1)
+        logits = torch.empty(len(texts), 2)
+        for rows, longest in length_batches(self._lengths[texts], PAIRS_AT_ONCE):
+            ids, mask = (part[texts[rows], :longest].to(device) for part in (self._ids, self._mask))
+            logits[rows] = self._network.match([image_kv.repeat(len(ids))], ids, mask).float().cpu()
+        mismatch, scores = logits.unbind(1)
         scale = 1.0
         if self._rerank == "log_odds":
             scores, scale = scores - mismatch, 1.0 / self._network.temperature.item()

@@ -19,6 +19,9 @@ class Part:
 
 
 PARTS: Mapping[str, Part] = {
+    "retrieval": Part(
+        module="benchmark.comparisons.retrieval", names=("retrieval_flops_vs_released", "shortlist_speed"), seconds=240
+    ),
     "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
 }
 """By the part's own name, in the order in which they are run."""

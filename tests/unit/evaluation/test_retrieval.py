@@ -35,14 +35,14 @@ def model() -> Blip2:
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[AnnotatedImage], Path]:
-    """Eleven images with one to three texts each; two texts are the same."""
+    """Eleven images with one to three texts of unequal length each; two texts are the same."""
     folder, generator = tmp_path_factory.mktemp("images"), torch.Generator().manual_seed(3)
     images = []
     for number in range(11):
         pixels = torch.randint(0, 256, (40, 40, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
         texts = [
-            " ".join(WORDS[i] for i in torch.randint(len(WORDS), (5,), generator=generator))
+            " ".join(WORDS[i] for i in torch.randint(len(WORDS), (2 + number % 7,), generator=generator))
             for _ in range(1 + number % 3)
         ]
         images.append(AnnotatedImage(image_id=100 + number, path=f"{number}.png", captions=tuple(texts)))
@@ -84,8 +84,15 @@ def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: 
 
 @pytest.mark.parametrize(("k", "rerank"), [(1, "released"), (3, "released"), (10, "log_odds"), (50, "released")])
 def test_it_equals_a_loop_over_all_pairs(
-    model: Blip2, annotated: tuple[list[AnnotatedImage], Path], k: int, rerank: Rerank, tmp_path: Path
+    model: Blip2,
+    annotated: tuple[list[AnnotatedImage], Path],
+    k: int,
+    rerank: Rerank,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in ("retrieval.PAIRS_AT_ONCE", "retrieval.TEXTS_AT_ONCE"):
+        monkeypatch.setattr(f"blip2_train.evaluation.{name}", 4)
     described, folder = annotated
     task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
     rows, scored = run_task(model, task, tmp_path, {}, lambda done, total: None)
@@ -112,9 +119,9 @@ def test_it_equals_a_loop_over_all_pairs(
 def test_lists_do_not_depend_on_the_split_of_images() -> None:
     similarity = torch.randint(0, 4, (12, 9), generator=torch.Generator().manual_seed(0)).float()  # many ties
     whole, first, second = Shortlists(5), Shortlists(5), Shortlists(5)
-    whole.add(0, similarity)
+    whole.add(torch.arange(12), similarity)
     for part, start in ((second, 8), (first, 0), (second, 4)):
-        part.add(start, similarity[start : start + 4])
+        part.add(torch.arange(start, start + 4), similarity[start : start + 4])
     of_images, of_texts = join([whole])
     for lists, expected in zip(join([first, second]), (of_images, of_texts), strict=True):
         assert torch.equal(lists.indices, expected.indices) and torch.equal(lists.values, expected.values)

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from benchmark.command import main
 from benchmark.comparisons import command
 from benchmark.comparisons.comparison import Bound, Comparison
 from benchmark.comparisons.parts import PARTS, Part
+from benchmark.comparisons.retrieval import by_sorting, by_topk, compare_reranking
 
 from blip2_train.errors import ConfigError
 
@@ -48,3 +50,11 @@ def test_unknown_part() -> None:
 def test_every_ratio_has_one_part() -> None:
     names = [name for part in PARTS.values() for name in part.names]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.slow
+def test_reranking_and_shortlists() -> None:
+    assert compare_reranking().held
+    similarity = torch.randint(0, 40, (60, 300), generator=torch.Generator().manual_seed(0)).float()
+    for ours, other in zip(by_topk(similarity), by_sorting(similarity), strict=True):
+        assert torch.equal(ours.indices, other.indices) and torch.equal(ours.values, other.values)
