@@ -16,6 +16,7 @@ WORDS = {
     "Apache": r"apache",
     "MIT": r"\bmit\b",
     "BSD": r"bsd",
+    "ISC": r"\bisc\b",
     "GPL": r"\bgpl|general public",
     "PSF": r"python software|matplotlib",
 }

@@ -1,0 +1,54 @@
+"""What the README and the pages of the documentation tell a reader to type is understood."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from benchmark.options import split_options
+
+from blip2_train.config.compose import compose, recipes
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+COMMANDS = sorted(
+    {
+        line.split(" #")[0].strip()
+        for text in PAGES.values()
+        for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+        if "scripts/" in line
+    }
+)
+TO_BE_COMPLETED = ("…", "<", "my_", "--multirun")
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if "experiment=" in c and not any(mark in c for mark in TO_BE_COMPLETED)]
+)
+def test_settings_of_every_command_compose(command: str) -> None:
+    words = shlex.split(command)
+    script = next(index for index, word in enumerate(words) if "scripts/" in word)
+    settings = [word for word in words[script + 1 :] if "=" in word and not word.startswith("--")]
+    if words[script] == "scripts/benchmark.py":
+        _, settings = split_options(settings)
+    if words[script] == "scripts/describe.py":  # it needs no weights to start from
+        settings.append("init_from=null")
+    earlier = [setting for setting in settings if setting.startswith("init_from=last:")]  # nothing was trained here
+    settings = ["init_from=null" if setting in earlier else setting for setting in settings]
+    assert compose(settings).experiment in recipes()
+
+
+def test_every_script_they_name_is_there() -> None:
+    named = set(re.findall(r"(?:run_scripts|scripts)/[\w/]+\.(?:sh|py)", "\n".join(PAGES.values())))
+    assert {"run_scripts/pretrain_stage1.sh", "run_scripts/test.sh", "scripts/train.py"} <= named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_every_recipe_is_in_the_table() -> None:
+    rows = re.findall(r"^\| (`[\w.]+`(?:, `[\w.]+`)*) \|", PAGES[ROOT / "docs/recipes.md"], flags=re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([\w.]+)`", row)} >= set(recipes())
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(PAGES[ROOT / "README.md"].splitlines()) <= 150
