@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -85,19 +86,60 @@ def gather_rows_with_gradient(rows: Tensor) -> Tensor:
     return _GatherWithGradient.apply(rows)
 
 
-def fetch_rows(rows: Tensor, positions: Tensor) -> Tensor:
-    """The rows at these global positions, from whichever process holds them.
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU on `device`, pinned before it is copied, so that a GPU is not waited for."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+class _AllToAll(torch.autograd.Function):
+    """All-to-all of rows; backward takes the gradients the same way back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        ctx.counts = received, sent
+        return _all_to_all(rows, sent, received)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _all_to_all(gradients[0], *ctx.counts), None, None
+
+
+def _all_to_all(rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+    """Rows `(S, …)` to `(R, …)`: `sent[r]` of them go to process r, `received[r]` come from it.
+
+    They travel as bytes, so that no backend needs to know their dtype.
+    """
+    fetched = rows.new_empty((sum(received), *rows.shape[1:]))
+    bytes_of = [part.reshape(len(part), math.prod(part.shape[1:])).view(torch.uint8) for part in (fetched, rows)]
+    dist.all_to_all_single(bytes_of[0], bytes_of[1].contiguous(), received, sent)
+    return fetched
+
+
+def exchange_rows(rows: Tensor, requests: Sequence[Tensor]) -> Tensor:
+    """The rows that this process requests, from whichever processes hold them; no others travel.
+
+    Every process must call it with the same `requests`, so these do not travel.
 
     Args:
-        rows: `(B, …)`, this process's rows; global position of row b is `rank() * B + b`. If they require gradient
-            (features of a trained tower), it flows back to the process that holds them; those of a frozen one do not.
-        positions: `(R,)`, int64, global positions.
+        rows: `(B, …)`, this process's rows, the same shape on every process; global position of row b is
+            `rank() * B + b`. If they require gradient (features of a trained tower), it flows back to the process that
+            holds them; those of a frozen one do not.
+        requests: For each process its global positions, `(R,)`, int64, on the CPU; R may differ, and be 0.
 
     Returns:
-        `(R, …)`.
+        `(R, …)`, in the order of this process's positions.
     """
-    gather = gather_rows_with_gradient if rows.requires_grad else gather_rows
-    return gather(rows).index_select(0, positions)
+    count, here, mine = rows.shape[0], rank(), requests[rank()]
+    if not is_distributed():
+        return rows.index_select(0, to_device(mine, rows.device))
+    owners = torch.div(mine, count, rounding_mode="floor")
+    leaving = [positions[torch.div(positions, count, rounding_mode="floor") == here] % count for positions in requests]
+    outgoing = rows.index_select(0, to_device(torch.cat(leaving), rows.device))
+    sent, received = list(map(len, leaving)), torch.bincount(owners, minlength=world_size()).tolist()
+    exchange = _AllToAll.apply if outgoing.requires_grad else _all_to_all
+    arrived: Tensor = exchange(outgoing, sent, received)
+    order = torch.empty_like(mine).scatter_(0, owners.argsort(stable=True), torch.arange(len(mine)))
+    return arrived.index_select(0, to_device(order, rows.device))
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

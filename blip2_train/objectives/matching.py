@@ -54,15 +54,15 @@ def sample_hard_negatives(
     return columns.clamp_max(logits.shape[1] - 1), ~forbidden.all(dim=1)
 
 
-def matching_labels(batch_size: int, device: torch.device) -> Tensor:
-    """Labels of the 3B pairs, in the order own pair, own image with a negative text, negative image with own text.
+def matching_labels(matches: int, mismatches: int, device: torch.device) -> Tensor:
+    """Labels of pairs, the matching ones first.
 
     Example:
-        >>> matching_labels(1, torch.device("cpu"))
+        >>> matching_labels(1, 2, torch.device("cpu"))
         tensor([1, 0, 0])
     """
-    labels = torch.zeros(3 * batch_size, dtype=torch.int64, device=device)
-    labels[:batch_size] = 1
+    labels = torch.zeros(matches + mismatches, dtype=torch.int64, device=device)
+    labels[:matches] = 1
     return labels
 
 

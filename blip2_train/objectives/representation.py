@@ -13,26 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from blip2_train.distributed import (
-    fetch_rows,
     gather_rows,
     gather_rows_with_gradient,
-    is_distributed,
     largest_over_processes,
     mean_over_processes,
     rank,
+    to_device,
     world_size,
 )
 from blip2_train.errors import ConfigError
 from blip2_train.objectives import matching
 from blip2_train.objectives.contrastive import contrastive_loss, contrastive_targets, image_text_similarity
 from blip2_train.objectives.language_modelling import count_targets, next_token_loss, predicting_tokens
+from blip2_train.objectives.negatives import Choices, pairs_to_match
+from blip2_train.objectives.pairing import BatchLayout
 from blip2_train.types import (
     Batch,
     EncodedImages,
-    ImageKeyValues,
     ImageTextBatch,
     ImageTextEncoder,
     ObjectiveOutput,
+    TextTokens,
 )
 
 
@@ -170,34 +171,37 @@ class RepresentationObjective(nn.Module):
         attention_mask: Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = input_ids.shape[0]
-        uniforms = torch.rand(2, rows * world_size(), generator=generator, dtype=torch.float64)
-        uniforms = uniforms[:, rank() * rows : (rank() + 1) * rows]
-        if input_ids.device.type == "mps":  # Apple's GPUs have no float64
-            uniforms = uniforms.float()
-        if input_ids.is_cuda:
-            uniforms = uniforms.pin_memory()  # a copy out of other memory waits for the device
-        uniforms = uniforms.to(input_ids.device, non_blocking=True)
-        negative_text, usable = matching.sample_hard_negatives(
-            contrast.image_to_text, contrast.positives, uniforms[0], self.negatives
-        )
-        negative_image, _ = matching.sample_hard_negatives(
-            contrast.text_to_image, contrast.positives, uniforms[1], self.negatives
-        )
-        ids = torch.cat([input_ids, fetch_rows(input_ids, negative_text), input_ids])
-        mask = torch.cat([attention_mask, fetch_rows(attention_mask, negative_text), attention_mask])
-        image_kvs = [images.image_kv.repeat(2), _negative_image_kv(model, images, negative_image)]
-        logits = model.match(image_kvs, ids, mask)
+        layout = BatchLayout(rows=len(input_ids), processes=world_size())
+        choices = self._choose(contrast, layout, generator)
+        pairs = pairs_to_match(model, images, TextTokens(input_ids, attention_mask), choices, layout)
+        logits = model.match(pairs.image_kvs, pairs.texts.input_ids, pairs.texts.attention_mask)
 
-        labels = matching.matching_labels(rows, logits.device)
-        weights = torch.cat([torch.ones_like(usable), usable, usable]).to(logits.dtype)
-        loss = matching.matching_loss(logits, labels, weights, mean_over_processes(weights.sum()))
+        rows, weights = layout.rows, pairs.weights
+        labels = matching.matching_labels(rows, len(weights) - rows, logits.device)
+        loss = matching.matching_loss(logits, labels, weights, pairs.mean_weight)
         right = (logits.detach().argmax(dim=1) == labels).to(logits.dtype) * weights
+        mismatches = (pairs.mean_weight - rows).clamp_min(1.0)
         return loss, {
             "itm_accuracy_match": right[:rows].mean(),
-            "itm_accuracy_mismatch": right[rows:].sum() / weights[rows:].sum().clamp_min(1.0),
-            "itm_share_without_negative": (~usable).to(logits.dtype).mean(),
+            "itm_accuracy_mismatch": right[rows:].sum() / mismatches,
+            "itm_share_without_negative": (~choices.usable).to(logits.dtype).mean(),
         }
+
+    def _choose(self, contrast: _Contrast, layout: BatchLayout, generator: torch.Generator) -> Choices:
+        """Hard negatives of this process's samples, by random numbers that do not depend on how samples are divided."""
+        device = contrast.positives.device
+        uniforms = torch.rand(2, layout.total, generator=generator, dtype=torch.float64)
+        uniforms = uniforms[:, layout.samples_of(rank()).flatten()]
+        if device.type == "mps":  # Apple's GPUs have no float64
+            uniforms = uniforms.float()
+        uniforms = to_device(uniforms, device)
+        texts, usable = matching.sample_hard_negatives(
+            contrast.image_to_text, contrast.positives, uniforms[0], self.negatives
+        )
+        images, _ = matching.sample_hard_negatives(
+            contrast.text_to_image, contrast.positives, uniforms[1], self.negatives
+        )
+        return Choices(texts, images, usable)
 
     def _generate(
         self, model: ImageTextEncoder, images: EncodedImages, input_ids: Tensor, attention_mask: Tensor
@@ -218,13 +222,6 @@ def _own_columns(rows: int, total: int, device: torch.device) -> Tensor:
     own = torch.zeros(rows, total, dtype=torch.bool, device=device)
     own[:, rank() * rows : (rank() + 1) * rows].fill_diagonal_(True)
     return own
-
-
-def _negative_image_kv(model: ImageTextEncoder, images: EncodedImages, columns: Tensor) -> ImageKeyValues:
-    """Keys and values of the negative images: this process's own, or projected from features that were fetched."""
-    if not is_distributed():
-        return images.image_kv.select(columns)
-    return model.project_image(fetch_rows(images.patch_features, columns))
 
 
 def _accuracy(logits: Tensor, positives: Tensor) -> Tensor:

@@ -23,5 +23,6 @@ PARTS: Mapping[str, Part] = {
         module="benchmark.comparisons.retrieval", names=("retrieval_flops_vs_released", "shortlist_speed"), seconds=240
     ),
     "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
+    "exchange": Part(module="benchmark.comparisons.exchange", names=("exchange_rows",), seconds=120),
 }
 """By the part's own name, in the order in which they are run."""

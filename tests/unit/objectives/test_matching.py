@@ -47,7 +47,7 @@ def test_rows_without_any_negative_are_reported() -> None:
 
 
 def test_chance_is_the_loss_of_the_best_constant() -> None:
-    labels = matching.matching_labels(4, torch.device("cpu"))
+    labels = matching.matching_labels(4, 8, torch.device("cpu"))
     logits = torch.tensor([2 / 3, 1 / 3]).log().expand(12, 2)
     loss = matching.matching_loss(logits, labels, torch.ones(12), torch.tensor(12.0))
     assert loss.item() == pytest.approx(matching.CHANCE, abs=1e-4)
