@@ -58,7 +58,7 @@ class Batch:
     """What every batch of one process holds."""
 
     pixel_values: Tensor
-    """`(B, 3, H, W)`, float, normalised."""
+    """`(B, 3, H, W)`, float, normalised; features of the vision tower `(B, P, Dv)` in a run from stored features."""
     image_ids: Tensor
     """`(B,)`, int64: equal for samples that show the same image."""
     sample_ids: tuple[str, ...]

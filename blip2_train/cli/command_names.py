@@ -21,6 +21,7 @@ INSTALLED = {
     "prepare": "blip2-prepare",
     "make_shards": "blip2-make-shards",
     "capfilt": "blip2-capfilt",
+    "features": "blip2-features",
 }
 """Name of each installed command by its file in `scripts/`."""
 _SCRIPT = rf"(?:scripts/)?({'|'.join(INSTALLED)})\.py\b"

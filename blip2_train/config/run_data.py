@@ -23,6 +23,8 @@ def make_data(config: DictConfig, **changes: Any) -> ImageTextDataModule:
     """
     if config.data.get("access", "random") == "random":
         changes.pop("access", None)  # a data set of one's own may lack the key
+    if config.data.get("features") is None and changes.get("features") is None:
+        changes.pop("features", None)  # likewise
     if config.data.get("mean") is None or config.data.get("std") is None:
         require_normalisation(config)
     data: ImageTextDataModule = instantiate(OmegaConf.merge(config.data, changes))

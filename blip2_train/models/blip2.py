@@ -107,7 +107,7 @@ class Blip2Model(nn.Module):
     @property
     def frozen_dtype(self) -> torch.dtype:
         """Precision of the frozen part that comes last: the language model, or the tower where there is none."""
-        return next(self.vision_model.parameters()).dtype
+        return self.vision_model.dtype
 
     @property
     def tokenizer_limit(self) -> int:

@@ -204,6 +204,9 @@ class VisionTower(nn.Module):
         self.family = config.family
         """None = timm's vision transformers."""
         self.frozen = config.frozen
+        self._feature_dtype = DTYPES[config.dtype]
+        self.reads_features = False
+        """Whether it is given its own features, stored before, instead of images."""
         self.width: int = tower.num_features
         self.num_blocks: int = len(self.blocks)
         self.num_prefix_tokens: int = tower.num_prefix_tokens
@@ -218,6 +221,16 @@ class VisionTower(nn.Module):
         """The blocks, first to last; sharding splits a trained tower by them."""
         return list(self.tower.blocks)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the features of a frozen tower."""
+        return next((parameter.dtype for parameter in self.tower.parameters()), self._feature_dtype)
+
+    def read_features(self) -> None:
+        """Take features that were stored before instead of images from now on, and give up the weights."""
+        assert self.frozen
+        self._feature_dtype, self.tower, self.reads_features = self.dtype, nn.Module(), True
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode; without effect on a frozen tower."""
         return super().train(mode and not self.frozen)
@@ -226,11 +239,13 @@ class VisionTower(nn.Module):
         """Patch features.
 
         Args:
-            pixel_values: `(B, 3, H, W)`, float.
+            pixel_values: `(B, 3, H, W)`, float; stored features `(B, P, Dv)` after `read_features`.
 
         Returns:
             `(B, P, Dv)`, in the dtype of the tower when frozen.
         """
+        if self.reads_features:
+            return pixel_values
         if not self.frozen:
             return self.tower.forward_features(pixel_values)
         dtype = next(self.tower.parameters()).dtype

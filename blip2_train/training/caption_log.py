@@ -30,8 +30,13 @@ class CaptionLog:
         self.folder = folder
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
-    def write(self, step: int, images: Tensor, captions: Sequence[GeneratedCaption], loggers: Sequence[Any]) -> None:
-        """Write the captions of images `(N, 3, H, W)`, normalised, after `step` optimiser steps."""
+    def write(
+        self, step: int, images: Tensor | None, captions: Sequence[GeneratedCaption], loggers: Sequence[Any]
+    ) -> None:
+        """Write the captions of images `(N, 3, H, W)`, normalised, after `step` optimiser steps.
+
+        Without images, in a run from stored features, only the lines are written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LINES).open("a", encoding="utf-8") as file:
             for item in captions:
@@ -42,6 +47,8 @@ class CaptionLog:
                     "reference": item.references[0],
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if images is None:
+            return
         shown = (images.float().cpu() * self.std + self.mean).clamp(0, 1)
         self._draw(step, shown, captions)
         for logger in loggers:

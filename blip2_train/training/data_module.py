@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 from blip2_train import distributed
 from blip2_train.data.batches.transforms import EvalTransform, TrainTransform
+from blip2_train.data.features.image_keys import CROPS, EVALUATION
+from blip2_train.data.features.samples import ImageSet
+from blip2_train.data.features.store import StoredFeatures, open_features
+from blip2_train.data.features.writing import CropRule
 from blip2_train.data.fingerprint import Fingerprint, check_fingerprint
 from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.sequential.plan import SequentialPlan
@@ -22,7 +26,7 @@ from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.data.stream.loader import BatchLoader, start_fork_server
 from blip2_train.data.stream.plan import DataPlan, make_plan
-from blip2_train.data.stream.stream import EvaluationItems, TrainingStream
+from blip2_train.data.stream.stream import EvaluationItems, ReadImage, TrainingStream, WholeImages
 from blip2_train.errors import ConfigError
 from blip2_train.training.sequential_reading import SequentialReading
 from blip2_train.types import Batch, Collator
@@ -66,6 +70,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         max_rejected_share: largest tolerated share of samples that cannot be used.
         rejected_list: JSON-lines file that lists them; process 1 and up add their number to its name. No list if None.
         prepare: called once per machine before anything is read, for instance to write a set that is made from a seed.
+        features: folder of stored features of a frozen vision tower, or several, which are read instead of images
+            (docs/stored-features.md).
 
     Raises:
         ConfigError: if a number or combination cannot be used.
@@ -102,6 +108,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         max_rejected_share: float = 0.05,
         rejected_list: str | Path | None = None,
         prepare: Callable[[], Any] | None = None,
+        features: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if not sources:
@@ -144,6 +151,20 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip, draft)
         self._eval_transform = EvalTransform(image_size, mean, std)
+        self._crop_settings = {
+            **self.processing(),
+            "crop_scale": [float(value) for value in crop_scale],
+            "crop_ratio": [float(value) for value in crop_ratio],
+            "flip": float(flip),
+            "draft": draft,
+        }
+        self.features: StoredFeatures | None = None if features is None else open_features(features)
+        """Features that are read instead of images; None = none."""
+        self._read_training: ReadImage = self._train_transform.from_file
+        self._read_evaluation: ReadImage = WholeImages(self._eval_transform)
+        if self.features is not None:
+            self.features.check_transform(self._crop_settings)
+            self._read_training, self._read_evaluation = self.features.training_crop, self.features.evaluation_crop
         self._ready = False
 
     def prepare_data(self) -> None:
@@ -164,7 +185,10 @@ class ImageTextDataModule(lightning.LightningDataModule):
         if self._validation is not None:
             opened.append(open_source(self._validation))
             chosen = [(opened[-1], evenly_chosen(len(opened[-1]), self._validation_samples))]
-        self._items = EvaluationItems(chosen, self._eval_transform, self._captions_per_image)
+        self._items = EvaluationItems(
+            chosen, self._eval_transform, self._captions_per_image, read_image=self._read_evaluation
+        )
+        self._validated = chosen
         for source in opened:
             self._new_log(everywhere=False).record(source.rejected, len(source))
         self.rejections = self._new_log()
@@ -181,7 +205,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             transform,
             self._seed,
             schedule=GlobalBatchSampler(self._shape, distributed.rank(), self._steps),
-            read_image=transform.from_file,
+            read_image=self._read_training,
             **self._shuffle,
         )
         return [part.source for part in self._sources], [(part.source, part.held_out) for part in self._sources]
@@ -217,7 +241,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """This process's micro-batches from the first step that is not done; its length is that of the whole run."""
         if self._reading is not None:
-            read, collator, done = self._train_transform.from_file, self.collator, self._first_step
+            read, collator, done = self._read_training, self.collator, self._first_step
             return self._reading.loader(read, collator, self._steps, done, pin_memory=self._on_gpu)
         sampler = GlobalBatchSampler(self._shape, distributed.rank(), self._steps, self._first_step)
         return self._loader(self._stream, batch_sampler=sampler)
@@ -278,6 +302,19 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """How images are made ready, as plain values for exports."""
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
+    def image_sets(self) -> list[ImageSet]:
+        """The samples that the run trains on and validates with; after `setup`, not with sequential access."""
+        training = [
+            ImageSet(part.source, np.setdiff1d(np.arange(len(part.source)), part.held_out), CROPS)
+            for part in self._sources
+        ]
+        return [*training, *(ImageSet(source, indices, EVALUATION) for source, indices in self._validated)]
+
+    def crop_rule(self, crops: int) -> tuple[CropRule, dict[str, Any]]:
+        """What makes the crops of which features are stored, and the settings that they depend on."""
+        rule = CropRule(train=self._train_transform, evaluation=self._eval_transform, crops=crops, seed=self._seed)
+        return rule, self._crop_settings
+
     @property
     def access(self) -> str:
         """How shards are read: `random` or `sequential`."""
@@ -298,6 +335,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             "global_batch_size": self._shape.global_batch_size,
             **(self._shuffle if self._reading is None else {}),
             **self.collator.fingerprint(),
+            **({} if self.features is None else {"data.features": self.features.fingerprint()}),
             **(sources_fingerprint(self._sources) if self._reading is None else self._reading.fingerprint()),
         }
 

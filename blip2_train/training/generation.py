@@ -92,7 +92,8 @@ class GenerationModule(TrainingModule):
         written = self.generate_held_out(batch, self._evaluation)
         missing = self.shown - len(self.shown_captions)
         if self.captions is not None and missing > 0:
-            self._images.append(batch.pixel_values[:missing].cpu())
+            if not self.model.vision_model.reads_features:
+                self._images.append(batch.pixel_values[:missing].cpu())
             self.shown_captions += [
                 GeneratedCaption(image_id=image_id, caption=caption, references=others)
                 for image_id, caption, others in zip(batch.image_ids.tolist(), written, batch.references, strict=True)
@@ -117,8 +118,9 @@ class GenerationModule(TrainingModule):
         scores = self._evaluation.compute()
         self._evaluation = None
         self.log_validation(scores)
-        if self.captions is not None and self._images:
-            self.captions.write(self.global_step, torch.cat(self._images), self.shown_captions, self.loggers)
+        if self.captions is not None and self.shown_captions:
+            images = torch.cat(self._images) if self._images else None
+            self.captions.write(self.global_step, images, self.shown_captions, self.loggers)
 
     def needed_tokens(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what needs them."""

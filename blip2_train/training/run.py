@@ -46,6 +46,7 @@ from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.run_folder import hold_run_folder, remove_results
 from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
+from blip2_train.training.stored_features import read_stored_features
 from blip2_train.training.trainer_options import TrainerOptions
 
 _LOGGER = logging.getLogger(__name__)
@@ -199,6 +200,9 @@ def build_run(
             "prompt": module.prompt,
         },
     }
+    if data.features is not None:
+        module.frozen_fingerprint()  # which exports and checkpoints state, before the tower gives up its weights
+        read_stored_features(module.model, data.features)
     module.run_config = options.config_text or json.dumps(module.about, indent=1)
     progress = LossProgress(data.global_batch_size, module.chance_levels(data.global_batch_size // data.accumulate))
     best = None if options.monitor is None else BestCheckpoint(options.run_dir / CHECKPOINTS, options.monitor)

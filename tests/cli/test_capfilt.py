@@ -22,6 +22,7 @@ from shard_files import encode, image, write_shards, write_tar
 from tiny_blip import write_blip
 from transformers import BlipForConditionalGeneration
 
+from blip2_train.cli import model_workers
 from blip2_train.cli.capfilt import filtering
 from blip2_train.cli.capfilt.command import main
 from blip2_train.cli.preparation_progress import PreparationProgress
@@ -273,7 +274,7 @@ def test_machines_of_a_cluster_must_see_models_source_and_output(
         requests.append(options)
         raise ConfigError("no cluster")
 
-    monkeypatch.setattr(filtering, "open_engine", refuse)
+    monkeypatch.setattr(model_workers, "open_engine", refuse)
     more = ["engine=ray", "gpus_per_worker=0.5", "ray_address=auto"]
     assert run_command(main, arguments(source, exports, tmp_path / "out", *more)) == 2
     assert requests[0]["shared"] == [str(source), exports["opt"], exports["stage1"], str(tmp_path / "out/.preparing")]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,11 +11,12 @@ import torch
 
 from blip2_train.cli.capfilt.models import KINDS, CapFiltModels, describe
 from blip2_train.cli.capfilt.work import CapFiltWork
+from blip2_train.cli.model_workers import ModelWorkers
 from blip2_train.cli.preparation_progress import PreparationProgress
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import Destination, open_destination
-from blip2_train.data.prepare.engine import Engine, EngineName, LocalEngine, cores, open_engine, paths_here
+from blip2_train.data.prepare.engine import paths_here
 from blip2_train.data.prepare.new_captions import NewCaptions
 from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
@@ -30,7 +30,7 @@ from blip2_train.training.earlier_runs import find_export
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(ModelWorkers):
     """What is given better captions, by whom, and where it goes."""
 
     source: str | Sequence[str]
@@ -42,36 +42,7 @@ class Request:
     picture_column: str | None = None
     caption_column: str | None = None
     id_column: str | None = None
-    batch_size: int = 16
-    device: str | None = None
     dtype: str | None = None
-    workers: int | None = None
-    """Processes; None = one for each GPU, else one for each core; of a cluster as many as it has room for."""
-    engine: EngineName = "local"
-    ray_address: str | None = None
-    gpus_per_worker: float = 0
-    """Of workers of Ray."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        gpus = self.gpus_per_worker
-        if gpus < 0 or (gpus > 1 and gpus % 1):
-            raise ConfigError(f"gpus_per_worker must be 0, a part of 1, or a whole number, got {gpus:g}")
-        if gpus and self.engine == "local":
-            raise ConfigError(
-                f"gpus_per_worker={gpus:g} is for engine=ray; processes of this machine divide its GPUs anyway"
-            )
-        if not gpus and self.engine == "ray" and (self.device or "").startswith("cuda"):
-            raise ConfigError(f"device={self.device} needs gpus_per_worker=1, or a part of 1: what Ray gives each")
-
-    @property
-    def worker_device(self) -> str | None:
-        """Where models run; Ray may show GPUs to workers that requested none."""
-        unasked = self.engine == "ray" and not self.gpus_per_worker and self.device in (None, "auto")
-        return "cpu" if unasked else self.device
 
 
 def filter_captions(arguments: Sequence[str]) -> None:
@@ -126,7 +97,7 @@ def _run(
 ) -> tuple[dict[str, Any], float | None]:
     """The index of what was made, and how many images were given captions in a second, if any were."""
     shared = [*paths_here(request.source, request.images), *models.files(), str(output.folder / UNFINISHED)]
-    with _engines(request, shared) as (engine, writing), PreparationProgress() as shown:
+    with request.engines(shared) as (engine, writing), PreparationProgress() as shown:
         (settings,) = writing(partial(describe, models), [None])
         new_captions = NewCaptions(
             work=CapFiltWork(source=source, models=models),
@@ -142,23 +113,3 @@ def _run(
             destination=output,
         )
         return preparation.run(engine, shown), shown.rates.get("caption")
-
-
-@contextmanager
-def _engines(request: Request, shared: Sequence[str]) -> Iterator[tuple[Engine, Engine]]:
-    """What examines and packs, and what holds the models; of Ray one for both, whose machines must see `shared`."""
-    workers, gpus = request.workers, request.gpus_per_worker
-    if workers is None and gpus and request.ray_address is None:
-        workers = max(1, int(torch.cuda.device_count() / gpus + 1e-9))
-    with open_engine(
-        request.engine, workers, ray_address=request.ray_address, gpus_per_worker=gpus, shared=shared
-    ) as engine:
-        local = request.engine == "local"
-        yield engine, LocalEngine(workers or _models_at_once(request.device)) if local else engine
-
-
-def _models_at_once(device: str | None) -> int:
-    """Processes that hold models: one for each GPU, or for each core."""
-    if device not in (None, "auto", "cuda"):
-        return cores() if device == "cpu" else 1
-    return torch.cuda.device_count() or (1 if torch.backends.mps.is_available() else cores())

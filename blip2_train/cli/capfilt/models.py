@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +13,7 @@ import transformers
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
 from blip2_train.checkpoints.weight_sources import UNDERSTOOD
+from blip2_train.cli.model_workers import own_device
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.blip_captioner import BlipCaptioner
 from blip2_train.evaluation.capfilt import CapFilt, CapFiltOptions
@@ -22,7 +21,7 @@ from blip2_train.evaluation.caption_sampling import Blip2Captioner, Captioner
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.open_clip_scorer import OpenClipScorer, require_open_clip
 from blip2_train.evaluation.pair_scoring import ClipScorer, MatchScorer, PairScorer
-from blip2_train.pretrained import find_device, load_pretrained
+from blip2_train.pretrained import load_pretrained
 
 KINDS = BLIP, CLIP, OPEN_CLIP = "blip:", "clip:", "open_clip:"
 """What names of models of other packages begin with."""
@@ -71,7 +70,7 @@ def load(models: CapFiltModels) -> Loaded:
         ConfigError: if one cannot do what it is to do.
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    device = _own_device(models.device)
+    device = own_device(models.device)
     if device.type == "cpu":
         torch.set_num_threads(1)  # in each process, however many there are: so their number does not touch rounding
     if models.scorer.startswith(OPEN_CLIP):
@@ -135,12 +134,3 @@ def _folder(setting: str, given: str, kind: str) -> Path:
             f"{kind.removesuffix(':').upper()}>"
         )
     return folder
-
-
-def _own_device(name: str | None) -> torch.device:
-    """The device of this process: of several GPUs one by its number among the processes of a pool."""
-    device = find_device(name)
-    if device.type != "cuda" or device.index is not None:
-        return device
-    number = re.search(r"\d+$", multiprocessing.current_process().name)
-    return torch.device("cuda", int(number.group()) % torch.cuda.device_count() if number else 0)

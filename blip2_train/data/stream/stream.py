@@ -32,6 +32,21 @@ ATTEMPTS = 50
 """Samples tried for one position before an error is raised."""
 
 
+class WholeImages:
+    """Decodes an image's file whole, and applies a transform.
+
+    Args:
+        transform: converts an RGB image to pixel values, with a generator.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+
+    def __call__(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
+        """Pixel values of a file; raises what `decode_image` raises."""
+        return self._transform(decode_image(content, orientation=orientation), generator)
+
+
 class TrainingStream(Dataset[ImageTextSample]):
     """The endless mixture of sources; item `position` is a pure function of (seed, position).
 
@@ -64,8 +79,7 @@ class TrainingStream(Dataset[ImageTextSample]):
         read_image: ReadImage | None = None,
     ) -> None:
         self._sources = list(sources)
-        self._transform = transform
-        self._read_image = read_image or self._whole_image
+        self._read_image = read_image or WholeImages(transform)
         self._seed = seed
         self._shuffle_captions = shuffle_captions
         self.mixture = Mixture([source.weight for source in sources], seed)
@@ -106,9 +120,6 @@ class TrainingStream(Dataset[ImageTextSample]):
                 rejected.append(rejection(source.source, index, problem))
         raise unusable_source_error(source.source.name, rejected)
 
-    def _whole_image(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
-        return self._transform(decode_image(content, orientation=orientation), generator)
-
     def _captions_of_another(
         self, source: TrainingSource, kept_index: int, generator: torch.Generator
     ) -> tuple[str, ...]:
@@ -132,6 +143,7 @@ class EvaluationItems(Dataset[ImageTextSample]):
         transform: deterministic transform.
         captions_per_image: items per image; item j shows caption `j % captions_per_image` (counted modulo the
             number of captions the image has).
+        read_image: see `TrainingStream`.
     """
 
     def __init__(
@@ -139,11 +151,12 @@ class EvaluationItems(Dataset[ImageTextSample]):
         samples: Sequence[tuple[CaptionSource, NDArray[np.int64]]],
         transform: Transform,
         captions_per_image: int = 1,
+        read_image: ReadImage | None = None,
     ) -> None:
         self._samples = list(samples)
         self._ends = np.cumsum([len(indices) for _, indices in samples])
         self._images = sum(len(indices) for _, indices in samples)
-        self._transform = transform
+        self._read_image = read_image or WholeImages(transform)
         self._captions = captions_per_image
 
     def __len__(self) -> int:
@@ -163,7 +176,9 @@ class EvaluationItems(Dataset[ImageTextSample]):
                 captions = usable_captions(record, record.captions)
                 caption_index, text = captions[caption % len(captions)]
                 return record.sample(
-                    pixel_values=self._transform(record.decoded(), torch.Generator()),
+                    pixel_values=_pixel_values(
+                        record, source.sample_location(index), self._read_image, torch.Generator()
+                    ),
                     caption=text,
                     image_id=record.image_id,
                     sample_id=_sample_id(source.sample_location(index), caption_index),
@@ -213,7 +228,7 @@ def training_sample(
     usable = usable_captions(record, offered)
     caption_index, text = usable[int(torch.randint(len(usable), (), generator=generator))]
     return record.sample(
-        pixel_values=read_image(record.image, generator, record.orientation),
+        pixel_values=_pixel_values(record, location, read_image, generator),
         caption=text,
         image_id=record.image_id,
         sample_id=_sample_id(location, caption_index),
@@ -221,6 +236,15 @@ def training_sample(
         uniform=float(torch.rand((), generator=generator)),
         rejected=(*rejected, *_dropped_captions(location, offered)),
     )
+
+
+def _pixel_values(
+    record: Record, location: SampleLocation, read_image: ReadImage, generator: torch.Generator
+) -> Tensor:
+    try:
+        return read_image(record.image, generator, record.orientation)
+    except ShardError as error:
+        raise ShardError(f"{location.file}: {location.key}: {error}") from None
 
 
 def dropped_captions(source: CaptionSource, index: int, captions: Sequence[str]) -> list[RejectedSample]:

@@ -1,0 +1,1 @@
+"""The command that stores features of a frozen vision tower."""
