@@ -15,8 +15,10 @@ import torch
 
 from blip2_train.data.batches.processor import ImageInput, Processor
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.same_images import by_image, same_image
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.seen_images import SeenImages, joined
 from blip2_train.types import TextTokens
 
 CAPTIONING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 30, "length_penalty": 1.0}
@@ -101,10 +103,12 @@ def generate_texts(
     """
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
+    order = by_image(images)
     texts: list[str] = []
-    for inputs in read_batches(network, processor, images, prompts, options.max_new_tokens, batch_size):
-        texts += tokenizer.decode(network.generate(**inputs, options=options, **tokenizer.generation_tokens))
-    return texts
+    inputs = [images[index] for index in order], [prompts[index] for index in order]
+    for batch in read_batches(network, processor, *inputs, options.max_new_tokens, batch_size):
+        texts += tokenizer.decode(network.generate(**batch, options=options, **tokenizer.generation_tokens))
+    return [text for _, text in sorted(zip(order, texts, strict=True))]
 
 
 def read_batches(
@@ -116,6 +120,8 @@ def read_batches(
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
     """Inputs of a model for images and prompts, on its device, by the names of `GenerativeModel.generate`.
+
+    Equal images that follow each other are read and encoded once.
 
     Args:
         network: The model.
@@ -129,21 +135,46 @@ def read_batches(
         PromptTooLong: before any image is read.
         ShardError: naming a file that is no readable image.
     """
-    tokenizer = processor.language_tokenizer
-    assert tokenizer is not None
     for prompt in dict.fromkeys(prompt.text for prompt in prompts):
-        _check_length(network, prompt, len(tokenizer.prompt_ids(prompt)), new_tokens)
+        check_prompt(network, processor, prompt, new_tokens)
     device = network.query_tokens.device
+    last: SeenImages | None = None
     for rows in batches(len(images), batch_size):
         ids, mask = processor.prompts([prompt.text for prompt in prompts[rows]])
         questions = [prompt.question for prompt in prompts[rows]]
         reads = network.question_to_qformer and any(questions)
+        seen = _see(network, processor, images, rows, last)
+        last = seen.select(torch.tensor([len(seen) - 1], device=device))
         yield {
-            "pixel_values": processor.images(images[rows]).to(device),
+            "images": seen,
             "input_ids": ids.to(device),
             "attention_mask": mask.to(device),
             "question": TextTokens(*(part.to(device) for part in processor.questions(questions))) if reads else None,
         }
+
+
+def _see(
+    network: GenerativeModel,
+    processor: Processor,
+    images: Sequence[ImageInput],
+    rows: slice,
+    last: SeenImages | None,
+) -> SeenImages:
+    """The images at `rows`, each of those that follow each other encoded once; `last` is the one before them."""
+    new: list[int] = []
+    location: list[int] = []  # 0 = `last`
+    for index in range(rows.start, rows.stop):
+        if not index or not same_image(images[index - 1], images[index]):
+            new.append(index)
+        location.append(len(new))
+    parts = [last] if last is not None and location[0] == 0 else []
+    if new:
+        pixels = processor.images([images[index] for index in new])
+        parts.append(network.see(pixels.to(network.query_tokens.device)))
+    seen = joined(parts) if len(parts) > 1 else parts[0]
+    if len(seen) == len(location):
+        return seen
+    return seen.select(torch.tensor(location, device=network.query_tokens.device) - location[0])
 
 
 def batches(count: int, batch_size: int) -> Iterator[slice]:
@@ -172,7 +203,14 @@ def random_state(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_length(network: GenerativeModel, prompt: str, tokens: int, new_tokens: int) -> None:
+def check_prompt(network: GenerativeModel, processor: Processor, prompt: str, new_tokens: int) -> None:
+    """Refuse a prompt that leaves the language model no room for so many new tokens.
+
+    Raises:
+        PromptTooLong: naming the prompt.
+    """
+    assert processor.language_tokenizer is not None
+    tokens = len(processor.language_tokenizer.prompt_ids(prompt))
     config, queries = network.language_model.config, network.qformer_config.num_queries
     longest = getattr(config, "max_position_embeddings", None)  # T5 has no such limit
     if longest is None:

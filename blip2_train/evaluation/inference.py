@@ -14,12 +14,14 @@ from torch import Tensor
 from blip2_train.data.batches.processor import ImageInput, ImageInputs, Processor, listed
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
+from blip2_train.evaluation.conversation import Conversation
 from blip2_train.evaluation.embedding import MatchScores, generative_features, image_text_features, match_all, paired
 from blip2_train.evaluation.generation import (
     ANSWERING,
     CAPTIONING,
     Prompt,
     batches,
+    check_prompt,
     generate_texts,
     generation_options,
     random_state,
@@ -60,6 +62,7 @@ class Blip2:
     ) -> None:
         self.network, self.processor, self.source = network.eval(), processor, source
         self._has_prediction_head = has_prediction_head
+        self._conversation: Conversation | None = None
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.network.parameters())
@@ -121,10 +124,10 @@ class Blip2:
         seed: int | None = None,
         **generation: Any,
     ) -> list[str]:
-        """Answer a question about each of N images.
+        """Answer a question about each of N images, or N questions about one; each image is encoded once.
 
         Args:
-            images: The images.
+            images: The images, or one for all questions; equal ones should follow each other.
             questions: One for each, or one for all.
             prompt: The form of a question, with `{}` for it; None = what the model was trained with, else as the
                 paper: "Question: {} Answer:" for decoder-only, "… Short answer:" for encoder-decoder language models.
@@ -146,6 +149,8 @@ class Blip2:
         """
         template = prompts.question_template(prompt, self.processor.prompt, self.network.is_encoder_decoder)
         inputs = listed(images)
+        if len(inputs) == 1 and not isinstance(questions, str):
+            inputs = inputs * len(questions)
         cleaned = prompts.one_question_each(questions, len(inputs), clean)
         requests = [Prompt(prompts.question_prompt(template, text), text.strip()) for text in cleaned]
         if candidates is None:
@@ -165,7 +170,9 @@ class Blip2:
         seed: int | None = None,
         **generation: Any,
     ) -> str:
-        """Answer a message about an image, after earlier rounds, which the model reads again.
+        """Answer a message about an image, after earlier rounds.
+
+        What was read of the last conversation is kept, so that its next round costs only what is new in it.
 
         Args:
             image: The image.
@@ -187,9 +194,14 @@ class Blip2:
             prompts.CHAT if prompt is None else prompt, "", self.network.is_encoder_decoder
         )
         request = Prompt(prompts.conversation_prompt(template, turns, message), message.strip())
-        return prompts.first_answer(
-            template, self._write("chat", [image], [request], CAPTIONING, generation, 1, seed)[0]
-        )
+        network, options = self.generative("chat"), generation_options(CAPTIONING, generation)
+        check_prompt(network, self.processor, request.text, options.max_new_tokens)
+        pixels = self.processor.image(image)
+        with torch.inference_mode(), random_state(seed, self.device), suitable_autocast(network):
+            conversation = self._conversation
+            if conversation is None or not conversation.is_about(network, pixels):
+                self._conversation = conversation = Conversation(network, self.processor, pixels)
+            return prompts.first_answer(template, conversation.generate(request, options))
 
     def match(self, images: ImageInputs, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
         """Score each of N images with each of M texts, by the formulas of training.

@@ -10,6 +10,7 @@ from blip2_train.data.batches.processor import ImageInput, Processor
 from blip2_train.data.text_cleaning import is_unicode
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import Prompt, read_batches
+from blip2_train.evaluation.same_images import by_image
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.ranking import log_likelihoods
 
@@ -58,8 +59,9 @@ def rank_texts(
     texts = tokenizer.continuations(prompts[0].text, [text.strip() for text in candidates])
     start = tokenizer.generation_tokens["decoder_start"]
     longest = max(map(len, texts))
-    likeliest: list[str] = []
-    for inputs in read_batches(network, processor, images, prompts, longest, batch_size):
-        likelihoods = log_likelihoods(network, **inputs, texts=texts, shortlist=shortlist, decoder_start=start)
+    order, likeliest = by_image(images), list[str]()
+    inputs = [images[index] for index in order], [prompts[index] for index in order]
+    for batch in read_batches(network, processor, *inputs, longest, batch_size):
+        likelihoods = log_likelihoods(network, **batch, texts=texts, shortlist=shortlist, decoder_start=start)
         likeliest += [candidates[index] for index in likelihoods.argmax(dim=1).tolist()]
-    return likeliest
+    return [text for _, text in sorted(zip(order, likeliest, strict=True))]

@@ -1,12 +1,14 @@
 """Generates text token by token from a function that returns logits: greedy, by beam search, or by sampling.
 
-The same search as transformers' `generate`, whose caches are bound to its own models. Shape letters: B texts that are
-started, N beams or samples of each, R = B * N rows, t tokens so far, V vocabulary.
+The same search as transformers' `generate`, which reads a prompt again for each beam, and whose caches are bound to its
+own models. Shape letters: B texts that are started, N beams or samples of each, R = B * N rows, t tokens so far, V
+vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +27,10 @@ from blip2_train.models.nucleus_sampling import NucleusSampling
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """From new tokens `(R, t)`, t >= 1, to the logits `(R, V)` of what follows. Row r goes on from row `origin[r]` of the
-step before (of the first logits, before the first step), whose tokens it repeats; None = from row r."""
+step before (of the first logits, before the first step), whose tokens it repeats; None = from row r. After the first
+step, the rows of a text only go on from rows of the same text."""
+AllDone = Callable[[Tensor], bool]
+"""From whether all texts of this process are at their ends, a bool `()`, to whether to stop."""
 _NEVER = -1e9
 
 
@@ -37,35 +42,65 @@ def generate_tokens(
     ends: Sequence[int],
     pad: int,
     uniforms: Tensor | None = None,
+    front: Sequence[int] = (),
+    all_done: AllDone = bool,
 ) -> Tensor:
     """Continue B texts.
 
     Args:
         first: `(B, V)`: logits of the first new token.
         step: Where the logits of the others come from.
-        options: Search or sampling. Only new tokens count as length and as repetition.
+        options: Search or sampling. Only new tokens count as length, and only they and `front` as repetition.
         ends: Ids of the tokens at which a text ends.
         pad: Id of what stands behind the end.
         uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N texts of each are sampled with these numbers;
             None = one text of each, sampled with torch's random state.
+        front: Ids that stand in front of each text.
+        all_done: Processes that share a model step until the texts of all of them are at their ends.
 
     Returns:
         `(B, ≤ max_new_tokens)`, int64, ends included; with `uniforms` `(B * N, …)`, text by text.
     """
+    device = first.device
+    search = _Search(
+        step=step,
+        processors=_processors(options, ends, len(front), uniforms, str(device)),
+        options=options,
+        ends=torch.tensor(list(ends), dtype=torch.int64, device=device),
+        pad=pad,
+        front=torch.tensor([list(front)], dtype=torch.int64, device=device),
+        all_done=all_done,
+    )
     if options.num_beams > 1 and uniforms is None:
-        return _beams(first, step, options, ends, pad)
-    return _one_by_one(first, step, options, ends, pad, uniforms)
+        return _beams(first, search)
+    return _one_by_one(first, search, None if uniforms is None else uniforms.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    step: Step
+    processors: Any
+    options: GenerationOptions
+    ends: Tensor
+    pad: int
+    front: Tensor
+    all_done: AllDone
+
+    def process(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        """Scores `(R, V)` of what may follow `(R, t)`."""
+        changed: Tensor = self.processors(torch.cat([self.front.expand(len(tokens), -1), tokens], dim=1), scores)
+        return changed
 
 
 def _processors(
-    options: GenerationOptions, ends: Sequence[int], uniforms: Tensor | None, device: str
+    options: GenerationOptions, ends: Sequence[int], front: int, uniforms: Tensor | None, device: str
 ) -> LogitsProcessorList:
     """What changes scores before a token is chosen, in the order of transformers."""
     processors: list[LogitsProcessor] = []
     if options.repetition_penalty != 1.0:
         processors.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if options.min_new_tokens > 0:
-        processors.append(MinNewTokensLengthLogitsProcessor(0, options.min_new_tokens, list(ends), device=device))
+        processors.append(MinNewTokensLengthLogitsProcessor(front, options.min_new_tokens, list(ends), device=device))
     if uniforms is not None:
         processors.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
     elif options.do_sample:
@@ -77,38 +112,37 @@ def _processors(
     return LogitsProcessorList(processors)
 
 
-def _one_by_one(
-    logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int, uniforms: Tensor | None
-) -> Tensor:
-    """Greedy search, or sampling from one beam."""
-    copies = 1 if uniforms is None else uniforms.shape[1]
-    process: Any = _processors(options, ends, uniforms, str(logits.device))
-    origin: Tensor | None = torch.arange(len(logits), device=logits.device).repeat_interleave(copies)
-    logits = logits.repeat_interleave(copies, dim=0)
-    tokens = torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device)
-    last, done = torch.tensor(list(ends), device=logits.device), torch.zeros_like(tokens.sum(dim=1), dtype=torch.bool)
-    for _ in range(options.max_new_tokens):
-        scores = process(tokens, _wide(logits))
-        sampling = options.do_sample and uniforms is None
-        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if sampling else scores.argmax(dim=1)
-        chosen = torch.where(done, pad, chosen)
-        tokens, done = torch.cat([tokens, chosen[:, None]], dim=1), done | torch.isin(chosen, last)
-        if bool(done.all()) or tokens.shape[1] == options.max_new_tokens:
+def _one_by_one(first: Tensor, search: _Search, copies: int | None) -> Tensor:
+    """Greedy search, or sampling from one beam; `copies` texts of each by given numbers, None = one without them."""
+    options, device = search.options, first.device
+    draws = options.do_sample and copies is None
+    origin: Tensor | None = None
+    if copies is not None:
+        origin = torch.arange(len(first), device=device).repeat_interleave(copies)
+        first = first.repeat_interleave(copies, dim=0)
+    logits, tokens = first, torch.empty(len(first), 0, dtype=torch.int64, device=device)
+    done = torch.zeros(len(first), dtype=torch.bool, device=device)
+    for length in range(1, options.max_new_tokens + 1):
+        scores = search.process(tokens, _wide(logits))
+        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if draws else scores.argmax(dim=1)
+        chosen = torch.where(done, search.pad, chosen)
+        tokens, done = torch.cat([tokens, chosen[:, None]], dim=1), done | torch.isin(chosen, search.ends)
+        if length == options.max_new_tokens or search.all_done(done.all()):
             break
-        logits, origin = step(tokens, origin), None
-    return tokens
+        logits, origin = search.step(tokens, origin), None
+    open_before = torch.isin(tokens, search.ends).cumsum(dim=1) == 0
+    return tokens[:, : 1 + int(open_before[:, :-1].sum(dim=1).max())]  # without what other processes waited for
 
 
-def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequence[int], pad: int) -> Tensor:
+def _beams(first: Tensor, search: _Search) -> Tensor:
     """The best of N beams; scores are sums of log-probabilities, divided by length ** `length_penalty` at an end.
 
     Source: beam search of transformers with `early_stopping=False`: a text of which N ends were found is finished once
     its best open beam, at its present length, scores no more than the worst of them.
     """
-    texts, beams, device = len(logits), options.num_beams, logits.device
-    process: Any = _processors(options, ends, None, str(device))
-    kept, last = max(2, 1 + len(ends)) * beams, torch.tensor(list(ends), device=device)
-    logits = logits.repeat_interleave(beams, dim=0)
+    options, pad, device = search.options, search.pad, first.device
+    texts, beams = len(first), options.num_beams
+    kept, logits = max(2, 1 + len(search.ends)) * beams, first.repeat_interleave(beams, dim=0)
     rows = torch.arange(texts, device=device)[:, None]
     origin = rows.expand(texts, beams)  # of the first step, whose rows are the texts
     tokens = torch.empty(texts, beams, 0, dtype=torch.int64, device=device)
@@ -118,7 +152,7 @@ def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequenc
     lengths = torch.zeros_like(ended_scores, dtype=torch.int64)
     open_texts = torch.ones(texts, 1, dtype=torch.bool, device=device)
     for length in range(1, options.max_new_tokens + 1):
-        steps = process(tokens.flatten(0, 1), _wide(logits).log_softmax(dim=1)).unflatten(0, (texts, beams))
+        steps = search.process(tokens.flatten(0, 1), _wide(logits).log_softmax(dim=1)).unflatten(0, (texts, beams))
         totals = (steps + scores[:, :, None]).flatten(1)
         if options.do_sample:
             choices = torch.multinomial(totals.softmax(dim=1).clamp_min(1e-30), kept)
@@ -128,7 +162,7 @@ def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequenc
             best, choices = totals.topk(kept, dim=1)
         beam, token = choices // steps.shape[2], choices % steps.shape[2]
         longer = torch.cat([tokens[rows, beam], token[:, :, None]], dim=2)
-        at_end = torch.isin(token, last) | (length == options.max_new_tokens)
+        at_end = torch.isin(token, search.ends) | (length == options.max_new_tokens)
 
         final = best / length**options.length_penalty
         counts = at_end & open_texts & (torch.arange(kept, device=device) < beams)  # the others only go on
@@ -142,9 +176,9 @@ def _beams(logits: Tensor, step: Step, options: GenerationOptions, ends: Sequenc
         tokens, chosen = longer[rows, chosen_rows], beam[rows, chosen_rows]
         possible = scores[:, :1] / length**options.length_penalty
         open_texts = open_texts & ((ended_scores[:, -1:] <= _NEVER / 2) | (possible > ended_scores[:, -1:]))
-        if length == options.max_new_tokens or not bool(open_texts.any()):
+        if length == options.max_new_tokens or search.all_done(~open_texts.any()):
             break
-        logits = step(tokens.flatten(0, 1), origin[rows, chosen].flatten())
+        logits = search.step(tokens.flatten(0, 1), origin[rows, chosen].flatten())
         origin = rows * beams + torch.arange(beams, device=device)
     return ended[:, 0, : int(lengths[:, 0].max())]
 

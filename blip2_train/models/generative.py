@@ -12,13 +12,8 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    PretrainedConfig,
-    PreTrainedModel,
-    RepetitionPenaltyLogitsProcessor,
-)
+from torch.nn import functional as F
+from transformers import PretrainedConfig, PreTrainedModel
 
 from blip2_train.models.adapted_layers import train_adapters
 from blip2_train.models.blip2 import Blip2Model
@@ -27,12 +22,14 @@ from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import (
     FLOAT16_GRADIENT_SCALE,
     build_language_model,
-    left_padded,
     own_precision,
+    right_padded,
     scale_gradient,
 )
-from blip2_train.models.nucleus_sampling import NucleusSampling
+from blip2_train.models.prompt_cache import DecoderOnlyPrompts, ReadPrompts, read_prompts
 from blip2_train.models.qformer import TextEmbeddings
+from blip2_train.models.seen_images import SeenImages
+from blip2_train.models.text_generation import SpecialTokens, generate_behind
 from blip2_train.types import TextTokens
 
 
@@ -61,6 +58,8 @@ class GenerativeModel(Blip2Model):
         "qformer.encoder.layer.*.crossattention.*",
     )
     language_config: LanguageModelConfig
+    reads_prompts_once: bool = True
+    """False = all texts by transformers' `generate`, to compare with."""
 
     def __init__(
         self,
@@ -150,21 +149,29 @@ class GenerativeModel(Blip2Model):
         train_adapters(self.language_model, mode)
         return self
 
-    def query_states(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
-        """Output `(B, Q, D)` of the Q-Former for images `(B, 3, H, W)`, and questions if it reads them."""
+    def see(self, pixel_values: Tensor) -> SeenImages:
+        """Images `(M, 3, H, W)` through the tower, and the Q-Former if it reads no questions."""
         image_kv = self.project_image(self.vision_model(pixel_values))
-        if question is None or not self.question_to_qformer:
-            return self.image_pass(image_kv).states
-        return self.joint_pass([image_kv], question)
+        if self.question_to_qformer:
+            return SeenImages(image_kv=image_kv, states=None)
+        return SeenImages(image_kv=None, states=self.image_pass(image_kv).states)
 
-    def soft_prompt(self, pixel_values: Tensor, question: TextTokens | None = None) -> Tensor:
-        """What the language model reads of images `(B, 3, H, W)`: `(B, Q, Dl)`."""
-        prompt: Tensor = self.language_projection(self.query_states(pixel_values, question))
+    def query_states(self, images: Tensor | SeenImages, question: TextTokens | None = None) -> Tensor:
+        """Output `(B, Q, D)` of the Q-Former for images `(B, 3, H, W)`, or seen, and questions if it reads them."""
+        seen = self.see(images) if isinstance(images, Tensor) else images
+        if seen.image_kv is None:
+            assert seen.states is not None
+            return seen.states
+        return self.image_pass(seen.image_kv).states if question is None else self.joint_pass([seen.image_kv], question)
+
+    def soft_prompt(self, images: Tensor | SeenImages, question: TextTokens | None = None) -> Tensor:
+        """What the language model reads of B images: `(B, Q, Dl)`."""
+        prompt: Tensor = self.language_projection(self.query_states(images, question))
         return prompt
 
     def predicting_states(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | SeenImages,
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
@@ -173,7 +180,7 @@ class GenerativeModel(Blip2Model):
         """Last states of the language model, aligned with the labels.
 
         Args:
-            pixel_values: `(B, 3, H, W)`.
+            pixel_values: `(B, 3, H, W)`, or the images as seen.
             input_ids: `(B, S)`, int64: read after the queries.
             attention_mask: `(B, S)`, bool, True = real token.
             labels: `(B, T)`, int64, -100 where there is none; decoder-only: T = S.
@@ -185,7 +192,7 @@ class GenerativeModel(Blip2Model):
         embeddings, mask = self.language_inputs(
             self.soft_prompt(pixel_values, question), input_ids, attention_mask, training=True
         )
-        with own_precision(self.language_model, pixel_values.device):
+        with own_precision(self.language_model, input_ids.device):
             if self.is_encoder_decoder:
                 states = self._encoder_decoder_states(embeddings, mask, labels)
             else:
@@ -201,25 +208,33 @@ class GenerativeModel(Blip2Model):
             return head.weight, head.bias
         return head.weight, added[0]
 
+    def vocabulary_logits(self, states: Tensor) -> Tensor:
+        """Logits `(…, V)` of last states `(…, Dl)`."""
+        weight, bias = self.output_layer()
+        return F.linear(states, weight, bias)
+
     @torch.no_grad()
     def generate(
         self,
-        pixel_values: Tensor,
+        images: Tensor | SeenImages,
         input_ids: Tensor,
         attention_mask: Tensor,
         options: GenerationOptions,
         question: TextTokens | None = None,
         uniforms: Tensor | None = None,
         decoder_start: Sequence[int] = (),
-        **tokens: int | Sequence[int],
+        *,
+        eos_token_id: int | Sequence[int],
+        pad_token_id: int,
     ) -> Tensor:
         """Generate text for images.
 
-        Only `options` and `tokens` decide; settings that a language model brings along (sampling, forced or forbidden
-        tokens, …) are left aside.
+        Only the arguments decide; settings that a language model brings along (sampling, forced or forbidden tokens,
+        …) are left aside. Queries and prompt are read once for each row, and their keys and values serve all beams or
+        samples, unless `reads_prompts_once` is False or the language model cannot be read so.
 
         Args:
-            pixel_values: `(B, 3, H, W)`.
+            images: `(B, 3, H, W)`, or seen.
             input_ids: `(B, S)`, int64: prompts, padded on either side; S may be 0.
             attention_mask: `(B, S)`, bool, True = real token. Padding never changes what is generated.
             options: Search or sampling.
@@ -228,53 +243,46 @@ class GenerativeModel(Blip2Model):
                 these numbers; None = one text, by torch's random state.
             decoder_start: What stands in an encoder-decoder's decoder between its start token and its text (BART:
                 `<s>`).
-            tokens: `eos_token_id`, one or several, and `pad_token_id`.
+            eos_token_id: One, or several.
+            pad_token_id: Stands behind the end.
 
         Returns:
             `(B, ≤ max_new_tokens)`, int64: new tokens only (in front of an encoder-decoder's stand its start token and
             `decoder_start`); with `uniforms` `(B * N, …)`, image by image.
         """
-        embeddings, mask = self.language_inputs(self.soft_prompt(pixel_values, question), input_ids, attention_mask)
-        if self.is_encoder_decoder:  # padding goes behind, for encoders that count positions from the first column
-            embeddings, mask = (part.flip(1) for part in left_padded(embeddings.flip(1), mask.flip(1)))
-        else:
-            embeddings, mask = left_padded(embeddings, mask)
-        chosen: dict[str, Any] = {
-            "num_beams": options.num_beams,
-            "max_new_tokens": options.max_new_tokens,
-            "min_new_tokens": options.min_new_tokens,
-            "do_sample": options.do_sample,
-        }
-        if options.num_beams > 1:
-            chosen["length_penalty"] = options.length_penalty
-        if options.do_sample:
-            chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": 0}
-        # as an option, it would leave out as many new tokens of a row as the row has padding (transformers 5.23)
-        penalty = options.repetition_penalty
-        processors: list[Any] = [] if penalty == 1 else [RepetitionPenaltyLogitsProcessor(penalty)]
-        if uniforms is not None:
-            chosen |= {"num_return_sequences": uniforms.shape[1], "top_p": 1.0, "temperature": 1.0}
-            processors.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
-        model = cast(Any, self.language_model)
-        start = [self.decoder_start_id, *decoder_start] if self.is_encoder_decoder else []
-        decoder_inputs = (
-            {"decoder_input_ids": torch.tensor([start] * len(mask), device=mask.device)} if decoder_start else {}
-        )
-        settings = GenerationConfig(**chosen, **tokens, decoder_start_token_id=start[0] if start else None)
-        own, model.generation_config = model.generation_config, settings  # what is unset is filled up from here
-        try:
-            with own_precision(self.language_model, pixel_values.device):
-                ids = model.generate(
-                    inputs_embeds=embeddings,
-                    attention_mask=mask,
-                    generation_config=settings,
-                    **decoder_inputs,
-                    logits_processor=LogitsProcessorList(processors),
-                    trust_remote_code=False,
-                )
-        finally:
-            model.generation_config = own
-        return cast(Tensor, ids)
+        embeddings, mask = self.language_inputs(self.soft_prompt(images, question), input_ids, attention_mask)
+        tokens = SpecialTokens.of(eos_token_id, pad_token_id, self.text_start(decoder_start))
+        model, once = self.language_model, self.reads_prompts_once
+        with own_precision(model, mask.device):
+            return generate_behind(
+                model, self.vocabulary_logits, embeddings, mask, options, tokens, uniforms, read_once=once
+            )
+
+    @torch.no_grad()
+    def read_prompts(
+        self, soft_prompt: Tensor, input_ids: Tensor, attention_mask: Tensor, decoder_start: Sequence[int] = ()
+    ) -> ReadPrompts | None:
+        """Read queries `(B, Q, Dl)` and prompts `(B, S)` once, for any number of texts that go on from them.
+
+        None if the language model cannot be read so.
+        """
+        embeddings, mask = self.language_inputs(soft_prompt, input_ids, attention_mask)
+        with own_precision(self.language_model, mask.device):
+            read = right_padded(embeddings, mask)
+            return read_prompts(self.language_model, self.vocabulary_logits, *read, self.text_start(decoder_start))
+
+    @torch.no_grad()
+    def extended(self, read: DecoderOnlyPrompts, kept: int, input_ids: Tensor) -> DecoderOnlyPrompts | None:
+        """One read prompt with `input_ids` `(1, S)`, S >= 1, behind its queries and its first `kept` tokens.
+
+        None if what was read cannot be cut there.
+        """
+        with own_precision(self.language_model, input_ids.device):
+            return read.extended(self.query_tokens.shape[1] + kept, input_ids)
+
+    def text_start(self, behind: Sequence[int] = ()) -> list[int]:
+        """Ids that an encoder-decoder's texts start with, `behind` after its start token; none without an encoder."""
+        return [self.decoder_start_id, *behind] if self.is_encoder_decoder else []
 
     @property
     def _gradient_scale(self) -> float:

@@ -164,3 +164,14 @@ def left_padded(embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     order = mask.int().argsort(dim=1, stable=True)
     return embeddings.gather(1, order[:, :, None].expand_as(embeddings)), mask.gather(1, order)
+
+
+def right_padded(embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move what is masked to the end of each row, the rest keeping its order; as `left_padded`.
+
+    Example:
+        >>> right_padded(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[True, False, True]]))[0].flatten()
+        tensor([1., 3., 2.])
+    """
+    order = mask.int().argsort(dim=1, stable=True, descending=True)
+    return embeddings.gather(1, order[:, :, None].expand_as(embeddings)), mask.gather(1, order)

@@ -5,18 +5,17 @@ Shape letters: B images, S tokens read, C texts, V vocabulary.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers.modeling_outputs import BaseModelOutput
 
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import own_precision
+from blip2_train.models.prompt_cache import ReadPrompts
+from blip2_train.models.seen_images import SeenImages
 from blip2_train.types import TextTokens
 
 AT_ONCE = 128
@@ -27,7 +26,7 @@ _NONE = -100
 @torch.no_grad()
 def log_likelihoods(
     model: GenerativeModel,
-    pixel_values: Tensor,
+    images: Tensor | SeenImages,
     input_ids: Tensor,
     attention_mask: Tensor,
     texts: Sequence[Sequence[int]],
@@ -39,11 +38,12 @@ def log_likelihoods(
 
     Queries and prompt are read once for each image; their keys and values serve all texts. The texts whose first
     tokens are the likeliest are read to the end, the others are left out. Each image is computed alone, so that no
-    padding or neighbour changes its scores.
+    padding or neighbour changes its scores. Language models whose keys and values cannot be repeated read the prompt
+    again with each text.
 
     Args:
         model: On its device.
-        pixel_values: `(B, 3, H, W)`.
+        images: `(B, 3, H, W)`, or seen.
         input_ids: `(B, S)`, int64: prompts, padded on either side.
         attention_mask: `(B, S)`, bool, True = real token.
         texts: C rows of two tokens or more, the end token with them.
@@ -56,50 +56,60 @@ def log_likelihoods(
 
     Source: Li et al., "Align before Fuse" (ALBEF), arXiv:2107.07651, section 5, and its `rank_answer`.
     """
-    embeddings, mask = model.language_inputs(model.soft_prompt(pixel_values, question), input_ids, attention_mask)
-    rows = [torch.tensor(text, device=mask.device) for text in texts]
+    seen = model.see(images) if isinstance(images, Tensor) else images
+    soft_prompts = model.soft_prompt(seen, question)
+    rows = [torch.tensor(text, device=input_ids.device) for text in texts]
     first = torch.stack([row[0] for row in rows])
-    likelihoods = torch.full((len(mask), len(rows)), -torch.inf, device=mask.device)
-    with own_precision(model.language_model, mask.device):
-        for scores, read, real in zip(likelihoods, embeddings, mask.bool(), strict=True):
-            prompt = _Prompt(model, read[real][None], decoder_start)
-            opening = prompt.next_token[first]
-            likeliest = opening.argsort(descending=True, stable=True)[:shortlist]
-            for chunk in likeliest.split(AT_ONCE):
-                scores[chunk] = opening[chunk] + prompt.rest([rows[index] for index in chunk.tolist()])
+    likelihoods = torch.full((len(input_ids), len(rows)), -torch.inf, device=input_ids.device)
+    for index, (scores, ids, real) in enumerate(zip(likelihoods, input_ids, attention_mask, strict=True)):
+        prompt = None
+        if model.reads_prompts_once:
+            prompt = model.read_prompts(soft_prompts[index, None], ids[real][None], real[real][None], decoder_start)
+        if prompt is None:
+            image = seen.select(torch.tensor([index], device=ids.device))
+            asked = None if question is None else TextTokens(*(part[index : index + 1] for part in question))
+            tokens = _again(model, image, ids[real], rows, asked, decoder_start)
+            opening, rest = tokens[:, 0], tokens[:, 1:].sum(dim=1)
+        else:
+            opening = prompt.first[0].log_softmax(dim=0)[first]
+        for chunk in opening.argsort(descending=True, stable=True)[:shortlist].split(AT_ONCE):
+            if prompt is None:
+                scores[chunk] = opening[chunk] + rest[chunk]
+                continue
+            with own_precision(model.language_model, ids.device):
+                scores[chunk] = opening[chunk] + _rest(prompt, [rows[text] for text in chunk.tolist()])
     return likelihoods
 
 
-class _Prompt:
-    """Cached keys and values of one prompt `(1, L, Dl)`, and the log-probabilities `(V,)` of the next token."""
+def _rest(prompt: ReadPrompts, rows: Sequence[Tensor]) -> Tensor:
+    """Log-likelihood `(R,)` of each row's tokens after the first; padding comes last and no token attends to it."""
+    ids = pad_sequence(list(rows), batch_first=True)[:, :-1]
+    targets = pad_sequence(list(rows), batch_first=True, padding_value=_NONE)[:, 1:]
+    logits = prompt.fork().read(ids, origin=ids.new_zeros(len(rows)))
+    return -F.cross_entropy(logits.mT, targets, ignore_index=_NONE, reduction="none").sum(dim=1)
 
-    def __init__(self, model: GenerativeModel, embeddings: Tensor, decoder_start: Sequence[int]) -> None:
-        self._model, self._length = cast(Any, model.language_model), embeddings.shape[1]
-        self._encoded: Tensor | None = None
-        if model.is_encoder_decoder:
-            self._encoded = self._model.get_encoder()(inputs_embeds=embeddings).last_hidden_state
-            decoder_ids = torch.tensor([[model.decoder_start_id, *decoder_start]], device=embeddings.device)
-            output = self._model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
-                decoder_input_ids=decoder_ids,
-                use_cache=True,
-            )
-        else:
-            output = self._model(inputs_embeds=embeddings, use_cache=True)
-        self._cache = output.past_key_values
-        self.next_token: Tensor = output.logits[0, -1].float().log_softmax(dim=0)
 
-    def rest(self, rows: Sequence[Tensor]) -> Tensor:
-        """Log-likelihood `(R,)` of each row's tokens after the first; padding comes last and no token attends to it."""
-        ids = pad_sequence(list(rows), batch_first=True)[:, :-1]
-        targets = pad_sequence(list(rows), batch_first=True, padding_value=_NONE)[:, 1:]
-        cache = copy.deepcopy(self._cache)
-        cache.batch_repeat_interleave(len(rows))
-        if self._encoded is None:
-            mask = ids.new_ones(len(rows), self._length + ids.shape[1])
-            output = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
-        else:
-            encoded = BaseModelOutput(last_hidden_state=self._encoded.expand(len(rows), -1, -1))
-            output = self._model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache, use_cache=True)
-        losses = F.cross_entropy(output.logits.float().mT, targets, ignore_index=_NONE, reduction="none")
-        return -losses.sum(dim=1)
+def _again(
+    model: GenerativeModel,
+    image: SeenImages,
+    prompt: Tensor,
+    texts: Sequence[Tensor],
+    question: TextTokens | None,
+    decoder_start: Sequence[int],
+) -> Tensor:
+    """Log-likelihoods `(C, longest)` of the tokens of texts, zeros behind their ends; each is read with the prompt."""
+    front = prompt if not model.is_encoder_decoder else torch.tensor(list(decoder_start), device=prompt.device).long()
+    parts = []
+    for chunk in (texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE)):
+        rows = [torch.cat([front, text]) for text in chunk]
+        ids = pad_sequence(rows, batch_first=True)
+        labels = pad_sequence(rows, batch_first=True, padding_value=_NONE)
+        read = ids if not model.is_encoder_decoder else prompt.expand(len(rows), -1)
+        mask = labels != _NONE if not model.is_encoder_decoder else torch.ones_like(read, dtype=torch.bool)
+        first = ids.new_zeros(len(rows))
+        asked = None if question is None else TextTokens(*(part[first] for part in question))
+        states = model.predicting_states(image.select(first), read, mask, labels, asked)[:, len(front) :]
+        logits = model.vocabulary_logits(states).float()
+        parts.append(-F.cross_entropy(logits.mT, labels[:, len(front) :], ignore_index=_NONE, reduction="none"))
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])

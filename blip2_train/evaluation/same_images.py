@@ -1,0 +1,40 @@
+"""Which requests are about the same image, so that it is read and encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_train.data.batches.processor import ImageInput
+
+
+def same_image(first: ImageInput, second: ImageInput) -> bool:
+    """Whether two inputs are one object, the same path, or equal pixel values.
+
+    Example:
+        >>> same_image("a.jpg", Path("a.jpg")), same_image("a.jpg", "b.jpg")
+        (True, False)
+    """
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first is second or (first.device == second.device and torch.equal(first, second))
+    if isinstance(first, str | Path) and isinstance(second, str | Path):
+        return str(first) == str(second)
+    return first is second
+
+
+def by_image(images: Sequence[ImageInput]) -> list[int]:
+    """All indices, those of one object or path together, in the order in which each first occurs.
+
+    Example:
+        >>> by_image(["a.jpg", "b.jpg", "a.jpg"])
+        [0, 2, 1]
+    """
+    groups: dict[str | int, list[int]] = {}
+    for index, image in enumerate(images):
+        key = id(image) if isinstance(image, Tensor | Image.Image) else str(image)
+        groups.setdefault(key, []).append(index)
+    return [index for group in groups.values() for index in group]

@@ -1,0 +1,109 @@
+"""A conversation whose beginning was read before goes on as if it were read again."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from tiny_writer import shown, writer
+
+from blip2_train.evaluation.conversation import Conversation
+from blip2_train.evaluation.inference import Blip2
+from blip2_train.models.prompt_cache import DecoderOnlyPrompts
+
+ROUNDS = ["what is it?", "is it red?", "how many?", "why not?"]
+ARCHITECTURE = {"max_position_embeddings": 256}
+
+
+def talking(family: str = "opt", **options: Any) -> Blip2:
+    model = writer(family, **options)
+    model.network.double()
+    return model
+
+
+def pixels(model: Blip2, number: int = 0) -> torch.Tensor:
+    return model.processor.image(shown()[number]).double()
+
+
+def answers(model: Blip2, image: torch.Tensor, again: bool, **options: Any) -> list[str]:
+    """Each message after the rounds before it; with `again`, nothing of those is kept."""
+    rounds: list[tuple[str, str]] = []
+    for message in ROUNDS[:3]:
+        if again:
+            model._conversation = None
+        answer = model.chat(image, rounds, message, max_new_tokens=6, **options)
+        rounds.append((message, answer))
+    return [answer for _, answer in rounds]
+
+
+@pytest.mark.parametrize("family", ["opt", "t5", "llama", "gpt2", "bart"])
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"do_sample": True, "seed": 5}], ids=str)
+def test_it_answers_as_if_all_were_read_again(family: str, options: dict[str, Any]) -> None:
+    model = talking(family)
+    kept, anew = (answers(model, pixels(model), again, **options) for again in (False, True))
+    assert kept == anew and len(set(kept)) > 1
+
+
+@pytest.mark.parametrize("family", ["opt", "llama"])
+def test_only_what_is_new_is_read(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = talking(family)
+    tokenizer: Any = model.processor.language_tokenizer
+    read: list[tuple[int, int]] = []
+    extended = DecoderOnlyPrompts.extended
+
+    def counted(self: Any, kept: int, ids: torch.Tensor) -> Any:
+        read.append((kept, ids.shape[1]))
+        return extended(self, kept, ids)
+
+    monkeypatch.setattr(DecoderOnlyPrompts, "extended", counted)
+    images: list[int] = []
+    model.network.vision_model.register_forward_hook(lambda *_: images.append(1))
+    image = pixels(model)
+    first = model.chat(image, [], ROUNDS[0], max_new_tokens=4)
+    second = model.chat(image, [(ROUNDS[0], first)], ROUNDS[1], max_new_tokens=4)
+    texts = [
+        f"Question: {ROUNDS[0]} Answer:",
+        " ".join(f"Question: {ROUNDS[0]} Answer: {first} Question: {ROUNDS[1]} Answer:".split()),
+    ]
+    lengths = [len(tokenizer.prompt_ids(text)) for text in texts]
+    assert len(images) == 1 and read == [(4 + lengths[0], lengths[1] - lengths[0])]
+
+    assert model.chat(image, [(ROUNDS[0], first)], ROUNDS[1], max_new_tokens=4) == second
+    assert len(images) == 1 and len(read) == 1  # the same message again
+    model.chat(image, [], ROUNDS[0], max_new_tokens=4)  # back: one token is read, for what follows it
+    assert len(images) == 1 and read[1:] == [(4 + lengths[0] - 1, 1)]
+    model.chat(image, [], ROUNDS[2], max_new_tokens=4)  # another beginning
+    assert len(images) == 1 and read[2][0] < 4 + lengths[0]
+
+
+def test_any_order_of_conversations_gives_the_same_answers() -> None:
+    model = talking("opt")
+    cases = [
+        (pixels(model, number), [(ROUNDS[0], "a cat")] * rounds, message)
+        for number, rounds, message in itertools.product(range(2), range(3), ROUNDS[1:3])
+    ]
+    expected = []
+    for image, rounds, message in cases:
+        model._conversation = None
+        expected.append(model.chat(image, rounds, message, max_new_tokens=5))
+    order = torch.randperm(len(cases), generator=torch.Generator().manual_seed(0)).tolist()
+    for index in order + order[::-1]:
+        image, rounds, message = cases[index]
+        assert model.chat(image, rounds, message, max_new_tokens=5) == expected[index]
+    assert len(set(expected)) > 3
+
+
+def test_other_weights_are_noticed() -> None:
+    model = talking("opt")
+    image = pixels(model)
+    conversation = Conversation(model.generative("chat"), model.processor, image)
+    network = model.generative("chat")
+    assert conversation.is_about(network, image) and not conversation.is_about(network, pixels(model, 1))
+    with torch.no_grad():
+        network.query_tokens.add_(1.0)
+    assert not conversation.is_about(network, image)
+    conversation = Conversation(network, model.processor, image)
+    network.float()
+    assert not conversation.is_about(network, image)
