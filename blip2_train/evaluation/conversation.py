@@ -1,4 +1,8 @@
-"""The last conversation about an image, as far as a model has read it: a further message costs only its own tokens."""
+"""The last conversation about an image, as far as a model has read it: a further message costs only its own tokens.
+
+That no weight has changed since is known from torch's counts of changes in place, which are private.
+Tried with torch 2.14.1.
+"""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ that the padding stands in front, and repeated.
 
 Beside public interfaces this file uses what transformers does not promise: the name of the argument that takes a
 cache; `keys` and `values` of `Cache.layers`, which are replaced and never changed in place; and its general
-`prepare_inputs_for_generation`, whose absence is the sign of a model that is read in a way of its own. Tried with
-transformers 5.17.0 and 5.24.0. Shape letters: B prompts, L tokens of the longest, R rows that go on from them, t
-tokens, H heads, D hidden size, V vocabulary.
+`prepare_inputs_for_generation`: a model with another one is read in a way of its own, and not here.
+Tried with transformers 5.17.0 and 5.24.0.
+
+Shape letters: B prompts, L tokens of the longest, R rows that go on from them, t tokens, H heads, D hidden size, V
+vocabulary.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def _first_call(language_model: nn.Module, mark: Mark) -> Iterator[None]:
             mark("prompt")
         reading = False
 
-    hook = language_model.register_forward_hook(read)
+    network: Any = language_model  # below its vocabulary head, which this project leaves out while it reads a prompt
+    hook = network.base_model.register_forward_hook(read)
     try:
         yield
     finally:

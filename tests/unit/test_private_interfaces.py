@@ -14,6 +14,7 @@ PRIVATE = {
     "checkpoints/convert/paddle.py": {"_name_or_path"},
     "config/hydra_private.py": {"hydra._internal.callbacks"},
     "data/storage/remote.py": {"_strip_protocol"},
+    "evaluation/conversation.py": {"_version"},
     "models/adapters.py": {"_register_custom_module"},
     "models/quantized_loading.py": {"transformers.core_model_loading"},
     "models/step_memory.py": {"torch.utils._python_dispatch", "torch.utils._pytree"},
@@ -23,7 +24,9 @@ PRIVATE = {
 }
 TRIED = {
     "config/hydra_private.py": "hydra-core",
+    "evaluation/conversation.py": "torch",
     "models/adapters.py": "peft",
+    "models/prompt_cache.py": "transformers",
     "models/quantized_loading.py": "transformers",
     "models/step_memory.py": "torch",
     "models/timm_without_wandb.py": "timm",

@@ -19,6 +19,7 @@ class Part:
 
 
 PARTS: Mapping[str, Part] = {
+    "beam": Part(module="benchmark.comparisons.beam", names=("beam_flops", "beam_time"), seconds=400),
     "retrieval": Part(
         module="benchmark.comparisons.retrieval", names=("retrieval_flops_vs_released", "shortlist_speed"), seconds=240
     ),
