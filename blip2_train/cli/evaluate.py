@@ -19,6 +19,8 @@ from blip2_train.cli.score_tables import print_chosen_scores, print_scores
 from blip2_train.cli.terminal import evaluation_from, kept_when_stopped, run_command
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_folder import new_run_folder
+from blip2_train.data.features.processor import feature_processor
+from blip2_train.data.features.store import open_features
 from blip2_train.data.text_cleaning import clean_question
 from blip2_train.distributed import gather_objects, leave_group, rank
 from blip2_train.errors import ConfigError
@@ -37,6 +39,7 @@ from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_source, logged_run
 from blip2_train.training.lifecycle import quiet_libraries
+from blip2_train.training.stored_features import tower_fingerprint, tower_settings
 
 RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
 
@@ -114,8 +117,9 @@ def _evaluate_all(config: DictConfig, folder: Path, device: str) -> dict[str, di
 
 def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConfig) -> TaskReport:
     about = {"model": _weights_of(model), "precision": _precision(model)}
-    with Bar(len(task), hidden=rank() != 0, name=task.name) as bar:
-        rows, scored = run_task(model, task, folder / PREDICTIONS, about, lambda done, total: bar.at(done, total))
+    with Bar(len(task), hidden=rank() != 0, name=task.name) as bar, _from_features(model, config) as (reader, more):
+        about |= more
+        rows, scored = run_task(reader, task, folder / PREDICTIONS, about, lambda done, total: bar.at(done, total))
     if rank() == 0:
         task.write(rows, folder / PREDICTIONS / f"{task.name}.json")
     settings = dict(task.settings())
@@ -130,7 +134,7 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
             checkpoint_fingerprint=about["model"],
             data_fingerprints={task.name: settings.pop("data")},
             prompt=str(settings.pop("prompt", "") or model.processor.prompt),
-            decoding={**settings.pop("generation", {}), **settings, "precision": about["precision"]},
+            decoding={**settings.pop("generation", {}), **settings, "precision": about["precision"], **more},
             versions=program_versions(),
         ),
         examples=task.examples(rows, scored) if rank() == 0 else (),
@@ -150,6 +154,24 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
             else None,
             examples_per_task=config.examples,
         )
+
+
+@contextmanager
+def _from_features(model: Blip2, config: DictConfig) -> Iterator[tuple[Blip2, dict[str, str]]]:
+    """The model, reading stored features of images if there are, and the settings that this adds.
+
+    Raises:
+        ConfigError: if they are of another tower or transform.
+    """
+    if config.features is None:
+        yield model, {}
+        return
+    features = open_features(config.features if isinstance(config.features, str) else list(config.features))
+    tower = model.network.vision_model
+    features.check_tower(tower_settings(model.network.vision_config, tower), tower_fingerprint(tower))
+    reader = model.reading(feature_processor(model.processor, features))
+    with tower.reading_features():
+        yield reader, {"features": features.fingerprint()}
 
 
 def _say(

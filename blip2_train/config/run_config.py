@@ -133,6 +133,8 @@ class EvaluationConfig:
     """File, for models that do not hold them."""
     tokenizer: str | None
     """Folder or hub id of the Q-Former's, for models that do not hold it."""
+    features: str | list[str] | None
+    """Folder of stored features of the tower, or several, that are read instead of images; null = none."""
     examples: int
     """Examples of each task on the page."""
     attention: bool

@@ -69,6 +69,10 @@ class Blip2:
         kind = type(self.network).__name__
         return f"Blip2({self.source!r}: {kind}, {count:,} parameters, on {self.device})"
 
+    def reading(self, processor: Processor) -> Blip2:
+        """The same model with another processor, for instance of stored features."""
+        return Blip2(self.network, processor, self.source, self._has_prediction_head)
+
     @property
     def device(self) -> torch.device:
         """Device of the model."""

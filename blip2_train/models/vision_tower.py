@@ -6,6 +6,8 @@ Shape letters: B batch, P patches with the prefix tokens (class token, registers
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -206,7 +208,7 @@ class VisionTower(nn.Module):
         self.frozen = config.frozen
         self._feature_dtype = DTYPES[config.dtype]
         self.reads_features = False
-        """Whether it is given its own features, stored before, instead of images."""
+        """Whether it is given its own features, stored before, instead of images, as images of one channel."""
         self.width: int = tower.num_features
         self.num_blocks: int = len(self.blocks)
         self.num_prefix_tokens: int = tower.num_prefix_tokens
@@ -231,6 +233,15 @@ class VisionTower(nn.Module):
         assert self.frozen
         self._feature_dtype, self.tower, self.reads_features = self.dtype, nn.Module(), True
 
+    @contextmanager
+    def reading_features(self) -> Iterator[None]:
+        """Take features that were stored before instead of images inside the context; the weights stay."""
+        self.reads_features = True
+        try:
+            yield
+        finally:
+            self.reads_features = False
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode; without effect on a frozen tower."""
         return super().train(mode and not self.frozen)
@@ -239,13 +250,13 @@ class VisionTower(nn.Module):
         """Patch features.
 
         Args:
-            pixel_values: `(B, 3, H, W)`, float; stored features `(B, P, Dv)` after `read_features`.
+            pixel_values: `(B, 3, H, W)`, float; stored features `(B, 1, P, Dv)` if it reads those.
 
         Returns:
             `(B, P, Dv)`, in the dtype of the tower when frozen.
         """
         if self.reads_features:
-            return pixel_values
+            return pixel_values[:, 0]
         if not self.frozen:
             return self.tower.forward_features(pixel_values)
         dtype = next(self.tower.parameters()).dtype

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.data.features.store import StoredFeatures
 from blip2_train.errors import ConfigError
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import VisionConfig
+from blip2_train.models.vision_tower import VisionTower
 
 
-def tower_settings(config: VisionConfig) -> dict[str, Any]:
+def tower_settings(config: VisionConfig, tower: VisionTower) -> dict[str, Any]:
     """What identifies a tower beside its weights and image size, as plain values."""
     return {
         "name": config.name.partition(".")[0],
         "dropped_blocks": config.dropped_blocks,
         "overrides": dict(config.overrides or {}),
         "family": config.family,
-        "dtype": config.dtype,
+        "dtype": str(tower.dtype).removeprefix("torch."),
     }
 
 
-def tower_fingerprint(tower: nn.Module) -> str:
+def tower_fingerprint(tower: VisionTower) -> str:
     """SHA-256 of a tower's weights, which is that of the frozen weights of a stage-1 model with it."""
     return fingerprint({f"vision_model.{name}": tensor for name, tensor in tower.named_parameters()})
 
@@ -41,5 +40,5 @@ def read_stored_features(model: Blip2Model, features: StoredFeatures) -> None:
             "data.features holds features of a frozen vision tower, but this one trains: leave data.features out, or "
             "set model.vision.frozen=true"
         )
-    features.check_tower(tower_settings(model.vision_config), tower_fingerprint(tower))
+    features.check_tower(tower_settings(model.vision_config, tower), tower_fingerprint(tower))
     tower.read_features()

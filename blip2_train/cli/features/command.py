@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from blip2_train.cli.terminal import config_from, run_command
+from blip2_train.cli.terminal import config_from, evaluation_from, run_command
 from blip2_train.config.key_values import split_settings
 
 ABOUT = """\
 Compute the features of a recipe's frozen vision tower once for each image that the recipe trains on or validates
 with, and store them: a run with data.features=<output> reads them instead of running the tower. Takes the command
-line of the training, with output= and settings of its own. States the disk space and the time before it begins;
+line of the training, with output= and settings of its own; or, for evaluate.py with features=<output>, that of an
+evaluation: evaluation=[…] checkpoint=<model>. States the disk space and the time before it begins;
 repeated, it goes on where it was stopped.
 
   output=<folder>         a new one, or that of the same command before
@@ -31,12 +32,13 @@ def main(arguments: list[str]) -> None:
     if {"--help", "-h", "--list"} & set(arguments):
         config_from(arguments, ABOUT, USAGE)
         return
-    from blip2_train.cli.features.storing import Request, store_features  # loads torch
+    from blip2_train.cli.features.storing import Request, store_evaluated, store_features  # loads torch
 
     request, settings = split_settings(arguments, Request)
-    config = config_from(settings, ABOUT, USAGE)
+    evaluates = any(setting.startswith("evaluation=") for setting in settings)
+    config = evaluation_from(settings) if evaluates else config_from(settings, ABOUT, USAGE)
     if config is not None:
-        store_features(config, request)
+        (store_evaluated if evaluates else store_features)(config, request)
 
 
 def command() -> None:

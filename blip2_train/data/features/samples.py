@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,11 @@ class ImageSet:
     """Of the samples in the source, ascending."""
     flags: int
     """`CROPS` for training, `EVALUATION` for validation."""
+
+    @classmethod
+    def whole(cls, source: CaptionSource, flags: int) -> Self:
+        """All samples of a source."""
+        return cls(source, np.arange(len(source)), flags)
 
 
 class Samples:

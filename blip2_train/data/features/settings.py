@@ -57,22 +57,27 @@ class FeatureSettings:
         values = {name: value for name, value in asdict(self).items() if name not in ("sources", "images_per_shard")}
         return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
 
-    def check_transform(self, transform: Mapping[str, Any], folder: object) -> None:
-        """Refuse a recipe that makes other pixel values of an image.
+    def check_transform(self, transform: Mapping[str, Any], folder: object, evaluation: bool = False) -> None:
+        """Refuse a run that makes other pixel values of an image.
+
+        Args:
+            transform: Its settings.
+            folder: Folder of the features, for messages.
+            evaluation: Whether only crops of evaluation are read.
 
         Raises:
             ConfigError: naming the first setting that differs.
         """
-        for name in transform if self.crops else _EVALUATION:
+        for name in _EVALUATION if evaluation or not self.crops else transform:
             stored = self.transform.get(name)
             if stored != transform[name]:
                 raise ConfigError(
-                    f"data.features={folder} was written with {name} {_short(stored)}, the recipe has "
+                    f"features {folder} were written with {name} {_short(stored)}, here it is "
                     f"{_short(transform[name])}; set it to that, or write the features anew into another folder"
                 )
 
     def check_tower(self, tower: Mapping[str, Any], sha256: str, folder: object) -> None:
-        """Refuse a recipe with another tower.
+        """Refuse a model with another tower.
 
         Args:
             tower: As the field of that name.
@@ -86,8 +91,8 @@ class FeatureSettings:
             stored = self.tower_sha256[:16] if name not in tower else self.tower.get(name)
             if stored != value:
                 raise ConfigError(
-                    f"data.features={folder} is of another vision tower: its {name} is {_short(stored)}, the "
-                    f"recipe's is {_short(value)}; take that tower, or write the features anew into another folder"
+                    f"features {folder} are of another vision tower: its {name} is {_short(stored)}, that of "
+                    f"this model {_short(value)}; take that tower, or write the features anew into another folder"
                 )
 
 

@@ -103,7 +103,7 @@ class FeatureFolder:
         return self._table.find(image_key(content, orientation))
 
     def read(self, stored: Stored, crop: int | None) -> Tensor:
-        """Features `(P, Dv)` of a training crop of an image, or of its crop of evaluation (None).
+        """Features `(1, P, Dv)` of a training crop of an image, or of its crop of evaluation (None).
 
         Raises:
             ShardError: if they cannot be read.
@@ -113,7 +113,7 @@ class FeatureFolder:
         path, layout = self.path / self._files[stored.shard], self.layout
         try:
             file = SHARD_FILES.get(self._owner, stored.shard, path)
-            return layout.decode(file.read(layout.size, member * layout.stride + _TAR_HEADER))
+            return layout.decode(file.read(layout.size, member * layout.stride + _TAR_HEADER))[None]
         except (OSError, ShardError) as error:
             raise ShardError(f"{path} cannot be read ({error}); write the features anew into another folder") from None
 
@@ -121,6 +121,8 @@ class FeatureFolder:
 @dataclass(frozen=True)
 class StoredFeatures:
     """The features of a run's images, in one or several folders; stands in for the transforms.
+
+    Features come as images of one channel, of P rows and Dv columns, so that batches of both have four dimensions.
 
     Attributes:
         folders: The first that knows an image counts.
@@ -144,13 +146,18 @@ class StoredFeatures:
         for folder in self.folders:
             folder.settings.check_transform(transform, folder.path)
 
+    def check_evaluation(self, transform: dict[str, Any]) -> None:
+        """Refuse a model that reads other pixel values of an image in evaluation; raises `ConfigError`."""
+        for folder in self.folders:
+            folder.settings.check_transform(transform, folder.path, evaluation=True)
+
     def check_tower(self, tower: dict[str, Any], sha256: str) -> None:
         """Refuse a recipe with another tower; raises `ConfigError`."""
         for folder in self.folders:
             folder.settings.check_tower(tower, sha256, folder.path)
 
     def training_crop(self, content: bytes, generator: torch.Generator, orientation: int | None = None) -> Tensor:
-        """Features `(P, Dv)` of one of an image's training crops, drawn from the generator.
+        """Features `(1, P, Dv)` of one of an image's training crops, drawn from the generator.
 
         Args:
             content: Content of the image's file.
@@ -166,7 +173,7 @@ class StoredFeatures:
         return folder.read(stored, int(draw * folder.settings.crops))
 
     def evaluation_crop(self, content: bytes, generator: torch.Generator, orientation: int | None = None) -> Tensor:
-        """Features `(P, Dv)` of an image's crop of evaluation; the generator is not used. Raises as `training_crop`."""
+        """Features `(1, P, Dv)` of an image's crop of evaluation, without a draw; raises as `training_crop`."""
         folder, stored = self._find(content, orientation, EVALUATION, "crop of evaluation")
         return folder.read(stored, None)
 

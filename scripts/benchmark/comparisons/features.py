@@ -66,7 +66,7 @@ def _compare_flops(config: DictConfig, batch_size: int = 8) -> Comparison:
         for from_features in (False, True):
             if from_features:
                 model.vision_model.read_features()
-                batch = replace(batch, pixel_values=torch.empty(batch_size, patches, width))
+                batch = replace(batch, pixel_values=torch.empty(batch_size, 1, patches, width))
             with FlopCounterMode(display=False) as counter:
                 _step(config, model, batch)
             counted.append(counter.get_total_flops() / batch_size / 1e9)
@@ -92,7 +92,7 @@ def _compare_speed(config: DictConfig, batch_size: int = 2) -> Comparison:
             file.write_bytes(layout.encode(torch.randn(patches, width)))
 
         def read() -> Tensor:
-            return torch.stack([layout.decode(file.read_bytes()) for file in files])
+            return torch.stack([layout.decode(file.read_bytes())[None] for file in files])
 
         other = [_seconds(lambda: _step(config, model, images)) for _ in range(_TURNS)]
         model.vision_model.read_features()

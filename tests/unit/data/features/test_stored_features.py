@@ -68,7 +68,7 @@ def crop(content: bytes, number: int, seed: int = 3) -> torch.Tensor:
     """Features of a training crop, computed now."""
     transform = TrainTransform(16, CLIP_MEAN, CLIP_STD)
     pixels = transform.from_file(content, crop_generator(seed, image_key(content, None), number))
-    return SmallTower()(pixels[None])[0]
+    return SmallTower()(pixels[None])
 
 
 def test_an_image_has_its_crops_and_an_image_of_validation_the_whole(shards: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_an_image_has_its_crops_and_an_image_of_validation_the_whole(shards: Pat
     assert all(any(torch.equal(one, other) for one in drawn) for other in expected)
     content = validation.source.read(int(validation.indices[0])).image
     whole = EvalTransform(16, CLIP_MEAN, CLIP_STD)(decode_image(content), torch.Generator())
-    assert torch.equal(features.evaluation_crop(content, torch.Generator()), SmallTower()(whole[None])[0])
+    assert torch.equal(features.evaluation_crop(content, torch.Generator()), SmallTower()(whole[None]))
     with pytest.raises(ShardError, match="no training crops of this image"):
         features.training_crop(content, torch.Generator())
 
@@ -95,10 +95,10 @@ def test_batches_hold_the_features_of_the_same_samples_in_the_same_order(shards:
     other = module(shards, features=str(tmp_path / "features"))
     for plain, stored in zip(data.train_dataloader(), other.train_dataloader(), strict=True):
         assert plain.sample_ids == stored.sample_ids and torch.equal(plain.input_ids, stored.input_ids)
-        assert stored.pixel_values.shape == (8, 4, 6)
+        assert stored.pixel_values.shape == (8, 1, 4, 6)
     for plain, stored in zip(data.val_dataloader(), other.val_dataloader(), strict=True):
         assert plain.sample_ids == stored.sample_ids
-        assert torch.equal(SmallTower()(plain.pixel_values), stored.pixel_values)
+        assert torch.equal(SmallTower()(plain.pixel_values), stored.pixel_values[:, 0])
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_an_image_that_changes_while_features_are_written_is_named(shards: Path,
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image_size": 24}, "written with image_size 16, the recipe has 24"),
+        ({"image_size": 24}, "written with image_size 16, here it is 24"),
         ({"mean": (0.5, 0.5, 0.5)}, "written with mean"),
         ({"crop_scale": (0.9, 1.0)}, r"written with crop_scale \[0.5, 1.0\]"),
         ({"flip": 0.0}, "written with flip 0.5"),
@@ -236,8 +236,8 @@ def test_other_towers_are_refused(shards: Path, tmp_path: Path) -> None:
     tower = {"name": "small", "dropped_blocks": 1, "overrides": {}, "family": None, "dtype": "float32"}
     features.check_tower(tower, "5" * 64)
     for change, sha256, words in (
-        ({"name": "large"}, "5" * 64, "its name is small, the recipe's is large"),
-        ({"dtype": "float16"}, "5" * 64, "its dtype is float32, the recipe's is float16"),
+        ({"name": "large"}, "5" * 64, "its name is small, that of this model large"),
+        ({"dtype": "float16"}, "5" * 64, "its dtype is float32, that of this model float16"),
         ({}, "6" * 64, r"its weights \(SHA-256\) is 5555"),
     ):
         with pytest.raises(ConfigError, match=words):
