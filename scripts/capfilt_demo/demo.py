@@ -14,7 +14,8 @@ from rich.table import Table
 from blip2_train.cli.capfilt.filtering import filter_captions, find_model
 from blip2_train.config.compose import compose
 from blip2_train.config.key_values import split_settings
-from blip2_train.data.emoji_scenes.world import WorldPaths, ensure_world
+from blip2_train.data.emoji_scenes.layout import WorldPaths
+from blip2_train.data.emoji_scenes.world import ensure_world
 from blip2_train.data.emoji_scenes.wrong_captions import CaptionFaults, find_faults, write_noisy_shards
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ConfigError

@@ -54,6 +54,7 @@ OWN_FILES = {
     "data/features/layout.py": "a header that was just made",
     "data/features/preparation.py": "lines of its own folder",
     "data/emoji_scenes/world.py": "a mark of its own",
+    "data/emoji_scenes/layout.py": "what was just written",
     "data/emoji_scenes/concepts.py": "comes with the package",
     "evaluation/metrics/metric_states.py": "what a child of its own writes",
     "evaluation/predictions.py": "its own settings, there and back",

@@ -26,12 +26,17 @@ class DescribedScene:
 
     @property
     def file_name(self) -> str:
-        """Name of its image file, COCO style: `emoji_val_000002000012.jpg`."""
-        return f"emoji_{self.split}_{self.image_id:012d}.jpg"
+        """Name of its image file, see `image_file_name`."""
+        return image_file_name(self.split, self.image_id)
 
     def caption_id(self, caption_index: int) -> int:
         """Identity of its caption `caption_index`, unique in the world."""
         return self.image_id * 100 + caption_index
+
+
+def image_file_name(split: str, image_id: int) -> str:
+    """Name of an image's file, COCO style: `emoji_val_000002000012.jpg`."""
+    return f"emoji_{split}_{image_id:012d}.jpg"
 
 
 def karpathy_json(scenes: Iterable[DescribedScene]) -> dict[str, Any]:

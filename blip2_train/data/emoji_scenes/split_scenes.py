@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,23 +21,33 @@ FIRST_IMAGE_ID = 1_000_000
 MOST_TRIES = 20_000
 
 
-def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
-    """The first `count` scenes of a split; a longer list starts with the shorter one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnScene:
+    """A scene of one split, before anything is written about it."""
 
-    In `val`, `test` and `nocaps` no two scenes show the same things with the same counts.
+    split: str
+    image_id: int
+    scene: Scene
+    domain: str
+    """See `DescribedScene`."""
+    generator: np.random.Generator
+    """Its own generator, after the scene was drawn; captions are drawn from it next, then questions."""
+
+
+def drawn_scenes(split: str, count: int, seed: int, first: int = 0) -> Iterator[DrawnScene]:
+    """Scenes `first` … `count - 1` of a split.
+
+    In `val`, `test` and `nocaps` no two scenes show the same things with the same counts, so those before `first` are
+    drawn too; a scene of `train` depends on its index alone.
 
     Raises:
-        ConfigError: if the split has no `count` such scenes, or no room for their identities.
+        ConfigError: if the split has no `count` such scenes.
     """
-    if count >= FIRST_IMAGE_ID:
-        raise ConfigError(f"{split} has {count} scenes; at most {FIRST_IMAGE_ID - 1} fit")
     concepts = load_concepts()
     known, novel = split_pool(concepts, novel=False), split_pool(concepts, novel=True)
-    captions = CaptionWriter(concepts)
-    questions = QuestionWriter(concepts, known if split != "nocaps" else known + novel)
     split_index = SPLIT_NAMES.index(split)
     seen: set[str] = set()
-    for i in range(count):
+    for i in range(first if split == "train" else 0, count):
         generator = np.random.default_rng([seed, split_index, i])
         domain = DOMAINS[i % 3] if split == "nocaps" else ""
         for _ in range(MOST_TRIES):
@@ -50,14 +61,44 @@ def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
         else:
             raise ConfigError(f"{count} scenes are more than the split {split} has different ones; use at most {i}")
         seen.add(things)
-        yield DescribedScene(
-            split=split,
-            image_id=FIRST_IMAGE_ID * (split_index + 1) + i,
-            scene=scene,
-            captions=tuple(captions.captions(scene, generator)),
-            questions=tuple(questions.questions(scene, generator)),
-            domain=domain,
-        )
+        image_id = FIRST_IMAGE_ID * (split_index + 1) + i
+        if i >= first:
+            yield DrawnScene(split=split, image_id=image_id, scene=scene, domain=domain, generator=generator)
+
+
+def captions_of(drawn: DrawnScene) -> tuple[str, ...]:
+    """The captions of a scene; they advance its generator."""
+    return tuple(CaptionWriter(load_concepts()).captions(drawn.scene, drawn.generator))
+
+
+def question_writer(split: str) -> QuestionWriter:
+    """The writer of a split's questions; it takes every scene of the split, in order."""
+    concepts = load_concepts()
+    known, novel = split_pool(concepts, novel=False), split_pool(concepts, novel=True)
+    return QuestionWriter(concepts, known if split != "nocaps" else known + novel)
+
+
+def described(drawn: DrawnScene, captions: tuple[str, ...], writer: QuestionWriter) -> DescribedScene:
+    """A scene with its captions, and with questions, which are drawn after them."""
+    return DescribedScene(
+        split=drawn.split,
+        image_id=drawn.image_id,
+        scene=drawn.scene,
+        captions=captions,
+        questions=tuple(writer.questions(drawn.scene, drawn.generator)),
+        domain=drawn.domain,
+    )
+
+
+def split_scenes(split: str, count: int, seed: int) -> Iterator[DescribedScene]:
+    """The first `count` scenes of a split; a longer list starts with the shorter one.
+
+    Raises:
+        ConfigError: as `drawn_scenes`.
+    """
+    writer = question_writer(split)
+    for drawn in drawn_scenes(split, count, seed):
+        yield described(drawn, captions_of(drawn), writer)
 
 
 def _draw(domain: str, known: list[int], novel: list[int], generator: np.random.Generator) -> Scene:

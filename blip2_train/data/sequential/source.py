@@ -78,7 +78,7 @@ def open_sequential(configs: Sequence[SourceConfig], hold_out: bool) -> list[Seq
     for config in configs:
         if titles.count(config.title) > 1:
             raise ConfigError(f"two data sources are named {config.title!r}: give each its own name")
-        if type(config) is not SourceConfig or config.is_annotation_file:
+        if not config.reads_shards:
             raise ConfigError(
                 f"data source {config.title!r} is no folder or list of tar shards, and data.access=sequential reads "
                 "nothing else: leave it out, or make shards (make_shards.py)"

@@ -44,8 +44,7 @@ class ShardFile:
 
         self.samples = 0
         """Samples written."""
-        self._stem = shard_stem(shard_index)
-        self._digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
+        self._shard_index, self._samples_per_shard = shard_index, samples_per_shard
         self._target = _Target(path)  # no name is given to webdataset, which runs "pipe:…" as a command
         self._tar = TarWriter(self._target, user="", group="", mode=0o444, mtime=0, encoder=False)
 
@@ -76,7 +75,7 @@ class ShardFile:
         Raises:
             ValueError: if `extra` has a key that img2dataset uses.
         """
-        key = f"{self._stem}{self.samples:0{self._digits}d}"
+        key = sample_key(self._shard_index, self.samples, self._samples_per_shard)
         original = original_size or size
         values = (caption, url, key, "success", None, *size, *original, exif, hashlib.sha256(image).hexdigest())
         record: dict[str, Any] = dict(zip(RECORD_KEYS, values, strict=True))
@@ -138,6 +137,17 @@ def shard_stem(shard_index: int) -> str:
     return f"{shard_index:0{SHARD_DIGITS}d}"
 
 
+def sample_key(shard_index: int, sample_index: int, samples_per_shard: int) -> str:
+    """Key of a sample: index of its shard, then its index in the shard.
+
+    Example:
+        >>> sample_key(1, 12, samples_per_shard=10_000)
+        '000010012'
+    """
+    digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 1
+    return f"{shard_stem(shard_index)}{sample_index:0{digits}d}"
+
+
 class ShardWriter:
     """A folder of `00000.tar`, `00001.tar`, … with `00000_stats.json` beside each.
 
@@ -147,8 +157,9 @@ class ShardWriter:
     empty.
 
     Args:
-        folder: made when missing; must hold no shards.
+        folder: made when missing; must hold no shards, unless `first_shard` is given.
         samples_per_shard: samples in every shard but the last.
+        first_shard: index of the first shard; if given, others may write other shards of the folder.
 
     Raises:
         ShardError: if the folder already holds shards.
@@ -157,14 +168,15 @@ class ShardWriter:
     Source: img2dataset 1.47, `WebDatasetSampleWriter` and `compute_key` (layout only).
     """
 
-    def __init__(self, folder: Path, *, samples_per_shard: int = 10_000) -> None:
+    def __init__(self, folder: Path, *, samples_per_shard: int = 10_000, first_shard: int | None = None) -> None:
         if samples_per_shard < 1:
             raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
         self.folder, self.samples_per_shard = Path(folder), samples_per_shard
         self.folder.mkdir(parents=True, exist_ok=True)
-        if any(self.folder.glob("*.tar")):
+        if first_shard is None and any(self.folder.glob("*.tar")):
             raise ShardError(f"{self.folder} already holds shards; give an empty folder")
-        self.samples_written = 0
+        self.samples_written = (first_shard or 0) * samples_per_shard
+        """Samples of the folder up to the last one written."""
         self._shard: ShardFile | None = None
 
     def write(

@@ -65,6 +65,11 @@ class SourceConfig:
         return isinstance(self.path, str) and self.path.lower().endswith((*SUFFIXES, PARQUET))
 
     @property
+    def reads_shards(self) -> bool:
+        """Whether the samples are those of the shards at `path`; a subclass whose samples are says so itself."""
+        return type(self) is SourceConfig and not self.is_annotation_file
+
+    @property
     def title(self) -> str:
         """The name, or one made from the path: the last part that is not a pattern."""
         if self.name is not None:

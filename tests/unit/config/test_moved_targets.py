@@ -55,7 +55,10 @@ training.sharding.ShardedStrategy
 training.trainer_options.TrainerOptions
 """.split()
 """Every `_target_` of this project that `configs/` and the documentation named at commit b847a27."""
-NEW: set[str] = set()
+NEW = {
+    "blip2_train.data.emoji_scenes.scene_source.SceneSourceConfig",
+    "blip2_train.data.emoji_scenes.scene_source.prepare_scenes",
+}
 """Each `_target_` in `configs/` of a constructor that did not exist then."""
 OLD_SOURCE = "blip2_train.data.source_config.SourceConfig"
 
@@ -86,14 +89,14 @@ def test_a_configuration_with_old_names_is_composed_with_the_names_of_today(
 ) -> None:
     moved_targets._log_once.cache_clear()
     (tmp_path / "data").mkdir()
-    text = (CONFIGS / "data" / "emoji_scenes.yaml").read_text("utf-8")
+    text = (CONFIGS / "data" / "coco_karpathy.yaml").read_text("utf-8")
     assert "blip2_train.data.sources.config.SourceConfig" in text
     (tmp_path / "data" / "mine.yaml").write_text(text.replace("data.sources.config.", "data.source_config."))
     collator = "collator._target_=blip2_train.data.collate.load_image_text_collator"
     demo = ["experiment=demo_stage1", "paths.run_dir=here"]
     with caplog.at_level(logging.INFO):
         config = compose([*demo, "data=mine", collator], tmp_path)
-    assert config == compose(demo)
+    assert config == compose([*demo, "data=coco_karpathy"])
     lines = [record.getMessage() for record in caplog.records if "has moved" in record.getMessage()]
     assert len(lines) == 2 and sum(OLD_SOURCE in line for line in lines) == 1
 

@@ -15,9 +15,10 @@ from PIL import Image
 from blip2_train.data.annotations.caption_layouts import DOMAINS
 from blip2_train.data.emoji_scenes import world as world_module
 from blip2_train.data.emoji_scenes.concepts import load_concepts
+from blip2_train.data.emoji_scenes.layout import WorldPaths
 from blip2_train.data.emoji_scenes.scenes import split_of
 from blip2_train.data.emoji_scenes.split_scenes import split_scenes
-from blip2_train.data.emoji_scenes.world import WorldPaths, ensure_world, write_world
+from blip2_train.data.emoji_scenes.world import ensure_world, write_world
 from blip2_train.errors import ConfigError
 
 SMALL: dict[str, Any] = {
