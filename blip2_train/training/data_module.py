@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train import distributed
-from blip2_train.data.batches.transforms import EvalTransform, TrainTransform
+from blip2_train.data.batches.transforms import EXACT, EvalTransform, TrainTransform
 from blip2_train.data.features.image_keys import CROPS, EVALUATION
 from blip2_train.data.features.samples import ImageSet
 from blip2_train.data.features.store import StoredFeatures, open_features
@@ -30,6 +31,9 @@ from blip2_train.data.stream.stream import EvaluationItems, ReadImage, TrainingS
 from blip2_train.errors import ConfigError
 from blip2_train.training.sequential_reading import SequentialReading
 from blip2_train.types import Batch, Collator
+
+_LOGGER = logging.getLogger(__name__)
+_DECODER = "data.decoder"
 
 
 class ImageTextDataModule(lightning.LightningDataModule):
@@ -58,7 +62,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         crop_scale: smallest and largest share of the area that a training crop covers.
         crop_ratio: smallest and largest width / height of a training crop.
         flip: probability of a horizontal flip in training.
-        draft: decode JPEGs no larger than training crops need (see `TrainTransform.from_file`).
+        draft: decode JPEGs no larger than training crops need (see `TrainTransform.levels_from_file`).
+        decoder: `exact` or `fast` decoding of training images, see `TrainTransform`.
         num_workers: reading processes per training process.
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
@@ -98,6 +103,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
         draft: bool = False,
+        decoder: str = EXACT,
         num_workers: int = 2,
         shuffle_block: int = 256,
         shuffle_window: int = 16384,
@@ -149,7 +155,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         self._max_rejected_share = max_rejected_share
         self._rejected_list = Path(rejected_list) if rejected_list is not None else None
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
-        self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip, draft)
+        self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip, draft, decoder)
         self._eval_transform = EvalTransform(image_size, mean, std)
         self._crop_settings = {
             **self.processing(),
@@ -157,11 +163,12 @@ class ImageTextDataModule(lightning.LightningDataModule):
             "crop_ratio": [float(value) for value in crop_ratio],
             "flip": float(flip),
             "draft": draft,
+            "decoder": self._train_transform.decoder,
         }
         self.features: StoredFeatures | None = None if features is None else open_features(features)
         """Features that are read instead of images; None = none."""
-        self._read_training: ReadImage = self._train_transform.from_file
-        self._read_evaluation: ReadImage = WholeImages(self._eval_transform)
+        self._read_training: ReadImage = self._train_transform.levels_from_file
+        self._read_evaluation: ReadImage = WholeImages(self._eval_transform.levels)
         if self.features is not None:
             self.features.check_transform(self._crop_settings)
             self._read_training, self._read_evaluation = self.features.training_crop, self.features.evaluation_crop
@@ -186,7 +193,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             opened.append(open_source(self._validation))
             chosen = [(opened[-1], evenly_chosen(len(opened[-1]), self._validation_samples))]
         self._items = EvaluationItems(
-            chosen, self._eval_transform, self._captions_per_image, read_image=self._read_evaluation
+            chosen, self._eval_transform.levels, self._captions_per_image, read_image=self._read_evaluation
         )
         self._validated = chosen
         for source in opened:
@@ -202,7 +209,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         transform = self._train_transform
         self._stream = TrainingStream(
             self._sources,
-            transform,
+            transform.levels,
             self._seed,
             schedule=GlobalBatchSampler(self._shape, distributed.rank(), self._steps),
             read_image=self._read_training,
@@ -242,7 +249,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """This process's micro-batches from the first step that is not done; its length is that of the whole run."""
         if self._reading is not None:
             read, collator, done = self._read_training, self.collator, self._first_step
-            return self._reading.loader(read, collator, self._steps, done, pin_memory=self._on_gpu)
+            return self._reading.loader(read, collator, self._steps, done, **self._where_used)
         sampler = GlobalBatchSampler(self._shape, distributed.rank(), self._steps, self._first_step)
         return self._loader(self._stream, batch_sampler=sampler)
 
@@ -255,8 +262,13 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     def _loader(self, dataset: Any, **options: Any) -> BatchLoader:
         return BatchLoader(
-            dataset, collate_fn=self.collator, num_workers=self._num_workers, pin_memory=self._on_gpu, **options
+            dataset, collate_fn=self.collator, num_workers=self._num_workers, **self._where_used, **options
         )
+
+    @property
+    def _where_used(self) -> dict[str, Any]:
+        """Options of the loader: batches travel as levels, and are normalised on the device that uses them."""
+        return {"pin_memory": self._on_gpu, "finish": None if self._on_gpu else self._train_transform.normalise.batch}
 
     @property
     def _on_gpu(self) -> bool:
@@ -298,6 +310,10 @@ class ImageTextDataModule(lightning.LightningDataModule):
             self.rejections.record(batch.rejected, len(batch))
         return batch
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Normalise a batch on its device."""
+        return self._train_transform.normalise.batch(batch)
+
     def processing(self) -> dict[str, Any]:
         """How images are made ready, as plain values for exports."""
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
@@ -333,6 +349,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         return {
             "seed": self._seed,
             "global_batch_size": self._shape.global_batch_size,
+            _DECODER: self._train_transform.decoder,
             **(self._shuffle if self._reading is None else {}),
             **self.collator.fingerprint(),
             **({} if self.features is None else {"data.features": self.features.fingerprint()}),
@@ -348,7 +365,10 @@ class ImageTextDataModule(lightning.LightningDataModule):
         Raises:
             CheckpointMismatch: if the order of samples would not be the same.
         """
-        check_fingerprint(fingerprint, self.fingerprint())
+        if _DECODER not in fingerprint and self._train_transform.decoder != EXACT:
+            _LOGGER.info("the run began with data.decoder=%s and goes on with it", EXACT)
+            self._train_transform.decoder = EXACT
+        check_fingerprint({_DECODER: EXACT, **fingerprint}, self.fingerprint())
         self._first_step = samples_consumed // self._shape.global_batch_size
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import shutil
 
 from omegaconf import DictConfig
 
-from blip2_train.cli.doctor.data import SHOWN
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
 from blip2_train.cli.doctor.machine import Machine
 from blip2_train.cli.doctor.shards import READERS
@@ -42,7 +41,7 @@ def examine_shared_memory(config: DictConfig, data: ImageTextDataModule | None, 
         return [Finding(SKIPPED, "the batch cannot be divided among the processes")]
     except OSError:
         return [Finding(OK, f"this system has no {FOLDER}")]
-    sample = data.plan().waiting_bytes // SHOWN
+    sample = 3 * data.image_size**2  # batches travel as levels, a byte each
     waiting = machine.devices * workers * PREFETCHED * shape.micro_batch_size * sample
     readers = f"{machine.devices} process{'es' * (machine.devices > 1)} x {workers} readers x {PREFETCHED} batches"
     beside = f"{readers} take up to {size_text(waiting)} of {FOLDER}, which has {size_text(free)} free"

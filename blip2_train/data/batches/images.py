@@ -79,7 +79,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def _reduce(image: Image.Image, reduction: Reduction) -> None:
     """Let a JPEG decode smaller; images that are decoded, turned, or of another format stay as they are."""
-    if image.format == "JPEG" and image.mode in ("L", "RGB") and not _is_turned(image):
+    if image.format == "JPEG" and image.mode in ("L", "RGB") and not is_turned(image):
         times = reduction(*image.size)
         if times > 1:
             image.draft(None, (image.width // times, image.height // times))
@@ -94,14 +94,20 @@ def _orientation(image: Image.Image) -> int | None:
     return orientation if orientation in range(1, 9) else None
 
 
-def _is_turned(image: Image.Image) -> bool:
-    """Whether the EXIF orientation is another than upright: turned or mirrored."""
-    return _orientation(image) not in (None, 1)
+def is_turned(image: Image.Image, beside: int | None = None) -> bool:
+    """Whether the EXIF orientation is another than upright: turned or mirrored.
+
+    Args:
+        image: an opened image.
+        beside: EXIF orientation stored beside the file, used if the file itself has none.
+    """
+    own = _orientation(image)
+    return (own if own is not None else beside) in _TRANSPOSE_BY_ORIENTATION
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; an image with damaged EXIF data is left as it is."""
-    if not _is_turned(image):
+    if not is_turned(image):
         return image  # Pillow would copy it
     try:
         return ImageOps.exif_transpose(image)

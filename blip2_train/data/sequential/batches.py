@@ -227,6 +227,11 @@ class SequentialLoader(BatchLoader):
         super().__init__(dataset, sampler=indices, batch_size=None, collate_fn=_WithOrigin(collator), **options)
         self._note = note
 
+    def finished(self, item: Any) -> Any:
+        """A finished batch and its origin."""
+        batch, origin = item
+        return super().finished(batch), origin
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Iterate; `note` receives the origin before the batch is returned."""
         for batch, origin in cast("Iterator[tuple[Batch, BatchOrigin]]", super().__iter__()):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from blip2_train.data.sequential.batches import StreamShape
 from blip2_train.data.sequential.source import SequentialSource
-from blip2_train.data.stream.loader import PREFETCHED
-from blip2_train.data.stream.plan import readable_size
+from blip2_train.data.stream.plan import readable_size, waiting_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,8 @@ class SequentialPlan:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the pixel values of all batches that a process can hold, with the one it trains on."""
-        batch = self.shape.batches.micro_batch_size * 3 * self.image_size**2 * 4
-        return (1 + PREFETCHED * self.workers) * batch
+        """Bytes of the pixels of all batches that a process can hold, with the one it trains on, in float32."""
+        return waiting_bytes(self.shape.batches.micro_batch_size, self.image_size, self.workers)
 
     def epochs_at(self, step: int) -> dict[str, float]:
         """Passes over each source so far, counted in shards; those of earlier steps are not known."""

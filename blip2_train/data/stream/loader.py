@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
@@ -54,13 +54,17 @@ class BatchLoader(DataLoader[Any]):
     Args:
         dataset: map-style dataset.
         num_workers: reader processes; 0 reads in the training process.
+        finish: applied to each batch in the training process; None = nothing.
         options: further options of torch's loader.
     """
 
-    def __init__(self, dataset: Any, *, num_workers: int, **options: Any) -> None:
+    def __init__(
+        self, dataset: Any, *, num_workers: int, finish: Callable[[Batch], Batch] | None = None, **options: Any
+    ) -> None:
         if num_workers > 0:
             options |= {"multiprocessing_context": "forkserver", "worker_init_fn": _start_reader}
             options |= {"persistent_workers": True, "prefetch_factor": PREFETCHED}
+        self._finish = finish
         super().__init__(dataset, num_workers=num_workers, generator=torch.Generator(), **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -72,7 +76,8 @@ class BatchLoader(DataLoader[Any]):
         """
         failure: ShardError | TrainingError | None = None
         try:
-            yield from super().__iter__()
+            for item in super().__iter__():
+                yield self.finished(item)
         except ShardError as error:
             failure = ShardError(str(error).strip().splitlines()[-1].rpartition("ShardError: ")[2])
             error.with_traceback(None)  # its frames hold the readers, which would then stop late, after a time-out
@@ -84,6 +89,10 @@ class BatchLoader(DataLoader[Any]):
         if failure is not None:
             self._iterator = None
             raise failure
+
+    def finished(self, item: Any) -> Any:
+        """What is returned for what the collator made."""
+        return item if self._finish is None else self._finish(item)
 
     def _reader_failure(self, error: Exception) -> str | None:
         """The message if an error of torch's loader means that a reader ended or shared memory is full; else None.

@@ -79,8 +79,8 @@ class DataPlan:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the pixel values of all batches that a process can hold, with the one it trains on."""
-        return (1 + PREFETCHED * self.workers) * self.shape.micro_batch_size * 3 * self.image_size**2 * 4
+        """Bytes of the pixels of all batches that a process can hold, with the one it trains on, in float32."""
+        return waiting_bytes(self.shape.micro_batch_size, self.image_size, self.workers)
 
     def epochs_at(self, step: int) -> dict[str, float]:
         """Passes over each source in the first `step` optimiser steps, by log key."""
@@ -134,6 +134,11 @@ class DataPlan:
         """Each source, and the number of samples that the first `step` optimiser steps draw from it."""
         drawn = self.mixture.served(step * self.shape.global_batch_size)
         return list(zip(self.sources, drawn, strict=True))
+
+
+def waiting_bytes(micro_batch_size: int, image_size: int, workers: int) -> int:
+    """Bytes of the pixels of the batches that `workers` readers have made, and of the one in use, in float32."""
+    return (4 + PREFETCHED * workers) * micro_batch_size * 3 * image_size**2
 
 
 def make_plan(

@@ -21,6 +21,7 @@ ABOUT = {
     "bare": "bytes in memory, decoded and resized to the square as a whole, nothing else",
     "loader": "the training loader: shard, caption, decoding, random crop, flip, tensor, normalising, tokens, batch",
     "loader, draft": "the same with data.draft=true",
+    "loader, fast": "the same with data.decoder=fast",
 }
 
 
@@ -49,8 +50,8 @@ def measure_speed(source: SourceConfig, options: LoaderOptions) -> Record:
     opened, steps = chosen.own_source(), options.images // options.batch_size
     contents = [opened.read(number).image for number in range(options.images)]
     ways = [Way("bare", lambda: _bare(contents, options.image_size))]
-    for name, draft in (("loader", False), ("loader, draft", True)):
-        data = open_data(chosen, options, (options.turns + 1) * steps, draft=draft)
+    for name, settings in (("loader", {}), ("loader, draft", {"draft": True}), ("loader, fast", {"decoder": "fast"})):
+        data = open_data(chosen, options, (options.turns + 1) * steps, **settings)
         ways.append(Way(name, _loader(data, steps)))
     for turn in range(options.turns + 1):  # the first warms up
         for way in ways if turn % 2 else reversed(ways):

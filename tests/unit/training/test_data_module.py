@@ -153,6 +153,37 @@ def test_a_different_order_is_refused_with_the_reason(shards: Path, tmp_path: Pa
         assert "\n" not in str(caught.value)
 
 
+def test_batches_travel_as_levels_and_are_normalised_where_they_are_used(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = list(_module(shards).train_dataloader())
+    assert all(batch.pixel_values.dtype == torch.float32 for batch in here)
+    monkeypatch.setattr(ImageTextDataModule, "_on_gpu", property(lambda module: True))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    module = _module(shards)
+    for batch, expected in zip(module.train_dataloader(), here, strict=True):
+        assert batch.pixel_values.dtype == torch.uint8
+        assert _same(module.on_after_batch_transfer(batch, 0), expected)
+    assert all(batch.pixel_values.dtype == torch.uint8 for batch in module.val_dataloader())
+
+
+def test_a_run_goes_on_with_the_decoder_that_it_began_with(shards: Path) -> None:
+    kept = json.loads(json.dumps(_module(shards).fingerprint()))
+    fast = _module(shards, decoder="fast")
+    with pytest.raises(CheckpointMismatch, match=r"data\.decoder was exact, is fast"):
+        fast.resume(8, kept)
+    with pytest.raises(CheckpointMismatch, match=r"data\.decoder was fast, is exact"):
+        _module(shards).resume(8, fast.fingerprint())
+    _module(shards, decoder="fast").resume(8, fast.fingerprint())
+    earlier = {key: value for key, value in kept.items() if key != "data.decoder"}  # of an earlier version
+    fast.resume(8, earlier)
+    exact = _module(shards)
+    exact.resume(8, earlier)
+    for one, other in zip(fast.train_dataloader(), exact.train_dataloader(), strict=True):
+        assert _same(one, other)
+    assert fast.fingerprint() == kept
+
+
 def test_the_plan_lists_what_will_be_read(shards: Path) -> None:
     plan = _module(shards, validation=SourceConfig(path=str(shards / "00001.tar")), accumulate=2).plan()
     assert (plan.sources[0].samples, plan.sources[0].drawn, plan.sources[0].epochs) == (40, 80, 2.0)
@@ -164,7 +195,7 @@ def test_the_plan_lists_what_will_be_read(shards: Path) -> None:
     assert "4 held out" in "\n".join(_module(shards).plan().lines())
     alone = _module(shards, steps=4, num_workers=3, global_batch_size=2).plan()
     assert "each at most once, 28 never" in alone.lines()[0] and "readers: 1 x 3 = 3, each makes 2" in alone.lines()[-1]
-    assert alone.waiting_bytes == (1 + 2 * 3) * 2 * 3 * 16 * 16 * 4
+    assert alone.waiting_bytes == (4 + 2 * 3) * 2 * 3 * 16 * 16
 
 
 def test_the_account_of_the_sources_is_what_the_batches_held(tmp_path: Path) -> None:

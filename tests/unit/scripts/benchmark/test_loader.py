@@ -18,7 +18,7 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     record = json.loads(target.read_text(encoding="utf-8"))
     assert list(record["speed"]) == ["40x30", "24x24"]
     for speed in record["speed"].values():
-        assert list(speed["ways"]) == ["bare", "loader", "loader, draft"]
+        assert list(speed["ways"]) == ["bare", "loader", "loader, draft", "loader, fast"]
         assert (
             speed["ways"]["bare"]["speed"]["median"] == speed["ways"]["bare"]["speed_by_processor_time"]["median"] == 1
         )
@@ -27,7 +27,7 @@ def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert all(0 <= step["share_waiting"] <= 1 for step in record["waiting"])
     assert [start["samples_before"] for start in record["resuming"]] == [0, 4, 2500, 4994, 16500]
     assert {start["samples_read"] for start in record["resuming"]} == {2}, "nothing that was consumed is read again"
-    assert record["waiting_bytes"] == 3 * 2 * 3 * 16 * 16 * 4
+    assert record["waiting_bytes"] == (4 + 2) * 2 * 3 * 16 * 16
     printed = capsys.readouterr().out
     assert all(words in printed for words in ("per core", "waiting", "at most 0.0 MB per process", "reading on"))
 
