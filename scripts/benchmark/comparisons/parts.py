@@ -25,6 +25,19 @@ PARTS: Mapping[str, Part] = {
     "retrieval": Part(
         module="benchmark.comparisons.retrieval", names=("retrieval_flops_vs_released", "shortlist_speed"), seconds=240
     ),
+    "stage1": Part(
+        module="benchmark.comparisons.stage1",
+        names=(
+            "packed_flops_web",
+            "packed_flops_coco",
+            "packed_time",
+            "checkpointed_bytes",
+            "stage1_flops_vs_released_web",
+            "stage1_flops_vs_released_coco",
+            "stage1_time_vs_released_coco",
+        ),
+        seconds=600,
+    ),
     "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
     "exchange": Part(module="benchmark.comparisons.exchange", names=("exchange_rows",), seconds=120),
     "features": Part(module="benchmark.comparisons.features", names=("features_flops", "features_speed"), seconds=400),

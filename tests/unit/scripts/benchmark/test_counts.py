@@ -19,12 +19,12 @@ def count(*arguments: str, recipe: str = "stage1_vit_g") -> dict[str, dict[str, 
 
 @pytest.mark.slow
 def test_budget_of_a_step() -> None:
-    """Against the plain reference padded to 32, at most 0.70 of the arithmetic; captions of 10 to 16 tokens."""
+    """Against the plain reference padded to 32, at most 0.52 of the arithmetic; captions of 10 to 16 tokens."""
     counts = count("vision=false", "plans=plain,released,shared", "batch_size=4")
     total = {plan: sum(parts.values()) for plan, parts in counts.items()}
     assert total["released"] == pytest.approx(240.7, abs=1.0)
-    assert total["shared"] <= 0.54 * total["released"]
-    assert total["shared"] <= 0.47 * total["plain"]
+    assert total["shared"] <= 0.52 * total["released"]
+    assert total["shared"] <= 0.45 * total["plain"]
     assert counts["shared"]["backward"] <= 2.0 * sum(v for part, v in counts["shared"].items() if part != "backward")
 
 
