@@ -50,7 +50,7 @@ class ReadPrompts(ABC):
         Args:
             ids: `(R, t)`, int64, t >= 1.
             origin: `(R,)`, int64: the row that each goes on from, among those read last (the prompts, at first). All
-                later rows of a prompt must go on from rows of the same prompt. None = from the row at its own place.
+                later rows of a prompt must go on from rows of the same prompt. None = from the row of the same index.
 
         Returns:
             Logits `(R, t, V)`, float32, of what follows each of them.
@@ -232,8 +232,8 @@ def _take_columns(cache: Any, columns: Tensor) -> None:
     for layer in cache.layers:
         for name in ("keys", "values"):
             part = getattr(layer, name)  # (B, H, L, D)
-            wanted = columns[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3])
-            setattr(layer, name, part.gather(2, wanted))
+            selected = columns[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3])
+            setattr(layer, name, part.gather(2, selected))
 
 
 def _forked(cache: Any) -> Any:

@@ -67,8 +67,8 @@ def log_likelihoods(
             prompt = model.read_prompts(soft_prompts[index, None], ids[real][None], real[real][None], decoder_start)
         if prompt is None:
             image = seen.select(torch.tensor([index], device=ids.device))
-            asked = None if question is None else TextTokens(*(part[index : index + 1] for part in question))
-            tokens = _again(model, image, ids[real], rows, asked, decoder_start)
+            its_question = None if question is None else TextTokens(*(part[index : index + 1] for part in question))
+            tokens = _again(model, image, ids[real], rows, its_question, decoder_start)
             opening, rest = tokens[:, 0], tokens[:, 1:].sum(dim=1)
         else:
             opening = prompt.first[0].log_softmax(dim=0)[first]
@@ -106,9 +106,9 @@ def _again(
         labels = pad_sequence(rows, batch_first=True, padding_value=_NONE)
         read = ids if not model.is_encoder_decoder else prompt.expand(len(rows), -1)
         mask = labels != _NONE if not model.is_encoder_decoder else torch.ones_like(read, dtype=torch.bool)
-        first = ids.new_zeros(len(rows))
-        asked = None if question is None else TextTokens(*(part[first] for part in question))
-        states = model.predicting_states(image.select(first), read, mask, labels, asked)[:, len(front) :]
+        copies = ids.new_zeros(len(rows))
+        repeated = None if question is None else TextTokens(*(part[copies] for part in question))
+        states = model.predicting_states(image.select(copies), read, mask, labels, repeated)[:, len(front) :]
         logits = model.vocabulary_logits(states).float()
         parts.append(-F.cross_entropy(logits.mT, labels[:, len(front) :], ignore_index=_NONE, reduction="none"))
     longest = max(part.shape[1] for part in parts)

@@ -96,8 +96,8 @@ def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
             size, seed, count = len(images), options.seed + first, len(questions)
-            asked = [image for image in images for _ in questions], list(questions) * size  # image by image
-            answers = model.answer(*asked, batch_size=size, seed=seed, **generation)
+            pairs = [image for image in images for _ in questions], list(questions) * size  # image by image
+            answers = model.answer(*pairs, batch_size=size, seed=seed, **generation)
             rows = [answers[start : start + count] for start in range(0, len(answers), count)]
             return [[{"question": q, "answer": a} for q, a in zip(questions, row, strict=True)] for row in rows]
 

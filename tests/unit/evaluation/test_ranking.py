@@ -67,6 +67,23 @@ def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: 
         torch.testing.assert_close(row[kept], whole[kept], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["opt", "t5", "bart"])
+def test_a_prompt_that_cannot_be_kept_is_read_again_with_each_candidate(family: str) -> None:
+    model = writer(family)
+    network, tokenizer = model.network.double(), model.processor.language_tokenizer
+    assert isinstance(network, GenerativeModel) and tokenizer is not None
+    ids, mask = model.processor.prompts([f"Question: {question} Answer:" for question in QUESTIONS])
+    texts = tokenizer.continuations("Answer:", CANDIDATES)
+    start = tokenizer.generation_tokens["decoder_start"]
+    scores = []
+    for once in (True, False):
+        network.reads_prompts_once = once
+        pixels = model.processor.images(shown()).double()
+        scores.append(log_likelihoods(network, pixels, ids, mask, texts, 5, decoder_start=start))
+    assert scores[0].isfinite().sum() == 5 * len(QUESTIONS)
+    torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
+
+
 def test_the_cases_distinguish_the_candidates() -> None:
     for family in ("opt", "t5"):
         model = writer(family)

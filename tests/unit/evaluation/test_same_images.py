@@ -1,4 +1,4 @@
-"""Many questions about one image: it is read and encoded once, and each answer is as if it were asked alone."""
+"""Many questions about one image: it is read and encoded once, and each answer is as if it were options alone."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def instructed() -> Blip2:
 
 
 @pytest.mark.parametrize("make", [lambda: writer("opt"), lambda: writer("t5"), instructed], ids=["opt", "t5", "reads"])
-@pytest.mark.parametrize("asked", [SHORT, {"candidates": CANDIDATES, "prompt": "{}"}], ids=["generated", "ranked"])
-def test_one_image_is_encoded_once(make: Any, asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [SHORT, {"candidates": CANDIDATES, "prompt": "{}"}], ids=["generated", "ranked"])
+def test_one_image_is_encoded_once(make: Any, options: dict[str, Any]) -> None:
     model = make()
     model.network.double()
     pixels = [model.processor.image(image).double() for image in shown(3)]
-    alone = [[model.answer(image, text, **asked)[0] for text in QUESTIONS] for image in pixels]
+    alone = [[model.answer(image, text, **options)[0] for text in QUESTIONS] for image in pixels]
     assert len({answer for row in alone for answer in row}) > 2
     counts = encoded(model)
-    assert model.answer(pixels[0], QUESTIONS, batch_size=3, **asked) == alone[0]
+    assert model.answer(pixels[0], QUESTIONS, batch_size=3, **options) == alone[0]
     assert counts == [1]
     counts.clear()
     images = [pixels[0]] * 4 + [pixels[1]] * 4 + [pixels[2]] * 4
-    assert model.answer(images, QUESTIONS * 3, batch_size=5, **asked) == alone[0] + alone[1] + alone[2]
+    assert model.answer(images, QUESTIONS * 3, batch_size=5, **options) == alone[0] + alone[1] + alone[2]
     assert counts == [2, 1]
     counts.clear()
     mixed = [pixels[0], pixels[1], pixels[2]] * 4  # brought together before
-    answers = model.answer(mixed, [text for text in QUESTIONS for _ in range(3)], batch_size=12, **asked)
+    answers = model.answer(mixed, [text for text in QUESTIONS for _ in range(3)], batch_size=12, **options)
     assert answers == [alone[image][question] for question in range(4) for image in range(3)]
     assert counts == [3]
 

@@ -73,19 +73,19 @@ PASSES |= {
 
 @pytest.mark.parametrize("name", PASSES)
 def test_no_row_is_empty(name: str) -> None:
-    with EmptyRows() as found:
+    with EmptyRows() as empty:
         PASSES[name]()
-    assert found.rows == 0
-    assert found.masks > 0, "no mask was seen"
+    assert empty.rows == 0
+    assert empty.masks > 0, "no mask was seen"
 
 
-def test_empty_rows_would_be_found() -> None:
+def test_empty_rows_would_be_seen() -> None:
     """In the plain way, padding on the left sees nothing."""
     model = generative_model("llama").eval()
     batch = generation_batch(model)
-    with EmptyRows() as found:
+    with EmptyRows() as empty:
         plainly_generated(model, batch.pixel_values, batch.input_ids, batch.attention_mask, BEAMS, [1], 0)
-    assert found.rows > 0 and found.masks > 0
+    assert empty.rows > 0 and empty.masks > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -176,14 +176,14 @@ def test_other_models_generate_as_transformers(family: str, beams: int, monkeypa
 @pytest.mark.parametrize("family", ["opt", "t5", "llama"])
 def test_the_old_way_can_be_chosen(family: str) -> None:
     model, seen = model_of(family)
-    asked = {"eos_token_id": ends_of(family)[0], "pad_token_id": PAD}
-    fast = model.generate(seen, *prompts("unequal"), search(3, 1.0, 1.0, 1), **asked)
+    tokens = {"eos_token_id": ends_of(family)[0], "pad_token_id": PAD}
+    fast = model.generate(seen, *prompts("unequal"), search(3, 1.0, 1.0, 1), **tokens)
     model.reads_prompts_once = False
     try:
-        slow = model.generate(seen, *prompts("unequal"), search(3, 1.0, 1.0, 1), **asked)
+        slow = model.generate(seen, *prompts("unequal"), search(3, 1.0, 1.0, 1), **tokens)
     finally:
         del model.reads_prompts_once
-    assert texts_of(fast, asked["eos_token_id"], 1) == texts_of(slow, asked["eos_token_id"], 1)
+    assert texts_of(fast, tokens["eos_token_id"], 1) == texts_of(slow, tokens["eos_token_id"], 1)
 
 
 @pytest.mark.parametrize("family", ["opt", "t5", "llama"])
