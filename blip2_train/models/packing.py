@@ -48,7 +48,7 @@ class Packing(NamedTuple):
     def pad(self, row: Tensor) -> Tensor:
         """`(S, D)` to sequences `(R, L, D)`, with zeros as padding."""
         length = self.num_queries + self.text_length
-        padded = row.new_zeros(self.num_rows * length, row.shape[1]).index_copy(0, self.positions, row)
+        padded = row.new_zeros(self.num_rows * length, row.shape[1]).index_copy_(0, self.positions, row)
         return padded.unflatten(0, (self.num_rows, length))
 
     def unpad(self, sequences: Tensor) -> Tensor:
