@@ -12,7 +12,6 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
 from blip2_train.models.adapted_layers import train_adapters
@@ -208,11 +207,6 @@ class GenerativeModel(Blip2Model):
             return head.weight, head.bias
         return head.weight, added[0]
 
-    def vocabulary_logits(self, states: Tensor) -> Tensor:
-        """Logits `(…, V)` of last states `(…, Dl)`."""
-        weight, bias = self.output_layer()
-        return F.linear(states, weight, bias)
-
     @torch.no_grad()
     def generate(
         self,
@@ -254,9 +248,7 @@ class GenerativeModel(Blip2Model):
         tokens = SpecialTokens.of(eos_token_id, pad_token_id, self.text_start(decoder_start))
         model, once = self.language_model, self.reads_prompts_once
         with own_precision(model, mask.device):
-            return generate_behind(
-                model, self.vocabulary_logits, embeddings, mask, options, tokens, uniforms, read_once=once
-            )
+            return generate_behind(model, embeddings, mask, options, tokens, uniforms, read_once=once)
 
     @torch.no_grad()
     def read_prompts(
@@ -269,7 +261,7 @@ class GenerativeModel(Blip2Model):
         embeddings, mask = self.language_inputs(soft_prompt, input_ids, attention_mask)
         with own_precision(self.language_model, mask.device):
             read = right_padded(embeddings, mask)
-            return read_prompts(self.language_model, self.vocabulary_logits, *read, self.text_start(decoder_start))
+            return read_prompts(self.language_model, *read, self.text_start(decoder_start))
 
     @torch.no_grad()
     def extended(self, read: DecoderOnlyPrompts, kept: int, input_ids: Tensor) -> DecoderOnlyPrompts | None:

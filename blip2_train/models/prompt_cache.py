@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -27,8 +27,6 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, Pre
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutput
 
-Head = Callable[[Tensor], Tensor]
-"""From last states `(…, D)` to logits `(…, V)`."""
 _GENERAL = GenerationMixin.prepare_inputs_for_generation
 _CACHE = "cache" if "cache" in inspect.signature(_GENERAL).parameters else "past_key_values"
 """Name of the argument: `past_key_values` until transformers 5.23 or so."""
@@ -68,10 +66,10 @@ class ReadPrompts(ABC):
 class DecoderOnlyPrompts(ReadPrompts):
     """Prompts of a language model without an encoder."""
 
-    def __init__(self, model: PreTrainedModel, head: Head, cache: Any, states: Tensor, lengths: Tensor) -> None:
-        self._model, self._head, self._cache, self._lengths = cast(Any, model), head, cache, lengths
+    def __init__(self, model: PreTrainedModel, cache: Any, states: Tensor, lengths: Tensor) -> None:
+        self._model, self._cache, self._lengths = cast(Any, model), cache, lengths
         rows, longest = torch.arange(len(lengths), device=lengths.device), states.shape[1]
-        self.first = head(states[rows, lengths - 1]).float()
+        self.first = self._last_logits(states[rows, lengths - 1])
         self._mask: Tensor | None = None
         if bool((lengths != longest).any()):
             padding = longest - lengths[:, None]
@@ -111,8 +109,12 @@ class DecoderOnlyPrompts(ReadPrompts):
             _take_columns(twin._cache, torch.arange(kept, device=ids.device)[None])
             twin._lengths = torch.full_like(self._lengths, kept)
         states = twin._model.base_model(input_ids=ids, **twin._behind(ids)).last_hidden_state
-        twin.first = twin._head(states[:, -1]).float()
+        twin.first = twin._last_logits(states[:, -1])
         return twin
+
+    def _last_logits(self, states: Tensor) -> Tensor:
+        logits: Tensor = self._model.get_output_embeddings()(states[:, None])[:, 0]
+        return logits.float()
 
     def _behind(self, ids: Tensor) -> dict[str, Any]:
         """Arguments to read `ids` with, behind what is in the cache; counts them as read."""
@@ -177,13 +179,12 @@ def reads_once(model: PreTrainedModel) -> bool:
 
 
 def read_prompts(
-    model: PreTrainedModel, head: Head, embeddings: Tensor, mask: Tensor, start: Sequence[int] = ()
+    model: PreTrainedModel, embeddings: Tensor, mask: Tensor, start: Sequence[int] = ()
 ) -> ReadPrompts | None:
     """Read prompts once.
 
     Args:
         model: The language model.
-        head: Its vocabulary head; not used with an encoder.
         embeddings: `(B, L, D)`, padded on the right.
         mask: `(B, L)`, int64, 1 = real token; at least one in each row.
         start: Ids that the decoder's texts start with; none without an encoder.
@@ -203,7 +204,7 @@ def read_prompts(
         states = language_model.base_model(
             inputs_embeds=embeddings, use_cache=True, **{_CACHE: cache}
         ).last_hidden_state
-        return DecoderOnlyPrompts(model, head, cache, states, lengths) if _is_plain(cache, mask.shape[1]) else None
+        return DecoderOnlyPrompts(model, cache, states, lengths) if _is_plain(cache, mask.shape[1]) else None
     encoded = language_model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
     both = EncoderDecoderCache(_empty_cache(model), _empty_cache(model))
     read = EncoderDecoderPrompts(model, both, encoded, mask)

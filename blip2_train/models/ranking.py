@@ -109,7 +109,7 @@ def _again(
         copies = ids.new_zeros(len(rows))
         repeated = None if question is None else TextTokens(*(part[copies] for part in question))
         states = model.predicting_states(image.select(copies), read, mask, labels, repeated)[:, len(front) :]
-        logits = model.vocabulary_logits(states).float()
+        logits = F.linear(states, *model.output_layer()).float()
         parts.append(-F.cross_entropy(logits.mT, labels[:, len(front) :], ignore_index=_NONE, reduction="none"))
     longest = max(part.shape[1] for part in parts)
     return torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])

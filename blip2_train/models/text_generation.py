@@ -19,7 +19,7 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.decoding import generate_tokens
 from blip2_train.models.language_model import left_padded, right_padded
 from blip2_train.models.nucleus_sampling import NucleusSampling
-from blip2_train.models.prompt_cache import Head, ReadPrompts, read_prompts
+from blip2_train.models.prompt_cache import ReadPrompts, read_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,6 @@ class SpecialTokens:
 
 def generate_behind(
     language_model: PreTrainedModel,
-    head: Head,
     embeddings: Tensor,
     mask: Tensor,
     options: GenerationOptions,
@@ -55,7 +54,6 @@ def generate_behind(
 
     Args:
         language_model: With an encoder, or without one.
-        head: Its vocabulary head.
         embeddings: `(B, L, D)`, padded anywhere.
         mask: `(B, L)`, int64, 1 = real token; at least one in each row.
         options: Search or sampling.
@@ -67,11 +65,11 @@ def generate_behind(
         `(B, start + T)`, int64; with `uniforms` `(B * N, …)`, prompt by prompt.
     """
     embeddings, mask = right_padded(embeddings, mask)
-    if read_once and (read := read_prompts(language_model, head, embeddings, mask, tokens.start)) is not None:
+    if read_once and (read := read_prompts(language_model, embeddings, mask, tokens.start)) is not None:
         return continued(read, options, tokens, uniforms, together=_is_sharded(language_model))
     lengths = mask.sum(dim=1)
     if not tokens.start and len(lengths) and lengths.min() < lengths.max() and not _is_sharded(language_model):
-        return _by_length(language_model, head, embeddings, lengths, options, tokens, uniforms, read_once)
+        return _by_length(language_model, embeddings, lengths, options, tokens, uniforms, read_once)
     return _by_transformers(language_model, embeddings, mask, options, tokens, uniforms)
 
 
@@ -115,7 +113,6 @@ def _all_processes_done(done: Tensor) -> bool:
 
 def _by_length(
     language_model: PreTrainedModel,
-    head: Head,
     embeddings: Tensor,
     lengths: Tensor,
     options: GenerationOptions,
@@ -131,7 +128,7 @@ def _by_length(
         read = embeddings[rows, :length]
         some = None if uniforms is None else uniforms[rows]
         whole = torch.ones(read.shape[:2], dtype=torch.int64, device=read.device)
-        ids = generate_behind(language_model, head, read, whole, options, tokens, some, read_once=read_once)
+        ids = generate_behind(language_model, read, whole, options, tokens, some, read_once=read_once)
         targets = rows[:, None] * copies + torch.arange(copies, device=rows.device)
         written.append((targets.flatten(), ids))
     longest = max(ids.shape[1] for _, ids in written)

@@ -39,8 +39,8 @@ def compare() -> list[Comparison]:
     ways = {"ours": ours(model, SEARCH), "transformers": theirs(model, share_weights(model), SEARCH)}
     prove_ids("5 beams", {name: write(batch, no_mark) for name, write in ways.items()})
     plans = [as_plan(name, "", "5 beams", write) for name, write in ways.items()]
-    counts = count_generation(plans, batch, model)
-    flops = {name: sum(parts.values()) / IMAGES / 1e9 for name, parts in counts.items()}
+    one = random_prompts(model, lengths[:1], generator)
+    flops = {name: sum(parts.values()) / 1e9 for name, parts in count_generation(plans, one, model).items()}
     seconds = {name: taken / IMAGES for name, taken in timed(plans, lambda plan: plan.forward(batch, no_mark)).items()}
     what = "20 tokens by 5 beams, OPT 12 x 768, 32 queries and 4 tokens"
     return [

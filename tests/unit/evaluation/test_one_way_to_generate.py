@@ -80,9 +80,9 @@ def test_prompts_are_read_once(way: str, family: str, monkeypatch: pytest.Monkey
     for module in (text_generation, generative):
         read: Any = module.read_prompts  # type: ignore[attr-defined]
 
-        def counted(language_model: Any, head: Any, embeddings: Tensor, *others: Any, read: Any = read) -> Any:
+        def counted(language_model: Any, embeddings: Tensor, *others: Any, read: Any = read) -> Any:
             rows.append(len(embeddings))
-            return read(language_model, head, embeddings, *others)
+            return read(language_model, embeddings, *others)
 
         monkeypatch.setattr(module, "read_prompts", counted)
     WAYS[way](model, pixels)
