@@ -26,7 +26,7 @@ from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
 from blip2_train.data.stream.loader import BatchLoader, start_fork_server
-from blip2_train.data.stream.plan import DataPlan, make_plan
+from blip2_train.data.stream.plan import DataPlan, ImageBytes, make_plan
 from blip2_train.data.stream.stream import EvaluationItems, ReadImage, TrainingStream, WholeImages
 from blip2_train.errors import ConfigError
 from blip2_train.training.sequential_reading import SequentialReading
@@ -336,10 +336,15 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """How shards are read: `random` or `sequential`."""
         return self._access
 
+    @property
+    def image_bytes(self) -> ImageBytes:
+        """Bytes of an image, or of its stored features, in a batch."""
+        return ImageBytes.of_pixels(self.image_size) if self.features is None else ImageBytes(*[self.features.size] * 2)
+
     def plan(self) -> DataPlan | SequentialPlan:
         """What the run reads; after `setup`."""
-        run = {"steps": self._steps, "first_step": self._first_step}
-        sizes = {"validation_samples": self.validation_count, "image_size": self.image_size}
+        run: dict[str, Any] = {"steps": self._steps, "first_step": self._first_step}
+        sizes: dict[str, Any] = {"validation_samples": self.validation_count, "image_bytes": self.image_bytes}
         if self._reading is not None:
             return self._reading.plan(held_out=0 if self._validation else self.validation_count, **run, **sizes)
         return make_plan(self._sources, self._stream.mixture, self._shape, workers=self._num_workers, **run, **sizes)

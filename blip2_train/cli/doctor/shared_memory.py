@@ -41,8 +41,8 @@ def examine_shared_memory(config: DictConfig, data: ImageTextDataModule | None, 
         return [Finding(SKIPPED, "the batch cannot be divided among the processes")]
     except OSError:
         return [Finding(OK, f"this system has no {FOLDER}")]
-    sample = 3 * data.image_size**2  # batches travel as levels, a byte each
-    waiting = machine.devices * workers * PREFETCHED * shape.micro_batch_size * sample
+    image = data.image_bytes.waiting
+    waiting = machine.devices * workers * PREFETCHED * shape.micro_batch_size * image
     readers = f"{machine.devices} process{'es' * (machine.devices > 1)} x {workers} readers x {PREFETCHED} batches"
     beside = f"{readers} take up to {size_text(waiting)} of {FOLDER}, which has {size_text(free)} free"
     fix = (

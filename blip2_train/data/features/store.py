@@ -141,6 +141,12 @@ class StoredFeatures:
             if other.layout.dtype != first.layout.dtype:
                 raise ConfigError(f"data.features: {first.path} and {other.path} have other precisions")
 
+    @property
+    def size(self) -> int:
+        """Bytes of a crop's features in a batch."""
+        layout = self.folders[0].layout
+        return layout.patches * layout.width * (4 if layout.dtype == "float32" else 2)
+
     def check_transform(self, transform: dict[str, Any]) -> None:
         """Refuse a recipe that makes other pixel values; raises `ConfigError`."""
         for folder in self.folders:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from blip2_train.data.sequential.batches import StreamShape
 from blip2_train.data.sequential.source import SequentialSource
-from blip2_train.data.stream.plan import readable_size, waiting_bytes
+from blip2_train.data.stream.plan import ImageBytes, readable_size, waiting_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,14 @@ class SequentialPlan:
     first_step: int
     workers: int
     """Reading processes per training process."""
-    image_size: int
+    image_bytes: ImageBytes
     passes: Callable[[], dict[str, float]]
     """Passes over each source so far, of this process's streams."""
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the pixels of all batches that a process can hold, with the one it trains on, in float32."""
-        return waiting_bytes(self.shape.batches.micro_batch_size, self.image_size, self.workers)
+        """Bytes of the images of all batches that a process can hold, with the one it trains on."""
+        return waiting_bytes(self.shape.batches.micro_batch_size, self.image_bytes, self.workers)
 
     def epochs_at(self, step: int) -> dict[str, float]:
         """Passes over each source so far, counted in shards; those of earlier steps are not known."""

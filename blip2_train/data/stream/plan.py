@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.data.stream.loader import PREFETCHED
 from blip2_train.data.stream.mixture import Mixture
+
+
+class ImageBytes(NamedTuple):
+    """Bytes of an image in a batch."""
+
+    waiting: int
+    """In a batch that a reader has made."""
+    in_use: int
+    """In the batch that is trained on."""
+
+    @classmethod
+    def of_pixels(cls, image_size: int) -> ImageBytes:
+        """Those of a square of so many pixels per side: levels wait, numbers of 32 bits are used."""
+        return cls(3 * image_size**2, 12 * image_size**2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +89,12 @@ class DataPlan:
     shape: BatchShape
     workers: int
     """Reading processes per training process."""
-    image_size: int
-    """Pixels per side of the square input."""
+    image_bytes: ImageBytes
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the pixels of all batches that a process can hold, with the one it trains on, in float32."""
-        return waiting_bytes(self.shape.micro_batch_size, self.image_size, self.workers)
+        """Bytes of the images of all batches that a process can hold, with the one it trains on."""
+        return waiting_bytes(self.shape.micro_batch_size, self.image_bytes, self.workers)
 
     def epochs_at(self, step: int) -> dict[str, float]:
         """Passes over each source in the first `step` optimiser steps, by log key."""
@@ -136,9 +150,9 @@ class DataPlan:
         return list(zip(self.sources, drawn, strict=True))
 
 
-def waiting_bytes(micro_batch_size: int, image_size: int, workers: int) -> int:
-    """Bytes of the pixels of the batches that `workers` readers have made, and of the one in use, in float32."""
-    return (4 + PREFETCHED * workers) * micro_batch_size * 3 * image_size**2
+def waiting_bytes(micro_batch_size: int, image: ImageBytes, workers: int) -> int:
+    """Bytes of the images of the batches that `workers` readers have made, and of the one in use."""
+    return micro_batch_size * (image.in_use + PREFETCHED * workers * image.waiting)
 
 
 def make_plan(
@@ -150,7 +164,7 @@ def make_plan(
     first_step: int,
     validation_samples: int,
     workers: int,
-    image_size: int,
+    image_bytes: ImageBytes,
 ) -> DataPlan:
     """The plan of a run of `steps` optimiser steps."""
     drawn = mixture.served(steps * shape.global_batch_size)
@@ -175,7 +189,7 @@ def make_plan(
         first_step=first_step,
         shape=shape,
         workers=workers,
-        image_size=image_size,
+        image_bytes=image_bytes,
     )
 
 

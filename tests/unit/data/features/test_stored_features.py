@@ -96,6 +96,7 @@ def test_batches_hold_the_features_of_the_same_samples_in_the_same_order(shards:
     for plain, stored in zip(data.train_dataloader(), other.train_dataloader(), strict=True):
         assert plain.sample_ids == stored.sample_ids and torch.equal(plain.input_ids, stored.input_ids)
         assert stored.pixel_values.shape == (8, 1, 4, 6)
+    assert other.plan().waiting_bytes == stored.pixel_values.nbytes and data.plan().waiting_bytes == 8 * 3 * 16 * 16 * 4
     for plain, stored in zip(data.val_dataloader(), other.val_dataloader(), strict=True):
         assert plain.sample_ids == stored.sample_ids
         assert torch.equal(SmallTower()(plain.pixel_values), stored.pixel_values[:, 0])
