@@ -25,6 +25,7 @@ from blip2_train.data.sources.holdout import TrainingSource, evenly_chosen, open
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.batch_sampler import BatchShape, GlobalBatchSampler
+from blip2_train.data.stream.like_lengths import LIKE_LENGTHS, check_like_lengths, check_texts, choose_sampler
 from blip2_train.data.stream.loader import BatchLoader, start_fork_server
 from blip2_train.data.stream.plan import DataPlan, ImageBytes, make_plan
 from blip2_train.data.stream.stream import EvaluationItems, ReadImage, TrainingStream, WholeImages
@@ -68,6 +69,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         shuffle_block: samples that stay together when blocks are permuted.
         shuffle_window: samples among which single samples are permuted.
         shuffle_captions: train on wrong captions (negative control).
+        batches_of_like_length: global batches among which samples are sorted by the length of their texts, see
+            `LikeLengthSampler`; None = no sorting.
         access: `random` = any sample at any time, by an index of the shards; `sequential` = whole shards, one after the
             other.
         streams: shards that a process reads at a time with sequential access, a multiple of `num_workers`.
@@ -108,6 +111,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         shuffle_block: int = 256,
         shuffle_window: int = 16384,
         shuffle_captions: bool = False,
+        batches_of_like_length: int | None = None,
         access: str = "random",
         streams: int = 4,
         shuffle_buffer: int = 1000,
@@ -136,6 +140,9 @@ class ImageTextDataModule(lightning.LightningDataModule):
             raise ConfigError(f"data.access is random or sequential, got {access!r}")
         if access == "sequential" and shuffle_captions:
             raise ConfigError("data.shuffle_captions needs samples at random: leave data.access=sequential out")
+        excluded = {"data.access=sequential": access == "sequential", "data.shuffle_captions": shuffle_captions}
+        check_like_lengths(batches_of_like_length, collator, excluded)
+        self._like_lengths = batches_of_like_length
         self._access, self._streams = access, {"streams": streams, "buffer": shuffle_buffer}
         self._reading: SequentialReading | None = None
         self._configs, self._validation, self._prepare = list(sources), validation, prepare
@@ -206,6 +213,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
     def _open_random(self) -> tuple[list[CaptionSource], list[tuple[CaptionSource, NDArray[np.int64]]]]:
         """Open the sources; these, and what of them is held out."""
         self._sources = open_training_sources(self._configs, self._holdout)
+        check_texts(self._like_lengths, self._sources)
         transform = self._train_transform
         self._stream = TrainingStream(
             self._sources,
@@ -250,7 +258,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         if self._reading is not None:
             read, collator, done = self._read_training, self.collator, self._first_step
             return self._reading.loader(read, collator, self._steps, done, **self._where_used)
-        sampler = GlobalBatchSampler(self._shape, distributed.rank(), self._steps, self._first_step)
+        sizes, texts = (self._shape, distributed.rank(), self._steps, self._first_step), (self._stream, self.collator)
+        sampler = choose_sampler(*texts, *sizes, window=self._like_lengths, seed=self._seed)
         return self._loader(self._stream, batch_sampler=sampler)
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
@@ -356,6 +365,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             "global_batch_size": self._shape.global_batch_size,
             _DECODER: self._train_transform.decoder,
             **(self._shuffle if self._reading is None else {}),
+            **({} if self._like_lengths is None else {LIKE_LENGTHS: self._like_lengths}),
             **self.collator.fingerprint(),
             **({} if self.features is None else {"data.features": self.features.fingerprint()}),
             **(sources_fingerprint(self._sources) if self._reading is None else self._reading.fingerprint()),

@@ -72,6 +72,11 @@ class AnswerCollator:
                 break
         return text
 
+    def text_lengths(self, samples: Sequence[Any]) -> list[int]:
+        """Tokens of each question and its answer."""
+        texts = [f"{sample.question} {sample.caption}" for sample in samples]
+        return self.tokenizer.text_lengths(texts)
+
     def __call__(self, samples: Sequence[Any]) -> AnswerBatch:
         """Make a batch of B samples (`QuestionSample`), padded to the longest."""
         questions: Sequence[QuestionSample] = samples

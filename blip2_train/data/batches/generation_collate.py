@@ -47,6 +47,12 @@ class DecoderOnlyCollator:
         kind: Fingerprint = {"prompt": self.prompt, "learn_start": self.learn_start}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
 
+    def text_lengths(self, samples: Sequence[ImageTextSample]) -> list[int]:
+        """Tokens of each sample in a batch of its own."""
+        texts = [f"{self.prompt} {sample.caption}" if self.prompt else sample.caption for sample in samples]
+        around = len(self.tokenizer.start_ids) + 1
+        return [min(length + around, self.max_text_length) for length in self.tokenizer.text_lengths(texts)]
+
     def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
         """Make a batch of B samples, padded to the longest."""
         texts = [self.tokenizer.training_text(self.prompt, s.caption, self.max_text_length) for s in samples]
@@ -89,6 +95,10 @@ class EncoderDecoderCollator:
         """Values that must be equal for a run to resume."""
         kind: Fingerprint = {"prompt": self.prompt, "split_prefix": self.split_prefix}
         return {"max_text_length": self.max_text_length, **tokenizer_fingerprint(self.tokenizer.tokenizer), **kind}
+
+    def text_lengths(self, samples: Sequence[ImageTextSample]) -> list[int]:
+        """Tokens of each caption as a whole: where it is split is not known before its image is read."""
+        return self.tokenizer.text_lengths([sample.caption for sample in samples])
 
     def __call__(self, samples: Sequence[ImageTextSample]) -> GenerationBatch:
         """Make a batch of B samples, padded to the longest."""

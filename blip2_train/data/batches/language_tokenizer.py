@@ -104,6 +104,10 @@ class LanguageTokenizer:
         """Ids of a text, without start and end."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
+    def text_lengths(self, texts: Sequence[str]) -> list[int]:
+        """Number of ids of each text, without start and end; many texts at once take a fraction of the time."""
+        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]
+
     def prompt_ids(self, text: str) -> list[int]:
         """Ids of a prompt for generation: with the start, and the end of an encoder's input."""
         return [*self.start_ids, *self.text_ids(text), *([self.end_id] if self.encoder_decoder else [])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -134,9 +134,16 @@ class SceneSource:
 
     def read(self, index: int) -> Record:
         """Draw scene `index`."""
+        return self._record(index, lambda drawn: scene_jpeg(drawn.scene))
+
+    def read_texts(self, index: int) -> Record:
+        """Scene `index` without its image."""
+        return self._record(index, lambda drawn: b"")
+
+    def _record(self, index: int, image: Callable[[DrawnScene], bytes]) -> Record:
         drawn = _drawn(self._split, self._count, self._size.seed, index)
         image_id = stable_seed(self.name, drawn.image_id)  # as `shard_record` makes it
-        return Record(image=scene_jpeg(drawn.scene), captions=captions_of(drawn), image_id=image_id)
+        return Record(image=image(drawn), captions=captions_of(drawn), image_id=image_id)
 
     def fingerprint(self) -> str:
         """That of the shards."""

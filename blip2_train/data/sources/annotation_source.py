@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from blip2_train.data.annotations.annotated_images import embedded_image, is_embedded
@@ -97,12 +98,19 @@ class AnnotationSource:
         Raises:
             UnusableSample: if the image is missing or has no caption.
         """
+        record, path = self.read_texts(index), self._images[index].path
+        return replace(record, image=embedded_image(path) if is_embedded(path) else self._folders.read(path))
+
+    def read_texts(self, index: int) -> Record:
+        """All captions of image `index`, without the image.
+
+        Raises:
+            UnusableSample: if it has no caption.
+        """
         image = self._images[index]
         if not image.captions:
             raise UnusableSample("missing text", "no caption")
-        path = image.path
-        content = embedded_image(path) if is_embedded(path) else self._folders.read(path)
-        return Record(image=content, captions=image.captions, image_id=self._identity(index))
+        return Record(image=b"", captions=image.captions, image_id=self._identity(index))
 
     def fingerprint(self) -> str:
         """Hash of the images' paths and of how many captions each has."""

@@ -148,15 +148,23 @@ class QuestionSource:
         Raises:
             UnusableSample: if the image is missing, or there is no question.
         """
+        record = self.read_texts(index)
+        file = self._images.read(self._questions[index])
+        return replace(record, image=file.content, orientation=file.orientation)
+
+    def read_texts(self, index: int) -> QuestionRecord:
+        """Question `index` with all its answers, without its image.
+
+        Raises:
+            UnusableSample: if there is no question.
+        """
         question = self._questions[index]
         if not question.question.strip():
             raise UnusableSample("missing text", "an empty question")
         known = question.image_id
         own = isinstance(known, int) and abs(known) < 2**63
-        file = self._images.read(question)
         return QuestionRecord(
-            image=file.content,
-            orientation=file.orientation,
+            image=b"",
             captions=question.answers,
             image_id=int(known) if own else stable_seed("picture", known),
             question=question.question,

@@ -99,11 +99,19 @@ class ShardSource:
         Raises:
             UnusableSample: if it can no longer be read from the shard, or its text holds no caption.
         """
+        return self._record(index, with_image=True)
+
+    def read_texts(self, index: int) -> Record:
+        """The texts of sample `index` alone; raises what `read` raises."""
+        return self._record(index, with_image=False)
+
+    def _record(self, index: int, with_image: bool) -> Record:
         shard, row = self._row(index)
-        content = self._reader.members(shard, row)
+        content = self._reader.members(shard, row) if with_image else self._reader.members(shard, row, ["text", "json"])
         text, extra = (content(kind) if row[kind] >= 0 else None for kind in ("text", "json"))
         name, key = self._catalog.name(shard), row["key"].decode()
-        return shard_record(self.name, name, key, text, extra, partial(content, "picture"), self._caption_key)
+        image = partial(content, "picture") if with_image else bytes
+        return shard_record(self.name, name, key, text, extra, image, self._caption_key)
 
     @property
     def reads_ahead(self) -> bool:

@@ -66,6 +66,15 @@ def supports_read_ahead(source: CaptionSource) -> TypeGuard[ReadsAhead]:
     return isinstance(source, ReadsAhead) and source.reads_ahead
 
 
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """A source that can read the texts of a sample without its image."""
+
+    def read_texts(self, index: int) -> Record:
+        """Sample `index` as `read` returns it, with an empty image; raises `UnusableSample`."""
+        ...
+
+
 class PairSource(CaptionSource, Protocol):
     """Images with captions and further fields, from which shards are made."""
 

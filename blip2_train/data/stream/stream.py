@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from blip2_train.data.printable_names import printable_name
 from blip2_train.data.record import Record, SampleLocation
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.holdout import TrainingSource
-from blip2_train.data.sources.source import CaptionSource
+from blip2_train.data.sources.source import CaptionSource, ReadsTexts
 from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
 from blip2_train.data.stream.mixture import Mixture
 from blip2_train.data.stream.read_ahead import StreamReadAhead
@@ -45,6 +46,13 @@ class WholeImages:
     def __call__(self, content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
         """Pixel values of a file; raises what `decode_image` raises."""
         return self._transform(decode_image(content, orientation=orientation), generator)
+
+
+_EMPTY = torch.zeros(0)
+
+
+def _no_image(content: bytes, generator: torch.Generator, orientation: int | None) -> Tensor:
+    return _EMPTY
 
 
 class TrainingStream(Dataset[ImageTextSample]):
@@ -91,12 +99,10 @@ class TrainingStream(Dataset[ImageTextSample]):
         self._ahead = StreamReadAhead(self._sources, self._orders, self.mixture, schedule)
 
     def __getitem__(self, position: int) -> ImageTextSample:
-        chosen, served_before = self.mixture.source_at(position)
-        source, order = self._sources[chosen], self._orders[chosen]
-        kept_index = order.sample_at(*divmod(served_before, len(source)))
+        source, kept_index = self._at(position)
         rejected: list[RejectedSample] = []
         for attempt in range(ATTEMPTS):
-            generator = torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
+            generator = self._generator(position, attempt)
             if attempt:
                 kept_index = stable_seed("replacement", self._seed, position, attempt) % len(source)
             index = source.sample_index(kept_index)
@@ -119,6 +125,39 @@ class TrainingStream(Dataset[ImageTextSample]):
             except UnusableSample as problem:
                 rejected.append(rejection(source.source, index, problem))
         raise unusable_source_error(source.source.name, rejected)
+
+    def _at(self, position: int) -> tuple[TrainingSource, int]:
+        """The source that serves a position, and the index of the sample among those that are not held out."""
+        chosen, served_before = self.mixture.source_at(position)
+        source, order = self._sources[chosen], self._orders[chosen]
+        return source, order.sample_at(*divmod(served_before, len(source)))
+
+    def _generator(self, position: int, attempt: int) -> torch.Generator:
+        return torch.Generator().manual_seed(stable_seed("sample", self._seed, position, attempt))
+
+    def texts(self, positions: Sequence[int]) -> list[ImageTextSample | None]:
+        """The samples at some positions with an empty image; None where the first choice has no usable text.
+
+        Needs sources that are `ReadsTexts`.
+        """
+        samples: list[ImageTextSample | None] = []
+        for position in positions:
+            source, kept_index = self._at(position)
+            index, reader = source.sample_index(kept_index), cast("ReadsTexts", source.source)
+            try:
+                record = reader.read_texts(index)
+                sample = training_sample(
+                    record,
+                    source.source.sample_location(index),
+                    _no_image,
+                    self._generator(position, 0),
+                    captions=record.captions,
+                    first_captions=source.first_captions,
+                )
+            except UnusableSample:
+                sample = None
+            samples.append(sample)
+        return samples
 
     def _captions_of_another(
         self, source: TrainingSource, kept_index: int, generator: torch.Generator

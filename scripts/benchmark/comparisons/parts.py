@@ -21,6 +21,7 @@ class Part:
 PARTS: Mapping[str, Part] = {
     "beam": Part(module="benchmark.comparisons.beam", names=("beam_flops", "beam_time"), seconds=600),
     "reading": Part(module="benchmark.comparisons.reading", names=("jpeg_640", "jpeg_1024"), seconds=120),
+    "padding": Part(module="benchmark.comparisons.padding", names=("padding_stage2",), seconds=120),
     "first_run": Part(module="benchmark.comparisons.first_run", names=("first_run_vs_second",)),
     "retrieval": Part(
         module="benchmark.comparisons.retrieval", names=("retrieval_flops_vs_released", "shortlist_speed"), seconds=240
