@@ -95,6 +95,9 @@ class ImageTextBatch(Batch):
     longest_text: int
     """Number of real tokens of the longest text in this batch, at most T. A plain number, so that trimming needs no
     device synchronisation."""
+    following: tuple[ImageTextBatch, ...] = ()
+    """The other micro-batches of the same step, on the CPU; only the first holds them, and only if the whole step is
+    contrasted."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,7 +238,7 @@ class Objective(Protocol):
         """Loss of a model that has learned nothing, in nats, by the name of the term.
 
         Args:
-            contrasted: Samples of one micro-batch over all processes.
+            contrasted: Samples that are contrasted: those of one micro-batch over all processes, or of a step.
             vocab_size: Tokens that the model predicts.
         """
         ...

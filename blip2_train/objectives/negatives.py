@@ -41,10 +41,47 @@ class PairsToMatch(NamedTuple):
     """Scalar: their sum, averaged over processes."""
 
 
+class MatchingPlan(NamedTuple):
+    """Which pairs each process matches in one micro-batch, known to every process; all tensors are on the CPU."""
+
+    texts: list[Tensor]
+    """For each process the samples whose texts it fetches: negative texts of its B images, then those of `pairs`."""
+    pairs: NegativeImagePairs
+    """The pairs of texts and negative images."""
+    used: Tensor
+    """`(2B + M,)`, bool: which of this process's pairs are in use."""
+    mean_used: float
+    """Pairs in use in a micro-batch of a process, on average."""
+
+
+def plan_matching(choices: Choices, layout: BatchLayout, limited: bool = True) -> list[MatchingPlan]:
+    """The pairs of each micro-batch; every process must call it. Waits for the device.
+
+    Args:
+        choices: Hard negatives of this process's samples.
+        layout: Of all samples.
+        limited: See `assign_cells`.
+    """
+    texts, images, usable = layout.in_order(gather_rows(torch.stack(choices, dim=1))).cpu().unbind(1)
+    usable = usable.bool()
+    used = layout.total + 2 * int(usable.sum())  # a sample has a pair, and two more if it has negatives
+    mean_used = used / (layout.processes * layout.micro_batches)
+    cells = assign_cells(images, layout, limited)
+    plans = []
+    for micro_batch in range(layout.micro_batches):
+        pairs = pairs_of(micro_batch, rank(), images, cells, layout)
+        own = [layout.samples_of(process)[micro_batch] for process in range(layout.processes)]
+        requests = [torch.cat([texts[mine], others]) for mine, others in zip(own, pairs.texts, strict=True)]
+        mine = own[rank()]
+        all_used = torch.cat([torch.ones_like(usable[mine]), usable[mine], usable[pairs.texts[rank()]]])
+        plans.append(MatchingPlan(requests, pairs, all_used, mean_used))
+    return plans
+
+
 def pairs_to_match(
     model: ImageTextEncoder, images: EncodedImages, texts: TextTokens, choices: Choices, layout: BatchLayout
 ) -> PairsToMatch:
-    """The pairs of this process; every process must call it.
+    """The pairs of this process, if each has one micro-batch; every process must call it.
 
     Args:
         model: Projects the features of images from elsewhere.
@@ -55,28 +92,36 @@ def pairs_to_match(
     """
     if layout.processes == 1:
         return _all_here(images, texts, choices)
-    known = known_choices(choices, layout)
-    pairs = pairs_of(0, rank(), known.images, assign_cells(known.images, layout), layout)
-    requests = [torch.cat([known.texts[layout.samples_of(r)[0]], pairs.texts[r]]) for r in range(layout.processes)]
-    fetched = fetch_texts(texts, [layout.as_gathered(samples) for samples in requests])
-    image_kvs = [images.image_kv.repeat(2), *negative_image_kvs(model, images, images.patch_features, pairs, layout)]
-    used = known.usable[torch.cat([layout.samples_of(rank())[0], pairs.texts[rank()]])]
-    weights = torch.cat([torch.ones(layout.rows, dtype=torch.bool), used]).to(images.image_features.dtype)
-    weights = to_device(weights, images.image_features.device)
-    both = TextTokens(*(torch.cat(parts) for parts in zip(texts, fetched, strict=True)))
-    return PairsToMatch(image_kvs, both, weights, weights.new_full((), mean_weight(known, layout)))
+    (plan,) = plan_matching(choices, layout)
+    return planned_pairs(model, images, images.patch_features, texts, texts, plan, layout)
 
 
-def known_choices(choices: Choices, layout: BatchLayout) -> Choices:
-    """The hard negatives of all samples `(N,)` in order, on the CPU; waits for the device."""
-    texts, images, usable = layout.in_order(gather_rows(torch.stack(choices, dim=1))).cpu().unbind(1)
-    return Choices(texts, images, usable.bool())
+def planned_pairs(
+    model: ImageTextEncoder,
+    images: EncodedImages,
+    patch_features: Tensor,
+    texts: TextTokens,
+    all_texts: TextTokens,
+    plan: MatchingPlan,
+    layout: BatchLayout,
+) -> PairsToMatch:
+    """The pairs of this process in one micro-batch; every process must call it.
 
-
-def mean_weight(known: Choices, layout: BatchLayout) -> float:
-    """Pairs in use per micro-batch of a process, on average: a sample has one, and two more if it has negatives."""
-    used = layout.total + 2 * int(known.usable.sum())
-    return used / (layout.processes * layout.micro_batches)
+    Args:
+        model: Projects the features of images from elsewhere.
+        images: Of the micro-batch.
+        patch_features: `(kB, P, Dv)`, of all this process's images.
+        texts: Of the micro-batch, trimmed alike on every process.
+        all_texts: `(kB, T)`, of this process.
+        plan: Of the micro-batch.
+        layout: Of all samples.
+    """
+    fetched = fetch_texts(all_texts, [layout.as_gathered(samples) for samples in plan.texts])
+    image_kvs = [images.image_kv.repeat(2), *negative_image_kvs(model, images, patch_features, plan.pairs, layout)]
+    features = images.image_features
+    weights = to_device(plan.used.to(features.dtype), features.device)
+    both = TextTokens(*(torch.cat([mine, others]) for mine, others in zip(texts, fetched, strict=True)))
+    return PairsToMatch(image_kvs, both, weights, weights.new_full((), plan.mean_used))
 
 
 def fetch_texts(texts: TextTokens, requests: Sequence[Tensor]) -> TextTokens:

@@ -29,6 +29,7 @@ from blip2_train.data.stream.like_lengths import LIKE_LENGTHS, check_like_length
 from blip2_train.data.stream.loader import BatchLoader, start_fork_server
 from blip2_train.data.stream.plan import DataPlan, ImageBytes, make_plan
 from blip2_train.data.stream.stream import EvaluationItems, ReadImage, TrainingStream, WholeImages
+from blip2_train.data.stream.whole_steps import WholeSteps
 from blip2_train.errors import ConfigError
 from blip2_train.training.sequential_reading import SequentialReading
 from blip2_train.types import Batch, Collator
@@ -179,6 +180,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
         if self.features is not None:
             self.features.check_transform(self._crop_settings)
             self._read_training, self._read_evaluation = self.features.training_crop, self.features.evaluation_crop
+        self.whole_steps = False
+        """Whether the first micro-batch of each step holds the others of that step, too (`following`)."""
         self._ready = False
 
     def prepare_data(self) -> None:
@@ -253,14 +256,19 @@ class ImageTextDataModule(lightning.LightningDataModule):
             path = path.with_stem(f"{path.stem}.rank{rank}") if everywhere else None
         return RejectionLog(path, self._max_rejected_share)
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | WholeSteps:
         """This process's micro-batches from the first step that is not done; its length is that of the whole run."""
         if self._reading is not None:
             read, collator, done = self._read_training, self.collator, self._first_step
-            return self._reading.loader(read, collator, self._steps, done, **self._where_used)
-        sizes, texts = (self._shape, distributed.rank(), self._steps, self._first_step), (self._stream, self.collator)
-        sampler = choose_sampler(*texts, *sizes, window=self._like_lengths, seed=self._seed)
-        return self._loader(self._stream, batch_sampler=sampler)
+            loader = self._reading.loader(read, collator, self._steps, done, **self._where_used)
+        else:
+            sizes, texts = (
+                (self._shape, distributed.rank(), self._steps, self._first_step),
+                (self._stream, self.collator),
+            )
+            sampler = choose_sampler(*texts, *sizes, window=self._like_lengths, seed=self._seed)
+            loader = self._loader(self._stream, batch_sampler=sampler)
+        return WholeSteps(loader, self.accumulate) if self.whole_steps else loader
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
         """This process's share of the validation items (every W-th), without repetition; empty without validation."""

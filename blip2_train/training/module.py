@@ -25,7 +25,7 @@ from blip2_train.optim.schedule import learning_rate
 from blip2_train.training.checkpoint_notes import written_by
 from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, gather_whole, shard_model
 from blip2_train.training.timeout import DataParallelStrategy
-from blip2_train.types import AnswerBatch, Batch, Collator, GenerationBatch, ImageTextBatch, Objective
+from blip2_train.types import AnswerBatch, Batch, Collator, GenerationBatch, ImageTextBatch, Objective, ObjectiveOutput
 
 _LOGGER = logging.getLogger(__name__)
 _COLLATORS: dict[type[Batch], str] = {
@@ -104,7 +104,8 @@ class TrainingModule(lightning.LightningModule):
         """Whether a micro-batch runs again, to be examined: nothing is logged then."""
         self.consumed: Callable[[int], dict[str, float]] = lambda step: {}
         """What of the data was trained on after so many steps, to be logged with the losses."""
-        self._micro_batch = 0
+        self.micro_batch = 0
+        """Number of the micro-batch within its step."""
         self._sums: torch.Tensor | None = None
         self._frozen_fingerprint: str | None = None
 
@@ -151,10 +152,15 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """The loss of one micro-batch."""
-        output = self.objective(self.model, batch, self.shared_generator())
+        output = self.compute_losses(batch)
         losses = {f"loss_{name}": value for name, value in output.terms.items()}
         self.log_training({"loss": output.total, **losses, **output.stats})
         return output.total
+
+    def compute_losses(self, batch: Any) -> ObjectiveOutput:
+        """The losses of one micro-batch, the `micro_batch`-th of its step."""
+        output: ObjectiveOutput = self.objective(self.model, batch, self.shared_generator())
+        return output
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this micro-batch, and set the learning rate of this step."""
@@ -165,12 +171,12 @@ class TrainingModule(lightning.LightningModule):
 
     def seed_micro_batch(self, index: int) -> None:
         """Make what follows micro-batch `index` of this step: the same random numbers each time."""
-        self._micro_batch = index
+        self.micro_batch = index
         torch.manual_seed(stable_seed(self.seed, "dropout", self.global_step, index, rank()))
 
     def shared_generator(self) -> torch.Generator:
         """A CPU generator in the same state on every process, new for each micro-batch."""
-        return torch.Generator().manual_seed(stable_seed(self.seed, "shared", self.global_step, self._micro_batch))
+        return torch.Generator().manual_seed(stable_seed(self.seed, "shared", self.global_step, self.micro_batch))
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Let the gradients go; in data parallelism set them to zero, so that they stay in its buffers."""
@@ -192,8 +198,8 @@ class TrainingModule(lightning.LightningModule):
         if step != 1 and step % self.log_every and step != self.optimizer_config.steps:
             return
         stacked = torch.stack([v.detach().float() for v in values.values()])
-        self._sums = stacked if self._micro_batch == 0 or self._sums is None else self._sums + stacked
-        if self._micro_batch < accumulate - 1:
+        self._sums = stacked if self.micro_batch == 0 or self._sums is None else self._sums + stacked
+        if self.micro_batch < accumulate - 1:
             return
         mean = (mean_over_processes(self._sums) / accumulate).tolist()
         self.latest = dict(zip(values, mean, strict=True))
@@ -207,7 +213,7 @@ class TrainingModule(lightning.LightningModule):
         """Loss of a model that has learned nothing, by the name under which the loss is logged.
 
         Args:
-            contrasted: Samples of one micro-batch over all processes.
+            contrasted: Samples that are contrasted with each other.
         """
         levels = self.objective.chance_levels(contrasted, self.model.vocab_size)
         return {f"loss_{name}": value for name, value in levels.items()}
@@ -216,6 +222,20 @@ class TrainingModule(lightning.LightningModule):
     def contrasts_within_batch(self) -> bool:
         """Whether samples of a micro-batch are each other's negatives."""
         return bool(getattr(self.objective, "contrasts_within_batch", False))
+
+    @property
+    def contrasts_whole_steps(self) -> bool:
+        """Whether those of a whole step are: its micro-batches must be there before the first of them is trained on."""
+        return getattr(self.objective, "contrast", "micro") == "batch"
+
+    def contrasted(self, global_batch_size: int, accumulate: int) -> int:
+        """Samples that are contrasted with each other.
+
+        Args:
+            global_batch_size: Samples per optimiser step, over all processes.
+            accumulate: Micro-batches per optimiser step.
+        """
+        return global_batch_size if self.contrasts_whole_steps else global_batch_size // accumulate
 
     def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
         """Called once the run folder is open, before the first step, in the first process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,15 @@ class SkipNonFinite(Callback):
 
     def _search(self, module: TrainingModule) -> dict[str, Any]:
         """Where it began, in whichever process and micro-batch, and the samples of that micro-batch."""
+        earliest: tuple[Finding, Sequence[str]] = (Finding(), ())
         for index, batch in enumerate(self._batches):
             findings = gather_objects((first_non_finite(module, batch, index), batch.sample_ids))
-            finding, ids = min(findings, key=lambda pair: KINDS.index(pair[0].what))
-            if finding.what != Finding.what:
-                return {"what": finding.what, "where": finding.where, "sample_ids": list(ids)}
+            earliest = min((earliest, *findings), key=lambda pair: KINDS.index(pair[0].what))
+            if earliest[0].what != Finding.what and not module.contrasts_whole_steps:
+                break  # contrast spreads what is not finite to all micro-batches, so that all have to be looked at
+        finding, ids = earliest
+        if finding.what != Finding.what:
+            return {"what": finding.what, "where": finding.where, "sample_ids": list(ids)}
         every = gather_objects([name for batch in self._batches for name in batch.sample_ids])
         return {"what": Finding.what, "where": Finding.where, "sample_ids": [name for own in every for name in own]}
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 from blip2_train.data.batches.collate import ImageTextCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.held_out_pairs import RepresentationEvaluation
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.objectives.representation import RepresentationObjective
+from blip2_train.objectives.whole_batch import WholeBatch
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.training.module import TrainingModule
-from blip2_train.types import ImageTextBatch
+from blip2_train.types import ImageTextBatch, ObjectiveOutput
 
 
 class RepresentationModule(TrainingModule):
@@ -43,7 +47,50 @@ class RepresentationModule(TrainingModule):
     ) -> None:
         super().__init__(model, objective, optimizer, collator, seed, log_every)
         self.evaluation: RepresentationEvaluation | None = None
+        self._whole: WholeBatch | None = None
         self._check(len(collator.tokenizer), collator.max_text_length)
+
+    def compute_losses(self, batch: ImageTextBatch) -> ObjectiveOutput:
+        """The losses of one micro-batch; the first of a step that is contrasted as a whole encodes all of them before.
+
+        Raises:
+            ConfigError: if the others of its step are not there.
+        """
+        parts = self.trainer.accumulate_grad_batches
+        if parts == 1 or not self.contrasts_whole_steps:
+            return super().compute_losses(batch)
+        if self.micro_batch == 0 and not self.repeats:
+            self._whole = None  # whose features need not be kept beside the next
+            self._whole = self._first_pass((batch, *batch.following), parts)
+        assert self._whole is not None
+        return self.objective.second_pass(self.model, batch, self._whole, self.micro_batch, run_tower=self.repeats)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let the features of a finished step go."""
+        if self.micro_batch == self.trainer.accumulate_grad_batches - 1:
+            self._whole = None
+
+    def _first_pass(self, batches: Sequence[ImageTextBatch], parts: int) -> WholeBatch:
+        if len(batches) != parts:
+            raise ConfigError(
+                f"objective.contrast=batch needs the {parts} micro-batches of a step together, but the first came with "
+                f"{len(batches) - 1} others; set whole_steps of the data module, or pass objective.contrast=micro"
+            )
+        whole = self.objective.first_pass(
+            self.model,
+            batches,
+            self.shared_generator(),
+            self.seed_micro_batch,
+            keep_features=self.model.vision_model.frozen,
+            load=self._load,
+        )
+        self.seed_micro_batch(0)
+        return whole
+
+    def _load(self, batch: ImageTextBatch) -> ImageTextBatch:
+        """A micro-batch on the device, as Lightning makes it of what the loader gives."""
+        moved, data = batch.to(self.device), getattr(self.trainer, "datamodule", None)
+        return moved if data is None else cast(ImageTextBatch, data.on_after_batch_transfer(moved, 0))
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""

@@ -200,11 +200,13 @@ def build_run(
             "prompt": module.prompt,
         },
     }
+    data.whole_steps = module.contrasts_whole_steps
     if data.features is not None:
         module.frozen_fingerprint()  # which exports and checkpoints state, before the tower gives up its weights
         read_stored_features(module.model, data.features)
     module.run_config = options.config_text or json.dumps(module.about, indent=1)
-    progress = LossProgress(data.global_batch_size, module.chance_levels(data.global_batch_size // data.accumulate))
+    contrasted = module.contrasted(data.global_batch_size, data.accumulate)
+    progress = LossProgress(data.global_batch_size, module.chance_levels(contrasted))
     best = None if options.monitor is None else BestCheckpoint(options.run_dir / CHECKPOINTS, options.monitor)
     chosen = default_callbacks(options) if callbacks is None else callbacks
     built = trainer.build(
@@ -294,9 +296,12 @@ def _begin(run: Run, checkpoint: Path | None, reporter: RunReporter) -> None:
     for line in plan.lines():
         reporter.line(line)
     module.consumed = plan.epochs_at
-    contrasted = data.global_batch_size // data.accumulate
-    if data.accumulate > 1 and module.contrasts_within_batch:
-        reporter.line(f"note: accumulation adds no negatives; ITC contrasts {contrasted} pairs, not the whole batch")
+    contrasted = module.contrasted(data.global_batch_size, data.accumulate)
+    if module.contrasts_within_batch and contrasted < data.global_batch_size:
+        reporter.line(
+            f"note: accumulation adds no negatives; ITC contrasts {contrasted} pairs, not the whole batch "
+            f"(objective.contrast=batch: all {data.global_batch_size})"
+        )
     if checkpoint is not None:
         reporter.line(f"going on from step {data.first_step} of {checkpoint}")
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from page_code import importable_example, run_page_tests
-from reference_cases import double_model
+from reference_cases import SEED, assert_equal, double_model, global_batch, gradients
 from safetensors.torch import load_file
 from shard_files import write_shards, write_tokenizer
 from tiny import image_text_batch
 from tiny_run import TINY
+from whole_batch_work import parts_of, two_passes
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main as train
@@ -52,6 +53,17 @@ def test_the_whole_objective_equals_a_loop_over_pairs(folder: Path) -> None:
     assert output.terms["itc"].item() == pytest.approx(total / 3, rel=1e-12)
     output.total.backward()
     assert objective.bias.grad is not None
+
+
+def test_it_contrasts_whole_batches_of_micro_batches(folder: Path) -> None:
+    """Its own parameter included."""
+    made = import_module("siglip").SigmoidObjective
+    one, two = (made(bias=-2.0, gather="full").double() for _ in range(2))
+    models, batch = (double_model(), double_model()), global_batch(6, "distinct")
+    output = one(models[0], batch, torch.Generator().manual_seed(SEED))
+    output.total.backward()
+    assert_equal(two_passes(models[1], two, parts_of(batch, 3)), (output.terms, gradients(models[0])))
+    assert two.bias.grad.item() == pytest.approx(one.bias.grad.item(), rel=1e-12)
 
 
 def test_the_command_trains_resumes_and_exports(

@@ -115,6 +115,17 @@ class Poison(Callback):
             batch.pixel_values[0, 0, 0, 0] = torch.nan
 
 
+class PoisonFollowing(Callback):
+    """Puts a NaN into a later micro-batch of an optimiser step, before its first one is trained on."""
+
+    def __init__(self, step: int, micro_batch: int) -> None:
+        self.step, self.micro_batch = step, micro_batch
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step + 1 == self.step and batch.following:
+            batch.following[self.micro_batch - 1].pixel_values[0, 0, 0, 0] = torch.nan
+
+
 class Spoil(Callback):
     """Makes a parameter, or only its gradient, NaN from the third optimiser step on."""
 

@@ -9,22 +9,11 @@ import pytest
 import torch
 from plain import PlainReference
 from processes import run_processes
-from reference_cases import RULES, double_model, global_batch, reference, step, steps
+from reference_cases import RULES, assert_equal, double_model, global_batch, reference, step, steps
 from slow_losses import loop_losses
 from torch import nn
 
 from blip2_train.objectives.representation import RepresentationObjective
-
-
-def assert_equal(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
-    """Losses, and every gradient relative to its own largest entry (or a thousandth of the largest of all)."""
-    for name, loss in expected[0].items():
-        assert abs(actual[0][name] - loss) <= tolerance * max(1.0, abs(loss)), f"loss {name}"
-    assert actual[1].keys() == expected[1].keys()
-    largest = max(gradient.abs().max() for gradient in expected[1].values())
-    for name, gradient in expected[1].items():
-        scale = max(gradient.abs().max(), 1e-3 * largest)
-        assert (actual[1][name] - gradient).abs().max() <= tolerance * scale, f"gradient of {name}"
 
 
 def every_trainable(model: nn.Module) -> set[str]:

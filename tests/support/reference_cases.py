@@ -45,6 +45,17 @@ def global_batch(size: int, images: str) -> ImageTextBatch:
     )
 
 
+def assert_equal(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Losses, and every gradient relative to its own largest entry (or a thousandth of the largest of all)."""
+    for name, loss in expected[0].items():
+        assert abs(actual[0][name] - loss) <= tolerance * max(1.0, abs(loss)), f"loss {name}"
+    assert actual[1].keys() == expected[1].keys()
+    largest = max(gradient.abs().max() for gradient in expected[1].values())
+    for name, gradient in expected[1].items():
+        scale = max(gradient.abs().max(), 1e-3 * largest)
+        assert (actual[1][name] - gradient).abs().max() <= tolerance * scale, f"gradient of {name}"
+
+
 def rows_of(batch: ImageTextBatch, first: int, size: int) -> ImageTextBatch:
     """The samples of one process, with their own longest text."""
     rows = slice(first, first + size)

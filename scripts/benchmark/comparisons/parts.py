@@ -41,6 +41,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
     "exchange": Part(module="benchmark.comparisons.exchange", names=("exchange_rows",), seconds=120),
+    "contrast": Part(module="benchmark.comparisons.contrast", names=("contrast_extra_flops",), seconds=240),
     "features": Part(module="benchmark.comparisons.features", names=("features_flops", "features_speed"), seconds=400),
 }
 """By the part's own name, in the order in which they are run."""

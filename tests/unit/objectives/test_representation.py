@@ -56,7 +56,8 @@ def test_pairs_of_one_image_are_never_negatives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"gather": "some"}, {"negatives": "soft"}, {"label_smoothing": 1.0}, {"itm_weight": -1.0}]
+    "wrong",
+    [{"gather": "some"}, {"contrast": "some"}, {"negatives": "soft"}, {"label_smoothing": 1.0}, {"itm_weight": -1.0}],
 )
 def test_unknown_choices_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
