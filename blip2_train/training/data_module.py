@@ -262,25 +262,20 @@ class ImageTextDataModule(lightning.LightningDataModule):
             read, collator, done = self._read_training, self.collator, self._first_step
             loader = self._reading.loader(read, collator, self._steps, done, **self._where_used)
         else:
-            sizes, texts = (
-                (self._shape, distributed.rank(), self._steps, self._first_step),
-                (self._stream, self.collator),
-            )
+            texts = self._stream, self.collator
+            sizes = self._shape, distributed.rank(), self._steps, self._first_step
             sampler = choose_sampler(*texts, *sizes, window=self._like_lengths, seed=self._seed)
             loader = self._loader(self._stream, batch_sampler=sampler)
         return WholeSteps(loader, self.accumulate) if self.whole_steps else loader
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
         """This process's share of the validation items (every W-th), without repetition; empty without validation."""
-        if len(self._items) == 0:
-            return []
         mine = range(distributed.rank(), len(self._items), distributed.world_size())
-        return self._loader(self._items, sampler=mine, batch_size=self._eval_batch_size)
+        return self._loader(self._items, sampler=mine, batch_size=self._eval_batch_size) if len(self._items) else []
 
     def _loader(self, dataset: Any, **options: Any) -> BatchLoader:
-        return BatchLoader(
-            dataset, collate_fn=self.collator, num_workers=self._num_workers, **self._where_used, **options
-        )
+        options |= {"collate_fn": self.collator, "num_workers": self._num_workers, **self._where_used}
+        return BatchLoader(dataset, **options)
 
     @property
     def _where_used(self) -> dict[str, Any]:
@@ -337,10 +332,8 @@ class ImageTextDataModule(lightning.LightningDataModule):
 
     def image_sets(self) -> list[ImageSet]:
         """The samples that the run trains on and validates with; after `setup`, not with sequential access."""
-        training = [
-            ImageSet(part.source, np.setdiff1d(np.arange(len(part.source)), part.held_out), CROPS)
-            for part in self._sources
-        ]
+        trained = [np.setdiff1d(np.arange(len(part.source)), part.held_out) for part in self._sources]
+        training = [ImageSet(part.source, mine, CROPS) for part, mine in zip(self._sources, trained, strict=True)]
         return [*training, *(ImageSet(source, indices, EVALUATION) for source, indices in self._validated)]
 
     def crop_rule(self, crops: int) -> tuple[CropRule, dict[str, Any]]:
