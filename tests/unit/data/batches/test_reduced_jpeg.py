@@ -123,6 +123,7 @@ def test_what_is_broken_fails_as_decoded_whole(monkeypatch: pytest.MonkeyPatch) 
         _levels(jpeg, FAST, 0)
 
 
+@pytest.mark.slow
 def test_both_ways_to_the_decoder_give_the_same_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("simplejpeg")
     jpeg = encode(_image((403, 299)), "JPEG")

@@ -142,6 +142,7 @@ def test_lengths_are_those_of_a_batch(collator: str, world: Path) -> None:
     assert made.text_lengths(samples) == lengths.tolist()
 
 
+@pytest.mark.slow
 def test_processes_agree_and_a_run_resumes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _padding(_module(world))[0]
     resumed = _module(world)
