@@ -48,7 +48,11 @@ def first_non_finite(module: TrainingModule, batch: Batch, micro_batch: int) -> 
     module.seed_micro_batch(micro_batch)
     module.repeats = True
     try:
-        with module.trainer.precision_plugin.train_step_context(), torch.set_grad_enabled(backward):
+        with (
+            module.trainer.precision_plugin.train_step_context(),
+            torch.set_grad_enabled(backward),
+            torch.compiler.set_stance("force_eager"),  # of compiled modules no inner one could be watched
+        ):
             loss: Any = module.training_step(batch, micro_batch)
         if not loss.isfinite():
             findings.append(Finding("loss", "the objective, after every module"))

@@ -34,6 +34,7 @@ from blip2_train.training.best_checkpoint import BestCheckpoint
 from blip2_train.training.caption_log import GRID
 from blip2_train.training.change_warnings import ChangeWarnings
 from blip2_train.training.checkpoint_files import CheckpointFiles
+from blip2_train.training.compiling import CompilePasses
 from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.disk_space import FIX, planned_space
 from blip2_train.training.earlier_runs import EXPORT
@@ -208,7 +209,9 @@ def build_run(
     contrasted = module.contrasted(data.global_batch_size, data.accumulate)
     progress = LossProgress(data.global_batch_size, module.chance_levels(contrasted))
     best = None if options.monitor is None else BestCheckpoint(options.run_dir / CHECKPOINTS, options.monitor)
-    chosen = default_callbacks(options) if callbacks is None else callbacks
+    chosen = [*(default_callbacks(options) if callbacks is None else callbacks)]
+    if trainer.compile:
+        chosen.append(CompilePasses())
     built = trainer.build(
         options.run_dir,
         [*([] if best is None else [best]), *chosen, progress],  # the best before the newest, after which it may end

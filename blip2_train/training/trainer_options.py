@@ -85,6 +85,8 @@ class TrainerOptions:
     """Micro-batches that are trained on again and again; 0 = the data."""
     profiler: Literal["simple", "advanced"] | None = None
     """Prints where the time went."""
+    compile: bool = False
+    """Whether the tower's blocks and the Q-Former's passes are compiled by torch.compile."""
     attention_kernels_off: list[str] = field(default_factory=list)
     """Attention kernels of torch that are not used: `cudnn`, `flash`, `efficient`, `math`."""
 

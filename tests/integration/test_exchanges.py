@@ -33,5 +33,13 @@ def test_they_train_as_one_process_does(two: list[dict[str, Any]]) -> None:
         torch.testing.assert_close(weight, expected["weights"][name], rtol=1e-9, atol=1e-12)
 
 
+def test_compiled_passes_exchange_the_same(two: list[dict[str, Any]]) -> None:
+    for process in two:
+        assert process["compiled"]["losses"] == process["run"]["losses"]
+        assert process["compiled"]["storages"] == process["run"]["storages"]
+    for name, weight in two[0]["run"]["weights"].items():
+        assert torch.equal(two[0]["compiled"]["weights"][name], weight), name
+
+
 def test_a_flag_of_any_process_reaches_all(two: list[dict[str, Any]]) -> None:
     assert [process["flags"] for process in two] == [[False, True, True]] * 2

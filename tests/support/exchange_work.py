@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from sharding_work import Data, Steps, make_model, make_trainer, micro_batches
 
 from blip2_train import distributed
+from blip2_train.training.compiling import CompilePasses
 from blip2_train.training.timeout import DataParallelStrategy
 
 CASE = "llama, accumulated"
@@ -26,11 +27,11 @@ class GradientStorages(Callback):
         self.counts.append((len({one.untyped_storage().data_ptr() for one in gradients}), len(gradients)))
 
 
-def run(strategy: Any = "auto") -> dict[str, Any]:
+def run(strategy: Any = "auto", *callbacks: Callback) -> dict[str, Any]:
     """Losses, weights and storages of gradients of a run whose steps have two micro-batches."""
     model, storages = make_model(CASE), GradientStorages()
     module = Steps(model)
-    trainer = make_trainer(2, strategy=strategy, callbacks=[storages], limit_val_batches=0)
+    trainer = make_trainer(2, strategy=strategy, callbacks=[storages, *callbacks], limit_val_batches=0)
     trainer.fit(module, datamodule=Data(micro_batches(CASE, model), []))
     return {"losses": module.losses, "weights": module.trained_weights(), "storages": storages.counts}
 
@@ -51,4 +52,8 @@ def _refuse() -> Any:
 
 def work() -> dict[str, Any]:
     """Everything that is asked of one of two processes."""
-    return {"run": run(DataParallelStrategy()), "flags": flags()}
+    return {
+        "run": run(DataParallelStrategy()),
+        "compiled": run(DataParallelStrategy(), CompilePasses("eager")),
+        "flags": flags(),
+    }

@@ -19,6 +19,7 @@ PRIVATE = {
     "models/quantized_loading.py": {"transformers.core_model_loading"},
     "models/step_memory.py": {"torch.utils._python_dispatch", "torch.utils._pytree"},
     "models/timm_without_wandb.py": {"sys.modules['wandb']"},
+    "training/compiling.py": {"_dynamo"},
     "training/launch.py": {"_accelerator_connector"},
     "training/sharding.py": {"_is_fsdp_managed_module", "_no_split_modules"},
 }
@@ -30,6 +31,7 @@ TRIED = {
     "models/quantized_loading.py": "transformers",
     "models/step_memory.py": "torch",
     "models/timm_without_wandb.py": "timm",
+    "training/compiling.py": "torch",
     "training/launch.py": "lightning",
     "training/sharding.py": "transformers",
 }
