@@ -6,9 +6,13 @@ The few names below are the public API; they are imported when first used, so th
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 __version__ = "0.1.0"
+
+# transformers imports torchao wherever that is installed, and torch then warns twice about an enum of torchao's
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 _HOMES = {
     "compose": "blip2_train.config.compose",

@@ -12,6 +12,7 @@ from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
 from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.models.tower_quantization import check_tower_quantization, quantize_tower
 from blip2_train.training.earlier_runs import find_source
 
 
@@ -21,6 +22,7 @@ def load_pretrained(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     quantization: str = "none",
+    vision_quantization: str = "none",
     language_model: str | None = None,
     vision_weights: str | None = None,
     tokenizer: str | None = None,
@@ -33,6 +35,7 @@ def load_pretrained(
         device: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` = a GPU if there is one.
         dtype: `float32`, `float16` or `bfloat16` for the language model and a frozen tower; None = as configured.
         quantization: `none`, `int8` or `int4` for the linear layers of the language model.
+        vision_quantization: `none`, or `int8` or `float8` for the products of a frozen tower, see `quantize_tower`.
         language_model: Folder or hub id of the language model, for sources that do not hold it.
         vision_weights: File of the tower's weights, for sources that do not hold them.
         tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
@@ -48,6 +51,7 @@ def load_pretrained(
         model, processor = load_pretrained("outputs/demo_stage2_opt/export")
         print(model.caption(["image.jpg"]), model.answer(["image.jpg"], "what is on the left?"))
     """
+    check_tower_quantization(vision_quantization, "vision_quantization")
     target = find_device(None if device is None else str(device))
     source = find_source(str(source), "outputs", "source")
     transformers.utils.logging.disable_progress_bar()
@@ -65,7 +69,9 @@ def load_pretrained(
         if "t5" in family:
             raise ConfigError(f"dtype float16: language model {family} overflows in it; choose bfloat16 or float32")
     name = f"{source} [{loaded.source}]"
-    return Blip2(network.to(target), loaded.processor, name, _has_prediction_head(loaded)), loaded.processor
+    network.to(target)
+    quantize_tower(network.vision_model, vision_quantization)
+    return Blip2(network, loaded.processor, name, _has_prediction_head(loaded)), loaded.processor
 
 
 def _has_prediction_head(loaded: Pretrained) -> bool:

@@ -34,6 +34,7 @@ from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.attention_kernels import turn_kernels_off
+from blip2_train.models.tower_quantization import plain_weights
 from blip2_train.pretrained import load_pretrained
 from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
@@ -215,7 +216,15 @@ def _source(config: DictConfig, task: EvaluationTask) -> str:
 
 def _load(config: DictConfig, source: str, device: str) -> Blip2:
     options: Mapping[str, Any] = {
-        name: config[name] for name in ("dtype", "quantization", "language_model", "vision_weights", "tokenizer")
+        name: config[name]
+        for name in (
+            "dtype",
+            "quantization",
+            "vision_quantization",
+            "language_model",
+            "vision_weights",
+            "tokenizer",
+        )
     }
     return load_pretrained(source, device=device, **options)[0]
 
@@ -224,14 +233,16 @@ def _weights_of(model: Blip2) -> str:
     """SHA-256 of all weights but the language model's own, which its name identifies."""
     weights = {
         name: parameter.detach().cpu()
-        for name, parameter in model.network.named_parameters()
+        for name, parameter in plain_weights(model.network.named_parameters())
         if not name.startswith("language_model.") or is_adapter(name)
     }
     return fingerprint(weights)
 
 
 def _precision(model: Blip2) -> str:
-    return str(model.network.frozen_dtype).removeprefix("torch.")
+    tower = model.network.vision_model.quantization
+    precision = str(model.network.frozen_dtype).removeprefix("torch.")
+    return precision if tower == "none" else f"{precision}, tower {tower}"
 
 
 def command() -> None:

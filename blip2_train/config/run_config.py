@@ -127,6 +127,8 @@ class EvaluationConfig:
     """Precision of the language model and a frozen tower; null = as configured."""
     quantization: str
     """Of the language model: `none`, `int8` or `int4`."""
+    vision_quantization: str
+    """Of a frozen tower: `none`, `int8` or `float8`."""
     language_model: str | None
     """Folder or hub id, for models that do not hold it."""
     vision_weights: str | None

@@ -205,6 +205,8 @@ class VisionTower(nn.Module):
         self.tower = tower
         self.family = config.family
         """None = timm's vision transformers."""
+        self.quantization = "none"
+        """What `quantize_tower` has made of its linear layers."""
         self.frozen = config.frozen
         self._feature_dtype = DTYPES[config.dtype]
         self.reads_features = False

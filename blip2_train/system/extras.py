@@ -12,6 +12,7 @@ from blip2_train.errors import ConfigError
 PROJECT = "blip2_train"
 EXTRAS = {
     "bitsandbytes": ("bitsandbytes", "quantization"),
+    "torchao": ("torchao", "quantization"),
     "peft": ("peft", "peft"),
     "hydra_plugins.hydra_submitit_launcher": ("hydra-submitit-launcher", "slurm"),
     "pyarrow": ("pyarrow", "data"),

@@ -48,6 +48,7 @@ from blip2_train.training.run_folder import hold_run_folder, remove_results
 from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
 from blip2_train.training.stored_features import read_stored_features
+from blip2_train.training.tower_in_8_bits import TowerIn8Bits
 from blip2_train.training.trainer_options import TrainerOptions
 
 _LOGGER = logging.getLogger(__name__)
@@ -210,6 +211,8 @@ def build_run(
     progress = LossProgress(data.global_batch_size, module.chance_levels(contrasted))
     best = None if options.monitor is None else BestCheckpoint(options.run_dir / CHECKPOINTS, options.monitor)
     chosen = [*(default_callbacks(options) if callbacks is None else callbacks)]
+    if trainer.vision_quantization != "none":
+        chosen.append(TowerIn8Bits(trainer.vision_quantization))
     if trainer.compile:
         chosen.append(CompilePasses())
     built = trainer.build(

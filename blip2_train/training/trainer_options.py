@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from blip2_train.errors import ConfigError, refuse
 from blip2_train.models.attention_kernels import check_kernels_off, turn_kernels_off
+from blip2_train.models.tower_quantization import check_tower_quantization
 from blip2_train.training.launch import check_launch, environment_of_run
 
 _PROGRESS = "the progress line, the log and the curves are always there; log_every sets how often a loss is logged"
@@ -85,6 +86,8 @@ class TrainerOptions:
     """Micro-batches that are trained on again and again; 0 = the data."""
     profiler: Literal["simple", "advanced"] | None = None
     """Prints where the time went."""
+    vision_quantization: str = "none"
+    """`int8` or `float8`: a frozen tower computes in 8 bits (extra `quantization`)."""
     compile: bool = False
     """Whether the tower's blocks and the Q-Former's passes are compiled by torch.compile."""
     attention_kernels_off: list[str] = field(default_factory=list)
@@ -108,10 +111,14 @@ class TrainerOptions:
                 problems.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.overfit_batches < 0:
             problems.append(f"overfit_batches must be 0 or more, got {self.overfit_batches}")
-        try:
-            check_kernels_off(self.attention_kernels_off, "trainer.attention_kernels_off")
-        except ConfigError as error:
-            problems.append(str(error))
+        for check in (
+            lambda: check_kernels_off(self.attention_kernels_off, "trainer.attention_kernels_off"),
+            lambda: check_tower_quantization(self.vision_quantization, "trainer.vision_quantization"),
+        ):
+            try:
+                check()
+            except ConfigError as error:
+                problems.append(str(error))
         refuse(problems)
 
     def check_machine(self) -> None:

@@ -191,6 +191,13 @@ def _model(task: argparse.ArgumentParser) -> None:
         help="none, int8 or int4 for the language model (default none)",
     )
     group.add_argument(
+        "--vision-quantization",
+        choices=("none", "int8", "float8"),
+        default="none",
+        metavar="BITS",
+        help="none, int8 or float8 for a frozen tower (default none)",
+    )
+    group.add_argument(
         "--attention-kernel-off",
         dest="attention_kernels_off",
         action="append",

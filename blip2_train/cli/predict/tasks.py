@@ -185,6 +185,7 @@ def _load(options: argparse.Namespace) -> Blip2:
         device=options.device,
         dtype=options.dtype,
         quantization=options.quantization,
+        vision_quantization=options.vision_quantization,
         language_model=options.language_model,
         vision_weights=options.vision_weights,
         tokenizer=options.tokenizer,

@@ -21,7 +21,7 @@ from blip2_train.training.timeout import DataParallelStrategy
 from blip2_train.training.trainer_options import REPLACED, TrainerOptions
 
 DEMO = "experiment=demo_stage1"
-OWN = {"compile", "attention_kernels_off"}
+OWN = {"compile", "attention_kernels_off", "vision_quantization"}
 """Options that Lightning does not have."""
 LOCATIONS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS")
 
