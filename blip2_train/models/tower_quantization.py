@@ -62,7 +62,7 @@ def quantize_tower(tower: VisionTower, quantization: str, what: str = "vision_qu
         raise ConfigError(f"{setting} is for a frozen vision tower, but this one {state}; pass {what}=none")
     if quantization == "float8":
         _require_float8(next(tower.parameters()).device, setting, what)
-    torchao = import_extra("torchao.quantization", setting, f"or pass {what}=none")
+    torchao = library(quantization, what)
     if quantization == "float8":
         tower.to(torch.bfloat16)
         config = torchao.Float8DynamicActivationFloat8WeightConfig(
@@ -80,6 +80,19 @@ def quantize_tower(tower: VisionTower, quantization: str, what: str = "vision_qu
     torchao.quantize_(tower, config, filter_fn=lambda module, name: module in chosen)
     tower.requires_grad_(False)
     tower.quantization = quantization
+
+
+def library(quantization: str, what: str) -> Any:
+    """The module of torchao that quantises.
+
+    Args:
+        quantization: `int8` or `float8`.
+        what: The setting, for messages.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    return import_extra("torchao.quantization", f"{what}={quantization}", f"or pass {what}=none")
 
 
 def plain_weights(tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

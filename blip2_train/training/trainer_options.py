@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from blip2_train.errors import ConfigError, refuse
 from blip2_train.models.attention_kernels import check_kernels_off, turn_kernels_off
-from blip2_train.models.tower_quantization import check_tower_quantization
+from blip2_train.models.tower_quantization import check_tower_quantization, library
 from blip2_train.training.launch import check_launch, environment_of_run
 
 _PROGRESS = "the progress line, the log and the curves are always there; log_every sets how often a loss is logged"
@@ -122,11 +122,13 @@ class TrainerOptions:
         refuse(problems)
 
     def check_machine(self) -> None:
-        """Refuse devices that this machine lacks, before anything large is loaded.
+        """Refuse devices and an extra that this machine lacks, before anything large is loaded.
 
         Raises:
             ConfigError: naming the setting.
         """
+        if self.vision_quantization != "none":
+            library(self.vision_quantization, "trainer.vision_quantization")
         cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
         available = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(self.accelerator)
         if available is None:

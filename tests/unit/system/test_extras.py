@@ -41,6 +41,11 @@ NEED = {
         doctor,
         [*STAGE_2, "data=shards", "data.source={folder}/shards", "model.language.quantization=int8", "measure=0"],
     ),
+    "training with a tower in int8": (
+        "torchao",
+        train,
+        ["{run}", "data.source={folder}/shards", "trainer.vision_quantization=int8"],
+    ),
     "training with adapters": ("peft", train, [*STAGE_2, "peft=lora"]),
     "sweep by submitit": (
         "hydra_plugins.hydra_submitit_launcher",
