@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from blip2_train.cli.memory_table import show_memory
 from blip2_train.cli.run_report import parts_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import instantiate
@@ -68,7 +67,11 @@ def main(arguments: list[str]) -> None:
     console.print(parts_table(parts))
     echo(parameter_line(parts, config.experiment if config.peft is None and config.init_from is None else ""))
     if options.memory:
+        from blip2_train.cli.memory_table import show_activations, show_memory  # what counts steps is slow to import
+
         show_memory(model, console)
+        precision = str(config.trainer.precision) if config.trainer.accelerator in ("gpu", "cuda") else "bf16-mixed"
+        show_activations(model, instantiate(config.objective), config.max_text_length, precision, console)
 
 
 def parameter_line(parts: Sequence[PartSize], recipe: str) -> str:

@@ -9,8 +9,11 @@ from rich.table import Table
 from torch import nn
 
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.memory import card_count, language_model_bytes, stored_bytes, training_state_bytes
+from blip2_train.system.error_reasons import reason_of
+from blip2_train.training.planned_memory import CARDS, FRAGMENTS, RESERVED, PlannedStep, plan_step, usable_bytes
 
 _HALF = ("float16", "bfloat16")
 _CARD = (("float32", 32), ("16 bits", 16), ("int8", 8), ("int4", 4))
@@ -22,6 +25,11 @@ _TRAINING_NOTE = (
     "Every weight once. int8 and int4: linear layers, with their scales; embeddings, norms, biases and vocabulary head "
     "stay as configured. Training adds gradients and AdamW's two moments of what trains; activations come on top."
 )
+_ACTIVATION_NOTE = (
+    "Counted on a step of the recipe without values, as a GPU computes it. Kept: for the backward pass. At most: with "
+    "what is being computed, and the batch. {reserved:.1f} GiB of a GPU are left to CUDA and {fragments:.0%} to gaps; "
+    "several processes need buffers for gradients too. Shorter texts take less."
+)
 
 
 def show_memory(model: nn.Module, console: Console) -> None:
@@ -30,6 +38,40 @@ def show_memory(model: nn.Module, console: Console) -> None:
         console.print()
         console.print(table)
         console.print(note, style="dim", highlight=False)
+
+
+def show_activations(model: Blip2Model, objective: Any, max_text_length: int, precision: str, console: Console) -> None:
+    """Print what a step of a recipe takes beside its weights, and the largest micro-batches of some GPUs."""
+    try:
+        step = plan_step(model, objective, max_text_length, precision, on_gpu=True)
+    except Exception as error:  # an objective of one's own may do what tensors without values cannot
+        console.print(f"\nactivations cannot be counted: {reason_of(error)}", highlight=False)
+        return
+    console.print()
+    console.print(activation_table(step, max_text_length, precision))
+    state = stored_bytes(model) + training_state_bytes(model)
+    console.print(largest_line(step, state), highlight=False, soft_wrap=True)
+    console.print(_ACTIVATION_NOTE.format(reserved=RESERVED / 2**30, fragments=FRAGMENTS), style="dim", highlight=False)
+
+
+def activation_table(step: PlannedStep, max_text_length: int, precision: str) -> Table:
+    """Bytes of a step beside weights, gradients and the optimiser."""
+    table = _table(f"activations, {precision}, texts of {max_text_length} tokens", "", "kept", "at most")
+    table.add_row("whatever the micro-batch", exact_size(step.kept_fixed), exact_size(step.most_fixed))
+    table.add_row("for each sample", exact_size(step.kept_per_sample), exact_size(step.most_per_sample))
+    return table
+
+
+def largest_line(step: PlannedStep, state: float) -> str:
+    """The largest micro-batch of each GPU of `CARDS`, beside `state` bytes of weights and optimiser.
+
+    Example:
+        >>> step = PlannedStep(kept_fixed=0, kept_per_sample=2**30, most_fixed=0, most_per_sample=2**30)
+        >>> largest_line(step, 25 * 2**30)
+        'largest micro-batch: none on 24 GB, 11 on 40 GB, 49 on 80 GB, 107 on 141 GB'
+    """
+    sizes = [(step.largest_micro_batch(usable_bytes(card) - state), card) for card in CARDS]
+    return "largest micro-batch: " + ", ".join(f"{size or 'none'} on {card} GB" for size, card in sizes)
 
 
 def card_table(model: nn.Module) -> Table:

@@ -21,6 +21,7 @@ PRIVATE = {
     "models/timm_without_wandb.py": {"sys.modules['wandb']"},
     "training/compiling.py": {"_dynamo"},
     "training/launch.py": {"_accelerator_connector"},
+    "training/planned_memory.py": {"_scaled_dot_product_efficient_attention", "torch._subclasses.fake_tensor"},
     "training/sharding.py": {"_is_fsdp_managed_module", "_no_split_modules"},
 }
 TRIED = {
@@ -33,6 +34,7 @@ TRIED = {
     "models/timm_without_wandb.py": "timm",
     "training/compiling.py": "torch",
     "training/launch.py": "lightning",
+    "training/planned_memory.py": "torch",
     "training/sharding.py": "transformers",
 }
 """Packages whose versions the first lines of a file name."""

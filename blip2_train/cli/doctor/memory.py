@@ -1,4 +1,4 @@
-"""The memory of each part of a model beside what a device has."""
+"""The memory of each part of a model, and of a step, beside what a device has."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from torch import nn
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
+from blip2_train.cli.memory_table import largest_line
 from blip2_train.cli.run_report import size_text
+from blip2_train.config.compose import instantiate
 from blip2_train.models.adapted_layers import is_adapter
+from blip2_train.models.blip2 import Blip2Model
+from blip2_train.system.error_reasons import reason_of
+from blip2_train.training.planned_memory import PlannedStep, plan_step, usable_bytes
 from blip2_train.training.sharding import blocks_to_shard
 
 COMFORTABLE = 0.8
-"""Share of a device's memory above which little is left for activations."""
+"""Share of a device's memory above which little is left for activations, where these cannot be counted."""
+SHORT_TEXT = 8
+"""Tokens that texts have at least, with their first and last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +34,8 @@ class PartMemory:
     """Gradients and AdamW's two moments; data parallelism exchanges gradients where they lie."""
 
 
-def examine_memory(config: DictConfig, model: nn.Module | None, machine: Machine) -> list[Finding]:
-    """Weights, gradients and optimiser of each part, and all of them beside the device's memory."""
+def examine_memory(config: DictConfig, model: Blip2Model | None, machine: Machine) -> list[Finding]:
+    """Weights, gradients and optimiser of each part, and all of them with a step's activations beside the memory."""
     if model is None:
         return [Finding(SKIPPED, "the model cannot be built")]
     findings: list[Finding] = []
@@ -38,12 +45,62 @@ def examine_memory(config: DictConfig, model: nn.Module | None, machine: Machine
     for part in parts:
         trains = f", training {size_text(part.training)}" if part.training else ", frozen"
         findings.append(Finding(OK, f"{part.name}: weights {size_text(part.weights)}{trains}"))
-    needed = sum(part.weights + part.training for part in parts)
-    where = "each process"
-    if machine.kind == "cpu" and machine.devices > 1:
-        needed *= machine.devices
-        where = f"the {machine.devices} processes of a machine"
-    return [_verdict(needed, where, config, machine), *findings]
+    state = sum(part.weights + part.training for part in parts)
+    first = _verdict(state, config, machine)
+    if first.level == PROBLEM:
+        return [first, *findings]
+    try:
+        step = _step(config, model, machine, config.max_text_length)
+    except Exception as error:  # a model or objective of one's own may do what tensors without values cannot
+        findings.append(Finding(SKIPPED, f"activations cannot be counted: {reason_of(error)}"))
+        return [first, *findings]
+    findings.append(
+        Finding(
+            OK,
+            f"activations, texts of {config.max_text_length} tokens: {size_text(round(step.most_fixed))} and "
+            f"{size_text(round(step.most_per_sample))} for each sample of a micro-batch",
+        )
+    )
+    if machine.kind == "cuda":
+        findings.append(Finding(OK, largest_line(step, state)))
+    if machine.memory is not None:
+        first = _with_step(config, model, machine, state, step) or first
+    return [first, *findings]
+
+
+def _step(config: DictConfig, model: Blip2Model, machine: Machine, length: int) -> PlannedStep:
+    objective = instantiate(config.objective)
+    return plan_step(model, objective, length, str(config.trainer.precision), on_gpu=machine.kind != "cpu")
+
+
+def _with_step(
+    config: DictConfig, model: Blip2Model, machine: Machine, state: int, step: PlannedStep
+) -> Finding | None:
+    """The verdict on everything that is in memory during a step; None = the batch cannot be divided.
+
+    It is a problem only if it is one with short texts, too: the Q-Former computes no padding.
+    """
+    assert machine.memory is not None
+    share, rest = divmod(config.global_batch_size, machine.processes)
+    micro, uneven = divmod(share, config.accumulate)
+    if rest or uneven:
+        return None
+    on_gpu = machine.kind != "cpu"
+    usable = usable_bytes(machine.memory / 2**30) if on_gpu else float(machine.memory)
+    each = usable / (1 if on_gpu else machine.devices) - state
+    where = "each process" if on_gpu or machine.devices == 1 else f"each of the {machine.devices} processes"
+    takes = (
+        f"weights, gradients and AdamW take {size_text(state)} in {where}, a micro-batch of {micro} "
+        f"{size_text(step.most(micro))} at most; there are {size_text(machine.memory)}"
+    )
+    if step.most(micro) <= each:
+        return Finding(OK, takes)
+    largest = step.largest_micro_batch(each)
+    fits = [n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= largest]
+    fix = f"accumulate={fits[0]} makes micro-batches of {share // fits[0]}" if fits else _fix(config, machine)
+    if _step(config, model, machine, min(SHORT_TEXT, config.max_text_length)).most(micro) > each:
+        return Finding(PROBLEM, f"{takes}: {fix}")
+    return Finding(WARNING, f"{takes}, too little if all texts have {config.max_text_length} tokens: {fix}")
 
 
 def part_memory(model: nn.Module, machine: Machine) -> list[PartMemory]:
@@ -66,7 +123,11 @@ def part_memory(model: nn.Module, machine: Machine) -> list[PartMemory]:
     return [PartMemory(name=part, weights=round(weights[part]), training=round(training[part])) for part in weights]
 
 
-def _verdict(needed: int, where: str, config: DictConfig, machine: Machine) -> Finding:
+def _verdict(state: int, config: DictConfig, machine: Machine) -> Finding:
+    """On weights and optimiser alone."""
+    shared = machine.devices if machine.kind == "cpu" else 1
+    needed = state * shared
+    where = "each process" if shared == 1 else f"the {shared} processes of a machine"
     takes = f"weights, gradients and AdamW take {size_text(needed)} in {where}, activations come on top"
     if machine.memory is None:
         return Finding(WARNING, f"{takes}; what a device has is not known: give device_memory=<GiB>")

@@ -39,7 +39,9 @@ PARTS: Mapping[str, Part] = {
         ),
         seconds=600,
     ),
-    "memory": Part(module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released",), seconds=120),
+    "memory": Part(
+        module="benchmark.comparisons.memory", names=("stage2_bytes_vs_released", "memory_prediction"), seconds=300
+    ),
     "exchange": Part(module="benchmark.comparisons.exchange", names=("exchange_rows",), seconds=120),
     "contrast": Part(module="benchmark.comparisons.contrast", names=("contrast_extra_flops",), seconds=240),
     "features": Part(module="benchmark.comparisons.features", names=("features_flops", "features_speed"), seconds=400),

@@ -31,7 +31,9 @@ from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics import java
 from blip2_train.evaluation.metrics.java import JavaError
+from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.training.disk_space import checkpoint_bytes, weight_bytes
+from blip2_train.training.planned_memory import FRAGMENTS, RESERVED, plan_step
 from blip2_train.training.step_clock import StepClock
 
 GIB = 2**30
@@ -213,8 +215,21 @@ def test_memory_beside_the_device() -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     needed = 4 * (sum(p.numel() for p in model.parameters()) + 3 * trained)
     assert sum(part.weights + part.training for part in part_memory(model, machine())) == needed
-    for size, level in ((2 * needed, OK), (1.1 * needed, WARNING), (0.9 * needed, PROBLEM)):
-        assert examine_memory(config, model, machine(memory=int(size)))[0].level == level
+    plan = plan_step(model, RepresentationObjective(), config.max_text_length, "32-true", on_gpu=True)
+    step = plan.most(config.global_batch_size)
+    levels = {
+        needed + 1.01 * step: OK,
+        needed + 0.99 * step: WARNING,
+        needed + step / 10: PROBLEM,
+        0.9 * needed: PROBLEM,
+    }
+    for size, level in levels.items():
+        there = machine(memory=int((size + RESERVED) / (1 - FRAGMENTS)) if size > needed else int(size))
+        first = examine_memory(config, model, there)[0]
+        assert first.level == level, (size, first)
+        if level == OK:
+            assert f"micro-batch of {config.global_batch_size}" in first.text
+            assert "largest micro-batch: " in texts(examine_memory(config, model, there), OK)
     two = examine_memory(config, model, machine(kind="cpu", devices=2, memory=int(1.5 * needed)))
     assert two[0].level == PROBLEM, "both processes share the memory of the machine"
     assert "device_memory=" in examine_memory(config, model, machine(memory=None))[0].text
@@ -223,7 +238,8 @@ def test_memory_beside_the_device() -> None:
 
 
 def test_a_sharded_model_takes_less() -> None:
-    config = compose(["experiment=stage2_vit_g_flan_t5_xxl", "trainer=fsdp", "init_from=null"])
+    settings = ["global_batch_size=8", "trainer.devices=8"]
+    config = compose(["experiment=stage2_vit_g_flan_t5_xxl", "trainer=fsdp", "init_from=null", *settings])
     model, _ = plan_model(config, None)
     assert model is not None
     whole = {part.name: part.weights for part in part_memory(model, machine())}
