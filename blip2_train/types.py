@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # commands that read, check or list data need no torch
+    import torch
+    from torch import Tensor
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
@@ -76,9 +77,11 @@ class Batch:
 
     def pin_memory(self) -> Self:
         """A copy with every tensor in page-locked memory (called by torch's loader)."""
-        return self._with_tensors(Tensor.pin_memory)
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        from torch import Tensor
+
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {k: change(value) for k, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)

@@ -18,7 +18,8 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.from_transformers import load_model
 from blip2_train.language_files import locate_language_model
 from blip2_train.models.blip2 import Blip2Model
-from blip2_train.models.configs import DTYPES, VisionConfig
+from blip2_train.models.configs import VisionConfig
+from blip2_train.models.dtypes import DTYPES
 from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.models.language_model import freeze_language_model, language_model_architecture
 from blip2_train.models.quantized_loading import loading_options

@@ -18,7 +18,7 @@ from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.qformer_tokenizer import load_text_tokenizer
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.blip2 import Blip2Model
-from blip2_train.models.configs import DTYPES
+from blip2_train.models.dtypes import DTYPES
 from blip2_train.models.freezing import frozen_weights
 
 _WHOLE = {"quantization": "none", "gradient_checkpointing": False}

@@ -19,12 +19,9 @@ from blip2_train.checkpoints.export import MANIFEST, TOKENIZER, WEIGHTS, read_co
 from blip2_train.checkpoints.files import read_file, weight_names
 from blip2_train.checkpoints.foreign_weights import SourceWeights, held_parts
 from blip2_train.checkpoints.hub import fetch, fetch_description, looks_like_hub_id
+from blip2_train.checkpoints.source_kinds import UNDERSTOOD
 from blip2_train.errors import CheckpointMismatch
 
-UNDERSTOOD = (
-    "an export of blip2_train or a run folder with one, a Hugging Face folder or id of Blip2ForConditionalGeneration "
-    "or Blip2ForImageTextRetrieval, a LAVIS .pth file, a Paddle .pdparams file"
-)
 _EXPORT = "export"
 """Folder of the export inside a run folder."""
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from blip2_train.cli.run_report import parts_table
 from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import instantiate
 from blip2_train.config.key_values import flags_as_settings, split_settings
-from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.errors import Blip2TrainError
-from blip2_train.models.adapters import add_adapters
-from blip2_train.models.freezing import PartSize, describe_parameters
 from blip2_train.system.screen import echo, make_console
+
+if TYPE_CHECKING:
+    from blip2_train.models.freezing import PartSize
 
 ABOUT = (
     "Show what a recipe's model consists of and what trains; with memory=true (or --memory) also the memory it needs."
@@ -55,6 +53,12 @@ def main(arguments: list[str]) -> None:
     config = config_from(["init_from=null", *settings], ABOUT, USAGE)  # first, so that a user's own init_from counts
     if config is None:
         return
+    import torch  # and what follows; help and lists do not need it
+
+    from blip2_train.cli.run_report import parts_table
+    from blip2_train.config.starting_weights import find_starting_weights
+    from blip2_train.models.freezing import describe_parameters
+
     try:
         find_starting_weights(config)
     except Blip2TrainError as error:
@@ -62,6 +66,8 @@ def main(arguments: list[str]) -> None:
     with torch.device("meta"):
         model = instantiate(config.model)
         if config.peft is not None:
+            from blip2_train.models.adapters import add_adapters
+
             add_adapters(model, instantiate(config.peft))
     parts, console = describe_parameters(model), make_console()
     console.print(parts_table(parts))

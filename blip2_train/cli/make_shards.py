@@ -12,10 +12,7 @@ from blip2_train.cli.terminal import kept_when_stopped, run_command
 from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import open_destination
 from blip2_train.data.prepare.engine import EngineName, open_engine, paths_here
-from blip2_train.data.prepare.examination import read_exclusions
-from blip2_train.data.prepare.opening import open_pairs
 from blip2_train.data.prepare.options import ShardOptions
-from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
 from blip2_train.data.shards.shard_lists import INDEX
 from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
@@ -81,6 +78,10 @@ def main(arguments: list[str]) -> None:
         echo(as_called(ABOUT))
         return
     request, options = read_request(arguments)
+    from blip2_train.data.prepare.examination import read_exclusions  # these load torch, which help does not need
+    from blip2_train.data.prepare.opening import open_pairs
+    from blip2_train.data.prepare.preparation import REJECTED, UNFINISHED, Preparation
+
     columns = request.picture_column, request.caption_column, request.id_column
     source = open_pairs(request.source, request.images, request.split, *columns)
     excluded = read_exclusions(request.exclude, request.exclude_split)

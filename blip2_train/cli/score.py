@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from rich.table import Table
 
 from blip2_train import __version__
-from blip2_train.checkpoints.files import file_fingerprint
 from blip2_train.cli.command_parser import CommandParser, add_output
 from blip2_train.cli.json_lines import new_file
 from blip2_train.cli.terminal import run_command
@@ -180,6 +179,8 @@ def _by_question(questions: list[VisualQuestion]) -> dict[str, dict[int | str, A
 
 def _inputs(options: argparse.Namespace, *names: str) -> Result:
     """The files that were scored, with their hashes, and the versions of what scored them."""
+    from blip2_train.checkpoints.files import file_fingerprint  # loads torch, which help does not need
+
     files = {name: Path(getattr(options, name)).expanduser() for name in names}
     records = {name: {"path": str(path), "sha256": file_fingerprint(path)} for name, path in files.items()}
     return {**records, "versions": {"blip2_train": __version__, "pycocoevalcap": version("pycocoevalcap")}}

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 import blip2_train
+from blip2_train.config.given_settings import follows_weights, given_paths, model_of_option
 from blip2_train.config.moved_targets import has_moved_targets, move_targets
 from blip2_train.config.overrides import (
     CommandOverrides,
@@ -26,7 +27,9 @@ from blip2_train.config.overrides import (
     read_overrides,
 )
 from blip2_train.config.run_config import EvaluationConfig, RunConfig
+from blip2_train.config.step_scaling import scale_step_counts
 from blip2_train.config.strict_keys import Findings, ValueProblems, check_values, unknown_key, walk_names
+from blip2_train.config.tower_normalisation import fill_in_normalisation
 from blip2_train.errors import Blip2TrainError, ConfigError, problems_of, refuse
 from blip2_train.system.error_reasons import reason_of
 
@@ -85,11 +88,6 @@ def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = Non
 
 
 def _checked(root: str, schema: type, command: CommandOverrides, extra_folder: Path | None) -> DictConfig:
-    # These need torch, which help and lists do not.
-    from blip2_train.config.step_scaling import scale_step_counts
-    from blip2_train.config.tower_normalisation import fill_in_normalisation  # lists do not
-    from blip2_train.config.weight_settings import fit_to_weights, given_paths, model_of_option
-
     folders = _folders(extra_folder)
     OmegaConf.register_new_resolver("asset", asset, replace=True)
     try:
@@ -135,7 +133,10 @@ def _checked(root: str, schema: type, command: CommandOverrides, extra_folder: P
         scale_step_counts(config, recipe, given)
         chosen = any(choice.startswith("collator=") for choice in command.choices)
         try:
-            fit_to_weights(config, given, option, None if chosen else _collator_option)
+            if follows_weights(config, given, option):
+                from blip2_train.config.weight_settings import fit_to_weights  # loads torch and transformers
+
+                fit_to_weights(config, given, option, None if chosen else _collator_option)
         except ConfigError as error:
             problems.add(error)
         except Exception:

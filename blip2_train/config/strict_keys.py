@@ -16,21 +16,11 @@ from typing import Any
 
 from blip2_train.config.moved_targets import current_target
 from blip2_train.config.run_config import Part
+from blip2_train.config.source_signatures import Arguments, DescribedClass, DescribedFunction, described
 from blip2_train.config.value_types import builds_misfit, misfit, nearest
 from blip2_train.errors import ConfigError, problems_of, refuse
 
 _BUILDING_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What a callable or a dataclass takes."""
-
-    annotations: dict[str, Any]
-    """Type of each argument by name, `Any` where none is written."""
-    required: frozenset[str]
-    takes_any: bool
-    """Whether it has `**kwargs`."""
 
 
 @dataclass
@@ -73,14 +63,24 @@ def find_target(path: str, name: Any) -> Callable[..., Any]:
     return target
 
 
+def described_target(path: str, name: Any) -> Callable[..., Any]:
+    """As `find_target`, but what its source describes is not imported, and something that describes it stands for it.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    target = current_target(name)
+    stand_in = described(target) if isinstance(target, str) else None
+    return find_target(path, name) if stand_in is None else stand_in
+
+
 @cache
 def arguments_of(target: Callable[..., Any]) -> Arguments:
     """Names, types and need of a callable's arguments."""
+    if isinstance(target, DescribedFunction) or (isinstance(target, type) and issubclass(target, DescribedClass)):
+        return target.arguments
     function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
-    try:
-        hints = typing.get_type_hints(inspect.unwrap(function))
-    except (NameError, TypeError, AttributeError):
-        hints = {}
+    hints = _hints(inspect.unwrap(function))
     parameters = list(inspect.signature(target).parameters.values())
     plain = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return Arguments(
@@ -88,6 +88,24 @@ def arguments_of(target: Callable[..., Any]) -> Arguments:
         required=frozenset(p.name for p in plain if p.default is p.empty),
         takes_any=any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Types of a function's arguments; empty if they cannot be told.
+
+    A name of this package's that is imported for type checkers only stands for a class.
+    """
+    classes: dict[str, Any] = {}
+    while True:
+        try:
+            return typing.get_type_hints(function, localns=classes)
+        except NameError as error:
+            name = error.name
+            if name is None or name in classes or not function.__module__.startswith("blip2_train."):
+                return {}
+            classes[name] = type(name, (), {})
+        except (TypeError, AttributeError):
+            return {}
 
 
 def walk_names(path: str, node: Any, annotation: Any, findings: Findings) -> None:
@@ -227,7 +245,7 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
 def _arguments_at(path: str, node: dict[str, Any], annotation: Any) -> Arguments | None:
     """What may stand in a mapping; None if anything may."""
     if "_target_" in node:
-        return arguments_of(find_target(path, node["_target_"]))
+        return arguments_of(described_target(path, node["_target_"]))
     arms = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     if Part in arms:
         raise ConfigError(
@@ -242,14 +260,14 @@ def _check_value(path: str, value: Any, annotation: Any) -> None:
     plain = dataclasses.is_dataclass(annotation) and isinstance(value, dict) and "_target_" not in value
     expected = None if plain else misfit(value, annotation)
     if expected is None and isinstance(value, dict) and "_target_" in value:
-        expected, value = builds_misfit(find_target(path, value["_target_"]), annotation), value["_target_"]
+        expected, value = builds_misfit(described_target(path, value["_target_"]), annotation), value["_target_"]
     if expected is not None:
         raise ConfigError(f"{path} is {shown(value)}; expected {expected}")
 
 
 def _check_ranges(path: str, node: dict[str, Any], annotation: Any, tolerant: bool = False) -> None:
     """Let a configuration dataclass check its own values; the top level and parts of other kinds are left alone."""
-    target = find_target(path, node["_target_"]) if "_target_" in node else annotation
+    target = described_target(path, node["_target_"]) if "_target_" in node else annotation
     if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
         return
     names = [f.name for f in dataclasses.fields(target)]
@@ -278,7 +296,7 @@ def _built(target: Callable[..., Any], node: dict[str, Any]) -> Any:
     """The object of a node; configuration dataclasses below it are built too, everything else stays as written."""
     values = {key: value for key, value in node.items() if key not in _BUILDING_KEYS}
     for key, value in values.items():
-        inner = find_target(key, value["_target_"]) if isinstance(value, dict) and "_target_" in value else None
+        inner = described_target(key, value["_target_"]) if isinstance(value, dict) and "_target_" in value else None
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             values[key] = _built(inner, value)
     return target(**values)

@@ -6,13 +6,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from blip2_train.checkpoints.weight_sources import describe_source, is_source
-from blip2_train.config.strict_keys import arguments_of, find_target
+from blip2_train.config.strict_keys import arguments_of, described_target
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.configs import VisionConfig
-from blip2_train.models.vision_tower import beside_weights, normalisation
 
 _NAMES = ("mean", "std")
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+KNOWN = {"eva_giant_patch14_clip_224.laion400m": _CLIP, "vit_large_patch14_clip_224.openai": _CLIP}
+"""What timm says of the towers of the paper, which a configuration can be printed with before timm is loaded."""
 
 
 def brought_by_weights(weights: Any) -> dict[str, list[float]]:
@@ -26,6 +27,9 @@ def brought_by_weights(weights: Any) -> dict[str, list[float]]:
     """
     if not isinstance(weights, str) or weights in ("timm", "random"):
         return {}
+    from blip2_train.checkpoints.weight_sources import describe_source, is_source
+    from blip2_train.models.vision_tower import beside_weights
+
     normal: dict[str, Any] = beside_weights(weights) or {}
     try:
         if not normal and is_source(weights):
@@ -45,7 +49,7 @@ def fill_in_normalisation(config: DictConfig) -> None:
     if about is None:
         return
     try:
-        normal = dict(zip(_NAMES, normalisation(about), strict=True))
+        normal = dict(zip(_NAMES, _normalisation(about), strict=True))
     except ConfigError:
         return
     for node in (data, vision):
@@ -63,7 +67,19 @@ def require_normalisation(config: DictConfig) -> None:
     """
     vision, data = config.model.vision, config.data
     if (about := _vision_config(vision, data)) is not None:
-        normalisation(about)
+        _normalisation(about)
+
+
+def _normalisation(about: VisionConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `vision_tower.normalisation`, which loads timm and so is not called where its answer is known."""
+    if about.mean is not None and about.std is not None:
+        return about.mean, about.std
+    if about.name in KNOWN and about.family is None and about.weights in ("timm", "random"):
+        mean, std = KNOWN[about.name]
+        return about.mean or mean, about.std or std
+    from blip2_train.models.vision_tower import normalisation
+
+    return normalisation(about)
 
 
 def _vision_config(vision: Any, data: Any) -> VisionConfig | None:
@@ -86,4 +102,4 @@ def _vision_config(vision: Any, data: Any) -> VisionConfig | None:
 def _takes(node: Any, name: str) -> bool:
     if not OmegaConf.is_dict(node) or "_target_" not in node:
         return False
-    return name in node or name in arguments_of(find_target("", node._target_)).annotations
+    return name in node or name in arguments_of(described_target("", node._target_)).annotations

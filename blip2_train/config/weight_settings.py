@@ -8,20 +8,19 @@ with the weights and refused by name where it contradicts them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from blip2_train.checkpoints.architecture import described_tower, with_local_paths
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
-from blip2_train.checkpoints.initial_weights import RANDOM
 from blip2_train.checkpoints.text_half import holds_text_half
 from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_location
+from blip2_train.config.given_settings import RANDOM, Settings
 from blip2_train.config.strict_keys import find_target
 from blip2_train.config.tower_normalisation import brought_by_weights
 from blip2_train.data.batches.language_tokenizer import QUESTIONS
@@ -70,7 +69,7 @@ def fit_to_weights(
     Raises:
         ConfigError: if the command line contradicts the weights.
     """
-    settings = _Settings(config, given)
+    settings = Settings(config, given)
     source, text_source = _source(settings, "init_from"), _source(settings, "init_text_from")
     vision, language = option.get("vision") or {}, option.get("language") or {}
     if settings.is_given("model.vision.name") and settings.get("model.vision.name") != vision.get("name"):
@@ -92,76 +91,7 @@ def fit_to_weights(
         _follow_kind(settings, collator_option)
 
 
-def model_of_option(config: DictConfig) -> dict[str, Any]:
-    """The name of the tower, and the language model, as in recipe and options alone."""
-    settings = _Settings(config, frozenset())
-    return {"vision": {"name": settings.get("model.vision.name")}, "language": settings.get("model.language") or {}}
-
-
-def given_paths(overrides: Sequence[Override]) -> frozenset[str]:
-    """Full paths of the keys that a command line sets; of a mapping, which is merged into the former, those inside."""
-
-    def paths(key: str, value: Any) -> list[str]:
-        if not isinstance(value, dict) or not value:
-            return [key]
-        return [path for name, inner in value.items() for path in paths(f"{key}.{name}", inner)]
-
-    return frozenset(path for override in overrides for path in paths(override.key_or_group, override.value()))
-
-
-@dataclass
-class _Settings:
-    """A composed configuration, and what the command line set in it."""
-
-    config: DictConfig
-    given: frozenset[str]
-
-    def is_given(self, key: str) -> bool:
-        """Whether the command line set the key, or something that it lies in."""
-        return any(key == path or key.startswith(f"{path}.") for path in self.given)
-
-    def get(self, key: str) -> Any:
-        """A value, interpolations resolved, mappings and lists as plain Python; None if there is none."""
-        value = OmegaConf.select(self.config, key, throw_on_missing=False)
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-    def put(self, key: str, value: Any) -> None:
-        """Give a key a value; what the command line set of it, or below it, stays."""
-        if self.is_given(key):
-            return
-        kept = {path: self.get(path) for path in self.given if path.startswith(f"{key}.")}
-        with open_dict(self.config):
-            OmegaConf.update(self.config, key, {} if kept and value is None else value, merge=False, force_add=True)
-            for path, own in kept.items():
-                OmegaConf.update(self.config, path, own, force_add=True)
-
-    def follow(self, key: str, value: Any, what: str) -> None:
-        """Give a key the value that weights have.
-
-        Raises:
-            ConfigError: if the command line gave it, or something below it, another.
-        """
-        theirs = {key: value} if self.is_given(key) else {}
-        if isinstance(value, Mapping):
-            below = (path.removeprefix(f"{key}.") for path in self.given if path.startswith(f"{key}."))
-            theirs |= {f"{key}.{name}": value.get(name) for name in below}
-        for path, their in theirs.items():
-            if _plain(own := self.get(path)) != _plain(their):
-                raise ConfigError(
-                    f"{path}={_plain(own)} contradicts {what}, which has {_plain(their)}: leave {path} out, or start "
-                    "from other weights"
-                )
-        self.put(key, value)
-
-
-def _plain(value: Any) -> Any:
-    """A value as YAML holds it, an empty mapping like none."""
-    if isinstance(value, tuple):
-        return list(value)
-    return None if value == {} else value
-
-
-def _source(settings: _Settings, key: str) -> SourceDescription | None:
+def _source(settings: Settings, key: str) -> SourceDescription | None:
     """The description of what `init_from` or `init_text_from` names; None if nothing that can be read."""
     named = settings.get(key)
     if named is None:
@@ -176,7 +106,7 @@ def _source(settings: _Settings, key: str) -> SourceDescription | None:
     return source if source.architecture else None
 
 
-def _forget_tower(settings: _Settings) -> None:
+def _forget_tower(settings: Settings) -> None:
     """Remove the settings that an option has for its own tower."""
     settings.put("model.vision.overrides", {})
     settings.put("model.vision.weights", "timm")
@@ -184,7 +114,7 @@ def _forget_tower(settings: _Settings) -> None:
     settings.put("model.vision.std", None)
 
 
-def _forget_language_model(settings: _Settings) -> None:
+def _forget_language_model(settings: Settings) -> None:
     """Remove the settings that an option has for its own language model: the other one brings its own."""
     settings.put("model.language.architecture", None)
     settings.put("model.language.overrides", {})
@@ -192,7 +122,7 @@ def _forget_language_model(settings: _Settings) -> None:
         settings.put(f"model.language.{token}", None)
 
 
-def _is_same_model(settings: _Settings, option: Mapping[str, Any]) -> bool:
+def _is_same_model(settings: Settings, option: Mapping[str, Any]) -> bool:
     """Whether the named language model is the option's at another path: it has all the sizes that the option has."""
     named = settings.get("model.language.name")
     if named == option.get("name"):
@@ -228,7 +158,7 @@ def _architecture(language: Mapping[str, Any]) -> Any:
         return None
 
 
-def _follow_tower(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
+def _follow_tower(settings: Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
     family, target = source.architecture["vision"].get("family"), settings.get("model.vision._target_")
     kind = find_target("model.vision", target)
     if isinstance(kind, type) and kind is not find_family(family):
@@ -257,7 +187,7 @@ def _follow_tower(settings: _Settings, source: SourceDescription, option: Mappin
         settings.put("model.vision.weights", theirs["weights"])
 
 
-def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
+def _follow_qformer(settings: Settings, source: SourceDescription) -> None:
     written = with_local_paths(source.architecture["qformer"])
     theirs = asdict(QFormerConfig(**written))
     reads_text = holds_text_half(source.stage, source.architecture)
@@ -277,14 +207,14 @@ def _follow_qformer(settings: _Settings, source: SourceDescription) -> None:
     settings.put("model.qformer.weights", theirs["weights"])
 
 
-def _follow_text_half(settings: _Settings, source: SourceDescription) -> None:
+def _follow_text_half(settings: Settings, source: SourceDescription) -> None:
     theirs = asdict(QFormerConfig(**with_local_paths(source.architecture["qformer"])))
     for key in _TEXT_SIZES:
         settings.follow(f"model.qformer.{key}", theirs[key], source.what)
     _follow_tokenizer(settings, source)
 
 
-def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
+def _follow_tokenizer(settings: Settings, source: SourceDescription) -> None:
     """Take the Q-Former's tokenizer from the source of its text half, unless the recipe's is the same and lies here.
 
     Raises:
@@ -308,7 +238,7 @@ def _follow_tokenizer(settings: _Settings, source: SourceDescription) -> None:
     settings.put("tokenizer", theirs)
 
 
-def _follow_language_model(settings: _Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
+def _follow_language_model(settings: Settings, source: SourceDescription, option: Mapping[str, Any]) -> None:
     written = source.architecture.get("language")
     if settings.get("model.language") is None or source.stage == ImageTextModel.stage or not written:
         return
@@ -340,7 +270,7 @@ def _follow_language_model(settings: _Settings, source: SourceDescription, optio
         settings.put(f"model.language.{token}", theirs[token])
 
 
-def _follow_bert(settings: _Settings) -> None:
+def _follow_bert(settings: Settings) -> None:
     """Take the Q-Former's sizes from the BERT it starts from; of the hub only if the command line named it."""
     weights = settings.get("model.qformer.weights")
     if weights == RANDOM and settings.is_given("tokenizer"):
@@ -363,7 +293,7 @@ def _follow_bert(settings: _Settings) -> None:
         settings.put("tokenizer", tokenizer_path)
 
 
-def _follow_vocabulary(settings: _Settings, tokenizer: str) -> None:
+def _follow_vocabulary(settings: Settings, tokenizer: str) -> None:
     """Fit a Q-Former with random weights to the tokenizer that the command line named."""
     try:
         tokens = len(load_qformer_tokenizer(tokenizer))
@@ -372,7 +302,7 @@ def _follow_vocabulary(settings: _Settings, tokenizer: str) -> None:
     settings.follow("model.qformer.vocab_size", tokens, f"tokenizer={tokenizer}")
 
 
-def _follow_kind(settings: _Settings, collator_option: Callable[[str], DictConfig] | None) -> None:
+def _follow_kind(settings: Settings, collator_option: Callable[[str], DictConfig] | None) -> None:
     """Fit collator and precision to whether the language model has an encoder."""
     language = settings.get("model.language")
     architecture = None if language is None else _architecture(language)

@@ -18,7 +18,8 @@ from blip2_train.evaluation.caption_sampling import by_image, draws
 from blip2_train.evaluation.prompts import caption_prompt
 from blip2_train.evaluation.qformer_captions import decode_word_pieces
 from blip2_train.from_transformers import load_model, load_processor
-from blip2_train.models.configs import DTYPES, GenerationOptions
+from blip2_train.models.configs import GenerationOptions
+from blip2_train.models.dtypes import DTYPES
 from blip2_train.models.nucleus_sampling import NucleusSampling
 from blip2_train.system.error_reasons import reason_of
 

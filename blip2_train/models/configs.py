@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2_train.errors import ConfigError
+
+if TYPE_CHECKING:  # printing a configuration needs no torch
+    from torch import Tensor, nn
 
 ACTIVATIONS = (
     "gelu",
@@ -25,7 +25,8 @@ ACTIVATIONS = (
     "tanh",
 )
 """Functions of a Q-Former's feed-forward blocks, by the names that transformers gives them; none has parameters."""
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPE_NAMES = ("float32", "float16", "bfloat16")
+"""As torch names them; `models.dtypes.DTYPES` has the types."""
 
 
 class VisionNetwork(Protocol):
@@ -98,8 +99,8 @@ class VisionConfig:
             if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
                 raise ConfigError(f"vision {name} needs three numbers, std positive; got {list(numbers)}")
             object.__setattr__(self, name, tuple(map(float, numbers)))
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"vision dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+        if self.dtype not in DTYPE_NAMES:
+            raise ConfigError(f"vision dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPE_NAMES)}")
         if not self.frozen and self.dtype != "float32":
             raise ConfigError(
                 f"a trained vision tower needs float32 weights, but dtype is {self.dtype!r}: with 16-bit masters "
@@ -213,8 +214,8 @@ class LanguageModelConfig:
     """What rows are filled up with; None = the model's own, or else its end token: padding is never read."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"language dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+        if self.dtype not in DTYPE_NAMES:
+            raise ConfigError(f"language dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPE_NAMES)}")
         if self.weights not in ("pretrained", "random"):
             raise ConfigError(f"language weights {self.weights!r} is unknown; use 'pretrained' or 'random'")
         if self.quantization not in ("none", "int8", "int4"):

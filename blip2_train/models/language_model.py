@@ -17,7 +17,8 @@ from blip2_train.errors import ConfigError
 from blip2_train.from_transformers import empty_model, load_config, make_config
 from blip2_train.language_files import locate_language_model
 from blip2_train.models.architecture_keys import architecture_keys
-from blip2_train.models.configs import DTYPES, LanguageModelConfig
+from blip2_train.models.configs import LanguageModelConfig
+from blip2_train.models.dtypes import DTYPES
 from blip2_train.models.lean_activations import keep_less
 from blip2_train.models.quantization import quantize_language_model
 from blip2_train.system.error_reasons import reason_of

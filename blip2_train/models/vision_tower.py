@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from blip2_train.errors import ConfigError
-from blip2_train.models.configs import DTYPES, VisionConfig
+from blip2_train.models.configs import VisionConfig
+from blip2_train.models.dtypes import DTYPES
 from blip2_train.models.freezing import freeze
 from blip2_train.models.timm_without_wandb import (
     Beit,

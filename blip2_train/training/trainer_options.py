@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import lightning
-import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
-from lightning.pytorch.strategies import DDPStrategy, Strategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from typing import TYPE_CHECKING, Any, Literal
 
 from blip2_train.errors import ConfigError, refuse
 from blip2_train.models.attention_kernels import check_kernels_off, turn_kernels_off
-from blip2_train.models.tower_quantization import check_tower_quantization, library
-from blip2_train.training.launch import check_launch, environment_of_run
+
+if TYPE_CHECKING:  # printing a configuration needs no Lightning
+    import lightning
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.strategies import Strategy
 
 _PROGRESS = "the progress line, the log and the curves are always there; log_every sets how often a loss is logged"
 _ORDER = "the order of samples follows from seed and the data, on any number of processes (data.shuffle_block, …)"
@@ -113,13 +110,19 @@ class TrainerOptions:
             problems.append(f"overfit_batches must be 0 or more, got {self.overfit_batches}")
         for check in (
             lambda: check_kernels_off(self.attention_kernels_off, "trainer.attention_kernels_off"),
-            lambda: check_tower_quantization(self.vision_quantization, "trainer.vision_quantization"),
+            self._check_quantization,
         ):
             try:
                 check()
             except ConfigError as error:
                 problems.append(str(error))
         refuse(problems)
+
+    def _check_quantization(self) -> None:
+        if self.vision_quantization != "none":
+            from blip2_train.models.tower_quantization import check_tower_quantization  # loads timm
+
+            check_tower_quantization(self.vision_quantization, "trainer.vision_quantization")
 
     def check_machine(self) -> None:
         """Refuse devices and an extra that this machine lacks, before anything large is loaded.
@@ -128,7 +131,11 @@ class TrainerOptions:
             ConfigError: naming the setting.
         """
         if self.vision_quantization != "none":
+            from blip2_train.models.tower_quantization import library
+
             library(self.vision_quantization, "trainer.vision_quantization")
+        import torch
+
         cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
         available = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(self.accelerator)
         if available is None:
@@ -174,6 +181,13 @@ class TrainerOptions:
         Raises:
             ConfigError: if the machine lacks the devices, or processes were started otherwise than configured.
         """
+        import lightning
+        from lightning.pytorch.callbacks import Checkpoint
+        from lightning.pytorch.strategies import DDPStrategy
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+        from blip2_train.training.launch import check_launch, environment_of_run
+
         self.check_machine()
         turn_kernels_off(self.attention_kernels_off)
         environment = environment_of_run(self._processes())

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ablations.chart import draw
 from ablations.options import SYNTAX, read_options
-from ablations.plan import make_plan
-from ablations.record import Record, read_record
-from ablations.report import as_markdown, as_tables
-from ablations.running import Launch, is_finished, launch_child, make
 from blip2_train.cli.terminal import run_command
 from blip2_train.system.atomic_write import write_atomically
 from blip2_train.system.screen import echo, make_console
+
+if TYPE_CHECKING:
+    from ablations.record import Record
+    from ablations.running import Launch
 
 NAME = "ablations"
 ABOUT = f"""\
@@ -27,22 +27,35 @@ usage: python scripts/ablate.py [option=value …] [key=value …]
 {SYNTAX}"""
 
 
-def main(arguments: list[str], launch: Launch = launch_child) -> None:
-    """Make all runs that are not finished, and write and print their results."""
+def main(arguments: list[str], launch: Launch | None = None) -> None:
+    """Make all runs that are not finished, and write and print their results.
+
+    Args:
+        arguments: Of the command line.
+        launch: Runs a command; None = in a process of its own.
+    """
     if {"--help", "-h"} & set(arguments):
         echo(ABOUT)
         return
-    plan = make_plan(read_options(arguments))
+    options = read_options(arguments)
+    from ablations.plan import make_plan  # these load torch, which help does not need
+    from ablations.record import read_record
+    from ablations.running import is_finished, launch_child, make
+
+    plan = make_plan(options)
     finished = {run.folder for run in plan.runs if is_finished(run)}  # of all, before the first starts
     for number, run in enumerate(plan.runs, 1):
         state = "finished before" if run.folder in finished else "runs now"
         echo(f"== {number} of {len(plan.runs)}: {run.folder} {state}", flush=True)
         if run.folder not in finished:
-            make(run, launch)
+            make(run, launch or launch_child)
     _write(read_record(plan), plan.folder)
 
 
 def _write(record: Record, folder: Path) -> None:
+    from ablations.chart import draw
+    from ablations.report import as_markdown, as_tables
+
     paths = {
         "scores": write_atomically(folder / f"{NAME}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n"),
         "tables": write_atomically(folder / f"{NAME}.md", as_markdown(record)),

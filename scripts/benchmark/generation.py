@@ -16,7 +16,7 @@ from plain import no_mark
 from benchmark import generation_plans, text_generation
 from benchmark.agreement import ROUNDING, prove_ids, prove_losses, prove_training
 from benchmark.huggingface import as_loaded, share_weights
-from benchmark.options import PRECISIONS, BenchmarkOptions
+from benchmark.options import BenchmarkOptions, precision_type
 from benchmark.plans import TOWER_PLANS, CompiledOnce, Forward, Plan, tower_plan
 from benchmark.random_text import random_ids, random_prompts
 from benchmark.stage import GenerationWorkload, Stage
@@ -142,7 +142,7 @@ class GenerationStage(Stage):
 
     def use_precision(self, model: GenerativeModel, options: BenchmarkOptions) -> None:
         """Put language model and frozen tower into the arithmetic of the rest, so that no plan has to cast weights."""
-        dtype = PRECISIONS[options.precision]
+        dtype = precision_type(options.precision)
         cast(Any, model.language_model).to(dtype)
         if model.vision_config.frozen:
             model.vision_model.to(dtype)

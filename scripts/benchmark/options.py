@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from blip2_train.config.key_values import READ, split_settings
 from blip2_train.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 Part = TypeVar("Part")
-PRECISIONS = {"fp16": torch.float16, "32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp16": "float16", "32": "float32", "bf16": "bfloat16"}
+"""Names of torch's types."""
 SYNTAX = """\
   batch_size=<n>     samples per step (CPU 4, GPU 100)
   device=cpu|cuda    where to run (cuda if there is one)
@@ -66,7 +68,7 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise ConfigError(f"device={self.device} is unknown; use cpu or cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
+        if self.device == "cuda" and not _has_gpu():
             raise ConfigError("device=cuda, but torch sees no GPU; use device=cpu")
         for name in ("batch_size", "steps", "new_tokens"):
             if getattr(self, name) < 1:
@@ -95,8 +97,22 @@ def split_options(arguments: Sequence[str]) -> tuple[BenchmarkOptions, list[str]
     return split_settings(arguments, BenchmarkOptions, _usual)
 
 
+def precision_type(precision: str) -> torch.dtype:
+    """The type of torch that a key of `PRECISIONS` stands for."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+    return dtype
+
+
+def _has_gpu() -> bool:
+    import torch  # late: help needs none
+
+    return torch.cuda.is_available()
+
+
 def _usual(given: Mapping[str, Any]) -> dict[str, Any]:
-    device = given.get("device", "cuda" if torch.cuda.is_available() else "cpu")
+    device = given.get("device", "cuda" if _has_gpu() else "cpu")
     if device == "cuda":
         return {"device": device, "batch_size": 100, "steps": 10, "precision": "bf16"}
     return {"device": device, "batch_size": 4, "steps": 5, "precision": "32"}

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark.memory import StepMemory, step_memory
 from benchmark.meters import Clock
-from benchmark.options import PRECISIONS
+from benchmark.options import precision_type
 from benchmark.plans import Plan
 
 WARM_UP = {"cpu": 1, "cuda": 2}
@@ -42,7 +42,7 @@ class Runner:
         model: Whose weights the plans use.
         optimizer: Updates them after each loss.
         device: Where they lie.
-        precision: Key of `PRECISIONS`.
+        precision: Key of `benchmark.options.PRECISIONS`.
         say: Receives a line about what happens next.
     """
 
@@ -55,7 +55,7 @@ class Runner:
         say: Callable[[str], None],
     ) -> None:
         self._model, self._optimizer, self._device, self._say = model, optimizer, device, say
-        self._dtype = PRECISIONS[precision]
+        self._dtype = precision_type(precision)
         self._clock = Clock(device)
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from blip2_train.system.screen import echo
-from demo_assets.bert import make_bert
-from demo_assets.language_models import make_opt, make_opt_instruct, make_t5
-from demo_assets.sheets import make_sheets
-from demo_assets.tower import make_tower
 
 ASSETS = Path(__file__).resolve().parents[2] / "blip2_train" / "assets" / "demo"
-TRAINED = {"vision": make_tower, "bert": make_bert, "opt": make_opt, "opt_instruct": make_opt_instruct, "t5": make_t5}
+TRAINED = {
+    "vision": "demo_assets.tower:make_tower",
+    "bert": "demo_assets.bert:make_bert",
+    "opt": "demo_assets.language_models:make_opt",
+    "opt_instruct": "demo_assets.language_models:make_opt_instruct",
+    "t5": "demo_assets.language_models:make_t5",
+}
+"""The function that makes each, imported only when it does."""
 
 
 def record(assets: Path, name: str, figures: dict[str, Any]) -> None:
@@ -41,6 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="training steps instead of the asset's own number, for a try")
     parser.add_argument("--threads", type=int, default=2, help="processor threads for training (default 2)")
     chosen = parser.parse_args(arguments)
+    import torch  # help does not need it
+
+    from demo_assets.sheets import make_sheets
+
     torch.set_num_threads(chosen.threads)
     torch.use_deterministic_algorithms(True)
     if chosen.asset in ("sheets", "all"):
@@ -50,6 +56,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = {} if chosen.steps is None else {"steps": chosen.steps}
     for name, make in TRAINED.items():
         if chosen.asset in (name, "all"):
-            figures = make(chosen.assets, **options)
+            figures = pkgutil.resolve_name(make)(chosen.assets, **options)
             echo(name, figures)
             record(chosen.assets, name, figures)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from benchmark.generation import PROMPT
-from benchmark.options import PRECISIONS
+from benchmark.options import precision_type
 from benchmark.random_text import random_prompts
 from benchmark.stages import stage_of
 from plain import no_mark
@@ -163,7 +163,7 @@ def calls_of_project(options: VisitOptions, add: Add) -> Iterator[tuple[str, Cal
 def _calls(options: VisitOptions, name: str, batch: int, settings: list[str]) -> dict[str, Call]:
     """The calls of a training step, and of beam search where the recipe's model generates text."""
     config, bench = recipe(name, batch, *settings), benchmark_options(options, batch, new_tokens=_NEW_TOKENS)
-    stage, device, dtype = stage_of(config), torch.device(options.device), PRECISIONS[bench.precision]
+    stage, device, dtype = stage_of(config), torch.device(options.device), precision_type(bench.precision)
     torch.manual_seed(0)
     with device:
         model = stage.build_model(config, bench)

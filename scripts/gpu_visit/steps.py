@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from benchmark.meters import FlopMeter, matmul_ceiling
-from benchmark.options import PRECISIONS, BenchmarkOptions
+from benchmark.options import BenchmarkOptions, precision_type
 from benchmark.plans import Plan
 from benchmark.record import as_record
 from benchmark.stage import Stage
@@ -40,7 +40,7 @@ class Steps:
 
     def __init__(self, config: DictConfig, options: BenchmarkOptions, add: Add) -> None:
         self.config, self.options, self.add = config, options, add
-        self.device, self.dtype = torch.device(options.device), PRECISIONS[options.precision]
+        self.device, self.dtype = torch.device(options.device), precision_type(options.precision)
         self.stage = stage_of(config)
         torch.manual_seed(0)
         with self.device:

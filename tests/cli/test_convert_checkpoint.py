@@ -14,7 +14,7 @@ from warm_process import WarmProcess
 from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.checkpoints.frozen_parts import load_language_model
 from blip2_train.checkpoints.pretrained import open_pretrained
-from blip2_train.cli import convert_checkpoint
+from blip2_train.cli import conversion
 from blip2_train.cli.convert_checkpoint import main
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import CheckpointMismatch
@@ -89,7 +89,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
         (target / "half").write_text("x")
         raise CheckpointMismatch("the disk is full")
 
-    monkeypatch.setattr(convert_checkpoint, "write_huggingface", fails)
+    monkeypatch.setattr(conversion, "write_huggingface", fails)
     assert converted(folder, "--to", tmp_path / "new", "--format", "huggingface") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 

@@ -20,7 +20,12 @@ from typing import Any
 
 from warm_process import MOST, PYTHON, WAY, kill_group
 
-LOADED = ("blip2_train.cli.train.run", "blip2_train.cli.evaluate", "blip2_train.training.timeout", "matplotlib.pyplot")
+LOADED = (
+    "blip2_train.cli.train.run",
+    "blip2_train.cli.evaluation",
+    "blip2_train.training.timeout",
+    "matplotlib.pyplot",
+)
 
 
 def _welcome(path: Path, owner: int, ready: int) -> socket.socket:

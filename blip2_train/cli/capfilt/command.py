@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from blip2_train.cli.capfilt.filtering import filter_captions
 from blip2_train.cli.command_names import as_called
 from blip2_train.cli.terminal import run_command
 from blip2_train.errors import ConfigError
@@ -50,8 +49,12 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("the demonstration is in a checkout of the project: python scripts/capfilt.py demo")
     if not arguments or {"--help", "-h"} & set(arguments):
         echo(as_called(ABOUT))
-    else:
-        filter_captions(arguments)
+        return
+    if flag := next((argument for argument in arguments if argument.startswith("--")), None):
+        raise ConfigError(f"there is no setting {flag!r}; python scripts/capfilt.py --help lists them")
+    from blip2_train.cli.capfilt.filtering import filter_captions  # loads torch, which help does not need
+
+    filter_captions(arguments)
 
 
 def command() -> None:

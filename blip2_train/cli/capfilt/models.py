@@ -12,7 +12,7 @@ import transformers
 
 from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.hub import fetch, looks_like_hub_id
-from blip2_train.checkpoints.weight_sources import UNDERSTOOD
+from blip2_train.checkpoints.source_kinds import UNDERSTOOD
 from blip2_train.cli.model_workers import own_device
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.evaluation.blip_captioner import BlipCaptioner

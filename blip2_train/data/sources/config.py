@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from blip2_train.data.annotations.columns import Columns
 from blip2_train.data.annotations.content import PARQUET, SUFFIXES
 from blip2_train.data.printable_names import printable_name
-from blip2_train.data.sources.annotation_source import AnnotationSource
-from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.storage.options import StorageOptions
-from blip2_train.data.storage.remote import Storage
 from blip2_train.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blip2_train.data.sources.source import CaptionSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +88,12 @@ def open_source(config: SourceConfig) -> CaptionSource:
     Raises:
         ShardError: if it does not exist or holds no usable sample.
     """
+    # Here, as a description of data is printed or checked without reading any.
+    from blip2_train.data.annotations.columns import Columns
+    from blip2_train.data.sources.annotation_source import AnnotationSource
+    from blip2_train.data.sources.shard_source import ShardSource
+    from blip2_train.data.storage.remote import Storage
+
     if (own := config.own_source()) is not None:
         return own
     if config.is_annotation_file:

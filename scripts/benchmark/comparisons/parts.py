@@ -45,5 +45,8 @@ PARTS: Mapping[str, Part] = {
     "exchange": Part(module="benchmark.comparisons.exchange", names=("exchange_rows",), seconds=120),
     "contrast": Part(module="benchmark.comparisons.contrast", names=("contrast_extra_flops",), seconds=240),
     "features": Part(module="benchmark.comparisons.features", names=("features_flops", "features_speed"), seconds=400),
+    "startup": Part(
+        module="benchmark.comparisons.startup", names=("help_heavy_imports", "cfg_vs_import_torch"), seconds=240
+    ),
 }
 """By the part's own name, in the order in which they are run."""

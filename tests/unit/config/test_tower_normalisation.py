@@ -16,11 +16,14 @@ from tiny_run import arguments
 from blip2_train.checkpoints.convert.huggingface_config import describe_processor
 from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.cli.train.run import build
+from blip2_train.config import tower_normalisation
 from blip2_train.config.compose import compose
 from blip2_train.config.run_data import make_data
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.models.configs import VisionConfig
+from blip2_train.models.vision_tower import normalisation
 
 CLIPS = (list(CLIP_MEAN), list(CLIP_STD))
 NO_STATED = ["model.vision.mean=null", "model.vision.std=null"]
@@ -112,3 +115,8 @@ def test_a_run_prints_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for normal in (vision, processor, written.data, written.model.vision):
         assert (list(normal["mean"]), list(normal["std"])) == OTHER
     assert Processor(**processor).mean == OTHER[0]
+
+
+def test_the_towers_of_the_paper_are_known_as_timm_knows_them() -> None:
+    for name, known in tower_normalisation.KNOWN.items():
+        assert normalisation(VisionConfig(name=name, weights="timm", image_size=224)) == known

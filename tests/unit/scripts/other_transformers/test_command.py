@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 from foreign_models import our_model
-from other_transformers import command, reading
+from other_transformers import command, comparison, reading
 
 from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.errors import ConfigError
 
 CAPTIONS = {
     "transformers": "4.57.6", "tokenizer": "PreTrainedTokenizerFast", "special tokens": ["</s>", "<pad>"],
-    "keys that do not fit": [], "captions": ["a cat", "a dog"] * command.IMAGES,
+    "keys that do not fit": [], "captions": ["a cat", "a dog"] * comparison.IMAGES,
 }  # fmt: skip
 SCORES = {key: value for key, value in CAPTIONS.items() if key != "captions"} | {
-    "scores": {"itc": [[0.1, 0.2]] * command.IMAGES, "itm": [[0.3, 0.1]] * command.IMAGES}
+    "scores": {"itc": [[0.1, 0.2]] * comparison.IMAGES, "itm": [[0.3, 0.1]] * comparison.IMAGES}
 }
 
 
@@ -33,7 +33,7 @@ def test_one_export_is_read_on_both_sides(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By this process, so that nothing has to be installed."""
-    monkeypatch.setattr(command, "_run", lambda words: reading.main(*words[2:]))
+    monkeypatch.setattr(comparison, "_run", lambda words: reading.main(*words[2:]))
     command.main([str(folder), "--python", sys.executable])
     printed = capsys.readouterr().out
     assert str(folder) in printed and "16 captions" in printed and "the same" in printed and "NOT" not in printed
@@ -42,7 +42,7 @@ def test_one_export_is_read_on_both_sides(
 @pytest.mark.parametrize(
     ("first", "change", "words"),
     [
-        (CAPTIONS, {"captions": ["a cat", "a fox"] * command.IMAGES}, "NOT the same"),
+        (CAPTIONS, {"captions": ["a cat", "a fox"] * comparison.IMAGES}, "NOT the same"),
         (CAPTIONS, {"keys that do not fit": ["lm_head.weight"]}, "weights that do not fit: lm_head.weight"),
         (CAPTIONS, {"special tokens": ["</s>"]}, "special tokens"),
         (SCORES, {"scores": {"itc": [[0.1, 0.3]] * 8, "itm": [[0.3, 0.1]] * 8}}, "at most 1.0e-01 apart"),
@@ -57,7 +57,7 @@ def test_what_differs_ends_with_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     answers = [copy.deepcopy(first), copy.deepcopy(first)]
-    monkeypatch.setattr(command, "_read", lambda *_: answers.pop(0))
+    monkeypatch.setattr(comparison, "_read", lambda *_: answers.pop(0))
     command.main([str(folder), "--python", "python"])
     answers += [copy.deepcopy(first) | change, copy.deepcopy(first)]
     with pytest.raises(SystemExit, match="1"):
