@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from plain import no_mark
@@ -18,6 +20,27 @@ EXACT_GRADIENTS = 1e-3
 """Largest difference of all gradients together, relative to their norm, in float32."""
 ROUNDING = {"32": EXACT, "bf16": 2e-2, "fp16": 5e-3}
 """Largest relative difference of losses, by precision."""
+
+
+@torch.no_grad()
+def feature_errors(plans: Sequence[Plan], model: Any, pixel_values: Tensor) -> list[str]:
+    """How far the features of the towers in 8 bits, and of the tower as it is, are from those in float32.
+
+    Args:
+        plans: Those with a tower in 8 bits are looked at.
+        model: Has the tower.
+        pixel_values: `(B, 3, H, W)`; the first two are used.
+    """
+    quantized = {plan.name: plan.tower for plan in plans if plan.tower is not None and plan.name == "tower_8_bits"}
+    if not quantized:
+        return []
+    images = pixel_values[:2].float()
+    with torch.autocast(images.device.type, enabled=False):
+        exact = copy.deepcopy(model.vision_model).float()(images)
+    towers = {"tower": model.vision_model, **quantized}
+    errors = {name: (tower(images).float() - exact).norm() / exact.norm() for name, tower in towers.items()}
+    texts = ", ".join(f"{name} {float(error):.2%}" for name, error in errors.items())
+    return [f"relative error of features against float32, {len(images)} images: {texts}"]
 
 
 def prove_losses(plans: Sequence[Plan], batch: object, tolerance: float) -> str:

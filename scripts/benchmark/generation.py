@@ -112,7 +112,7 @@ class GenerationStage(Stage):
             "compiled": lambda: generation_plans.labelled(compiled(), objective),
         }
         return [
-            tower_plan(name, compiled() if name == "tower_compiled" else model)
+            tower_plan(name, model, compiled, count_only)
             if name in TOWER_PLANS
             else Plan(name=name, about=self.about[name], forward=makers[name]())
             for name in names

@@ -9,6 +9,7 @@ from itertools import repeat
 import torch
 from omegaconf import DictConfig
 
+from benchmark.agreement import feature_errors
 from benchmark.counting import count_flops, count_generation
 from benchmark.options import BenchmarkOptions
 from benchmark.stages import stage_of
@@ -62,6 +63,8 @@ def measure(config: DictConfig, options: BenchmarkOptions, say: Callable[[str], 
     with runner.autocast():
         sample = random_batch(torch.Generator().manual_seed(2)).to(device)
         agreement += stage.prove_timed(plans, model, sample, options.precision)
+        if options.vision:
+            agreement += feature_errors(plans, model, sample.pixel_values)
     for line in agreement:
         say(line)
 

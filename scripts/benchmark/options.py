@@ -20,8 +20,9 @@ SYNTAX = """\
   batch_size=<n>     samples per step (CPU 4, GPU 100)
   device=cpu|cuda    where to run (cuda if there is one)
   plans=<a,b,…>      what to compare, step by step in turn (most of them if not given)
-                     stage 1: plain, released, released_sdpa, padded, shared, compiled, tower, tower_compiled
-                     stage 2: huggingface, all_positions, labelled, compiled, tower, tower_compiled
+                     stage 1: plain, released, released_sdpa, padded, shared, compiled
+                     stage 2: huggingface, all_positions, labelled, compiled
+                     both: tower, tower_compiled, tower_8_bits
   steps=<n>          timed steps per plan (CPU 5, GPU 10), after one or more to warm up
   vision=false       give random patch features to the Q-Former instead of images to the tower
   loader=true        read batches by the recipe's data instead of making random ones

@@ -12,10 +12,14 @@ import torch
 from plain import Mark
 from torch import Tensor, nn
 
+from blip2_train.models.tower_quantization import quantize_tower
+from blip2_train.system.extras import import_extra
+
 Forward = Callable[[Any, Mark], Tensor | None]
 TOWER_PLANS = {
     "tower": "the vision tower alone",
     "tower_compiled": "the vision tower alone, by torch.compile",
+    "tower_8_bits": "the vision tower alone, its linear layers in 8 bits (extra quantization)",
 }
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -31,6 +35,8 @@ class Plan:
     """From a batch to the loss, or to None where nothing trains; marks the end of each part."""
     group: str = "step"
     """Plans of one group have the same result; each is compared with the first of its group."""
+    tower: nn.Module | None = None
+    """The vision tower, where that alone is run."""
 
 
 @contextmanager
@@ -53,14 +59,19 @@ def marked(mark: Mark, ends: Mapping[str, nn.Module], begins: Mapping[str, nn.Mo
             hook.remove()
 
 
-def tower_plan(name: str, model: Any) -> Plan:
-    """The vision tower of a model alone."""
+def tower_plan(name: str, model: Any, compiled: CompiledOnce, count_only: bool = False) -> Plan:
+    """The vision tower of a model alone: as it is, compiled, or a copy of it in 8 bits."""
+    tower = compiled().vision_model if name == "tower_compiled" else model.vision_model
+    if name == "tower_8_bits" and not count_only:
+        import_extra("torchao", f"plan {name}", "or leave the plan out")
+        tower = copy.deepcopy(tower)
+        quantize_tower(tower, "int8")
 
     def forward(batch: Any, mark: Mark) -> None:
-        model.vision_model(batch.pixel_values)
+        tower(batch.pixel_values)
         mark("vision")
 
-    return Plan(name=name, about=TOWER_PLANS[name], forward=forward, group="tower")
+    return Plan(name=name, about=TOWER_PLANS[name], forward=forward, group="tower", tower=tower)
 
 
 class CompiledOnce:

@@ -34,7 +34,7 @@ class RepresentationStage(Stage):
     """Contrast, matching and grounded generation."""
 
     fewest_samples = 2
-    default_plans: ClassVar = {"cpu": _CPU, "cuda": (*_CPU, "compiled", *TOWER_PLANS)}
+    default_plans: ClassVar = {"cpu": _CPU, "cuda": (*_CPU, "compiled", "tower", "tower_compiled")}
     about: ClassVar = {
         "plain": "separate passes, text padded, explicit attention, ITG over queries and text",
         "released": "as plain, but ITG reuses the queries' keys and values (the released code's plan)",
@@ -78,7 +78,7 @@ class RepresentationStage(Stage):
             "compiled": lambda: _ours(compiled(), objective, count_only=count_only),
         }
         return [
-            tower_plan(name, compiled() if name == "tower_compiled" else model)
+            tower_plan(name, model, compiled, count_only)
             if name in TOWER_PLANS
             else Plan(name=name, about=self.about[name], forward=makers[name]())
             for name in names

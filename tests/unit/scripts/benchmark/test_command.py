@@ -1,6 +1,8 @@
 """The benchmark's command line: options, table and JSON, without looking at a time."""
 
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from benchmark.stages import stage_of
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.config.compose import compose
+from blip2_train.errors import ConfigError
 
 RECIPE = "experiment=demo_stage1"
 
@@ -125,3 +128,20 @@ def test_the_tower_cannot_be_timed_without_it() -> None:
     assert set(stage_of(compose(rest)).plan_names(options)).isdisjoint(TOWER_PLANS)
     assert rest == [RECIPE, "optim.lr=1e-4"]
     assert run_command(main, [RECIPE, "device=cpu", "vision=false", "plans=tower"]) == 2
+
+
+@pytest.mark.slow
+def test_error_of_the_tower_in_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchao")
+    main([RECIPE, "device=cpu", "batch_size=2", "steps=1", "plans=tower,tower_8_bits"])
+    (tower, quantized) = re.findall(
+        r"features against float32, 2 images: tower (\S+)%, tower_8_bits (\S+)%",
+        " ".join(capsys.readouterr().out.split()),
+    )[0]
+    assert float(tower) < 0.01 < float(quantized) < 3
+
+
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
+def test_a_tower_in_8_bits_needs_torchao() -> None:
+    with pytest.raises(ConfigError, match=r"plan tower_8_bits needs torchao.*or leave the plan out"):
+        main([RECIPE, "device=cpu", "batch_size=2", "steps=1", "plans=tower_8_bits"])
