@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from blip2_train.errors import ConfigError
 from blip2_train.training.sequential_reading import SequentialReading
 from blip2_train.types import Batch, Collator
 
-_LOGGER = logging.getLogger(__name__)
 _DECODER = "data.decoder"
 
 
@@ -376,15 +374,14 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """Continue after `samples_consumed` samples of the global order; after `setup`, before the loaders are made.
 
         The number of processes, readers and accumulated micro-batches may differ from those of the run before; with
-        sequential access only that of readers.
+        sequential access only that of readers. Images are decoded as the run began, whatever `decoder` is.
 
         Raises:
             CheckpointMismatch: if the order of samples would not be the same.
         """
-        if _DECODER not in fingerprint and self._train_transform.decoder != EXACT:
-            _LOGGER.info("the run began with data.decoder=%s and goes on with it", EXACT)
-            self._train_transform.decoder = EXACT
-        check_fingerprint({_DECODER: EXACT, **fingerprint}, self.fingerprint())
+        before = {_DECODER: EXACT, **fingerprint}
+        self._train_transform.go_on_with(before[_DECODER])
+        check_fingerprint(before, self.fingerprint())
         self._first_step = samples_consumed // self._shape.global_batch_size
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ takes a second and 160 MiB.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ from blip2_train.data.batches.images import decode_image
 from blip2_train.data.batches.normalisation import Normalisation
 from blip2_train.data.batches.reduced_jpeg import Crop, reduced_crop
 from blip2_train.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -98,6 +101,12 @@ class TrainTransform(EvalTransform):
         self._draft = draft
         self.decoder = EXACT if draft else decoder
         """How `from_file` decodes."""
+
+    def go_on_with(self, decoder: str | int | float) -> None:
+        """Decode as a run began, unless `draft` is set or this version knows no such decoder."""
+        if decoder != self.decoder and decoder in (EXACT, FAST) and not self._draft:
+            logger.info("the run began with data.decoder=%s and goes on with it, not with %s", decoder, self.decoder)
+            self.decoder = str(decoder)
 
     def levels(self, image: Image.Image, generator: torch.Generator) -> Tensor:
         """Transform an RGB image without normalising: `(3, image_size, image_size)`, uint8."""

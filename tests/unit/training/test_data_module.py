@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tarfile
 from collections import Counter
@@ -167,21 +168,39 @@ def test_batches_travel_as_levels_and_are_normalised_where_they_are_used(
     assert all(batch.pixel_values.dtype == torch.uint8 for batch in module.val_dataloader())
 
 
-def test_a_run_goes_on_with_the_decoder_that_it_began_with(shards: Path) -> None:
+@pytest.mark.parametrize("began", ["exact", "fast"])
+def test_a_run_goes_on_with_the_decoder_that_it_began_with(
+    shards: Path, began: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = json.loads(json.dumps(_module(shards, decoder=began).fingerprint()))
+    same = _module(shards, decoder=began)
+    with caplog.at_level(logging.INFO):
+        same.resume(8, kept)
+        assert "goes on with it" not in caplog.text
+        other = _module(shards, decoder="fast" if began == "exact" else "exact")
+        other.resume(8, kept)
+    assert caplog.text.count(f"began with data.decoder={began} and goes on with it, not with") == 1
+    assert other.fingerprint() == kept
+    for one, two in zip(other.train_dataloader(), same.train_dataloader(), strict=True):
+        assert _same(one, two)
+
+
+def test_a_run_of_a_version_without_decoders_is_resumed_again_and_again(shards: Path) -> None:
     kept = json.loads(json.dumps(_module(shards).fingerprint()))
-    fast = _module(shards, decoder="fast")
-    with pytest.raises(CheckpointMismatch, match=r"data\.decoder was exact, is fast"):
-        fast.resume(8, kept)
+    state = {key: value for key, value in kept.items() if key != "data.decoder"}
+    for _ in range(3):
+        module = _module(shards, decoder="fast")
+        module.resume(8, state)
+        state = module.fingerprint()
+        assert state == kept
+
+
+def test_a_decoder_that_cannot_be_taken_over_is_refused(shards: Path) -> None:
+    kept = _module(shards, decoder="fast").fingerprint()
     with pytest.raises(CheckpointMismatch, match=r"data\.decoder was fast, is exact"):
-        _module(shards).resume(8, fast.fingerprint())
-    _module(shards, decoder="fast").resume(8, fast.fingerprint())
-    earlier = {key: value for key, value in kept.items() if key != "data.decoder"}  # of an earlier version
-    fast.resume(8, earlier)
-    exact = _module(shards)
-    exact.resume(8, earlier)
-    for one, other in zip(fast.train_dataloader(), exact.train_dataloader(), strict=True):
-        assert _same(one, other)
-    assert fast.fingerprint() == kept
+        _module(shards, draft=True).resume(8, kept)
+    with pytest.raises(CheckpointMismatch, match=r"data\.decoder was later, is fast"):
+        _module(shards, decoder="fast").resume(8, kept | {"data.decoder": "later"})
 
 
 def test_the_plan_lists_what_will_be_read(shards: Path) -> None:
