@@ -27,6 +27,10 @@ class UnusableSample(Exception):
         self.detail = detail
 
 
+class UnreadableShard(UnusableSample):
+    """Raised if a sample's shard cannot be read here and now; other processes may well read it."""
+
+
 class RejectionLog:
     """Counts rejected samples by reason, lists each in a file, and stops the run when there are too many.
 

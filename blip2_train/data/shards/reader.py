@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.rejections import UnreadableShard
 from blip2_train.data.shards.catalog import ShardCatalog
 from blip2_train.data.shards.open_files import SHARD_FILES, OpenFile
 from blip2_train.data.storage.block_cache import BlockCache
@@ -82,7 +82,7 @@ class ShardReader:
         """The members of a sample, of these kinds.
 
         Raises:
-            UnusableSample: now, or when a member is requested, if it can no longer be read.
+            UnreadableShard: now, or when a member is requested, if it can no longer be read.
             ShardError: likewise, with `bad_shards="stop"`.
         """
         path = self._catalog.shard(shard)
@@ -123,10 +123,10 @@ class ShardReader:
         return file
 
     def refuse(self, reason: str, detail: str) -> NoReturn:
-        """Raise the error of a bad shard: `UnusableSample`, after which the sample is replaced, or `ShardError`."""
+        """Raise the error of a bad shard: `UnreadableShard`, after which the sample is replaced, or `ShardError`."""
         if self._storage.options.bad_shards == "stop":
             raise bad_shard(reason, detail)
-        raise UnusableSample(reason, detail)
+        raise UnreadableShard(reason, detail)
 
     def _fetch(self, file: RemoteFile, needed: Span) -> bytes:
         return (self._cache or self._storage).read(file, needed.start, needed.end)

@@ -16,7 +16,7 @@ from blip2_train.data.batches.images import decode_image
 from blip2_train.data.order import SampleOrder, stable_seed
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.record import Record, SampleLocation
-from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.rejections import UnreadableShard, UnusableSample
 from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.sources.source import CaptionSource, ReadsTexts
 from blip2_train.data.stream.batch_sampler import GlobalBatchSampler
@@ -139,6 +139,10 @@ class TrainingStream(Dataset[ImageTextSample]):
         """The samples at some positions with an empty image; None where the first choice has no usable text.
 
         Needs sources that are `ReadsTexts`.
+
+        Raises:
+            ShardError: if a text cannot be read. A fault of the text itself is the same on every process; a fault of a
+                disk or of one machine's copy is not, and processes that disagree would repeat and lose samples.
         """
         samples: list[ImageTextSample | None] = []
         for position in positions:
@@ -154,6 +158,13 @@ class TrainingStream(Dataset[ImageTextSample]):
                     captions=record.captions,
                     first_captions=source.first_captions,
                 )
+            except UnreadableShard as problem:
+                location = source.source.sample_location(index)
+                raise ShardError(
+                    f"{location.file}: the text of {location.key} cannot be read ({problem.reason}: {problem.detail}), "
+                    "and batches of like length need the same texts on every process; repair the shard, or set "
+                    "data.batches_of_like_length to null in a new run"
+                ) from None
             except UnusableSample:
                 sample = None
             samples.append(sample)

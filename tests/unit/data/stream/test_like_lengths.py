@@ -25,7 +25,7 @@ from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.sources.holdout import TrainingSource
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.data.stream.like_lengths import LikeLengthSampler, check_texts
-from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
 from blip2_train.training.data_module import ImageTextDataModule
 
 LENGTHS = torch.randint(3, 32, (4000,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -167,6 +167,25 @@ def test_unusable_samples_are_replaced_as_ever(tmp_path: Path, monkeypatch: pyte
     module = _module(tmp_path, sources=[source], holdout=0, global_batch_size=4, steps=5, batches_of_like_length=2)
     monkeypatch.setattr("blip2_train.data.sources.shard_source.ShardSource.read_texts", _unusable)
     assert len(_padding(module)[0]) == 20
+
+
+def test_a_shard_that_one_process_cannot_read_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shards = write_shards(tmp_path / "shards", [15, 15])
+    source = SourceConfig(path=str(shards), name="set")
+    module = _module(tmp_path, sources=[source], holdout=0, global_batch_size=4, steps=5, batches_of_like_length=2)
+    shard = next(iter(sorted(shards.glob("*.tar"))))
+    content = shard.read_bytes()
+    words = r"00000\.tar: the text of \w+ cannot be read \({}.*repair the shard, or set data.batches_of_like_length"
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ShardError, match=words.format("truncated shard")) as refusal:
+        list(module.train_dataloader())
+    assert "\n" not in str(refusal.value)
+    shard.unlink()
+    module = _module(tmp_path, sources=[source], holdout=0, global_batch_size=4, steps=5, batches_of_like_length=2)
+    (shards / "00001.tar").rename(tmp_path / "away.tar")
+    with pytest.raises(ShardError, match=words.replace("00000", "00001").format("unreadable shard")):
+        list(module.train_dataloader())
 
 
 def _unusable(source: object, index: int) -> None:
