@@ -7,17 +7,18 @@ without knowing of each other, and nothing has to be stored.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from blip2_train.data.emoji_scenes.layout import SHARDED, WorldSize
 from blip2_train.data.emoji_scenes.parts import scene_jpeg
-from blip2_train.data.emoji_scenes.split_scenes import DrawnScene, captions_of, drawn_scenes
-from blip2_train.data.emoji_scenes.world import ensure_world, is_written
+from blip2_train.data.emoji_scenes.split_scenes import SPLIT_NAMES, DrawnScene, captions_of, drawn_scenes
+from blip2_train.data.emoji_scenes.world import ensure_world, is_written, refuse_other_world
 from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import names_digest, printable_name
 from blip2_train.data.record import Record, SampleLocation
@@ -81,7 +82,7 @@ def prepare_scenes(
         seed: see `write_world`, as all others.
 
     Raises:
-        ConfigError: as `ensure_world`.
+        ConfigError: as `ensure_world`, also if a world of other arguments is drawn at this folder.
     """
     size = WorldSize(
         seed=seed,
@@ -98,7 +99,12 @@ def prepare_scenes(
         return
     size.check()
     logger.info("the run reads %d of %d scenes of the embedded world: drawing them then", samples, train_scenes)
-    write_atomically(_marker(folder), json.dumps(asdict(size)) + "\n")
+    marker = _marker(folder)
+    if marker.is_file():
+        held = read_record(marker, WorldSize, "remove it", ConfigError)
+        refuse_other_world(marker, asdict(held), asdict(size))
+    else:
+        write_atomically(marker, json.dumps(asdict(size)) + "\n")
 
 
 def _marker(folder: Path) -> Path:
@@ -150,6 +156,18 @@ class SceneSource:
         each = self._size.samples_per_shard
         counts = (min(each, self._count - shard * each) for shard in range(self.files))
         return names_digest(f"{shard_stem(shard)}:{count}" for shard, count in enumerate(counts))
+
+    def contents(self) -> dict[str, str]:
+        """A hash that changes when the same indices are other scenes; that of a written world has another name."""
+        return {"scenes": self._scenes}
+
+    @cached_property
+    def _scenes(self) -> str:
+        """Hash of all that the scenes depend on, without the sizes of other splits."""
+        others = {f"{split}_scenes" for split in SPLIT_NAMES} - {f"{self._split}_scenes"}
+        known = {name: value for name, value in self._size.fingerprint().items() if name not in others}
+        known.pop("image_folders")
+        return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _drawn(split: str, count: int, seed: int, index: int) -> DrawnScene:

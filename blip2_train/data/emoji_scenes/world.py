@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -100,7 +101,7 @@ def ensure_world(
         "nocaps_scenes": nocaps_scenes,
         "samples_per_shard": samples_per_shard,
     }
-    folder, expected = Path(folder), WorldSize(**settings, image_folders=tuple(image_folders)).fingerprint()
+    folder, size = Path(folder), WorldSize(**settings, image_folders=tuple(image_folders))
     if not is_written(folder):
         logger.info("writing the embedded world to %s (once)", folder)
         try:
@@ -112,11 +113,15 @@ def ensure_world(
         raise ConfigError(
             f"{folder} holds something that is no world of emoji scenes; choose another folder or remove it"
         )
-    held = json.loads((folder / MARKER).read_text())
+    refuse_other_world(folder, json.loads((folder / MARKER).read_text()), size.fingerprint())
+    return WorldPaths(root=folder)
+
+
+def refuse_other_world(path: Path, held: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a path that holds a world of other arguments; raises `ConfigError`."""
     if other := [key for key in expected if held.get(key) != expected[key]]:
         listed = ", ".join(f"{key} {held.get(key)!r} instead of {expected[key]!r}" for key in other)
-        raise ConfigError(f"{folder} holds another world ({listed}); choose another folder or remove it")
-    return WorldPaths(root=folder)
+        raise ConfigError(f"{path} holds another world ({listed}); choose another folder or remove it")
 
 
 def is_written(folder: Path) -> bool:
@@ -128,8 +133,8 @@ def _fill(paths: WorldPaths, size: WorldSize) -> None:
     paths.karpathy.parent.mkdir(parents=True)
     listed: list[DescribedScene] = []
     parts = world_parts(size)
-    workers = min(cores(), len(parts)) if sum(part.scenes for part in parts) >= _WORTH_PROCESSES else 1
-    written = LocalEngine(workers)(partial(write_part, paths, size), parts)
+    many = sum(part.scenes for part in parts) >= _WORTH_PROCESSES and _forks()
+    written = LocalEngine(min(cores(), len(parts)) if many else 1)(partial(write_part, paths, size), parts)
     for split, group in groupby(zip(parts, written, strict=True), key=lambda pair: pair[0].split):
         writer = question_writer(split)
         scenes = [described(drawn, captions, writer) for _, part in group for drawn, captions in part]
@@ -142,6 +147,16 @@ def _fill(paths: WorldPaths, size: WorldSize) -> None:
         if split in size.image_folders and split != "nocaps":
             listed += scenes
     _write_json(paths.karpathy, karpathy_json(listed))
+
+
+def _forks() -> bool:
+    """Whether new processes are copies of this one (start method fork).
+
+    With spawn and forkserver they import the main module again, so a plain script without the guard
+    `if __name__ == "__main__":` would run again in each of them.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return (chosen or multiprocessing.get_all_start_methods()[0]) == "fork"  # the first one is the default
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

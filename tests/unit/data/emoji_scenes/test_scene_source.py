@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from blip2_train.data.emoji_scenes.layout import WorldPaths
 from blip2_train.data.emoji_scenes.scene_source import SceneSource, SceneSourceConfig, prepare_scenes
 from blip2_train.data.emoji_scenes.world import ensure_world, write_world
 from blip2_train.data.fingerprint import check_fingerprint
+from blip2_train.data.prepare.engine import LocalEngine
 from blip2_train.data.sequential.source import open_sequential
 from blip2_train.data.shards.writer import ShardWriter
 from blip2_train.data.sources.config import open_source
 from blip2_train.data.sources.holdout import open_training_sources, sources_fingerprint
 from blip2_train.data.sources.shard_source import ShardSource
-from blip2_train.errors import ConfigError, ShardError
+from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
 
 SIZE: dict[str, Any] = {
     "seed": 3,
@@ -99,10 +101,29 @@ def test_a_run_of_few_samples_writes_nothing_and_reads_what_is_written(
         prepare_scenes(folder, **FEW, **SIZE | {"train_scenes": 60})
 
 
-def test_a_world_of_another_size_is_drawn_by_the_new_one(tmp_path: Path) -> None:
-    for scenes in (45, 60):
-        prepare_scenes(tmp_path / "emoji", **FEW, **SIZE | {"train_scenes": scenes})
-        assert len(open_source(_config(tmp_path / "emoji", "train"))) == scenes
+def test_runs_that_share_a_folder_draw_one_world(tmp_path: Path) -> None:
+    for _ in range(2):
+        prepare_scenes(tmp_path / "emoji", **FEW, **SIZE)
+    for change, words in (
+        ({"train_scenes": 60}, "train_scenes 45 instead of 60"),
+        ({"seed": 7}, "seed 3 instead of 7"),
+    ):
+        with pytest.raises(ConfigError, match=rf"\.emoji\.size\.json holds another world \({words}\).*or remove it"):
+            prepare_scenes(tmp_path / "emoji", **FEW, **SIZE | change)
+    assert len(open_source(_config(tmp_path / "emoji", "train"))) == 45
+
+
+def test_a_run_goes_on_with_the_same_scenes_only(tmp_path: Path) -> None:
+    def kept(name: str, **change: Any) -> dict[str, Any]:
+        prepare_scenes(tmp_path / name, **FEW, **SIZE | change)
+        return sources_fingerprint(open_training_sources([_config(tmp_path / name, "train")], 4))
+
+    before = kept("one")
+    check_fingerprint(before, kept("two"))
+    check_fingerprint(before, kept("fewer", val_scenes=5, image_folders=["val"]))
+    with pytest.raises(CheckpointMismatch, match="content of shards: scenes in source emoji_train"):
+        check_fingerprint(before, kept("other", seed=7))
+    check_fingerprint({name: value for name, value in before.items() if "content" not in name}, before)
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, drawn: Path) -> None:
@@ -125,6 +146,34 @@ def test_processes_write_the_same_world(written: Path, tmp_path: Path, monkeypat
     files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
     assert len(files) > 20 and all((again / file).read_bytes() == (written / file).read_bytes() for file in files)
     assert json.loads((again / "world.json").read_text())["train_scenes"] == 45
+
+
+@pytest.mark.parametrize(
+    ("chosen", "methods", "workers"),
+    [
+        ("fork", ["spawn"], 3),
+        ("spawn", ["fork"], 1),
+        ("forkserver", ["fork"], 1),
+        (None, ["fork", "spawn"], 3),
+        (None, ["spawn", "fork"], 1),
+    ],
+)
+def test_no_process_imports_the_main_module_again(
+    chosen: str | None, methods: list[str], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def engine(count: int) -> LocalEngine:
+        started.append(count)
+        return LocalEngine(1)
+
+    monkeypatch.setattr(world_module, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(world_module, "cores", lambda: 3)
+    monkeypatch.setattr(world_module, "LocalEngine", engine)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: chosen)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
+    write_world(tmp_path / "emoji", **SIZE)
+    assert started == [workers]
 
 
 def test_shards_of_one_folder_by_several_writers(tmp_path: Path) -> None:
