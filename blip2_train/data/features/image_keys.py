@@ -51,7 +51,7 @@ class ImageTable:
         path: The file.
 
     Raises:
-        ShardError: if it cannot be read.
+        ShardError: if it cannot be read, or holds no such table.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,6 +59,11 @@ class ImageTable:
             self._rows: NDArray[np.uint64] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ShardError(f"{path} cannot be read ({error}); write the features anew") from None
+        if self._rows.ndim != 2 or len(self._rows) != 4 or self._rows.dtype != np.uint64:
+            held = f"{self._rows.dtype} {self._rows.shape}"
+            raise ShardError(
+                f"{path} is no table of images: it holds {held}, not uint64 (4, N); write the features anew"
+            )
 
     def __len__(self) -> int:
         return int(self._rows.shape[1])

@@ -42,6 +42,8 @@ class FeatureLayout:
     """Bits per number: 8, 16, or 32 for a float32 tower."""
 
     def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"dtype must be {', '.join(_DTYPES)}, got {self.dtype!r}")
         if self.bits not in (8, 16, 32):
             raise ConfigError(f"bits must be 8, 16 or 32, got {self.bits}")
         if self.bits == 32 and self.dtype != "float32":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -223,9 +224,15 @@ class FeaturePreparation:
 
 
 def _read_finished(path: Path) -> dict[int, FeatureShard]:
-    """The finished shards, by index; an incomplete last line of a killed process is skipped."""
-    finished = {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+    """The finished shards, by index; an incomplete last line of a killed process is cut off, before lines follow it."""
+    finished: dict[int, FeatureShard] = {}
+    if not path.is_file():
+        return finished
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    for line in whole.split(b"\n"):
         try:
             entry = json.loads(line)
         except ValueError:

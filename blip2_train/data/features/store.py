@@ -78,12 +78,11 @@ class FeatureFolder:
         self.path = path
         index = check_record(read_index(path), _Index, path / INDEX, "write the features anew", ShardError)
         self.settings, self.images, self._files = index.settings, index.images, [shard.file for shard in index.shards]
-        self.layout = FeatureLayout(
-            patches=self.settings.patches,
-            width=self.settings.width,
-            dtype=str(self.settings.tower.get("dtype")),
-            bits=self.settings.bits,
-        )
+        settings, dtype = self.settings, str(self.settings.tower.get("dtype"))
+        try:
+            self.layout = FeatureLayout(patches=settings.patches, width=settings.width, dtype=dtype, bits=settings.bits)
+        except ConfigError as error:
+            raise ShardError(f"{path / INDEX} cannot be used ({error}); write the features anew") from None
         self._begin()
 
     def _begin(self) -> None:

@@ -62,5 +62,7 @@ def test_what_cannot_be_stored_or_read_is_refused() -> None:
             layout.decode(damaged)
     with pytest.raises(ConfigError, match="8, 16 or 32"):
         FeatureLayout(patches=7, width=40, dtype="float32", bits=4)
+    with pytest.raises(ConfigError, match="dtype must be float32, float16, bfloat16, got 'float8'"):
+        FeatureLayout(patches=7, width=40, dtype="float8", bits=8)
     with pytest.raises(ConfigError, match="16 bits hold"):
         FeatureLayout(patches=7, width=40, dtype="float16", bits=32)

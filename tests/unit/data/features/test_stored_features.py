@@ -25,6 +25,7 @@ from blip2_train.data.prepare import journal
 from blip2_train.data.prepare.engine import LocalEngine
 from blip2_train.data.sources.config import SourceConfig
 from blip2_train.errors import CheckpointMismatch, ConfigError, ShardError
+from blip2_train.system.atomic_write import write_checked
 from blip2_train.training.data_module import ImageTextDataModule
 
 
@@ -156,6 +157,31 @@ def test_a_killed_command_goes_on_where_it_was(shards: Path, tmp_path: Path, sto
     assert tower.crops == 0
 
 
+def test_a_line_that_a_killed_process_left_incomplete_swallows_no_other(shards: Path, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def until(last: int) -> Any:
+        def engine(work: Any, tasks: Any) -> Iterator[Any]:
+            for number, task in enumerate(tasks):
+                if number == last:
+                    raise Killed
+                yield work(task)
+
+        return engine
+
+    folder = tmp_path / "features"
+    finished = folder / ".preparing" / "shards.jsonl"
+    prepared = preparation(module(shards), folder, SmallTower())
+    with pytest.raises(Killed):
+        prepared.run(LocalEngine(1), until(2), lambda *_: None, lambda _: None)
+    whole = finished.read_bytes()
+    finished.write_bytes(whole[:-7])
+    with pytest.raises(Killed):
+        prepared.run(LocalEngine(1), until(2), lambda *_: None, lambda _: None)
+    assert finished.read_bytes() == whole and whole.count(b"\n") == 2
+
+
 def test_the_number_of_processes_and_the_size_of_batches_change_nothing(shards: Path, tmp_path: Path) -> None:
     write_features(module(shards), tmp_path / "one")
     write_features(module(shards), tmp_path / "two", engine=LocalEngine(2))
@@ -280,6 +306,23 @@ def test_damage_is_named(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="is damaged"):
         open_features(str(folder))
     assert pickle.loads(pickle.dumps(features)).fingerprint() == features.fingerprint()
+
+
+def test_a_table_or_precision_that_nothing_writes_is_named(shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    index = write_features(module(shards), folder)
+    rows = np.load(folder / "images.npy")
+    for other in (rows[:3], rows.astype(np.int64), rows[0]):
+        np.save(folder / "images.npy", other)
+        with pytest.raises(
+            ShardError, match=r"images.npy is no table of images: it holds u?int64 \(.*not uint64 \(4, N\)"
+        ):
+            open_features(str(folder))
+    np.save(folder / "images.npy", rows)
+    index["settings"]["tower"]["dtype"] = "float8"
+    write_checked(folder / "index.json", index)
+    with pytest.raises(ShardError, match=r"index.json cannot be used \(dtype must be float32.*got 'float8'\)"):
+        open_features(str(folder))
 
 
 def test_the_table_finds_each_image_and_no_other() -> None:
