@@ -28,7 +28,7 @@ _TRAINING_NOTE = (
 _ACTIVATION_NOTE = (
     "Counted on a step of the recipe without values, as a GPU computes it. Kept: for the backward pass. At most: with "
     "what is being computed, and the batch. {reserved:.1f} GiB of a GPU are left to CUDA and {fragments:.0%} to gaps; "
-    "several processes need buffers for gradients too. Shorter texts take less."
+    "several processes need buffers for negatives too. Shorter texts take less."
 )
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from blip2_train.data.batches.processor import Processor
 from blip2_train.evaluation.generation import Prompt
+from blip2_train.evaluation.same_images import same_image
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
+from blip2_train.models.language_model import own_precision
 from blip2_train.models.prompt_cache import DecoderOnlyPrompts
 from blip2_train.models.text_generation import SpecialTokens, continued
 from blip2_train.types import TextTokens
@@ -31,7 +33,7 @@ class Conversation:
     """
 
     def __init__(self, network: GenerativeModel, processor: Processor, pixel_values: Tensor) -> None:
-        self._network, self._processor, self._pixels = network, processor, pixel_values
+        self._network, self._processor, self._pixels = network, processor, pixel_values.clone()
         self._state = _state(network)
         self._images = network.see(pixel_values[None].to(network.query_tokens.device))
         self._read: tuple[list[int], DecoderOnlyPrompts] | None = None
@@ -39,7 +41,7 @@ class Conversation:
     def is_about(self, network: GenerativeModel, pixel_values: Tensor) -> bool:
         """Whether what was read is what this model, with its present weights, reads of this image."""
         known = self._network is network and self._state == _state(network)
-        return known and torch.equal(self._pixels, pixel_values)
+        return known and same_image(self._pixels, pixel_values)
 
     def generate(self, prompt: Prompt, options: GenerationOptions) -> str:
         """Text behind a prompt about the image, the same as if all were read again."""
@@ -54,7 +56,8 @@ class Conversation:
         self._read = ids, read
         given = tokenizer.generation_tokens
         special = SpecialTokens.of(given["eos_token_id"], given["pad_token_id"])
-        return tokenizer.decode(continued(read, options, special))[0]
+        with own_precision(network.language_model, network.query_tokens.device):
+            return tokenizer.decode(continued(read, options, special))[0]
 
     def _behind_what_was_read(self, ids: list[int]) -> DecoderOnlyPrompts | None:
         """The prompt, read from where it departs from the one before."""
@@ -87,7 +90,10 @@ class Conversation:
 
 
 def _state(network: GenerativeModel) -> tuple[object, ...]:
-    """Changes when a weight does: by a step of training, by loading, or by a move to another device or precision."""
+    """Changes when a weight does: by a step of training, by loading, or by a move to another device or precision.
+
+    What is written through `weight.data` is not noticed.
+    """
     weights = list(network.parameters())
-    changes = sum(weight._version for weight in weights if not weight.is_inference())
+    changes = tuple((id(weight), None if weight.is_inference() else weight._version) for weight in weights)
     return changes, tuple({(weight.device, weight.dtype): None for weight in weights})

@@ -7,7 +7,7 @@ a sum are added.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,10 @@ class _RecomputedNorm(nn.Module):
             return cast(Tensor, plain(hidden_states))
         return cast(Tensor, _Recomputed.apply(hidden_states, plain))
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """Pickled by the norm's own class, as this one has no place of its own to be found at."""
+        return _rebuilt, (plain_class(type(self)), self.__dict__.copy())
+
 
 class _Recomputed(torch.autograd.Function):
     """A function of one tensor, without parameters that train and without autocast's matrix products."""
@@ -88,6 +92,13 @@ class _Recomputed(torch.autograd.Function):
             again = states.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(ctx.function(again), again, gradients)
         return gradient, None
+
+
+def _rebuilt(kind: type[nn.Module], state: dict[str, Any]) -> nn.Module:
+    changed: Any = _recomputed(cast(Any, kind))
+    module: nn.Module = changed.__new__(changed)
+    module.__setstate__(state)
+    return module
 
 
 def _is_rms_norm(module: nn.Module) -> bool:

@@ -5,8 +5,9 @@ right, where no real token attends to the padding and no row of a mask is empty;
 that the padding stands in front, and repeated.
 
 Beside public interfaces this file uses what transformers does not promise: the name of the argument that takes a
-cache; `keys` and `values` of `Cache.layers`, which are replaced and never changed in place; and its general
-`prepare_inputs_for_generation`: a model with another one is read in a way of its own, and not here.
+cache; `keys` and `values` of `Cache.layers`, which are replaced and never changed in place; `is_updated` of a cache for
+encoder and decoder; the attributes `_reorder_cache`, `_is_stateful` and `_is_fsdp_managed_module` of models; and its
+general `prepare_inputs_for_generation`: a model with another one is read in a way of its own, and not here.
 Tried with transformers 5.17.0 and 5.24.0.
 
 Shape letters: B prompts, L tokens of the longest, R rows that go on from them, t tokens, H heads, D hidden size, V
@@ -168,6 +169,11 @@ def takes_positions(model: PreTrainedModel) -> bool:
     return "position_ids" in inspect.signature(model.forward).parameters
 
 
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether a language model's weights are sharded over the processes (FSDP)."""
+    return bool(getattr(model, "_is_fsdp_managed_module", False))
+
+
 def reads_once(model: PreTrainedModel) -> bool:
     """Whether a language model is of those whose caches are known to be repeatable, as far as its class tells."""
     return (
@@ -215,6 +221,8 @@ def read_prompts(
 
 
 def _empty_cache(model: PreTrainedModel) -> DynamicCache:
+    if model.config.is_encoder_decoder:  # T5's configuration counts the encoder's layers
+        return DynamicCache()
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 

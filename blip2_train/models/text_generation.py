@@ -19,7 +19,7 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.decoding import generate_tokens
 from blip2_train.models.language_model import left_padded, right_padded
 from blip2_train.models.nucleus_sampling import NucleusSampling
-from blip2_train.models.prompt_cache import ReadPrompts, read_prompts
+from blip2_train.models.prompt_cache import ReadPrompts, is_sharded, read_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def continued(
 
 
 def _is_sharded(language_model: PreTrainedModel) -> bool:
-    return is_distributed() and bool(getattr(language_model, "_is_fsdp_managed_module", False))
+    return is_distributed() and is_sharded(language_model)
 
 
 def _all_processes_done(done: Tensor) -> bool:

@@ -239,11 +239,11 @@ class VisionTower(nn.Module):
     @contextmanager
     def reading_features(self) -> Iterator[None]:
         """Take features that were stored before instead of images inside the context; the weights stay."""
-        self.reads_features = True
+        before, self.reads_features = self.reads_features, True
         try:
             yield
         finally:
-            self.reads_features = False
+            self.reads_features = before
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; without effect on a frozen tower."""

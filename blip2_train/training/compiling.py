@@ -36,6 +36,7 @@ class CompilePasses(Callback):
 
     Args:
         backend: torch's: `inductor` makes kernels, `eager` and `aot_eager` only record what would be compiled.
+            `eager` samples other dropout when activations are computed again, and is refused with such a Q-Former.
     """
 
     def __init__(self, backend: str | Function = "inductor") -> None:
@@ -46,13 +47,18 @@ class CompilePasses(Callback):
         """Prepare what will be compiled when it first runs.
 
         Raises:
-            ConfigError: if the model is sharded.
+            ConfigError: if the model is sharded, or its gradients would be wrong.
         """
         assert isinstance(pl_module, TrainingModule)
         if isinstance(trainer.strategy, ShardedStrategy):
             raise ConfigError(
                 "trainer.compile=true does not go with trainer=fsdp, which gathers weights while a block runs; pass "
                 "trainer.compile=false, or trainer=ddp"
+            )
+        if self.backend == "eager" and pl_module.model.qformer.gradient_checkpointing:
+            raise ConfigError(
+                "backend eager does not go with model.qformer.gradient_checkpointing=true: dropout is sampled anew "
+                "when activations are computed again; use backend aot_eager or inductor"
             )
         torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, _RECOMPILATIONS)
         torch._dynamo.config.optimize_ddp = False

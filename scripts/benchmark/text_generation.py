@@ -92,12 +92,13 @@ def _first_call(language_model: nn.Module, mark: Mark) -> Iterator[None]:
             mark("prompt")
         reading = False
 
-    network: Any = language_model  # below its vocabulary head, which this project leaves out while it reads a prompt
-    hook = network.base_model.register_forward_hook(read)
+    network: Any = language_model  # this project calls it below its vocabulary head, OPT's own class its decoder
+    hooks = [part.register_forward_hook(read) for part in {network, network.base_model}]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _special_tokens(model: GenerativeModel) -> dict[str, int]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from benchmark.options import split_options
 
+from blip2_train.cli.features.storing import Request
 from blip2_train.config.compose import compose, recipes
+from blip2_train.config.key_values import split_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -32,6 +34,8 @@ def test_settings_of_every_command_compose(command: str) -> None:
     settings = [word for word in words[script + 1 :] if "=" in word and not word.startswith("--")]
     if words[script] == "scripts/benchmark.py":
         _, settings = split_options(settings)
+    if words[script] == "scripts/features.py":
+        _, settings = split_settings(settings, Request)
     if words[script] == "scripts/describe.py":  # it needs no weights to start from
         settings.append("init_from=null")
     earlier = [setting for setting in settings if setting.startswith("init_from=last:")]  # nothing was trained here

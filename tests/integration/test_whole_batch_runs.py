@@ -51,7 +51,7 @@ def assert_same_training(folder: Path, expected: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=["frozen", "trained"])
-def in_one_piece(workspace: Path, request: pytest.FixtureRequest) -> tuple[Path, Sequence[str]]:
+def undivided_run(workspace: Path, request: pytest.FixtureRequest) -> tuple[Path, Sequence[str]]:
     """Output folder of a run without micro-batches, and what its tower is."""
     tower = () if request.param == "frozen" else ("model.vision.frozen=false",)
     start(workspace / request.param, *WHOLE, *tower, "accumulate=1", other=True)
@@ -61,10 +61,10 @@ def in_one_piece(workspace: Path, request: pytest.FixtureRequest) -> tuple[Path,
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu", "fsdp_cpu"])
 def test_other_micro_batches_train_the_same(
-    workspace: Path, in_one_piece: tuple[Path, Sequence[str]], trainer: str
+    workspace: Path, undivided_run: tuple[Path, Sequence[str]], trainer: str
 ) -> None:
     """On one process and on two, whose model is sharded or not."""
-    expected, tower = in_one_piece
+    expected, tower = undivided_run
     folder = workspace / f"{expected.name}_{trainer}"
     if trainer == "cpu":
         start(folder, *WHOLE, *tower, "accumulate=4")
@@ -93,7 +93,7 @@ def test_the_run_notes_what_it_contrasts(
     assert "ITC contrasts 2 pairs, not the whole batch (objective.contrast=batch: all 8)" in capsys.readouterr().out
 
 
-def test_what_is_not_finite_is_found_in_its_micro_batch(
+def test_what_is_not_finite_is_located_in_its_micro_batch(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Contrast spreads it to all, but the samples that are named are those of the last."""

@@ -10,7 +10,7 @@ import torch
 from processes import run_processes
 from reference_cases import RULES, assert_equal, double_model, global_batch, reference
 from tiny import image_text_model
-from whole_batch_work import compared, one_piece, parts_of, trained_tower, two_passes, work
+from whole_batch_work import compared, parts_of, trained_tower, two_passes, undivided, work
 
 from blip2_train.objectives.representation import RepresentationObjective
 
@@ -55,7 +55,7 @@ def test_dropout_is_the_same_in_both_passes(gather: str, frozen: bool) -> None:
     ]
     objective = RepresentationObjective(gather=gather, mask_same_image=True)  # type: ignore[arg-type]
     batches = parts_of(global_batch(8, "repeated"), 4)
-    actual, expected = two_passes(models[0], objective, batches), one_piece(models[1], objective, batches)
+    actual, expected = two_passes(models[0], objective, batches), undivided(models[1], objective, batches)
     assert_equal(actual, expected)
     without = two_passes(models[2].eval(), objective, batches)
     assert abs(without[0]["itc"] - expected[0]["itc"]) > 1e-3, "dropout changes nothing here"
@@ -69,7 +69,7 @@ def test_autocast_loses_no_gradient() -> None:
     batch.pixel_values = batch.pixel_values.float()
     batches = parts_of(batch, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        actual, expected = two_passes(models[0], objective, batches), one_piece(models[1], objective, batches)
+        actual, expected = two_passes(models[0], objective, batches), undivided(models[1], objective, batches)
     assert_equal(actual, expected, tolerance=3e-2)
 
 
@@ -95,8 +95,8 @@ def test_what_is_kept_follows_the_micro_batch() -> None:
     whole = objective.first_pass(model, batches, generator, lambda index: None)
     part = kept(lambda: objective.second_pass(model, batches[0], whole, 0).total)
     alone = kept(lambda: objective(model, batches[0], generator).total)
-    piece = kept(lambda: objective(model, global_batch(16, "distinct"), generator).total)
+    in_all = kept(lambda: objective(model, global_batch(16, "distinct"), generator).total)
     features = whole.patch_features
     assert features is not None
     assert part - weights <= 1.2 * (alone - weights) + features.nbytes
-    assert part - weights < 0.4 * (piece - weights)
+    assert part - weights < 0.4 * (in_all - weights)

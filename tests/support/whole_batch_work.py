@@ -45,7 +45,7 @@ def two_passes(model: Any, objective: RepresentationObjective, batches: list[Ima
     return losses, {name: mean_over_processes(gradient) for name, gradient in gradients(model).items()}
 
 
-def one_piece(model: Any, objective: RepresentationObjective, batches: list[ImageTextBatch]) -> Result:
+def undivided(model: Any, objective: RepresentationObjective, batches: list[ImageTextBatch]) -> Result:
     """The same losses from one graph over all micro-batches, whose dropout follows the same random states."""
     layout = BatchLayout(rows=len(batches[0]), micro_batches=len(batches))
     texts = [_trimmed(batch, max(one.longest_text for one in batches)) for batch in batches]

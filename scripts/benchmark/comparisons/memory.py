@@ -48,12 +48,12 @@ def compare_stage2() -> Comparison:
 
 def compare_prediction() -> Comparison:
     """Plans made from micro-batches of 32 and 64 without values, beside real steps of 2; the worst of three counts."""
-    found = {name: (predicted, counted) for name, predicted, counted in predictions()}
-    worst = max(found, key=lambda name: abs(found[name][0] / found[name][1] - 1.0))
-    predicted, counted = found[worst]
+    measured = {name: (predicted, counted) for name, predicted, counted in predictions()}
+    worst = max(measured, key=lambda name: abs(measured[name][0] / measured[name][1] - 1.0))
+    predicted, counted = measured[worst]
     return Comparison(
         name="memory_prediction",
-        what=f"planned memory of a step, worst of {', '.join(found)}",
+        what=f"planned memory of a step, worst of {', '.join(measured)}",
         ours=f"{worst}: {predicted / MIB:.1f} MiB planned",
         other=f"{counted / MIB:.1f} MiB, counted by hooks in a real step",
         ratio=predicted / counted,

@@ -96,9 +96,9 @@ def test_activations_and_the_largest_micro_batch(capsys: CaptureFixture[str]) ->
     shown = described(capsys, "experiment=demo_stage2_opt", "--memory")
     table = rows(shown, "activations, bf16-mixed, texts of")
     assert set(table) >= {"whatever the micro-batch", "for each sample"}
-    found = re.search(r"largest micro-batch: (\d+) on 24 GB, (\d+) on 40 GB, (\d+) on 80 GB, (\d+) on 141 GB", shown)
-    assert found is not None
-    sizes = [int(size) for size in found.groups()]
+    match = re.search(r"largest micro-batch: (\d+) on 24 GB, (\d+) on 40 GB, (\d+) on 80 GB, (\d+) on 141 GB", shown)
+    assert match is not None
+    sizes = [int(size) for size in match.groups()]
     assert sizes == sorted(sizes) and 5.5 < sizes[3] / sizes[0] < 8
 
 

@@ -107,3 +107,40 @@ def test_other_weights_are_noticed() -> None:
     conversation = Conversation(network, model.processor, image)
     network.float()
     assert not conversation.is_about(network, image)
+
+
+def test_an_image_that_was_changed_in_place_is_another() -> None:
+    model = talking()
+    image, other = pixels(model), pixels(model, 1)
+    first = model.chat(image, [], ROUNDS[0], max_new_tokens=6)
+    image.copy_(other)
+    assert model.chat(image, [], ROUNDS[0], max_new_tokens=6) == talking().chat(other, [], ROUNDS[0], max_new_tokens=6)
+    conversation = model._conversation
+    assert conversation is not None and not conversation.is_about(model.network, pixels(model).to("meta"))
+    assert first
+
+
+def test_weights_that_were_replaced_are_noticed() -> None:
+    model = talking()
+    image = pixels(model)
+    model.chat(image, [], ROUNDS[0], max_new_tokens=3)
+    conversation = model._conversation
+    assert conversation is not None and conversation.is_about(model.network, image)
+    state = {name: weight.clone() for name, weight in model.network.state_dict().items()}
+    model.network.load_state_dict(state, assign=True)
+    assert not conversation.is_about(model.network, image)
+
+
+def test_later_rounds_run_in_the_language_models_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast, as on a GPU: a 16-bit language model stays outside of it in every round."""
+    model = talking()
+    model.network.float()
+    model.network.language_model.to(torch.bfloat16)
+    autocast = "blip2_train.evaluation.inference.suitable_autocast"
+    monkeypatch.setattr(autocast, lambda network: torch.autocast("cpu", dtype=torch.bfloat16))
+    seen: list[bool] = []
+    head: Any = model.network.language_model.get_output_embeddings()
+    head.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    answer = model.chat(pixels(model).float(), [], ROUNDS[0], max_new_tokens=3, num_beams=1)
+    model.chat(pixels(model).float(), [(ROUNDS[0], answer)], ROUNDS[1], max_new_tokens=3, num_beams=1)
+    assert len(seen) > 3 and not any(seen)

@@ -35,7 +35,7 @@ def kernels() -> set[str]:
     return {event.name for event in seen.events() if "scaled_dot_product" in event.name and event.name[6:].count("_")}
 
 
-def test_another_kernel_takes_its_place() -> None:
+def test_another_kernel_is_used_instead() -> None:
     assert any("flash" in name for name in kernels())
     turn_kernels_off(["flash"])
     assert not any("flash" in name for name in kernels()) and any("math" in name for name in kernels())

@@ -12,16 +12,16 @@ from torch.autograd.graph import saved_tensors_hooks
 def kept(module: nn.Module, run: object) -> list[Tensor]:
     """Distinct storages that are kept, each as one flat tensor, without the parameters."""
     own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
-    found: dict[int, Tensor] = {}
+    storages: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in own:
-            found[tensor.untyped_storage().data_ptr()] = tensor
+            storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
         run()  # type: ignore[operator]
-    return list(found.values())
+    return list(storages.values())
 
 
 @pytest.mark.parametrize("frozen", [True, False])

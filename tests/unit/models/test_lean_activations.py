@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -88,3 +89,12 @@ def test_names_stay_and_norms_that_train_are_left_alone() -> None:
     stack = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     keep_less(stack)
     assert isinstance(stack[1], SignReLU)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_it_can_be_pickled(family: str) -> None:
+    lean, _ = models(family, torch.float64)
+    again = pickle.loads(pickle.dumps(lean))
+    kinds = [[type(module) for module in model.modules()] for model in (lean, again)]
+    assert kinds[0] == kinds[1]
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in lean.state_dict().items())

@@ -218,3 +218,16 @@ def test_the_name_of_the_cache_is_transformers_own() -> None:
     model, _ = model_of("llama")
     assert prompt_cache.reads_once(model.language_model) and prompt_cache.takes_positions(model.language_model)
     assert not prompt_cache.reads_once(model_of("inputs of its own")[0].language_model)
+
+
+@pytest.mark.parametrize("decoder_layers", [1, 3])
+def test_a_decoder_of_another_depth_is_read_once(decoder_layers: int) -> None:
+    """T5's configuration, asked for the decoder's part, still counts the encoder's layers."""
+    architecture = {**ARCHITECTURES["t5"], "num_layers": 2, "num_decoder_layers": decoder_layers}
+    model = generative_model("t5", architecture=architecture).double().eval()
+    embeddings = torch.randn(2, 5, model.language_model.config.d_model, dtype=torch.float64)
+    mask = torch.ones(2, 5, dtype=torch.int64)
+    read = prompt_cache.read_prompts(model.language_model, embeddings, mask, (0,))
+    assert read is not None
+    whole = model.language_model(inputs_embeds=embeddings, decoder_input_ids=torch.zeros(2, 1, dtype=torch.int64))
+    torch.testing.assert_close(read.first, whole.logits[:, -1].float())

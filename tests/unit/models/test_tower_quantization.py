@@ -49,7 +49,7 @@ def test_features_are_near_those_in_32_bits(name: str, dtype: str) -> None:
 
 
 @installed
-def test_weights_take_a_byte_and_are_told_apart() -> None:
+def test_weights_take_a_byte_and_are_distinguished() -> None:
     made = tower()
     before = fingerprint(dict(plain_weights(made.named_parameters())))
     assert before == fingerprint(dict(made.named_parameters()))

@@ -140,17 +140,17 @@ def test_both_ways_to_the_decoder_give_the_same_levels(monkeypatch: pytest.Monke
         assert torch.equal(ours[seed], _levels(content, FAST, seed)[0])
 
 
-def test_the_crop_is_asked_for_once_and_only_for_what_is_decoded_here() -> None:
-    asked: list[tuple[int, int]] = []
+def test_the_crop_is_requested_once_and_only_for_what_is_decoded_here() -> None:
+    requested: list[tuple[int, int]] = []
 
     def choose(width: int, height: int) -> Crop:
-        asked.append((width, height))
+        requested.append((width, height))
         return 0, 0, height, width
 
     jpeg = encode(_image((120, 90)), "JPEG")
-    assert reduced_crop(jpeg, None, 16, choose) is not None and asked == [(120, 90)]
+    assert reduced_crop(jpeg, None, 16, choose) is not None and requested == [(120, 90)]
     assert reduced_crop(encode(_image((120, 90)), "PNG"), None, 16, choose) is None
-    assert reduced_crop(jpeg, 3, 16, choose) is None and len(asked) == 1
+    assert reduced_crop(jpeg, 3, 16, choose) is None and len(requested) == 1
 
 
 def test_flips_and_unknown_decoders() -> None:

@@ -71,19 +71,19 @@ def test_it_resumes_at_any_step_and_longer_runs_begin_the_same(first: int) -> No
     assert list(_sampler(shape, steps=first)) == whole[: 2 * first]
 
 
-def test_lengths_are_asked_for_once_and_little_by_little() -> None:
-    asked: list[int] = []
+def test_lengths_are_requested_once_and_little_by_little() -> None:
+    requested: list[int] = []
     sizes: list[int] = []
 
     def lengths(positions: Sequence[int]) -> list[int]:
-        asked.extend(positions)
+        requested.extend(positions)
         sizes.append(len(positions))
         return _lengths(positions)
 
     shape = BatchShape(global_batch_size=12, accumulate=2)
     for _ in LikeLengthSampler(shape, 0, 12, 0, window=4, seed=7, lengths=lengths):
         pass
-    assert asked == list(range(12 * 12)) and sizes[0] == 48 and max(sizes[1:]) == 6
+    assert requested == list(range(12 * 12)) and sizes[0] == 48 and max(sizes[1:]) == 6
 
 
 def _module(folder: Path, **changes: Any) -> ImageTextDataModule:
