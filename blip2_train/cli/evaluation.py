@@ -38,7 +38,7 @@ from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_source, logged_run
 from blip2_train.training.lifecycle import quiet_libraries
-from blip2_train.training.stored_features import tower_fingerprint, tower_settings
+from blip2_train.training.stored_features import check_tower_computes_as_stored, tower_fingerprint, tower_settings
 
 RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
 
@@ -51,7 +51,12 @@ def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
 
     Returns:
         By task, its scores by name; None where one could not be computed.
+
+    Raises:
+        ConfigError: if stored features are to be read by a tower in 8 bits.
     """
+    if config.features is not None:
+        check_tower_computes_as_stored(config.vision_quantization, "features", "vision_quantization")
     quiet_libraries()
     turn_kernels_off(config.attention_kernels_off)
     device = _join_processes(config.device)

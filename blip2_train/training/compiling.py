@@ -80,14 +80,15 @@ class CompilePasses(Callback):
 
 
 def compiled_passes(model: Any, backend: str | Function = "inductor") -> dict[nn.Module, Function]:
-    """What takes the place of the `forward` of each part that is compiled.
+    """What takes the place of the `forward` of each part that is compiled; a tower that reads features is not.
 
     Args:
         model: A `Blip2Model`.
         backend: Of torch.compile.
     """
     passes: dict[nn.Module, Function] = {model.qformer: _ByKind(model.qformer.forward, backend)}
-    for block in model.vision_model.blocks:  # one graph for all of them
+    tower = model.vision_model
+    for block in [] if tower.reads_features else tower.blocks:  # one graph for all of them
         passes[block] = _in_one_line(_compile(block.forward, backend), "a block of the vision tower")
     return passes
 

@@ -47,7 +47,7 @@ from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.run_folder import hold_run_folder, remove_results
 from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
-from blip2_train.training.stored_features import read_stored_features
+from blip2_train.training.stored_features import check_tower_computes_as_stored, read_stored_features
 from blip2_train.training.tower_in_8_bits import TowerIn8Bits
 from blip2_train.training.trainer_options import TrainerOptions
 
@@ -204,6 +204,7 @@ def build_run(
     }
     data.whole_steps = module.contrasts_whole_steps
     if data.features is not None:
+        check_tower_computes_as_stored(trainer.vision_quantization, "data.features", "trainer.vision_quantization")
         module.frozen_fingerprint()  # which exports and checkpoints state, before the tower gives up its weights
         read_stored_features(module.model, data.features)
     module.run_config = options.config_text or json.dumps(module.about, indent=1)

@@ -28,6 +28,24 @@ def tower_fingerprint(tower: VisionTower) -> str:
     return fingerprint({f"vision_model.{name}": tensor for name, tensor in tower.named_parameters()})
 
 
+def check_tower_computes_as_stored(quantization: str | None, what: str, setting: str) -> None:
+    """Refuse a tower in 8 bits where features are stored or read: features are of the tower as it is.
+
+    Args:
+        quantization: That of the tower; see `quantize_tower`.
+        what: What stores or reads features, for messages.
+        setting: The setting that quantises the tower, for messages.
+
+    Raises:
+        ConfigError: if it is in 8 bits.
+    """
+    if quantization not in (None, "none"):
+        raise ConfigError(
+            f"{what} does not go with {setting}={quantization}: stored features are those of the tower without it; "
+            f"pass {setting}=none"
+        )
+
+
 def read_stored_features(model: Blip2Model, features: StoredFeatures) -> None:
     """Let a model read stored features instead of images; its tower gives up its weights.
 

@@ -90,5 +90,11 @@ def test_features_of_another_transform_and_several_towers_are_refused(
     more = (f"features={folder / 'features'}", "dtype=bfloat16", f"paths.run_dir={tmp_path / 'run'}")
     assert run_command(main, arguments(folder, *more)) == 2
     assert "its dtype is float32, that of this model bfloat16" in capsys.readouterr().err
-    assert run_command(features_command, [*arguments(folder), f"output={tmp_path / 'features'}"]) == 2
+    eight = ["vision_quantization=int8", *more[::2]]
+    assert run_command(main, arguments(folder, *eight)) == 2
+    assert "features does not go with vision_quantization=int8" in capsys.readouterr().err
+    stored = [*arguments(folder), f"output={tmp_path / 'features'}"]
+    assert run_command(features_command, [*stored, "vision_quantization=int8"]) == 2
+    assert "features.py does not go with vision_quantization=int8" in capsys.readouterr().err
+    assert run_command(features_command, stored) == 2
     assert "features are of one tower" in capsys.readouterr().err

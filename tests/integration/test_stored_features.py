@@ -208,6 +208,7 @@ def _loaded(data: Any) -> Any:
         (["model.vision.dropped_blocks=2"], "its dropped_blocks is 1, that of this model 2"),
         (["model.vision.weights=random"], "its weights (SHA-256) is"),
         (["model.vision.dtype=bfloat16"], "its dtype is float32, that of this model bfloat16"),
+        (["trainer.vision_quantization=int8"], "data.features does not go with trainer.vision_quantization=int8"),
         (["data.features=nowhere"], "nowhere holds no finished features (there is no such folder)"),
     ],
 )
@@ -227,6 +228,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     [
         (["model.vision.frozen=false"], "the recipe trains its vision tower"),
         (["model.vision.weights=random"], "has random weights"),
+        (["trainer.vision_quantization=int8"], "features.py does not go with trainer.vision_quantization=int8"),
         (["bits=7"], "bits must be 8, 16 or 32"),
         (["output=s3://bucket/features"], "give a folder"),
         (["crops=-1"], "crops must be 0 or more"),

@@ -35,6 +35,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_source
+from blip2_train.training.stored_features import check_tower_computes_as_stored
 
 Rule = Callable[[TowerFacts], tuple[CropRule, dict[str, Any]]]
 """Gives, for a tower, the rule of the crops and the settings that they depend on."""
@@ -79,9 +80,11 @@ def store_features(config: DictConfig, request: Request) -> None:
         request: What is stored, and where.
 
     Raises:
-        ConfigError: if a setting cannot be used, the tower trains or is random, or the disk is too small.
+        ConfigError: if a setting cannot be used, the tower trains, is random or in 8 bits, or the disk is too small.
         ShardError: if the data cannot be read, or the output not be written.
     """
+    quantization = config.trainer.get("vision_quantization")
+    check_tower_computes_as_stored(quantization, "features.py", "trainer.vision_quantization")
     data = make_data(config, features=None, access="random", num_workers=0, rejected_list=None)
     init_from, _ = find_starting_weights(config)
     data.prepare_data()
@@ -107,9 +110,10 @@ def store_evaluated(config: DictConfig, request: Request) -> None:
         request: What is stored, and where; `crops` is not used.
 
     Raises:
-        ConfigError: if no checkpoint or several are named, or the disk is too small.
+        ConfigError: if no checkpoint or several are named, the tower is in 8 bits, or the disk is too small.
         ShardError: if no image can be read, or the output not be written.
     """
+    check_tower_computes_as_stored(config.vision_quantization, "features.py", "vision_quantization")
     if config.checkpoint is None or any(config.checkpoints.values()):
         raise ConfigError("features are of one tower: give checkpoint=<a model with it>, and no checkpoints.<kind>=")
     tasks: list[EvaluationTask] = [instantiate(node) for node in config.tasks.values()]

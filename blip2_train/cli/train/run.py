@@ -20,6 +20,7 @@ from blip2_train.training.lifecycle import quiet_libraries, seed_everything
 from blip2_train.training.module import TrainingModule
 from blip2_train.training.run import Run, RunOptions, RunReporter, build_run, finished_results, fit
 from blip2_train.training.run_folder import hold_run_folder
+from blip2_train.training.stored_features import check_tower_computes_as_stored
 from blip2_train.training.trainer_options import TrainerOptions
 from blip2_train.training.wandb_login import require_login
 
@@ -74,6 +75,9 @@ def build(config: DictConfig, show: bool = False) -> Run:
         config: From `compose`.
         show: Whether to print what trains, from which weights, and where the run writes.
     """
+    if config.data.get("features") is not None:
+        quantization = config.trainer.get("vision_quantization")
+        check_tower_computes_as_stored(quantization, "data.features", "trainer.vision_quantization")
     trainer = trainer_options(config.trainer)
     if any(part._target_.endswith(".WandbLogger") and not part.get("offline") for part in config.logger.values()):
         require_login()

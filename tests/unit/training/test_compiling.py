@@ -74,6 +74,14 @@ def compiled(model: Any, backend: Any) -> Any:
     return model
 
 
+def test_a_tower_that_reads_features_is_left_out() -> None:
+    model = image_text_model()
+    blocks = set(model.vision_model.blocks)
+    assert compiled_passes(model, Graphs()).keys() == {model.qformer, *blocks}
+    model.vision_model.read_features()
+    assert compiled_passes(model, Graphs()).keys() == {model.qformer}
+
+
 @pytest.mark.slow
 def test_stage_1_is_five_graphs_whatever_the_lengths() -> None:
     """Two recompilations of each at most: where a size is met a second time, and where it equals another one."""
