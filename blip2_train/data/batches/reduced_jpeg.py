@@ -1,7 +1,8 @@
 """Crops of JPEGs that are decoded no larger than the crop needs, and resized as levels of 255.
 
-The decoder is libjpeg-turbo either way: through simplejpeg if it is installed, else through Pillow, which copies more;
-both give the same levels. The resizing is torch's bicubic one for uint8, which follows Pillow's to a level.
+The decoder is libjpeg-turbo either way: through simplejpeg, or, where that is not installed or refuses a file, through
+Pillow, which copies more; both give the same levels. The resizing is torch's bicubic one for uint8, which follows
+Pillow's to a level.
 """
 
 from __future__ import annotations
