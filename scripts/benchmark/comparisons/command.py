@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +27,8 @@ SYNTAX = """\
   only=<a,b,…>       these parts (all of them if not given)
   json=<file>        write the ratios there, by name"""
 _SCRIPTS = Path(__file__).parents[2]
+_ALL_SECONDS = 15 * 60.0
+"""Time limit of all parts together."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -48,25 +53,31 @@ class ComparisonOptions:
 def compare(arguments: Sequence[str]) -> None:
     """Measure, print one table, and write the ratios if asked to; a target that is missed is no error.
 
+    The ratios are written after each part. Parts that do not begin within the time limit of all are named, and left
+    out.
+
     Raises:
-        ConfigError: if an option cannot be used.
+        ConfigError: if an option cannot be used, or the ratios cannot be written.
     """
+    end = time.monotonic() + _ALL_SECONDS
     options = read_part(arguments, ComparisonOptions, part="comparisons")
     measured: list[Comparison] = []
     missing: list[str] = []
+    _write(options.json, measured)  # whether it can be written is known before anything is measured
     with tempfile.TemporaryDirectory(prefix="blip2_comparisons_") as folder:
         for name in options.only or PARTS:
-            echo(f"comparing: {name}", file=sys.stderr, flush=True)
-            compared, reason = _measure(name, Path(folder) / f"{name}.json")
+            compared: list[Comparison] = []
+            reason = f"not begun, as the {_ALL_SECONDS / 60:g} minutes of all parts are over"
+            if (left := end - time.monotonic()) > 0:
+                echo(f"comparing: {name}", file=sys.stderr, flush=True)
+                compared, reason = _measure(name, Path(folder) / f"{name}.json", min(PARTS[name].seconds, left))
             measured += compared
+            _write(options.json, measured)
             if reason:
                 missing.append(f"{name}: {reason}; without {', '.join(PARTS[name].names)}")
     make_console(width=None if sys.stdout.isatty() else 150).print(as_table(measured))
     for line in missing:
         echo(line)
-    if options.json is not None:
-        ratios = {comparison.name: comparison.ratio for comparison in measured}
-        options.json.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
 
 
 def as_table(measured: Sequence[Comparison]) -> Table:
@@ -78,16 +89,33 @@ def as_table(measured: Sequence[Comparison]) -> Table:
     return table
 
 
-def _measure(name: str, path: Path) -> tuple[list[Comparison], str]:
-    """A part's comparisons, measured on one thread in a process of its own; and why there are none."""
+def _write(path: Path | None, measured: Sequence[Comparison]) -> None:
+    if path is None:
+        return
+    ratios = {comparison.name: comparison.ratio for comparison in measured}
+    try:
+        path.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"json={path} cannot be written ({error.strerror}); give another file") from None
+
+
+def _measure(name: str, path: Path, limit: float) -> tuple[list[Comparison], str]:
+    """A part's comparisons, measured on one thread in a process of its own; and why there are none.
+
+    Whatever the part has started ends with it.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join([str(_SCRIPTS), *sys.path])}
     command = [sys.executable, "-m", "benchmark.comparisons", name, str(path)]
-    limit = PARTS[name].seconds
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        done = subprocess.run(command, env=environment, timeout=limit, stdout=subprocess.DEVNULL, check=False)
+        code = process.wait(limit)
     except subprocess.TimeoutExpired:
         return [], f"not finished after {limit:.0f} s"
-    if done.returncode or not path.is_file():
-        return [], f"ended with exit code {done.returncode}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if code or not path.is_file():
+        return [], f"ended with exit code {code}"
     return [Comparison(**fields) for fields in json.loads(path.read_text("utf-8"))], ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -40,6 +39,8 @@ def compare() -> list[Comparison]:
 def _seconds_to_first_step(folder: Path) -> float:
     """Processor time of a run and its processes until it reports its first step, when it is ended.
 
+    The run stays in the process group of the part, with which it ends if the part is stopped before.
+
     Raises:
         RuntimeError: if it ends before.
     """
@@ -52,7 +53,6 @@ def _seconds_to_first_step(folder: Path) -> float:
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
-        start_new_session=True,
     ) as run:
         assert run.stdout is not None
         lines = []
@@ -62,7 +62,7 @@ def _seconds_to_first_step(folder: Path) -> float:
                 break
         else:
             raise RuntimeError("the run ended before its first step:\n" + "".join(lines[-20:]))
-        os.killpg(run.pid, signal.SIGKILL)
+        run.kill()
     return _children() - before
 
 
