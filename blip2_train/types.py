@@ -59,8 +59,8 @@ class Batch:
     """What every batch of one process holds."""
 
     pixel_values: Tensor
-    """`(B, 3, H, W)`, float, normalised; in a run from stored features those of the vision tower,
-    `(B, 1, P, Dv)`."""
+    """`(B, 3, H, W)`: levels, uint8, until they are normalised on the device, then float; in a run from stored
+    features those of the vision tower, `(B, 1, P, Dv)`."""
     image_ids: Tensor
     """`(B,)`, int64: equal for samples that show the same image."""
     sample_ids: tuple[str, ...]

@@ -120,7 +120,8 @@ class TrainTransform(EvalTransform):
         """Transform an image's file without normalising: `(3, image_size, image_size)`, uint8.
 
         With `decoder="fast"`, an upright JPEG is decoded no larger than its crop needs, see `reduced_crop`; all other
-        files, and those that cannot be decoded so, are decoded whole. The mean difference is `DRAFT_TOLERANCE` at most.
+        files, and those that cannot be decoded so, are decoded whole. The mean difference is `DRAFT_TOLERANCE` at most
+        on photographs.
 
         With `draft`, the crop is drawn first, and an upright JPEG is then decoded as small as leaves every pixel of the
         result one of the crop or more: the same crop, of pixels that libjpeg has made smaller instead of Pillow (on
