@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,9 +38,11 @@ class VisitOptions:
             if getattr(self, name) not in allowed:
                 raise OptionError(f"{name}={getattr(self, name)} is unknown; use {' or '.join(allowed)}")
         try:
-            float(self.minutes)
+            minutes = float(self.minutes)
         except ValueError:
-            raise OptionError(f"minutes={self.minutes}: give a number of minutes") from None
+            minutes = math.nan
+        if not (math.isfinite(minutes) and minutes > 0):
+            raise OptionError(f"minutes={self.minutes}: give a number of minutes above 0")
 
     @property
     def small(self) -> bool:

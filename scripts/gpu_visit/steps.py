@@ -52,7 +52,14 @@ class Steps:
         self.runner = Runner(self.model, build_adamw(groups, adam), self.device, options.precision, print)
         self.ceiling = matmul_ceiling(self.device, self.dtype)
 
-    def time(self, table: str, plans: Sequence[Plan], batch: int, lengths: tuple[int, int] | None = None) -> None:
+    def time(
+        self,
+        table: str,
+        plans: Sequence[Plan],
+        batch: int,
+        lengths: tuple[int, int] | None = None,
+        counted: Plan | None = None,
+    ) -> None:
         """Time the plans in turn on batches of one size, and add a row for each; what does not fit gets a row too.
 
         Args:
@@ -60,6 +67,7 @@ class Steps:
             plans: What to run.
             batch: Samples.
             lengths: Fewest and most tokens of a text; None = those of the options.
+            counted: Plan whose operations are counted in place of theirs, which cannot be counted in 8 bits.
         """
         options = replace(self.options, batch_size=batch, tokens=lengths or self.options.tokens)
         generator = torch.Generator().manual_seed(0)
@@ -74,7 +82,7 @@ class Steps:
         try:
             figures = self.runner.time(plans, source, lambda one: self.stage.amounts(self.model, one), options.steps)
             for figure in figures:
-                figure.flops = self.count(figure.plan, pool[0])
+                figure.flops = self.count(counted or figure.plan, pool[0])
         except torch.OutOfMemoryError as error:
             self.model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()

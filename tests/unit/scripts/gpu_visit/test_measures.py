@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from benchmark.loader.options import LoaderOptions
+from benchmark.loader.photographs import write_photographs
+from benchmark.loader.reading import open_data
 from benchmark.plans import Plan
+from gpu_visit import towers
 from gpu_visit.attention import exactness
 from gpu_visit.attention_calls import Call, Recorder
+from gpu_visit.loader import use_on
 from gpu_visit.stage1 import explicit_attention, released_whole
-from gpu_visit.towers import compile_blocks, relative_error
+from gpu_visit.towers import compile_blocks, in_8_bits, of_tower, relative_error
 from plain import PlainReference, no_mark
 from tiny import image_text_batch, image_text_model
 from torch.nn import functional as F
 
+from blip2_train.data.batches.transforms import FAST
+from blip2_train.data.sources.config import SourceConfig
 from blip2_train.objectives.representation import RepresentationObjective
 
 
@@ -65,3 +74,28 @@ def test_each_block_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_blocks(tower)
     assert compiled == list(tower.tower.blocks)
     assert relative_error(torch.tensor([3.0, 4.4]), torch.tensor([3.0, 4.0])) == pytest.approx(0.08)
+
+
+def test_the_tower_in_8_bits_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower, quantized = image_text_model().vision_model, []
+    monkeypatch.setattr(towers, "quantize_tower", lambda other, quantization: quantized.append((other, quantization)))
+    other = in_8_bits(tower, "int8")
+    assert quantized == [(other, "int8")] and other is not tower
+    batch, marks = image_text_batch(), []
+    plan = of_tower(Plan(name="tower", about="", forward=lambda *_: None), "int8", other)
+    assert plan.forward(batch, marks.append) is None and plan.name == "int8" and marks == ["vision"]
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cuda", torch.uint8), ("cpu", torch.float32)])
+def test_batches_come_as_in_a_run(tmp_path: Path, device: str, dtype: torch.dtype) -> None:
+    """On a GPU as levels, which are normalised there; else normalised by the reader."""
+    write_photographs(tmp_path / "photographs.tar", (64, 48), 4)
+    source = SourceConfig(path=str(tmp_path), name="photographs")
+    settings = LoaderOptions(images=4, image_size=16, batch_size=4)
+    data = open_data(source, settings, 2, decoder=FAST)
+    use_on(data, torch.device(device))
+    loader = data.train_dataloader()
+    loader.pin_memory = False  # which needs a GPU
+    batch = next(iter(loader))
+    assert batch.pixel_values.dtype == dtype
+    assert data.on_after_batch_transfer(batch, 0).pixel_values.dtype == torch.float32

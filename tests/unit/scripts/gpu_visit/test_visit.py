@@ -36,6 +36,7 @@ def test_settings_are_read_and_handed_on() -> None:
     ("argument", "words"),
     [
         ("device=tpu", "use cuda or cpu"), ("size=large", "use full or small"), ("minutes=soon", "number of minutes"),
+        ("minutes=nan", "number of minutes"), ("minutes=-1", "number of minutes"), ("minutes=inf", "number of minutes"),
         ("speed=1", "write <setting>=<value>"), ("facts", "write <setting>=<value>"),
     ],
 )  # fmt: skip
