@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLayout:
-    """How the N samples that are contrasted are divided among processes and micro-batches.
+    """How the N samples that are contrasted are split among processes and micro-batches.
 
     Row b of micro-batch a of process r is sample `(a * processes + r) * rows + b`, as in the global order of the data.
     """

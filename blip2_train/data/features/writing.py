@@ -130,7 +130,7 @@ class FeatureWriting:
             return known
         unreadable: list[tuple[int, RejectedSample]] = []
         count = 0
-        try:
+        with self._destination.writing(path):
             with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for name, features in self._features(task, unreadable):
                     _add(tar, name, self._layout.encode(features))
@@ -144,12 +144,6 @@ class FeatureWriting:
                 unreadable=tuple(unreadable),
             )
             self._destination.put(path)
-        except OSError as error:
-            path.unlink(missing_ok=True)  # it may have filled the disk
-            raise ShardError(
-                f"{self._destination}/{path.name} cannot be written: {error.strerror or error}; mend that and repeat "
-                "the command"
-            ) from None
         return shard
 
     def _features(

@@ -28,6 +28,22 @@ class Destination:
     def __str__(self) -> str:
         return str(self.folder)
 
+    @contextmanager
+    def writing(self, unfinished: Path) -> Iterator[None]:
+        """Inside, a file is written that will be put here; it is removed if that fails, as it may fill the disk.
+
+        Raises:
+            ShardError: with the system's reason.
+        """
+        try:
+            yield
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise ShardError(
+                f"{self}/{unfinished.name} cannot be written: {error.strerror or error}; mend that and repeat the "
+                "command"
+            ) from None
+
     def put(self, path: Path) -> None:
         """Move a finished file of the same disk to the folder, atomically."""
         path.replace(self.folder / path.name)

@@ -74,7 +74,7 @@ class Packing:
             return known
         unfinished, rows = self._unfinished / f"{stem}.tar", self._unfinished / f"{stem}{ROWS_SUFFIX}"
         statistics = self._unfinished / f"{stem}_stats.json"
-        try:
+        with self._destination.writing(unfinished):
             shard = ShardFile(unfinished, task.shard_index, self._options.samples_per_shard)
             for position, (index, verdict) in enumerate(zip(task.samples.tolist(), task.verdicts, strict=True)):
                 if position % _AHEAD == 0 and supports_read_ahead(self._source):
@@ -91,12 +91,6 @@ class Packing:
             np.save(rows, scan_shard(unfinished)[0])
             for file in (statistics, rows, unfinished):
                 self._destination.put(file)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)  # it may have filled the disk
-            raise ShardError(
-                f"{self._destination}/{unfinished.name} cannot be written: {error.strerror or error}; mend that and "
-                "repeat the command"
-            ) from None
         return packed
 
     def _add(self, shard: ShardFile, index: int, verdict: np.void) -> None:
