@@ -78,17 +78,19 @@ def times_uniform(heat: Tensor) -> float:
     return float(heat.max() / heat.mean().clamp(min=1e-12))
 
 
-def heat_layer(heat: Tensor) -> bytes:
+def heat_layer(heat: Tensor, strongest: float | None = None) -> bytes:
     """A PNG to lay over the whole image: dark where attention is none, glowing where it is strongest.
 
     Args:
-        heat: `(h, w)`, 0 or more; it is scaled by its own maximum, and made finer (bicubic).
+        heat: `(h, w)`, 0 or more; it is made finer (bicubic).
+        strongest: Value that glows most; None = the map's own maximum. Maps with the same one can be compared.
     """
     from matplotlib import colormaps
 
     fine = max(1, HEAT_SIDE // max(heat.shape))
     values = F.interpolate(heat[None, None].float().cpu(), scale_factor=fine, mode="bicubic")[0, 0].clamp(min=0)
-    levels = (values / values.max().clamp(min=1e-12) * (HEAT_LEVELS - 1)).round().to(torch.uint8)
+    share = (values / max(float(values.max()) if strongest is None else strongest, 1e-12)).clamp(max=1)
+    levels = (share * (HEAT_LEVELS - 1)).round().to(torch.uint8)
     strength = np.linspace(0.0, 1.0, HEAT_LEVELS)
     colours = (colormaps["inferno"](strength)[:, :3] * 255).round().astype(np.uint8)
     alpha = ((_DIM + (_GLOW - _DIM) * strength) * 255).round().astype(np.uint8)

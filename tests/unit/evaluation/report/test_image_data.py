@@ -72,6 +72,12 @@ def test_an_empty_map_is_dark_and_an_even_one_is_bright_all_over() -> None:
         assert low <= values.min() and values.max() <= high
 
 
+def test_maps_of_one_scale_can_be_compared() -> None:
+    alone, beside = (Image.open(io.BytesIO(heat_layer(torch.full((4, 4), 0.1), top))) for top in (None, 0.4))
+    bright, dim = (int(np.asarray(layer.convert("RGB")).astype(int).sum(-1).min()) for layer in (alone, beside))
+    assert bright > 2 * dim > 0
+
+
 def test_views_are_the_mean_the_strongest_and_the_sharpest_queries() -> None:
     maps = torch.full((3, 2, 2), 0.25)
     maps[1] = torch.tensor([[0.97, 0.01], [0.01, 0.01]])
