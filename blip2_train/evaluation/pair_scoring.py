@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2_train.data.batches.processor import ImageInput
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts, length_batches
 from blip2_train.evaluation.inference import Blip2
@@ -59,7 +60,7 @@ class MatchScorer:
         self._network, self._processor, self._score = model.image_text("scorer"), model.processor, score
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    def __call__(self, images: Sequence[ImageInput], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """Scores of each image's own texts."""
         device = self._network.query_tokens.device
         with suitable_autocast(self._network):

@@ -19,6 +19,7 @@ EXTRAS = {
     "s3fs": ("s3fs", "data"),
     "ray": ("ray", "data"),
     "open_clip": ("open_clip_torch", "data"),
+    "faiss": ("faiss-cpu", "search"),
 }
 """By module: the package that brings it, and this project's extra that names the package."""
 

@@ -8,6 +8,7 @@ import pytest
 from benchmark.options import split_options
 
 from blip2_train.cli.features.storing import Request
+from blip2_train.cli.predict.options import parser as predict_parser
 from blip2_train.config.compose import compose, recipes
 from blip2_train.config.key_values import split_settings
 
@@ -41,6 +42,13 @@ def test_settings_of_every_command_compose(command: str) -> None:
     earlier = [setting for setting in settings if setting.startswith("init_from=last:")]  # nothing was trained here
     settings = ["init_from=null" if setting in earlier else setting for setting in settings]
     assert compose(settings).experiment in recipes()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "scripts/predict.py" in c])
+def test_options_of_every_prediction_are_known(command: str) -> None:
+    words = shlex.split(command.split(" | ")[-1])
+    assert words[:2] == ["python", "scripts/predict.py"]
+    predict_parser().parse_args(words[2:])  # a mistake raises ConfigError
 
 
 def test_every_script_they_name_is_there() -> None:

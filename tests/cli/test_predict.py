@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo_exports import write_exports
-from PIL import Image
 from safetensors import safe_open
 
 from blip2_train.cli.predict.command import command, main
@@ -29,24 +27,6 @@ from blip2_train.pretrained import load_pretrained
 ASSETS = Path(__file__).parents[2] / "blip2_train/assets/demo"
 TOWER = {"patch_size": 12, "embed_dim": 128, "depth": 4, "num_heads": 4}
 SHORT = ["--max-new-tokens", "6"]
-
-
-@pytest.fixture(scope="session")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return write_exports(tmp_path_factory.mktemp("exports"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Five images, the third of which is broken, at two depths, among files that are none."""
-    draw = np.random.default_rng(0)
-    (tmp_path / "images/below").mkdir(parents=True)
-    for name in ("a.png", "b.JPG", "d.webp", "below/e.png"):
-        Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / name)
-    (tmp_path / "images/c.jpg").write_text("no image")
-    (tmp_path / "images/notes.txt").write_text("no image, and not meant as one")
-    (tmp_path / "images/._a.png").write_text("hidden")
-    return tmp_path / "images"
 
 
 GOOD = ["a.png", "b.JPG", "d.webp", "below/e.png"]
@@ -216,7 +196,7 @@ def test_features_of_good_images_go_to_npz(
     model, _ = load_pretrained(exports["stage1"])
     expected = model.embed([folder / name for name in GOOD], "a cat")
     with np.load(output) as records:
-        assert set(records) == {*expected, "image", "text"}
+        assert set(records) == {*expected, "image", "text", "index"}
         assert records["image"].tolist() == [str(folder / name) for name in GOOD]
         assert records["text"].tolist() == ["a cat"] * 4
         for name, value in expected.items():
@@ -243,7 +223,8 @@ def test_features_go_to_safetensors_and_texts_need_no_image(
     ):
         expected = load_pretrained(exports[kind])[0].embed(**values)
         with safe_open(tmp_path / f"{name}.safetensors", "pt") as records:
-            assert {k: json.loads(v) for k, v in records.metadata().items()} == labels
+            about = {k: json.loads(v) for k, v in records.metadata().items()}
+            assert about.pop("index")["version"] == 1 and about == labels
             assert set(records.keys()) == expected.keys()
             for key, value in expected.items():
                 torch.testing.assert_close(records.get_tensor(key), value, rtol=1e-5, atol=1e-5)
@@ -361,7 +342,7 @@ def test_help_comes_at_once(root: Path) -> None:
     assert "argparse" in shown.stderr and " torch" not in shown.stderr
 
 
-@pytest.mark.parametrize("task", ["caption", "answer", "chat", "match", "embed"])
+@pytest.mark.parametrize("task", ["caption", "answer", "chat", "match", "embed", "search"])
 def test_every_task_has_help(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([task, "--help"])

@@ -11,9 +11,9 @@ from blip2_train.errors import ConfigError
 from blip2_train.models.attention_kernels import KERNELS
 
 ABOUT = """\
-Use a trained model: caption images, answer questions about them, talk about one, match them with texts, or
-write their features. Results are lines of JSON, written as they come. An image that cannot be read becomes
-{"image": …, "error": …}; the others are still done, and the exit code is 2."""
+Use a trained model: caption images, answer questions about them, talk about one, match them with texts,
+write their features, or search these. Results are lines of JSON, written as they come. An image that cannot
+be read becomes {"image": …, "error": …}; the others are still done, and the exit code is 2."""
 EXAMPLES = """\
 examples:
   python scripts/predict.py caption --model outputs/demo_stage2_opt/<run> images/ --output captions.jsonl
@@ -21,7 +21,8 @@ examples:
   python scripts/predict.py answer  --model Salesforce/blip2-opt-2.7b --dtype bfloat16 --question "what is this?" a.jpg
   python scripts/predict.py chat    --model outputs/demo_stage2_opt/<run> a.jpg
   python scripts/predict.py match   --model outputs/demo_stage1/<run> --text "a cat" --text "a dog" images/
-  python scripts/predict.py embed   --model outputs/demo_stage1/<run> images/ --output features.npz"""
+  python scripts/predict.py embed   --model outputs/demo_stage1/<run> images/ --output features.npz
+  python scripts/predict.py search  --model outputs/demo_stage1/<run> --index features.npz "a red bus\""""
 GENERATION = ("num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "repetition_penalty", "do_sample")
 SAMPLING = ("top_p", "temperature")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _chat(tasks)
     _match(tasks)
     _embed(tasks)
+    _search(tasks)
     return whole
 
 
@@ -143,7 +145,8 @@ An image-text model (stage 1) gives
 a generative model (stage 2)
   of images  query_states (N, queries, hidden), soft_prompt (N, queries, hidden of the language model)
 The arrays image and text (in safetensors: JSON lists in the metadata) say what each row is of; an image
-that cannot be read has no row."""
+that cannot be read has no row. The file is what `search` reads: it also says which model computed it,
+with checksums."""
     task = _task(tasks, "embed", "write features of images and texts", about, "--output FILE ")
     _images(task, needed=False)
     text = task.add_mutually_exclusive_group()
@@ -152,6 +155,35 @@ that cannot be read has no row."""
     task.add_argument("--output", required=True, metavar="FILE", help="file to write, .npz or .safetensors")
     task.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     _model(task)
+
+
+def _search(tasks: Any) -> None:
+    about = """\
+Search what `embed` wrote: images by a text or by an image, or texts by an image. Each result is a line
+{"query": …, "by": "text" or "image", "rank": 1, "image" or "text": …, "similarity": cosine}.
+
+The model must be the one that computed the index, an image-text model (stage 1). Texts and images are
+compared as in training; images with images by the mean cosine of their queries' features."""
+    task = _task(tasks, "search", "search images or texts", about, "--index FILE ", end="text …")
+    task.add_argument("query", nargs="*", metavar="text", help="texts to search for")
+    task.add_argument("--index", required=True, metavar="FILE", help="what `embed` wrote, .npz or .safetensors")
+    task.add_argument("--image", action="append", metavar="FILE", help="image to search for; may be repeated")
+    task.add_argument("--texts", metavar="FILE", help="text file, one text to search for a line")
+    task.add_argument("--top", type=_positive, default=10, metavar="N", help="results of each search (default 10)")
+    task.add_argument(
+        "--rerank",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="put the N nearest in the order of their probability of a match, for which their images are read again",
+    )
+    task.add_argument(
+        "--faiss",
+        metavar="KIND",
+        help="search by FAISS: Flat (exact), HNSW32, IVF1024,Flat or another of its factory (default: exact, without)",
+    )
+    _model(task)
+    add_output(task, "file of JSON lines")
 
 
 def _task(

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from blip2_train.cli.json_lines import Bar, Results, new_file
 from blip2_train.cli.predict.chat import converse
-from blip2_train.cli.predict.features import FeatureFile
 from blip2_train.cli.predict.images import BrokenImages, ImageList, read_batches
+from blip2_train.cli.predict.loading import load_model
 from blip2_train.cli.predict.options import generation_of, lines_of
+from blip2_train.cli.predict.search import search
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.data.printable_names import printable_name
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import ANSWERING, CAPTIONING, batches, generation_options
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.prompts import question_template
-from blip2_train.models.attention_kernels import turn_kernels_off
-from blip2_train.pretrained import load_pretrained
+from blip2_train.evaluation.search.feature_file import FeatureFile
+from blip2_train.evaluation.search.index_record import model_fingerprint
 from blip2_train.system.screen import echo
-from blip2_train.training.earlier_runs import find_source
 
 Records = list[list[dict[str, Any]]]
 """For each image what is written about it."""
@@ -40,7 +40,7 @@ def perform(options: argparse.Namespace) -> None:
         Blip2TrainError: at once for what cannot be done, at the end if some images could not be read.
     """
     try:
-        {"chat": _chat, "embed": _embed}.get(options.task, _lines)(options)
+        {"chat": _chat, "embed": _embed, "search": search}.get(options.task, _lines)(options)
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"the device has too little memory for --batch-size {getattr(options, 'batch_size', 1)}; lower it, or "
@@ -53,7 +53,7 @@ def _lines(options: argparse.Namespace) -> None:
     make = {"caption": _caption, "answer": _answer, "match": _match}[options.task](options)
     images, broken = _images(options.images), BrokenImages()
     path = None if options.output is None else new_file(options.output, options.overwrite)
-    model, started = _load(options), time.perf_counter()
+    model, started = load_model(options), time.perf_counter()
     work = make(model)
     with Results(path) as results, Bar(len(images), path is None and sys.stdout.isatty()) as bar:
         for batch in read_batches(images, model.processor, options.batch_size):
@@ -130,7 +130,7 @@ def _chat(options: argparse.Namespace) -> None:
     generation = generation_of(options)
     generation_options(CAPTIONING, generation)
     question_template(options.prompt, "", encoder_decoder=False)
-    model = _load(options)
+    model = load_model(options)
     pixels = model.processor.image(next(iter(images)))
     converse(
         lambda rounds, message: model.chat(
@@ -150,7 +150,9 @@ def _embed(options: argparse.Namespace) -> None:
         texts = texts * count
     if texts and len(texts) != count:
         raise ConfigError(f"{count} images, but {len(texts)} texts; give one per image, or one --text for all")
-    model, started = _load(options), time.perf_counter()
+    model, started = load_model(options), time.perf_counter()
+    if model.network.matches_texts:
+        features.model, features.source = model_fingerprint(model), model.source
     with features as file, Bar(count, hidden=False) as bar:
         for rows in batches(count if images is None else 0, options.batch_size):
             file.add(model.embed(texts=texts[rows]), {"text": texts[rows]})
@@ -176,25 +178,6 @@ def _images(paths: Sequence[str]) -> ImageList:
     if images.passed_over:
         echo(f"{len(images)} images, {images.passed_over}", file=sys.stderr)
     return images
-
-
-def _load(options: argparse.Namespace) -> Blip2:
-    turn_kernels_off(options.attention_kernels_off, "--attention-kernel-off")
-    model, _ = load_pretrained(
-        find_source(options.model, "outputs", "--model"),
-        device=options.device,
-        dtype=options.dtype,
-        quantization=options.quantization,
-        vision_quantization=options.vision_quantization,
-        language_model=options.language_model,
-        vision_weights=options.vision_weights,
-        tokenizer=options.tokenizer,
-    )
-    echo(f"model: {model.source} on {model.device}", file=sys.stderr)
-    slow = any(parameter.dtype == torch.float16 for parameter in model.network.parameters())
-    if slow and model.device.type == "cpu" and options.dtype is None:
-        echo("its float16 is slow on a CPU: --dtype bfloat16 or float32 is faster", file=sys.stderr)
-    return model
 
 
 def _print_end(count: int, broken: BrokenImages, seconds: float, what: str = "images") -> None:

@@ -21,6 +21,7 @@ from blip2_train.cli.capfilt.command import main as capfilt
 from blip2_train.cli.describe import main as describe
 from blip2_train.cli.doctor.command import main as doctor
 from blip2_train.cli.make_shards import main as make_shards
+from blip2_train.cli.predict.command import main as predict
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main as train
 from blip2_train.data.storage import drivers
@@ -62,6 +63,7 @@ NEED = {
         capfilt,
         ["source={folder}/shards", "output={folder}/out", "captioner=blip:x", "scorer=open_clip:ViT-B-32/openai"],
     ),
+    "search by FAISS": ("faiss", predict, ["search", "--model", "x", "--index", "x.npz", "--faiss", "Flat", "a cat"]),
 }
 """By what is asked for: the module that is hidden, the command, and its arguments."""
 

@@ -1,7 +1,8 @@
-"""Features of any number of images in one `.npz` or `.safetensors` file, without holding them in memory."""
+"""Features of any number of images or texts in one `.npz` or `.safetensors` file, without holding them in memory."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.search.index_record import RECORD, IndexRecord, names_hash
 
 SUFFIXES = (".npz", ".safetensors")
 _SAFETENSORS_NAMES = {"float32": "F32", "bool": "BOOL"}
@@ -23,8 +25,10 @@ _SAFETENSORS_NAMES = {"float32": "F32", "bool": "BOOL"}
 class FeatureFile:
     """Rows of named arrays, collected in temporary files beside the result, which appears when all is there.
 
+    Beside them the file says which model computed them, with checksums (`IndexRecord`), so that it can be searched.
+
     Args:
-        path: `.npz` (with the arrays `image` and `text`: path and text of each row) or `.safetensors` (with the same as
+        path: `.npz` (with the arrays `image` and `text`: name and text of each row) or `.safetensors` (with the same as
             JSON lists in its metadata).
 
     Raises:
@@ -37,7 +41,10 @@ class FeatureFile:
                 f"--output {path} is neither {' nor '.join(SUFFIXES)}; features are written as one of them"
             )
         self.path, self.rows = path, 0
+        self.model = self.source = ""
+        """Fingerprint and origin of the model; set them before the file is closed."""
         self._arrays: dict[str, tuple[IO[bytes], np.dtype[Any], tuple[int, ...]]] = {}
+        self._hashes: dict[str, Any] = {}
         self._labels: dict[str, list[str]] = {}
         self._open = ExitStack()
 
@@ -61,7 +68,10 @@ class FeatureFile:
             if name not in self._arrays:
                 file = self._open.enter_context((self._folder / name).open("wb"))
                 self._arrays[name] = (file, array.dtype, array.shape[1:])
-            self._arrays[name][0].write(np.ascontiguousarray(array).tobytes())
+                self._hashes[name] = hashlib.sha256()
+            content = np.ascontiguousarray(array).tobytes()
+            self._arrays[name][0].write(content)
+            self._hashes[name].update(content)
         for name, values in labels.items():
             self._labels.setdefault(name, []).extend(values)
         self.rows += len(next(iter(features.values())))
@@ -69,19 +79,24 @@ class FeatureFile:
     def _finish(self) -> None:
         for file, _, _ in self._arrays.values():
             file.close()
+        hashes = {name: value.hexdigest() for name, value in self._hashes.items()}
+        hashes |= {name: names_hash(values) for name, values in self._labels.items()}
+        record = IndexRecord(model=self.model, source=self.source, sha256=hashes).as_json()
         unfinished = self._folder / "unfinished"
-        (self._write_npz if self.path.suffix == ".npz" else self._write_safetensors)(unfinished)
+        (self._write_npz if self.path.suffix == ".npz" else self._write_safetensors)(unfinished, record)
         os.replace(unfinished, self.path)
 
-    def _write_npz(self, path: Path) -> None:
+    def _write_npz(self, path: Path, record: str) -> None:
         arrays: dict[str, Any] = {name: np.array(values) for name, values in self._labels.items()}
+        arrays[RECORD] = np.array(record)
         for name, (_, dtype, shape) in self._arrays.items():
             arrays[name] = np.memmap(self._folder / name, dtype, "r", shape=(self.rows, *shape))
         with path.open("wb") as file:  # written array by array
             np.savez(file, **arrays)
 
-    def _write_safetensors(self, path: Path) -> None:
-        header: dict[str, Any] = {"__metadata__": {k: json.dumps(v) for k, v in self._labels.items()}}
+    def _write_safetensors(self, path: Path, record: str) -> None:
+        labels = {name: json.dumps(values) for name, values in self._labels.items()}
+        header: dict[str, Any] = {"__metadata__": labels | {RECORD: record}}
         names = sorted(self._arrays, key=lambda name: -self._arrays[name][1].itemsize)  # so that floats stay aligned
         end = 0
         for name in names:
