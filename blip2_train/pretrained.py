@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ import transformers
 from blip2_train.checkpoints.convert.huggingface import RETRIEVAL
 from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
 from blip2_train.data.batches.processor import Processor
+from blip2_train.data.storage.web import WebLimits
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.models.tower_quantization import check_tower_quantization, quantize_tower
@@ -26,6 +28,7 @@ def load_pretrained(
     language_model: str | None = None,
     vision_weights: str | None = None,
     tokenizer: str | None = None,
+    web: WebLimits | None = None,
 ) -> tuple[Blip2, Processor]:
     """Load a trained model with what belongs to it.
 
@@ -39,6 +42,7 @@ def load_pretrained(
         language_model: Folder or hub id of the language model, for sources that do not hold it.
         vision_weights: File of the tower's weights, for sources that do not hold them.
         tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
+        web: What the processor may fetch of images given as addresses; None = files of up to 50 MB from public hosts.
 
     Returns:
         The model, and the processor it uses. Both kinds of model describe images, see `Blip2`.
@@ -71,7 +75,8 @@ def load_pretrained(
     name = f"{source} [{loaded.source}]"
     network.to(target)
     quantize_tower(network.vision_model, vision_quantization)
-    return Blip2(network, loaded.processor, name, _has_prediction_head(loaded)), loaded.processor
+    processor = loaded.processor if web is None else replace(loaded.processor, web=web)
+    return Blip2(network, processor, name, _has_prediction_head(loaded)), processor
 
 
 def _has_prediction_head(loaded: Pretrained) -> bool:

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.data.batches.image_inputs import ImageInput
+from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import batches
 from blip2_train.models import masks

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.data.batches.image_inputs import ImageInput
+from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.same_images import by_image, same_image
 from blip2_train.models.configs import GenerationOptions

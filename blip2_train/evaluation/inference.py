@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput, ImageInputs, Processor, listed
+from blip2_train.data.batches.image_inputs import ImageInput, ImageInputs, listed
+from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
 from blip2_train.evaluation.conversation import Conversation

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.data.batches.image_inputs import ImageInput
+from blip2_train.data.batches.processor import Processor
 from blip2_train.data.text_cleaning import clean_caption
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import PromptTooLong, batches

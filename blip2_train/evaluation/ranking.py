@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.data.batches.image_inputs import ImageInput
+from blip2_train.data.batches.processor import Processor
 from blip2_train.data.text_cleaning import is_unicode
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import Prompt, read_batches

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blip2_train.data.batches.image_inputs import PixelValues
 from blip2_train.data.batches.processor import Processor
 from blip2_train.distributed import from_first, gather_objects, rank, world_size
 from blip2_train.evaluation.inference import Blip2
@@ -76,6 +77,6 @@ def read_ahead(processor: Processor, batches: Iterable[Sequence[Path]]) -> Itera
             if not waiting:
                 return
             paths, reading = waiting.popleft()
-            yield torch.stack([reading[path].result() for path in paths]) if paths else torch.empty(0)
+            yield PixelValues.of(torch.stack([reading[path].result() for path in paths]) if paths else torch.empty(0))
     finally:
         readers.shutdown(cancel_futures=True)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput
+from blip2_train.data.batches.image_inputs import ImageInput
 
 
 def same_image(first: ImageInput, second: ImageInput) -> bool:
     """Whether two inputs are one object, the same path, or equal pixel values.
 
     Example:
+        >>> from pathlib import Path
         >>> same_image("a.jpg", Path("a.jpg")), same_image("a.jpg", "b.jpg")
         (True, False)
     """
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first is second or (first.device == second.device and torch.equal(first, second))
-    if isinstance(first, str | Path) and isinstance(second, str | Path):
-        return str(first) == str(second)
+    if isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
+        return os.fspath(first) == os.fspath(second)
     return first is second
 
 
@@ -35,6 +35,6 @@ def by_image(images: Sequence[ImageInput]) -> list[int]:
     """
     groups: dict[str | int, list[int]] = {}
     for index, image in enumerate(images):
-        key = id(image) if isinstance(image, Tensor | Image.Image) else str(image)
+        key = os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
         groups.setdefault(key, []).append(index)
     return [index for group in groups.values() for index in group]

@@ -13,6 +13,7 @@ PRIVATE = {
     "checkpoints/convert/huggingface_config.py": {"_name_or_path"},
     "checkpoints/convert/paddle.py": {"_name_or_path"},
     "config/hydra_private.py": {"hydra._internal.callbacks"},
+    "data/batches/image_inputs.py": {"_C", "_disabled_torch_function_impl"},
     "data/storage/remote.py": {"_strip_protocol"},
     "evaluation/conversation.py": {"_version"},
     "models/adapters.py": {"_register_custom_module"},
@@ -26,6 +27,7 @@ PRIVATE = {
 }
 TRIED = {
     "config/hydra_private.py": "hydra-core",
+    "data/batches/image_inputs.py": "torch",
     "evaluation/conversation.py": "torch",
     "models/adapters.py": "peft",
     "models/prompt_cache.py": "transformers",

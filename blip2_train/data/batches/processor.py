@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from blip2_train.data.batches.images import decode_image, upright_rgb
+from blip2_train.data.batches.image_inputs import (
+    ImageInput,
+    ImageInputs,
+    PixelValues,
+    listed,
+    open_image,
+    processed_before,
+)
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
 from blip2_train.data.batches.transforms import EvalTransform
-from blip2_train.data.rejections import UnusableSample
+from blip2_train.data.storage.web import WebLimits
 from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
-from blip2_train.errors import ConfigError, ShardError
+from blip2_train.errors import ConfigError
 from blip2_train.types import TextTokens
-
-ImageInput = str | Path | Image.Image | Tensor
-"""A file, an image of any mode and size, or pixel values `(3, H, W)` that were processed before."""
-ImageInputs = ImageInput | Iterable[ImageInput]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Processor:
     """The language model's, padding on the left; an `AnsweringTokenizer` if the Q-Former reads questions."""
     prompt: str = ""
     """Default start of captions, or default template of questions."""
+    web: WebLimits = field(default_factory=WebLimits)
+    """What may be fetched of images given as `http(s)://` addresses."""
 
     def __repr__(self) -> str:
         tokenizers = [type(one).__name__ for one in (self.text_tokenizer, self.language_tokenizer) if one is not None]
@@ -53,30 +56,21 @@ class Processor:
             f"std={self.std}, tokenizers=[{', '.join(tokenizers)}], prompt={self.prompt!r})"
         )
 
-    def images(self, images: Sequence[ImageInput]) -> Tensor:
-        """Pixel values `(B, 3, H, W)` of images.
+    def images(self, images: ImageInputs) -> Tensor:
+        """Pixel values `(B, 3, H, W)` of images of any kind; a single one counts as a list of one.
 
         Raises:
             ShardError: naming a file that is no readable image.
-            ConfigError: if pixel values are not of this model's size.
+            ConfigError: if it is nothing of which an image can be made, or pixel values are not of this model's size.
         """
-        return torch.stack([self.image(image) for image in images])
+        return PixelValues.of(torch.stack([self.image(image) for image in listed(images)]))
 
     def image(self, image: ImageInput) -> Tensor:
-        """Pixel values `(3, H, W)` of one image.
-
-        Raises:
-            ShardError: naming a file that is no readable image.
-            ConfigError: if pixel values are not of this model's size.
-        """
-        if isinstance(image, Tensor):
-            if image.shape != (3, self.image_size, self.image_size):
-                raise ConfigError(
-                    f"pixel values have shape {tuple(image.shape)}, but this model reads (3, {self.image_size}, "
-                    f"{self.image_size}); give the image itself, or what Processor.image makes of it"
-                )
+        """Pixel values `(3, H, W)` of one image of any kind; errors as for `images`."""
+        if isinstance(image, Tensor) and processed_before(image, self.image_size):
             return image
-        return EvalTransform(self.image_size, self.mean, self.std)(open_image(image), torch.Generator())
+        opened = open_image(image, self.web)
+        return PixelValues.of(EvalTransform(self.image_size, self.mean, self.std)(opened, torch.Generator()))
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids `(B, T)` and mask `(B, T)`, bool, of texts for the Q-Former, cleaned and cut as in training.
@@ -130,39 +124,6 @@ class Processor:
         return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer
 
 
-def listed(images: ImageInputs) -> list[ImageInput]:
-    """Images as a list; a single one is a list of one."""
-    if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
-        return [images]
-    return list(images)
-
-
-def open_image(image: str | Path | Image.Image) -> Image.Image:
-    """An image in mode RGB, turned by its EXIF orientation.
-
-    Raises:
-        ShardError: naming the file, if it is no readable image.
-    """
-    if isinstance(image, Image.Image):
-        try:
-            image.load()  # Pillow reads a file only when its pixels are needed
-            return upright_rgb(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _unreadable(getattr(image, "filename", "") or "the image", str(error)) from error
-    path = Path(image).expanduser()
-    try:
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
-    except UnusableSample as error:
-        raise _unreadable(path, f"{error.reason}: {error.detail}") from error
-
-
 def _refuse_broken(texts: Sequence[str]) -> None:
     if (broken := next((text for text in texts if not is_unicode(text)), None)) is not None:
         raise ConfigError(f"text {broken!r} is not Unicode (it holds half a character); write it again in UTF-8")
-
-
-def _unreadable(what: str | Path, reason: str) -> ShardError:
-    reason = " ".join(reason.split())[:150]
-    return ShardError(f"{what} is no image that can be read ({reason}); leave it out, or save it again")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput, Processor
+from blip2_train.data.batches.image_inputs import ImageInput, content_of, name_of
+from blip2_train.data.batches.processor import Processor
 from blip2_train.data.features.store import StoredFeatures
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.errors import ConfigError, ShardError
@@ -31,15 +30,13 @@ class FeatureProcessor(Processor):
         """
         if isinstance(image, Tensor):
             return image
-        if isinstance(image, Image.Image):
+        if (content := content_of(image, self.web)) is None:
             raise ConfigError("stored features are found by the content of files; give the path of the image")
-        path = Path(image).expanduser()
         try:
-            return self.features.evaluation_crop(path.read_bytes(), torch.Generator())
-        except OSError as error:
-            raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
+            return self.features.evaluation_crop(content, torch.Generator())
         except (UnusableSample, ShardError) as error:
-            raise ShardError(f"{path}: {error.detail if isinstance(error, UnusableSample) else error}") from error
+            reason = error.detail if isinstance(error, UnusableSample) else error
+            raise ShardError(f"{name_of(image)}: {reason}") from error
 
 
 def feature_processor(processor: Processor, features: StoredFeatures) -> FeatureProcessor:
