@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput
+from blip2_train.data.batches.image_inputs import ImageInput
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, encode_texts, length_batches
 from blip2_train.evaluation.inference import Blip2

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput
+from blip2_train.data.batches.image_inputs import ImageInput
 from blip2_train.errors import CheckpointMismatch, ConfigError, DamagedFile
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import AT_ONCE, Blip2

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blip2_train.data.batches.processor import ImageInput, ImageInputs, listed
+from blip2_train.data.batches.image_inputs import ImageInput, ImageInputs, listed
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import AT_ONCE, Blip2
