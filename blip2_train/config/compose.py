@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 import blip2_train
+from blip2_train.config.epoch_steps import has_epochs, put_steps
 from blip2_train.config.given_settings import follows_weights, given_paths, model_of_option
 from blip2_train.config.moved_targets import has_moved_targets, move_targets
 from blip2_train.config.overrides import (
@@ -110,6 +111,11 @@ def _checked(root: str, schema: type, command: CommandOverrides, extra_folder: P
         except ConfigError as error:
             problems.add(error)
     move_targets(config)
+    given, in_epochs = given_paths(command.values), False
+    try:
+        in_epochs = has_epochs(config, given)
+    except ConfigError as error:
+        problems.add(error)
     if command.experiment is not None:
         if not OmegaConf.is_missing(config, "experiment"):
             refuse([*problems.texts, f"recipe {command.experiment} lacks its first line '# @package _global_'"])
@@ -129,10 +135,11 @@ def _checked(root: str, schema: type, command: CommandOverrides, extra_folder: P
         _drop(config, path)
     problems.copies = _copies(config)
     if schema is RunConfig:
-        given = given_paths(command.values)
-        scale_step_counts(config, recipe, given)
         chosen = any(choice.startswith("collator=") for choice in command.choices)
         try:
+            if in_epochs and not problems.texts:
+                put_steps(config, instantiate)
+            scale_step_counts(config, recipe, given | {"steps"} if in_epochs else given)
             if follows_weights(config, given, option):
                 from blip2_train.config.weight_settings import fit_to_weights  # loads torch and transformers
 

@@ -46,6 +46,8 @@ class RunConfig:
     """Of data order, initial weights, dropout and negatives."""
     steps: int
     """Optimiser steps of the whole run."""
+    epochs: float | None
+    """Passes over the data that `steps` follow from, see `config.epoch_steps`; null = `steps` says it."""
     global_batch_size: int
     """Samples per optimiser step, over all processes and accumulated micro-batches."""
     accumulate: int
@@ -96,6 +98,10 @@ class RunConfig:
                 problems.append(f"{name} must be {expected}, got {value}")
             elif isinstance(value, int):
                 good[name] = value
+        if isinstance(self.epochs, int | float) and not 0 < self.epochs < 2**31:
+            problems.append(
+                f"epochs must be a positive number, got {self.epochs:g}; null = steps says how long a run is"
+            )
         if {"global_batch_size", "accumulate"} <= good.keys() and self.global_batch_size % self.accumulate:
             problems.append(
                 f"global_batch_size {self.global_batch_size} is not divisible by accumulate {self.accumulate}; the "

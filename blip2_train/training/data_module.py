@@ -19,7 +19,7 @@ from blip2_train.data.features.writing import CropRule
 from blip2_train.data.fingerprint import Fingerprint, check_fingerprint
 from blip2_train.data.rejections import RejectionLog
 from blip2_train.data.sequential.plan import SequentialPlan
-from blip2_train.data.sources.config import SourceConfig, open_source
+from blip2_train.data.sources.config import HELD_OUT, SourceConfig, open_source
 from blip2_train.data.sources.holdout import TrainingSource, evenly_chosen, open_training_sources, sources_fingerprint
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.data.sources.source import CaptionSource
@@ -94,7 +94,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
         steps: int,
         seed: int,
         validation: SourceConfig | None = None,
-        holdout: int = 256,
+        holdout: int = HELD_OUT,
         validation_samples: int | None = None,
         captions_per_image: int = 1,
         accumulate: int = 1,

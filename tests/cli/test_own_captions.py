@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from caption_files import LAYOUTS, Row, as_csv, rows, write_images
 from PIL import Image
 from shard_files import encode, write_shards, write_tokenizer
@@ -54,6 +55,22 @@ def test_twenty_images_train(layout: str, workspace: Path, capsys: pytest.Captur
     assert results["steps"] == 2 and results["val/pairs"] == 2 and results["rejected_samples"] == 0
     assert run_command(check, settings(workspace, file, *more)) == 0
     assert "the data can be trained on" in output(capsys)
+
+
+def test_a_run_of_epochs_goes_on_to_more_of_them(
+    workspace: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """18 images, batches of 4: one epoch is 5 steps, two are 9."""
+    file = as_csv(workspace / "images" / "captions", rows(20))
+    given = [word for word in settings(workspace, file, "validate_every=null") if not word.startswith("steps=")]
+    folder = workspace / "outputs" / "run"
+    assert run_command(main, [*given, "epochs=1"]) == 0
+    assert "epochs=1: 1 x 18 samples / 4 a step = 5 steps" in caplog.text
+    assert yaml.safe_load((folder / "config.yaml").read_text())["epochs"] == 1
+    assert run_command(main, [*given, "epochs=2", f"resume_from={folder}"]) == 0
+    assert "going on from step 5" in output(capsys)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["steps"] == 9 and results["data/epochs_captions"] == 2
 
 
 def text_of(workspace: Path, change: Callable[[list[Row]], list[Row]]) -> Path:

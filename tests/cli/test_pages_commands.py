@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from benchmark.options import split_options
+from caption_files import as_csv, rows, write_images
 
+from blip2_train.cli.check import CheckOptions
 from blip2_train.cli.features.storing import Request
 from blip2_train.cli.predict.options import parser as predict_parser
 from blip2_train.config.compose import compose, recipes
@@ -26,17 +28,27 @@ COMMANDS = sorted(
 TO_BE_COMPLETED = ("…", "<", "my_", "--multirun")
 
 
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages call `mine.csv`."""
+    folder = tmp_path_factory.mktemp("own")
+    write_images(folder, 20)
+    return as_csv(folder / "mine", rows(20))
+
+
 @pytest.mark.parametrize(
     "command", [c for c in COMMANDS if "experiment=" in c and not any(mark in c for mark in TO_BE_COMPLETED)]
 )
-def test_settings_of_every_command_compose(command: str) -> None:
-    words = shlex.split(command)
+def test_settings_of_every_command_compose(command: str, own_file: Path) -> None:
+    words = shlex.split(command.replace("mine.csv", str(own_file)))
     script = next(index for index, word in enumerate(words) if "scripts/" in word)
     settings = [word for word in words[script + 1 :] if "=" in word and not word.startswith("--")]
     if words[script] == "scripts/benchmark.py":
         _, settings = split_options(settings)
     if words[script] == "scripts/features.py":
         _, settings = split_settings(settings, Request)
+    if words[script] == "scripts/check.py":
+        _, settings = split_settings(settings, CheckOptions)
     if words[script] == "scripts/describe.py":  # it needs no weights to start from
         settings.append("init_from=null")
     earlier = [setting for setting in settings if setting.startswith("init_from=last:")]  # nothing was trained here

@@ -55,8 +55,8 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
     with hold_run_folder(folder, resumes=checkpoint is not None, overwrite=config.overwrite):
         if checkpoint is not None and (finished := finished_results(folder, checkpoint, config.steps)):
             run_report.print_line(
-                f"nothing to resume: the run is finished, see {folder / RESULTS}; steps=<more> with "
-                f"resume_from={folder} extends it"
+                f"nothing to resume: the run is finished, see {folder / RESULTS}; steps=<more>, or "
+                f"epochs=<more>, with resume_from={folder} extends it"
             )
             return finished
         outcome = fit(build(config, show=True), checkpoint, _TerminalReporter())

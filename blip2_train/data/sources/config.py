@@ -15,6 +15,9 @@ from blip2_train.errors import ConfigError
 if TYPE_CHECKING:
     from blip2_train.data.sources.source import CaptionSource
 
+HELD_OUT = 256
+"""Samples that a run without validation data of its own holds out by default, at most a tenth of all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
