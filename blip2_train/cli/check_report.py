@@ -16,7 +16,10 @@ from blip2_train.data.text_cleaning import EMPTY, NOT_UNICODE
 from blip2_train.system.screen import in_one_line
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
 
-_COLUMNS = ("source", "use", "images", "looked at", "captions", "broken", "tokens", "cut", "unknown")
+COLUMNS = ("source", "use", "images", "looked at", "captions", "broken", "tokens", "cut", "unknown")
+"""Of the table of what there is."""
+Copies = Sequence[Sequence[tuple[Inspection, SeenImage]]]
+"""Groups of images that are the same file under several names."""
 _LISTED = 10
 _FIXES = {
     "missing image": "put the image there, or remove the row",
@@ -43,11 +46,24 @@ def contents_table(
         longest: Tokens that are kept.
     """
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in _COLUMNS:
-        table.add_column(column, justify="left" if column in _COLUMNS[:2] else "right")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right")
+    for row in contents_rows(parts, lengths, unknown, longest):
+        table.add_row(*row)
+    return table
+
+
+def contents_rows(
+    parts: Sequence[Inspection],
+    lengths: Sequence[Sequence[int]],
+    unknown: Sequence[UnknownTokens],
+    longest: int,
+) -> list[tuple[str, ...]]:
+    """The cells of `contents_table`, below `COLUMNS` (arguments as there)."""
+    rows = list[tuple[str, ...]]()
     for part, tokens, lost in zip(parts, lengths, unknown, strict=True):
         cut = sum(length > longest for length in tokens)
-        table.add_row(
+        row = (
             part.source,
             part.use,
             f"{part.samples:,}",
@@ -58,7 +74,8 @@ def contents_table(
             f"{cut:,} ({100 * cut / len(tokens):.1f} %)" if tokens else "",
             f"{100 * lost.share:.1f} %" if lost.tokens else "",
         )
-    return table
+        rows.append(row)
+    return rows
 
 
 def caption_lines(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]]) -> list[str]:
@@ -80,13 +97,17 @@ def caption_lines(parts: Sequence[Inspection], lengths: Sequence[Sequence[int]])
 def broken_lines(broken: Sequence[RejectedSample]) -> list[str]:
     """Where each broken sample lies, what is wrong with it, and what to do."""
     lines = [
-        f"broken: {sample.source}, {sample.key}: {sample.reason} ({sample.detail}); "
-        + _FIXES.get(sample.reason, "mend it")
+        f"broken: {sample.source}, {sample.key}: {sample.reason} ({sample.detail}); {fix_of(sample)}"
         for sample in broken[:_LISTED]
     ]
     more = [f"broken: and {len(broken) - _LISTED} more"] if len(broken) > _LISTED else []
     note = ["a run replaces a broken sample by another one, and lists it in rejected.jsonl"] if broken else []
     return [*lines, *more, *note]
+
+
+def fix_of(sample: RejectedSample) -> str:
+    """What to do about a sample that cannot be used."""
+    return _FIXES.get(sample.reason, "mend it")
 
 
 def left_out_lines(left_out: Sequence[RejectedSample]) -> list[str]:
@@ -95,7 +116,7 @@ def left_out_lines(left_out: Sequence[RejectedSample]) -> list[str]:
     return [*lines, *([f"left out: and {len(left_out) - _LISTED} more"] if len(left_out) > _LISTED else [])]
 
 
-def copy_lines(groups: Sequence[Sequence[tuple[Inspection, SeenImage]]]) -> list[str]:
+def copy_lines(groups: Copies) -> list[str]:
     """Which images are the same file under several names."""
     lines = []
     for group in groups[:_LISTED]:

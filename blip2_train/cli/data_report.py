@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from blip2_train.cli.check_report import (
     sample_lines,
     show,
 )
+from blip2_train.cli.contact_sheet import SheetPart, write_sheet
+from blip2_train.cli.data_doubts import data_doubts, epoch_doubts
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
 from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.data.batches.unknown_tokens import TOO_MANY_UNKNOWN, UnknownTokens, unknown_tokens
 from blip2_train.data.sources.config import open_source
 from blip2_train.data.sources.holdout import evenly_chosen
+from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.inspection import Inspection, copies, inspect_samples
 from blip2_train.errors import ShardError
 from blip2_train.system.screen import make_console
@@ -39,13 +43,14 @@ TOLERATED = 0.05
 """Share of broken samples that the data module tolerates by default."""
 
 
-def look_at_data(config: DictConfig, most: int | None, shown: int) -> None:
+def look_at_data(config: DictConfig, most: int | None, shown: int, sheet: Path | None = None) -> None:
     """Print what the configured data are like.
 
     Args:
         config: Of a run.
         most: Samples of each source that are looked at; None = all.
         shown: Samples shown as the model reads them.
+        sheet: HTML page that is written; None = none.
 
     Raises:
         ShardError: if a run on them would stop, or the tokenizer does not know their texts.
@@ -56,16 +61,29 @@ def look_at_data(config: DictConfig, most: int | None, shown: int) -> None:
     data.prepare_data()
     data.setup()
     console = make_console(width=max(WIDTH, make_console().width))
-    show(console, data.plan().lines())
-    parts = _inspect(config, data, most)
+    plan = data.plan()
+    show(console, plan.lines())
+    inspected = _inspect(config, data, most)
+    parts = [part for _, part in inspected]
     uncut: Collator = instantiate(OmegaConf.merge(config.collator, {"max_text_length": UNCUT}))
     lengths = [_lengths(uncut, part) for part in parts]
     unknown = [unknown_tokens(uncut.tokenizer, part.texts) for part in parts]
     console.print(contents_table(parts, lengths, unknown, config.max_text_length))
     show(console, broken_lines([broken for part in parts for broken in part.broken]))
     show(console, left_out_lines([one for part in parts for one in part.left_out]))
-    show(console, copy_lines(copies(parts)))
+    same = copies(parts)
+    show(console, copy_lines(same))
     show(console, caption_lines(parts, lengths))
+    doubts = [*epoch_doubts(plan, config.steps, config.global_batch_size), *data_doubts(parts, unknown)]
+    show(console, [f"warning: {line}" for line in doubts])
+    if sheet is not None:
+        content = [
+            SheetPart(source=source, seen=part, lengths=counts, unknown=tokens)
+            for (source, part), counts, tokens in zip(inspected, lengths, unknown, strict=True)
+        ]
+        longest = config.max_text_length
+        write_sheet(sheet, config.experiment, content, uncut.tokenizer, longest, doubts, same)
+        show(console, [f"images and captions: {sheet}"])
     _refuse(parts, config.data.get("max_rejected_share", TOLERATED))
     batch = next(iter(data.train_dataloader()))
     show(console, sample_lines(batch, data.collator, shown))
@@ -73,17 +91,23 @@ def look_at_data(config: DictConfig, most: int | None, shown: int) -> None:
     show(console, ["the data can be trained on"])
 
 
-def _inspect(config: DictConfig, data: ImageTextDataModule, most: int | None) -> list[Inspection]:
-    parts = []
+def _inspect(config: DictConfig, data: ImageTextDataModule, most: int | None) -> list[tuple[CaptionSource, Inspection]]:
+    """Each use of each source, with the source."""
+    parts: list[tuple[CaptionSource, Inspection]] = []
+
+    def look(source: CaptionSource, use: str, samples: int, chosen: list[int]) -> None:
+        parts.append((source, inspect_samples(source, use, samples, chosen)))
+
     for part in data.sources:
-        chosen = [part.sample_index(int(row)) for row in evenly_chosen(len(part), most)]
-        parts.append(inspect_samples(part.source, "training", len(part), chosen))
+        look(
+            part.source, "training", len(part), [part.sample_index(int(row)) for row in evenly_chosen(len(part), most)]
+        )
         if len(part.held_out):
-            parts.append(inspect_samples(part.source, "held out", len(part.held_out), _some(part.held_out, most)))
+            look(part.source, "held out", len(part.held_out), _some(part.held_out, most))
     if config.data.get("validation") is not None:
         source = open_source(instantiate(config.data.validation))
         numbers = evenly_chosen(len(source), config.data.get("validation_samples"))
-        parts.append(inspect_samples(source, "validation", len(numbers), _some(numbers, most)))
+        look(source, "validation", len(numbers), _some(numbers, most))
     return parts
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from blip2_train.cli.check_report import broken_lines
+from blip2_train.cli.data_doubts import caption_doubts, epoch_doubts, unknown_doubts
 from blip2_train.cli.doctor.findings import OK, PROBLEM, WARNING, Finding, attempt
 from blip2_train.cli.run_report import size_text
 from blip2_train.config.compose import instantiate
@@ -52,7 +53,11 @@ def open_data(config: DictConfig) -> tuple[OpenedData, list[Finding]]:
             findings += _examine_source(node, config.data.get("max_rejected_share", TOLERATED), collator)
     if any(finding.level == PROBLEM for finding in findings):
         return OpenedData(None, collator), findings
-    return OpenedData(attempt(findings, lambda: _module(config)), collator), findings
+    module = attempt(findings, lambda: _module(config))
+    if module is not None:
+        doubts = epoch_doubts(module.plan(), config.steps, config.global_batch_size)
+        findings += [Finding(WARNING, line) for line in doubts]
+    return OpenedData(module, collator), findings
 
 
 def _validation(config: DictConfig) -> list[Any]:
@@ -77,8 +82,9 @@ def _examine_source(node: Any, tolerated: float, collator: Collator | None) -> l
     )
     if collator is not None and seen.texts:
         unknown = unknown_tokens(collator.tokenizer, seen.texts)
-        doubt = "; check that it belongs to the language of the texts" if unknown.too_many else ""
-        findings.append(Finding(WARNING if unknown.too_many else OK, f"{source.name}: {unknown}{doubt}"))
+        doubts = unknown_doubts(seen, unknown)
+        findings += [Finding(WARNING, line) for line in doubts] or [Finding(OK, f"{source.name}: {unknown}")]
+    findings += [Finding(WARNING, line) for line in caption_doubts(seen)]
     too_many = len(seen.broken) > tolerated * seen.looked_at
     if too_many:
         findings.append(

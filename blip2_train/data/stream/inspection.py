@@ -22,6 +22,8 @@ _EMPTY = torch.zeros(3, 1, 1)
 class SeenImage:
     """An image that can be used."""
 
+    index: int
+    """In its source."""
     where: str
     """File and row or key, for messages."""
     image_id: int
@@ -83,7 +85,7 @@ def inspect_samples(source: CaptionSource, use: str, samples: int, indices: Iter
         location = source.sample_location(index)
         content = hashlib.blake2b(record.image, digest_size=16).digest()
         where = printable_name(f"{location.file}, {location.row or location.key}")
-        seen.append(SeenImage(where=where, image_id=record.image_id, content=content, texts=texts))
+        seen.append(SeenImage(index=index, where=where, image_id=record.image_id, content=content, texts=texts))
     return Inspection(
         source=source.name,
         use=use,
