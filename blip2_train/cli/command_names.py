@@ -18,6 +18,7 @@ INSTALLED = {
     "convert_checkpoint": "blip2-convert",
     "evaluate": "blip2-evaluate",
     "score": "blip2-score",
+    "compare": "blip2-compare",
     "prepare": "blip2-prepare",
     "make_shards": "blip2-make-shards",
     "capfilt": "blip2-capfilt",

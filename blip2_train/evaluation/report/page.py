@@ -6,8 +6,6 @@ browser run that one script only and fetch nothing, whatever the data contain.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +14,13 @@ from urllib.parse import quote
 from blip2_train.evaluation.report.cards import card, filter_form
 from blip2_train.evaluation.report.charts import histogram, run_charts
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
+from blip2_train.evaluation.report.document import document
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.evaluation.report.score_table import score_table
 from blip2_train.evaluation.report.selection import ChosenExample, choose_examples
 from blip2_train.system.atomic_write import write_atomically
 
-_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
+_SCRIPT = Path(__file__).with_name("report.js").read_text("utf-8")
 _MANY_ROWS = 8
 
 
@@ -53,26 +52,7 @@ def write_report(
     if any(shown for _, shown in chosen):
         body.append(_examples(chosen))
     body.append(_provenance(tasks))
-    script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    head = joined(
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Markup(_STYLE)),
-    )
-    page = joined(
-        Markup("<!doctype html>"),
-        element(
-            "html", element("head", head), element("body", joined(*body), element("script", Markup(_SCRIPT))), lang="en"
-        ),
-    )
-    return write_atomically(path, page + "\n")
+    return write_atomically(path, document(title, joined(*body), _SCRIPT))
 
 
 def _header(tasks: Sequence[TaskReport], title: str, when: str) -> Markup:

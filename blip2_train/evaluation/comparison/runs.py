@@ -1,0 +1,158 @@
+"""What is compared of runs: their settings, the scores that they reached, and where their curves lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2_train.errors import ConfigError
+from blip2_train.evaluation.metrics.metric_format import MetricFormat
+from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
+from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics
+from blip2_train.system.atomic_write import read_checked
+from blip2_train.system.records import parse_yaml
+
+CONFIG = "config.yaml"
+OWN_FOLDER = "<run folder>"
+"""Stands for a run's own folder in its settings."""
+_COST = {
+    "steps": MetricFormat(label="optimiser steps", digits=0),
+    "samples_per_second": MetricFormat(label="samples/s", digits=0),
+    "seconds": MetricFormat(label="seconds", digits=0),
+}
+_FIX = "give run folders with metrics.csv or results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score of a run."""
+
+    value: float
+    """On the scorer's scale."""
+    format: MetricFormat
+    ranked: bool = True
+    """Whether one value is better than another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRun:
+    """A run, or an evaluation."""
+
+    name: str
+    """Under which it is shown."""
+    folder: Path
+    settings: Mapping[str, str]
+    """By key (`optim.lr`), as written; empty without `config.yaml`."""
+    scores: Mapping[str, Score]
+    """By label."""
+
+
+def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
+    """What is known of each folder.
+
+    Raises:
+        ConfigError: if there are fewer than two, or one is no run.
+        DamagedFile: if a file of one is not what was written.
+    """
+    different = list(dict.fromkeys(folder.resolve() for folder in folders))
+    if len(different) < 2:
+        raise ConfigError(f"a comparison needs two different runs or more, got {len(different)}; {_FIX}")
+    names = _short_names([str(folder) for folder in different])
+    return [_read_run(name, folder) for name, folder in zip(names, different, strict=True)]
+
+
+def _read_run(name: str, folder: Path) -> ComparedRun:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; {_FIX}")
+    if not any((folder / file).is_file() for file in (METRICS_FILE, RESULTS)):
+        raise ConfigError(f"{folder} holds neither {METRICS_FILE} nor {RESULTS}, so it is no run; {_FIX}")
+    return ComparedRun(name=name, folder=folder, settings=_settings(folder), scores=dict(_scores(folder)))
+
+
+def _short_names(folders: Sequence[str]) -> list[str]:
+    """The last parts of each path, as many as tell them apart, at least two.
+
+    Example:
+        >>> _short_names(["/runs/a/1", "/runs/b/1", "/more/b/1"])
+        ['runs/a/1', 'runs/b/1', 'more/b/1']
+    """
+    parts = [folder.strip("/").split("/") for folder in folders]
+    for count in range(2, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(folders)
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    fix = "mend or remove it, then compare again"
+    try:
+        content = parse_yaml(path.read_text("utf-8"), path, fix, ConfigError)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); {fix}") from None
+    paths = content.get("paths")
+    own = str(paths.get("run_dir") or "") if isinstance(paths, dict) else ""
+    flat = dict(_flat("", content))
+    return {key: value.replace(own, OWN_FOLDER) if own else value for key, value in flat.items()}
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Keys with dots and values as text; lists of plain values stay together."""
+    inner: Iterator[tuple[str, Any]] | None = None
+    if isinstance(value, dict) and value:
+        inner = ((str(name), part) for name, part in value.items())
+    elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        inner = ((str(number), part) for number, part in enumerate(value))
+    if inner is None:
+        yield key, {None: "null", True: "true", False: "false"}.get(value, str(value)) if _plain(value) else str(value)
+        return
+    for name, part in inner:
+        yield from _flat(f"{key}.{name}" if key else name, part)
+
+
+def _natural(key: str) -> list[str]:
+    """Sorts R@5 before R@10."""
+    return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _scores(folder: Path) -> Iterator[tuple[str, Score]]:
+    """Of an evaluation its tasks' scores; of a training the held-out scores and losses at its end, and what it took."""
+    path = folder / RESULTS
+    results = read_checked(path, "compare without this run, or run it again") if path.is_file() else {}
+    if isinstance(tasks := results.get("tasks"), dict):
+        for task, content in tasks.items():
+            title, scores = content.get("title", task), content.get("scores", {})
+            for name, value in scores.items():
+                if isinstance(value, int | float):
+                    part, _, metric = name.rpartition("/")
+                    what = logged_format(metric)
+                    yield (
+                        ", ".join(filter(None, (title, part, what.row, what.heading))),
+                        Score(value=value, format=what),
+                    )
+        return
+    rows = read_metrics(folder / METRICS_FILE)
+    last = {key: curve(rows, key)[1][-1:] for row in rows[:1] for key in row}
+    values = {key: points[0] for key, points in last.items() if points}
+    values |= {key: value for key, value in results.items() if isinstance(value, int | float)}
+    if rows:
+        values.setdefault("steps", float(rows[-1]["step"]))
+    for side, label in (("val/", "held-out"), ("train/loss", "train")):
+        for key in sorted((key for key in values if key.startswith(side)), key=_natural):
+            name = key.partition("/")[2]
+            what = logged_format(name)
+            score = Score(value=values[key], format=what, ranked=name not in COUNTS)
+            yield f"{', '.join(filter(None, (what.row, what.heading)))}, {label}", score
+    for key, what in _COST.items():
+        if key in values:
+            yield what.label, Score(value=values[key], format=what, ranked=False)

@@ -1,0 +1,53 @@
+"""Runs side by side: a row for each setting in which they differ, and for each score that one of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blip2_train.evaluation.comparison.runs import ComparedRun
+
+ABSENT = "–"
+"""Shown where a run has no such setting or score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRow:
+    """A setting or a score of all runs."""
+
+    label: str
+    values: tuple[str, ...]
+    """One for each run."""
+    best: frozenset[int] = frozenset()
+    """Indices of the runs whose score is the best of them; empty where all are equal, or none is better."""
+
+
+def differing_settings(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
+    """The settings that are not the same in all runs, in the order in which they are written.
+
+    One that only repeats a setting of the same name (`module.seed` follows `seed`) is left out.
+    """
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    values = {key: tuple(run.settings.get(key, ABSENT) for run in runs) for key in keys}
+    return [
+        ComparedRow(label=key, values=row)
+        for key, row in values.items()
+        if len(set(row)) > 1 and ("." not in key or values.get(key.rpartition(".")[2]) != row)
+    ]
+
+
+def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
+    """The scores that a run has; the best of each, where one is better than another."""
+    rows = []
+    for label in dict.fromkeys(label for run in runs for label in run.scores):
+        scores = [run.scores.get(label) for run in runs]
+        texts = [ABSENT if score is None else score.format.text(score.value) for score in scores]
+        ranked = {
+            index: -score.value if score.format.lower_is_better else score.value
+            for index, score in enumerate(scores)
+            if score is not None and score.ranked
+        }
+        best = {index for index, value in ranked.items() if value == max(ranked.values())}
+        shown = frozenset(best) if len(set(ranked.values())) > 1 else frozenset[int]()
+        rows.append(ComparedRow(label=label, values=tuple(texts), best=shown))
+    return rows

@@ -1,0 +1,136 @@
+"""Runs side by side: which settings differ, which score is the best, and a page that shows both with the curves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from blip2_train.cli.compare import MOST_SETTINGS, main
+from blip2_train.cli.terminal import run_command
+from blip2_train.evaluation.comparison.page import write_comparison
+from blip2_train.evaluation.comparison.runs import read_runs
+from blip2_train.evaluation.comparison.tables import ABSENT, differing_settings, score_rows
+from blip2_train.evaluation.report.content import TaskReport, TaskSettings
+from blip2_train.evaluation.report.results import write_results
+from blip2_train.system.atomic_write import write_checked
+
+
+def write_run(
+    folder: Path, loss: float, recall: float, results: dict[str, float] | None = None, **settings: Any
+) -> Path:
+    folder.mkdir(parents=True)
+    known = {"seed": 1, "optim": {"lr": 1e-4, "betas": [0.9, 0.98]}, "paths": {"run_dir": str(folder)}}
+    known |= {"module": {"seed": settings.get("seed", 1)}, "data": {"cache": f"{folder}/cache"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(known | settings, sort_keys=False))
+    lines = ["step,train/loss,val/loss_itc,val/image_to_text_r10,val/image_to_text_r5,val/pairs"]
+    lines += [f"1,{loss + 2},,,,", f"10,{loss + 1},{loss + 1},{recall / 2},1.0,64", f"20,{loss},{loss},{recall},2.0,64"]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    if results is not None:
+        write_checked(folder / "results.json", results)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    first = write_run(tmp_path / "first/run", 2.0, 40.0, seed=1)
+    slower = {"val/loss_itc": 1.5, "steps": 20.0, "samples_per_second": 99.0}
+    second = write_run(tmp_path / "second/run", 1.6, 30.0, slower, seed=2, note="<b>\x1b[2J", extra={"on": True})
+    return [first, second]
+
+
+def test_the_settings_that_differ_are_listed_once(folders: list[Path]) -> None:
+    rows = {row.label: row.values for row in differing_settings(read_runs(folders))}
+    assert rows == {"seed": ("1", "2"), "note": (ABSENT, "<b>\x1b[2J"), "extra.on": (ABSENT, "true")}
+
+
+def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Path]) -> None:
+    rows = {row.label: (row.values, row.best) for row in score_rows(read_runs(folders))}
+    assert rows["ITC loss (nats), held-out"] == (("2.000", "1.500"), {1})  # results.json has the last word
+    assert rows["image→text, R@10 (%), held-out"] == (("40.0", "30.0"), {0})
+    assert rows["image→text, R@5 (%), held-out"] == (("2.0", "2.0"), frozenset())
+    assert rows["pairs, held-out"] == (("64", "64"), frozenset())
+    assert rows["samples/s"] == ((ABSENT, "99"), frozenset())
+    assert list(rows).index("image→text, R@5 (%), held-out") < list(rows).index("image→text, R@10 (%), held-out")
+
+
+def test_evaluations_are_compared_by_task(tmp_path: Path) -> None:
+    for name, cider in (("one", 1.2), ("two", 1.4)):
+        settings = TaskSettings(checkpoint=name, checkpoint_fingerprint="", data_fingerprints={})
+        scores = {"in-domain/cider": cider, "accuracy": 50.0 if name == "one" else None}
+        report = TaskReport(
+            name="a",
+            title="A set",
+            kind="captioning",
+            scores=scores,
+            settings=settings,
+            reasons={"accuracy": "no reason"},
+        )
+        write_results(tmp_path / name / "results.json", [report])
+    rows = {row.label: (row.values, row.best) for row in score_rows(read_runs([tmp_path / "one", tmp_path / "two"]))}
+    assert rows["A set, in-domain, CIDEr"] == (("1.200", "1.400"), {1})
+    assert rows["A set, accuracy (%)"] == (("50.0", ABSENT), frozenset())
+
+
+def test_the_page_holds_everything_and_loads_nothing(folders: list[Path], tmp_path: Path) -> None:
+    page = write_comparison(tmp_path / "new/page.html", read_runs(folders)).read_text("utf-8")
+    assert "<script" not in page and "src=" not in page and "http://" not in page and "https://" not in page
+    assert "&lt;b&gt;\ufffd[2J" in page and "<b>40.0</b>" in page and "extra.on" in page
+    charts = re.findall(r'<svg [^>]*aria-label="([^"]+)"', page)
+    assert len(charts) == 4 and charts[0].startswith("loss (nats), train: ")
+    assert "first/run from 3.000 to 2.000; second/run from 2.600 to 1.600" in page
+
+
+def test_the_command_prints_both_tables_and_writes_the_page_if_asked(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    names = [str(folder) for folder in folders]
+    main([*names, "--output", str(tmp_path / "page.html")])
+    out = capsys.readouterr().out
+    assert re.search(r"ITC loss \(nats\), held-out +2\.000 +1\.500 \*\n", out) and re.search(r"seed +1 +2\n", out)
+    assert "\x1b" not in out and "3 settings differ\n" in out and f"page: {tmp_path}/page.html" in out
+    assert all(len(line) <= 70 for line in out.splitlines() if str(tmp_path) not in line)
+    assert run_command(main, [*names, "--output", str(tmp_path / "page.html")]) == 2
+    assert "page.html is there already" in capsys.readouterr().err
+    many = write_run(tmp_path / "many", 1.0, 1.0, extra={f"key{number}": number for number in range(50)})
+    main([names[0], str(many / "export")])
+    assert f"50 settings differ; {MOST_SETTINGS} are shown, --output FILE has all" in capsys.readouterr().out
+
+
+def test_the_page_on_comparing_holds_in_python(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "docs/compare.md").read_text("utf-8"), flags=re.DOTALL)
+    for name in ("a", "b"):
+        write_run(tmp_path / f"outputs/demo_stage1/{name}", 1.0, 1.0, seed=name)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert "seed ('a', 'b')" in capsys.readouterr().out and (tmp_path / "comparison.html").is_file()
+
+
+def test_what_is_no_run_is_one_line(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    bad_yaml, bad_results = write_run(tmp_path / "a", 1.0, 1.0), write_run(tmp_path / "b", 1.0, 1.0, {"steps": 20.0})
+    (bad_yaml / "config.yaml").write_text("a: ${oc.env:HOME}\n")
+    (bad_results / "results.json").write_text((bad_results / "results.json").read_text().replace("20.0", "30.0"))
+    first = str(folders[0])
+    for names, words in (
+        ([first], "a comparison needs two different runs or more, got 1"),
+        ([first, f"{first}/"], "a comparison needs two different runs or more, got 1"),
+        ([first, "gone"], "there is no folder .*gone; give run folders"),
+        ([first, "empty"], "empty holds neither metrics.csv nor results.json, so it is no run"),
+        ([first, "a"], r"config.yaml cannot be read \(line 1 holds an interpolation"),
+        ([first, "b"], "results.json"),
+        ([first, "last:demo_stage1"], "last:demo_stage1: no run under outputs/demo_stage1 has a checkpoint"),
+        ([], "the following arguments are required: run"),
+    ):
+        assert run_command(main, names) == 2
+        out, err = capsys.readouterr()
+        assert len(err.splitlines()) == 1 and re.search(words, err) and not out
