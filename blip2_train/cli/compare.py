@@ -26,6 +26,8 @@ examples:
   python scripts/compare.py outputs/demo_stage1/* --output comparison.html"""
 MOST_SETTINGS = 40
 """Settings that a terminal shows."""
+WIDEST = 24
+"""Characters of a value that are kept in one line where others need the room."""
 
 
 def main(arguments: list[str]) -> None:
@@ -62,18 +64,37 @@ def _folder(name: str) -> Path:
 
 
 def _print(title: str, runs: Sequence[ComparedRun], rows: Sequence[ComparedRow]) -> None:
-    """A table, the runs by number; values fold where the terminal is narrow, and are never cut."""
+    """A table of as many runs as fit beside each other, and one below it for the others; long values fold."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
-    table.add_column("", overflow="fold", min_width=min(30, max(len(row.label) for row in rows)))
-    for number, _ in enumerate(runs, 1):
-        table.add_column(str(number), justify="right", overflow="fold")
-    for row in rows:
-        values = (f"{value} *" if index in row.best else value for index, value in enumerate(row.values))
-        table.add_row(Text(row.label), *(Text(value) for value in values))
-    make_console().print(table)
+    console = make_console()
+    texts = [[f"{text} *" if index in row.best else text for index, text in enumerate(row.values)] for row in rows]
+    widths = [min(WIDEST, max(map(len, column))) + 2 for column in zip(*texts, strict=True)]
+    labels = min(max(len(row.label) for row in rows), console.width // 2)
+    for group in groups_that_fit(widths, console.width - labels):
+        table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
+        table.add_column("", overflow="fold")
+        for index in group:
+            table.add_column(str(index + 1), justify="right", overflow="fold")
+        for row, line in zip(rows, texts, strict=True):
+            table.add_row(Text(row.label), *(Text(line[index]) for index in group))
+        console.print(table)
+
+
+def groups_that_fit(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Indices of columns in groups whose widths fit into the room; one that does not fit at all is alone.
+
+    Example:
+        >>> groups_that_fit([4, 4, 9, 30, 2], 12)
+        [[0, 1], [2], [3], [4]]
+    """
+    groups: list[list[int]] = [[]]
+    for index, width in enumerate(widths):
+        if groups[-1] and sum(widths[other] for other in groups[-1]) + width > room:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,8 +24,8 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun], *, created: dateti
     """
     when = (created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
     title = f"{len(runs)} runs compared"
-    about = [*(str(run.folder) for run in runs), when]
-    header = element("header", element("h1", title), *(element("p", line, class_="note data") for line in about))
+    lines = [*(str(run.folder) for run in runs), when]
+    header = element("header", element("h1", title), *(element("p", line, class_="note data") for line in lines))
     scores, settings = score_rows(runs), differing_settings(runs)
     best = "Bold: the best of the runs. Scores of a training are those at its end."
     parts = [header, _section("scores", "Scores", _note(best), _table("Scores", runs, scores))] if scores else [header]
