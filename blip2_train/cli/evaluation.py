@@ -34,6 +34,7 @@ from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.attention_kernels import turn_kernels_off
 from blip2_train.models.tower_quantization import plain_weights
 from blip2_train.pretrained import load_pretrained
+from blip2_train.system.atomic_write import write_checked
 from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.screen import echo
 from blip2_train.training.earlier_runs import find_source, logged_run
@@ -41,6 +42,8 @@ from blip2_train.training.lifecycle import quiet_libraries
 from blip2_train.training.stored_features import check_tower_computes_as_stored, tower_fingerprint, tower_settings
 
 RESULTS, PAGE, PREDICTIONS = "results.json", "report.html", "predictions"
+SAMPLE_SCORES = ".samples.json"
+"""End of the name of the file with the score of every sample, by its id: two models can be compared in pairs."""
 
 
 def evaluate(config: DictConfig) -> dict[str, dict[str, float | None]]:
@@ -117,6 +120,8 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         rows, scored = run_task(reader, task, folder / PREDICTIONS, about, lambda done, total: bar.at(done, total))
     if rank() == 0:
         task.write(rows, folder / PREDICTIONS / f"{task.name}.json")
+        samples = {"metric": task.example_metric, "scores": dict(scored.per_sample)}
+        write_checked(folder / PREDICTIONS / f"{task.name}{SAMPLE_SCORES}", samples, indent=None)
     settings = dict(task.settings())
     report = TaskReport(
         name=task.name,

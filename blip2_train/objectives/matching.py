@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-NegativeSampling = Literal["masked", "floor"]
+NegativeSampling = Literal["masked", "floor", "uniform"]
 CHANCE = 0.6365
 """Loss of a constant predictor with one match among three pairs: the entropy of (1/3, 2/3), nats."""
 
@@ -19,7 +19,7 @@ CHANCE = 0.6365
 def sample_hard_negatives(
     logits: Tensor, forbidden: Tensor, uniforms: Tensor, variant: NegativeSampling = "masked"
 ) -> tuple[Tensor, Tensor]:
-    """Sample one hard negative per row, in proportion to the softmax of its similarities.
+    """Sample one negative per row, a hard one: in proportion to the softmax of its similarities.
 
     Args:
         logits: `(B, N)` similarities divided by the temperature.
@@ -28,7 +28,8 @@ def sample_hard_negatives(
             inverts the cumulative weights, so the same numbers give the same negatives however the rows are spread
             over processes.
         variant: `masked` removes the forbidden columns before the softmax (released code since July 2023); `floor`
-            adds 1e-4 after the softmax and then removes them (released code when the paper was written).
+            adds 1e-4 after the softmax and then removes them (released code when the paper was written); `uniform`
+            takes any allowed column, so that negatives are not hard (docs/experiments.md says what that does).
 
     Returns:
         Columns `(B,)`, int64, and `(B,)`, bool: whether the row had any column to sample. Where not, the column is
@@ -45,6 +46,8 @@ def sample_hard_negatives(
     logits = logits.detach().to(uniforms.dtype)
     if variant == "floor":
         weights = (logits.softmax(dim=1) + 1e-4).masked_fill(forbidden, 0.0)
+    elif variant == "uniform":
+        weights = (~forbidden).to(logits.dtype)
     else:
         weights = logits.masked_fill(forbidden, -torch.inf).softmax(dim=1).nan_to_num(0.0)
     cumulative = weights.cumsum(dim=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +109,8 @@ class RepresentationObjective(nn.Module):
         self.mask_same_image, self.contrast = mask_same_image, contrast
         if self.gather not in ("detached", "full"):
             raise ConfigError(f"objective.gather is {self.gather!r}; use 'detached' or 'full'")
-        if self.negatives not in ("masked", "floor"):
-            raise ConfigError(f"objective.negatives is {self.negatives!r}; use 'masked' or 'floor'")
+        if self.negatives not in get_args(matching.NegativeSampling):
+            raise ConfigError(f"objective.negatives is {self.negatives!r}; use 'masked', 'floor' or 'uniform'")
         if self.contrast not in ("micro", "batch"):
             raise ConfigError(f"objective.contrast is {self.contrast!r}; use 'micro' or 'batch'")
         if not 0.0 <= self.label_smoothing < 1.0:

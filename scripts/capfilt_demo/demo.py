@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.plan import PlannedRun
-from ablations.running import is_finished, launch_child, make
 from rich.table import Table
+from studies.plan import PlannedRun, planned, setting_of_path
+from studies.running import launch_child, make
 
 from blip2_train.cli.capfilt.filtering import filter_captions, find_model
-from blip2_train.config.compose import compose
 from blip2_train.config.key_values import split_settings
 from blip2_train.data.emoji_scenes.layout import WorldPaths
 from blip2_train.data.emoji_scenes.world import ensure_world
 from blip2_train.data.emoji_scenes.wrong_captions import CaptionFaults, find_faults, write_noisy_shards
+from blip2_train.data.prepare.engine import cores
 from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.pair_scoring import Score
@@ -82,7 +82,7 @@ def demonstrate(arguments: Sequence[str]) -> None:
     folder = Path(request.output).expanduser().absolute()
     sets = {name: folder / name for name in (NOISY, FILTERED)}
     world = WorldPaths(root=folder / "world")
-    runs = {name: _planned(folder / f"stage1_{name}", sets[name], world, request.steps, more) for name in sets}
+    runs = {name: _planned(name, folder, world, request.steps, more) for name in sets}
     models = [f"{name}={find_model(name, getattr(request, name))}" for name in ("captioner", "scorer")]
     _continue(folder / "settings.json", request)
     _write_world(world, request)
@@ -160,32 +160,23 @@ def _write_world(paths: WorldPaths, request: DemoRequest) -> None:
     )
 
 
-def _planned(folder: Path, shards: Path, world: WorldPaths, steps: int, more: Sequence[str]) -> PlannedRun:
-    """The training of a stage 1 on shards."""
+def _planned(name: str, folder: Path, world: WorldPaths, steps: int, more: Sequence[str]) -> PlannedRun:
+    """The training of a stage 1 on one of the sets."""
     settings = [
         "experiment=demo_stage1",
         *([f"steps={steps}", f"validate_every={steps}"] if steps else []),
         "data.prepare=null",
-        _path("data.sources.0.path", shards),
-        f"data.sources.0.name={folder.name}",
-        _path("data.validation.path", world.shards("val")),
-        _path("paths.run_dir", folder),
+        setting_of_path("data.sources.0.path", folder / name),
+        f"data.sources.0.name=stage1_{name}",
+        setting_of_path("data.validation.path", world.shards("val")),
         *more,
     ]
-    return PlannedRun(
-        name=folder.name, command="train", settings=tuple(settings), config=compose(settings), folder=folder
-    )
+    return planned("train", f"stage1_{name}", settings, folder, [folder])
 
 
 def _trained(run: PlannedRun) -> dict[str, float]:
     """Held-out R@1 of a run, which is made unless it was before."""
-    if not is_finished(run):
-        make(run, launch_child)
+    if not run.results.is_file():
+        make(run, launch_child, cores())
     results = read_results(run.results.parent)
     return {score: results[score] for score in SCORES}
-
-
-def _path(key: str, path: Path) -> str:
-    """A setting whose value is a path, whatever characters that holds."""
-    escaped = str(path).replace("'", "\\'")
-    return f"{key}='{escaped}'"

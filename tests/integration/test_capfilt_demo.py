@@ -20,7 +20,7 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     exports, trained = write_exports(tmp_path / "exports"), []
 
-    def launch(command: str, settings: Sequence[str]) -> None:
+    def launch(command: str, settings: Sequence[str], log: Path, threads: int) -> None:
         trained.append(command)
         train(list(settings))
 

@@ -2,7 +2,7 @@
 
 Stage 1 with captions of other scenes stays at chance, and stage 2 with images of other scenes says nothing of what it
 sees. That stage 2 needs stage 1 cannot be shown in this world: which of the two is ahead depends on the seed, see
-`run_scripts/ablations.sh`.
+`run_scripts/study.sh stage2`.
 """
 
 import json

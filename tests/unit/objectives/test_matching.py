@@ -26,7 +26,12 @@ def test_the_floor_keeps_every_other_column_possible() -> None:
     assert draw(logits, forbidden, 1000)[2] == 0
 
 
-@pytest.mark.parametrize("variant", ["masked", "floor"])
+def test_uniform_negatives_do_not_depend_on_similarity() -> None:
+    logits, forbidden = torch.tensor([[9.0, 200.0, -50.0]]), torch.tensor([[True, False, False]])
+    assert draw(logits, forbidden, 1000, "uniform").tolist() == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("variant", ["masked", "floor", "uniform"])
 def test_a_positive_is_never_drawn(variant: matching.NegativeSampling) -> None:
     torch.manual_seed(0)
     logits = 1000 * torch.randn(200, 7)

@@ -49,7 +49,7 @@ def test_pairs_of_one_image_are_never_negatives(tmp_path: Path) -> None:
     """Over 300 random batches on one process and on two, whose batches share images."""
     two = run_processes((2,), pairs_by_rule, tmp_path)[2]
     for actual in (pairs_by_rule(), *two):
-        for rule in ("masked", "floor"):
+        for rule in ("masked", "floor", "uniform"):
             same, other = actual[rule]
             assert same == 0 and other > 300 * ROWS
         assert actual["no mask"][0] > 0, "without the mask there would be such pairs"

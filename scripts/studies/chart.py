@@ -1,0 +1,75 @@
+"""Draws the results of a study: differences with their intervals, and curves of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from studies.record import Record
+
+_SHOWN_CURVES = 8
+"""More lines than that cannot be told apart."""
+
+
+def draw(record: Record, path: Path) -> Path:
+    """Write the image: above, a panel for each score with a dot per seed; below, a panel for each curve."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    scores = record["scores"]
+    curves = [key for key, score in scores.items() if score["curve"]]
+    arms = list(record["arms"].values())
+    heights = [0.34 * len(arms) + 0.9, *([3.2] if curves else [])]
+    figure = pyplot.figure(figsize=(11, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for number, axis in enumerate(parts[0].subplots(1, len(scores), sharey=True, squeeze=False)[0]):
+        _draw_score(axis, list(scores)[number], record)
+    if curves:
+        for axis, key in zip(parts[1].subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+            _draw_curve(axis, key, record)
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _draw_score(axis: Any, key: str, record: Record) -> None:
+    """Each arm's mean, the interval of its difference around it, and its seeds; a line at the baseline's mean."""
+    arms = list(record["arms"].values())
+    baseline = arms[0]["scores"][key]["mean"]
+    for row, arm in enumerate(arms):
+        result = arm["scores"][key]
+        if result["mean"] is None:
+            continue
+        color = "tab:gray"
+        if "interval" in result and baseline is not None:
+            better = (result["difference"] > 0) == (record["scores"][key]["better"] == "higher")
+            color = ("tab:green" if better else "tab:red") if result["clear"] else "tab:gray"
+            axis.plot([baseline + end for end in result["interval"]], [row, row], color=color, linewidth=2)
+        axis.plot(list(result["values"].values()), [row] * len(result["values"]), "|", color="black", markersize=6)
+        axis.plot(result["mean"], row, "o", color=color)
+    if baseline is not None:
+        axis.axvline(baseline, color="black", linewidth=0.6, linestyle=":")
+    axis.set_title(record["scores"][key]["label"], fontsize=9)
+    axis.set_yticks(range(len(arms)), [arm["label"] for arm in arms], fontsize=8)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.set_ylim(len(arms) - 0.5, -0.5)
+
+
+def _draw_curve(axis: Any, key: str, record: Record) -> None:
+    from matplotlib import pyplot
+
+    for number, arm in enumerate(list(record["arms"].values())[:_SHOWN_CURVES]):
+        course = arm["curves"][key]
+        color = pyplot.get_cmap("tab10")(number)
+        axis.plot(course["steps"], course["mean"], color=color, label=arm["label"], linewidth=1.6)
+        for values in course["values"].values():
+            axis.plot(course["steps"], values, color=color, linewidth=0.5, alpha=0.5)
+    axis.set_title(record["scores"][key]["label"], fontsize=9)
+    axis.set_xlabel("optimiser step", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.legend(frameon=False, fontsize=7)

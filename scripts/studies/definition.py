@@ -1,0 +1,131 @@
+"""What a study compares, as its file says: `scripts/studies/definitions/<name>.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from blip2_train.errors import ConfigError
+from blip2_train.system.records import check_record, parse_yaml
+
+FOLDER = Path(__file__).parent / "definitions"
+
+
+class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was expected, written down before the first run."""
+
+    written: str
+    """Day, `2026-12-01`."""
+    text: str
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One command that each arm runs."""
+
+    train: str = ""
+    """Recipe of a training; or"""
+    evaluate: str = ""
+    """task of an evaluation."""
+    of: str | None = None
+    """The earlier step whose export it starts from, or evaluates."""
+    settings: list[str] = []
+    """As on the command line."""
+
+    @property
+    def command(self) -> Literal["train", "evaluate"]:
+        """Which of the two it runs."""
+        return "train" if self.train else "evaluate"
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way of training."""
+
+    label: str
+    settings: dict[str, list[str]] = {}
+    """By step, in what it differs from the baseline."""
+    of: dict[str, str | None] = {}
+    """By step, where it starts from another step than the baseline does; null = from scratch."""
+
+
+class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number that arms are compared by."""
+
+    step: str
+    name: str
+    """As in the results of that step."""
+    label: str
+    better: Literal["higher", "lower"] = "higher"
+    curve: bool = False
+    """Whether its course over the steps of a training is drawn."""
+    hits_at: float | None = None
+    """For scores that are a share: a sample counts if its own score (a rank) is at most this; scenes are then
+    resampled, too."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the record."""
+        return f"{self.step}/{self.name}"
+
+
+class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question, and the runs that answer it; the first arm is the baseline."""
+
+    title: str
+    question: str
+    expected: Expectation
+    steps: dict[str, Step]
+    arms: dict[str, Arm]
+    scores: list[Score]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def baseline(self) -> str:
+        """Name of the arm that the others are compared with."""
+        return next(iter(self.arms))
+
+
+def names() -> list[str]:
+    """All studies."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_study(name: str) -> Study:
+    """A study by its name, or by the path of a file that ends in `.yaml`.
+
+    Raises:
+        ConfigError: if there is none, or its file does not fit together.
+    """
+    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no study {name!r}; there are {', '.join(names())}, or give the path of a file.yaml"
+        )
+    fix = "see scripts/studies/definition.py for what a study holds"
+    study = check_record(parse_yaml(path.read_text("utf-8"), path, fix, ConfigError), Study, path, fix, ConfigError)
+    if problem := _problem(study):
+        raise ConfigError(f"{path}: {problem}")
+    return study
+
+
+def _problem(study: Study) -> str | None:
+    """What does not fit together."""
+    if not study.arms or not study.scores or not study.steps:
+        return "a study has steps, arms and scores"
+    known: list[str] = []
+    for name, step in study.steps.items():
+        if bool(step.train) == bool(step.evaluate):
+            return f"step {name} has either train or evaluate"
+        if step.of is not None and step.of not in known:
+            return f"step {name} starts from {step.of!r}, which is no earlier step"
+        if step.evaluate and step.of is None:
+            return f"step {name} evaluates nothing; give of:"
+        known.append(name)
+    for name, arm in study.arms.items():
+        named = [*arm.settings, *arm.of, *(of for of in arm.of.values() if of is not None)]
+        if wrong := next((step for step in named if step not in known), None):
+            return f"arm {name} names {wrong!r}, which is no step"
+    if wrong := next((score.step for score in study.scores if score.step not in known), None):
+        return f"scores name {wrong!r}, which is no step"
+    return None

@@ -1,0 +1,177 @@
+"""The runs of a study: the settings of each, which starts from which, and which are one and the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+import blip2_train
+from blip2_train.config.compose import compose, compose_evaluation, instantiate
+from blip2_train.errors import ConfigError
+from blip2_train.training.earlier_runs import EXPORT
+from studies.definition import Step, Study
+from studies.options import StudyOptions
+
+RUNS = "runs"
+_UNNAMED = "paths.run_dir=run"
+"""Instead of a folder named by the time, while the key is made."""
+_PACKAGE = Path(blip2_train.__file__).parent
+_NOT_IN_KEY = ("paths", "resume_from", "init_from", "checkpoint", "checkpoints", "overwrite")
+"""Of a configuration: where things lie. What a run starts from counts by that run's own key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of the ordinary training or evaluation command."""
+
+    command: Literal["train", "evaluate"]
+    settings: tuple[str, ...]
+    """As on the command line."""
+    key: str
+    """Changes with anything that its results depend on."""
+    folder: Path
+    parent: PlannedRun | None = None
+    """The run whose export it starts from, or evaluates."""
+
+    @property
+    def results(self) -> Path:
+        """The file that it leaves when it is done."""
+        return self.folder / "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a study."""
+
+    folder: Path
+    """Where the table, the figure and the record go."""
+    seeds: tuple[int, ...]
+    arms: dict[str, dict[int, dict[str, PlannedRun]]]
+    """By arm, seed and step."""
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """Each once, in an order in which they can be made; a run that several arms share is one."""
+        every = (run for arm in self.arms.values() for steps in arm.values() for run in steps.values())
+        return list({run.key: run for run in every}.values())
+
+
+def make_plan(name: str, study: Study, options: StudyOptions) -> Plan:
+    """Compose the configuration of every run, so that what cannot be used is refused before the first starts.
+
+    Raises:
+        ConfigError: if a setting cannot be used.
+    """
+    first = next(step for step in study.steps.values() if step.train)
+    paths = compose([f"experiment={first.train}", *options.training, "init_from=null"]).paths
+    roots = (Path(paths.output_dir) / "studies", Path(paths.data_dir))
+    arms = options.arms
+    chosen = [arm for arm in study.arms if arms is None or arm in arms or arm == study.baseline]
+    seeds = study.seeds if options.seeds is None else options.seeds
+    plans = {arm: {seed: _runs_of(study, arm, seed, options, roots) for seed in seeds} for arm in chosen}
+    return Plan(folder=roots[0] / name, seeds=seeds, arms=plans)
+
+
+def _runs_of(
+    study: Study, arm: str, seed: int, options: StudyOptions, roots: tuple[Path, Path]
+) -> dict[str, PlannedRun]:
+    """The steps of an arm that its scores need."""
+    differs, runs = study.arms[arm], dict[str, PlannedRun]()
+    origins = {name: differs.of.get(name, step.of) for name, step in study.steps.items()}
+    needed = {score.step for score in study.scores}
+    for name in reversed(study.steps):
+        if name in needed and (origin := origins[name]) is not None:
+            needed.add(origin)
+    for name, step in study.steps.items():
+        if name in needed:
+            origin = origins[name]
+            parent = None if origin is None else runs[origin]
+            given = [*step.settings, *differs.settings.get(name, ())]
+            try:
+                runs[name] = _run(name, step, given, seed, options, roots, parent)
+            except ConfigError as error:
+                raise ConfigError(f"arm {arm}, step {name}: {error}") from None
+    return runs
+
+
+def _run(
+    name: str,
+    step: Step,
+    given: list[str],
+    seed: int,
+    options: StudyOptions,
+    roots: tuple[Path, Path],
+    parent: PlannedRun | None,
+) -> PlannedRun:
+    if step.command == "train":
+        settings = [f"experiment={step.train}", *given, *options.training, "monitor=null", f"seed={seed}"]
+    else:
+        settings = [f"evaluation=[{step.evaluate}]", *given, *options.evaluation]
+    return planned(step.command, name, settings, roots[0] / RUNS, roots, parent)
+
+
+def planned(
+    command: Literal["train", "evaluate"],
+    name: str,
+    settings: list[str],
+    folder: Path,
+    roots: Sequence[Path],
+    parent: PlannedRun | None = None,
+) -> PlannedRun:
+    """One run with a folder of its own, which is named after all that its results depend on.
+
+    Args:
+        command: Which command.
+        name: Beginning of the folder's name.
+        settings: As on the command line, without what the run starts from.
+        folder: For the run's folder.
+        roots: Paths whose names do not count: where data and results lie.
+        parent: The run whose export it starts from, or evaluates; None = a training from scratch.
+
+    Raises:
+        ConfigError: if a setting cannot be used.
+    """
+    export = None if parent is None else parent.folder / EXPORT
+    if command == "train":
+        settings = [*settings, "init_from=null" if export is None else setting_of_path("init_from", export)]
+        config = compose([*settings, _UNNAMED])
+        instantiate(config.optim)
+    else:
+        settings = [*settings, setting_of_path("checkpoint", export or Path())]
+        config = compose_evaluation([*settings, _UNNAMED])
+    key = _key(command, config, parent, roots)
+    own = folder / f"{name}_{key}"
+    settings = [*settings, setting_of_path("paths.run_dir", own)]
+    return PlannedRun(command=command, settings=tuple(settings), key=key, folder=own, parent=parent)
+
+
+def _key(command: str, config: DictConfig, parent: PlannedRun | None, roots: Sequence[Path]) -> str:
+    content: Any = OmegaConf.to_container(config)
+    known = {name: value for name, value in content.items() if name not in _NOT_IN_KEY}
+    text = json.dumps([command, _below_roots(known, [*roots, _PACKAGE]), parent and parent.key], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _below_roots(value: Any, roots: Sequence[Path]) -> Any:
+    """Plain values, in which a path below the n-th of the roots begins with its number."""
+    if isinstance(value, dict):
+        return {str(key): _below_roots(inner, roots) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_below_roots(inner, roots) for inner in value]
+    if isinstance(value, str):
+        for number, root in enumerate(roots):
+            if value == str(root) or value.startswith(f"{root}/"):
+                return f"<{number}>{value[len(str(root)) :]}"
+    return value
+
+
+def setting_of_path(key: str, path: Path) -> str:
+    """A setting whose value is a path, whatever characters that holds."""
+    escaped = str(path).replace("'", "\\'")
+    return f"{key}='{escaped}'"

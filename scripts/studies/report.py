@@ -1,0 +1,74 @@
+"""The results of a study as a table: for the terminal, and in Markdown."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from blip2_train.evaluation.report.logged_scores import logged_format
+from studies.record import Record
+
+NOTE = (
+    "Differences from the first row with their 95 % intervals, by bootstrap over seeds and, where a score is marked *, "
+    "over test scenes; bold: clear of zero."
+)
+
+
+def rows_of(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table: an arm each, a cell per score, and CPU minutes per seed."""
+    scores = record["scores"]
+    head = ["", *(score["label"] + ("" if score["hits_at"] is None else " *") for score in scores.values())]
+    rows = [
+        [arm["label"], *(_cell(scores[key], arm["scores"][key]) for key in scores), _minutes(arm, record)]
+        for arm in record["arms"].values()
+    ]
+    return [*head, "CPU minutes a seed"], rows
+
+
+def as_markdown(record: Record) -> str:
+    """Title, expectation, table."""
+    head, rows = rows_of(record)
+    seeds = ", ".join(map(str, record["seeds"]))
+    expected = record["expected"]
+    lines = [f"**{record['title']}** Seeds {seeds}.", ""]
+    lines += [f"Expected ({expected['written']}, before the first run): {' '.join(expected['text'].split())}", ""]
+    lines += [_line(head), "| --- " + "| ---: " * (len(head) - 1) + "|", *map(_line, rows), "", NOTE]
+    return "\n".join(lines) + "\n"
+
+
+def as_table(record: Record) -> Group:
+    """The table for a terminal."""
+    head, rows = rows_of(record)
+    table = Table(title=Text(record["title"]), title_justify="left", box=None, header_style="dim", pad_edge=False)
+    table.add_column(head[0])
+    for name in head[1:]:
+        table.add_column(Text(name), justify="right")
+    for row in rows:
+        table.add_row(*(Text(cell.replace("**", "")) for cell in row))
+    return Group(table, Text(NOTE.replace("bold", "!"), style="dim"))
+
+
+def _cell(score: Record, result: Record) -> str:
+    if result["mean"] is None:
+        return "–"
+    form = logged_format(score["name"].rpartition("/")[2])
+    text = form.text(result["mean"])
+    if "interval" not in result:
+        return text
+    low, high = (_signed(form.text(abs(end)), end) for end in result["interval"])
+    change = f"{_signed(form.text(abs(result['difference'])), result['difference'])} [{low}, {high}]"
+    return f"{text} (**{change}**)" if result["clear"] else f"{text} ({change})"
+
+
+def _signed(text: str, value: float) -> str:
+    return ("+" if value >= 0 else "−") + text
+
+
+def _minutes(arm: Record, record: Record) -> str:
+    seconds = arm["cpu_seconds"]
+    return "–" if seconds is None else f"{seconds / 60 / len(record['seeds']):.1f}"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,219 @@
+"""Studies, with runs that are made up: what they ask for, share, keep, refuse and tell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies.command import main
+from studies.definition import names, read_study
+from studies.options import read_options
+from studies.plan import make_plan
+from studies.running import launch_child
+
+from blip2_train.cli.terminal import run_command
+from blip2_train.errors import ConfigError, TrainingError
+from blip2_train.system.atomic_write import write_checked
+
+STUDY = """\
+title: Does it help?
+question: It may.
+expected: {written: "2026-12-01", text: "It should."}
+steps:
+  first: {train: demo_stage1, settings: [steps=60, objective.itm_weight=0]}
+  stage1: {train: demo_stage1, settings: [steps=60, validate_every=30, optim.warmup_steps=5]}
+  retrieval: {evaluate: demo_retrieval, of: stage1}
+arms:
+  recipe: {label: as it is}
+  weight: {label: weight 2, settings: {stage1: [objective.itm_weight=2]}}
+  continued: {label: continued, of: {stage1: first}}
+scores:
+  - {step: stage1, name: val/loss_itm, label: ITM loss, better: lower, curve: true}
+  - {step: retrieval, name: image_to_text_r1, label: R@1, hits_at: 1}
+seeds: [0, 1]
+"""
+
+
+class MadeUpRuns:
+    """Stands for the commands: writes what they leave, with scores that follow from the settings."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, list[str]]] = []
+
+    def __call__(self, command: str, settings: Sequence[str], log: Path, threads: int) -> float:
+        self.started.append((command, list(settings)))
+        folder = Path(_value("paths.run_dir", settings))
+        weight = "objective.itm_weight=2" in settings
+        if command == "train":
+            seed = int(_value("seed", settings))
+            loss = 0.6 - 0.1 * weight - 0.01 * seed * (1 + weight)
+            write_checked(folder / "results.json", {"val/loss_itm": loss})
+            (folder / "metrics.csv").write_text(f"step,val/loss_itm\n30,0.7\n60,{loss}\n")
+            return 30.0
+        trained = Path(_value("checkpoint", settings)).parent
+        loss = json.loads((trained / "results.json").read_text())["val/loss_itm"]
+        ranks = {str(scene): 1.0 if scene / 10 > loss else 3.0 for scene in range(10)}
+        (folder / "predictions").mkdir(parents=True, exist_ok=True)
+        write_checked(folder / "predictions/demo_retrieval.samples.json", {"metric": "rank", "scores": ranks})
+        hits = 10.0 * sum(rank == 1 for rank in ranks.values())
+        write_checked(folder / "results.json", {"tasks": {"demo_retrieval": {"scores": {"image_to_text_r1": hits}}}})
+        return 6.0
+
+
+def _value(key: str, settings: Sequence[str]) -> str:
+    return [s for s in settings if s.startswith(f"{key}=")][-1].partition("=")[2].strip("'")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a whole study was run; not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "small.yaml").write_text(STUDY)
+    runs = MadeUpRuns()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["small.yaml", "jobs=2"], runs)
+    assert sorted(command for command, _ in runs.started) == ["evaluate"] * 6 + ["train"] * 8, "each run once"
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its runs in a working folder of one's own."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "outputs/studies"
+
+
+def record(folder: Path) -> Any:
+    return json.loads((folder / "small/study.json").read_text())
+
+
+def test_the_table_has_what_the_runs_left(here: Path) -> None:
+    arms = record(here)["arms"]
+    assert arms["recipe"]["scores"]["stage1/val/loss_itm"] == {"mean": 0.595, "values": {"0": 0.6, "1": 0.59}}
+    weight = arms["weight"]["scores"]["stage1/val/loss_itm"]
+    assert weight["difference"] == pytest.approx(-0.105) and weight["mean"] == pytest.approx(0.49)
+    low, high = weight["interval"]
+    assert low < -0.11 < -0.10 < high < 0 and weight["clear"], "wider than the seeds lie apart"
+    recall = arms["weight"]["scores"]["retrieval/image_to_text_r1"]
+    assert recall["values"] == {"0": 40.0, "1": 50.0} and recall["difference"] == pytest.approx(10.0)
+    assert arms["recipe"]["curves"]["stage1/val/loss_itm"]["steps"] == [30, 60]
+    assert arms["recipe"]["cpu_seconds"] == 2 * 36.0 and arms["continued"]["cpu_seconds"] == 2 * 66.0
+    text = (here / "small/study.md").read_text()
+    assert "Expected (2026-12-01, before the first run): It should." in text
+    assert "| weight 2 | 0.490 (**−0.105 [" in text and text.count("\n| ") == 5
+    assert (here / "small/study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_finished_is_kept_and_what_was_stopped_goes_on(here: Path) -> None:
+    runs, folders = MadeUpRuns(), sorted((here / "runs").glob("stage1_*"))
+    for folder in folders[:2]:
+        (folder / "results.json").unlink()
+    (folders[0] / "checkpoints").mkdir()
+    (folders[0] / "checkpoints/step_0000030.ckpt").touch()
+    main(["small.yaml"], runs)
+    trained = {_value("paths.run_dir", settings): settings for command, settings in runs.started}
+    assert set(trained) == {str(folder.relative_to(here.parents[1])) for folder in folders[:2]}
+    resumed = ["resume_from" in setting for settings in trained.values() for setting in settings if "resume" in setting]
+    assert resumed == [True], "only where there is a checkpoint"
+    main(["small.yaml", "arms=weight", "seeds=0"], runs)
+    assert len(runs.started) == 2 and list(record(here)["arms"]) == ["recipe", "weight"]
+
+
+def test_a_seed_more_and_other_settings_are_other_runs(here: Path) -> None:
+    runs = MadeUpRuns()
+    main(["small.yaml", "arms=weight", "seeds=0,1,5"], runs)
+    assert [command for command, _ in runs.started] == ["train", "evaluate", "train", "evaluate"]
+    main(["small.yaml", "arms=recipe", "seeds=0", "optim.lr=5e-4"], runs)
+    assert len(runs.started) == 6 and "optim.lr=5e-4" in runs.started[4][1]
+
+
+def test_where_things_lie_does_not_matter(here: Path, tmp_path: Path) -> None:
+    study = read_study("small.yaml")
+
+    def keys(*settings: str) -> list[str]:
+        return [run.key for run in make_plan("small", study, read_options([*settings, "seeds=0"], study)).runs]
+
+    assert keys() == keys(f"paths.output_dir={tmp_path / 'a'}", f"paths.data_dir={tmp_path / 'b'}")
+    assert not set(keys()) & set(keys("global_batch_size=32")), "an evaluation changes with what it evaluates"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["seeds=1,1"], "seeds names 1 twice"),
+        (["seeds=x"], "seeds=x: expected"),
+        (["jobs=0"], "jobs must be at least 1"),
+        (["arms=weigth"], "there is no arm 'weigth' in this study; there are recipe, weight, continued"),
+        (["seed=3"], "seed cannot be set in a study: pass seeds="),
+        (["+objective.itm_weight=3"], "objective.itm_weight cannot be set in this study: its arms differ in it"),
+        (["paths.run_dir=x"], "paths.run_dir cannot be set in a study"),
+        (["checkpoints.retrieval=x"], "checkpoints.retrieval cannot be set in a study"),
+        (["optim.lrr=3"], "did you mean 'optim.lr'?"),
+        (["tasks.demo_retrieval.limt=3"], "did you mean 'tasks.demo_retrieval.limit'?"),
+        (["job=2"], "did you mean 'jobs'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_starts_nothing(
+    settings: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = MadeUpRuns()
+    assert run_command(lambda given: main(given, runs), ["small.yaml", *settings]) == 2 and runs.started == []
+    printed = capsys.readouterr()
+    assert words in printed.err and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+
+
+def test_an_unknown_study_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(main, ["itn"]) == 2
+    assert "there is no study 'itn'; there are itm, " in capsys.readouterr().err
+    assert run_command(main, ["seeds=3"]) == 2
+    assert "the first argument names a study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("of: stage1}", "of: stage3}"), "step retrieval starts from 'stage3', which is no earlier step"),
+        (("step: retrieval", "step: other"), "scores name 'other', which is no step"),
+        (("{stage1: first}", "{stage1: third}"), "arm continued names 'third', which is no step"),
+        (
+            ("{train: demo_stage1, settings: [steps=60, o", "{train: a, evaluate: b, settings: [o"),
+            "step first has either",
+        ),
+        (("title:", "titel:"), "titel"),
+    ],
+)
+def test_a_definition_that_does_not_fit_together(change: tuple[str, str], words: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(STUDY.replace(*change))
+    with pytest.raises(ConfigError, match=words):
+        read_study(str(file))
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_study_says_before_what_is_expected(name: str) -> None:
+    study = read_study(name)
+    assert study.expected.written and len(study.expected.text.split()) > 20 and len(study.seeds) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_each_study_composes(name: str) -> None:
+    study = read_study(name)
+    plan = make_plan(name, study, read_options(["seeds=0"], study))
+    assert len(plan.runs) >= len(study.arms)
+    weights = {tuple(run.settings) for run in plan.runs}
+    assert len(weights) == len(plan.runs)
+
+
+def test_a_child_that_fails_or_leaves_nothing_is_an_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TrainingError, match=r"scripts/train.py ended with status 2 \(error: .*nothing"):
+        launch_child("train", ["experiment=nothing"], here / "log", 1)
+    shutil.rmtree(here)
+    assert run_command(lambda given: main(given, lambda *_: None), ["small.yaml"]) == 2
+    assert "ended without" in capsys.readouterr().err
