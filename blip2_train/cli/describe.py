@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         return
     import torch  # and what follows; help and lists do not need it
 
-    from blip2_train.cli.run_report import parts_table
+    from blip2_train.cli.part_sizes import parts_table
     from blip2_train.config.starting_weights import find_starting_weights
     from blip2_train.models.freezing import describe_parameters
 

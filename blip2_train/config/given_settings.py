@@ -10,12 +10,26 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import blip2_train
 from blip2_train.errors import ConfigError
 
 RANDOM = "random"
 """The value of `model.qformer.weights` that names no weights."""
 _WEIGHED = ("model.vision", "model.language", "model.qformer.weights", "tokenizer")
 """Keys that settle which weights there are; what lies below them counts too."""
+SHIPPED_BERT = Path(blip2_train.__file__).parent / "assets" / "demo" / "bert"
+"""The BERT of the embedded world, from which the Q-Formers of its recipes start."""
+SHIPPED_SIZES = {
+    "hidden_size": 128,
+    "num_layers": 4,
+    "num_heads": 4,
+    "intermediate_size": 512,
+    "max_positions": 64,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "vocab_size": 691,
+}
+"""What its files say, with which a configuration can be printed before transformers is loaded."""
 
 
 def follows_weights(config: DictConfig, given: frozenset[str], option: Mapping[str, Any]) -> bool:
@@ -34,6 +48,8 @@ def follows_weights(config: DictConfig, given: frozenset[str], option: Mapping[s
     if settings.get("model.language") != (option.get("language") or None):
         return True
     weights = settings.get("model.qformer.weights")
+    if weights == str(SHIPPED_BERT):
+        return any(settings.get(f"model.qformer.{key}") != value for key, value in SHIPPED_SIZES.items())
     return not (weights in (None, RANDOM) or (isinstance(weights, str) and not Path(weights).expanduser().is_dir()))
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from blip2_train.checkpoints.weight_sources import require_source
-from blip2_train.training.earlier_runs import find_export
-
 
 def find_starting_weights(config: DictConfig) -> tuple[str | None, str | None]:
     """Where `init_from` and `init_text_from` are; None for what is not given.
@@ -20,8 +17,14 @@ def find_starting_weights(config: DictConfig) -> tuple[str | None, str | None]:
     locations: list[str | None] = []
     for setting in ("init_from", "init_text_from"):
         named = config.get(setting)
-        location = None if named is None else find_export(str(named), str(config.paths.output_dir), setting)
-        if location is not None:
-            require_source(location)
-        locations.append(location)
+        locations.append(None if named is None else _found(str(named), str(config.paths.output_dir), setting))
     return locations[0], locations[1]
+
+
+def _found(named: str, output_dir: str, setting: str) -> str:
+    from blip2_train.checkpoints.weight_sources import require_source  # loads transformers
+    from blip2_train.training.earlier_runs import find_export
+
+    location = find_export(named, output_dir, setting)
+    require_source(location)
+    return location

@@ -12,7 +12,7 @@ from blip2_train.models.configs import VisionConfig
 
 _NAMES = ("mean", "std")
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-KNOWN = {"eva_giant_patch14_clip_224.laion400m": _CLIP, "vit_large_patch14_clip_224.openai": _CLIP}
+KNOWN = {"eva_giant_patch14_clip_224.laion400m": _CLIP, "vit_large_patch14_clip_quickgelu_224.openai": _CLIP}
 """What timm says of the towers of the paper, which a configuration can be printed with before timm is loaded."""
 
 

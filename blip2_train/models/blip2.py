@@ -6,12 +6,11 @@ Shape letters: B batch, R rows of pairs, M images, P patches, Dv tower width, Q 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PretrainedConfig, PreTrainedModel
 
 from blip2_train.models import masks
 from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
@@ -19,6 +18,9 @@ from blip2_train.models.packing import Packing, pack
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
 from blip2_train.types import ImageKeyValues, TextTokens
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    MinNewTokensLengthLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.nucleus_sampling import NucleusSampling
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor, LogitsProcessorList
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """From new tokens `(R, t)`, t >= 1, to the logits `(R, V)` of what follows. Row r goes on from row `origin[r]` of the
@@ -96,6 +90,16 @@ def _processors(
     options: GenerationOptions, ends: Sequence[int], front: int, uniforms: Tensor | None, device: str
 ) -> LogitsProcessorList:
     """What changes scores before a token is chosen, in the order of transformers."""
+    from transformers import (  # slow to import; a model that only trains needs none of it
+        LogitsProcessorList,
+        MinNewTokensLengthLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+        TemperatureLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    from blip2_train.models.nucleus_sampling import NucleusSampling
+
     processors: list[LogitsProcessor] = []
     if options.repetition_penalty != 1.0:
         processors.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))

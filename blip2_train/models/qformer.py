@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers.activations import ACT2FN
 
 from blip2_train.models.attention import Attention, ResidualOutput, layer_image_kv
 from blip2_train.models.configs import QFormerConfig
@@ -33,13 +32,23 @@ class QFormerOutput(NamedTuple):
     """Self-attention keys and values of each layer, each `(R, H, L, D/H)`; empty unless they were asked for."""
 
 
+def _activation(name: str) -> nn.Module:
+    """The function of transformers by that name."""
+    if name == "gelu":
+        return nn.GELU()  # the same; transformers takes half as long to import as torch
+    from transformers.activations import ACT2FN
+
+    function: nn.Module = ACT2FN[name]
+    return function
+
+
 class Intermediate(nn.Module):
     """First half of a feed-forward block."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str = "gelu") -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, intermediate_size)
-        self.activation = ACT2FN[hidden_act]
+        self.activation = _activation(hidden_act)
 
     def forward(self, states: Tensor) -> Tensor:
         """`(…, D)` to `(…, F)`."""
@@ -246,7 +255,7 @@ class LanguageModellingHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = _activation(config.hidden_act)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:

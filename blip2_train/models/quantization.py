@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from blip2_train.errors import ConfigError
 from blip2_train.system.extras import import_extra
+
+if TYPE_CHECKING:  # a model without language model, and its description, need no transformers
+    from transformers import PreTrainedModel
+    from transformers.pytorch_utils import Conv1D
 
 QUANTIZATIONS = ("none", "int8", "int4")
 NF4_BLOCK = 64
@@ -45,6 +47,8 @@ def quantize_language_model(model: PreTrainedModel, quantization: str) -> PreTra
         raise ConfigError(f"quantization {quantization!r} is unknown; use one of {', '.join(QUANTIZATIONS)}")
     if quantization == "none":
         return model
+    from transformers.pytorch_utils import Conv1D
+
     bitsandbytes()
     head = model.get_output_embeddings()
     names = [
@@ -86,7 +90,7 @@ class QuantizedLinear(nn.Module):
     @classmethod
     def of(cls, linear: nn.Linear | Conv1D, quantization: str) -> Self:
         """The quantised form of a linear layer; an empty one if that lies on the meta device."""
-        transposed = isinstance(linear, Conv1D)
+        transposed = not isinstance(linear, nn.Linear)
         weight = (linear.weight.T if transposed else linear.weight).detach()
         layer = cls(weight.shape[1], weight.shape[0], quantization, linear.bias)
         layer.transposed = transposed

@@ -68,6 +68,8 @@ class MostAlive(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and look at what it made."""
+        if func is torch.ops.prim.device.default:  # half of all calls where tensors have no values
+            return func(*args, **(kwargs or {}))
         before = {StorageWeakRef(storage) for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):

@@ -6,7 +6,6 @@ Shape letters: B batch per process, T text tokens, K tokens with a label, D hidd
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -85,7 +84,6 @@ def chunked_cross_entropy(
     return total, right
 
 
-@dataclass(frozen=True, kw_only=True)
 class GenerationObjective:
     """The language-modelling loss of stage 2 and of fine-tuning.
 
@@ -97,14 +95,13 @@ class GenerationObjective:
     of all processes.
     """
 
-    chunk: int = 512
-
     batch_type: ClassVar[type[Batch]] = GenerationBatch
     contrasts_within_batch: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise ConfigError(f"objective.chunk must be at least 1, got {self.chunk}")
+    def __init__(self, *, chunk: int = 512) -> None:
+        if chunk < 1:
+            raise ConfigError(f"objective.chunk must be at least 1, got {chunk}")
+        self.chunk = chunk
 
     def __call__(
         self, model: GenerativeEncoder, batch: GenerationBatch, generator: torch.Generator | None = None
@@ -136,7 +133,6 @@ class GenerationObjective:
         return {"lm": math.log(vocab_size)}
 
 
-@dataclass(frozen=True, kw_only=True)
 class AnswerObjective(GenerationObjective):
     """The same loss of answers to questions about images; the Q-Former may read the questions too.
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from blip2_train.cli.check_report import broken_lines
 from blip2_train.cli.data_doubts import caption_doubts, epoch_doubts, unknown_doubts
 from blip2_train.cli.doctor.findings import OK, PROBLEM, WARNING, Finding, attempt
-from blip2_train.cli.run_report import size_text
+from blip2_train.cli.part_sizes import size_text
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
 from blip2_train.data.batches.unknown_tokens import unknown_tokens

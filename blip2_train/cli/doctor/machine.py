@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from blip2_train.cli.doctor.findings import OK, WARNING, Finding, attempt
-from blip2_train.cli.run_report import size_text
+from blip2_train.cli.part_sizes import size_text
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.training.sharding import ShardedStrategy
 

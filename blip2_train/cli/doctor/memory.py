@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from omegaconf import DictConfig
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
 from blip2_train.cli.memory_table import largest_line
-from blip2_train.cli.run_report import size_text
+from blip2_train.cli.part_sizes import size_text
 from blip2_train.config.compose import instantiate
 from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.blip2 import Blip2Model
@@ -22,6 +24,8 @@ COMFORTABLE = 0.8
 """Share of a device's memory above which little is left for activations, where these cannot be counted."""
 SHORT_TEXT = 8
 """Tokens that texts have at least, with their first and last."""
+Planner = Callable[[int, bool], PlannedStep]
+"""What a step takes, by the tokens of its texts and whether a GPU computes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,17 @@ class PartMemory:
     """Gradients and AdamW's two moments; data parallelism exchanges gradients where they lie."""
 
 
-def examine_memory(config: DictConfig, model: Blip2Model | None, machine: Machine) -> list[Finding]:
-    """Weights, gradients and optimiser of each part, and all of them with a step's activations beside the memory."""
+def examine_memory(
+    config: DictConfig, model: Blip2Model | None, machine: Machine, planner: Planner | None = None
+) -> list[Finding]:
+    """Weights, gradients and optimiser of each part, and all of them with a step's activations beside the memory.
+
+    Args:
+        config: The run.
+        model: Its model, on the meta device; None if it could not be built.
+        machine: What it runs on.
+        planner: From `step_planner`, for several machines; None = one for this.
+    """
     if model is None:
         return [Finding(SKIPPED, "the model cannot be built")]
     findings: list[Finding] = []
@@ -50,7 +63,8 @@ def examine_memory(config: DictConfig, model: Blip2Model | None, machine: Machin
     if first.level == PROBLEM:
         return [first, *findings]
     try:
-        step = _step(config, model, machine, config.max_text_length)
+        planner = planner or step_planner(config, model)
+        step = planner(config.max_text_length, machine.kind != "cpu")
     except Exception as error:  # a model or objective of one's own may do what tensors without values cannot
         findings.append(Finding(SKIPPED, f"activations cannot be counted: {reason_of(error)}"))
         return [first, *findings]
@@ -64,18 +78,21 @@ def examine_memory(config: DictConfig, model: Blip2Model | None, machine: Machin
     if machine.kind == "cuda":
         findings.append(Finding(OK, largest_line(step, state)))
     if machine.memory is not None:
-        first = _with_step(config, model, machine, state, step) or first
+        first = _with_step(config, machine, state, step, planner) or first
     return [first, *findings]
 
 
-def _step(config: DictConfig, model: Blip2Model, machine: Machine, length: int) -> PlannedStep:
-    objective = instantiate(config.objective)
-    return plan_step(model, objective, length, str(config.trainer.precision), on_gpu=machine.kind != "cpu")
+def step_planner(config: DictConfig, model: Blip2Model) -> Planner:
+    """Counts a step of a run, each length of texts once."""
+
+    @cache
+    def plan(length: int, on_gpu: bool) -> PlannedStep:
+        return plan_step(model, instantiate(config.objective), length, str(config.trainer.precision), on_gpu=on_gpu)
+
+    return plan
 
 
-def _with_step(
-    config: DictConfig, model: Blip2Model, machine: Machine, state: int, step: PlannedStep
-) -> Finding | None:
+def _with_step(config: DictConfig, machine: Machine, state: int, step: PlannedStep, planner: Planner) -> Finding | None:
     """The verdict on everything that is in memory during a step; None = the batch cannot be divided.
 
     It is a problem only if it is one with short texts, too: the Q-Former computes no padding.
@@ -98,7 +115,7 @@ def _with_step(
     largest = step.largest_micro_batch(each)
     fits = [n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= largest]
     fix = f"accumulate={fits[0]} makes micro-batches of {share // fits[0]}" if fits else _fix(config, machine)
-    if _step(config, model, machine, min(SHORT_TEXT, config.max_text_length)).most(micro) > each:
+    if planner(min(SHORT_TEXT, config.max_text_length), on_gpu).most(micro) > each:
         return Finding(PROBLEM, f"{takes}: {fix}")
     return Finding(WARNING, f"{takes}, too little if all texts have {config.max_text_length} tokens: {fix}")
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding
 from blip2_train.cli.doctor.machine import Machine
 from blip2_train.cli.doctor.shards import READERS
-from blip2_train.cli.run_report import size_text
+from blip2_train.cli.part_sizes import size_text
 from blip2_train.data.stream.batch_sampler import BatchShape
 from blip2_train.data.stream.loader import PREFETCHED
 from blip2_train.errors import ConfigError

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
-from blip2_train.cli.run_report import size_text
+from blip2_train.cli.part_sizes import size_text
 from blip2_train.cli.train.run import build
 from blip2_train.training.step_clock import StepClock
 

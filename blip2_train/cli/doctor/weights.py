@@ -17,7 +17,7 @@ from blip2_train.checkpoints.training_checkpoints import read_training_state
 from blip2_train.checkpoints.weight_sources import find_weights
 from blip2_train.cli.doctor.findings import OK, SKIPPED, Finding, attempt
 from blip2_train.cli.doctor.machine import host_memory
-from blip2_train.cli.run_report import size_text
+from blip2_train.cli.part_sizes import size_text
 from blip2_train.config.compose import instantiate
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.memory import language_model_bytes

@@ -66,16 +66,17 @@ def requests() -> list[tuple[str, str]]:
     return always + [(command, "--list") for command in WITH_LISTS]
 
 
-def heavy_imports(command: str, option: str) -> list[str]:
+def heavy_imports(command: str, *arguments: str) -> list[str]:
     """The heavy libraries that a command has loaded when it ends.
 
     Raises:
         RuntimeError: if the command fails.
     """
     script = _REPORT.format(heavy=HEAVY, folder=str(SCRIPTS))
-    done = _run(["-c", script, str(SCRIPTS / f"{command}.py"), option])
+    done = _run(["-c", script, str(SCRIPTS / f"{command}.py"), *arguments])
     if done.returncode:
-        raise RuntimeError(f"{command}.py {option} ended with exit code {done.returncode}: {done.stderr[-500:]}")
+        asked = " ".join([f"{command}.py", *arguments])
+        raise RuntimeError(f"{asked} ended with exit code {done.returncode}: {done.stderr[-500:]}")
     return [name for name in done.stderr.rpartition("\n")[2].split(",") if name]
 
 

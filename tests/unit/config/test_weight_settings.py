@@ -15,7 +15,9 @@ from released_files import RELEASED, released
 from shard_files import write_tokenizer
 from transformers import AutoTokenizer, LlamaConfig
 
+from blip2_train.checkpoints.convert.bert_config import read_bert_config
 from blip2_train.config.compose import asset, compose
+from blip2_train.config.given_settings import SHIPPED_BERT, SHIPPED_SIZES
 from blip2_train.errors import ConfigError
 
 CAPTIONS = ("experiment=caption_coco_opt_2.7b",)
@@ -214,3 +216,12 @@ def test_a_vocabulary_of_any_language_brings_its_size(tmp_path: Path) -> None:
     assert value(config, "model.qformer.vocab_size") == 11 and value(config, "collator.tokenizer") == tokenizer
     with pytest.raises(ConfigError, match=r"model\.qformer\.vocab_size=12 contradicts tokenizer=.*, which has 11"):
         compose([*DEMO_1, "model.qformer.weights=random", f"tokenizer={tokenizer}", "model.qformer.vocab_size=12"])
+
+
+def test_the_sizes_of_the_shipped_bert_are_known_as_its_files_have_them() -> None:
+    """And a setting that contradicts them is refused, though these files are not read where none does."""
+    assert str(SHIPPED_BERT) == asset("demo/bert") and read_bert_config(str(SHIPPED_BERT)) == SHIPPED_SIZES
+    config = compose(["experiment=demo_stage1"])
+    assert {key: config.model.qformer[key] for key in SHIPPED_SIZES} == SHIPPED_SIZES
+    with pytest.raises(ConfigError, match=r"model\.qformer\.hidden_size=64 contradicts .*demo/bert, which has 128"):
+        compose(["experiment=demo_stage1", "model.qformer.hidden_size=64"])

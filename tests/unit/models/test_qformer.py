@@ -19,6 +19,12 @@ def test_no_activation_has_weights(name: str) -> None:
     assert not list(nn.Module.parameters(ACT2FN[name]))
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_each_activation_is_that_of_transformers(name: str) -> None:
+    part, values = Intermediate(3, 5, name), torch.randn(7, 3)
+    assert torch.equal(part(values), ACT2FN[name](part.dense(values)))
+
+
 def test_the_activation_of_the_configuration_is_computed_everywhere() -> None:
     config = replace(qformer_config(), hidden_act="relu")
     values = torch.randn(4, config.hidden_size)
