@@ -1,5 +1,7 @@
 """Train: `python scripts/train.py experiment=demo_stage1`."""
 
+import _environment  # noqa: F401  (goes on in .venv if this Python lacks the project)
+
 from blip2_train.cli.train.command import command
 
 if __name__ == "__main__":
