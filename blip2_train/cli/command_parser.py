@@ -36,8 +36,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return text if "\n" in text else textwrap.fill(text, width)
 
 
-def add_output(task: argparse.ArgumentParser, what: str) -> None:
-    """Options for the file that results go to.
+def add_output(task: argparse.ArgumentParser, what: str) -> Any:
+    """Options for the file that results go to; returns their group.
 
     Args:
         task: Parser of the command.
@@ -46,3 +46,4 @@ def add_output(task: argparse.ArgumentParser, what: str) -> None:
     group = task.add_argument_group("output")
     group.add_argument("--output", metavar="FILE", help=f"{what} (default: standard output)")
     group.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    return group

@@ -77,12 +77,12 @@ class Bar:
     """A progress bar on standard error; invisible where that is no terminal, or where results appear in the same one.
 
     Args:
-        total: Number of images or texts.
+        total: Number of images or texts; None = not known.
         hidden: Whether the lines of the results, on the same terminal, show the progress already.
         name: What is going on.
     """
 
-    def __init__(self, total: int, hidden: bool, name: str = "predict") -> None:
+    def __init__(self, total: int | None, hidden: bool, name: str = "predict") -> None:
         console = make_console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())

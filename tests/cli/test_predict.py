@@ -21,6 +21,7 @@ from blip2_train.cli.predict.images import ImageList, read_batches
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
+from blip2_train.data.sources.image_stream import StreamedImage
 from blip2_train.errors import ConfigError
 from blip2_train.pretrained import load_pretrained
 
@@ -54,8 +55,9 @@ def test_captions_come_as_lines_of_json_and_a_broken_image_stops_nothing(
         {"caption"},
     ]
     assert "not a JPEG" in records[2]["error"]
-    *_, end, error = err.splitlines()
+    *_, end, passed_over, error = err.splitlines()
     assert end.startswith("4 images in")
+    assert passed_over == "2 passed over: 1 hidden file, 1 .txt file (._a.png, notes.txt)"
     assert error.startswith("error: 1 of 5 images could not be read, the other 4 are done; the first: ")
     model, _ = load_pretrained(exports["opt"])
     alone = [model.caption(folder / name, max_new_tokens=6)[0] for name in GOOD]
@@ -231,12 +233,12 @@ def test_features_go_to_safetensors_and_texts_need_no_image(
 
 
 def test_no_more_images_than_two_batches_are_held(folder: Path) -> None:
-    paths, taken = [folder / "a.png"] * 50, []
+    image, taken = StreamedImage("a.png", str(folder / "a.png")), []
 
     def counted() -> Any:
-        for path in paths:
-            taken.append(path)
-            yield path
+        for _ in range(50):
+            taken.append(image)
+            yield image
 
     batches = read_batches(counted(), Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=8, max_text_length=4), 4)
     for number, batch in enumerate(batches):
@@ -247,7 +249,7 @@ def test_no_more_images_than_two_batches_are_held(folder: Path) -> None:
 
 def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
     (folder / "a.png").rename(folder / "photo.of.me")
-    assert [path.name for path in ImageList([str(folder / "photo.of.me"), str(folder / "below")])] == [
+    assert [Path(image.name).name for image in ImageList([str(folder / "photo.of.me"), str(folder / "below")])] == [
         "photo.of.me", "e.png",
     ]  # fmt: skip
 
@@ -256,11 +258,17 @@ def test_what_is_passed_over_in_a_folder_is_reported(tmp_path: Path) -> None:
     for name in ("a.tif", "b.AVIF", "c.txt", ".hidden.jpg", "d.heic", os.fsdecode(b"e\xe9.jpg")):
         (tmp_path / name).write_bytes(b"x")
     records = ImageList([str(tmp_path)])
-    assert [os.fsencode(path.name) for path in records] == [b"a.tif", b"b.AVIF", b"e\xe9.jpg"] and len(records) == 3
-    assert records.passed_over == "3 passed over: 1 hidden file, 1 .txt file, 1 .heic file"
+    assert [os.fsencode(Path(image.name).name) for image in records] == [
+        b"a.tif",
+        b"b.AVIF",
+        b"e\xe9.jpg",
+    ] and records.count == 3
+    assert records.passed_over == "3 passed over: 1 hidden file, 1 .txt file, 1 .heic file (.hidden.jpg, c.txt, d.heic)"
     for name in (".hidden.jpg", "a.tif", "b.AVIF", os.fsdecode(b"e\xe9.jpg")):
         (tmp_path / name).unlink()
-    with pytest.raises(ConfigError, match=r"no image found in .* \(2 passed over: 1 .txt file, 1 .heic file\); give"):
+    with pytest.raises(
+        ConfigError, match=r"no image found in .* \(2 passed over: 1 .txt file, 1 .heic file \(c.txt, d.heic\)\); give"
+    ):
         ImageList([str(tmp_path)])
 
 
@@ -292,7 +300,7 @@ def test_what_is_passed_over_in_a_folder_is_reported(tmp_path: Path) -> None:
             ["embed", "--model", "{opt}", "--output", "{gone}.npz", "--text", "a", "{image}"],
             "embed of texts needs an",
         ),
-        (["chat", "--model", "{opt}", "{images}"], "holds 5 images; a conversation is about one"),
+        (["chat", "--model", "{opt}", "{images}"], "holds more than one image; a conversation is about one"),
         (["caption", "--model", "{opt}", "--num-beams", "0", "{image}"], "num_beams must be at least 1"),
         (["caption", "--model", "{opt}", "--num-beams", "two", "{image}"], "--num-beams: invalid int value: 'two'"),
         (["caption", "--model", "{opt}", "--beams", "2", "{image}"], "unrecognized arguments: --beams"),

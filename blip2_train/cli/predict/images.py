@@ -1,23 +1,31 @@
-"""Finds images in files and folders, and reads them batch by batch while the model works on the batch before."""
+"""Finds images in all that an argument can name, and reads them batch by batch while the model works."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch import Tensor
 
 from blip2_train.data.batches.processor import Processor
+from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.image_files import ENDINGS, files_below, passed_over_summary
+from blip2_train.data.sources.image_stream import FORMS, StreamedImage, holds_images, streamed_images
+from blip2_train.data.storage.web import is_address, shown_address
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
+from blip2_train.system.screen import echo
 
+STDIN = "-"
 _READERS = min(4, os.cpu_count() or 1)
+_NAMED = 10
+"""Files passed over that are named at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,72 +33,152 @@ class ReadImage:
     """An image of the list, or why there is none."""
 
     number: int
-    """Place in the list, from 0."""
-    path: Path
+    """Index in the list, from 0."""
+    name: str
     pixel_values: Tensor | None
     """`(3, H, W)`, normalised."""
     error: str = ""
 
 
 class ImageList:
-    """Images named one by one, and those below folders, in order of name; never held in memory as a list.
+    """Images in the order in which they are named; never held in memory as a list.
 
     Args:
-        paths: Files, taken whatever they are called, and folders, of which the files that `files_below` has for
-            images are taken, and the others counted.
+        names: Files, taken whatever they are called; `http(s)://` addresses; folders, of which the files that
+            `files_below` has for images are taken (of a folder without any, its tar shards or Parquet files); shards,
+            Parquet files and annotation files; and `-`, of which each line names one of all these.
+        column: Column of the image in Parquet and annotation files, see `streamed_images`.
+        stdin: What `-` reads; None = standard input.
 
     Raises:
         ConfigError: if a path does not exist, or there is no image at all.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = [Path(path).expanduser() for path in dict.fromkeys(paths)]
-        for path in self.paths:
-            if not path.exists():
-                raise ConfigError(f"there is no image or folder {path}; check the path")
-        reasons = Counter(passed_over for _, passed_over in self._files())
-        self.count = reasons.pop("", 0)
-        self.passed_over = passed_over_summary(reasons.elements())
-        """What is in the folders beside images, for people; empty if nothing is."""
-        if not self.count:
-            shown, rest = ", ".join(map(str, self.paths[:3])), f" ({self.passed_over})" if self.passed_over else ""
+    def __init__(self, names: Sequence[str], column: str | None = None, stdin: TextIO | None = None) -> None:
+        self.names, self._column, self._stdin = list(dict.fromkeys(names)), column, stdin
+        for name in self.names:
+            if name != STDIN and not is_address(name) and not Path(name).expanduser().exists():
+                raise ConfigError(
+                    f"there is no image or folder {name}; check the path, or give an http(s) address or - for paths "
+                    "from standard input"
+                )
+        self._passed_over: Counter[str] = Counter()
+        self._first_passed_over: list[str] = []
+        self.count = self._counted()
+        """How many there are; None if that is known at the end only."""
+        if self.count == 0:
+            shown, rest = ", ".join(self.names[:3]), f" ({self.passed_over})" if self.passed_over else ""
             raise ConfigError(
                 f"no image found in {shown}{rest}; give image files, or folders with .{' .'.join(ENDINGS)} files"
-                if self.paths
+                if self.names
                 else "no image is given; name image files or folders with images"
             )
 
-    def __len__(self) -> int:
-        return self.count
+    @property
+    def passed_over(self) -> str:
+        """What is in the folders beside images, for people: how many of each kind, and the first names."""
+        named = self._first_passed_over
+        more = self._passed_over.total() - len(named)
+        listed = f" ({', '.join(named)}{f' and {more:,} more' if more else ''})" if named else ""
+        return f"{passed_over_summary(self._passed_over.elements())}{listed}"
 
-    def __iter__(self) -> Iterator[Path]:
-        return (path for path, passed_over in self._files() if not passed_over)
+    def __iter__(self) -> Iterator[StreamedImage]:
+        return itertools.chain.from_iterable(map(self._of, self.names))
 
-    def _files(self) -> Iterator[tuple[Path, str]]:
-        """Every file, and why it is passed over, if it is."""
-        for path in self.paths:
-            if path.is_dir():
-                yield from ((path / file, passed_over) for file, passed_over in files_below(path))
+    def _counted(self) -> int | None:
+        """Counts what is passed over, too: the folders are walked once before anything is read."""
+        total = 0
+        known = True
+        for name in self.names:
+            files = [Path(name).expanduser()]
+            if name == STDIN:
+                known = False
+            elif is_address(name):
+                total += 1
+            elif files[0].is_dir():
+                count = self._walked(files[0])
+                known &= bool(count) or not _data_files(files[0])
+                total += count
+            elif holds_images(files[0]):
+                known = False
             else:
-                yield path, ""
+                total += 1
+        return total if known else None
+
+    def _walked(self, folder: Path) -> int:
+        count = 0
+        data = {file.name for file in _data_files(folder)}
+        skipped: list[tuple[str, str]] = []
+        for file, reason in files_below(folder):
+            if reason:
+                skipped.append((file, reason))
+            else:
+                count += 1
+        for file, reason in skipped:
+            if count or file not in data:
+                self._passed_over[reason] += 1
+                if len(self._first_passed_over) < _NAMED:
+                    self._first_passed_over.append(printable_name(file))
+        return count
+
+    def _of(self, name: str) -> Iterator[StreamedImage]:
+        """The images that a name stands for."""
+        if name == STDIN:
+            for line in sys.stdin if self._stdin is None else self._stdin:
+                if named := line.rstrip("\r\n"):
+                    yield from self._of_line(named)
+            return
+        path = Path(name).expanduser()
+        if is_address(name):
+            yield StreamedImage(shown_address(name), name)
+        elif path.is_dir():
+            images = (path / file for file, passed_over in files_below(path) if not passed_over)
+            first = next(images, None)
+            if first is None:
+                for file in _data_files(path):
+                    yield from streamed_images(file, self._column)
+            else:
+                yield from (StreamedImage(str(file), str(file)) for file in itertools.chain([first], images))
+        elif holds_images(path):
+            yield from streamed_images(path, self._column)
+        else:
+            yield StreamedImage(str(path), str(path))
+
+    def _of_line(self, name: str) -> Iterator[StreamedImage]:
+        """As `_of`; a folder's other files are counted here, a path that is not there is an image that is broken."""
+        path = Path(name).expanduser()
+        if is_address(name) or path.exists():
+            if path.is_dir():
+                self._walked(path)
+            yield from self._of(name) if name != STDIN else ()
+        else:
+            yield StreamedImage(name, b"", f"there is no image {name}")
 
 
-def read_batches(paths: Iterable[Path], processor: Processor, batch_size: int) -> Iterator[list[ReadImage]]:
+def _data_files(folder: Path) -> list[Path]:
+    """The shards of a folder, or else its Parquet files."""
+    return sorted(folder.glob("*.tar")) or sorted(folder.glob("*.parquet"))
+
+
+def read_batches(images: Iterable[StreamedImage], processor: Processor, batch_size: int) -> Iterator[list[ReadImage]]:
     """Batches of images in order, broken ones included; at most two batches are in memory.
 
     Args:
-        paths: Of the images.
+        images: From an `ImageList`.
         processor: Of the model.
         batch_size: Images per batch, the broken ones counted.
     """
 
-    def read(number: int, path: Path) -> ReadImage:
+    def read(number: int, image: StreamedImage) -> ReadImage:
+        if image.error:
+            return ReadImage(number=number, name=image.name, pixel_values=None, error=image.error)
         try:
-            return ReadImage(number=number, path=path, pixel_values=processor.image(path))
+            return ReadImage(number=number, name=image.name, pixel_values=processor.image(image.content))
         except Blip2TrainError as error:
-            return ReadImage(number=number, path=path, pixel_values=None, error=str(error))
+            text = f"{image.name}: {error}" if isinstance(image.content, bytes) else str(error)
+            return ReadImage(number=number, name=image.name, pixel_values=None, error=text)
 
-    numbered = enumerate(paths)
+    numbered = enumerate(images)
     waiting: deque[Future[ReadImage]] = deque()
     with ThreadPoolExecutor(_READERS) as readers:
         while True:
@@ -102,26 +190,35 @@ def read_batches(paths: Iterable[Path], processor: Processor, batch_size: int) -
 
 
 @dataclass
-class BrokenImages:
-    """Keeps count of images that could not be read."""
+class Progress:
+    """Keeps count of images that were read, and of those that could not be."""
 
     total: int = 0
+    broken: int = 0
     first: str = ""
 
     def add(self, image: ReadImage) -> list[dict[str, Any]]:
-        """Count one; returns what is written about it."""
-        self.total += 1
+        """Count a broken one; returns what is written about it."""
+        self.broken += 1
         self.first = self.first or image.error
         return [{"error": image.error}]
 
-    def complain(self, count: int) -> None:
-        """Say so at the end, if there were any among `count` images.
+    def close(self, images: ImageList | None, seconds: float, what: str = "images") -> None:
+        """Say how many were done, what was passed over, and what could not be read.
 
         Raises:
-            ShardError: with the reason of the first.
+            ShardError: with the reason of the first that could not.
+            ConfigError: if there was no image.
         """
-        if self.total and count == 1:
+        echo(f"{self.total - self.broken} {what} in {seconds:.1f} s", file=sys.stderr)
+        if images is not None and images.passed_over:
+            echo(images.passed_over, file=sys.stderr)
+        if not self.total:
+            named = ", ".join(images.names[:3]) if images else "nothing"
+            raise ConfigError(f"no image found in {named}; give image files, folders, or {' '.join(FORMS)} files")
+        if self.broken and self.total == 1:
             raise ShardError(self.first)
-        if self.total:
-            done = f"the other {count - self.total} are done" if self.total < count else "nothing was done"
-            raise ShardError(f"{self.total} of {count} images could not be read, {done}; the first: {self.first}")
+        if self.broken:
+            left = self.total - self.broken
+            done = f"the other {left} are done" if left else "nothing was done"
+            raise ShardError(f"{self.broken} of {self.total} images could not be read, {done}; the first: {self.first}")

@@ -78,12 +78,17 @@ def _caption(tasks: Any) -> None:
     )
     task = _task(tasks, "caption", "describe images", about)
     _images(task)
-    prompt = task.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="what captions go on from (default: as the model was trained)")
-    prompt.add_argument("--no-prompt", action="store_true", help="let captions start from nothing")
+    task.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="what captions go on from (default: as the model was trained); may be repeated for several captions",
+    )
+    task.add_argument("--prompts", metavar="FILE", help="text file, one prompt a line")
+    task.add_argument("--no-prompt", action="store_true", help="let captions start from nothing")
     _model(task)
     _generation(task, beams="5, stage 1: 3", tokens="30, stage 1: 29", least="1, stage 1: 9", penalty=1)
-    add_output(task, "file of JSON lines")
+    _output(task)
 
 
 def _answer(tasks: Any) -> None:
@@ -104,7 +109,7 @@ def _answer(tasks: Any) -> None:
     task.add_argument("--as-typed", action="store_true", help='do not put questions in lower case without .!"()*#:;~')
     _model(task)
     _generation(task, beams=5, tokens=10, penalty=-1)
-    add_output(task, "file of JSON lines")
+    _output(task)
 
 
 def _chat(tasks: Any) -> None:
@@ -131,7 +136,7 @@ def _match(tasks: Any) -> None:
     task.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
     task.add_argument("--texts", metavar="FILE", help="text file, one text a line")
     _model(task)
-    add_output(task, "file of JSON lines")
+    _output(task)
 
 
 def _embed(tasks: Any) -> None:
@@ -194,6 +199,13 @@ def _task(
     return task
 
 
+def _output(task: argparse.ArgumentParser) -> None:
+    group = add_output(task, "file: .csv, .parquet, or JSON lines by any other ending")
+    group.add_argument(
+        "--table", action="store_true", help="one row for each image, with a column for each prompt, question or text"
+    )
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
@@ -244,7 +256,17 @@ def _model(task: argparse.ArgumentParser) -> None:
 
 
 def _images(task: argparse.ArgumentParser, needed: bool = True) -> None:
-    task.add_argument("images", nargs="+" if needed else "*", help="image files, or folders with images at any depth")
+    task.add_argument(
+        "images",
+        nargs="+" if needed else "*",
+        help="image files, http(s) addresses, folders with images at any depth, tar shards, Parquet and annotation "
+        "files (.csv .tsv .jsonl .json), or - for such names from standard input, one a line",
+    )
+    task.add_argument(
+        "--image-column",
+        metavar="NAME",
+        help="column of the image in Parquet and annotation files (default: a usual one)",
+    )
     task.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at once (default 16)")
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from blip2_train.cli.json_lines import Bar, Results, new_file
+from blip2_train.cli.json_lines import Bar, new_file
 from blip2_train.cli.predict.chat import converse
-from blip2_train.cli.predict.images import BrokenImages, ImageList, read_batches
+from blip2_train.cli.predict.images import ImageList, Progress, read_batches
 from blip2_train.cli.predict.loading import load_model
 from blip2_train.cli.predict.options import generation_of, lines_of
 from blip2_train.cli.predict.search import search
+from blip2_train.cli.predict.tables import Columns, open_results, wide, wide_columns
 from blip2_train.data.official.candidates import read_candidates
 from blip2_train.data.printable_names import printable_name
 from blip2_train.errors import ConfigError
@@ -31,6 +34,23 @@ Records = list[list[dict[str, Any]]]
 """For each image what is written about it."""
 Work = Callable[[list[Tensor], int], Records]
 """Makes the records of images, from them and the index of the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is done with each image."""
+
+    make: Callable[[Blip2], Work]
+    columns: Columns
+    """Of the records."""
+    keys: Sequence[str] = ()
+    """Fields that tell the records of an image apart."""
+    labels: Sequence[dict[str, Any]] = ()
+    """Their values in each record of an image."""
+
+    def arranged(self, records: list[dict[str, Any]], table: bool) -> list[dict[str, Any]]:
+        """The records of an image, or one row of them all."""
+        return wide(records, self.keys) if table else records
 
 
 def perform(options: argparse.Namespace) -> None:
@@ -49,64 +69,88 @@ def perform(options: argparse.Namespace) -> None:
 
 
 def _lines(options: argparse.Namespace) -> None:
-    """Caption, answer and match: lines of JSON about each image."""
-    make = {"caption": _caption, "answer": _answer, "match": _match}[options.task](options)
-    images, broken = _images(options.images), BrokenImages()
+    """Caption, answer and match: lines of JSON, or rows of a table, about each image."""
+    task = {"caption": _caption, "answer": _answer, "match": _match}[options.task](options)
+    images, done = ImageList(options.images, options.image_column), Progress()
     path = None if options.output is None else new_file(options.output, options.overwrite)
+    columns = wide_columns(task.columns, task.labels, task.keys) if options.table else task.columns
+    output = open_results(path, columns)
     model, started = load_model(options), time.perf_counter()
-    work = make(model)
-    with Results(path) as results, Bar(len(images), path is None and sys.stdout.isatty()) as bar:
+    work = task.make(model)
+    with output as results, Bar(images.count, path is None and sys.stdout.isatty()) as bar:
         for batch in read_batches(images, model.processor, options.batch_size):
             good = [image.pixel_values for image in batch if image.pixel_values is not None]
             made = iter(work(good, batch[0].number) if good else [])
-            records = [broken.add(image) if image.pixel_values is None else next(made) for image in batch]
-            named = zip(batch, records, strict=True)
-            results.write({"image": str(image.path), **record} for image, about in named for record in about)
+            records = [done.add(image) if image.pixel_values is None else next(made) for image in batch]
+            named = zip(batch, (task.arranged(about, options.table) for about in records), strict=True)
+            results.write({"image": image.name, **record} for image, about in named for record in about)
+            done.total += len(batch)
             bar.advance(len(batch))
-    _print_end(len(images), broken, time.perf_counter() - started)
+    done.close(images, time.perf_counter() - started)
 
 
-def _caption(options: argparse.Namespace) -> Callable[[Blip2], Work]:
-    if options.prompt is not None and not options.prompt.strip():
-        raise ConfigError("--prompt is empty; write a text, leave it out for the model's own, or pass --no-prompt")
-    prompt, generation = "" if options.no_prompt else options.prompt, generation_of(options)
+def _caption(options: argparse.Namespace) -> Task:
+    given = lines_of(options.prompt, options.prompts, "prompt")
+    if options.no_prompt and given:
+        raise ConfigError("--no-prompt goes with no other prompt; leave it out, or the prompts")
+    prompts: list[str | None] = ["" if options.no_prompt else None] if not given else list(given)
+    generation = generation_of(options)
     generation_options(CAPTIONING, generation)  # errors come before the model is loaded
+    count = generation.get("num_return_sequences", 1)
+    labels = [
+        ({"prompt": prompt} if len(prompts) > 1 else {}) | ({"number": number} if count > 1 else {})
+        for prompt in prompts
+        for number in range(1, count + 1)
+    ]
 
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
             size, seed = len(images), options.seed + first
-            captions = model.caption(images, prompt=prompt, batch_size=size, seed=seed, **generation)
-            return [[{"caption": text}] for text in captions]
+            texts = [
+                model.caption(images, prompt=prompt, batch_size=size, seed=seed, **generation) for prompt in prompts
+            ]
+            rows = ([text for some in texts for text in some[i * count : (i + 1) * count]] for i in range(size))
+            return [[{**about, "caption": text} for about, text in zip(labels, row, strict=True)] for row in rows]
 
         return work
 
-    return make
+    keys = {"prompt": str} if len(prompts) > 1 else {}
+    numbered = {"number": int} if count > 1 else {}
+    return Task(make=make, columns={**keys, **numbered, "caption": str}, keys=["prompt", "number"], labels=labels)
 
 
-def _answer(options: argparse.Namespace) -> Callable[[Blip2], Work]:
+def _answer(options: argparse.Namespace) -> Task:
     questions = lines_of(options.question, options.questions, "question")
     if not questions:
         raise ConfigError("no question is given; pass --question TEXT, or --questions FILE")
     generation_options(ANSWERING, generation_of(options))
     question_template(options.prompt, "", encoder_decoder=False)
     generation = generation_of(options) | {"prompt": options.prompt, "clean": not options.as_typed}
+    count = generation.get("num_return_sequences", 1)
     if options.candidates is not None:
         generation["candidates"] = read_candidates(options.candidates)
+    labels = [
+        {"question": question} | ({"number": number} if count > 1 else {})
+        for question in questions
+        for number in range(1, count + 1)
+    ]
 
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
-            size, seed, count = len(images), options.seed + first, len(questions)
+            size, seed, each = len(images), options.seed + first, len(labels)
             pairs = [image for image in images for _ in questions], list(questions) * size  # image by image
             answers = model.answer(*pairs, batch_size=size, seed=seed, **generation)
-            rows = [answers[start : start + count] for start in range(0, len(answers), count)]
-            return [[{"question": q, "answer": a} for q, a in zip(questions, row, strict=True)] for row in rows]
+            rows = [answers[start : start + each] for start in range(0, len(answers), each)]
+            return [[{**about, "answer": text} for about, text in zip(labels, row, strict=True)] for row in rows]
 
         return work
 
-    return make
+    numbered = {"number": int} if count > 1 else {}
+    columns = {"question": str, **numbered, "answer": str}
+    return Task(make=make, columns=columns, keys=["question", "number"], labels=labels)
 
 
-def _match(options: argparse.Namespace) -> Callable[[Blip2], Work]:
+def _match(options: argparse.Namespace) -> Task:
     texts = lines_of(options.text, options.texts, "text")
     if not texts:
         raise ConfigError("no text is given; pass --text TEXT, or --texts FILE")
@@ -121,17 +165,20 @@ def _match(options: argparse.Namespace) -> Callable[[Blip2], Work]:
 
         return work
 
-    return make
+    columns = {"text": str, "itc": float, "itm": float}
+    return Task(make=make, columns=columns, keys=["text"], labels=[{"text": text} for text in texts])
 
 
 def _chat(options: argparse.Namespace) -> None:
-    if len(images := ImageList([options.image])) != 1:
-        raise ConfigError(f"{options.image} holds {len(images)} images; a conversation is about one")
+    images = list(itertools.islice(ImageList([options.image]), 2))
+    if len(images) != 1:
+        held = "no image" if not images else "more than one image"
+        raise ConfigError(f"{options.image} holds {held}; a conversation is about one")
     generation = generation_of(options)
     generation_options(CAPTIONING, generation)
     question_template(options.prompt, "", encoder_decoder=False)
     model = load_model(options)
-    pixels = model.processor.image(next(iter(images)))
+    pixels = model.processor.image(images[0].content)
     converse(
         lambda rounds, message: model.chat(
             pixels, rounds, message, prompt=options.prompt, seed=options.seed + len(rounds), **generation
@@ -140,46 +187,38 @@ def _chat(options: argparse.Namespace) -> None:
 
 
 def _embed(options: argparse.Namespace) -> None:
-    features, broken = FeatureFile(new_file(options.output, options.overwrite)), BrokenImages()
+    features, done = FeatureFile(new_file(options.output, options.overwrite)), Progress()
     texts = lines_of(None if options.text is None else [options.text], options.texts, "text")
     if not options.images and not texts:
         raise ConfigError("nothing to embed; name images, or pass --text TEXT or --texts FILE")
-    images = _images(options.images) if options.images else None
-    count = len(texts) if images is None else len(images)
-    if options.text is not None and options.texts is None:
-        texts = texts * count
-    if texts and len(texts) != count:
-        raise ConfigError(f"{count} images, but {len(texts)} texts; give one per image, or one --text for all")
+    images = ImageList(options.images, options.image_column) if options.images else None
+    count = len(texts) if images is None else images.count
+    for_all = texts[0] if options.text is not None and options.texts is None else None
+    if images is not None and texts and for_all is None:
+        if count is None:
+            raise ConfigError("--texts needs images whose number is known; give image files or folders, or one --text")
+        if len(texts) != count:
+            raise ConfigError(f"{count} images, but {len(texts)} texts; give one per image, or one --text for all")
     model, started = load_model(options), time.perf_counter()
     if model.network.matches_texts:
         features.model, features.source = model_fingerprint(model), model.source
     with features as file, Bar(count, hidden=False) as bar:
-        for rows in batches(count if images is None else 0, options.batch_size):
+        for rows in batches(len(texts) if images is None else 0, options.batch_size):
             file.add(model.embed(texts=texts[rows]), {"text": texts[rows]})
+            done.total += len(texts[rows])
             bar.advance(len(texts[rows]))
         for batch in read_batches(images or (), model.processor, options.batch_size):
             good = [image for image in batch if image.pixel_values is not None]
-            paired = [texts[image.number] for image in good] if texts else None
+            paired = [for_all or texts[image.number] for image in good] if texts else None
             if good:
                 pixels = [image.pixel_values for image in good if image.pixel_values is not None]
-                labels = {"image": [printable_name(str(image.path)) for image in good]} | (
+                labels = {"image": [printable_name(image.name) for image in good]} | (
                     {"text": paired} if paired else {}
                 )
                 file.add(model.embed(pixels, paired, batch_size=len(good)), labels)
             for image in batch:
                 if image.pixel_values is None:
-                    echo(f"left out: {broken.add(image)[0]['error']}", file=sys.stderr)
+                    echo(f"left out: {done.add(image)[0]['error']}", file=sys.stderr)
+            done.total += len(batch)
             bar.advance(len(batch))
-    _print_end(count, broken, time.perf_counter() - started, "texts" if images is None else "images")
-
-
-def _images(paths: Sequence[str]) -> ImageList:
-    images = ImageList(paths)
-    if images.passed_over:
-        echo(f"{len(images)} images, {images.passed_over}", file=sys.stderr)
-    return images
-
-
-def _print_end(count: int, broken: BrokenImages, seconds: float, what: str = "images") -> None:
-    echo(f"{count - broken.total} {what} in {seconds:.1f} s", file=sys.stderr)
-    broken.complain(count)
+    done.close(images, time.perf_counter() - started, "texts" if images is None else "images")
