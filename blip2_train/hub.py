@@ -1,13 +1,13 @@
-"""The Hugging Face hub: files of a repository, and what is done where nobody answers."""
+"""The Hugging Face hub: files of a repository, there and back, and what is done where nobody answers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from blip2_train.errors import CheckpointMismatch
+from blip2_train.errors import CheckpointMismatch, ConfigError
 
 _LOGGER = logging.getLogger(__name__)
 _SECONDS_TO_ANSWER = 10.0
@@ -60,3 +60,52 @@ def _silence() -> str:
         _LOGGER.warning("%s (%s): only what is in the local cache is used", message, type(error).__name__)
         return message
     return ""
+
+
+def upload_files(repository: str, files: Mapping[str, Path | bytes], *, create: bool, private: bool) -> str:
+    """Upload files to a model repository in one commit; returns the address of the commit.
+
+    The token is that of the hub's client (`hf auth login`, or the variable HF_TOKEN), and is in no message.
+
+    Args:
+        repository: `owner/model`.
+        files: Path or content of each file, by its name in the repository.
+        create: Whether the repository is made if it is not there.
+        private: Whether a new one is private.
+
+    Raises:
+        ConfigError: if there is no token, it may not do that, there is no such repository, or nobody answers.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.is_offline_mode():
+        raise ConfigError("HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it, or pass --dry-run")
+    if get_token() is None:
+        raise ConfigError("there is no token for the hub; run `hf auth login`, or set HF_TOKEN to one that may write")
+    api = HfApi(endpoint=constants.ENDPOINT)
+    contents = {name: str(content) if isinstance(content, Path) else content for name, content in files.items()}
+    try:
+        if create:
+            api.create_repo(repository, private=private, exist_ok=True)
+        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        commit = api.create_commit(repository, operations, commit_message="Upload an export of blip2_train")
+    except HFValidationError:
+        raise ConfigError(f"--push {repository} is no name of a repository; write <owner>/<model>") from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        raise ConfigError(f"{constants.ENDPOINT} refuses: {_refusal(repository, status, create)}") from None
+    except Exception as error:  # the hub's client raises whatever its transport raises
+        reason = f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})"
+        raise ConfigError(f"{reason}; check the network, then push again") from None
+    return str(commit.commit_url)
+
+
+def _refusal(repository: str, status: int | None, create: bool) -> str:
+    if status == 401:
+        return "it does not know the token; run `hf auth login`, or set HF_TOKEN to one that may write"
+    if status == 403:
+        return f"the token may not write to {repository}; take one with the right to write, or a repository of yours"
+    if status == 404 and not create:
+        return f"there is no repository {repository}, or the token does not see it; pass --create to make it"
+    return f"{repository} could not be written (HTTP {status}); try again later"

@@ -32,7 +32,7 @@ WIDEST = 24
 
 def main(arguments: list[str]) -> None:
     """Print both tables, and write the page if it is asked for."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     from blip2_train.evaluation.comparison.page import write_comparison  # load torch, which help does not need
     from blip2_train.evaluation.comparison.runs import read_runs
     from blip2_train.evaluation.comparison.tables import differing_settings, score_rows
@@ -97,14 +97,13 @@ def groups_that_fit(widths: Sequence[int], room: int) -> list[list[int]]:
     return groups
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="compare.py", description=ABOUT, epilog=EXAMPLES)
-    parser.add_argument(
-        "runs", nargs="+", metavar="run", help="folder of a training or an evaluation, or last:<recipe>"
-    )
-    parser.add_argument("--output", metavar="FILE", help="HTML page to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace the page if it is there")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """The command's parser; a mistake raises `ConfigError`."""
+    made = CommandParser(prog="compare.py", description=ABOUT, epilog=EXAMPLES)
+    made.add_argument("runs", nargs="+", metavar="run", help="folder of a training or an evaluation, or last:<recipe>")
+    made.add_argument("--output", metavar="FILE", help="HTML page to write")
+    made.add_argument("--overwrite", action="store_true", help="replace the page if it is there")
+    return made
 
 
 def command() -> None:

@@ -9,6 +9,8 @@ from benchmark.options import split_options
 from caption_files import as_csv, rows, write_images
 
 from blip2_train.cli.check import CheckOptions
+from blip2_train.cli.compare import parser as compare_parser
+from blip2_train.cli.export import parser as export_parser
 from blip2_train.cli.features.storing import Request
 from blip2_train.cli.predict.options import parser as predict_parser
 from blip2_train.config.compose import compose, recipes
@@ -56,11 +58,14 @@ def test_settings_of_every_command_compose(command: str, own_file: Path) -> None
     assert compose(settings).experiment in recipes()
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "scripts/predict.py" in c])
-def test_options_of_every_prediction_are_known(command: str) -> None:
-    words = shlex.split(command.split(" | ")[-1])
-    assert words[:2] == ["python", "scripts/predict.py"]
-    predict_parser().parse_args(words[2:])  # a mistake raises ConfigError
+PARSERS = {"predict.py": predict_parser, "compare.py": compare_parser, "export.py": export_parser}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if any(f"scripts/{name}" in c for name in PARSERS)])
+def test_options_of_every_command_are_known(command: str) -> None:
+    python, script, *arguments = shlex.split(command.split(" | ")[-1])
+    assert python == "python"
+    PARSERS[script.removeprefix("scripts/")]().parse_args(arguments)  # a mistake raises ConfigError
 
 
 def test_every_script_they_name_is_there() -> None:

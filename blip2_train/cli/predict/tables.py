@@ -131,8 +131,8 @@ def wide(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict
     """
     row: dict[str, Any] = {}
     for record in records:
-        told = ", ".join(str(record[key]) for key in keys if key in record)
-        row |= {f"{name}: {told}" if told and name != "error" else name: value
+        label = ", ".join(str(record[key]) for key in keys if key in record)
+        row |= {f"{name}: {label}" if label and name != "error" else name: value
                 for name, value in record.items() if name not in keys}  # fmt: skip
     return [row]
 
