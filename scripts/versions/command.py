@@ -19,7 +19,7 @@ from versions.row import STEPS, TESTS, Row, try_row
 ABOUT = f"""\
 For each Python: the lowest version of everything that pyproject.toml names, then the newest, each in an environment of
 its own, which is deleted before the next one (6 GB each, and as much to download). In it: {STEPS} steps of demo_stage1,
-and the tests of units and of parity. A row of the table has the result. Ends with 1 unless all rows hold.
+and the fast part of the tests (units and parity). A row of the table has the result. Ends with 1 unless all rows hold.
 
 To be run once per release, on a machine with all three Pythons."""
 SHOWN = ("torch", "torchvision", "transformers", "timm", "lightning", "torchmetrics")

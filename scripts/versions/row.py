@@ -93,7 +93,7 @@ def _test(row: Row, environment: Environment, tests: Sequence[str], project: Pat
     options = [
         "-q",
         "-m",
-        "not gpu",
+        "not gpu and not slow",
         "-n",
         "auto",
         "--dist",
