@@ -164,7 +164,7 @@ def test_an_index_is_read_as_it_was_written_and_every_flipped_byte_is_seen(
 def written(path: Path, record: dict[str, Any] | str | None, **arrays: Any) -> Path:
     """An `.npz` made by somebody else."""
     text = {} if record is None else {"index": np.array(record if isinstance(record, str) else json.dumps(record))}
-    np.savez(path, allow_pickle=True, **text, **arrays)
+    np.savez(path, **text, **arrays)
     return path
 
 

@@ -218,9 +218,7 @@ def test_the_language_model_reads_each_prompt_once(monkeypatch: pytest.MonkeyPat
 def test_the_name_of_the_cache_is_transformers_own() -> None:
     """With the other of its two names, transformers would warn or fail."""
     model, _ = model_of("llama")
-    assert prompt_cache.prompt_cache.reads_once(model.language_model) and prompt_cache.takes_positions(
-        model.language_model
-    )
+    assert prompt_cache.reads_once(model.language_model) and prompt_cache.takes_positions(model.language_model)
     assert not prompt_cache.reads_once(model_of("inputs of its own")[0].language_model)
 
 
