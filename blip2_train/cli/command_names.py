@@ -23,6 +23,7 @@ INSTALLED = {
     "make_shards": "blip2-make-shards",
     "capfilt": "blip2-capfilt",
     "features": "blip2-features",
+    "app": "blip2-app",
 }
 """Name of each installed command by its file in `scripts/`."""
 _SCRIPT = rf"(?:scripts/)?({'|'.join(INSTALLED)})\.py\b"

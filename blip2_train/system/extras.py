@@ -20,6 +20,7 @@ EXTRAS = {
     "ray": ("ray", "data"),
     "open_clip": ("open_clip_torch", "data"),
     "faiss": ("faiss-cpu", "search"),
+    "gradio": ("gradio", "app"),
 }
 """By module: the package that brings it, and this project's extra that names the package."""
 

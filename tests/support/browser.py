@@ -65,8 +65,12 @@ class Browser:
 
     def open(self, page: Path, fragment: str = "") -> None:
         """Load a page, and wait until it and its images are there."""
+        self.visit(page.resolve().as_uri() + fragment)
+
+    def visit(self, address: str) -> None:
+        """Load what is at an address, and wait until it and its images are there."""
         self._call("Page.navigate", url="about:blank")
-        self._call("Page.navigate", url=page.resolve().as_uri() + fragment)
+        self._call("Page.navigate", url=address)
         loaded = "document.readyState === 'complete' ? done() : addEventListener('load', done)"
         decoded = "Promise.all([...document.images].map((image) => image.decode().catch(() => null)))"
         self.run(f"new Promise((done) => {loaded}).then(() => {decoded}).then(() => 0)")
@@ -76,6 +80,19 @@ class Browser:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 150.0) -> Any:
+        """The first value of a JavaScript expression that is true, looked at ten times a second."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"still not true after {seconds:g} s: {script}"
+            time.sleep(0.1)
+        return value
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to a field, as a person does who chooses one."""
+        found = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._call("DOM.setFileInputFiles", files=[str(path.resolve())], objectId=found["result"]["objectId"])
 
     def image(self, path: Path, whole: bool = False) -> None:
         """Take a screenshot."""

@@ -13,6 +13,7 @@ LAYER = {
     "evaluation": 2, "checkpoints": 2,
     "training": 3,
     "config": 4, "pretrained": 4,
+    "app": 4.5,
     "cli": 5,
 }  # fmt: skip
 ROOMS = {

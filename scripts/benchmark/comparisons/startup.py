@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "lightning")
 COMMANDS = (
     "train", "evaluate", "export", "check", "doctor", "describe", "predict", "convert_checkpoint", "score", "prepare",
-    "make_shards", "capfilt", "features", "compare", "benchmark", "study", "house", "versions",
+    "make_shards", "capfilt", "features", "compare", "app", "benchmark", "study", "house", "versions",
 )  # fmt: skip
 """Files in `scripts/` that take `--help` and `--version`."""
 WITH_LISTS = ("train", "evaluate", "check", "doctor", "describe", "features", "benchmark")

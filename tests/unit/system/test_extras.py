@@ -17,6 +17,7 @@ from fsspec.registry import _registry
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
+from blip2_train.cli.app import main as app
 from blip2_train.cli.capfilt.command import main as capfilt
 from blip2_train.cli.describe import main as describe
 from blip2_train.cli.doctor.command import main as doctor
@@ -64,6 +65,7 @@ NEED = {
         ["source={folder}/shards", "output={folder}/out", "captioner=blip:x", "scorer=open_clip:ViT-B-32/openai"],
     ),
     "search by FAISS": ("faiss", predict, ["search", "--model", "x", "--index", "x.npz", "--faiss", "Flat", "a cat"]),
+    "the web app": ("gradio", app, ["--port", "0", "--outputs", "{folder}"]),
 }
 """By what is asked for: the module that is hidden, the command, and its arguments."""
 

@@ -1,0 +1,75 @@
+"""The tab that answers questions about an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from blip2_train.app.asking import next_answer, short_answer
+from blip2_train.app.context import Context
+from blip2_train.app.tabs.parts import (
+    answer_with,
+    code_field,
+    example_images,
+    gr,
+    image_field,
+    model_field,
+    note_field,
+    settings_fields,
+    settings_of,
+)
+from blip2_train.evaluation.report.markup import escape
+
+CONVERSATION, SHORT = "conversation", "each for itself, shortly"
+
+
+def ask_tab(context: Context) -> None:
+    """Build the tab."""
+
+    def answers(
+        model: str, image: str | None, question: str, how: str, rounds: list[tuple[str, str]], *settings: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        options, opened = settings_of(*settings), context.models.open(model)
+        if how == SHORT:
+            reply = short_answer(opened, image, question, options)
+        else:
+            reply = next_answer(opened, image, rounds, question, options)
+        rounds = [*rounds, (question.strip(), reply.answer)]
+        yield messages(rounds), rounds, "", context.code(reply.call, model)
+
+    with gr.Row():
+        with gr.Column():
+            image = image_field()
+            question = gr.Textbox(label="question", placeholder="what is on the left?", render=False)
+            rows = [[str(example.image), example.question] for example in context.examples]
+            example_images(context, [image, question], rows)
+        with gr.Column():
+            model = model_field(context, matches_texts=False)
+            talk = gr.Chatbot(label="answers", height=260, render_markdown=False, buttons=["copy_all"])
+            rounds = gr.State([])
+            question.render()
+            how = gr.Radio([CONVERSATION, SHORT], value=CONVERSATION, label="questions are")
+            with gr.Row():
+                button = gr.Button("ask", variant="primary")
+                anew = gr.Button("start anew")
+            note = note_field()
+            settings = settings_fields()
+            code = code_field()
+    fields = [model, image, question, how, rounds, *settings]
+    answer_with([button.click, question.submit], answers, fields, note, [talk, rounds, question, code])
+    for event in (anew.click, image.change, model.change):
+        event(lambda: ([], []), None, [talk, rounds], api_visibility="private", show_progress="hidden")
+
+
+def messages(rounds: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Rounds as the chat shows them, which takes text for HTML; an answer of no letter is shown as a dash.
+
+    Example:
+        >>> messages([("<b>?", "")])
+        [{'role': 'user', 'content': '&lt;b&gt;?'}, {'role': 'assistant', 'content': '–'}]
+    """
+    pairs = [
+        ({"role": "user", "content": escape(asked)}, {"role": "assistant", "content": escape(answer or "–")})
+        for asked, answer in rounds
+    ]
+    return [message for pair in pairs for message in pair]

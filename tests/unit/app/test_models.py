@@ -1,0 +1,85 @@
+"""The page's models are the newest exports of this machine, and what was named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from demo_exports import write_exports
+
+from blip2_train.app.access import Access
+from blip2_train.app.models import KnownModel, Models, newest_exports
+from blip2_train.errors import CheckpointMismatch, ConfigError
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return write_exports(tmp_path_factory.mktemp("exports"))
+
+
+def runs(folder: Path, exports: dict[str, str]) -> Path:
+    """Run folders as trainings leave them, one of them without an export and one with a damaged one."""
+    for run, kind in (("demo_stage1/one", "stage1"), ("demo_stage1/two", "stage1"), ("demo_opt/run", "opt")):
+        shutil.copytree(exports[kind], folder / run / "export")
+    (folder / "stopped" / "run").mkdir(parents=True)
+    (folder / "damaged" / "run" / "export").mkdir(parents=True)
+    (folder / "damaged" / "run" / "export" / "manifest.json").write_text("{")
+    os.utime(folder / "damaged" / "run" / "export" / "manifest.json", (1, 1))
+    return folder
+
+
+def test_the_newest_export_of_each_recipe(
+    tmp_path: Path, exports: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs(tmp_path / "outputs", exports)
+    monkeypatch.chdir(tmp_path)
+    found = newest_exports(Path("outputs"))
+    assert {(model.source, model.label, model.matches_texts) for model in found} == {
+        ("last:demo_opt", "demo_opt (step 1)", False),
+        ("last:demo_stage1", "demo_stage1 (step 1)", True),
+    }
+    assert found[0].source == "last:demo_opt", "it was written after the other"
+    elsewhere = newest_exports(tmp_path / "outputs")
+    assert {Path(model.source).parts[-3:] for model in elsewhere} > {("demo_opt", "run", "export")}
+    assert newest_exports(tmp_path / "nowhere") == []
+
+
+def test_two_models_are_kept(exports: dict[str, str]) -> None:
+    models = Models([], Access(everything=True))
+    first = models.open(exports["stage1"])
+    assert models.open(f" {exports['stage1']} ") is first
+    models.open(exports["opt"])
+    assert models.open(exports["stage1"]) is first, "the last ones are kept"
+    models.open(exports["t5"])
+    models.open(exports["opt"])
+    assert models.open(exports["stage1"]) is not first
+
+
+def test_tabs_offer_what_fits() -> None:
+    known = [KnownModel(source=name, label=name.upper(), matches_texts=kind) for name, kind in KINDS.items()]
+    models = Models(known, Access(everything=True))
+    assert models.choices(True) == [("MATCHES", "matches"), ("UNKNOWN", "unknown")]
+    assert models.choices(False) == [("UNKNOWN", "unknown"), ("GENERATES", "generates")]
+    assert [source for _, source in models.choices()] == ["unknown", "generates", "matches"]
+
+
+KINDS = {"matches": True, "unknown": None, "generates": False}
+
+
+def test_named_models_are_opened_at_once(exports: dict[str, str]) -> None:
+    models = Models([KnownModel(source=exports["stage1"], label="mine")], Access(everything=False))
+    with pytest.raises(ConfigError, match="was not named"):
+        models.open(exports["opt"])
+    models = Models([KnownModel(source=exports["stage1"], label="mine")], Access(everything=True))
+    models.open_named()
+    assert models.known[0].matches_texts is True
+    wrong = Models([KnownModel(source="/no/such/export", label="mine")], Access(everything=True))
+    with pytest.raises(CheckpointMismatch, match="/no/such/export"):
+        wrong.open_named()
+
+
+def test_a_machine_without_models_says_how_to_get_one() -> None:
+    with pytest.raises(ConfigError, match=r"has none yet: train one \(bash run_scripts/pretrain_stage1\.sh\)"):
+        Models([], Access(everything=True)).open(None)
