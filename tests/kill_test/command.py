@@ -25,8 +25,8 @@ ABOUT = f"""\
 Train a small run, then the same one killed with SIGKILL again and again (anywhere, while a checkpoint is written,
 where an epoch ends, while it starts) and continued each time; compare weights, losses and sample ids bit for bit. Then
 the same with another number of processes at each continuation: every sample of each epoch exactly once. Then kill
-the commands that export, convert, filter captions (CapFilt) and evaluate: after each kill no file is half under its
-final name, and the command, repeated, leaves what it leaves where nobody kills it.
+the commands that export, convert, filter captions (CapFilt), evaluate and store features: after each kill no file is
+half under its final name, and the command, repeated, leaves what it leaves where nobody kills it.
 Ends with 1 if anything differs. Linux only.
 
 usage: python scripts/kill_test.py [option=value …] [key=value …]

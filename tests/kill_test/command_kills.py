@@ -1,4 +1,4 @@
-"""Kills of the commands that work on a finished run: exporting, converting, filtering captions, evaluating."""
+"""Kills of the commands that work on a finished run or its data: exporting, converting, filtering captions, …"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS
 from blip2_train.errors import TrainingError
 from kill_test.launch import LaunchedCommand
-from kill_test.parts import Part, Trial
+from kill_test.parts import Part, Trial, quoted
 from kill_test.watching import CommandKill
 
 _GLANCE = 0.002
@@ -79,6 +79,8 @@ def works(trial: Trial, whole: Path) -> list[Work]:
     filtering += ["max_new_tokens=6", "batch_size=4", "samples_per_shard=10", "duplicates=keep", "workers=2"]
     evaluating = ["evaluation=[demo_retrieval]", f"checkpoint={whole}", f"paths.data_dir={data}", "device=cpu"]
     evaluating += [f"{task}.prepare=null", f"{task}.batch_size=2", f"{task}.shortlist=3", "attention=false"]
+    storing = [*trial.options.settings, quoted("paths.data_dir", data), "crops=2", "bits=8", "images_per_shard=10"]
+    storing += ["batch_size=4", "device=cpu", "workers=2"]
     return [
         *always,
         Work(
@@ -91,6 +93,12 @@ def works(trial: Trial, whole: Path) -> list[Work]:
             name="evaluate",
             program="blip2_train.cli.evaluate",
             arguments=lambda folder: [*evaluating, f"paths.run_dir={folder}"],
+            goes_on=True,
+        ),
+        Work(
+            name="features",
+            program="blip2_train.cli.features.command",
+            arguments=lambda folder: [*storing, f"output={folder}"],
             goes_on=True,
         ),
     ]

@@ -14,7 +14,8 @@ SYNTAX = """\
   kills=<n>                  SIGKILLs of each part (20)
   processes=<n>              of the run that has to end the same bit for bit (2)
   other_processes=<a,b,…>    of the second part, another number at each continuation; none = leave it out (1,2)
-  command_kills=<n>          SIGKILLs of the third part: exporting, converting, filtering captions, evaluating (12)
+  command_kills=<n>          SIGKILLs of the third part: exporting, converting, filtering captions, evaluating,
+                             storing features (15)
   workers=<n>                reading processes of each process (2)
   kill_seed=<n>              decides the moments (0)
   output=<folder>            new or empty (outputs/kill_test/<date and time>)
@@ -54,7 +55,7 @@ class KillOptions:
     kills: int = 20
     processes: int = 2
     other_processes: tuple[int, ...] = (1, 2)
-    command_kills: int = 12
+    command_kills: int = 15
     workers: int = 2
     kill_seed: int = 0
     output: Path = field(default_factory=lambda: Path("outputs/kill_test") / time.strftime("%Y-%m-%d_%H-%M-%S"))

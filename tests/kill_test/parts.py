@@ -51,13 +51,13 @@ def run_settings(options: KillOptions, name: str, processes: int) -> list[str]:
     output = options.output.absolute()
     return [
         "trainer=ddp_cpu",
-        _path("paths.data_dir", output / "data"),
+        quoted("paths.data_dir", output / "data"),
         *options.settings,
         f"trainer.devices={processes}",
         f"data.num_workers={options.workers}",
         f"callbacks.samples={_LOG}",
-        _path("paths.output_dir", output),
-        _path("paths.run_dir", output / name),
+        quoted("paths.output_dir", output),
+        quoted("paths.run_dir", output / name),
     ]
 
 
@@ -105,7 +105,7 @@ def _launch(options: KillOptions, name: str, processes: int) -> LaunchedRun:
     """Start a run, or go on with it if it has a checkpoint."""
     settings, folder = run_settings(options, name, processes), options.output.absolute() / name
     if newest_checkpoint(folder):
-        settings.append(_path("resume_from", folder))
+        settings.append(quoted("resume_from", folder))
     return LaunchedRun(settings, processes, options.output / f"{name}.log")
 
 
@@ -125,7 +125,7 @@ def _line(number: int, kill: Kill) -> str:
     )
 
 
-def _path(key: str, path: Path) -> str:
+def quoted(key: str, path: Path) -> str:
     """A setting whose value is a path, whatever characters that holds."""
     escaped = str(path).replace("'", "\\'")
     return f"{key}='{escaped}'"
