@@ -73,11 +73,13 @@ def main(arguments: list[str]) -> None:
     console.print(parts_table(parts))
     echo(parameter_line(parts, config.experiment if config.peft is None and config.init_from is None else ""))
     if options.memory:
+        from blip2_train.cli.doctor.machine import find_machine
         from blip2_train.cli.memory_table import show_activations, show_memory  # what counts steps is slow to import
 
-        show_memory(model, console)
+        show_memory(model, console, stored_features=config.data.get("features") is not None)
         precision = str(config.trainer.precision) if config.trainer.accelerator in ("gpu", "cuda") else "bf16-mixed"
-        show_activations(model, instantiate(config.objective), config.max_text_length, precision, console)
+        share = config.global_batch_size // find_machine(config.trainer, None).processes
+        show_activations(model, instantiate(config.objective), config.max_text_length, precision, console, share)
 
 
 def parameter_line(parts: Sequence[PartSize], recipe: str) -> str:

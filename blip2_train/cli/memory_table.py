@@ -32,45 +32,75 @@ _ACTIVATION_NOTE = (
 )
 
 
-def show_memory(model: nn.Module, console: Console) -> None:
-    """Print both tables, each with what it counts."""
-    for table, note in ((card_table(model), _CARD_NOTE), (training_table(model), _TRAINING_NOTE)):
-        console.print()
-        console.print(table)
-        console.print(note, style="dim", highlight=False)
+def show_memory(model: nn.Module, console: Console, stored_features: bool = False) -> None:
+    """Print both tables, each with what it counts.
+
+    Args:
+        model: Any; of a `Blip2Model`, the tower gives up its weights if it is to read stored features.
+        console: Where to.
+        stored_features: Whether the run reads stored features, so that it needs no weights of the tower.
+    """
+    _show(card_table(model), _CARD_NOTE, console)
+    if stored_features and isinstance(model, Blip2Model) and model.vision_model.frozen:
+        model.vision_model.read_features()
+    _show(training_table(model), _TRAINING_NOTE, console)
 
 
-def show_activations(model: Blip2Model, objective: Any, max_text_length: int, precision: str, console: Console) -> None:
-    """Print what a step of a recipe takes beside its weights, and the largest micro-batches of some GPUs."""
+def _show(table: Table, note: str, console: Console) -> None:
+    console.print()
+    console.print(table)
+    console.print(note, style="dim", highlight=False)
+
+
+def show_activations(
+    model: Blip2Model, objective: Any, max_text_length: int, precision: str, console: Console, step_samples: int
+) -> None:
+    """Print what a step of a recipe takes beside its weights, and the largest micro-batches of some GPUs.
+
+    Args:
+        model: On the meta device.
+        objective: Its loss.
+        max_text_length: Tokens.
+        precision: The trainer's.
+        console: Where to.
+        step_samples: Samples of a step in one process.
+    """
     try:
         step = plan_step(model, objective, max_text_length, precision, on_gpu=True)
     except Exception as error:  # an objective of one's own may do what tensors without values cannot
         console.print(f"\nactivations cannot be counted: {reason_of(error)}", highlight=False)
         return
     console.print()
-    console.print(activation_table(step, max_text_length, precision))
+    console.print(activation_table(step, max_text_length, precision, step_samples))
     state = stored_bytes(model) + training_state_bytes(model)
-    console.print(largest_line(step, state), highlight=False, soft_wrap=True)
+    console.print(largest_line(step, state, step_samples), highlight=False, soft_wrap=True)
     console.print(_ACTIVATION_NOTE.format(reserved=RESERVED / 2**30, fragments=FRAGMENTS), style="dim", highlight=False)
 
 
-def activation_table(step: PlannedStep, max_text_length: int, precision: str) -> Table:
+def activation_table(step: PlannedStep, max_text_length: int, precision: str, step_samples: int) -> Table:
     """Bytes of a step beside weights, gradients and the optimiser."""
     table = _table(f"activations, {precision}, texts of {max_text_length} tokens", "", "kept", "at most")
     table.add_row("whatever the micro-batch", exact_size(step.kept_fixed), exact_size(step.most_fixed))
     table.add_row("for each sample", exact_size(step.kept_per_sample), exact_size(step.most_per_sample))
+    if step.most_per_step_sample:
+        table.add_row(f"for each of the {step_samples:,} samples of a step", "", exact_size(step.most_per_step_sample))
     return table
 
 
-def largest_line(step: PlannedStep, state: float) -> str:
+def largest_line(step: PlannedStep, state: float, step_samples: int = 0) -> str:
     """The largest micro-batch of each GPU of `CARDS`, beside `state` bytes of weights and optimiser.
+
+    Args:
+        step: What it takes.
+        state: Bytes.
+        step_samples: Samples of a step in one process.
 
     Example:
         >>> step = PlannedStep(kept_fixed=0, kept_per_sample=2**30, most_fixed=0, most_per_sample=2**30)
         >>> largest_line(step, 25 * 2**30)
         'largest micro-batch: none on 24 GB, 11 on 40 GB, 49 on 80 GB, 107 on 141 GB'
     """
-    sizes = [(step.largest_micro_batch(usable_bytes(card) - state), card) for card in CARDS]
+    sizes = [(step.largest_micro_batch(usable_bytes(card) - state, step_samples), card) for card in CARDS]
     return "largest micro-batch: " + ", ".join(f"{size or 'none'} on {card} GB" for size, card in sizes)
 
 

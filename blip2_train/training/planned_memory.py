@@ -9,6 +9,7 @@ T text tokens, Q queries, H heads, L tokens that attend, S tokens that are atten
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -44,22 +45,38 @@ class PlannedStep:
     most_fixed: float
     most_per_sample: float
     """Of all tensors that exist at a time at most: what is kept, what is being computed, and the batch itself."""
+    most_per_step_sample: float = 0.0
+    """Of each sample of a process's whole step, if its micro-batches are contrasted together: the tower's features."""
 
     def kept(self, micro_batch: int) -> int:
         """Bytes kept for the backward pass."""
         return round(self.kept_fixed + micro_batch * self.kept_per_sample)
 
-    def most(self, micro_batch: int) -> int:
-        """Bytes of all tensors, at most, beside weights, gradients and the optimiser's moments."""
-        return round(self.most_fixed + micro_batch * self.most_per_sample)
+    def most(self, micro_batch: int, step_samples: int = 0) -> int:
+        """Bytes of all tensors, at most, beside weights, gradients and the optimiser's moments.
 
-    def largest_micro_batch(self, left: float) -> int:
+        Args:
+            micro_batch: Samples.
+            step_samples: Those of all micro-batches of a step in one process, if they are several.
+        """
+        several = step_samples * self.most_per_step_sample
+        return round(self.most_fixed + micro_batch * self.most_per_sample + several)
+
+    def largest_micro_batch(self, left: float, step_samples: int = 0) -> int:
         """The most samples for which `left` bytes suffice; 0 = not even one.
+
+        Args:
+            left: Bytes.
+            step_samples: Those of a whole step in one process, several micro-batches if they do not fit at once.
 
         Example:
             >>> PlannedStep(kept_fixed=0, kept_per_sample=2, most_fixed=4, most_per_sample=3).largest_micro_batch(11)
             2
         """
+        alone = int((left - self.most_fixed) // self.most_per_sample)
+        if not self.most_per_step_sample or alone >= step_samples:
+            return max(0, alone)
+        left -= step_samples * self.most_per_step_sample
         return max(0, int((left - self.most_fixed) // self.most_per_sample))
 
 
@@ -99,19 +116,31 @@ def plan_step(
             if parameter.requires_grad:  # gradients exist already, as in every step but the first
                 parameter.grad = torch.empty_like(parameter)
         counts = [_count(model, objective, size, max_text_length, precision, on_gpu) for size in sizes]
+        whole = _count_whole_step(model, objective, sizes[0], max_text_length, precision)
     lines = [_line(sizes, values) for values in zip(*counts, strict=True)]
     (kept_fixed, kept_each), (most_fixed, most_each) = lines
     return PlannedStep(
-        kept_fixed=kept_fixed, kept_per_sample=kept_each, most_fixed=most_fixed, most_per_sample=most_each
+        kept_fixed=kept_fixed,
+        kept_per_sample=kept_each,
+        most_fixed=most_fixed,
+        most_per_sample=most_each,
+        most_per_step_sample=whole,
     )
 
 
 def full_batch(model: Blip2Model, batch_type: type[Batch], size: int, max_text_length: int) -> Batch:
-    """A batch in which every text is as long as it may be, and everything that can have a label has one."""
-    image_size = model.vision_config.image_size
+    """A batch in which every text is as long as it may be, and everything that can have a label has one.
+
+    It holds images, or, for a tower that reads stored features, these.
+    """
+    tower, image_size = model.vision_model, model.vision_config.image_size
+    pixel_values = torch.zeros(size, 3, image_size, image_size)
+    if tower.reads_features:
+        patches = tower.num_prefix_tokens + math.prod(tower.grid_size)
+        pixel_values = torch.zeros(size, 1, patches, tower.width, dtype=tower.dtype)
     ids = torch.zeros(size, max_text_length, dtype=torch.int64)
     values: dict[str, Any] = {
-        "pixel_values": torch.zeros(size, 3, image_size, image_size),
+        "pixel_values": pixel_values,
         "image_ids": torch.arange(size),
         "sample_ids": ("",) * size,
         "rejected": (),
@@ -145,6 +174,22 @@ def _count(
             loss = objective(model, batch, generator).total
         loss.backward()
     return kept.bytes, alive.most
+
+
+def _count_whole_step(model: Any, objective: Any, size: int, max_text_length: int, precision: str) -> float:
+    """Bytes that contrast over all micro-batches of a step keeps of each sample between its passes; 0 = nothing.
+
+    Beside the features of a frozen tower: the gradients of image and text features, and the texts.
+    """
+    if getattr(objective, "contrast", "micro") != "batch":
+        return 0.0
+    batch: Any = full_batch(model, objective.batch_type, size, max_text_length)
+    with torch.no_grad(), autocast(precision):
+        images = model.encode_image(batch.pixel_values)
+        texts = model.encode_text(batch.input_ids, batch.attention_mask)
+    kept = [images.image_features, texts, batch.input_ids, batch.attention_mask]
+    kept += [images.patch_features] if model.vision_model.frozen else []
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept) / size
 
 
 def autocast(precision: str) -> AbstractContextManager[Any]:

@@ -59,6 +59,7 @@ def examine_memory(
         trains = f", training {size_text(part.training)}" if part.training else ", frozen"
         findings.append(Finding(OK, f"{part.name}: weights {size_text(part.weights)}{trains}"))
     state = sum(part.weights + part.training for part in parts)
+    share = config.global_batch_size // machine.processes
     first = _verdict(state, config, machine)
     if first.level == PROBLEM:
         return [first, *findings]
@@ -72,11 +73,11 @@ def examine_memory(
         Finding(
             OK,
             f"activations, texts of {config.max_text_length} tokens: {size_text(round(step.most_fixed))} and "
-            f"{size_text(round(step.most_per_sample))} for each sample of a micro-batch",
+            f"{size_text(round(step.most_per_sample))} for each sample of a micro-batch{_of_whole_steps(step, share)}",
         )
     )
     if machine.kind == "cuda":
-        findings.append(Finding(OK, largest_line(step, state)))
+        findings.append(Finding(OK, largest_line(step, state, share)))
     if machine.memory is not None:
         first = _with_step(config, machine, state, step, planner) or first
     return [first, *findings]
@@ -92,6 +93,14 @@ def step_planner(config: DictConfig, model: Blip2Model) -> Planner:
     return plan
 
 
+def _of_whole_steps(step: PlannedStep, share: int) -> str:
+    """What contrast over all micro-batches of a step adds to a sentence; nothing where each is contrasted by itself."""
+    if not step.most_per_step_sample:
+        return ""
+    each = size_text(round(step.most_per_step_sample))
+    return f", and {each} for each of the {share:,} samples of a step in a process, which are contrasted together"
+
+
 def _with_step(config: DictConfig, machine: Machine, state: int, step: PlannedStep, planner: Planner) -> Finding | None:
     """The verdict on everything that is in memory during a step; None = the batch cannot be divided.
 
@@ -105,17 +114,18 @@ def _with_step(config: DictConfig, machine: Machine, state: int, step: PlannedSt
     on_gpu = machine.kind != "cpu"
     usable = usable_bytes(machine.memory / 2**30) if on_gpu else float(machine.memory)
     each = usable / (1 if on_gpu else machine.devices) - state
+    together = share if config.accumulate > 1 else 0
     where = "each process" if on_gpu or machine.devices == 1 else f"each of the {machine.devices} processes"
     takes = (
         f"weights, gradients and AdamW take {size_text(state)} in {where}, a micro-batch of {micro} "
-        f"{size_text(step.most(micro))} at most; there are {size_text(machine.memory)}"
+        f"{size_text(step.most(micro, together))} at most; there are {size_text(machine.memory)}"
     )
-    if step.most(micro) <= each:
+    if step.most(micro, together) <= each:
         return Finding(OK, takes)
-    largest = step.largest_micro_batch(each)
+    largest = step.largest_micro_batch(each, share)
     fits = [n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n <= largest]
     fix = f"accumulate={fits[0]} makes micro-batches of {share // fits[0]}" if fits else _fix(config, machine)
-    if planner(min(SHORT_TEXT, config.max_text_length), on_gpu).most(micro) > each:
+    if planner(min(SHORT_TEXT, config.max_text_length), on_gpu).most(micro, together) > each:
         return Finding(PROBLEM, f"{takes}: {fix}")
     return Finding(WARNING, f"{takes}, too little if all texts have {config.max_text_length} tokens: {fix}")
 

@@ -14,7 +14,7 @@ from blip2_train.types import Collator
 
 
 def plan_model(config: DictConfig, collator: Collator | None) -> tuple[Blip2Model | None, list[Finding]]:
-    """The recipe's model with its adapters on the meta device; None if it cannot be built.
+    """The recipe's model with its adapters on the meta device, as it trains; None if it cannot be built.
 
     Args:
         config: The run.
@@ -38,6 +38,8 @@ def plan_model(config: DictConfig, collator: Collator | None) -> tuple[Blip2Mode
     parts = describe_parameters(model)
     trainable, total = sum(part.trainable for part in parts), sum(part.parameters for part in parts)
     findings.append(Finding(OK, f"trainable parameters: {trainable:,} of {total:,}"))
+    if config.data.get("features") is not None and model.vision_model.frozen:
+        model.vision_model.read_features()  # as the run does: no weights of the tower are in memory
     return model, findings
 
 

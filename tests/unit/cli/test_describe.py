@@ -1,6 +1,7 @@
 """`describe.py`: parts, counts and memory of a recipe, from shapes alone."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +109,21 @@ def test_memory_with_settings_and_the_largest_micro_batch(capsys: CaptureFixture
     assert match is not None
     sizes = [int(size) for size in match.groups()]
     assert sizes == sorted(sizes) and 5.5 < sizes[3] / sizes[0] < 8
+
+
+@pytest.mark.slow
+def test_memory_counts_what_contrast_over_a_step_keeps_and_what_stored_features_spare(
+    capsys: CaptureFixture[str], tmp_path: Path
+) -> None:
+    small = ["model.qformer.weights=random", "model.qformer.num_layers=1", "image_size=24", "trainer.devices=2"]
+    settings = ["experiment=demo_stage1", *small, "accumulate=4", "objective.contrast=batch", "--memory"]
+    shown = described(capsys, *settings, f"data.features={tmp_path}")
+    float32 = 4 * (5 * 128 + 8 * 128 + 128) + 32 * 9  # patches, image and text features; ids and mask of a text
+    table = rows(shown, "activations, bf16-mixed, texts of")
+    assert table["for each of the 32 samples of a step"] == [exact_size(float32)]
+    whole = float(rows(shown, "memory as model cards count it")["float32"][1].split()[0])
+    without_tower = float(rows(shown, "memory of this recipe")["as configured"][0].split()[0])
+    assert without_tower < whole / 2, "the tower has most of this model's weights"
 
 
 def test_help_names_the_option(capsys: CaptureFixture[str]) -> None:

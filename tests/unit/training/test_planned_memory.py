@@ -19,12 +19,20 @@ from blip2_train.training.planned_memory import PlannedStep, autocast, full_batc
 TEXT = 8
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("kind", ["stage1", "opt", "t5"])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *[(kind, precision) for kind in ("stage1", "opt", "t5") for precision in ("32-true", "bf16-mixed")],
+        ("stage1 from stored features", "32-true"),
+    ],
+)
 def test_as_counted_in_a_real_step(kind: str, precision: str) -> None:
-    model: Blip2Model = image_text_model() if kind == "stage1" else generative_model(kind)
-    objective = RepresentationObjective() if kind == "stage1" else GenerationObjective()
+    stage1 = kind.startswith("stage1")
+    model: Blip2Model = image_text_model() if stage1 else generative_model(kind)
+    objective = RepresentationObjective() if stage1 else GenerationObjective()
     model.train()
+    if "features" in kind:
+        model.vision_model.read_features()
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     plan = plan_step(copy.deepcopy(model).to("meta"), objective, TEXT, precision, on_gpu=False, sizes=(4, 8))
@@ -36,6 +44,7 @@ def test_as_counted_in_a_real_step(kind: str, precision: str) -> None:
         loss.backward()
     assert plan.kept(6) == pytest.approx(kept.bytes, rel=0.05)  # a mask that is all true is kept in the plan
     assert plan.most(6) == pytest.approx(alive.most, rel=0.1)
+    assert plan.most_per_step_sample == 0, "micro-batches are contrasted by themselves"
 
 
 def test_a_gpu_keeps_less_of_attention_and_dropout_and_functions_are_put_back() -> None:
@@ -49,6 +58,30 @@ def test_a_gpu_keeps_less_of_attention_and_dropout_and_functions_are_put_back() 
     assert plans[1].kept_per_sample < 0.95 * plans[0].kept_per_sample
     assert (F.scaled_dot_product_attention, F.dropout) == before
     assert all(parameter.is_meta and parameter.grad is None for parameter in model.parameters())
+
+
+def test_contrast_over_a_whole_step_keeps_the_towers_features() -> None:
+    """What exists beside the tensors of a micro-batch is what a real step of several micro-batches has there."""
+    model, objective, size, parts = image_text_model(), RepresentationObjective(contrast="batch"), 4, 6
+    model.train()
+    precision = "bf16-mixed"
+    plan = plan_step(copy.deepcopy(model).to("meta"), objective, TEXT, precision, on_gpu=False, sizes=(4, 8))
+    batches = [full_batch(model, objective.batch_type, size, TEXT) for _ in range(parts)]
+    for batch in batches:
+        batch.pixel_values.normal_()
+    with autocast(precision):
+        whole = objective.first_pass(model, batches, torch.Generator().manual_seed(0), lambda _: None)
+    assert whole.patch_features is not None
+    kept = [whole.patch_features, whole.image_gradient, whole.text_gradient, *whole.texts]
+    assert plan.most_per_step_sample * size * parts == sum(tensor.nbytes for tensor in kept)
+    assert plan.most(size, size * parts) == plan.most(size) + sum(tensor.nbytes for tensor in kept)
+
+
+def test_the_largest_micro_batch_of_a_step_that_is_contrasted_as_a_whole() -> None:
+    step = PlannedStep(kept_fixed=0, kept_per_sample=2, most_fixed=4, most_per_sample=3, most_per_step_sample=0.5)
+    assert step.largest_micro_batch(34, 10) == 10, "one micro-batch, and nothing has to be kept for others"
+    assert step.largest_micro_batch(33, 10) == (33 - 4 - 5) // 3
+    assert step.largest_micro_batch(8, 10) == 0
 
 
 def test_the_largest_micro_batch() -> None:

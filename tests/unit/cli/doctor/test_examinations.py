@@ -267,6 +267,17 @@ def test_a_sharded_model_fits_where_it_does_not_as_a_whole(sharded_run: tuple[Di
     assert not texts(examine_memory(*sharded_run, there), PROBLEM)
 
 
+def test_memory_of_a_step_that_is_contrasted_as_a_whole_from_stored_features(tmp_path: Path) -> None:
+    small = ["model.qformer.weights=random", "model.qformer.num_layers=1", "image_size=24", "accumulate=4"]
+    settings = ["experiment=demo_stage1", *small, "objective.contrast=batch", f"data.features={tmp_path}"]
+    config = compose(settings)
+    model, _ = plan_model(config, None)
+    assert model is not None
+    assert "vision_model" not in {part.name for part in part_memory(model, machine())}
+    found = texts(examine_memory(config, model, machine(devices=2)), OK)
+    assert "7.3 KiB for each of the 32 samples of a step in a process, which are contrasted together" in found
+
+
 Usage = namedtuple("Usage", "total used free")
 
 
