@@ -22,6 +22,7 @@ _HOMES = {
     "load_pretrained": "blip2_train.pretrained",
     "Blip2": "blip2_train.evaluation.inference",
     "Processor": "blip2_train.data.batches.processor",
+    "open_image": "blip2_train.data.batches.image_inputs",
     "WebLimits": "blip2_train.data.storage.web",
     "ImageTextModel": "blip2_train.models.image_text",
     "GenerativeModel": "blip2_train.models.generative",

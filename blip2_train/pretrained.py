@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
 from blip2_train.checkpoints.convert.huggingface import RETRIEVAL
 from blip2_train.checkpoints.pretrained import Pretrained, open_pretrained
+from blip2_train.checkpoints.transformers_arguments import translated
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.storage.web import WebLimits
-from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.models.frozen_precision import refuse_overflow
 from blip2_train.models.tower_quantization import check_tower_quantization, quantize_tower
+from blip2_train.system.devices import find_device
 from blip2_train.training.earlier_runs import find_source
 
 
@@ -29,6 +32,7 @@ def load_pretrained(
     vision_weights: str | None = None,
     tokenizer: str | None = None,
     web: WebLimits | None = None,
+    **transformers_arguments: Any,
 ) -> tuple[Blip2, Processor]:
     """Load a trained model with what belongs to it.
 
@@ -43,6 +47,8 @@ def load_pretrained(
         vision_weights: File of the tower's weights, for sources that do not hold them.
         tokenizer: Folder or hub id of the Q-Former's tokenizer, for sources that do not hold it.
         web: What the processor may fetch of images given as addresses; None = files of up to 50 MB from public hosts.
+        **transformers_arguments: Those of transformers' `from_pretrained` (`torch_dtype`, `device_map`, `load_in_8bit`,
+            `quantization_config` …): translated, or refused with what is here, see `transformers_arguments`.
 
     Returns:
         The model, and the processor it uses. Both kinds of model describe images, see `Blip2`.
@@ -55,6 +61,9 @@ def load_pretrained(
         model, processor = load_pretrained("outputs/demo_stage2_opt/export")
         print(model.caption(["image.jpg"]), model.answer(["image.jpg"], "what is on the left?"))
     """
+    own = {"device": device, "dtype": dtype, "quantization": quantization}
+    chosen = translated(transformers_arguments, own)
+    device, dtype, quantization = chosen["device"], chosen["dtype"], chosen["quantization"]
     check_tower_quantization(vision_quantization, "vision_quantization")
     target = find_device(None if device is None else str(device))
     source = find_source(str(source), "outputs", "source")
@@ -68,10 +77,8 @@ def load_pretrained(
         tokenizer=tokenizer,
     )
     network = loaded.model
-    if network.language_config is not None and network.language_config.dtype == "float16":
-        family = network.language_model.config.model_type
-        if "t5" in family:
-            raise ConfigError(f"dtype float16: language model {family} overflows in it; choose bfloat16 or float32")
+    if network.language_config is not None:
+        refuse_overflow(network, network.language_config.dtype)
     name = f"{source} [{loaded.source}]"
     network.to(target)
     quantize_tower(network.vision_model, vision_quantization)
@@ -83,22 +90,3 @@ def _has_prediction_head(loaded: Pretrained) -> bool:
     """Whether the head that describes was trained: a conversion from transformers' retrieval model has drawn one."""
     drawn = any(name.startswith("lm_head.dense.") for report in loaded.reports for name in report.fresh)
     return not drawn and not loaded.manifest.recipe.startswith(f"converted from Hugging Face {RETRIEVAL} ")
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; None or `auto` = a GPU if there is one.
-
-    Raises:
-        ConfigError: if there is no such device here.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name is None or name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:<number> or mps") from None
-    here = {"cpu": True, "mps": mps, "cuda": cuda and (device.index or 0) < torch.cuda.device_count()}
-    if not here.get(device.type, False):
-        raise ConfigError(f"device {name!r} is not there on this machine; use auto or cpu")
-    return device

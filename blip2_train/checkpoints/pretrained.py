@@ -81,7 +81,8 @@ def open_pretrained(
     if dtype is None and quantization == trained_with:
         _check_frozen(model, weights)
     name, tokens = _tokenizer(model, weights, tokenizer)
-    processor = Processor(**processor_values, **{name: tokens})
+    queries = model.qformer_config.num_queries
+    processor = Processor(**processor_values, num_query_tokens=queries, **{name: tokens})
     manifest = complete_manifest(weights.manifest, model, processor)
     return Pretrained(
         model=model,

@@ -12,7 +12,7 @@ import torch
 
 from blip2_train.data.prepare.engine import Engine, EngineName, LocalEngine, cores, open_engine
 from blip2_train.errors import ConfigError
-from blip2_train.pretrained import find_device
+from blip2_train.system.devices import find_device
 
 
 @dataclass(frozen=True, kw_only=True)

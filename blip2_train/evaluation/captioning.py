@@ -12,7 +12,7 @@ from blip2_train.data.annotations.annotated_images import AnnotatedImage
 from blip2_train.data.annotations.caption_layouts import DOMAINS
 from blip2_train.data.official.results import write_caption_results
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options
+from blip2_train.evaluation.generation import CAPTIONING, SHORTEST_CAPTION, batches, generation_options, one_text
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.coco_caption import CAPTION_METRICS, FORMATS
 from blip2_train.evaluation.metrics.metric_states import CaptionMetric
@@ -57,7 +57,7 @@ class CaptioningTask(EvaluationTask):
     ) -> None:
         if unwritten := next((image for image in images if not image.captions), None):
             raise ConfigError(f"task {name}: image {unwritten.image_id} has no captions to compare with")
-        generation_options(CAPTIONING, generation or {})
+        one_text(generation_options(CAPTIONING, generation or {}), f"task {name}")
         self.name, self.title, self.images, self.folder = name, title, list(images), folder
         self._prompt, self._generation, self._metrics = (
             prompt,

@@ -6,6 +6,9 @@ Tried with torch 2.14.1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,7 +19,7 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.language_model import own_precision
 from blip2_train.models.prompt_cache import DecoderOnlyPrompts
-from blip2_train.models.text_generation import SpecialTokens, continued
+from blip2_train.models.text_generation import SpecialTokens, continued, stream_continued
 from blip2_train.types import TextTokens
 
 
@@ -45,19 +48,39 @@ class Conversation:
 
     def generate(self, prompt: Prompt, options: GenerationOptions) -> str:
         """Text behind a prompt about the image, the same as if all were read again."""
+        network = self._network
+        if (read := self._prompt_read(prompt)) is None:
+            return self.decode(network.generate(options=options, **self._inputs(prompt)))
+        with own_precision(network.language_model, network.query_tokens.device):
+            return self.decode(continued(read, options, self._special()))
+
+    def generate_stepwise(self, prompt: Prompt, options: GenerationOptions) -> Iterator[Tensor]:
+        """The ids of that text so far, after each new token; as `GenerativeModel.generate_stepwise`."""
+        if (read := self._prompt_read(prompt)) is None:
+            return self._network.generate_stepwise(options=options, **self._inputs(prompt))
+        return stream_continued(read, options, self._special())
+
+    def decode(self, ids: Tensor) -> str:
+        """The text of ids `(1, T)`."""
+        assert self._processor.language_tokenizer is not None
+        return self._processor.language_tokenizer.decode(ids)[0]
+
+    def _special(self) -> SpecialTokens:
+        assert self._processor.language_tokenizer is not None
+        given = self._processor.language_tokenizer.generation_tokens
+        return SpecialTokens.of(given["eos_token_id"], given["pad_token_id"])
+
+    def _prompt_read(self, prompt: Prompt) -> DecoderOnlyPrompts | None:
+        """The prompt as read, and kept for the next one; None if it has to be read anew each time."""
         network, tokenizer = self._network, self._processor.language_tokenizer
         assert tokenizer is not None
         if network.is_encoder_decoder or network.question_to_qformer or not network.reads_prompts_once:
-            return self._anew(prompt, options)
+            return None
         self._processor.prompts([prompt.text])  # refuses what is not Unicode
         ids = tokenizer.prompt_ids(prompt.text)
-        if (read := self._behind_what_was_read(ids)) is None:
-            return self._anew(prompt, options)
-        self._read = ids, read
-        given = tokenizer.generation_tokens
-        special = SpecialTokens.of(given["eos_token_id"], given["pad_token_id"])
-        with own_precision(network.language_model, network.query_tokens.device):
-            return tokenizer.decode(continued(read, options, special))[0]
+        if (read := self._behind_what_was_read(ids)) is not None:
+            self._read = ids, read
+        return read
 
     def _behind_what_was_read(self, ids: list[int]) -> DecoderOnlyPrompts | None:
         """The prompt, read from where it departs from the one before."""
@@ -76,7 +99,8 @@ class Conversation:
         whole = network.read_prompts(network.soft_prompt(self._images), tokens, mask)
         return whole if isinstance(whole, DecoderOnlyPrompts) else None
 
-    def _anew(self, prompt: Prompt, options: GenerationOptions) -> str:
+    def _inputs(self, prompt: Prompt) -> dict[str, Any]:
+        """Arguments of `GenerativeModel.generate`."""
         network, tokenizer = self._network, self._processor.language_tokenizer
         assert tokenizer is not None
         device = network.query_tokens.device
@@ -84,9 +108,8 @@ class Conversation:
         question = None
         if network.question_to_qformer and prompt.question:
             question = TextTokens(*(part.to(device) for part in self._processor.questions([prompt.question])))
-        return tokenizer.decode(
-            network.generate(self._images, ids, mask, options, question, **tokenizer.generation_tokens)
-        )[0]
+        read = {"images": self._images, "input_ids": ids, "attention_mask": mask, "question": question}
+        return read | tokenizer.generation_tokens
 
 
 def _state(network: GenerativeModel) -> tuple[object, ...]:

@@ -6,12 +6,13 @@ Shape letters: B images of a batch.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from blip2_train.data.batches.image_inputs import ImageInput
 from blip2_train.data.batches.processor import Processor
@@ -29,7 +30,7 @@ SHORTEST_CAPTION = {False: 4, True: 8}
 counted the 4 of the prompt "a photo of" where the model continues it."""
 ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
 """Defaults for answers (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
-_ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature"), ("length_penalty",)
+_ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature", "top_k"), ("length_penalty",)
 
 
 class Prompt(NamedTuple):
@@ -88,7 +89,7 @@ def generate_texts(
     options: GenerationOptions,
     batch_size: int,
 ) -> list[str]:
-    """Generate text for each image after its prompt; returns new text only.
+    """Generate text for each image after its prompt; returns new text only, `num_return_sequences` of each image.
 
     Args:
         network: The model, on its device.
@@ -104,12 +105,39 @@ def generate_texts(
     """
     tokenizer = processor.language_tokenizer
     assert tokenizer is not None
-    order = by_image(images)
+    order, count = by_image(images), options.num_return_sequences
     texts: list[str] = []
     inputs = [images[index] for index in order], [prompts[index] for index in order]
     for batch in read_batches(network, processor, *inputs, options.max_new_tokens, batch_size):
         texts += tokenizer.decode(network.generate(**batch, options=options, **tokenizer.generation_tokens))
-    return [text for _, text in sorted(zip(order, texts, strict=True))]
+    each = (texts[start : start + count] for start in range(0, len(texts), count))
+    return [text for _, some in sorted(zip(order, each, strict=True)) for text in some]
+
+
+def stream_text(
+    network: GenerativeModel, processor: Processor, image: ImageInput, prompt: Prompt, options: GenerationOptions
+) -> tuple[Iterator[Tensor], Callable[[Tensor], str]]:
+    """A text step by step: the ids so far, and what makes a text of them; arguments and errors as `generate_texts`.
+
+    The image is read and encoded at once.
+    """
+    tokenizer = processor.language_tokenizer
+    assert tokenizer is not None
+    with torch.inference_mode():
+        (inputs,) = read_batches(network, processor, [image], [prompt], options.max_new_tokens, 1)
+    steps = network.generate_stepwise(**inputs, options=options, **tokenizer.generation_tokens)
+    return steps, lambda ids: tokenizer.decode(ids)[0]
+
+
+def one_text(options: GenerationOptions, user: str) -> GenerationOptions:
+    """The options, where there is room for one text.
+
+    Raises:
+        ConfigError: if they ask for more.
+    """
+    if (count := options.num_return_sequences) > 1:
+        raise ConfigError(f"num_return_sequences {count}: {user} takes one text of each image; leave it out")
+    return options
 
 
 def read_batches(

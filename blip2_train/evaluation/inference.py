@@ -5,14 +5,13 @@ Shape letters: N images, M texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from blip2_train.data.batches.image_inputs import ImageInput, ImageInputs, listed
-from blip2_train.data.batches.processor import Processor
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
 from blip2_train.evaluation.conversation import Conversation
@@ -25,26 +24,28 @@ from blip2_train.evaluation.generation import (
     check_prompt,
     generate_texts,
     generation_options,
+    one_text,
     random_state,
+    stream_text,
 )
+from blip2_train.evaluation.loaded_model import LoadedModel
 from blip2_train.evaluation.precision import suitable_autocast
-from blip2_train.evaluation.qformer_captions import generate_captions, qformer_defaults
+from blip2_train.evaluation.qformer_captions import generate_captions, qformer_defaults, stream_caption
 from blip2_train.evaluation.ranking import SHORTLIST, rank_texts
-from blip2_train.models.blip2 import Blip2Model
-from blip2_train.models.generative import GenerativeModel
-from blip2_train.models.image_text import ImageTextModel
+from blip2_train.evaluation.streaming import check_streams, streaming_defaults, text_parts
+from blip2_train.evaluation.transformers_calls import generate_ids
 
 AT_ONCE = 16
 
 
-class Blip2:
+class Blip2(LoadedModel):
     """A model with everything around it: images and texts in; texts, scores or features out.
 
     `answer` and `chat` need a generative model (stage 2 and what follows it), `match` and the features of texts a model
-    of images and texts (stage 1, retrieval); `caption` works with both. Images are files, PIL images, or the pixel
-    values that `Processor.image` gives; a single one counts as a list of one. Batch sizes change only what is
-    sampled. Options of generation are the fields of `GenerationOptions`; `seed` is that of sampling, None = torch's own
-    state.
+    of images and texts (stage 1, retrieval); `caption` works with both. Images are of the kinds of `ImageInput`; a
+    single one counts as a list of one. Batch sizes change only what is sampled. Options of generation are the fields of
+    `GenerationOptions`; `seed` is that of sampling, None = torch's own state. With `stream=True`, a method gives the
+    text of one image part by part, while it is generated, by default without beams.
 
     Args:
         network: The model with its weights, on the device where it is to run.
@@ -54,30 +55,13 @@ class Blip2:
             have none, and cannot describe.
     """
 
-    def __init__(
-        self,
-        network: Blip2Model,
-        processor: Processor,
-        source: str = "it",
-        has_prediction_head: bool = True,
-    ) -> None:
-        self.network, self.processor, self.source = network.eval(), processor, source
-        self._has_prediction_head = has_prediction_head
-        self._conversation: Conversation | None = None
+    _conversation: Conversation | None = None
 
-    def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self.network.parameters())
-        kind = type(self.network).__name__
-        return f"Blip2({self.source!r}: {kind}, {count:,} parameters, on {self.device})"
+    @overload
+    def caption(self, images: ImageInputs, *, stream: Literal[True], **options: Any) -> Iterator[str]: ...
 
-    def reading(self, processor: Processor) -> Blip2:
-        """The same model with another processor, for instance of stored features."""
-        return Blip2(self.network, processor, self.source, self._has_prediction_head)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self.network.query_tokens.device
+    @overload
+    def caption(self, images: ImageInputs, *, stream: Literal[False] = False, **options: Any) -> list[str]: ...
 
     def caption(
         self,
@@ -86,8 +70,9 @@ class Blip2:
         prompt: str | None = None,
         batch_size: int = AT_ONCE,
         seed: int | None = None,
+        stream: bool = False,
         **generation: Any,
-    ) -> list[str]:
+    ) -> list[str] | Iterator[str]:
         """Describe N images.
 
         Args:
@@ -95,11 +80,12 @@ class Blip2:
             prompt: Beginning of the captions; None = the prompt of training, "" = none.
             batch_size: Images at once.
             seed: Seed of sampling.
+            stream: Give the caption of one image part by part.
             **generation: Default: 5 beams and up to 30 new tokens; by the Q-Former of a stage-1 model 3 beams and 9
                 to 29 tokens.
 
         Returns:
-            N captions, without the prompt.
+            N captions, without the prompt; `num_return_sequences` of each image, image by image, if that is given.
 
         Raises:
             ConfigError: if an option or the prompt cannot be used, or a stage-1 model came without prediction head.
@@ -110,11 +96,25 @@ class Blip2:
         if self.network.matches_texts:
             self.check_describes()
             network = self.image_text("caption")
-            options = generation_options(qformer_defaults(generation), generation)
+            options = generation_options(qformer_defaults(generation) | streaming_defaults(stream), generation)
+            if stream:
+                check_streams(options, len(inputs))
+                steps, decode = stream_caption(network, self.processor, inputs[0], start, options)
+                return text_parts(steps, decode, network, seed, suitable_autocast, whole_words=True)
             with random_state(seed, self.device), suitable_autocast(network):
                 return generate_captions(network, self.processor, inputs, start, options, batch_size)
         requests = [Prompt(start, "")] * len(inputs)
-        return self._write("caption", inputs, requests, CAPTIONING, generation, batch_size, seed)
+        return self._write("caption", inputs, requests, CAPTIONING, generation, batch_size, seed, stream)
+
+    @overload
+    def answer(
+        self, images: ImageInputs, questions: str | Sequence[str], *, stream: Literal[True], **options: Any
+    ) -> Iterator[str]: ...
+
+    @overload
+    def answer(
+        self, images: ImageInputs, questions: str | Sequence[str], *, stream: Literal[False] = False, **options: Any
+    ) -> list[str]: ...
 
     def answer(
         self,
@@ -127,8 +127,9 @@ class Blip2:
         shortlist: int = SHORTLIST,
         batch_size: int = AT_ONCE,
         seed: int | None = None,
+        stream: bool = False,
         **generation: Any,
-    ) -> list[str]:
+    ) -> list[str] | Iterator[str]:
         """Answer a question about each of N images, or N questions about one; each image is encoded once.
 
         Args:
@@ -141,10 +142,11 @@ class Blip2:
             shortlist: How many of them, those with the likeliest first tokens, are read to the end.
             batch_size: Images at once.
             seed: Seed of sampling.
+            stream: Give the answer to one question part by part.
             **generation: Default: 5 beams, up to 10 new tokens and length penalty -1.
 
         Returns:
-            N answers.
+            N answers; `num_return_sequences` to each question, one after the other, if that is given.
 
         Raises:
             ConfigError: if an option, the prompt or a question cannot be used, or this is no generative model.
@@ -159,11 +161,35 @@ class Blip2:
         cleaned = prompts.one_question_each(questions, len(inputs), clean)
         requests = [Prompt(prompts.question_prompt(template, text), text.strip()) for text in cleaned]
         if candidates is None:
-            return self._write("answer", inputs, requests, ANSWERING, generation, batch_size, seed)
-        if generation:
-            raise ConfigError(f"{next(iter(generation))} changes nothing among candidates; leave out one of the two")
+            return self._write("answer", inputs, requests, ANSWERING, generation, batch_size, seed, stream)
+        if generation or stream:
+            raise ConfigError(
+                f"{next(iter(generation), 'stream')} changes nothing among candidates; leave out one of the two"
+            )
         with suitable_autocast(network := self.generative("answer")):
             return rank_texts(network, self.processor, inputs, requests, candidates, shortlist, batch_size)
+
+    @overload
+    def chat(
+        self,
+        image: ImageInput,
+        turns: Sequence[tuple[str, str]],
+        message: str,
+        *,
+        stream: Literal[True],
+        **options: Any,
+    ) -> Iterator[str]: ...
+
+    @overload
+    def chat(
+        self,
+        image: ImageInput,
+        turns: Sequence[tuple[str, str]],
+        message: str,
+        *,
+        stream: Literal[False] = False,
+        **options: Any,
+    ) -> str: ...
 
     def chat(
         self,
@@ -173,8 +199,9 @@ class Blip2:
         *,
         prompt: str | None = None,
         seed: int | None = None,
+        stream: bool = False,
         **generation: Any,
-    ) -> str:
+    ) -> str | Iterator[str]:
         """Answer a message about an image, after earlier rounds.
 
         What was read of the last conversation is kept, so that its next round costs only what is new in it.
@@ -185,6 +212,7 @@ class Blip2:
             message: The new question; used unchanged.
             prompt: The form of a question, with `{}` for it; None = "Question: {} Answer:".
             seed: Seed of sampling.
+            stream: Give the answer part by part.
             **generation: As for `caption`.
 
         Returns:
@@ -199,14 +227,46 @@ class Blip2:
             prompts.CHAT if prompt is None else prompt, "", self.network.is_encoder_decoder
         )
         request = Prompt(prompts.conversation_prompt(template, turns, message), message.strip())
-        network, options = self.generative("chat"), generation_options(CAPTIONING, generation)
+        network, defaults = self.generative("chat"), CAPTIONING | streaming_defaults(stream)
+        options = one_text(generation_options(defaults, generation), "a conversation")
+        if stream:
+            check_streams(options, 1)
         check_prompt(network, self.processor, request.text, options.max_new_tokens)
         pixels = self.processor.image(image)
         with torch.inference_mode(), random_state(seed, self.device), suitable_autocast(network):
             conversation = self._conversation
             if conversation is None or not conversation.is_about(network, pixels):
                 self._conversation = conversation = Conversation(network, self.processor, pixels)
-            return prompts.first_answer(template, conversation.generate(request, options))
+            if not stream:
+                return prompts.first_answer(template, conversation.generate(request, options))
+            steps = conversation.generate_stepwise(request, options)
+        return self._parts(steps, conversation.decode, seed, until=prompts.lead(template))
+
+    def generate(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Ids of texts about images, with the names and meanings of transformers; see `transformers_calls`.
+
+        `caption` and `answer` take images and give texts.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, as `processor(images, text)` gives it, with the others.
+            input_ids: `(B, S)`, int64, of prompts, or None.
+            attention_mask: `(B, S)`, 1 = real token.
+            **options: `max_new_tokens` (20), `max_length`, `num_beams` (1), `do_sample`, `top_k` (50 when sampling),
+                `top_p`, `temperature`, `num_return_sequences`, …
+
+        Returns:
+            `(B * num_return_sequences, T)`, int64; without an encoder the prompt comes first.
+
+        Raises:
+            ConfigError: if ids or options cannot be used, or this is no generative model.
+        """
+        return generate_ids(self, pixel_values, input_ids, attention_mask, **options)
 
     def match(self, images: ImageInputs, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
         """Score each of N images with each of M texts, by the formulas of training.
@@ -262,42 +322,6 @@ class Blip2:
                 parts.append(self._features(pixels, None if lines is None else lines[rows]))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def check_describes(self) -> None:
-        """Refuse a stage-1 model that came without prediction head.
-
-        Raises:
-            ConfigError: if this is one.
-        """
-        if not self._has_prediction_head and self.network.matches_texts:
-            raise ConfigError(
-                f"{self.source} has no prediction head for its Q-Former, so it cannot describe; give an export of "
-                "blip2_train, a LAVIS file, or a generative model (stage 2)"
-            )
-
-    def generative(self, user: str) -> GenerativeModel:
-        """The network, if it has a language model.
-
-        Args:
-            user: The caller, for the message: `task demo_vqa`.
-
-        Raises:
-            ConfigError: if it has none.
-        """
-        if not isinstance(self.network, GenerativeModel):
-            raise self._wrong_kind(user, GenerativeModel.title)
-        return self.network
-
-    def image_text(self, user: str) -> ImageTextModel:
-        """The network, if it embeds and matches texts; arguments and errors as for `generative`."""
-        if not isinstance(self.network, ImageTextModel):
-            raise self._wrong_kind(user, ImageTextModel.title)
-        return self.network
-
-    def _wrong_kind(self, user: str, needed: str) -> ConfigError:
-        return ConfigError(
-            f"{user} needs {needed}, but {self.source} is {self.network.title}; give the export of such a run"
-        )
-
     def _features(self, pixel_values: Tensor | None, texts: Sequence[str] | None) -> dict[str, Tensor]:
         if self.network.matches_texts:
             return image_text_features(self.image_text("embed"), self.processor, pixel_values, texts)
@@ -313,7 +337,19 @@ class Blip2:
         given: dict[str, Any],
         batch_size: int,
         seed: int | None,
-    ) -> list[str]:
-        network, options = self.generative(what), generation_options(defaults, given)
+        stream: bool,
+    ) -> list[str] | Iterator[str]:
+        network, options = self.generative(what), generation_options(defaults | streaming_defaults(stream), given)
+        if stream:
+            check_streams(options, len(inputs))
+            with suitable_autocast(network):
+                steps, decode = stream_text(network, self.processor, inputs[0], requests[0], options)
+            return self._parts(steps, decode, seed)
         with random_state(seed, self.device), suitable_autocast(network):
             return generate_texts(network, self.processor, inputs, requests, options, batch_size)
+
+    def _parts(
+        self, steps: Iterator[Tensor], decode: Callable[[Tensor], str], seed: int | None, until: str = ""
+    ) -> Iterator[str]:
+        words = bool(getattr(self.processor.tokenizer.tokenizer, "clean_up_tokenization_spaces", False))
+        return text_parts(steps, decode, self.network, seed, suitable_autocast, whole_words=words, until=until)

@@ -98,5 +98,10 @@ def first_answer(template: str, answer: str) -> str:
         >>> first_answer(CHAT, "a cat Question: what colour is it? Answer: black")
         'a cat'
     """
-    lead = template.split("{}")[0].strip()
-    return answer.split(lead)[0].strip() if lead else answer
+    end = lead(template)
+    return answer.split(end)[0].strip() if end else answer
+
+
+def lead(template: str) -> str:
+    """What stands before a question in its form."""
+    return template.split("{}")[0].strip()

@@ -5,7 +5,7 @@ Shape letters: B images of a batch, N captions of each, S tokens read before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ def generate_captions(
         uniforms: `(images, N, max_new_tokens)`: see `ImageTextModel.generate`.
 
     Returns:
-        A caption of each image; with `uniforms` N of each, image by image.
+        N captions of each image, image by image; without `uniforms`, N is `options.num_return_sequences`.
 
     Raises:
         PromptTooLong: before any image is read.
@@ -75,6 +75,17 @@ def generate_captions(
         )
         texts += [decode_word_pieces(tokenizer, ids) for ids in generated.tolist()]
     return texts
+
+
+def stream_caption(
+    network: ImageTextModel, processor: Processor, image: ImageInput, prompt: str, options: GenerationOptions
+) -> tuple[Iterator[Tensor], Callable[[Tensor], str]]:
+    """A caption step by step: the ids so far, and what makes a text of them; arguments as for `generate_captions`."""
+    tokenizer, device = processor.text_tokenizer, network.query_tokens.device
+    start = _start(network, tokenizer, prompt, options.max_new_tokens).to(device)
+    ends = {"eos_token_id": tokenizer.sep_token_id, "pad_token_id": tokenizer.pad_token_id}
+    steps = network.generate_stepwise(processor.images([image]).to(device), start, options, **ends)
+    return steps, lambda ids: decode_word_pieces(tokenizer, ids[0].tolist())
 
 
 def _start(network: ImageTextModel, tokenizer: Any, prompt: str, new_tokens: int) -> Tensor:

@@ -13,7 +13,7 @@ from blip2_train.data.official.results import write_answer_results
 from blip2_train.data.sources.question_source import Control, controlled
 from blip2_train.data.text_cleaning import without_broken_marks
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.generation import ANSWERING, batches, generation_options
+from blip2_train.evaluation.generation import ANSWERING, batches, generation_options, one_text
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.metric_format import percent
 from blip2_train.evaluation.metrics.metric_states import AnswerMetric
@@ -71,7 +71,7 @@ class AnsweringTask(EvaluationTask):
         control: Control = "none",
         batch_size: int = 16,
     ) -> None:
-        generation_options(ANSWERING, generation or {})
+        one_text(generation_options(ANSWERING, generation or {}), f"task {name}")
         question_template(prompt, encoder_decoder=False, trained="")
         self.name, self.title, self.questions, self.folder = name, title, controlled(questions, control), folder
         self._name, self._prompt = picture_name, prompt

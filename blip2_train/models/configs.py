@@ -272,9 +272,13 @@ class GenerationOptions:
     top_p: float = 0.9
     """Share of the mass that nucleus sampling keeps."""
     temperature: float = 1.0
+    top_k: int = 0
+    """How many of the likeliest tokens sampling chooses from, before `top_p`; 0 = all."""
+    num_return_sequences: int = 1
+    """Texts of each image: the best of the beams, or as many samples."""
 
     def __post_init__(self) -> None:
-        for name in ("num_beams", "max_new_tokens"):
+        for name in ("num_beams", "max_new_tokens", "num_return_sequences"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
@@ -285,3 +289,10 @@ class GenerationOptions:
             raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.temperature <= 0.0 or self.repetition_penalty <= 0.0:
             raise ConfigError("temperature and repetition_penalty must be more than 0")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k must be 0 (all tokens) or more, got {self.top_k}")
+        if self.num_return_sequences > (most := self.num_beams) and not (self.do_sample and most == 1):
+            raise ConfigError(
+                f"num_return_sequences {self.num_return_sequences} needs as many beams, or do_sample=True with one; "
+                f"num_beams is {most}"
+            )

@@ -7,7 +7,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,44 @@ def generate_tokens(
         all_done: Processes that share a model step until the texts of all of them are at their ends.
 
     Returns:
-        `(B, ≤ max_new_tokens)`, int64, ends included; with `uniforms` `(B * N, …)`, text by text.
+        `(B * N, ≤ max_new_tokens)`, int64, ends included, text by text; without `uniforms`, N is
+        `options.num_return_sequences`.
     """
+    search = _search(first, step, options, ends, pad, uniforms, front, all_done)
+    if options.num_beams > 1 and uniforms is None:
+        return _beams(first, search)
+    return _one_by_one(first, search, options.num_return_sequences if uniforms is None else uniforms.shape[1])
+
+
+def stream_tokens(
+    first: Tensor, step: Step, options: GenerationOptions, *, ends: Sequence[int], pad: int, front: Sequence[int] = ()
+) -> Iterator[Tensor]:
+    """The tokens so far, `(B, t)`, after each new one: those that `generate_tokens` finds with the same arguments.
+
+    Args:
+        first: As for `generate_tokens`.
+        step: The same.
+        options: Without beams.
+        ends: As for `generate_tokens`.
+        pad: The same.
+        front: The same.
+    """
+    return _stepwise(first, _search(first, step, options, ends, pad, None, front, bool), 1)
+
+
+def _search(
+    first: Tensor,
+    step: Step,
+    options: GenerationOptions,
+    ends: Sequence[int],
+    pad: int,
+    uniforms: Tensor | None,
+    front: Sequence[int],
+    all_done: AllDone,
+) -> _Search:
+    """What all kinds of search have in common."""
     device = first.device
-    search = _Search(
+    return _Search(
         step=step,
         processors=_processors(options, ends, len(front), uniforms, str(device)),
         options=options,
@@ -64,10 +98,8 @@ def generate_tokens(
         pad=pad,
         front=torch.tensor([list(front)], dtype=torch.int64, device=device),
         all_done=all_done,
+        draws=options.do_sample and uniforms is None,
     )
-    if options.num_beams > 1 and uniforms is None:
-        return _beams(first, search)
-    return _one_by_one(first, search, None if uniforms is None else uniforms.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +111,8 @@ class _Search:
     pad: int
     front: Tensor
     all_done: AllDone
+    draws: bool
+    """Whether tokens are drawn with torch's random state."""
 
     def process(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """Scores `(R, V)` of what may follow `(R, t)`."""
@@ -95,6 +129,7 @@ def _processors(
         MinNewTokensLengthLogitsProcessor,
         RepetitionPenaltyLogitsProcessor,
         TemperatureLogitsWarper,
+        TopKLogitsWarper,
         TopPLogitsWarper,
     )
 
@@ -105,41 +140,52 @@ def _processors(
         processors.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
     if options.min_new_tokens > 0:
         processors.append(MinNewTokensLengthLogitsProcessor(front, options.min_new_tokens, list(ends), device=device))
+    least = 1 if options.num_beams == 1 else len(ends) + 1  # so that beams can go on where the likeliest is an end
+    top = [TopKLogitsWarper(options.top_k, min_tokens_to_keep=least)] if options.do_sample and options.top_k else []
     if uniforms is not None:
+        processors += top
         processors.append(NucleusSampling(uniforms.flatten(0, 1), options.top_p, options.temperature))
     elif options.do_sample:
-        least = 1 if options.num_beams == 1 else len(ends) + 1  # so that beams can go on where the likeliest is an end
         processors += [
             TemperatureLogitsWarper(options.temperature),
+            *top,
             TopPLogitsWarper(options.top_p, min_tokens_to_keep=least),
         ]
     return LogitsProcessorList(processors)
 
 
-def _one_by_one(first: Tensor, search: _Search, copies: int | None) -> Tensor:
-    """Greedy search, or sampling from one beam; `copies` texts of each by given numbers, None = one without them."""
+def _one_by_one(first: Tensor, search: _Search, copies: int) -> Tensor:
+    """Greedy search, or sampling from one beam; `copies` texts of each."""
+    for so_far in _stepwise(first, search, copies):
+        tokens = so_far
+    open_before = torch.isin(tokens, search.ends).cumsum(dim=1) == 0
+    return tokens[:, : 1 + int(open_before[:, :-1].sum(dim=1).max())]  # without what other processes waited for
+
+
+def _stepwise(first: Tensor, search: _Search, copies: int) -> Iterator[Tensor]:
+    """The tokens so far, `(B * copies, t)`."""
     options, device = search.options, first.device
-    draws = options.do_sample and copies is None
     origin: Tensor | None = None
-    if copies is not None:
+    if copies > 1:
         origin = torch.arange(len(first), device=device).repeat_interleave(copies)
         first = first.repeat_interleave(copies, dim=0)
     logits, tokens = first, torch.empty(len(first), 0, dtype=torch.int64, device=device)
     done = torch.zeros(len(first), dtype=torch.bool, device=device)
     for length in range(1, options.max_new_tokens + 1):
         scores = search.process(tokens, _wide(logits))
-        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if draws else scores.argmax(dim=1)
+        chosen = torch.multinomial(scores.softmax(dim=1), 1)[:, 0] if search.draws else scores.argmax(dim=1)
         chosen = torch.where(done, search.pad, chosen)
         tokens, done = torch.cat([tokens, chosen[:, None]], dim=1), done | torch.isin(chosen, search.ends)
+        yield tokens
         if length == options.max_new_tokens or search.all_done(done.all()):
             break
         logits, origin = search.step(tokens, origin), None
-    open_before = torch.isin(tokens, search.ends).cumsum(dim=1) == 0
-    return tokens[:, : 1 + int(open_before[:, :-1].sum(dim=1).max())]  # without what other processes waited for
 
 
 def _beams(first: Tensor, search: _Search) -> Tensor:
-    """The best of N beams; scores are sums of log-probabilities, divided by length ** `length_penalty` at an end.
+    """The best of N beams, `num_return_sequences` of them.
+
+    Scores are sums of log-probabilities, divided by length ** `length_penalty` at an end.
 
     Source: beam search of transformers with `early_stopping=False`: a text of which N ends were found is finished once
     its best open beam, at its present length, scores no more than the worst of them.
@@ -184,7 +230,8 @@ def _beams(first: Tensor, search: _Search) -> Tensor:
             break
         logits = search.step(tokens.flatten(0, 1), origin[rows, chosen].flatten())
         origin = rows * beams + torch.arange(beams, device=device)
-    return ended[:, 0, : int(lengths[:, 0].max())]
+    some = options.num_return_sequences
+    return ended[:, :some, : int(lengths[:, :some].max())].flatten(0, 1)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ language model, V vocabulary.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -28,7 +28,7 @@ from blip2_train.models.language_model import (
 from blip2_train.models.prompt_cache import DecoderOnlyPrompts, ReadPrompts, read_prompts
 from blip2_train.models.qformer import TextEmbeddings
 from blip2_train.models.seen_images import SeenImages
-from blip2_train.models.text_generation import SpecialTokens, generate_behind
+from blip2_train.models.text_generation import SpecialTokens, generate_behind, stream_behind
 from blip2_train.types import TextTokens
 
 
@@ -241,14 +241,35 @@ class GenerativeModel(Blip2Model):
             pad_token_id: Stands behind the end.
 
         Returns:
-            `(B, ≤ max_new_tokens)`, int64: new tokens only (in front of an encoder-decoder's stand its start token and
-            `decoder_start`); with `uniforms` `(B * N, …)`, image by image.
+            `(B * N, ≤ max_new_tokens)`, int64, image by image: new tokens only (in front of an encoder-decoder's stand
+            its start token and `decoder_start`); without `uniforms`, N is `options.num_return_sequences`.
         """
         embeddings, mask = self.language_inputs(self.soft_prompt(images, question), input_ids, attention_mask)
         tokens = SpecialTokens.of(eos_token_id, pad_token_id, self.text_start(decoder_start))
         model, once = self.language_model, self.reads_prompts_once
         with own_precision(model, mask.device):
             return generate_behind(model, embeddings, mask, options, tokens, uniforms, read_once=once)
+
+    def generate_stepwise(
+        self,
+        images: Tensor | SeenImages,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        options: GenerationOptions,
+        question: TextTokens | None = None,
+        decoder_start: Sequence[int] = (),
+        *,
+        eos_token_id: int | Sequence[int],
+        pad_token_id: int,
+    ) -> Iterator[Tensor]:
+        """What `generate` returns, as far as it is, after each new token; arguments as there, `options` without beams.
+
+        Precision and gradients are the caller's: `own_precision` and `torch.no_grad` around each step.
+        """
+        embeddings, mask = self.language_inputs(self.soft_prompt(images, question), input_ids, attention_mask)
+        tokens = SpecialTokens.of(eos_token_id, pad_token_id, self.text_start(decoder_start))
+        once = self.reads_prompts_once
+        yield from stream_behind(self.language_model, embeddings, mask, options, tokens, read_once=once)
 
     @torch.no_grad()
     def read_prompts(

@@ -6,7 +6,7 @@ E feature size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from blip2_train.models import masks
 from blip2_train.models.blip2 import Blip2Model, at_least_float32
 from blip2_train.models.configs import GenerationOptions, QFormerConfig, VisionConfig
-from blip2_train.models.decoding import generate_tokens
+from blip2_train.models.decoding import Step, generate_tokens, stream_tokens
 from blip2_train.models.packing import real_tokens
 from blip2_train.models.qformer import (
     KeyValue,
@@ -171,10 +171,29 @@ class ImageTextModel(Blip2Model):
             pad_token_id: Id of `[PAD]`.
 
         Returns:
-            `(B, ≤ max_new_tokens)`, int64: new tokens only; with `uniforms` `(B * N, …)`, image by image.
+            `(B * N, ≤ max_new_tokens)`, int64: new tokens only, image by image; without `uniforms`, N is
+            `options.num_return_sequences`.
 
         Source: `Blip2Qformer.generate` of the released code, which starts from `[DEC]` and takes no prompt.
         """
+        first, step = self._started(pixel_values, input_ids)
+        return generate_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id, uniforms=uniforms)
+
+    def generate_stepwise(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        options: GenerationOptions,
+        *,
+        eos_token_id: int,
+        pad_token_id: int,
+    ) -> Iterator[Tensor]:
+        """What `generate` returns, as far as it is, after each new token; `options` without beams."""
+        first, step = self._started(pixel_values, input_ids)
+        yield from stream_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id)
+
+    def _started(self, pixel_values: Tensor, input_ids: Tensor) -> tuple[Tensor, Step]:
+        """Logits `(B, V)` behind what captions start with, and where the next ones come from."""
         cache: Sequence[KeyValue] = self.encode_image(pixel_values).query_cache
         first, cache = self._next_logits(input_ids, cache, input_ids.shape[1])
         prompt = input_ids
@@ -187,7 +206,7 @@ class ImageTextModel(Blip2Model):
             logits, cache = self._next_logits(torch.cat([prompt, tokens], dim=1), cache, 1)
             return logits
 
-        return generate_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id, uniforms=uniforms)
+        return first, step
 
     def _next_logits(self, input_ids: Tensor, cache: Sequence[KeyValue], new: int) -> tuple[Tensor, list[KeyValue]]:
         """Logits `(R, V)` behind tokens `(R, T)`, the last `new` of which the cache lacks, and the whole cache."""

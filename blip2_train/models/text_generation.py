@@ -6,7 +6,7 @@ longest, N texts of each, D hidden size, T new tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 
 from blip2_train.distributed import is_distributed, largest_over_processes
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.decoding import generate_tokens
+from blip2_train.models.decoding import generate_tokens, stream_tokens
 from blip2_train.models.language_model import left_padded, right_padded
 from blip2_train.models.nucleus_sampling import NucleusSampling
 from blip2_train.models.prompt_cache import ReadPrompts, is_sharded, read_prompts
@@ -62,7 +62,7 @@ def generate_behind(
         read_once: False = by transformers' `generate`, whatever the model.
 
     Returns:
-        `(B, start + T)`, int64; with `uniforms` `(B * N, …)`, prompt by prompt.
+        `(B * N, start + T)`, int64, prompt by prompt; without `uniforms`, N is `options.num_return_sequences`.
     """
     embeddings, mask = right_padded(embeddings, mask)
     if read_once and (read := read_prompts(language_model, embeddings, mask, tokens.start)) is not None:
@@ -103,6 +103,33 @@ def continued(
     return torch.cat([new.new_tensor([list(tokens.start)]).expand(len(new), -1), new], dim=1) if tokens.start else new
 
 
+def stream_behind(
+    language_model: PreTrainedModel,
+    embeddings: Tensor,
+    mask: Tensor,
+    options: GenerationOptions,
+    tokens: SpecialTokens,
+    *,
+    read_once: bool = True,
+) -> Iterator[Tensor]:
+    """The ids so far, `(B, start + t)`, after each new token; a model that cannot be read once gives all at once.
+
+    Arguments as for `generate_behind`, whose result is the last; `options` without beams.
+    """
+    embeddings, mask = right_padded(embeddings, mask)
+    if read_once and (read := read_prompts(language_model, embeddings, mask, tokens.start)) is not None:
+        yield from stream_continued(read, options, tokens)
+    else:
+        yield generate_behind(language_model, embeddings, mask, options, tokens, read_once=False)
+
+
+def stream_continued(read: ReadPrompts, options: GenerationOptions, tokens: SpecialTokens) -> Iterator[Tensor]:
+    """The ids so far behind prompts that were read, which stay as they are; as `stream_behind`."""
+    step, start = read.fork().step, tokens.start
+    for new in stream_tokens(read.first, step, options, ends=tokens.ends, pad=tokens.pad, front=start):
+        yield torch.cat([new.new_tensor([list(start)]).expand(len(new), -1), new], dim=1) if start else new
+
+
 def _is_sharded(language_model: PreTrainedModel) -> bool:
     return is_distributed() and is_sharded(language_model)
 
@@ -121,7 +148,7 @@ def _by_length(
     read_once: bool,
 ) -> Tensor:
     """The prompts of each length by themselves, so that none is padded."""
-    copies = 1 if uniforms is None else uniforms.shape[1]
+    copies = options.num_return_sequences if uniforms is None else uniforms.shape[1]
     written: list[tuple[Tensor, Tensor]] = []
     for length in lengths.unique().tolist():
         rows = (lengths == length).nonzero().flatten()
@@ -156,11 +183,12 @@ def _by_transformers(
         "do_sample": options.do_sample,
         "eos_token_id": list(tokens.ends),
         "pad_token_id": tokens.pad,
+        "num_return_sequences": options.num_return_sequences,
     }
     if options.num_beams > 1:
         chosen["length_penalty"] = options.length_penalty
     if options.do_sample:
-        chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": 0}
+        chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": options.top_k}
     # as an option, it would leave out as many new tokens of a row as the row has padding (transformers 5.23)
     penalty = options.repetition_penalty
     processors: list[Any] = [] if penalty == 1 else [RepetitionPenaltyLogitsProcessor(penalty)]

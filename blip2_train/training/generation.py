@@ -12,6 +12,7 @@ from torch import Tensor
 from blip2_train.data.batches.answer_collate import AnswerCollator
 from blip2_train.data.batches.generation_collate import DecoderOnlyCollator, EncoderDecoderCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.generation import one_text
 from blip2_train.evaluation.held_out_texts import GeneratedCaption, GenerationEvaluation
 from blip2_train.evaluation.metrics.metric_states import CaptionScore
 from blip2_train.models.configs import GenerationOptions
@@ -62,7 +63,7 @@ class GenerationModule(TrainingModule):
     ) -> None:
         super().__init__(model, objective, optimizer, collator, seed, log_every)
         self.collator, self.prompt, self.shown = collator, prompt, shown
-        self.generation = generation or GenerationOptions()
+        self.generation = one_text(generation or GenerationOptions(), "validation")
         self.more_scores = more_scores or {}
         self.tokenizer = collator.tokenizer.padding_on("left")
         self.captions: CaptionLog | None = None

@@ -172,6 +172,20 @@ def test_a_conversation_forgets_its_start_when_it_grows_too_long(
     assert "takes" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_streamed_conversation_is_that_of_one_beam(
+    exports: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = ["chat", "--model", exports["opt"], *SHORT, str(folder / "a.png")]
+    printed = []
+    for more in (["--stream"], ["--num-beams", "1"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("what is it?\nis it red?\n"))
+        main([*chat, *more])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and printed[0].count("\n") >= 2
+    with pytest.raises(ConfigError, match="num_beams 3 finds its text only at the end"):
+        main([*chat, "--stream", "--num-beams", "3"])
+
+
 def test_every_image_is_scored_with_every_text(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tiny import image_text_model
 from tiny_generation import ARCHITECTURES, generative_model
 
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
 from blip2_train.data.batches.processor import Processor
+from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.evaluation.inference import Blip2
 
@@ -56,4 +58,15 @@ def writer(family: str, prompt: str = "", **language: Any) -> Blip2:
         Processor(
             mean=CLIP_MEAN, std=CLIP_STD, image_size=32, max_text_length=16, language_tokenizer=tokenizer, prompt=prompt
         ),
+    )
+
+
+def reader() -> Blip2:
+    """A random image-text model."""
+    tokenizer = load_qformer_tokenizer(str(ASSETS / "bert"))
+    network = image_text_model(vocab_size=len(tokenizer))
+    return Blip2(
+        network,
+        Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=32, max_text_length=16, text_tokenizer=tokenizer),
+        "tiny",
     )

@@ -11,8 +11,8 @@ from blip2_train.evaluation.generation import PromptTooLong
 from blip2_train.system.screen import echo
 
 LEAVE = ("exit", "quit")
-Answerer = Callable[[list[tuple[str, str]], str], str]
-"""Makes the answer from the rounds so far and a message."""
+Answerer = Callable[[list[tuple[str, str]], str], str | Iterator[str]]
+"""Makes the answer from the rounds so far and a message, as a whole or part by part."""
 
 
 def converse(answer_of: Answerer) -> None:
@@ -23,17 +23,26 @@ def converse(answer_of: Answerer) -> None:
     rounds: list[tuple[str, str]] = []
     for message in _messages():
         try:
-            answer = _fitting(answer_of, rounds, message)
+            answer = _printed(_fitting(answer_of, rounds, message))
         except Blip2TrainError as error:
             if not sys.stdin.isatty():
                 raise
             echo(f"error: {error}", file=sys.stderr)
             continue
         rounds.append((message, answer))
-        echo(answer, flush=True)
 
 
-def _fitting(answer_of: Answerer, rounds: list[tuple[str, str]], message: str) -> str:
+def _printed(answer: str | Iterator[str]) -> str:
+    """The answer, once it is on the terminal: each part as soon as it is there."""
+    whole = ""
+    for part in [answer] if isinstance(answer, str) else answer:
+        echo(part, end="", flush=True)
+        whole += part
+    echo(flush=True)
+    return whole
+
+
+def _fitting(answer_of: Answerer, rounds: list[tuple[str, str]], message: str) -> str | Iterator[str]:
     """The answer; rounds are dropped, oldest first, until the conversation is short enough for the model."""
     while True:
         try:

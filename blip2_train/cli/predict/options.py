@@ -122,8 +122,11 @@ def _chat(tasks: Any) -> None:
     task.add_argument(
         "--prompt", metavar="FORM", help='form of a message, with {} for it (default "Question: {} Answer:")'
     )
+    task.add_argument(
+        "--stream", action="store_true", help="print answers while they are generated, which takes --num-beams 1"
+    )
     _model(task)
-    _generation(task, beams=5, tokens=30, penalty=1)
+    _generation(task, beams="5, with --stream 1", tokens=30, penalty=1)
 
 
 def _match(tasks: Any) -> None:

@@ -28,6 +28,7 @@ from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.prompts import question_template
 from blip2_train.evaluation.search.feature_file import FeatureFile
 from blip2_train.evaluation.search.index_record import model_fingerprint
+from blip2_train.evaluation.streaming import check_streams, streaming_defaults
 from blip2_train.system.screen import echo
 
 Records = list[list[dict[str, Any]]]
@@ -175,13 +176,21 @@ def _chat(options: argparse.Namespace) -> None:
         held = "no image" if not images else "more than one image"
         raise ConfigError(f"{options.image} holds {held}; a conversation is about one")
     generation = generation_of(options)
-    generation_options(CAPTIONING, generation)
+    chosen = generation_options(CAPTIONING | streaming_defaults(options.stream), generation)
+    if options.stream:
+        check_streams(chosen, 1)
     question_template(options.prompt, "", encoder_decoder=False)
     model = load_model(options)
     pixels = model.processor.image(images[0].content)
     converse(
         lambda rounds, message: model.chat(
-            pixels, rounds, message, prompt=options.prompt, seed=options.seed + len(rounds), **generation
+            pixels,
+            rounds,
+            message,
+            prompt=options.prompt,
+            seed=options.seed + len(rounds),
+            stream=options.stream,
+            **generation,
         )
     )
 

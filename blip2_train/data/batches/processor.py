@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 
 from blip2_train.data.batches.image_inputs import (
     ImageInput,
@@ -18,6 +19,7 @@ from blip2_train.data.batches.image_inputs import (
     processed_before,
 )
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer, LanguageTokenizer
+from blip2_train.data.batches.qformer_tokenizer import IMAGE_TOKEN
 from blip2_train.data.batches.transforms import EvalTransform
 from blip2_train.data.storage.web import WebLimits
 from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
@@ -48,6 +50,78 @@ class Processor:
     """Default start of captions, or default template of questions."""
     web: WebLimits = field(default_factory=WebLimits)
     """What may be fetched of images given as `http(s)://` addresses."""
+    num_query_tokens: int = 0
+    """Placeholders in front of a prompt's ids that stand for an image, as transformers has them, in `__call__` alone; a
+    model that is loaded sets it."""
+
+    def __call__(
+        self,
+        images: ImageInputs | None = None,
+        text: str | Sequence[str] | None = None,
+        *,
+        return_tensors: str = "pt",
+        padding: bool | str = True,
+    ) -> BatchFeature:
+        """What a model reads of images and texts, by transformers' names.
+
+        Args:
+            images: N images, or one.
+            text: A text for each image, or a single one.
+            return_tensors: "pt" alone: torch's tensors.
+            padding: Texts are always padded to the longest.
+
+        Returns:
+            `pixel_values` `(N, 3, H, W)`; of texts `input_ids` and `attention_mask` `(N, T)`, int64. A mapping with
+            `.to(device, dtype)`.
+
+        Raises:
+            ConfigError: if there is neither, there are more or fewer texts than images, or what the others raise.
+            ShardError: naming a file that is no readable image.
+        """
+        if images is None and text is None:
+            raise ConfigError("neither images nor text is given; give one of them, or both")
+        if return_tensors != "pt" or padding not in (True, "longest"):
+            raise ConfigError(
+                f"return_tensors={return_tensors!r}, padding={padding!r}: this processor gives torch's tensors, "
+                "padded to the longest text; leave both out"
+            )
+        batch: dict[str, Tensor] = {}
+        if text is not None:
+            texts = [text] if isinstance(text, str) else list(text)
+            batch |= self.prompt_batch(texts, 0 if images is None else self.num_query_tokens)
+        if images is not None:
+            pixels = self.images(images)
+            if text is not None and len(pixels) != len(texts):
+                raise ConfigError(f"{len(pixels)} images, but {len(texts)} texts; give a text for each image")
+            batch["pixel_values"] = pixels
+        return BatchFeature(batch)
+
+    def prompt_batch(self, texts: Sequence[str], placeholders: int) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` `(N, placeholders + T)`, int64, of texts; raises as `texts`."""
+        read = self.texts(texts) if self.language_tokenizer is None else self.prompts(texts)
+        front = torch.full((len(texts), placeholders), self.placeholder_id)
+        ids = torch.cat([front, read[0]], dim=1)
+        return {"input_ids": ids, "attention_mask": torch.cat([torch.ones_like(front), read[1].long()], dim=1)}
+
+    @property
+    def placeholder_id(self) -> int:
+        """Id of the placeholders of an image: of `<image>` if the vocabulary was given it, or a new one."""
+        return int(self._reader.get_added_vocab().get(IMAGE_TOKEN, len(self.tokenizer)))
+
+    @property
+    def _reader(self) -> Any:
+        return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer.tokenizer
+
+    def batch_decode(self, ids: Tensor | Sequence[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
+        """Texts of rows of ids; placeholders are left out."""
+        return [self.decode(row, skip_special_tokens) for row in ids]
+
+    def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = False) -> str:
+        """The text of ids; placeholders are left out."""
+        reader = self._reader
+        row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        known = [number for number in row if number != self.placeholder_id]
+        return str(reader.decode(known, skip_special_tokens=skip_special_tokens))
 
     def __repr__(self) -> str:
         tokenizers = [type(one).__name__ for one in (self.text_tokenizer, self.language_tokenizer) if one is not None]

@@ -9,19 +9,14 @@ from typing import Any
 import pytest
 import torch
 from foreign_models import our_model, save_theirs, their_model
-from tiny import image_text_model
-from tiny_writer import ASSETS, QUESTIONS, shown, writer
+from tiny_writer import QUESTIONS, reader, shown, writer
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from blip2_train.checkpoints.foreign_exports.huggingface import write_huggingface
 from blip2_train.cli.convert_checkpoint import main as convert
-from blip2_train.data.batches.processor import Processor
-from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
-from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.evaluation.generation import PromptTooLong
-from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.qformer_captions import decode_word_pieces
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.image_text import ImageTextModel
@@ -30,17 +25,6 @@ from blip2_train.pretrained import load_pretrained
 GREEDY = GenerationOptions(num_beams=1, max_new_tokens=6)
 FAMILIES = ["opt", "t5", "gpt2", "llama", "bart"]
 TEXTS = ["a cat", "a red apple to the left of a cat and a dog", "two dogs on a blue ground"]
-
-
-def reader() -> Blip2:
-    """A random image-text model."""
-    tokenizer = load_qformer_tokenizer(str(ASSETS / "bert"))
-    network = image_text_model(vocab_size=len(tokenizer))
-    return Blip2(
-        network,
-        Processor(mean=CLIP_MEAN, std=CLIP_STD, image_size=32, max_text_length=16, text_tokenizer=tokenizer),
-        "tiny",
-    )
 
 
 def test_its_repr_names_source_model_size_and_device() -> None:

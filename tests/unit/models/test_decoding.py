@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GenerationMixin
 
 from blip2_train.models.configs import GenerationOptions
-from blip2_train.models.decoding import generate_tokens
+from blip2_train.models.decoding import generate_tokens, stream_tokens
 
 WORDS, PAD = 40, 4
 ONE, SEVERAL = [33], [15, 17, 36, 37]
@@ -33,7 +33,9 @@ def language_model() -> Any:
 PROMPT = torch.tensor([[1, 7, 9], [1, 30, 8], [1, 3, 3], [1, 11, 22], [1, 39, 17]])
 
 
-def ours(model: Any, options: GenerationOptions, ends: list[int], prompt: Tensor = PROMPT, **more: Any) -> Tensor:
+def ours(
+    model: Any, options: GenerationOptions, ends: list[int], prompt: Tensor = PROMPT, search: Any = None, **more: Any
+) -> Any:
     """By a step that keeps nothing but the rows' prompts."""
     rows = prompt
 
@@ -47,7 +49,7 @@ def ours(model: Any, options: GenerationOptions, ends: list[int], prompt: Tensor
 
     with torch.no_grad():
         first = model(prompt).logits[:, -1]
-    return generate_tokens(first, step, options, ends=ends, pad=PAD, **more)
+    return (search or generate_tokens)(first, step, options, ends=ends, pad=PAD, **more)
 
 
 def theirs(model: Any, options: GenerationOptions, ends: list[int]) -> Tensor:
@@ -59,7 +61,8 @@ def theirs(model: Any, options: GenerationOptions, ends: list[int]) -> Tensor:
     if options.num_beams > 1:
         chosen["length_penalty"] = options.length_penalty
     if options.do_sample:
-        chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": 0}
+        chosen |= {"top_p": options.top_p, "temperature": options.temperature, "top_k": options.top_k}
+    chosen["num_return_sequences"] = options.num_return_sequences
     settings = GenerationConfig(**chosen, eos_token_id=ends, pad_token_id=PAD)
     model.generation_config = settings
     embeddings = model.get_input_embeddings()(PROMPT)
@@ -105,6 +108,30 @@ def test_draws_by_the_random_state(language_model: Any, beams: int) -> None:
         assert torch.equal(ours(language_model, options, ONE), expected)
         seen.add(tuple(expected.flatten().tolist()))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("options", [
+    {"num_beams": 4, "num_return_sequences": 3}, {"num_beams": 2, "num_return_sequences": 2, "length_penalty": -1.0},
+    {"num_return_sequences": 3, "do_sample": True}, {"do_sample": True, "top_k": 3, "top_p": 0.9},
+    {"num_return_sequences": 2, "do_sample": True, "top_k": 2, "top_p": 1.0, "temperature": 2.0},
+], ids=str)  # fmt: skip
+def test_several_texts_of_each_and_the_likeliest_tokens_alone(language_model: Any, options: dict[str, Any]) -> None:
+    chosen = GenerationOptions(**({"num_beams": 1, "max_new_tokens": 9, "min_new_tokens": 0} | options))
+    torch.manual_seed(1)
+    expected = theirs(language_model, chosen, SEVERAL)
+    torch.manual_seed(1)
+    assert torch.equal(ours(language_model, chosen, SEVERAL), expected)
+    assert len(expected) == 5 * chosen.num_return_sequences and len({tuple(row.tolist()) for row in expected}) > 4
+
+
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.5}, {"do_sample": True, "top_k": 5}], ids=str)
+def test_tokens_one_by_one_are_those_of_the_whole(language_model: Any, options: dict[str, Any]) -> None:
+    chosen = GenerationOptions(num_beams=1, max_new_tokens=9, **options)
+    torch.manual_seed(1)
+    whole = ours(language_model, chosen, SEVERAL, PROMPT[1:2])
+    torch.manual_seed(1)
+    rows = list(ours(language_model, chosen, SEVERAL, PROMPT[1:2], search=stream_tokens))
+    assert [row.tolist() for row in rows] == [whole[:, : t + 1].tolist() for t in range(whole.shape[1])]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
