@@ -30,7 +30,7 @@ def test_images_are_found_by_text_and_by_image(
     queries = ["--texts", str(tmp_path / "texts.txt"), "--image", str(folder / "d.webp"), "a cat"]
     main(["search", "--model", exports["stage1"], "--index", index, "--top", "2", *queries])
     out, err = capsys.readouterr()
-    assert "3 searches in 4 images, " in err
+    assert "4 images searched, queries: 3, " in err
     records = [json.loads(line) for line in out.splitlines()]
     assert [(line["query"], line["by"], line["rank"]) for line in records] == [
         ("a cat", "text", 1), ("a cat", "text", 2), ("two dogs", "text", 1), ("two dogs", "text", 2),

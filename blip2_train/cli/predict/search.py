@@ -49,7 +49,8 @@ def search(options: argparse.Namespace) -> None:
             lists = searcher.by_images(images[rows], options.top, rerank=options.rerank)
             results.write(_records("image", images[rows], lists, index.kind))
     seconds = time.perf_counter() - started
-    echo(f"{len(texts) + len(images)} searches in {len(index):,} {index.kind}s, {seconds:.1f} s", file=sys.stderr)
+    count = len(texts) + len(images)
+    echo(f"{len(index):,} {index.kind}s searched, queries: {count}, {seconds:.1f} s", file=sys.stderr)
 
 
 def _records(by: str, queries: list[str], lists: list[list[Hit]], kind: str) -> Iterable[dict[str, Any]]:
