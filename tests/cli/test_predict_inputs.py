@@ -169,6 +169,32 @@ def test_a_table_has_a_row_for_each_image_and_a_column_for_each_prompt(
     assert list(row) == ["image", "itc: a cat", "itm: a cat", "itc: a dog", "itm: a dog"]
 
 
+def test_several_texts_of_each_image_have_numbers(
+    exports: dict[str, str], good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, short = [str(good / "a.png"), str(good / "b.JPG")], ["--max-new-tokens", "4"]
+    main(["caption", "--model", exports["opt"], *short, "--num-beams", "3", "--num-return-sequences", "2", *files])
+    records = lines(capsys.readouterr().out)
+    assert [(line["image"], line["number"]) for line in records] == [(file, n) for file in files for n in (1, 2)]
+    model, _ = load_pretrained(exports["opt"])
+    expected = model.caption(files, max_new_tokens=4, num_beams=3, num_return_sequences=2)
+    assert [line["caption"] for line in records] == expected
+    sampling = ["--sample", "--top-k", "3", "--num-return-sequences", "2", "--seed", "5"]
+    questions = ["--question", "what?", "--question", "where?"]
+    main(["answer", "--model", exports["opt"], *short, *sampling, *questions, "--as-typed", "--table", files[0]])
+    (row,) = lines(capsys.readouterr().out)
+    options = {"max_new_tokens": 4, "do_sample": True, "top_k": 3, "num_return_sequences": 2, "seed": 5, "clean": False}
+    options["batch_size"] = 1  # which sampling depends on
+    names = [f"answer: {question}, {number}" for question in ("what?", "where?") for number in (1, 2)]
+    assert {name: row[name] for name in names} == dict(
+        zip(names, model.answer(files[0], ["what?", "where?"], **options), strict=True)
+    )
+    assert run_command(main, ["caption", "--model", exports["opt"], "--num-return-sequences", "6", *files]) == 2
+    assert "num_return_sequences 6 needs as many beams" in capsys.readouterr().err
+    assert run_command(main, ["caption", "--model", exports["opt"], "--top-k", "3", *files]) == 2
+    assert "top_k 3 changes nothing without" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "name", "words"),
     [

@@ -24,7 +24,8 @@ examples:
   python scripts/predict.py embed   --model outputs/demo_stage1/<run> images/ --output features.npz
   python scripts/predict.py search  --model outputs/demo_stage1/<run> --index features.npz "a red bus\""""
 GENERATION = ("num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "repetition_penalty", "do_sample")
-SAMPLING = ("top_p", "temperature")
+SAMPLING = ("top_p", "top_k", "temperature")
+TEXTS = "num_return_sequences"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def generation_of(options: argparse.Namespace) -> dict[str, Any]:
     """The options of generation that were given."""
-    values = {name: getattr(options, name) for name in (*GENERATION, *SAMPLING)}
+    values = {name: getattr(options, name, None) for name in (*GENERATION, *SAMPLING, TEXTS)}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -88,6 +89,7 @@ def _caption(tasks: Any) -> None:
     task.add_argument("--no-prompt", action="store_true", help="let captions start from nothing")
     _model(task)
     _generation(task, beams="5, stage 1: 3", tokens="30, stage 1: 29", least="1, stage 1: 9", penalty=1)
+    _several(task, "captions of each image")
     _output(task)
 
 
@@ -109,6 +111,7 @@ def _answer(tasks: Any) -> None:
     task.add_argument("--as-typed", action="store_true", help='do not put questions in lower case without .!"()*#:;~')
     _model(task)
     _generation(task, beams=5, tokens=10, penalty=-1)
+    _several(task, "answers to each question")
     _output(task)
 
 
@@ -300,6 +303,21 @@ def _generation(
         "--top-p", type=float, metavar="X", help="share of the probability that is sampled from (default 0.9)"
     )
     group.add_argument(
+        "--top-k",
+        type=int,
+        metavar="N",
+        help="likeliest tokens that are sampled from, before --top-p (default 0 = all)",
+    )
+    group.add_argument(
         "--temperature", type=float, metavar="X", help="below 1: nearer to the likeliest tokens (default 1)"
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling (default 0)")
+
+
+def _several(task: argparse.ArgumentParser, what: str) -> None:
+    task.add_argument(
+        "--num-return-sequences",
+        type=_positive,
+        metavar="N",
+        help=f"{what}, each with its number: the best of as many beams, or samples (default 1)",
+    )
