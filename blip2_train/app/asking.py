@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from blip2_train.app.captioning import TextSettings, needed_image
@@ -34,19 +34,38 @@ def short_answer(model: Blip2, image: str | None, question: str, settings: TextS
     return Reply(call.run(model)[0], call)
 
 
-def next_answer(model: Blip2, image: str | None, rounds: Rounds, message: str, settings: TextSettings) -> Reply:
+def next_answer(
+    model: Blip2, image: str | None, rounds: Rounds, message: str, settings: TextSettings, stream: bool = False
+) -> Iterator[Reply]:
     """The next answer of a conversation; rounds that the model has no room for are dropped, oldest first.
+
+    Args:
+        model: A generative model.
+        image: The image.
+        rounds: What was said before.
+        message: The question.
+        settings: How text is generated.
+        stream: Give the answer so far, again and again, while it is generated: without beams.
 
     Raises:
         Blip2TrainError: as `Blip2.chat`.
     """
-    kept = list(rounds)
+    file, kept = needed_image(image), list(rounds)
+    greedy = {"num_beams": 1} if stream and not settings.sampled else {}
     while True:
-        given = {"turns": kept, "message": message} | settings.arguments()
-        call = Call(method="chat", image=needed_image(image), arguments=given)
+        given = {"turns": kept, "message": message} | greedy | settings.arguments()
+        call = Call(method="chat", image=file, arguments=given)
         try:
-            return Reply(call.run(model), call, len(rounds) - len(kept))
+            made = model.chat(file, **given, stream=True) if stream else call.run(model)
         except PromptTooLong:
             if not kept:
                 raise
             kept = kept[1:]
+            continue
+        break
+    answer = ""
+    for part in [made] if isinstance(made, str) else made:
+        answer += part
+        yield Reply(answer, call, len(rounds) - len(kept))
+    if not answer:
+        yield Reply(answer, call, len(rounds) - len(kept))

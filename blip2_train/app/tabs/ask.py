@@ -27,15 +27,22 @@ def ask_tab(context: Context) -> None:
     """Build the tab."""
 
     def answers(
-        model: str, image: str | None, question: str, how: str, rounds: list[tuple[str, str]], *settings: Any
+        model: str,
+        image: str | None,
+        question: str,
+        how: str,
+        stream: bool,
+        rounds: list[tuple[str, str]],
+        *settings: Any,
     ) -> Iterator[tuple[Any, ...]]:
         options, opened = settings_of(*settings), context.models.open(model)
         if how == SHORT:
-            reply = short_answer(opened, image, question, options)
+            replies = iter([short_answer(opened, image, question, options)])
         else:
-            reply = next_answer(opened, image, rounds, question, options)
-        rounds = [*rounds, (question.strip(), reply.answer)]
-        yield messages(rounds), rounds, "", context.code(reply.call, model)
+            replies = next_answer(opened, image, rounds, question, options, stream)
+        for reply in replies:
+            longer = [*rounds, (question.strip(), reply.answer)]
+            yield messages(longer), longer, "", context.code(reply.call, model)
 
     with gr.Row():
         with gr.Column():
@@ -49,13 +56,14 @@ def ask_tab(context: Context) -> None:
             rounds = gr.State([])
             question.render()
             how = gr.Radio([CONVERSATION, SHORT], value=CONVERSATION, label="questions are")
+            stream = gr.Checkbox(True, label="show answers while they are generated (without beams)")
             with gr.Row():
                 button = gr.Button("ask", variant="primary")
                 anew = gr.Button("start anew")
             note = note_field()
             settings = settings_fields()
             code = code_field()
-    fields = [model, image, question, how, rounds, *settings]
+    fields = [model, image, question, how, stream, rounds, *settings]
     answer_with([button.click, question.submit], answers, fields, note, [talk, rounds, question, code])
     for event in (anew.click, image.change, model.change):
         event(lambda: ([], []), None, [talk, rounds], api_visibility="private", show_progress="hidden")

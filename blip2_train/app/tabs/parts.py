@@ -65,6 +65,7 @@ def model_field(context: Context, matches_texts: bool | None = None, label: str 
         value=choices[min(at, len(choices) - 1)][1] if choices else None,
         allow_custom_value=context.access.everything,
         label=label,
+        min_width=260,
     )
 
 

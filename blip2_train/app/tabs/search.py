@@ -79,7 +79,9 @@ def search_tab(context: Context) -> None:
         model = model_field(context, matches_texts=True)
         folders = [*context.folders, EXAMPLES]
         custom = context.access.everything
-        folder = gr.Dropdown(folders, value=folders[0], allow_custom_value=custom, label="folder of images")
+        folder = gr.Dropdown(
+            folders, value=folders[0], allow_custom_value=custom, label="folder of images", min_width=260
+        )
         count = gr.Slider(1, 48, 8, step=1, label="images to show")
     with gr.Tabs():
         with gr.Tab("images by a text"):

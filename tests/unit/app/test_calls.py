@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -94,15 +95,26 @@ def test_answers(world: World) -> None:
     alone = short_answer(model, world.image, world.examples[0].question, settings)
     assert world.printed(alone.call.code(world.sources["opt"])) == str([alone.answer])
     rounds = [("what is it?", "a chair"), ('a "red" one?', "yes")]
-    talk = next_answer(model, world.image, rounds, "why?", settings)
+    (talk,) = next_answer(model, world.image, rounds, "why?", settings)
     assert talk.dropped == 0 and world.printed(talk.call.code(world.sources["opt"])) == talk.answer
     long = [(f"is it {' '.join(['very'] * 30)} red?", "no")] * 8
-    short = next_answer(model, world.image, long, "why?", settings)
+    (short,) = next_answer(model, world.image, long, "why?", settings)
     assert 0 < short.dropped < 8 and len(short.call.arguments["turns"]) == 8 - short.dropped
     with pytest.raises(PromptTooLong):
-        next_answer(model, world.image, [], "very " * 3000, settings)
+        next(next_answer(model, world.image, [], "very " * 3000, settings))
     with pytest.raises(ConfigError, match="needs a generative model"):
         short_answer(world.models["stage1"], world.image, "why?", settings)
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_answers_are_shown_while_they_are_generated(world: World, kind: str) -> None:
+    model, settings = world.models[kind], TextSettings(max_new_tokens=12, min_new_tokens=10)
+    replies = list(next_answer(model, world.image, [("what is it?", "a chair")], "why?", settings, stream=True))
+    assert len(replies) > 1
+    assert all(later.answer.startswith(sooner.answer) for sooner, later in itertools.pairwise(replies))
+    assert world.printed(replies[-1].call.code(world.sources[kind])) == replies[-1].answer
+    with pytest.raises(ConfigError, match="num_beams 3 finds its text only at the end"):
+        next(next_answer(model, world.image, [], "why?", TextSettings(num_beams=3), stream=True))
 
 
 def test_matching(world: World) -> None:
