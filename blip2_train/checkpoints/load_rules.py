@@ -44,6 +44,11 @@ class LoadReport:
     notes: tuple[str, ...] = ()
     """Remarks for the report."""
 
+    def line(self) -> str:
+        """The report in one line, without names of tensors."""
+        counts = ((len(self.fresh), "fresh"), (len(self.ignored), "ignored"))
+        return f"{self.what}: loaded {len(self.loaded)} tensors" + "".join(f", {n} {what}" for n, what in counts if n)
+
     def lines(self) -> list[str]:
         """The report in three lines, and one for each note."""
         return [

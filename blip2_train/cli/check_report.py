@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from blip2_train.data.batches.language_tokenizer import LanguageTokenizer
@@ -14,6 +13,7 @@ from blip2_train.data.batches.unknown_tokens import UnknownTokens
 from blip2_train.data.stream.inspection import Inspection, SeenImage, leaks
 from blip2_train.data.text_cleaning import EMPTY, NOT_UNICODE
 from blip2_train.system.screen import in_one_line
+from blip2_train.system.tables import NumbersTable
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch, RejectedSample
 
 COLUMNS = ("source", "use", "images", "looked at", "captions", "broken", "tokens", "cut", "unknown")
@@ -36,7 +36,7 @@ def contents_table(
     lengths: Sequence[Sequence[int]],
     unknown: Sequence[UnknownTokens],
     longest: int,
-) -> Table:
+) -> NumbersTable:
     """A row per source and use.
 
     Args:
@@ -45,9 +45,7 @@ def contents_table(
         unknown: What the tokenizer does not know of each part.
         longest: Tokens that are kept.
     """
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right")
+    table = NumbersTable(COLUMNS, texts=[1])
     for row in contents_rows(parts, lengths, unknown, longest):
         table.add_row(*row)
     return table

@@ -35,8 +35,6 @@ from blip2_train.training.data_module import ImageTextDataModule
 from blip2_train.training.lifecycle import quiet_libraries
 from blip2_train.types import Batch, Collator, GenerationBatch, ImageTextBatch
 
-WIDTH = 110
-"""Characters that the table may take at least."""
 UNCUT = 512
 """Tokens at which counting ends."""
 TOLERATED = 0.05
@@ -60,7 +58,7 @@ def look_at_data(config: DictConfig, most: int | None, shown: int, sheet: Path |
     data = make_data(config, rejected_list=None, access="random")  # samples from all over, whatever a run reads
     data.prepare_data()
     data.setup()
-    console = make_console(width=max(WIDTH, make_console().width))
+    console = make_console()
     plan = data.plan()
     show(console, plan.lines())
     inspected = _inspect(config, data, most)

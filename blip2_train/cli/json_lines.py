@@ -10,10 +10,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.errors import ConfigError
+from blip2_train.system.live_bar import LiveBar
 from blip2_train.system.screen import make_console, printable
 
 _AS_ESCAPES = "backslashreplace"
@@ -87,7 +88,7 @@ class Bar:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         hidden = hidden or not console.is_terminal
-        self.progress = Progress(*columns, *times, console=console, disable=hidden, redirect_stdout=False)
+        self.progress = LiveBar(*columns, *times, console=console, disable=hidden)
         self.task = self.progress.add_task(name, total=total)
         self._name = name
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from blip2_train.models.adapted_layers import is_adapter
@@ -13,6 +12,7 @@ from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.memory import card_count, language_model_bytes, stored_bytes, training_state_bytes
 from blip2_train.system.error_reasons import reason_of
+from blip2_train.system.tables import NumbersTable
 from blip2_train.training.planned_memory import CARDS, FRAGMENTS, RESERVED, PlannedStep, plan_step, usable_bytes
 
 _HALF = ("float16", "bfloat16")
@@ -46,7 +46,7 @@ def show_memory(model: nn.Module, console: Console, stored_features: bool = Fals
     _show(training_table(model), _TRAINING_NOTE, console)
 
 
-def _show(table: Table, note: str, console: Console) -> None:
+def _show(table: NumbersTable, note: str, console: Console) -> None:
     console.print()
     console.print(table)
     console.print(note, style="dim", highlight=False)
@@ -77,7 +77,7 @@ def show_activations(
     console.print(_ACTIVATION_NOTE.format(reserved=RESERVED / 2**30, fragments=FRAGMENTS), style="dim", highlight=False)
 
 
-def activation_table(step: PlannedStep, max_text_length: int, precision: str, step_samples: int) -> Table:
+def activation_table(step: PlannedStep, max_text_length: int, precision: str, step_samples: int) -> NumbersTable:
     """Bytes of a step beside weights, gradients and the optimiser."""
     table = _table(f"activations, {precision}, texts of {max_text_length} tokens", "", "kept", "at most")
     table.add_row("whatever the micro-batch", exact_size(step.kept_fixed), exact_size(step.most_fixed))
@@ -104,7 +104,7 @@ def largest_line(step: PlannedStep, state: float, step_samples: int = 0) -> str:
     return "largest micro-batch: " + ", ".join(f"{size or 'none'} on {card} GB" for size, card in sizes)
 
 
-def card_table(model: nn.Module) -> Table:
+def card_table(model: nn.Module) -> NumbersTable:
     """The memory table of published model cards: everything in one precision, everything trained."""
     count = card_count(model)
     table = _table(
@@ -116,7 +116,7 @@ def card_table(model: nn.Module) -> Table:
     return table
 
 
-def training_table(model: nn.Module) -> Table:
+def training_table(model: nn.Module) -> NumbersTable:
     """What the weights take and what training takes, for each precision of the language model."""
     table = _table("memory of this recipe", "", "weights", "training adds", "together")
     state = training_state_bytes(model)
@@ -172,9 +172,5 @@ def _scaled(size: float) -> tuple[float, int]:
     return size / 1024**power, power
 
 
-def _table(title: str, *columns: str) -> Table:
-    options: dict[str, Any] = {"title_justify": "left", "header_style": "dim"}
-    table = Table(title=title, box=None, pad_edge=False, **options)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    return table
+def _table(title: str, *columns: str) -> NumbersTable:
+    return NumbersTable(columns, title=title)

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from blip2_train.models.freezing import PartSize
+from blip2_train.system.tables import NumbersTable
 
 
-def parts_table(parts: Sequence[PartSize]) -> Table:
+def parts_table(parts: Sequence[PartSize]) -> NumbersTable:
     """Parameters and memory of a model, part by part."""
-    table = Table(title="model", title_justify="left", box=None, header_style="dim", pad_edge=False)
-    for column, justify in (
-        ("part", "left"),
-        ("parameters", "right"),
-        ("", "left"),
-        ("weights", "right"),
-        ("training", "right"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    note = "training = gradients and AdamW's two moments; activations come on top"
+    table = NumbersTable(("part", "parameters", "", "weights", "training"), title="model", texts=[2], note=note)
     for part in parts:
         state = "frozen" if part.trainable == 0 else "trains" if part.trainable == part.parameters else "partly frozen"
         table.add_row(
@@ -32,8 +24,6 @@ def parts_table(parts: Sequence[PartSize]) -> Table:
         size_text(sum(p.weight_bytes for p in parts)),
         size_text(sum(p.training_bytes for p in parts)),
     )
-    table.caption = "training = gradients and AdamW's two moments; activations come on top"
-    table.caption_justify = "left"
     return table
 
 

@@ -1,20 +1,12 @@
-"""Prints what a run is before it starts, and its results at the end."""
+"""The results of a run at its end, as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import RenderableType
 
-from blip2_train.checkpoints.load_rules import LoadReport
-from blip2_train.cli.part_sizes import parts_table
-from blip2_train.data.sequential.plan import SequentialPlan
-from blip2_train.data.stream.plan import DataPlan
-from blip2_train.models.freezing import PartSize
-from blip2_train.optim.param_groups import ParameterGroup
-from blip2_train.system.screen import make_console
-from blip2_train.training.lifecycle import first_process_only
+from blip2_train.system.tables import NumbersTable
 
 _LABELS = {
     "loss_itc": "ITC, contrast",
@@ -29,38 +21,11 @@ _CAPTION_ROWS = (
 )
 
 
-@first_process_only
-def print_line(text: str) -> None:
-    """One line, from the first process only."""
-    make_console().print(text, highlight=False, soft_wrap=True)
-
-
-@first_process_only
-def print_start(
-    parts: Sequence[PartSize], groups: Sequence[ParameterGroup], reports: Sequence[LoadReport], folder: Path
-) -> None:
-    """What is frozen, what trains, what it started from, and where the run writes."""
-    console = make_console()
-    console.print(parts_table(parts))
-    console.print(f"trainable parameters: {sum(p.trainable for p in parts):,}", highlight=False)
-    for group in groups:
-        count = sum(p.numel() for p in group.parameters)
-        print_line(f"optimiser group '{group.name}': {len(group.parameters)} tensors, {count:,} parameters")
-    for report in reports:
-        for line in report.lines():
-            print_line(line)
-    print_line(f"run folder: {folder}")
-
-
-@first_process_only
-def print_results(
+def result_lines(
     results: dict[str, float], chance: dict[str, float], rejections: str, paths: dict[str, Path | None]
-) -> None:
+) -> list[RenderableType]:
     """The end of a run: a table of results, and where everything lies."""
-    console = make_console()
-    table = Table(title="results", title_justify="left", box=None, header_style="dim", pad_edge=False)
-    for column in ("", "train", "held-out", "chance"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = NumbersTable(("", "train", "held-out", "chance"), title="results")
     for name, level in chance.items():
         held_out = level if name != "loss_itc" else results.get("chance/val_loss_itc", level)
         table.add_row(
@@ -81,23 +46,11 @@ def print_results(
     for key, label, digits in _CAPTION_ROWS:
         if (value := results.get(f"val/{key}")) is not None:
             table.add_row(label, _number(results.get(f"train/{key}"), digits), _number(value, digits), "")
-    console.print(table)
-    print_line(
-        f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s"
-    )
+    lines = [f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s"]
     if results.get("rejected_samples"):
-        print_line(f"rejected samples: {rejections}")
-    for label, path in paths.items():
-        if path is not None:
-            print_line(f"{label + ':':12}{path}")
+        lines.append(f"rejected samples: {rejections}")
+    return [table, *lines, *(f"{label + ':':12}{path}" for label, path in paths.items() if path is not None)]
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-@first_process_only
-def print_plan(plan: DataPlan | SequentialPlan) -> None:
-    """What the run will read."""
-    for line in plan.lines():
-        print_line(line)

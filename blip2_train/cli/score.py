@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.table import Table
-
 from blip2_train import __version__
 from blip2_train.cli.command_parser import CommandParser, add_output
 from blip2_train.cli.json_lines import new_file
@@ -26,6 +24,7 @@ from blip2_train.evaluation.metrics.coco_caption import CAPTION_METRICS, Caption
 from blip2_train.evaluation.metrics.nocaps import ENTIRE, score_domains
 from blip2_train.evaluation.metrics.vqa_accuracy import AnswerScores, ExactRules, exact_match_accuracy, vqa_accuracy
 from blip2_train.system.screen import echo, make_console
+from blip2_train.system.tables import NumbersTable
 
 ABOUT = """\
 Score a file of predictions against official annotations. The result is JSON, on standard output or in a file; a
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> None:
             console.print(f"{metric}: {reason}", soft_wrap=True)
 
 
-def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
+def _captions(options: argparse.Namespace) -> tuple[Result, NumbersTable]:
     annotated = read_references(options.annotations, options.split)
     predictions = read_results(options.predictions, CAPTIONS)
     images = _chosen(options, predictions, {image.identity: image for image in annotated})
@@ -81,7 +80,7 @@ def _captions(options: argparse.Namespace) -> tuple[Result, Table]:
     }
     result = {"task": "captions", **_inputs(options, "predictions", "annotations"), **domain_records.pop(ENTIRE)}
     result |= _share(options, len(images), len(annotated), "images")
-    table = _table(f"captions (x 100){_of(options, len(images), len(annotated))}", ["metric", *by_domain])
+    table = NumbersTable(["metric", *by_domain], title=f"captions (x 100){_of(options, len(images), len(annotated))}")
     for metric in metrics:
         values = [scores.scores[metric] for scores in by_domain.values()]
         table.add_row(metric, *("–" if value is None else f"{100 * value:.2f}" for value in values))
@@ -114,7 +113,7 @@ def _scores(result: CaptionScores[int | str]) -> Result:
     return {"scores": result.scores, "reasons": result.reasons}
 
 
-def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
+def _vqa(options: argparse.Namespace) -> tuple[Result, NumbersTable]:
     gqa, agreement = options.metric == "gqa", options.metric == "vqa"
     if gqa and (options.annotations or options.rules):
         raise ConfigError("--metric gqa takes neither --annotations (the answers are in the questions) nor --rules")
@@ -149,7 +148,7 @@ def _vqa(options: argparse.Namespace) -> tuple[Result, Table]:
         **({} if plain is None else {"accuracy_plain": plain.rounded()}),
     }
     columns = {"accuracy": accuracy} if plain is None else {"normalised": accuracy, "plain": plain}
-    table = _table(f"accuracy (%){_of(options, len(questions), len(everything))}", ["questions", *columns])
+    table = NumbersTable(["questions", *columns], title=f"accuracy (%){_of(options, len(questions), len(everything))}")
     table.add_row("all", *(f"{scores.overall:.2f}" for scores in columns.values()))
     for name in accuracy.per_answer_type:
         table.add_row(name, *(f"{scores.per_answer_type[name]:.2f}" for scores in columns.values()))
@@ -184,13 +183,6 @@ def _inputs(options: argparse.Namespace, *names: str) -> Result:
     files = {name: Path(getattr(options, name)).expanduser() for name in names}
     records = {name: {"path": str(path), "sha256": file_fingerprint(path)} for name, path in files.items()}
     return {**records, "versions": {"blip2_train": __version__, "pycocoevalcap": version("pycocoevalcap")}}
-
-
-def _table(title: str, columns: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -236,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _task(
-    tasks: Any, name: str, about: str, score: Callable[[argparse.Namespace], tuple[Result, Table]]
+    tasks: Any, name: str, about: str, score: Callable[[argparse.Namespace], tuple[Result, NumbersTable]]
 ) -> argparse.ArgumentParser:
     task: argparse.ArgumentParser = tasks.add_parser(name, help=about, description=about)
     task.set_defaults(score=score)

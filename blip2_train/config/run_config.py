@@ -74,6 +74,8 @@ class RunConfig:
     null = none."""
     resume_from: str | None
     """`last`, a run folder or a checkpoint to go on from; null = a new run."""
+    verbose: bool
+    """Whether the terminal shows every detail before the first step, which the run's log has in any case."""
     overwrite: bool
     """Whether a new run may replace the results of another one in its folder."""
     model: Part

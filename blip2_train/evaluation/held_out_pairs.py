@@ -7,6 +7,8 @@ all, Q queries, P patches, E feature size, T text tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,18 @@ from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.types import ImageTextBatch, ImageTextEncoder
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairSimilarity:
+    """How well the first images and texts of this process fit each other."""
+
+    scores: Tensor
+    """`(I, T)`: cosine similarity."""
+    own: Tensor
+    """`(I, T)`, bool, True = of one pair, or of one image."""
+    texts: list[Tensor]
+    """Ids of each text, without padding."""
+
+
 class RepresentationEvaluation:
     """Collects held-out batches, then scores them.
 
@@ -27,10 +41,15 @@ class RepresentationEvaluation:
         objective: That of training, whose contrastive loss and label smoothing count, so that the losses can be
             compared; None = the default one.
         seed: Seed of the hard negatives.
+        shown: First images and texts of this process whose similarity is kept in `similarity`.
     """
 
-    def __init__(self, objective: RepresentationObjective | None = None, seed: int = 0) -> None:
-        self.objective, self.seed = objective or RepresentationObjective(), seed
+    def __init__(
+        self, objective: RepresentationObjective | None = None, seed: int = 0, shown: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.objective, self.seed, self.shown = objective or RepresentationObjective(), seed, shown
+        self.similarity: PairSimilarity | None = None
+        """After `compute`; None if nothing is to be shown."""
         self._pairs = Rows("image_features", "text_features", "input_ids", "attention_mask", "image_ids", "process")
         self._patches: list[Tensor] = []
         """Of this process's pairs, on the CPU: they never travel."""
@@ -92,6 +111,8 @@ class RepresentationEvaluation:
         positives = torch.eye(total, dtype=torch.bool)
         scores = {"loss_itc": self.objective.contrastive_loss(logits, logits.T, positives).item()}
         recall = pair_recall(similarity, image_ids, image_ids)
+        if all(self.shown):
+            self.similarity = self._first(everything, similarity)
         scores |= recall | {"recall_mean": sum(recall.values()) / len(recall)}
         uniforms = torch.rand(2, total, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
         text, has_text = sample_hard_negatives(logits, same, uniforms[0])
@@ -102,6 +123,16 @@ class RepresentationEvaluation:
             torch.stack([image, index, torch.zeros_like(index)], 1)[has_image],
         ]
         return scores, torch.cat([torch.stack([index, index, torch.ones_like(index)], 1), *mismatches])
+
+    def _first(self, everything: dict[str, Tensor], similarity: Tensor) -> PairSimilarity:
+        mine = (everything["process"] == rank()).nonzero()[:, 0]
+        images, texts = mine[: self.shown[0]], mine[: self.shown[1]]
+        ids, masks = everything["input_ids"][texts], everything["attention_mask"][texts].bool()
+        return PairSimilarity(
+            scores=similarity[images][:, texts].float().cpu(),
+            own=(everything["image_ids"][images][:, None] == everything["image_ids"][texts][None, :]).cpu(),
+            texts=[row[mask].cpu() for row, mask in zip(ids, masks, strict=True)],
+        )
 
     def _match(
         self,

@@ -19,6 +19,8 @@ class GeneratedCaption:
     image_id: int
     caption: str
     references: tuple[str, ...]
+    question: str = ""
+    """That the caption begins with, if it is an answer."""
 
 
 class GenerationEvaluation:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from blip2_train.data.batches.answer_collate import AnswerCollator
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.held_out_texts import AnswerEvaluation, GenerationEvaluation
+from blip2_train.evaluation.metrics.vqa_accuracy import normalize_answer
 from blip2_train.training.generation import GenerationModule
+
+
+def mark_answer(answer: str, references: Sequence[str]) -> list[tuple[str, bool | None]]:
+    """The words of an answer, all right if somebody answered that, else all wrong.
+
+    Example:
+        >>> mark_answer("Two dogs", ["two dogs.", "dogs"])
+        [('Two', True), ('dogs', True)]
+    """
+    right = normalize_answer(answer) in map(normalize_answer, references)
+    return [(word, right) for word in answer.split()]
 
 
 class AnsweringModule(GenerationModule):
@@ -22,6 +35,11 @@ class AnsweringModule(GenerationModule):
     stage = "vqa"
     collator: AnswerCollator
 
+    def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Write answers into the run folder from now on; an answer is right that people gave, too."""
+        self.mark_words = self.mark_words or mark_answer
+        super().open_folder(folder, mean, std)
+
     def empty_evaluation(self) -> GenerationEvaluation:
         """An empty collection of answers."""
         return AnswerEvaluation()
@@ -33,6 +51,10 @@ class AnsweringModule(GenerationModule):
         answers = self.generate_texts(batch.pixel_values, prompts, batch.question_tokens)
         evaluation.add_answers(batch, answers)
         return [f"{question} {answer}".strip() for question, answer in zip(batch.questions, answers, strict=True)]
+
+    def questions_of(self, batch: Any) -> Sequence[str]:
+        """The questions."""
+        return list(batch.questions)
 
     def needed_tokens(self) -> dict[str, int]:
         """Tokens that a decoder-only model has to read beside the queries, by what needs them."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,12 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from blip2_train.evaluation.figures.captions import ShownCaption, caption_figure
 from blip2_train.evaluation.held_out_texts import GeneratedCaption
+from blip2_train.system.atomic_write import write_atomically
 
+MarkWords = Callable[[str, Sequence[str]], list[tuple[str, bool | None]]]
+"""From a generated text and its references to its words, each with whether it is right; None = nobody can tell."""
 GRID, LINES = "captions.png", "captions.jsonl"
 
 
@@ -24,10 +27,13 @@ class CaptionLog:
         folder: The run folder.
         mean: Per channel, that pixel values were normalised with.
         std: Per channel.
+        mark: Tells right words from wrong ones, which the image shows in colours; None = nobody can.
     """
 
-    def __init__(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, mean: Sequence[float], std: Sequence[float], mark: MarkWords | None = None
+    ) -> None:
+        self.folder, self._mark = folder, mark
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
     def write(
@@ -50,33 +56,15 @@ class CaptionLog:
         if images is None:
             return
         shown = (images.float().cpu() * self.std + self.mean).clamp(0, 1)
-        self._draw(step, shown, captions)
+        title = f"step {step}: generated captions, and below them what people wrote"
+        write_atomically(self.folder / GRID, caption_figure(title, shown, list(map(self._marked, captions))))
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("val/pictures", list(shown), step=step, caption=[item.caption for item in captions])
                 rows = [[item.image_id, item.caption, item.references[0]] for item in captions]
                 logger.log_table("val/captions", columns=["image_id", "caption", "reference"], data=rows, step=step)
 
-    def _draw(self, step: int, images: Tensor, captions: Sequence[GeneratedCaption]) -> None:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
-        columns = min(4, len(captions))
-        rows = -(-len(captions) // columns)
-        figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 4.4 * rows), squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        for axis, image, item in zip(axes.flat, images, captions, strict=False):
-            axis.imshow(image.permute(1, 2, 0).numpy())
-            caption = textwrap.fill(item.caption or "(nothing)", 34)
-            reference = textwrap.fill(f"({item.references[0]})", 40)
-            axis.set_title(f"{caption}", fontsize=10)
-            axis.text(0.5, -0.03, reference, transform=axis.transAxes, ha="center", va="top", fontsize=7, color="grey")
-        figure.suptitle(f"step {step}: generated captions (and references)", fontsize=11)
-        figure.tight_layout(h_pad=3.0)
-        unfinished = self.folder / f".{GRID}"
-        figure.savefig(unfinished, dpi=110, format="png")
-        unfinished.replace(self.folder / GRID)
-        pyplot.close(figure)
+    def _marked(self, item: GeneratedCaption) -> ShownCaption:
+        text = item.caption[len(item.question) :]
+        words = [(word, None) for word in text.split()] if self._mark is None else self._mark(text, item.references)
+        return ShownCaption(words=words, reference=item.references[0], label=item.question)

@@ -19,7 +19,7 @@ from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.objectives.generation import GenerationObjective
 from blip2_train.optim.config import OptimizerConfig
-from blip2_train.training.caption_log import CaptionLog
+from blip2_train.training.caption_log import CaptionLog, MarkWords
 from blip2_train.training.module import TrainingModule
 from blip2_train.types import GenerationBatch, TextTokens
 
@@ -37,6 +37,7 @@ class GenerationModule(TrainingModule):
         generation: How captions are generated in validation.
         more_scores: Scores of single captions that validation reports beside CIDEr, by name.
         shown: Held-out images whose captions are shown.
+        mark_words: Tells right words of a shown caption from wrong ones, see `CaptionLog`; None = nobody can.
         log_every: Optimiser steps between logged values.
 
     Raises:
@@ -59,9 +60,11 @@ class GenerationModule(TrainingModule):
         generation: GenerationOptions | None = None,
         more_scores: dict[str, CaptionScore] | None = None,
         shown: int = 8,
+        mark_words: MarkWords | None = None,
         log_every: int = 10,
     ) -> None:
         super().__init__(model, objective, optimizer, collator, seed, log_every)
+        self.mark_words = mark_words
         self.collator, self.prompt, self.shown = collator, prompt, shown
         self.generation = one_text(generation or GenerationOptions(), "validation")
         self.more_scores = more_scores or {}
@@ -76,7 +79,7 @@ class GenerationModule(TrainingModule):
 
     def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
         """Write captions of held-out images into the run folder from now on."""
-        self.captions = CaptionLog(folder, mean, std)
+        self.captions = CaptionLog(folder, mean, std, self.mark_words)
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
@@ -96,8 +99,10 @@ class GenerationModule(TrainingModule):
             if not self.model.vision_model.reads_features:
                 self._images.append(batch.pixel_values[:missing].cpu())
             self.shown_captions += [
-                GeneratedCaption(image_id=image_id, caption=caption, references=others)
-                for image_id, caption, others in zip(batch.image_ids.tolist(), written, batch.references, strict=True)
+                GeneratedCaption(image_id=image_id, caption=caption, references=others, question=question)
+                for image_id, caption, others, question in zip(
+                    batch.image_ids.tolist(), written, batch.references, self.questions_of(batch), strict=True
+                )
             ][:missing]
 
     def generate_held_out(self, batch: Any, evaluation: GenerationEvaluation) -> Sequence[str]:
@@ -105,6 +110,10 @@ class GenerationModule(TrainingModule):
         captions = self.generate_texts(batch.pixel_values, [self.prompt] * len(batch))
         evaluation.add_captions(batch.image_ids, captions, batch.references)
         return captions
+
+    def questions_of(self, batch: Any) -> Sequence[str]:
+        """What each shown text of a held-out batch begins with that the model has not generated."""
+        return [""] * len(batch)
 
     def generate_texts(self, pixel_values: Tensor, prompts: list[str], question: TextTokens | None = None) -> list[str]:
         """Texts generated after the prompts of images `(B, 3, H, W)`."""

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from blip2_train.system.live_bar import LiveBar, packed
 from blip2_train.system.screen import make_console
 from blip2_train.training.module import TrainingModule
 
 
-class _TwoLines(Progress):
-    """A bar, and below it a line of text that may be longer than the terminal is wide."""
+class _LossBar(LiveBar):
+    """A bar, and below it each loss, in as many lines as the terminal is narrow."""
 
-    text = ""
+    losses: Sequence[str] = ()
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar, then the text."""
+        """The bar, then the losses."""
         yield self.make_tasks_table(self.tasks)
-        yield Text(self.text, overflow="fold")
+        if self.losses:
+            yield Text("\n".join(packed(self.losses, self.console.width)), no_wrap=True)
 
 
 class LossProgress(ProgressBar):
@@ -42,7 +44,7 @@ class LossProgress(ProgressBar):
         self.global_batch_size, self.chance, self.line_every = global_batch_size, chance, line_every
         self.console = make_console()
         self.samples_per_second = 0.0
-        self._bar: _TwoLines | None = None
+        self._bar: _LossBar | None = None
         self._task: Any = None
         self._enabled = True
         self._mark = (0.0, 0)
@@ -75,7 +77,7 @@ class LossProgress(ProgressBar):
                 TextColumn("left"),
                 TimeRemainingColumn(),
             )
-            self._bar = _TwoLines(*columns, console=self.console, refresh_per_second=2)
+            self._bar = _LossBar(*columns, console=self.console, refresh_per_second=2)
             self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
             self._bar.start()
 
@@ -92,13 +94,13 @@ class LossProgress(ProgressBar):
         self.samples_per_second = self._trained_steps * self.global_batch_size / self._trained_seconds
         assert isinstance(pl_module, TrainingModule)
         if self._bar is not None:
-            self._bar.text = self._losses(pl_module.latest)
+            self._bar.losses = self._losses(pl_module.latest)
             self._bar.update(self._task, completed=step)
         elif self._enabled and now - self._last_line > self.line_every:
             self._last_line = now
             left = (trainer.max_steps - step) * self._trained_seconds / self._trained_steps
             self.console.print(
-                f"step {step}/{trainer.max_steps}  {self._losses(pl_module.latest)}  "
+                f"step {step}/{trainer.max_steps}  {'  '.join(self._losses(pl_module.latest))}  "
                 f"{int(left) // 60}:{int(left) % 60:02d} left",
                 highlight=False,
                 soft_wrap=True,
@@ -114,20 +116,17 @@ class LossProgress(ProgressBar):
         if self._enabled and validations:
             scores = validations[-1]
             chance = {**self.chance, **({"loss_itc": math.log(scores["pairs"])} if "pairs" in scores else {})}
-            losses = _beside_chance(scores, chance)
-            recalls = "  ".join(
-                f"{label} R@1 {scores[f'{key}_r1']:.1f} R@10 {scores[f'{key}_r10']:.1f}"
-                for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image"))
-                if f"{key}_r1" in scores
-            )
-            cider = f"CIDEr {scores['cider']:.3f}  " if "cider" in scores else ""
+            parts = [f"held-out, step {trainer.global_step}", *_beside_chance(scores, chance)]
+            if "cider" in scores:
+                parts.append(f"CIDEr {scores['cider']:.3f}")
+            for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image")):
+                if f"{key}_r1" in scores:
+                    parts.append(f"{label} R@1 {scores[f'{key}_r1']:.1f} R@10 {scores[f'{key}_r10']:.1f}")
             console = self._bar.console if self._bar is not None else self.console
-            console.print(
-                f"[bold]held-out, step {trainer.global_step}[/bold]  {losses}  {cider}{recalls}",
-                markup=True,
-                highlight=False,
-                soft_wrap=True,
-            )
+            lines = packed(parts, console.width) if console.is_terminal else ["  ".join(parts)]
+            shown = Text("\n".join(lines))
+            shown.stylize("bold", 0, len(parts[0]))
+            console.print(shown, soft_wrap=True)
             for shown in getattr(pl_module, "shown_captions", [])[:3]:
                 line = Text(f"  says {shown.caption!r}, people: {shown.references[0]!r}", style="dim")
                 console.print(line, soft_wrap=True)
@@ -147,13 +146,13 @@ class LossProgress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _losses(self, values: dict[str, float]) -> str:
-        return f"{_beside_chance(values, self.chance)}  {self.samples_per_second:.0f} samples/s"
+    def _losses(self, values: dict[str, float]) -> list[str]:
+        return [*_beside_chance(values, self.chance), f"{self.samples_per_second:.0f} samples/s"]
 
 
-def _beside_chance(values: dict[str, float], chance: dict[str, float]) -> str:
-    return "  ".join(
+def _beside_chance(values: dict[str, float], chance: dict[str, float]) -> list[str]:
+    return [
         f"{name.removeprefix('loss_').upper()} {values[name]:.3f} (chance {level:.2f})"
         for name, level in chance.items()
         if name in values
-    )
+    ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
+
+from torch import Tensor
 
 from blip2_train.data.batches.collate import ImageTextCollator
 from blip2_train.errors import CheckpointMismatch, ConfigError
@@ -13,6 +16,7 @@ from blip2_train.objectives.representation import RepresentationObjective
 from blip2_train.objectives.whole_batch import WholeBatch
 from blip2_train.optim.config import OptimizerConfig
 from blip2_train.training.module import TrainingModule
+from blip2_train.training.retrieval_log import GALLERY, TEXTS, RetrievalLog
 from blip2_train.types import ImageTextBatch, ObjectiveOutput
 
 
@@ -47,8 +51,16 @@ class RepresentationModule(TrainingModule):
     ) -> None:
         super().__init__(model, objective, optimizer, collator, seed, log_every)
         self.evaluation: RepresentationEvaluation | None = None
+        self.tokenizer: Any = collator.tokenizer  # with transformers' `decode`
+        self.retrieval: RetrievalLog | None = None
+        """Where it is shown what a few texts find; None = nowhere."""
         self._whole: WholeBatch | None = None
         self._check(len(collator.tokenizer), collator.max_text_length)
+
+    def open_folder(self, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Show in the run folder, from now on, what a few held-out texts find."""
+        if not self.model.vision_model.reads_features:  # then there are no images
+            self.retrieval = RetrievalLog(folder, mean, std, self._text_of)
 
     def compute_losses(self, batch: ImageTextBatch) -> ObjectiveOutput:
         """The losses of one micro-batch; the first of a step that is contrasted as a whole encodes all of them before.
@@ -94,20 +106,28 @@ class RepresentationModule(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh collection."""
-        self.evaluation = RepresentationEvaluation(self.objective, self.seed)
+        shown = (0, 0) if self.retrieval is None else (GALLERY, TEXTS)
+        self.evaluation = RepresentationEvaluation(self.objective, self.seed, shown)
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Encode one held-out batch."""
         assert self.evaluation is not None
         self.evaluation.add(self.model, batch)
+        if self.retrieval is not None:
+            self.retrieval.add(batch.pixel_values)
 
     def on_validation_epoch_end(self) -> None:
         """Score all held-out pairs and log them under `val/`."""
         assert self.evaluation is not None
         with self.trainer.precision_plugin.val_step_context():
             scores = self.evaluation.compute(self.model, self.device)
-        self.evaluation = None
+        similarity, self.evaluation = self.evaluation.similarity, None
         self.log_validation(scores)
+        if self.retrieval is not None and similarity is not None:
+            self.retrieval.write(self.global_step, similarity)
+
+    def _text_of(self, ids: Tensor) -> str:
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
     def _check(self, tokens: int, max_text_length: int) -> None:
         sizes = self.model.qformer_config

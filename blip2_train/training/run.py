@@ -27,6 +27,7 @@ from blip2_train.checkpoints.training_checkpoints import (
 from blip2_train.data.sources.holdout import validation_problem
 from blip2_train.distributed import gather_objects, rank
 from blip2_train.errors import ConfigError, RunStopped, TrainingError
+from blip2_train.evaluation.figures.curves import draw_curves
 from blip2_train.evaluation.run_metrics import read_results
 from blip2_train.system.atomic_folder import clear_leftovers
 from blip2_train.system.atomic_write import write_atomically
@@ -43,9 +44,10 @@ from blip2_train.training.module import TrainingModule
 from blip2_train.training.non_finite import SkipNonFinite
 from blip2_train.training.out_of_memory import out_of_memory_in_one_line
 from blip2_train.training.progress import LossProgress
+from blip2_train.training.retrieval_log import RETRIEVAL
 from blip2_train.training.run_checkpoints import RunCheckpoints
 from blip2_train.training.run_folder import hold_run_folder, remove_results
-from blip2_train.training.run_log import RunCSVLogger, draw_curves, write_results
+from blip2_train.training.run_log import RunCSVLogger, write_results
 from blip2_train.training.stop_signals import finishing, interrupted_in_training
 from blip2_train.training.stored_features import check_tower_computes_as_stored, read_stored_features
 from blip2_train.training.tower_in_8_bits import TowerIn8Bits
@@ -84,6 +86,16 @@ class RunReporter:
         if rank() == 0:
             _LOGGER.info(text)
 
+    def summary(self, text: str) -> None:
+        """One line of what the details say; this one leaves it out."""
+
+    def detail(self, text: str) -> None:
+        """One line of the details, for whoever looks closely."""
+        RunReporter.line(self, text)
+
+    def begun(self, folder: Path) -> None:
+        """The run folder is the run's own from now on; called in the first process only."""
+
     def kept(self, text: str) -> None:
         """What an interruption would leave from now on."""
 
@@ -99,7 +111,7 @@ class RunOutcome:
     rejected: Counter[str]
     """Samples that could not be used, by reason."""
     paths: dict[str, Path | None]
-    """`results`, `curves`, `captions`, `export` and `run folder`; empty in all processes but the first."""
+    """`results`, `curves`, `captions`, `retrieval`, `export` and `run folder`; empty in all processes but the first."""
     consumed: list[str]
     """What of the data was trained on, in lines of text."""
 
@@ -290,6 +302,7 @@ def _begin(run: Run, checkpoint: Path | None, reporter: RunReporter) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         if checkpoint is None:
             remove_results(run.folder)
+        reporter.begun(run.folder)
         clear_leftovers(run.folder / EXPORT)
         saved = map(describe_checkpoint, (run.folder / CHECKPOINTS).glob(ALL_NAMES))
         module.saves = max((one.saves for one in saved), default=module.saves)
@@ -300,8 +313,10 @@ def _begin(run: Run, checkpoint: Path | None, reporter: RunReporter) -> None:
             if isinstance(logger, RunCSVLogger):
                 logger.keep_until(data.first_step)
     plan = data.plan()
+    for line in plan.summary():
+        reporter.summary(line)
     for line in plan.lines():
-        reporter.line(line)
+        reporter.detail(line)
     module.consumed = plan.epochs_at
     contrasted = module.contrasted(data.global_batch_size, data.accumulate)
     if module.contrasts_within_batch and contrasted < data.global_batch_size:
@@ -371,7 +386,7 @@ def _write(
     return {
         "results": write_results(run.folder, results),
         "curves": draw_curves(run.folder, run.progress.chance, results.get("chance/val_loss_itc")),
-        "captions": run.folder / GRID if (run.folder / GRID).is_file() else None,
+        **{path.stem: path if path.is_file() else None for path in (run.folder / GRID, run.folder / RETRIEVAL)},
         "export": export,
         "run folder": run.folder,
     }

@@ -13,6 +13,7 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import RESULTS
 from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.launcher import launched_as_first_process
+from blip2_train.system.line_log import LINES
 from blip2_train.training.earlier_runs import EXPORT, results_in
 
 _CHOICES = "go on with that run by resume_from={}, give another paths.run_dir=, or replace it by overwrite=true"
@@ -55,6 +56,7 @@ def remove_results(folder: Path) -> None:
     Only files that runs write are removed, nothing else in the folder.
     """
     (folder / RESULTS).unlink(missing_ok=True)  # first: without it nothing counts as finished
+    (folder / LINES).unlink(missing_ok=True)
     for checkpoint in (folder / CHECKPOINTS).glob(ALL_NAMES):
         checkpoint.unlink()
     if (folder / EXPORT / MANIFEST).is_file():

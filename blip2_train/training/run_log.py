@@ -1,19 +1,16 @@
-"""The run folder: metrics as CSV that survive a resume, curves as an image, results as flat JSON."""
+"""The run folder: metrics as CSV that survive a resume, results as flat JSON."""
 
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics
-from blip2_train.system.atomic_write import write_atomically, write_checked
-
-CURVES = "curves.png"
+from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, read_metrics
+from blip2_train.system.atomic_write import write_checked
 
 
 class RunCSVLogger(Logger):
@@ -73,55 +70,6 @@ class RunCSVLogger(Logger):
             writer.writeheader()
             writer.writerows(rows)
         unfinished.replace(self._path)
-
-
-def draw_curves(folder: Path, chance: dict[str, float], held_out_itc: float | None = None) -> Path | None:
-    """Plot the losses with their chance levels, and recall, from `metrics.csv` into `curves.png`; None without rows.
-
-    Args:
-        folder: The run folder.
-        chance: Loss of a model that has learned nothing, by loss.
-        held_out_itc: That of `loss_itc` over all held-out pairs; None = there are none.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = read_metrics(folder / METRICS_FILE)
-    if not rows:
-        return None
-    recalls = sorted(
-        {k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (int(k.rpartition("_r")[2]), k)
-    )
-    width, height = 4 * (len(chance) + 1), 3.5
-    # Margins are given, as measuring every text for them takes as long as drawing.
-    margins = {"left": 0.7 / width, "right": 1 - (1.6 if recalls else 0.2) / width}
-    margins |= {"bottom": 0.5 / height, "top": 1 - 0.6 / height, "wspace": 0.28}
-    figure, axes = pyplot.subplots(
-        1, len(chance) + bool(recalls), figsize=(width, height), squeeze=False, gridspec_kw=margins
-    )
-    for axis, (name, level) in zip(axes[0], chance.items(), strict=False):
-        axis.plot(*curve(rows, f"train/{name}"), label="train", linewidth=1)
-        axis.plot(*curve(rows, f"val/{name}"), label="held-out", marker="o", markersize=3)
-        axis.axhline(level, color="grey", linestyle="--", linewidth=1, label="chance")
-        if name == "loss_itc" and held_out_itc is not None:
-            axis.axhline(held_out_itc, color="tab:orange", linestyle="--", linewidth=1, label="chance, held-out")
-        axis.set_title(name.removeprefix("loss_").upper(), y=1.0)
-        axis.set(xlabel="optimiser step", ylabel="nats")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8)
-    if recalls:
-        for index, key in enumerate(recalls):
-            style = f"C{index // 2}-" if "text_to_image" in key else f"C{index // 2}--"
-            label = key.removeprefix("val/").replace("_to_", "→").replace("_r", " R@")
-            axes[0][-1].plot(*curve(rows, key), style, marker="o", markersize=3, label=label)
-        axes[0][-1].set_title("held-out retrieval", y=1.0)
-        axes[0][-1].set(xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
-        axes[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=110)
-    pyplot.close(figure)
-    return write_atomically(folder / CURVES, image.getvalue())
 
 
 def write_results(folder: Path, results: dict[str, float]) -> Path:

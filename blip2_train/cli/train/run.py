@@ -8,31 +8,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
-from blip2_train.cli import run_report
-from blip2_train.cli.terminal import kept_when_stopped
+from blip2_train.cli.run_report import result_lines
+from blip2_train.cli.run_summary import details, summary_lines
+from blip2_train.cli.train.terminal_reporter import TerminalReporter
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
 from blip2_train.config.starting_weights import find_starting_weights
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.run_metrics import RESULTS
 from blip2_train.models.freezing import describe_parameters
+from blip2_train.system.line_log import logged_lines
 from blip2_train.training.lifecycle import quiet_libraries, seed_everything
 from blip2_train.training.module import TrainingModule
-from blip2_train.training.run import Run, RunOptions, RunReporter, build_run, finished_results, fit
+from blip2_train.training.run import Run, RunOptions, build_run, finished_results, fit
 from blip2_train.training.run_folder import hold_run_folder
 from blip2_train.training.stored_features import check_tower_computes_as_stored
 from blip2_train.training.trainer_options import TrainerOptions
 from blip2_train.training.wandb_login import require_login
-
-
-class _TerminalReporter(RunReporter):
-    """Prints the notes of a run."""
-
-    def line(self, text: str) -> None:
-        run_report.print_line(text)
-
-    def kept(self, text: str) -> None:
-        kept_when_stopped(text)
 
 
 def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float]:
@@ -52,28 +44,29 @@ def train(config: DictConfig, checkpoint: Path | None = None) -> dict[str, float
     """
     quiet_libraries()
     folder = Path(config.paths.run_dir).expanduser()
-    with hold_run_folder(folder, resumes=checkpoint is not None, overwrite=config.overwrite):
+    held = hold_run_folder(folder, resumes=checkpoint is not None, overwrite=config.overwrite)
+    with held, logged_lines() as log:
+        reporter = TerminalReporter(log, config.verbose)
         if checkpoint is not None and (finished := finished_results(folder, checkpoint, config.steps)):
-            run_report.print_line(
+            reporter.line(
                 f"nothing to resume: the run is finished, see {folder / RESULTS}; steps=<more>, or "
                 f"epochs=<more>, with resume_from={folder} extends it"
             )
             return finished
-        outcome = fit(build(config, show=True), checkpoint, _TerminalReporter())
-    if outcome.paths:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.rejected.most_common())
-        run_report.print_results(outcome.results, outcome.chance, reasons, outcome.paths)
-        for line in outcome.consumed:
-            run_report.print_line(line)
+        outcome = fit(build(config, reporter), checkpoint, reporter)
+        if outcome.paths:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.rejected.most_common())
+            for shown in (*result_lines(outcome.results, outcome.chance, reasons, outcome.paths), *outcome.consumed):
+                reporter.line(shown)
     return outcome.results
 
 
-def build(config: DictConfig, show: bool = False) -> Run:
+def build(config: DictConfig, reporter: TerminalReporter | None = None) -> Run:
     """Build model, data, objective and trainer of a configuration, and load initial weights.
 
     Args:
         config: From `compose`.
-        show: Whether to print what trains, from which weights, and where the run writes.
+        reporter: Receives what trains, from which weights, and where the run writes; None = nobody.
     """
     if config.data.get("features") is not None:
         quantization = config.trainer.get("vision_quantization")
@@ -103,8 +96,12 @@ def build(config: DictConfig, show: bool = False) -> Run:
         callbacks=[instantiate(part) for part in config.callbacks.values()],
         loggers=[instantiate(part) for part in config.logger.values()],
     )
-    if show:
-        run_report.print_start(describe_parameters(model), module.groups(), reports, run.folder)
+    if reporter is not None:
+        parts = describe_parameters(model)
+        for line in summary_lines(config.experiment, parts, reports, run.folder):
+            reporter.summary(line)
+        for detail in details(parts, module.groups(), reports):
+            reporter.detail(detail)
     return run
 
 

@@ -41,6 +41,14 @@ class SequentialPlan:
         """What the run drew, one line per source."""
         return [f"{name}: {passes:.2f} epochs, counted in shards" for name, passes in self.passes().items()]
 
+    def summary(self) -> list[str]:
+        """The plan in two lines."""
+        sources = "; ".join(f"{one.name}: {len(one.shards):,} shards, one after the other" for one in self.sources)
+        return [
+            f"data: {sources}; validation: {self.validation_samples:,} samples",
+            self.shape.batches.line(self.steps),
+        ]
+
     def lines(self) -> list[str]:
         """The plan as text, one line per fact."""
         shape, batches = self.shape, self.shape.batches

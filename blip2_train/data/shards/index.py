@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from threading import Lock
 
 import msgspec
 import numpy as np
@@ -34,6 +36,8 @@ from blip2_train.types import RejectedSample
 _LOGGER = logging.getLogger(__name__)
 _VERSION = 2
 """Part of every file name; increased when the format of the files changes."""
+_LINE_EVERY = 20.0
+"""Seconds between lines on how far it is."""
 
 
 def open_catalog(
@@ -81,16 +85,41 @@ def index_shards(
     Arguments and errors are those of `open_catalog`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known, storage = listed or {}, storage or Storage()
+    known, storage, notes = listed or {}, storage or Storage(), _Notes(len(shards))
     names = relative_names(shards)
     with ThreadPoolExecutor(max(1, min(threads, len(shards)))) as pool:
         each = [known.get(shard) if isinstance(shard, RemoteFile) else None for shard in shards]
-        results = pool.map(lambda shard, name, item: _entry(shard, name, item, folder, storage), shards, names, each)
-        entries, rejected = [], []
+        results = pool.map(
+            lambda shard, name, item: _entry(shard, name, item, folder, storage, notes), shards, names, each
+        )
+        entries: list[CatalogEntry] = []
+        rejected: list[RejectedSample] = []
         for entry, its_rejected in results:
+            notes.has(len(entries) + 1)
             entries.append(entry)
             rejected += its_rejected
     return entries, rejected
+
+
+class _Notes:
+    """Logs that shards are indexed, once, and how far it is while it lasts."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._last, self._lock = total, 0.0, Lock()
+
+    def begins(self) -> None:
+        """A shard has no index yet."""
+        with self._lock:
+            if not self._last:
+                self._last = time.monotonic()
+                _LOGGER.info("indexing what is new of %d shards (once)", self._total)
+
+    def has(self, done: int) -> None:
+        """So many shards are indexed."""
+        with self._lock:
+            if self._last and time.monotonic() - self._last > _LINE_EVERY:
+                self._last = time.monotonic()
+                _LOGGER.info("indexing: %d of %d shards", done, self._total)
 
 
 _HASHED_FIELDS = ("key", "picture", "picture_size", "text_size", "json_size")
@@ -105,7 +134,7 @@ class _Summary(msgspec.Struct):
 
 
 def _entry(
-    shard: Shard, name: str, item: ListedShard | None, folder: Path, storage: Storage
+    shard: Shard, name: str, item: ListedShard | None, folder: Path, storage: Storage, notes: _Notes
 ) -> tuple[CatalogEntry, list[RejectedSample]]:
     try:
         identity, size = _identity(shard)
@@ -115,7 +144,7 @@ def _entry(
             return entry, []
         rows, summary = folder / f"{stem}.npy", folder / f"{stem}.json"
         if not (summary.exists() and rows.exists()):
-            _LOGGER.info("indexing %s", shard)
+            notes.begins()
             table, rejected = scan_shard(shard, storage)
             write_index_file(rows, table)
             write_index_file(summary, _summary_of(table, rejected))

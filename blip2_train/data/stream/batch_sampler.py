@@ -34,6 +34,13 @@ class BatchShape:
                 f"{self.accumulate} accumulated micro-batches; use {nearest}, or change accumulate or the devices"
             )
 
+    def line(self, steps: int) -> str:
+        """Steps and batches in few words."""
+        return (
+            f"steps: {steps:,} of {self.global_batch_size:,} samples "
+            f"({self.world_size} x {self.accumulate} x {self.micro_batch_size}: processes, micro-batches, samples)"
+        )
+
     @property
     def micro_batch_size(self) -> int:
         """Samples per process and micro-batch."""

@@ -61,6 +61,12 @@ class SourcePlan:
         times = "once" if whole == 1 else f"{whole:,} times"
         return f"each {times}" + (f", {more:,} once more" if more else "")
 
+    def short_line(self, mixed: bool) -> str:
+        """The source in few words; with `mixed`, with its share of the mixture."""
+        share = f", {100 * self.share:.4g} % of the mixture" if mixed else ""
+        unusable = "".join(f", {count} {reason}" for reason, count in self.rejected.items())
+        return f"{self.name}: {self.samples:,} samples, {self.epochs:.2f} epochs{share}{unusable}"
+
     def line(self, mixed: bool) -> str:
         """One line of the plan; with `mixed`, it contains the share of the mixture."""
         share = f"{100 * self.share:.4g} % of the mixture, " if mixed else ""
@@ -109,6 +115,11 @@ class DataPlan:
             share = share_of_all if len(self.sources) > 1 else ""
             lines.append(f"{source.name}: {drawn:,} samples = {drawn / source.samples:.2f} epochs{share}")
         return lines
+
+    def summary(self) -> list[str]:
+        """The plan in two lines."""
+        sources = "; ".join(source.short_line(mixed=len(self.sources) > 1) for source in self.sources)
+        return [f"data: {sources}; validation: {self.validation_samples:,} samples", self.shape.line(self.steps)]
 
     def lines(self) -> list[str]:
         """The plan as text, one line per fact."""

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from blip2_train.evaluation.run_metrics import curve, read_metrics
-from blip2_train.training.run_log import RunCSVLogger, draw_curves
+from blip2_train.training.run_log import RunCSVLogger
 
 
 def test_rows_survive_a_resume_and_new_columns(tmp_path: Path) -> None:
@@ -30,12 +30,3 @@ def test_a_run_that_begins_anew_drops_the_rows_of_its_earlier_life(tmp_path: Pat
 def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,train/loss_itc\n1,3.0\n2,2.0,9\nx")
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1"]
-
-
-def test_curves_are_drawn(tmp_path: Path) -> None:
-    log = RunCSVLogger(str(tmp_path))
-    for step in (1, 2):
-        log.log_metrics({"train/loss_itc": 3.0 / step}, step=step)
-        log.log_metrics({"val/loss_itc": 3.0 / step, "val/image_to_text_r1": 5.0 * step}, step=step)
-    path = draw_curves(tmp_path, {"loss_itc": 4.2})
-    assert path is not None and path.stat().st_size > 5000

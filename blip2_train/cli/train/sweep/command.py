@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from blip2_train.cli.terminal import split_arguments
 from blip2_train.cli.train.sweep.launching import LOGS, read_launcher, run_here
 from blip2_train.cli.train.sweep.plan import Processes, Sweep, plan_sweep
@@ -16,6 +14,7 @@ from blip2_train.errors import ConfigError, TrainingError
 from blip2_train.evaluation.run_metrics import read_results
 from blip2_train.system.atomic_write import read_checked, write_checked
 from blip2_train.system.screen import echo, make_console
+from blip2_train.system.tables import NumbersTable
 
 _SCORES = ("val/recall_mean", "val/cider", "val/loss_lm", "train/loss")
 """By which runs are compared that name no `monitor`: the first that all have."""
@@ -95,9 +94,7 @@ def _show(record: dict[str, Any]) -> None:
     """The runs as a table, the best first."""
     name = record["compared_by"]
     sign = 1 if "loss" in (name or "") else -1
-    table = Table(title="sweep", title_justify="left", box=None, header_style="dim", pad_edge=False)
-    for column, justify in (("run", "right"), ("settings", "left"), (name or "score", "right"), ("", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table = NumbersTable(("run", "settings", name or "score", ""), title="sweep", texts=[1, 3])
     for run in sorted(record["runs"], key=lambda run: (run["score"] is None, sign * (run["score"] or 0))):
         score = "" if run["score"] is None else f"{run['score']:.4g}"
         table.add_row(str(run["run"]), run["settings"], score, "failed" if run["failure"] else "")

@@ -1,0 +1,109 @@
+"""The images of a run folder: what is drawn where, and that no text breaks them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from blip2_train.data.emoji_scenes.naming import marked_names
+from blip2_train.evaluation.figures.captions import RIGHT, WRONG, ShownCaption, caption_figure
+from blip2_train.evaluation.figures.curves import draw_curves, mark_level
+from blip2_train.evaluation.figures.retrieval import FoundImages, retrieval_figure
+from blip2_train.training.run_log import RunCSVLogger
+
+TEXTS = [
+    "two foxes",
+    "",
+    "costs $5 and $6_{x",
+    "word" * 60,
+    "猫が二匹 кошка",
+    "a\nb\tc \x1b[2J \u202e evil",
+    "long " * 90,
+]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def count(image: np.ndarray, colour: str) -> int:
+    return int((image == np.round(255 * np.array(to_rgb(colour)))).all(axis=2).sum())
+
+
+def captions(right: bool | None) -> list[ShownCaption]:
+    return [ShownCaption(words=[(word, right) for word in text.split()], reference=text) for text in TEXTS]
+
+
+def test_words_have_the_colour_of_what_is_known_of_them() -> None:
+    images = torch.ones(len(TEXTS), 3, 4, 4)
+    shown = {right: pixels(caption_figure("a title", images, captions(right))) for right in (True, False, None)}
+    assert count(shown[True], RIGHT) > 100 and count(shown[True], WRONG) == 0
+    assert count(shown[False], WRONG) > 100 and count(shown[False], RIGHT) == 0
+    assert count(shown[None], WRONG) == count(shown[None], RIGHT) == 0
+
+
+def test_no_text_breaks_a_figure_or_makes_matplotlib_warn(caplog: pytest.LogCaptureFixture) -> None:
+    images = torch.rand(len(TEXTS), 3, 4, 4)
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        short = pixels(caption_figure("$t", images[:1], captions(True)[:1]))
+        long = pixels(caption_figure("$t", images[:1], captions(True)[6:7]))
+        caption_figure("all", images, captions(True))
+        found = FoundImages(text=TEXTS[2] + TEXTS[4], images=images[:3], scores=[0.1] * 3, right=[False] * 3, rank=9)
+        retrieval_figure("$t", [found])
+    assert long.shape[0] > short.shape[0] + 100 and long.shape[1] == short.shape[1], "a long caption gets more lines"
+    assert not [record for record in caplog.records if record.name.startswith("matplotlib")]
+
+
+def test_the_right_image_is_marked_where_it_is() -> None:
+    images = torch.ones(4, 3, 4, 4)
+    marked = []
+    for place in range(4):
+        right = [n == place for n in range(4)]
+        found = FoundImages(text="a text", images=images, scores=[0.4, 0.3, 0.2, 0.1], right=right, rank=5)
+        columns = (pixels(retrieval_figure("t", [found])) == np.round(255 * np.array(to_rgb(RIGHT)))).all(axis=2)
+        marked.append(float(columns.nonzero()[1].mean()))
+    assert marked == sorted(marked) and marked[3] - marked[0] > 300
+
+
+def test_names_of_things_are_marked() -> None:
+    marked = marked_names("a cat and TWO fire engines", ["two fire engines"])
+    assert marked == [("a", None), ("cat", False), ("and", None), ("TWO", None), ("fire", True), ("engines", True)]
+
+
+def test_a_level_beyond_the_scale_is_a_mark_at_its_edge() -> None:
+    axes = Figure().subplots()
+    axes.set_ylim(1, 2)
+    mark_level(axes, 1.5, "chance", "grey")
+    assert not axes.texts and axes.lines[-1].get_ydata()[0] == 1.5  # type: ignore[index]
+    for level, sign in ((6.54, "▲"), (5.0, "▲"), (0.1, "▼")):
+        mark_level(axes, level, "chance", "grey")
+        assert axes.texts[-1].get_text() == f"{sign} chance {level:.2f}"
+    first, second, below = (text.get_position()[1] for text in axes.texts)
+    assert second < first == 0 == below, "two of one side stand below each other"
+    assert axes.get_ylim() == (1, 2)
+
+
+@pytest.mark.parametrize("scores", [{}, {"val/cider": 0.5}, {"val/image_to_text_r1": 5.0, "val/pairs": 64.0}])
+def test_curves_are_drawn(tmp_path: Path, scores: dict[str, float]) -> None:
+    log = RunCSVLogger(str(tmp_path))
+    for step in (1, 2):
+        log.log_metrics({"train/loss_itc": 3.0 / step}, step=step)
+        log.log_metrics({"val/loss_itc": 3.0 / step, **scores}, step=step)
+    path = draw_curves(tmp_path, {"loss_itc": 4.2}, 5.5)
+    assert path == tmp_path / "curves.png"
+    inches = 4 * (1 + bool(scores)) + (1.2 if "val/pairs" in scores else 0)
+    assert pixels(path.read_bytes()).shape[1] == round(110 * inches)
+
+
+def test_no_rows_no_curves(tmp_path: Path) -> None:
+    assert draw_curves(tmp_path, {"loss_itc": 4.2}) is None and list(tmp_path.iterdir()) == []

@@ -1,0 +1,41 @@
+import logging
+from pathlib import Path
+
+from blip2_train.system.line_log import logged_lines
+
+
+def test_lines_wait_for_the_folder_and_control_characters_are_escaped(tmp_path: Path) -> None:
+    with logged_lines() as log:
+        log.add("before")
+        logging.getLogger("somebody").warning("a name: %s", "\x1b[2J")
+        assert list(tmp_path.iterdir()) == []
+        log.open(tmp_path)
+        log.add("a table\nof two lines")
+        logging.getLogger("somebody").warning("at once")
+        lines = (tmp_path / "run.log").read_text().splitlines()
+    assert [line.partition("  ")[2] for line in lines] == [
+        "before", r"warning: a name: \x1b[2J", "a table", "", "warning: at once",
+    ]  # fmt: skip
+    assert lines[3] == "of two lines" and lines[0][:2] == "20" and lines[0][10] == "T"
+    logging.getLogger("somebody").warning("afterwards")
+    with logged_lines() as log:
+        log.open(tmp_path)
+        log.add("a run that goes on")
+    again = (tmp_path / "run.log").read_text()
+    assert again.count("\n") == 6 and "afterwards" not in again, "its log goes on, too"
+
+
+def test_a_refused_run_leaves_no_log(tmp_path: Path) -> None:
+    with logged_lines() as log:
+        log.add("refused")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
+    with logged_lines() as log:
+        log.open(tmp_path / "missing")
+        log.add("lost")
+    with logged_lines() as log:
+        (tmp_path / "run.log").symlink_to("/dev/full")
+        log.open(tmp_path)
+        log.add("lost")
