@@ -25,9 +25,10 @@ from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.report.attention import with_attention
-from blip2_train.evaluation.report.content import TaskLabels, TaskReport, TaskSettings
+from blip2_train.evaluation.report.content import Example, TaskLabels, TaskReport, TaskSettings
 from blip2_train.evaluation.report.page import write_report
 from blip2_train.evaluation.report.results import program_versions, write_results
+from blip2_train.evaluation.report.word_views import with_word_views
 from blip2_train.evaluation.run_task import run_task
 from blip2_train.evaluation.task import EvaluationTask
 from blip2_train.models.adapted_layers import is_adapter
@@ -144,11 +145,18 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
     )
     if rank() != 0 or not config.attention:
         return report
+
+    def pixels(example: Example) -> torch.Tensor:
+        return model.processor.image(Path(str(example.image)))
+
+    if getattr(task, "matches_words", False):  # outside the block below: these maps need gradients
+        network = model.image_text(f"task {task.name}")
+        report = with_word_views(report, network, model.processor, pixels, examples_per_task=config.examples)
     with torch.inference_mode(), suitable_autocast(model.network):
         return with_attention(
             report,
             model.network,
-            lambda example: model.processor.image(Path(str(example.image))),
+            pixels,
             texts=(lambda some: model.processor.questions([clean_question(one.question) for one in some]))
             if model.network.question_to_qformer
             else None,

@@ -53,10 +53,11 @@ class RetrievalTask(EvaluationTask):
     Source: BLIP-2, section 4.4; `compute_sim_matrix` of the released code, which gives -100 to what is not on the list.
     """
 
-    encodes_first = True
+    encodes_first = matches_words = True
     kind, example_metric, headline = "retrieval", "rank", "recall_mean"
     labels = TaskLabels(
         metrics={**recall_formats(), "rank": MetricFormat(label="rank", digits=0, lower_is_better=True)},
+        prediction="image → text: the text that came first for this image",
         references="its own texts",
     )
     closing = ("itc/image_to_text_r1", "image_to_text_r1", "itc/text_to_image_r1", "text_to_image_r1")

@@ -60,6 +60,9 @@ class EvaluationTask(Protocol):
     encodes_first: ClassVar[bool] = False
     """Whether all images are encoded before the first prediction, which then gets no pixel values."""
 
+    matches_words: ClassVar[bool] = False
+    """Whether a prediction is a text that a model matched with the image, whose words the page can show on it."""
+
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         """Plain values that decide the predictions: the data's fingerprint (`data`), prompt, decoding."""

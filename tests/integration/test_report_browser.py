@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from browser import HOW_TO_INSTALL, Browser, find_browser
 from report_cases import captioning, example, vqa
 
+from blip2_train.evaluation.report.content import WordView
 from blip2_train.evaluation.report.page import write_report
 
 PROGRAM = find_browser()
@@ -24,7 +26,9 @@ HOSTILE = (
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    return write_report(folder / "report.html", [captioning(9), vqa(4)], title="A trial")
+    scores = {f"out-domain/{name}": 0.5 for name in ("bleu_1", "bleu_2", "bleu_3", "meteor", "rouge_l")}
+    wide = captioning(9, scores={**captioning().scores, **scores})
+    return write_report(folder / "report.html", [wide, vqa(4)], title="A trial")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,56 @@ def test_attention_of_one_card_is_chosen_on_it(browser: Browser, page: Path) -> 
     assert label.startswith("attention of the queries: strongest query, ≤ ")
 
 
+def test_an_image_is_enlarged_with_what_lies_over_it(browser: Browser, page: Path) -> None:
+    browser.open(page, "#attention=on")
+    opened = "document.getElementById('zoomed').open"
+    assert not browser.run(opened)
+    card = "document.querySelector('.card:has(.heat)')"
+    before = browser.run(f"{card}.querySelector('.stage').getBoundingClientRect().width")
+    browser.run(f"{card}.querySelector('.zoom').click()")
+    assert browser.run(opened)
+    stage = "document.querySelector('#zoomed .stage')"
+    assert browser.run(f"{stage}.getBoundingClientRect().width") > 2 * before
+    assert browser.run(f"[...{stage}.querySelectorAll('.heat')].filter((one) => one.checkVisibility()).length") == 1
+    browser.run("document.querySelector('#zoomed .close').click()")
+    assert not browser.run(opened)
+    browser.run("document.querySelector('.card:not(:has(.heat)) .zoom').click()")
+    assert browser.run("document.querySelectorAll('#zoomed .stage').length") == 1 and browser.problems == []
+
+
+def test_a_word_shows_where_it_looks(browser: Browser, tmp_path: Path) -> None:
+    words = [WordView(word=word, heat=torch.rand(3, 4)) for word in ("red", "foxes")]
+    examples = [example(1, prediction="red foxes", words=words), example(2, prediction="red foxes", words=words)]
+    browser.open(write_report(tmp_path / "words.html", [captioning(examples=examples)]))
+    shown = "[...document.querySelectorAll('.heat')].filter((one) => one.checkVisibility()).map((one) => one.alt)"
+    press = "[...document.querySelectorAll('.word')].find((one) => one.textContent === 'foxes').click()"
+    browser.run(press)
+    assert browser.run(shown) == ["where the word “foxes” looks"], "on its own card only"
+    assert browser.run("document.querySelectorAll('[aria-pressed=true]').length") == 1
+    browser.run(press)
+    assert browser.run(shown) == []
+
+
+def test_nothing_lies_over_an_image_and_nothing_follows_the_reader(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    covered = (
+        "[...document.querySelectorAll('.stage')].flatMap((stage) => { const a = stage.getBoundingClientRect(); return "
+        "[...document.querySelectorAll('select, label, #filters')].filter((one) => { const b = one"
+        ".getBoundingClientRect(); return b.width > 1 && b.left < a.right && a.left < b.right && b.top < a.bottom && "
+        "a.top < b.bottom; }); }).length"
+    )
+    assert browser.run(covered) == 0
+    browser.run("document.documentElement.style.scrollBehavior = 'auto'; scrollTo(0, 1e6)")
+    assert browser.run("document.getElementById('filters').getBoundingClientRect().bottom") < 0
+    assert browser.run(covered) == 0
+
+
+def test_an_image_at_the_top_leads_to_its_card(browser: Browser, tmp_path: Path) -> None:
+    browser.open(write_report(tmp_path / "many.html", [captioning(20)]))
+    browser.run("document.querySelector('.glance a').click(); new Promise((done) => setTimeout(done, 50))")
+    assert browser.run(SCORES) == [1.9]
+
+
 def test_hostile_data_stay_text(browser: Browser, tmp_path: Path) -> None:
     hostile = example(1, id=HOSTILE, prediction=HOSTILE, references=[HOSTILE], question=HOSTILE, domain=HOSTILE)
     task = captioning(name=HOSTILE, title=HOSTILE, examples=[hostile], reasons={"spice": HOSTILE})
@@ -145,6 +199,9 @@ def test_a_phone_shows_all_of_it_in_either_scheme(page: Path, dark: bool) -> Non
     with Browser(PROGRAM, width=400, height=800, dark=dark) as phone:
         phone.open(page)
         assert phone.run("document.documentElement.scrollWidth") == 400, "nothing makes the page scroll sideways"
+        box = "document.querySelector('.scrolls')"
+        assert phone.run(f"{box}.scrollWidth - {box}.clientWidth") > 100, "this table is wider than a phone"
+        assert phone.run(f"getComputedStyle({box}).backgroundImage").count("linear-gradient") == 4
         ground, ink = phone.run(
             "(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.body))"
         )

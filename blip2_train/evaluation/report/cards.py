@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 from blip2_train.evaluation.report.content import Example, TaskReport
-from blip2_train.evaluation.report.image_data import embed_image, heat_addresses
+from blip2_train.evaluation.report.image_data import embed_image, heat_addresses, word_addresses
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.evaluation.report.selection import ChosenExample
 
 _PICKS = {"best": "best", "between": "in between", "worst": "worst", "unscored": "no score"}
 _SHOWN_REFERENCES = 3
+GLANCE_SIDE = 200
+"""Pixels of the longer side of the images at the top."""
 
 
 def card(task: TaskReport, chosen: ChosenExample, index: int) -> Markup:
@@ -35,8 +38,9 @@ def card(task: TaskReport, chosen: ChosenExample, index: int) -> Markup:
     body = [element("p", *facts, class_="facts")]
     if example.question:
         body.append(element("p", example.question, class_="question data"))
-    prediction = element("p", example.prediction, class_="prediction data")
-    body.append(prediction if example.prediction.strip() else element("p", "(nothing)", class_="prediction nothing"))
+    if task.labels.prediction:
+        body.append(element("p", task.labels.prediction, class_="heading"))
+    body.append(_prediction(example))
     body.append(_references(task, example))
     body.append(element("p", f"{task.title} · {example.id}", class_="origin data"))
     shown = None if example.score is None else f"{example.score * what.factor:.6g}"
@@ -67,18 +71,35 @@ def _image(example: Example, index: int) -> Markup:
         class_="image",
     )
     views = heat_addresses(example.attention)
-    layers = [
-        element("img", src=address, alt=f"attention of the queries: {label}", class_="heat", hidden=True)
-        for label, address in views
-    ]
-    stage = element("div", shown, *layers, class_="stage", style=f"--w:{image.width};--h:{image.height}")
+    described = [(f"attention of the queries: {label}", address) for label, address in views]
+    described += [(f"where the word “{word}” looks", address) for word, address in word_addresses(example.words)]
+    layers = [element("img", src=address, alt=text, class_="heat", hidden=True) for text, address in described]
+    zoom = element("button", type="button", class_="zoom", aria_label=f"enlarge image {example.id}")
+    stage = element("div", shown, *layers, zoom, class_="stage", style=f"--w:{image.width};--h:{image.height}")
     if not views:
         return element("div", stage, class_="frame")
     options = [element("option", "attention off", value="")]
     options += [element("option", label, value=view) for view, (label, _) in enumerate(views)]
     label = element("label", "attention", for_=f"attention-{index}")
     select = element("select", *options, id=f"attention-{index}", class_="attention-choice", autocomplete="off")
-    return element("div", stage, element("div", label, select, class_="attention-choices"), class_="frame")
+    return joined(element("div", stage, class_="frame"), element("div", label, select, class_="attention-choices"))
+
+
+def _prediction(example: Example) -> Markup:
+    """What was predicted; a word with a map is a button that shows it."""
+    if not example.prediction.strip():
+        return element("p", "(nothing)", class_="prediction nothing")
+    if not example.words:
+        return element("p", example.prediction, class_="prediction data")
+    parts: list[str] = []
+    view = len(example.attention)
+    for one in example.words:
+        if one.heat is None:
+            parts += [one.word, " "]
+            continue
+        parts += [element("button", one.word, type="button", class_="word", aria_pressed="false", data_view=view), " "]
+        view += 1
+    return element("p", *parts, class_="prediction data")
 
 
 def _references(task: TaskReport, example: Example) -> Markup:
@@ -94,6 +115,26 @@ def _references(task: TaskReport, example: Example) -> Markup:
         rest = element("details", more, element("ul", *items[_SHOWN_REFERENCES:]))
         return element("div", heading, element("ul", *items[:_SHOWN_REFERENCES]), rest, class_="references")
     return element("div", heading, element("ul", *items), class_="references")
+
+
+def glance(chosen: Sequence[tuple[TaskReport, ChosenExample]], most: int = 6) -> Markup:
+    """A strip of small images with what was predicted for them, each a link to its card.
+
+    Args:
+        chosen: The examples that are shown, with their tasks.
+        most: Images.
+    """
+    cards: list[Markup] = []
+    for task, choice in chosen:
+        image = embed_image(choice.example.image, GLANCE_SIDE)
+        if image is None or len(cards) == most:
+            continue
+        address = "#" + urlencode({"task": task.name, "find": choice.example.id}, errors="replace")
+        text = element("span", choice.example.prediction or "(nothing)", class_="data")
+        alt = f"image {choice.example.id}"
+        shown = element("img", src=image.address, alt=alt, width=image.width, height=image.height, decoding="async")
+        cards.append(element("a", shown, text, href=address))
+    return element("div", *cards, class_="glance") if cards else Markup("")
 
 
 def filter_form(tasks: Sequence[TaskReport], domains: Sequence[str], attention: bool) -> Markup:

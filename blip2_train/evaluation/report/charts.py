@@ -4,18 +4,85 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from blip2_train.errors import DamagedFile
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.evaluation.report.markup import Markup, element, joined
-from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics
+from blip2_train.evaluation.report.scale import round_ticks, value_range
+from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics, read_results
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 44, 10, 10, 24
-MOST_CHARTS, MOST_POINTS, MOST_DOTS, BINS = 8, 300, 25, 20
-_FAMILY = re.compile(r"(?P<family>.*_r)\d+")
-Series = tuple[str, list[int], list[float]]
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 44, 12, 12, 34
+MOST_CHARTS, MOST_POINTS, MOST_DOTS, BINS, COLOURS = 8, 300, 25, 20, 6
+_FAMILY = re.compile(r"(?P<family>.*_r)(?P<k>\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A line of a chart."""
+
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    """On the scorer's scale."""
+    colour: int
+    """0 … 5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRun:
+    """What a training run logged, and its results."""
+
+    rows: list[dict[str, str]]
+    results: Mapping[str, float]
+
+    def families(self) -> dict[str, list[str]]:
+        """Names of metrics by chart, losses first; those of one family (R@1, R@5, R@10) share one."""
+        logged = {key for row in self.rows for key, value in row.items() if value}
+        names = {key.removeprefix("val/") for key in logged if key.startswith("val/")} - set(COUNTS)
+        names |= {key.removeprefix("train/") for key in logged if key.startswith("train/loss_")}
+        if not any(name.startswith("loss") for name in names) and "train/loss" in logged:
+            names.add("loss")
+        families: dict[str, list[str]] = {}
+        for name in sorted(names, key=lambda name: (not name.startswith("loss"), name)):
+            match = _FAMILY.fullmatch(name)
+            families.setdefault(match["family"] if match else name, []).append(name)
+        return {family: sorted(names, key=lambda name: (len(name), name)) for family, names in families.items()}
+
+    def line(self, key: str, label: str, colour: int) -> list[Series]:
+        """The line of a logged value, if there is one."""
+        points = [(s, v) for s, v in zip(*curve(self.rows, key), strict=True) if math.isfinite(v)]
+        thin = points[:: -(-len(points) // MOST_POINTS)] if points else []
+        steps, values = [step for step, _ in thin], [value for _, value in thin]
+        return [Series(label=label, steps=steps, values=values, colour=colour % COLOURS)] if thin else []
+
+    def chance(self, name: str, side: str = "") -> dict[str, float]:
+        """Levels of a model that has learned nothing, by label; with `side` only those of `train` or `val`."""
+        known = {"chance": f"chance/{name}", "chance, held-out": f"chance/val_{name}"}
+        levels = {label: self.results[key] for label, key in known.items() if key in self.results}
+        if side and len(levels) > 1:
+            levels = {"chance": levels["chance, held-out" if side == "val" else "chance"]}
+        match, pairs = _FAMILY.fullmatch(name), self.results.get("val/pairs")
+        if match and pairs:
+            levels[f"chance of R@{match['k']}"] = 100 * min(1.0, int(match["k"]) / pairs)
+        return levels
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """First and last."""
+        return (int(self.rows[0]["step"]), int(self.rows[-1]["step"])) if self.rows else (0, 0)
+
+
+def read_run(folder: Path) -> LoggedRun:
+    """The run in a folder, which may be empty; without results where they are damaged."""
+    try:
+        results = read_results(folder)
+    except DamagedFile:
+        results = {}
+    return LoggedRun(rows=read_metrics(folder / METRICS_FILE), results=results)
 
 
 def run_charts(folder: Path) -> list[Markup]:
@@ -23,84 +90,67 @@ def run_charts(folder: Path) -> list[Markup]:
 
     Metrics of one family (R@1, R@5, R@10) share a chart; at most `MOST_CHARTS` are drawn, losses first.
     """
-    rows = read_metrics(folder / METRICS_FILE)
-    logged = {key for row in rows for key, value in row.items() if value}
-    names = {key.removeprefix("val/") for key in logged if key.startswith("val/")} - set(COUNTS)
-    names |= {key.removeprefix("train/") for key in logged if key.startswith("train/loss_")}
-    if not any(name.startswith("loss") for name in names) and "train/loss" in logged:
-        names.add("loss")
-    span = (int(rows[0]["step"]), int(rows[-1]["step"])) if rows else (0, 0)
-    families: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: (not name.startswith("loss"), name)):
-        match = _FAMILY.fullmatch(name)
-        families.setdefault(match["family"] if match else name, []).append(name)
+    run = read_run(folder)
     charts = []
-    for family in families.values():
-        series: list[Series] = []
-        for name in sorted(family, key=lambda name: (len(name), name)):
-            what, alone = logged_format(name), len(family) == 1
-            held = "held-out" if alone else what.label
-            for label, key in (("train", f"train/{name}"), (held, f"val/{name}")):
-                steps, values = curve(rows, key)
-                points = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-                if points and (name.startswith("loss") or key.startswith("val/")):
-                    thin = points[:: -(-len(points) // MOST_POINTS)]
-                    series.append((label, [s for s, _ in thin], [v for _, v in thin]))
-        if series:
-            what = logged_format(family[0])
-            title = f"{what.row} recall (%)" if len(family) > 1 else ", ".join(filter(None, (what.row, what.heading)))
-            charts.append(line_chart(title, series, what, span))
+    for family, names in run.families().items():
+        lines: list[Series] = []
+        for number, name in enumerate(names):
+            if name.startswith("loss"):
+                lines += run.line(f"train/{name}", "train", 0)
+            label = "held-out" if len(names) == 1 else logged_format(name).label
+            lines += run.line(f"val/{name}", label, 1 if len(names) == 1 else number)
+        if lines:
+            charts.append(
+                line_chart(_title(family, names), lines, logged_format(names[0]), run.steps, run.chance(names[0]))
+            )
     return charts[:MOST_CHARTS]
 
 
-def line_chart(title: str, series: Sequence[Series], what: MetricFormat, span: tuple[int, int]) -> Markup:
-    """Lines over optimiser steps, dots where there are few; shares are drawn from 0 to 100 %.
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    what: MetricFormat,
+    span: tuple[int, int],
+    chance: Mapping[str, float] | None = None,
+) -> Markup:
+    """Lines over optimiser steps, dots where there are few; the scale follows them.
 
     Args:
         title: Above the chart.
-        series: Label, steps, values on the scorer's scale.
+        series: The lines.
         what: How values are shown.
         span: First and last step of the axis.
+        chance: Levels by label: dashed lines, or marks at the edge beyond which they lie.
     """
-    values = [value for _, _, ys in series for value in ys]
-    (first, last), low, high = span, min(values), max(values)
+    many = [value for one in series if len(one.values) > MOST_DOTS for value in one.values]
+    few = [value for one in series if len(one.values) <= MOST_DOTS for value in one.values]
+    low, high = value_range(many, few)
     if what.unit == "%":
-        low, high = min(0.0, low), max(100 / what.factor, high)
-    elif low == high:
-        low, high = low - 0.5, high + 0.5
-    colours = [1 if label == "held-out" else index % 4 for index, (label, _, _) in enumerate(series)]
+        low, high = max(low, 0.0), min(high, 100 / what.factor)
+        low, high = (low, high) if low < high else (0.0, 100 / what.factor)
+    first, last = span = (0 if span[0] == 1 < span[1] else span[0], span[1])  # steps count from 1, axes from 0
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / max(1, last - first)
 
     def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - min(max(value, low), high)) / (high - low)
 
-    drawn: list[Markup] = []
-    for share in (0.0, 0.5, 1.0):
-        value = low + share * (high - low)
-        drawn.append(
-            element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y(value):.1f}", y2=f"{y(value):.1f}")
-        )
-        drawn.append(element("text", _ticks(value, what), class_="tick end", x=LEFT - 6, y=f"{y(value) + 3.5:.1f}"))
-    for step, side in ((first, "start"), (last, "end")):
-        drawn.append(element("text", f"{step:,}", class_=f"tick {side}", x=f"{x(step):.1f}", y=HEIGHT - 6))
-    drawn.append(element("text", "optimiser step", class_="middle", x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 6))
-    for colour, (label, xs, ys) in zip(colours, series, strict=True):
-        coordinates = [(f"{x(a):.1f}", f"{y(b):.1f}") for a, b in zip(xs, ys, strict=True)]
-        tooltip = element("title", f"{label}: {what.text(ys[-1])} at step {xs[-1]:,}")
+    drawn = _axes(low, high, span, what, x, y)
+    drawn += _levels(chance or {}, low, high, what, y)
+    for one in series:
+        points = _from_the_edge(list(zip(one.steps, one.values, strict=True)), low, high)
+        coordinates = [(f"{x(a):.1f}", f"{y(b):.1f}") for a, b in points]
+        tooltip = element("title", f"{one.label}: {what.text(one.values[-1])} at step {one.steps[-1]:,}")
         line = element("polyline", tooltip, points=" ".join(map(",".join, coordinates)))
         dots = [element("circle", cx=a, cy=b, r=2.5) for a, b in coordinates if len(coordinates) <= MOST_DOTS]
-        drawn.append(element("g", line, *dots, class_=f"line line-{colour}"))
-    description = "; ".join(f"{label} from {what.text(ys[0])} to {what.text(ys[-1])}" for label, _, ys in series)
-    keys = [
-        element("span", label, class_=f"key line-{colour}")
-        for colour, (label, _, _) in zip(colours, series, strict=True)
-    ]
+        drawn.append(element("g", line, *dots, class_=f"line line-{one.colour}"))
+    shown = [f"{one.label} from {what.text(one.values[0])} to {what.text(one.values[-1])}" for one in series]
+    shown += [f"{label} {what.text(level)}" for label, level in (chance or {}).items()]
+    keys = [element("span", one.label, class_=f"key data line-{one.colour}") for one in series]
     caption = element("figcaption", element("b", title), element("span", joined(*keys), class_="keys"))
-    svg = element(
-        "svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {description}"
-    )
+    svg = element("svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
+                  aria_label=f"{title}: {'; '.join(shown)}")  # fmt: skip
     return element("figure", caption, svg, class_="chart")
 
 
@@ -134,5 +184,67 @@ def histogram(values: Sequence[float], what: MetricFormat) -> Markup:
     return element("figure", element("figcaption", element("b", title)), svg, ends, class_="chart spread")
 
 
-def _ticks(value: float, what: MetricFormat) -> str:
-    return f"{value * what.factor:.3g}"
+def _from_the_edge(points: list[tuple[int, float]], low: float, high: float) -> list[tuple[float, float]]:
+    """A line without its start beyond the scale, from where it crosses the edge on.
+
+    Example:
+        >>> _from_the_edge([(0, 10.0), (10, 6.0), (20, 2.0), (30, 1.0)], 0.0, 4.0)
+        [(15.0, 4.0), (20, 2.0), (30, 1.0)]
+    """
+    inside = next((n for n, (_, value) in enumerate(points) if low <= value <= high), 0)
+    if inside == 0:
+        return list(points)
+    (before, far), (step, near) = points[inside - 1], points[inside]
+    edge = high if far > high else low
+    crossing = before + (step - before) * (edge - far) / (near - far)
+    return [(crossing, edge), *points[inside:]]
+
+
+def _title(family: str, names: Sequence[str]) -> str:
+    what = logged_format(names[0])
+    return f"{what.row} recall (%)" if len(names) > 1 else ", ".join(filter(None, (what.row, what.heading)))
+
+
+def _axes(
+    low: float,
+    high: float,
+    span: tuple[int, int],
+    what: MetricFormat,
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+) -> list[Markup]:
+    """Lines and numbers of both axes, all round."""
+    drawn = []
+    for shown in round_ticks(low * what.factor, high * what.factor):
+        at = y(shown / what.factor)
+        drawn.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{at:.1f}", y2=f"{at:.1f}"))
+        drawn.append(element("text", f"{shown:g}", class_="tick end", x=LEFT - 6, y=f"{at + 3.5:.1f}"))
+    bottom = HEIGHT - BOTTOM
+    for step in round_ticks(*span, most=5, whole=True) if span[0] < span[1] else [span[0]]:
+        at = x(step)
+        drawn.append(element("line", class_="grid", x1=f"{at:.1f}", x2=f"{at:.1f}", y1=bottom, y2=bottom + 4))
+        drawn.append(element("text", f"{step:,.0f}", class_="tick middle", x=f"{at:.1f}", y=bottom + 15))
+    drawn.append(element("text", "optimiser step", class_="middle", x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 4))
+    return drawn
+
+
+def _levels(
+    levels: Mapping[str, float], low: float, high: float, what: MetricFormat, y: Callable[[float], float]
+) -> list[Markup]:
+    """Dashed lines at levels; those beyond the scale are written at the edge where they lie."""
+    drawn: list[Markup] = []
+    beyond = {True: 0, False: 0}
+    for label, level in levels.items():
+        text = f"{label} {what.text(level)}"
+        if low <= level <= high:
+            at = f"{y(level):.1f}"
+            tooltip = element("title", text)
+            drawn.append(element("line", tooltip, class_="level", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at))
+            drawn.append(element("text", text, class_="level end", x=WIDTH - RIGHT, y=f"{y(level) - 4:.1f}"))
+        else:
+            above = level > high
+            beyond[above] += 1
+            edge = TOP + 13 * beyond[above] - 4 if above else HEIGHT - BOTTOM - 13 * (beyond[above] - 1) - 4
+            mark = f"{text} {'▲' if above else '▼'}"
+            drawn.append(element("text", mark, class_="level end", x=WIDTH - RIGHT, y=edge))
+    return drawn

@@ -23,6 +23,15 @@ class AttentionView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordView:
+    """A word of a prediction, and which part of the image it is about."""
+
+    word: str
+    heat: Tensor | None
+    """`(h, w)`, 0 or more, see `word_maps`; None = it has no map."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """An image with what the model made of it."""
 
@@ -40,6 +49,8 @@ class Example:
     domain: str = ""
     """The part of the set it belongs to: `in-domain`, a type of question, …"""
     attention: Sequence[AttentionView] = ()
+    words: Sequence[WordView] = ()
+    """All words of the prediction, if there are maps of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +61,8 @@ class TaskLabels:
     """By name of the metric, without the part of the set in front; others are shown by their name."""
     part: str = "part"
     """Heading above the parts of the set."""
+    prediction: str = ""
+    """Heading above the prediction of an example, where it needs one: the direction of retrieval."""
     references: str = "references"
     """Heading above the references of an example."""
     count_equal_references: bool = False

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from blip2_train.data.batches.images import decode_image
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.evaluation.report.content import AttentionView
+from blip2_train.evaluation.report.content import AttentionView, WordView
 
 LONGEST_SIDE, QUALITY = 320, 80
 HEAT_SIDE, HEAT_LEVELS = 48, 48
@@ -34,13 +34,13 @@ class EmbeddedImage:
     height: int
 
 
-def embed_image(content: bytes | Path) -> EmbeddedImage | None:
-    """An image of at most `LONGEST_SIDE` pixels per side, without its metadata; None if it cannot be read."""
+def embed_image(content: bytes | Path, longest: int = LONGEST_SIDE) -> EmbeddedImage | None:
+    """An image of at most `longest` pixels per side, without its metadata; None if it cannot be read."""
     try:
         image = decode_image(content.read_bytes() if isinstance(content, Path) else content)
     except (UnusableSample, OSError):
         return None
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     clean = Image.frombytes("RGB", image.size, image.tobytes())
     clean.save(file, "WEBP", quality=QUALITY)
@@ -107,3 +107,10 @@ def heat_addresses(views: Sequence[AttentionView]) -> list[tuple[str, str]]:
         (f"{view.label}, ≤ {times_uniform(view.heat):.1f}×", data_address(heat_layer(view.heat), "png"))
         for view in views
     ]
+
+
+def word_addresses(words: Sequence[WordView]) -> list[tuple[str, str]]:
+    """Each word that has a map, and the address of its heat layer; they glow by one scale, so that they compare."""
+    mapped = [(one.word, one.heat) for one in words if one.heat is not None]
+    strongest = max((float(heat.max()) for _, heat in mapped), default=0.0)
+    return [(word, data_address(heat_layer(heat, strongest), "png")) for word, heat in mapped]

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from blip2_train.evaluation.report.cards import card, filter_form
+from blip2_train.evaluation.comparison.curves import compared_charts
+from blip2_train.evaluation.report.cards import card, filter_form, glance
 from blip2_train.evaluation.report.charts import histogram, run_charts
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.document import document
@@ -22,13 +23,17 @@ from blip2_train.system.atomic_write import write_atomically
 
 _SCRIPT = Path(__file__).with_name("report.js").read_text("utf-8")
 _MANY_ROWS = 8
+_NAMED = 2
+"""Tasks that the title names."""
+_NEAR, _AT_A_GLANCE = 6, 6
+"""Examples from which on some are shown at the top, too, and how many."""
 
 
 def write_report(
     path: Path,
     tasks: Sequence[TaskReport],
     *,
-    title: str = "Evaluation",
+    title: str = "",
     run_folders: Sequence[Path] = (),
     examples_per_task: int = 60,
     created: datetime | None = None,
@@ -38,7 +43,7 @@ def write_report(
     Args:
         path: Path of the HTML file; its folder is created.
         tasks: The evaluated tasks, in the order in which it is shown; their names differ.
-        title: Title of the page.
+        title: Title of the page; empty = the runs that the weights are of, and the tasks.
         run_folders: Of the trainings that the weights come from, whose `metrics.csv` is drawn as curves.
         examples_per_task: Most examples shown of each task, see `choose_examples`. Each takes 10 to 25 kB.
         created: Time to print; None = now.
@@ -47,19 +52,48 @@ def write_report(
         raise ValueError(f"two tasks have one name: {', '.join(task.name for task in tasks)}")
     when = (created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
     chosen = [(task, choose_examples(task, examples_per_task)) for task in tasks]
-    body = [_header(tasks, title, when), *(_task_section(task, len(shown)) for task, shown in chosen)]
-    body += _curves(run_folders)
-    if any(shown for _, shown in chosen):
-        body.append(_examples(chosen))
-    body.append(_provenance(tasks))
+    title = title or page_title(tasks)
+    examples = [_examples(chosen)] if any(shown for _, shown in chosen) else []
+    body = [_header(tasks, title, when, chosen), *(_task_section(task, len(shown)) for task, shown in chosen)]
+    body += [*examples, *_curves(run_folders), _provenance(tasks)]
     return write_atomically(path, document(title, joined(*body), _SCRIPT))
 
 
-def _header(tasks: Sequence[TaskReport], title: str, when: str) -> Markup:
+def page_title(tasks: Sequence[TaskReport]) -> str:
+    """Which weights were evaluated on what.
+
+    Example:
+        >>> run_name("outputs/demo_stage1/2026-12-01_20-03-25/export"), run_name("Salesforce/blip2-opt-2.7b")
+        ('demo_stage1/2026-12-01_20-03-25', 'Salesforce/blip2-opt-2.7b')
+    """
+    runs = list(dict.fromkeys(run_name(task.settings.checkpoint) for task in tasks))
+    titles = [task.title for task in tasks]
+    more = f" and {len(titles) - _NAMED} more" if len(titles) > _NAMED else ""
+    return f"{' and '.join(runs)} on {', '.join(titles[:_NAMED])}{more}" if tasks else "Evaluation"
+
+
+def run_name(checkpoint: str) -> str:
+    """The run that an export is of, by the names of its folders; of other weights the last two parts of the name."""
+    parts = [part for part in checkpoint.rstrip("/").split("/") if part not in ("", "export")]
+    return "/".join(parts[-2:])
+
+
+def _header(
+    tasks: Sequence[TaskReport], title: str, when: str, chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]
+) -> Markup:
     tiles = [_tile(task) for task in tasks if task.first_score]
     checkpoints = list(dict.fromkeys(task.settings.checkpoint for task in tasks))
     origin = element("p", " · ".join([*checkpoints, when]), class_="note data")
-    return element("header", element("h1", title, class_="data"), origin, element("div", *tiles, class_="tiles"))
+    every = [(task, choice) for task, picks in chosen for choice in picks]
+    strip = glance(_spread(every)) if len(every) > _NEAR else Markup("")
+    heading = element("h1", title, class_="data")
+    return element("header", heading, origin, element("div", *tiles, class_="tiles"), strip)
+
+
+def _spread(every: Sequence[tuple[TaskReport, ChosenExample]]) -> list[tuple[TaskReport, ChosenExample]]:
+    """Good, middling and bad examples in turn, of all tasks."""
+    step = max(1, len(every) // _AT_A_GLANCE)
+    return [*every[::step], *every]
 
 
 def _tile(task: TaskReport) -> Markup:
@@ -129,9 +163,14 @@ def _scores(task: TaskReport, heads: Sequence[Markup], rows: Sequence[Markup]) -
 def _curves(run_folders: Sequence[Path]) -> list[Markup]:
     """A section with the charts of every run that has some; no section without."""
     parts: list[Markup] = []
+    names = {run_name(str(folder)): folder for folder in run_folders}
+    if len(names) > 1 and (charts := compared_charts(names)):
+        about = "The runs over each other, where they log the same."
+        parts += [element("p", about, class_="note"), element("div", *charts, class_="charts")]
     for folder in run_folders:
         if charts := run_charts(folder):
             about = f"Of the training run {folder}, which made these weights. Held-out: on data that it kept aside."
+            parts.append(element("h3", run_name(str(folder)), class_="data"))
             parts += [element("p", about, class_="note data"), element("div", *charts, class_="charts")]
     return [_section("curves", "Training curves", *parts)] if parts else []
 
@@ -140,6 +179,11 @@ def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Marku
     shown = [(task, picks) for task, picks in chosen if picks]
     notes = [_bound(task, picks) for task, picks in shown]
     attention = any(choice.example.attention for _, picks in shown for choice in picks)
+    if any(choice.example.words for _, picks in shown for choice in picks):
+        notes.append(
+            "Words that can be pressed show where they lead the queries to look, for the sake of the match; the maps "
+            "of one text are scaled by its strongest word."
+        )
     if attention:
         notes.append(
             "Attention: dark = the queries do not attend there, bright = they attend most. Each map is scaled by "
@@ -156,6 +200,7 @@ def _examples(chosen: Sequence[tuple[TaskReport, list[ChosenExample]]]) -> Marku
         element("noscript", element("p", "The filters need JavaScript; all examples are shown.", class_="note")),
         filter_form([task for task, _ in shown], list(domains), attention),
         element("div", joined(*cards), id="gallery"),
+        element("dialog", element("button", "close", type="button", class_="close"), id="zoomed", aria_label="image"),
         element("p", "No example fits these filters.", id="none", hidden=True),
     )
 

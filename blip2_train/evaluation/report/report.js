@@ -10,7 +10,17 @@ if (form && gallery) {
   const showView = (card, view) => {
     card.querySelectorAll(".heat").forEach((layer, index) => { layer.hidden = view !== String(index); });
     const choice = card.querySelector(".attention-choice");
-    if (choice) choice.value = view;
+    if (choice) choice.value = [...choice.options].some((option) => option.value === view) ? view : "";
+    card.querySelectorAll(".word").forEach((word) => { word.setAttribute("aria-pressed", String(word.dataset.view === view)); });
+  };
+
+  const zoomed = document.getElementById("zoomed");
+  const enlarge = (stage) => {
+    zoomed.querySelectorAll(".stage").forEach((old) => old.remove());
+    const copy = stage.cloneNode(true);
+    copy.querySelector(".zoom").remove();
+    zoomed.append(copy);
+    zoomed.showModal();
   };
 
   const unit = (task) => {  // scores of several tasks can be compared only if they are of one metric
@@ -80,6 +90,12 @@ if (form && gallery) {
   gallery.addEventListener("change", (event) => {
     if (event.target.matches(".attention-choice")) showView(event.target.closest(".card"), event.target.value);
   });
+  gallery.addEventListener("click", (event) => {
+    const word = event.target.closest(".word");
+    if (word) showView(word.closest(".card"), word.getAttribute("aria-pressed") === "true" ? "" : word.dataset.view);
+    if (event.target.matches(".zoom")) enlarge(event.target.closest(".stage"));
+  });
+  zoomed.addEventListener("click", () => zoomed.close());
   window.addEventListener("hashchange", () => {
     readAddress();
     document.getElementById("examples").scrollIntoView();

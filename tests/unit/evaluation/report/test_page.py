@@ -14,9 +14,11 @@ from PIL import Image
 from report_cases import SETTINGS, captioning, example, image, vqa
 from torch.nn import functional as F
 
-from blip2_train.evaluation.report.content import TaskReport
+from blip2_train.evaluation.report.content import TaskReport, WordView
 from blip2_train.evaluation.report.image_data import attention_views
-from blip2_train.evaluation.report.page import write_report
+from blip2_train.evaluation.report.page import run_name, write_report
+from blip2_train.evaluation.retrieval import RetrievalTask
+from blip2_train.training.run_log import write_results
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -93,6 +95,43 @@ def test_data_never_become_markup(text: str, tmp_path: Path) -> None:
     assert len(shown) >= 14, "every place shows the text as it is"
     links = [attributes["href"] for tag, attributes in wild.tags if tag == "a"]
     assert links and all(link and link.startswith("#task=") for link in links)
+
+
+def test_a_title_says_which_run_and_task(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, checkpoint="/data/outputs/demo_stage1/2026-12-01_20-03/export/")
+    shown = Reader(page_of(tmp_path, captioning(settings=settings), vqa())).text
+    assert shown[0] == shown[1] == "demo_stage1/2026-12-01_20-03 and outputs/caption on NoCaps val, VQAv2 val"
+    many = [vqa(name=str(number), title=f"set {number}") for number in range(4)]
+    assert Reader(page_of(tmp_path, *many)).text[0] == "outputs/caption on set 0, set 1 and 2 more"
+    assert run_name("Salesforce/blip2-opt-2.7b") == "Salesforce/blip2-opt-2.7b"
+
+
+def test_some_images_stand_at_the_top_if_there_are_many(tmp_path: Path) -> None:
+    many = Reader(page_of(tmp_path, captioning(20)))
+    tags = [(tag, a) for tag, a in many.tags if tag in ("section", "img", "a")]
+    before = tags[: next(n for n, (tag, _) in enumerate(tags) if tag == "section")]
+    links = [str(a["href"]) for tag, a in before if tag == "a"]
+    assert len([1 for tag, _ in before if tag == "img"]) == 6
+    assert links[1:] == [f"#task=nocaps&find={number:04d}" for number in (19, 16, 13, 10, 7, 4)]
+    few = Reader(page_of(tmp_path, vqa()))
+    assert "glance" not in [attributes.get("class") for _, attributes in few.tags]
+
+
+def test_a_card_says_the_direction_of_retrieval(tmp_path: Path) -> None:
+    text = Reader(page_of(tmp_path, vqa(labels=RetrievalTask.labels, example_metric="rank"))).text
+    assert text.count("image → text: the text that came first for this image") == 4
+
+
+def test_words_with_a_map_can_be_pressed(tmp_path: Path) -> None:
+    words = [WordView(word="two", heat=None), WordView(word="<red>", heat=torch.rand(3, 3)),
+             WordView(word="foxes", heat=10 * torch.rand(3, 3))]  # fmt: skip
+    one = example(1, prediction="two <red> foxes", words=words)
+    reader = Reader(page_of(tmp_path, captioning(examples=[one])))
+    buttons = [attributes for tag, attributes in reader.tags if tag == "button" and attributes.get("class") == "word"]
+    assert [button["data-view"] for button in buttons] == ["6", "7"], "behind the six views of the queries"
+    heats = [str(a["alt"]) for tag, a in reader.tags if tag == "img" and a.get("class") == "heat"]
+    assert len(heats) == 8 and heats[6:] == ["where the word “<red>” looks", "where the word “foxes” looks"]
+    assert "<red>" in reader.text
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_is_fetched(tmp_path: Path) -> None:
@@ -175,9 +214,12 @@ def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
         "step,train/loss_lm,val/loss_lm,val/images,val/text_to_image_r1,val/text_to_image_r5\n"
         "1,3.0,,,,\n10,2.0,2.5,64,10.0,30.0\n20,1.0,1.5,64,20.0,40.0\n"
     )
+    write_results(tmp_path, {"chance/loss_lm": 7.378})
     reader = Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path]))
     drawn = [str(attributes["aria-label"]) for tag, attributes in reader.tags if tag == "svg"]
-    assert "LM loss (nats): train from 3.000 to 1.000; held-out from 2.500 to 1.500" in drawn
+    assert "LM loss (nats): train from 3.000 to 1.000; held-out from 2.500 to 1.500; chance 7.378" in drawn
+    assert "chance 7.378 ▲" in reader.text, "beyond the scale, which follows the curve"
+    assert {"10", "15", "20"} <= set(reader.text), "ticks are round"
     assert reader.text.count("optimiser step") == 2
     assert "text→image recall (%): R@1 from 10.0 to 20.0; R@5 from 30.0 to 40.0" in drawn
     assert len([tag for tag, _ in reader.tags if tag == "polyline"]) == 4
@@ -186,7 +228,13 @@ def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
     (other / "metrics.csv").write_text("step,train/loss_lm\n1,3.0\n2,2.0\n")
     both = Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path, other]))
     assert any("<i>run, which" in text for text in both.text) and not [tag for tag, _ in both.tags if tag == "i"]
-    assert "LM loss (nats): train from 3.000 to 2.000" in [a.get("aria-label") for _, a in both.tags]
+    labels = [a.get("aria-label") for _, a in both.tags]
+    assert "LM loss (nats): train from 3.000 to 2.000" in labels
+    names = [f"{'/'.join(folder.parts[-2:])}" for folder in (tmp_path, other)]
+    over = f"LM loss (nats), train: {names[0]} from 3.000 to 1.000; {names[1]} from 3.000 to 2.000"
+    assert over in labels, "both in one chart"
+    (tmp_path / "results.json").write_text("{")
+    assert "7.378" not in page_of(tmp_path, captioning(), run_folders=[tmp_path]), "damaged: drawn without chance"
     assert "Training curves" not in Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path / "elsewhere"])).text
 
 
