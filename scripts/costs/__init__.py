@@ -1,0 +1,1 @@
+"""What recipes take of a GPU, computed: arithmetic, memory and hours."""
