@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +93,10 @@ class _Server:
         self._server, self._listening = server, listening
 
     def run(self) -> None:
-        """Serve until Ctrl-C or SIGTERM, or `stop`."""
+        """Serve until Ctrl-C, SIGTERM or `stop`."""
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn sends the signal again at its end, which would kill the process before uploads are deleted
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         self._server.run(sockets=[self._listening])
 
     def stop(self) -> None:

@@ -7,6 +7,10 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -213,3 +217,16 @@ def test_what_is_wrong_at_the_start_is_one_error(tmp_path: Path) -> None:
         port = int(address.rpartition(":")[2])
         with pytest.raises(ConfigError, match=f"port {port} cannot be used"), served(Settings(port=port)):
             pass
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_and_nothing_is_left(sent: signal.Signals, status: int, root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(root / "scripts" / "app.py"), "--port", "0", "--outputs", str(tmp_path)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None and process.stdout.readline().startswith(b"open http://127.0.0.1:")
+        assert len(list(tmp_path.glob("blip2_app_*"))) == 1
+        time.sleep(1)  # until the server takes signals
+        process.send_signal(sent)
+        assert process.wait(60) == status
+    assert list(tmp_path.glob("blip2_app_*")) == []
