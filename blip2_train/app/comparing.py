@@ -25,14 +25,14 @@ def calls(image: str | None, question: str, texts: list[str]) -> list[tuple[str,
     Raises:
         ConfigError: if there is no image.
     """
-    asked = [("caption", caption_call(image, TextSettings()))]
+    tasks = [("caption", caption_call(image, TextSettings()))]
     if question.strip():
         arguments = {"questions": question.strip()}
-        asked.append((question.strip(), Call(method="answer", image=needed_image(image), arguments=arguments)))
-    return asked + ([("match", match_call(image, texts))] if texts else [])
+        tasks.append((question.strip(), Call(method="answer", image=needed_image(image), arguments=arguments)))
+    return tasks + ([("match", match_call(image, texts))] if texts else [])
 
 
-def compare(first: Blip2, second: Blip2, asked: list[tuple[str, Call]]) -> list[Row]:
+def compare(first: Blip2, second: Blip2, tasks: list[tuple[str, Call]]) -> list[Row]:
     """The outputs of two models; what a model cannot do is said in their place.
 
     Args:
@@ -41,7 +41,7 @@ def compare(first: Blip2, second: Blip2, asked: list[tuple[str, Call]]) -> list[
         asked: As `calls` gives it.
     """
     rows = []
-    for task, call in asked:
+    for task, call in tasks:
         sides = [_lines(model, call) for model in (first, second)]
         if call.method != "match":
             rows.append(Row(task, *(side[0] for side in sides)))

@@ -148,12 +148,12 @@ def _context(settings: Settings, temporary: Path) -> Context:
     from blip2_train.app.browsing import WORLD
 
     named = [KnownModel(source=source, label=source) for source in settings.models]
-    found = [model for model in newest_exports(Path(settings.outputs)) if model.source not in settings.models]
-    places = {*(model.source for model in (*named, *found)), *settings.folders, *settings.sets, WORLD, EXAMPLES}
-    access = Access(everything=is_local(settings.host), named=frozenset(places))
+    newest = [model for model in newest_exports(Path(settings.outputs)) if model.source not in settings.models]
+    allowed = {*(model.source for model in (*named, *newest)), *settings.folders, *settings.sets, WORLD, EXAMPLES}
+    access = Access(everything=is_local(settings.host), named=frozenset(allowed))
     models = Models(named, access, settings.device, settings.dtype)
     models.open_named()
-    models.known += found
+    models.known += newest
     return Context(
         models=models,
         access=access,

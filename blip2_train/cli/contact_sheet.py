@@ -164,7 +164,7 @@ def _copies(parts: Sequence[SheetPart], same: Copies) -> list[Markup]:
     for group in same[:20]:
         part, image = group[0]
         warning = " Validation shows what was trained on: remove one." if leaks(group) else ""
-        where = " = ".join(f"{_place(one)} ({use.use})" for use, one in group[:4])
+        where = " = ".join(f"{_origin(one)} ({use.use})" for use, one in group[:4])
         more = f" = {len(group) - 4} more" if len(group) > 4 else ""
         rows.append(
             element(
@@ -200,7 +200,7 @@ def _card(source: CaptionSource, image: SeenImage, lengths: Sequence[int], token
     details = element(
         "div",
         element("ul", *lines, class_="captions"),
-        element("p", _place(image), class_="origin data", title=image.where),
+        element("p", _origin(image), class_="origin data", title=image.where),
         class_="details",
     )
     return element("article", frame, details, class_="card")
@@ -220,7 +220,7 @@ def _shown_image(source: CaptionSource, image: SeenImage) -> Markup:
     return element("div", picture, class_="stage", style=f"--w:{embedded.width};--h:{embedded.height}")
 
 
-def _place(image: SeenImage) -> str:
+def _origin(image: SeenImage) -> str:
     """File and row or key of an image, without the folders."""
     return image.where.rpartition("/")[2]
 

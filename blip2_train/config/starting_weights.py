@@ -17,11 +17,11 @@ def find_starting_weights(config: DictConfig) -> tuple[str | None, str | None]:
     locations: list[str | None] = []
     for setting in ("init_from", "init_text_from"):
         named = config.get(setting)
-        locations.append(None if named is None else _found(str(named), str(config.paths.output_dir), setting))
+        locations.append(None if named is None else _location(str(named), str(config.paths.output_dir), setting))
     return locations[0], locations[1]
 
 
-def _found(named: str, output_dir: str, setting: str) -> str:
+def _location(named: str, output_dir: str, setting: str) -> str:
     from blip2_train.checkpoints.weight_sources import require_source  # loads transformers
     from blip2_train.training.earlier_runs import find_export
 

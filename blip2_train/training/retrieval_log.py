@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_train.evaluation.figures.retrieval import FoundImages, retrieval_figure
+from blip2_train.evaluation.figures.retrieval import RetrievedImages, retrieval_figure
 from blip2_train.evaluation.held_out_pairs import PairSimilarity
 from blip2_train.system.atomic_write import write_atomically
 
@@ -48,12 +48,12 @@ class RetrievalLog:
         images = torch.cat(self._images)
         self._images.clear()
         scores, order = similarity.scores.sort(dim=0, descending=True, stable=True)
-        found = []
+        retrieved = []
         for text in range(scores.shape[1]):
             own = similarity.own[order[:, text], text]
             best = order[:BEST, text]
-            found.append(
-                FoundImages(
+            retrieved.append(
+                RetrievedImages(
                     text=self._read(similarity.texts[text]),
                     images=images[best],
                     scores=scores[:BEST, text].tolist(),
@@ -62,4 +62,4 @@ class RetrievalLog:
                 )
             )
         title = f"step {step}: the images that fit each text best, of {len(scores)} held-out ones (cosine similarity)"
-        write_atomically(self.folder / RETRIEVAL, retrieval_figure(title, found))
+        write_atomically(self.folder / RETRIEVAL, retrieval_figure(title, retrieved))

@@ -124,9 +124,9 @@ def test_every_mark_is_needed() -> None:
 
 @pytest.mark.parametrize("line", [line for line in LINES if check_of(line) and "experiment=" not in line])
 def test_what_follows_the_command_is_understood(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = check_of(line)
-    assert found is not None
-    check, words = found
+    known = check_of(line)
+    assert known is not None
+    check, words = known
     options = re.findall(r"--list", line)
     check([*options, *words])
 

@@ -87,7 +87,7 @@ def test_an_image_can_be_a_whole_shard_or_data_set(
     assert "8 images in " in err and "passed over" not in err
 
 
-def test_a_shard_is_read_while_its_images_are_asked_for(good: Path, tmp_path: Path) -> None:
+def test_a_shard_is_read_while_its_images_are_taken(good: Path, tmp_path: Path) -> None:
     write_forms(good, tmp_path / "forms")
     path = tmp_path / "forms/s.tar"
     content = path.read_bytes()

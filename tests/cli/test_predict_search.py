@@ -22,7 +22,7 @@ def index(exports: dict[str, str], folder: Path, tmp_path: Path) -> str:
     return path
 
 
-def test_images_are_found_by_text_and_by_image(
+def test_images_are_retrieved_by_text_and_by_image(
     exports: dict[str, str], folder: Path, index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -44,7 +44,7 @@ def test_images_are_found_by_text_and_by_image(
     assert "itm" not in records[0]
 
 
-def test_texts_are_found_by_image_and_ranked_again(
+def test_texts_are_retrieved_by_image_and_ranked_again(
     exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "texts.txt").write_text("a cat\ntwo dogs\na red apple\n")

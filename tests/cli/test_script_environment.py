@@ -27,7 +27,7 @@ def call(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=clone.parent)
 
 
-def test_without_an_environment_one_line_says_what_to_do(clone: Path) -> None:
+def test_without_an_environment_one_line_names_what_to_do(clone: Path) -> None:
     done = call(clone, "--list")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and done.stdout == ""

@@ -30,7 +30,7 @@ def test_there_is_one_for_each_source_and_the_page_links_to_it(root: Path) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_made_from_its_source_and_says_what_it_installs(name: str) -> None:
+def test_it_is_made_from_its_source_and_names_what_it_installs(name: str) -> None:
     made, there = notebook_of(sources()[name].read_text("utf-8")), committed(name)
     assert [(cell.cell_type, cell.source, cell.id) for cell in made.cells] == [
         (cell.cell_type, cell.source, cell.id) for cell in there.cells

@@ -98,14 +98,14 @@ def test_caption(page: AppPage, app: App) -> None:
 def test_ask(page: AppPage) -> None:
     page.tab("ask")
     page.example(2)
-    asked = page.field("question")
-    assert asked.endswith("?")
+    first_question = page.field("question")
+    assert first_question.endswith("?")
     page.click("ask")
     assert page.until(".message.bot")
     page.fill("question", HOSTILE)
     page.click("ask")
     page.wait("document.querySelectorAll('.message.user').length === 2")
-    assert HOSTILE in page.texts(".message.user")[1] and asked in page.texts(".message.user")[0]
+    assert HOSTILE in page.texts(".message.user")[1] and first_question in page.texts(".message.user")[0]
     assert "turns=[(" in page.code(), "the second question came with the first round"
     page.click("start anew")
     page.wait("document.querySelectorAll('.message.user').length === 0")

@@ -15,7 +15,7 @@ from blip2_train.app.server import Settings, served
 _VISIBLE = "(selector) => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility())"
 _BUTTON = "button:not(.tab-container button)"
 """Tabs have copies by which Gradio measures them."""
-_SAYS = "(one, label) => one.innerText.trim().replace(/\\s+/g, ' ').startsWith(label)"
+_BEGINS = "(one, label) => one.innerText.trim().replace(/\\s+/g, ' ').startsWith(label)"
 
 
 @contextmanager
@@ -102,7 +102,7 @@ class AppPage:
     def code(self) -> str:
         """The program that the visible tab shows; its fold is opened."""
         self.browser.run(
-            f"({_VISIBLE})('button.label-wrap:not(.open)').filter((one) => ({_SAYS})(one, 'as Python'))"
+            f"({_VISIBLE})('button.label-wrap:not(.open)').filter((one) => ({_BEGINS})(one, 'as Python'))"
             ".forEach((one) => one.click())"
         )
         self.wait(f"({_VISIBLE})('.cm-content').some((one) => one.innerText.trim())")
@@ -121,4 +121,4 @@ class AppPage:
 
     def _one(self, selector: str, label: str) -> str:
         """JavaScript of the first visible element that begins with a label."""
-        return f"({_VISIBLE})({json.dumps(selector)}).find((one) => ({_SAYS})(one, {json.dumps(label)}))"
+        return f"({_VISIBLE})({json.dumps(selector)}).find((one) => ({_BEGINS})(one, {json.dumps(label)}))"

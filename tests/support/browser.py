@@ -91,8 +91,8 @@ class Browser:
 
     def choose_file(self, selector: str, path: Path) -> None:
         """Give a file to a field, as a person does who chooses one."""
-        found = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
-        self._call("DOM.setFileInputFiles", files=[str(path.resolve())], objectId=found["result"]["objectId"])
+        element = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._call("DOM.setFileInputFiles", files=[str(path.resolve())], objectId=element["result"]["objectId"])
 
     def image(self, path: Path, whole: bool = False) -> None:
         """Take a screenshot."""

@@ -36,9 +36,9 @@ class Hub:
         if (status := TOKENS.get(token, 401)) != 200:
             return status, {"error": "no"}
         if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
-            self.private[name] = bool(asked.get("private") or asked.get("visibility") == "private")
+            content = json.loads(body)
+            name = f"{content['organization']}/{content['name']}" if content.get("organization") else content["name"]
+            self.private[name] = bool(content.get("private") or content.get("visibility") == "private")
             self.repositories.setdefault(name, {})
             return 200, {"url": f"{self.address}/{name}"}
         name = "/".join(path.removeprefix("/api/models").strip("/").split("/")[:2]).removesuffix(".git")

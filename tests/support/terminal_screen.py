@@ -24,17 +24,17 @@ class Screen:
 
     def __init__(self, reader: int, stream: TextIO, columns: int) -> None:
         self._reader, self._stream, self._columns = reader, stream, columns
-        self._bytes, self._asked = b"", 0
+        self._bytes, self._marks = b"", 0
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
     def sent(self) -> str:
         """All that was sent until now."""
-        self._asked += 1
+        self._marks += 1
         self._stream.write(_MARK)
         self._stream.flush()
         end = time.monotonic() + 30
-        while self._bytes.count(_MARK.encode()) < self._asked:
+        while self._bytes.count(_MARK.encode()) < self._marks:
             assert time.monotonic() < end, "the terminal sends nothing any more"
             time.sleep(0.01)
         return self._bytes.decode().replace(_MARK, "")

@@ -19,7 +19,7 @@ class WebServer(ThreadingHTTPServer):
 
     daemon_threads = True
     answers: dict[str, Callable[[BaseHTTPRequestHandler], None]]
-    asked: list[tuple[str, str]]
+    requests: list[tuple[str, str]]
     """Path and `Host` of each request."""
 
     @property
@@ -30,7 +30,7 @@ class WebServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, WebServer)
-        self.server.asked.append((self.path, self.headers["Host"]))
+        self.server.requests.append((self.path, self.headers["Host"]))
         answers = self.server.answers
         (answers.get(self.path) or answers[self.path.partition("?")[0]])(self)
 
@@ -47,7 +47,7 @@ def serving(
 ) -> Iterator[WebServer]:
     """A server on `host`, with TLS if there is a certificate (with its key in the same file)."""
     server = WebServer((host, port), _Handler)
-    server.answers, server.asked = answers, []
+    server.answers, server.requests = answers, []
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

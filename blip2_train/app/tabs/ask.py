@@ -77,7 +77,7 @@ def messages(rounds: list[tuple[str, str]]) -> list[dict[str, str]]:
         [{'role': 'user', 'content': '&lt;b&gt;?'}, {'role': 'assistant', 'content': '–'}]
     """
     pairs = [
-        ({"role": "user", "content": escape(asked)}, {"role": "assistant", "content": escape(answer or "–")})
-        for asked, answer in rounds
+        ({"role": "user", "content": escape(query)}, {"role": "assistant", "content": escape(answer or "–")})
+        for query, answer in rounds
     ]
     return [message for pair in pairs for message in pair]

@@ -24,9 +24,9 @@ def compare_tab(context: Context) -> None:
 
     def outputs(first: str, second: str, image: str | None, question: str, texts: str) -> tuple[Any, str]:
         check_two(first, second)
-        asked = calls(image, question, lines_of(texts) if texts.strip() else [])
-        rows = compare(context.models.open(first), context.models.open(second), asked)
-        code = "\n\n".join(context.code(call, name) for _, call in asked[:1] for name in (first, second))
+        tasks = calls(image, question, lines_of(texts) if texts.strip() else [])
+        rows = compare(context.models.open(first), context.models.open(second), tasks)
+        code = "\n\n".join(context.code(call, name) for _, call in tasks[:1] for name in (first, second))
         labels = {source: label for label, source in context.models.choices()}
         return table(("", *(labels.get(name, name) for name in (first, second))), rows), code
 

@@ -41,18 +41,18 @@ def search_tab(context: Context) -> None:
     """Build the tab."""
     kept: list[FolderIndices] = []
 
-    def place_of(folder: str | None) -> Path:
+    def location_of(folder: str | None) -> Path:
         name = context.access.check("folder", folder or "")
         return context.temporary / "examples" if name == EXAMPLES else Path(name).expanduser()
 
     def searched(model: str, folder: str | None, progress: Any) -> SearchedFolder:
-        place, opened = place_of(folder), context.models.open(model)
+        location, opened = location_of(folder), context.models.open(model)
         if not kept or kept[0].model is not opened:
             kept[:] = [FolderIndices(opened)]
-        return kept[0].read(place, lambda done, total: progress((done, total), desc="reading images"))
+        return kept[0].read(location, lambda done, total: progress((done, total), desc="reading images"))
 
     def program(model: str, folder: str, search: str) -> str:
-        return search_code(model, str(place_of(folder)), search, context.models.device, context.models.dtype)
+        return search_code(model, str(location_of(folder)), search, context.models.device, context.models.dtype)
 
     def by_text(
         model: str, folder: str, text: str, count: float, rerank: bool, progress: Any = PROGRESS
@@ -88,7 +88,7 @@ def search_tab(context: Context) -> None:
             text = gr.Textbox(label="text", placeholder="a red bus")
             rerank = gr.Checkbox(True, label="the probability of a match (ITM) decides among the most similar")
             find = gr.Button("search", variant="primary")
-            note, found, about = note_field(), gr.HTML(), gr.HTML()
+            note, gallery, about = note_field(), gr.HTML(), gr.HTML()
             code = code_field()
         with gr.Tab("images like an image"), gr.Row():
             with gr.Column(scale=1):
@@ -96,7 +96,7 @@ def search_tab(context: Context) -> None:
                 example_images(context, [image], [[str(example.image)] for example in context.examples])
                 alike = gr.Button("search", variant="primary")
             with gr.Column(scale=2):
-                note_2, found_2, about_2 = note_field(), gr.HTML(), gr.HTML()
+                note_2, gallery_2, about_2 = note_field(), gr.HTML(), gr.HTML()
                 code_2 = code_field()
         with gr.Tab("texts for an image"), gr.Row():
             with gr.Column():
@@ -109,8 +109,8 @@ def search_tab(context: Context) -> None:
                 rank = gr.Button("rank", variant="primary")
                 note_3, ranked = note_field(), gr.HTML()
                 code_3 = code_field()
-    answer_with([find.click, text.submit], by_text, [model, folder, text, count, rerank], note, [found, about, code])
-    answer_with([alike.click], by_image, [model, folder, image, count], note_2, [found_2, about_2, code_2])
+    answer_with([find.click, text.submit], by_text, [model, folder, text, count, rerank], note, [gallery, about, code])
+    answer_with([alike.click], by_image, [model, folder, image, count], note_2, [gallery_2, about_2, code_2])
     answer_with([rank.click], texts_of, [model, image_3, texts], note_3, [ranked, code_3])
 
 

@@ -134,13 +134,13 @@ class _Fetching:
 
     def run(self, address: str) -> bytes | BaseException:
         """The content, or why there is none."""
-        asked = address
+        current = address
         try:
             for _ in range(_MOST_REDIRECTS + 1):
-                answer = self._ask(asked)
+                answer = self._ask(current)
                 if isinstance(answer, bytes):
                     return answer
-                asked = urljoin(asked, answer)
+                current = urljoin(current, answer)
             return ShardError(
                 f"{shown_address(address)} leads on more than {_MOST_REDIRECTS} times; give where it ends"
             )
@@ -148,7 +148,7 @@ class _Fetching:
             return error
         except (OSError, HTTPException, ValueError) as error:  # ValueError: of addresses, and of a socket just stopped
             reason = str(getattr(error, "strerror", None) or error) or type(error).__name__
-            return ShardError(f"{shown_address(asked)} cannot be fetched ({' '.join(reason.split())[:150]})")
+            return ShardError(f"{shown_address(current)} cannot be fetched ({' '.join(reason.split())[:150]})")
         except Exception as error:  # a thread must not end without a result
             return error
 
@@ -246,10 +246,10 @@ def _split(address: str) -> tuple[SplitResult, str, int]:
 
 def _resolve(host: str, port: int) -> list[str]:
     try:
-        found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         raise OSError(f"{host!r} is no name of a host") from None
-    return [str(entry[4][0]) for entry in found]
+    return [str(entry[4][0]) for entry in entries]
 
 
 def _inside(address: IPAddress) -> ipaddress.IPv4Address | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blip2_train.evaluation.comparison.curves import compared_charts
+from blip2_train.evaluation.report.compared_curves import compared_charts
 from blip2_train.evaluation.comparison.runs import ComparedRun
 from blip2_train.evaluation.comparison.tables import ComparedRow, differing_settings, score_rows
 from blip2_train.evaluation.report.document import document

@@ -48,9 +48,9 @@ class Lettering:
         self._foreign = frozenset(map(chr, missing))
         self.families = [_FIRST]
         for family, path in _others() if missing else ():
-            if found := missing & _letters_of(path):
+            if covered := missing & _letters_of(path):
                 self.families.append(family)
-                missing -= found
+                missing -= covered
             if not missing:
                 break
         self._missing = frozenset(map(chr, missing))
@@ -157,15 +157,15 @@ def _others() -> list[tuple[str, str]]:
     """Families of this machine with a file of each, upright and of usual weight."""
     from matplotlib.font_manager import fontManager
 
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for font in fontManager.ttflist:
         if (
             not font.name.startswith("Last Resort")
             and font.style == "normal"
             and font.weight in (400, "normal", "regular", "book")
         ):
-            found.setdefault(font.name, font.fname)
-    return sorted(found.items())
+            files.setdefault(font.name, font.fname)
+    return sorted(files.items())
 
 
 @lru_cache(maxsize=512)

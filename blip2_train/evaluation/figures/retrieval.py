@@ -16,7 +16,7 @@ _SIDE, _GAP, _TEXT, _SIZE = 1.25, 0.12, 2.6, 9.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundImages:
+class RetrievedImages:
     """A text, and the images that fit it best."""
 
     text: str
@@ -30,7 +30,7 @@ class FoundImages:
     """Of the best of the text's own images among all, 1 = first."""
 
 
-def retrieval_figure(title: str, found: Sequence[FoundImages]) -> bytes:
+def retrieval_figure(title: str, retrieved: Sequence[RetrievedImages]) -> bytes:
     """A PNG with a row for each text.
 
     Args:
@@ -40,15 +40,15 @@ def retrieval_figure(title: str, found: Sequence[FoundImages]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lettering = Lettering([title, *(row.text for row in found)])
-    columns, head = max(len(row.images) for row in found), 0.55
+    lettering = Lettering([title, *(row.text for row in retrieved)])
+    columns, head = max(len(row.images) for row in retrieved), 0.55
     width = _TEXT + columns * (_SIDE + _GAP) + 2 * _GAP
-    height = head + len(found) * (_SIDE + 0.34)
+    height = head + len(retrieved) * (_SIDE + 0.34)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     figure.text(_GAP / width, 1 - 0.15 / height, lettering.shown(title), va="top", fontsize=11,
                 family=lettering.families, parse_math=False)  # fmt: skip
-    for number, row in enumerate(found):
+    for number, row in enumerate(retrieved):
         bottom = height - head - (number + 1) * (_SIDE + 0.34) + 0.3
         texts = figure.add_axes((_GAP / width, (bottom + _SIDE) / height, _TEXT / width, 1e-3))
         texts.axis("off")

@@ -75,8 +75,8 @@ def heavy_imports(command: str, *arguments: str) -> list[str]:
     script = _REPORT.format(heavy=HEAVY, folder=str(SCRIPTS))
     done = _run(["-c", script, str(SCRIPTS / f"{command}.py"), *arguments])
     if done.returncode:
-        asked = " ".join([f"{command}.py", *arguments])
-        raise RuntimeError(f"{asked} ended with exit code {done.returncode}: {done.stderr[-500:]}")
+        line = " ".join([f"{command}.py", *arguments])
+        raise RuntimeError(f"{line} ended with exit code {done.returncode}: {done.stderr[-500:]}")
     return [name for name in done.stderr.rpartition("\n")[2].split(",") if name]
 
 

@@ -83,7 +83,7 @@ def test_only_what_was_set_is_passed_on() -> None:
     assert given == {"num_beams": 3, "min_new_tokens": 2, "length_penalty": 0.5}
 
 
-def test_captions_that_cannot_be_asked_for() -> None:
+def test_captions_that_cannot_be_requested() -> None:
     with pytest.raises(ConfigError, match="there is no image yet; drop one, or click on an example"):
         caption_call(None, TextSettings())
     with pytest.raises(ConfigError, match="beam search finds one caption; choose sampling for several"):
@@ -147,15 +147,15 @@ def test_maps_of_words_and_queries(world: World) -> None:
 
 
 def test_search(world: World) -> None:
-    model, told = world.models["stage1"], list[tuple[int, int]]()
+    model, progress = world.models["stage1"], list[tuple[int, int]]()
     indices = FolderIndices(model)
-    folder = indices.read(world.folder, lambda *done: told.append(done))
-    assert told == [(6, 6)] and folder.summary == "6 images"
+    folder = indices.read(world.folder, lambda *done: progress.append(done))
+    assert progress == [(6, 6)] and folder.summary == "6 images"
     assert indices.read(world.folder) is folder, "nothing has changed"
-    source, place = world.sources["stage1"], str(world.folder)
+    source, folder_name = world.sources["stage1"], str(world.folder)
     for rerank in (False, True):
         hits = images_of_text(folder, "a teapot", 3, rerank)
-        code = search_code(source, place, by_text_code("a teapot", 3, rerank))
+        code = search_code(source, folder_name, by_text_code("a teapot", 3, rerank))
         assert world.printed(code) == "\n".join(f"{hit.name} {hit.similarity} {hit.itm}" for hit in hits)
     assert [hit.itm for hit in hits] == pytest.approx(
         sorted(model.match([hit.name for hit in hits], "a teapot").itm[:, 0].tolist(), reverse=True)
@@ -163,23 +163,23 @@ def test_search(world: World) -> None:
     image = world.examples[2].image
     like = folder.searcher.by_images(image, 2)[0]
     assert like[0].name == str(image) and like[0].similarity == pytest.approx(1.0)
-    code = search_code(source, place, by_image_code(image, 2))
+    code = search_code(source, folder_name, by_image_code(image, 2))
     assert world.printed(code) == "\n".join(f"{hit.name} {hit.similarity} {hit.itm}" for hit in like)
     assert lines_of_hit(hits[0]._replace(itm=0.5, similarity=0.25))[1] == "ITM 50.0 % · cosine 0.250"
     assert lines_of_hit(like[0]) == ["scene_2.jpg", "cosine 1.000"]
 
 
 def test_a_file_is_read_again_only_if_it_changed(world: World, tmp_path: Path) -> None:
-    indices, told = FolderIndices(world.models["stage1"]), list[tuple[int, int]]()
+    indices, progress = FolderIndices(world.models["stage1"]), list[tuple[int, int]]()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(world.examples[0].image.read_bytes())
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    first = indices.read(tmp_path, lambda *done: told.append(done))
+    first = indices.read(tmp_path, lambda *done: progress.append(done))
     assert first.summary == "2 images, 1 unreadable, 1 passed over: 1 .txt file"
     (tmp_path / "a.jpg").write_bytes(world.examples[1].image.read_bytes())
-    second = indices.read(tmp_path, lambda *done: told.append(done))
-    assert told == [(3, 3), (2, 2)], "the changed one, and the one that cannot be read"
+    second = indices.read(tmp_path, lambda *done: progress.append(done))
+    assert progress == [(3, 3), (2, 2)], "the changed one, and the one that cannot be read"
     before, after = first.searcher.index.features, second.searcher.index.features
     assert not torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
 
@@ -199,8 +199,8 @@ def test_folders_that_cannot_be_searched(world: World, tmp_path: Path) -> None:
 
 def test_two_models_side_by_side(world: World) -> None:
     first, second = world.models["opt"], world.models["stage1"]
-    asked = calls(world.image, "what is it?", ["a teapot", "a dog"])
-    rows = compare(first, second, asked)
+    tasks = calls(world.image, "what is it?", ["a teapot", "a dog"])
+    rows = compare(first, second, tasks)
     assert [row.task for row in rows] == ["caption", "what is it?", "a teapot", "a dog"]
     assert rows[0].first == first.caption(world.image)[0] and rows[0].second == second.caption(world.image)[0]
     assert rows[1].first == first.answer(world.image, "what is it?")[0]

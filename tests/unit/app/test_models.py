@@ -35,12 +35,12 @@ def test_the_newest_export_of_each_recipe(
 ) -> None:
     runs(tmp_path / "outputs", exports)
     monkeypatch.chdir(tmp_path)
-    found = newest_exports(Path("outputs"))
-    assert {(model.source, model.label, model.matches_texts) for model in found} == {
+    models = newest_exports(Path("outputs"))
+    assert {(model.source, model.label, model.matches_texts) for model in models} == {
         ("last:demo_opt", "demo_opt (step 1)", False),
         ("last:demo_stage1", "demo_stage1 (step 1)", True),
     }
-    assert found[0].source == "last:demo_opt", "it was written after the other"
+    assert models[0].source == "last:demo_opt", "it was written after the other"
     elsewhere = newest_exports(tmp_path / "outputs")
     assert {Path(model.source).parts[-3:] for model in elsewhere} > {("demo_opt", "run", "export")}
     assert newest_exports(tmp_path / "nowhere") == []
@@ -80,6 +80,6 @@ def test_named_models_are_opened_at_once(exports: dict[str, str]) -> None:
         wrong.open_named()
 
 
-def test_a_machine_without_models_says_how_to_get_one() -> None:
+def test_a_machine_without_models_names_how_to_get_one() -> None:
     with pytest.raises(ConfigError, match=r"has none yet: train one \(bash run_scripts/pretrain_stage1\.sh\)"):
         Models([], Access(everything=True)).open(None)

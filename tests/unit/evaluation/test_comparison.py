@@ -84,7 +84,7 @@ def test_the_page_holds_everything_and_loads_nothing(folders: list[Path], tmp_pa
     assert "first/run from 3.000 to 2.000; second/run from 2.600 to 1.600" in page
 
 
-def test_the_command_prints_both_tables_and_writes_the_page_if_asked(
+def test_the_command_prints_both_tables_and_writes_the_page_if_given(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "70")

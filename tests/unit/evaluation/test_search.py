@@ -66,40 +66,40 @@ with torch.random.fork_rng():
     torch.manual_seed(1)
     IMAGES, WORDS = unit(40, 4, 8), unit(40, 8)
     PAIRS = {
-        "images by text": (IMAGES, unit(5, 8), lambda index, wanted: image_text_similarity(index, wanted).T),
-        "texts by image": (WORDS, unit(5, 4, 8), lambda index, wanted: image_text_similarity(wanted, index)),
+        "images by text": (IMAGES, unit(5, 8), lambda index, queried: image_text_similarity(index, queried).T),
+        "texts by image": (WORDS, unit(5, 4, 8), lambda index, queried: image_text_similarity(queried, index)),
         "images by image": (IMAGES, unit(5, 4, 8), mean_of_queries),
-        "texts by text": (WORDS, unit(5, 8), lambda index, wanted: wanted @ index.T),
+        "texts by text": (WORDS, unit(5, 8), lambda index, queried: queried @ index.T),
     }
 
 
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("block", [BLOCK_BYTES, 500])
 def test_exact_lists_are_those_of_a_plain_sort(kind: str, block: int) -> None:
-    index, wanted, similarity = PAIRS[kind]
-    values, indices = similarity(index, wanted).sort(dim=1, descending=True)
-    lists = ExactNearest(index, block)(wanted, 7)
+    index, queried, similarity = PAIRS[kind]
+    values, indices = similarity(index, queried).sort(dim=1, descending=True)
+    lists = ExactNearest(index, block)(queried, 7)
     assert lists.indices.tolist() == indices[:, :7].tolist()
     torch.testing.assert_close(lists.values, values[:, :7])
-    assert ExactNearest(index)(wanted, 100).indices.shape == (5, 40)
+    assert ExactNearest(index)(queried, 100).indices.shape == (5, 40)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed (extra search)")
 @pytest.mark.parametrize("kind", PAIRS)
 def test_faiss_flat_gives_the_same_lists(kind: str) -> None:
-    index, wanted, _ = PAIRS[kind]
-    exact, flat = ExactNearest(index)(wanted, 7), FaissNearest(index, "Flat")(wanted, 7)
+    index, queried, _ = PAIRS[kind]
+    exact, flat = ExactNearest(index)(queried, 7), FaissNearest(index, "Flat")(queried, 7)
     assert exact.indices.tolist() == flat.indices.tolist()
     torch.testing.assert_close(exact.values, flat.values)
-    approximate = FaissNearest(index, "HNSW8")(wanted, 7)
+    approximate = FaissNearest(index, "HNSW8")(queried, 7)
     shared = [len({*a} & {*b}) for a, b in zip(exact.indices.tolist(), approximate.indices.tolist(), strict=True)]
     assert sum(shared) > 17  # of 35
     for factory in ("Nonsense", "IVF4096,Flat"):
         with pytest.raises(ConfigError, match=f"--faiss {factory}: FAISS cannot build it for"):
-            FaissNearest(index, factory)(wanted, 7)
+            FaissNearest(index, factory)(queried, 7)
 
 
-def test_images_are_found_by_text_and_ranked_again_by_matching(
+def test_images_are_retrieved_by_text_and_ranked_again_by_matching(
     model: Blip2, index: SearchIndex, paths: list[str]
 ) -> None:
     scores = model.match(paths, TEXTS)
@@ -117,7 +117,7 @@ def test_images_are_found_by_text_and_ranked_again_by_matching(
     assert read == [hit.name for hit in plain[0]]
 
 
-def test_texts_are_found_by_image(model: Blip2, paths: list[str]) -> None:
+def test_texts_are_retrieved_by_image(model: Blip2, paths: list[str]) -> None:
     scores = model.match(paths, TEXTS)
     searcher = Searcher(model, SearchIndex.of_texts(model, TEXTS))
     for number, hits in enumerate(searcher.by_images(paths, 3)):
@@ -131,9 +131,9 @@ def test_texts_are_found_by_image(model: Blip2, paths: list[str]) -> None:
 
 
 def test_an_image_is_nearest_to_itself(model: Blip2, index: SearchIndex, paths: list[str]) -> None:
-    found = Searcher(model, index).by_images(paths, 1)
-    assert [hits[0].row for hits in found] == list(range(6))
-    assert all(hits[0].similarity == pytest.approx(1, abs=1e-5) for hits in found)
+    nearest = Searcher(model, index).by_images(paths, 1)
+    assert [hits[0].row for hits in nearest] == list(range(6))
+    assert all(hits[0].similarity == pytest.approx(1, abs=1e-5) for hits in nearest)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -146,9 +146,9 @@ def test_an_index_is_read_as_it_was_written_and_every_flipped_byte_is_seen(
     assert (read.kind, list(read.names), read.model, read.source) == ("image", index.names, index.model, index.source)
     assert torch.equal(read.features, index.features)
     content = path.read_bytes()
-    for place in range(0, len(content), len(content) // 40):
+    for offset in range(0, len(content), len(content) // 40):
         changed = bytearray(content)
-        changed[place] ^= 255
+        changed[offset] ^= 255
         path.write_bytes(changed)
         try:
             again = read_index(path)

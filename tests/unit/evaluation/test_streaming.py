@@ -92,7 +92,7 @@ def test_between_the_parts_the_state_is_the_readers() -> None:
     assert torch.equal(torch.cat(seen), expected[: len(seen)])
 
 
-def test_only_what_is_asked_for_is_computed() -> None:
+def test_only_what_is_taken_is_computed() -> None:
     steps = []
     values = resumed((steps.append(n) or n for n in range(9)), torch.inference_mode)  # type: ignore[func-returns-value]
     assert next(values) == 0 and steps == [0]

@@ -68,8 +68,8 @@ def test_what_comes_meanwhile_stands_above_the_bar(
     assert sum(line.startswith("step ") for line in lines) == 1, text
     assert WARNING in "".join(lines) and r"of a name: \x1b[2J\x1b[9A" in lines
     order = ["shard 00017", "of a name", "UserWarning: a value is odd", "printed by", "without an end", "step 4/5"]
-    places = [text.index(part) for part in [*order, "afterwards"]]
-    assert places == sorted(places), text
+    positions = [text.index(part) for part in [*order, "afterwards"]]
+    assert positions == sorted(positions), text
     assert max(map(len, lines)) <= columns
 
 
@@ -89,7 +89,7 @@ def test_a_stream_that_goes_to_a_file_stays_there(
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
-def test_colours_are_off_where_they_are_not_wanted(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_can_be_turned_off(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     colour = "\x1b[31m"

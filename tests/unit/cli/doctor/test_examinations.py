@@ -274,8 +274,8 @@ def test_memory_of_a_step_that_is_contrasted_as_a_whole_from_stored_features(tmp
     model, _ = plan_model(config, None)
     assert model is not None
     assert "vision_model" not in {part.name for part in part_memory(model, machine())}
-    found = texts(examine_memory(config, model, machine(devices=2)), OK)
-    assert "7.3 KiB for each of the 32 samples of a step in a process, which are contrasted together" in found
+    lines = texts(examine_memory(config, model, machine(devices=2)), OK)
+    assert "7.3 KiB for each of the 32 samples of a step in a process, which are contrasted together" in lines
 
 
 Usage = namedtuple("Usage", "total used free")

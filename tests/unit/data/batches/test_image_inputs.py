@@ -110,7 +110,7 @@ def test_pixel_values_are_known_from_images_in_0_to_1() -> None:
     assert type(grey) is PixelValues and type(grey + 0) is torch.Tensor, "nothing computed is pixel values any more"
 
 
-def test_an_open_file_is_read_once_for_all_that_is_asked_of_it(file: Path) -> None:
+def test_an_open_file_is_read_once_for_all_that_uses_it(file: Path) -> None:
     first, second = listed([io.BytesIO(file.read_bytes())] * 1) * 2
     assert torch.equal(PROCESSOR.image(first), PROCESSOR.image(second))
     opened = file.open("rb")

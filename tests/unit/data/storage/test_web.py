@@ -21,7 +21,7 @@ def test_the_content_of_a_file_arrives() -> None:
     with serving({"/a%20b.jpg?k=1&x=%C3%A4": content(data), "/open": content(data, -1)}) as server:
         assert fetch(f"http://127.0.0.1:{server.port}/a b.jpg?k=1&x=ä", HERE) == data
         assert fetch(f"HTTP://127.0.0.1:{server.port}/open", HERE) == data
-        assert server.asked[0] == ("/a%20b.jpg?k=1&x=%C3%A4", f"127.0.0.1:{server.port}")
+        assert server.requests[0] == ("/a%20b.jpg?k=1&x=%C3%A4", f"127.0.0.1:{server.port}")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_network_that_is_allowed_is_the_only_one() -> None:
             fetch(address)
         with pytest.raises(ConfigError, match="which is not public"):
             fetch(address, WebLimits(private_networks=("127.0.0.2/32", "::1/128")))
-        assert server.asked == []
+        assert server.requests == []
         assert fetch(address, WebLimits(private_networks=("0.0.0.0/0",))) == b"here"
     with pytest.raises(ConfigError, match=r"private network 'localhost' is none .*; write for instance"):
         WebLimits(private_networks=("localhost",))
@@ -74,7 +74,7 @@ def test_the_connection_goes_to_the_address_that_was_checked() -> None:
 
     with serving({"/a": content(b"here")}) as server:
         assert fetch(f"http://images.example:{server.port}/a", HERE, resolve) == b"here"
-        assert server.asked == [("/a", f"images.example:{server.port}")]
+        assert server.requests == [("/a", f"images.example:{server.port}")]
     assert times == ["images.example"]
 
 
@@ -99,7 +99,7 @@ def test_a_redirect_is_followed_and_checked_like_the_first_address() -> None:
                 fetch(f"{at}/file", HERE)
             with pytest.raises(ShardError, match="leads on more than 5 times"):
                 fetch(f"{at}/round", HERE)
-        assert inner.asked == []
+        assert inner.requests == []
 
 
 def test_files_that_are_too_large_are_refused_as_soon_as_that_is_known() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from blip2_train.data.emoji_scenes.naming import marked_names
 from blip2_train.evaluation.figures.captions import RIGHT, WRONG, ShownCaption, caption_figure
 from blip2_train.evaluation.figures.curves import draw_curves, mark_level
-from blip2_train.evaluation.figures.retrieval import FoundImages, retrieval_figure
+from blip2_train.evaluation.figures.retrieval import RetrievedImages, retrieval_figure
 from blip2_train.training.run_log import RunCSVLogger
 
 TEXTS = [
@@ -58,8 +58,10 @@ def test_no_text_breaks_a_figure_or_makes_matplotlib_warn(caplog: pytest.LogCapt
         short = pixels(caption_figure("$t", images[:1], captions(True)[:1]))
         long = pixels(caption_figure("$t", images[:1], captions(True)[6:7]))
         caption_figure("all", images, captions(True))
-        found = FoundImages(text=TEXTS[2] + TEXTS[4], images=images[:3], scores=[0.1] * 3, right=[False] * 3, rank=9)
-        retrieval_figure("$t", [found])
+        retrieved = RetrievedImages(
+            text=TEXTS[2] + TEXTS[4], images=images[:3], scores=[0.1] * 3, right=[False] * 3, rank=9
+        )
+        retrieval_figure("$t", [retrieved])
     assert long.shape[0] > short.shape[0] + 100 and long.shape[1] == short.shape[1], "a long caption gets more lines"
     assert not [record for record in caplog.records if record.name.startswith("matplotlib")]
 
@@ -67,10 +69,10 @@ def test_no_text_breaks_a_figure_or_makes_matplotlib_warn(caplog: pytest.LogCapt
 def test_the_right_image_is_marked_where_it_is() -> None:
     images = torch.ones(4, 3, 4, 4)
     marked = []
-    for place in range(4):
-        right = [n == place for n in range(4)]
-        found = FoundImages(text="a text", images=images, scores=[0.4, 0.3, 0.2, 0.1], right=right, rank=5)
-        columns = (pixels(retrieval_figure("t", [found])) == np.round(255 * np.array(to_rgb(RIGHT)))).all(axis=2)
+    for column in range(4):
+        right = [n == column for n in range(4)]
+        retrieved = RetrievedImages(text="a text", images=images, scores=[0.4, 0.3, 0.2, 0.1], right=right, rank=5)
+        columns = (pixels(retrieval_figure("t", [retrieved])) == np.round(255 * np.array(to_rgb(RIGHT)))).all(axis=2)
         marked.append(float(columns.nonzero()[1].mean()))
     assert marked == sorted(marked) and marked[3] - marked[0] > 300
 

@@ -97,7 +97,7 @@ def test_data_never_become_markup(text: str, tmp_path: Path) -> None:
     assert links and all(link and link.startswith("#task=") for link in links)
 
 
-def test_a_title_says_which_run_and_task(tmp_path: Path) -> None:
+def test_a_title_names_run_and_task(tmp_path: Path) -> None:
     settings = replace(SETTINGS, checkpoint="/data/outputs/demo_stage1/2026-12-01_20-03/export/")
     shown = Reader(page_of(tmp_path, captioning(settings=settings), vqa())).text
     assert shown[0] == shown[1] == "demo_stage1/2026-12-01_20-03 and outputs/caption on NoCaps val, VQAv2 val"
@@ -117,7 +117,7 @@ def test_some_images_stand_at_the_top_if_there_are_many(tmp_path: Path) -> None:
     assert "glance" not in [attributes.get("class") for _, attributes in few.tags]
 
 
-def test_a_card_says_the_direction_of_retrieval(tmp_path: Path) -> None:
+def test_a_card_names_the_direction_of_retrieval(tmp_path: Path) -> None:
     text = Reader(page_of(tmp_path, vqa(labels=RetrievalTask.labels, example_metric="rank"))).text
     assert text.count("image → text: the text that came first for this image") == 4
 

@@ -16,8 +16,8 @@ def test_of_three_seeds_it_is_about_as_wide_as_students() -> None:
 
 def test_equal_arms_are_rarely_clear_of_zero() -> None:
     generator = np.random.default_rng(0)
-    found = [difference_interval(generator.normal(size=(3, 1)), seed) for seed in range(400)]
-    share = sum(one is not None and one.clear for one in found) / len(found)
+    drawn = [difference_interval(generator.normal(size=(3, 1)), seed) for seed in range(400)]
+    share = sum(one is not None and one.clear for one in drawn) / len(drawn)
     assert share < 0.08, "5 % are promised; a plain bootstrap of three values calls a quarter clear"
 
 

@@ -196,7 +196,7 @@ def test_a_definition_that_does_not_fit_together(change: tuple[str, str], words:
 
 
 @pytest.mark.parametrize("name", names())
-def test_each_study_says_before_what_is_expected(name: str) -> None:
+def test_each_study_holds_what_was_expected(name: str) -> None:
     study = read_study(name)
     assert study.expected.written and len(study.expected.text.split()) > 20 and len(study.seeds) >= 3
 
