@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blip2_train.evaluation.report.compared_curves import compared_charts
 from blip2_train.evaluation.comparison.runs import ComparedRun
 from blip2_train.evaluation.comparison.tables import ComparedRow, differing_settings, score_rows
+from blip2_train.evaluation.report.compared_curves import compared_charts
 from blip2_train.evaluation.report.document import document
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.system.atomic_write import write_atomically

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from blip2_train.evaluation.report.compared_curves import compared_charts
 from blip2_train.evaluation.report.cards import card, filter_form, glance
 from blip2_train.evaluation.report.charts import histogram, run_charts
+from blip2_train.evaluation.report.compared_curves import compared_charts
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.document import document
 from blip2_train.evaluation.report.markup import Markup, element, joined
