@@ -156,7 +156,7 @@ def test_data(page: AppPage, tmp_path: Path, app: App) -> None:
     page.click("look")
     assert page.images() == 12
     page.click("on ▶")
-    page.wait("[...document.querySelectorAll('figcaption span')].some((one) => one.innerText === 'sample 12'), 60")
+    page.wait("[...document.querySelectorAll('figcaption span')].some((one) => one.innerText === 'sample 12')")
     (tmp_path / "mine.csv").write_text(
         f'image,caption\nscene_0.jpg,a teapot\nbroken.jpg,"{HOSTILE.replace(chr(34), chr(39))}"\n'
     )
