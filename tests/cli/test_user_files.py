@@ -52,7 +52,7 @@ class Desk:
         """Options of a tiny run on a file of captions, or on shards."""
         run = f"paths.run_dir={self.folder / 'outputs' / 'run'}"
         tiny = [one for one in arguments(self.folder / "outputs") if not one.startswith("data")]
-        return [*tiny, f"data={data}", *TWO_STEPS, f"data.source={source}", run, *options]
+        return [*tiny, f"data={data}", *TWO_STEPS, f"data.source={source}", run, "verbose=true", *options]
 
     def questions(self, source: object, images: object, *options: object) -> list[object]:
         """Options of a tiny run on questions of one's own."""
@@ -62,7 +62,16 @@ class Desk:
             for one in question_arguments(self.folder / "outputs", self.folder)
             if not one.startswith(("data", "validate_every", "steps"))
         ]
-        return [*tiny, "data=questions", f"data.source={source}", f"data.images={images}", *TWO_STEPS, run, *options]
+        return [
+            *tiny,
+            "data=questions",
+            f"data.source={source}",
+            f"data.images={images}",
+            *TWO_STEPS,
+            run,
+            "verbose=true",
+            *options,
+        ]
 
     def shards(self, source: object, output: str = "shards") -> tuple[int, str]:
         """How many samples are in the shards that are made, and what is said."""
@@ -303,7 +312,7 @@ def test_row_15_odd_images_are_read_and_others_are_reported(desk: Desk, exports:
     shown = desk.run(predict, "caption", "--model", exports["opt"], "--device", "cpu", "--max-new-tokens", "2", folder)
     named = [Path(json.loads(line)["image"]).name for line in shown.splitlines() if line.startswith("{")]
     assert named == ["avif.avif", "avif_as.jpg", "cmyk.jpg", "several.jpg", "tiff.tif"]
-    assert re.search(r"5 images, 3 passed over: .*1 \.txt file", shown)
+    assert re.search(r"5 images in .* s\n3 passed over: .*1 \.txt file", shown)
     source = desk.captions(folder / "captions.jsonl", "data.holdout=0", "validate_every=null", "global_batch_size=2")
     assert "5 samples in 1 file" in desk.run(train, *source)
     assert not (desk.folder / "outputs/run/rejected.jsonl").exists()

@@ -9,7 +9,7 @@ import pytest
 from tiny_run import arguments
 from training_process import assert_same_run, run_folder, samples, start, write_data
 
-SEQUENTIAL = ("data.access=sequential", "data.streams=1", "data.shuffle_buffer=4")
+SEQUENTIAL = ("verbose=true", "data.access=sequential", "data.streams=1", "data.shuffle_buffer=4")
 KILL = 7
 
 

@@ -173,7 +173,7 @@ def test_the_command(tmp_path: Path) -> None:
     start(one, "callbacks.checkpoint.keep=2", f"paths.run_dir={one}", base=small, other=True)
     later = ("export", "results.json", "step_0000004.ckpt")
     shutil.copytree(one, two, ignore=shutil.ignore_patterns(*later))
-    sharded = ("trainer=fsdp_cpu", f"resume_from={two}", f"paths.run_dir={two}")
+    sharded = ("verbose=true", "trainer=fsdp_cpu", f"resume_from={two}", f"paths.run_dir={two}")
     printed = start(two, *sharded, base=small, processes=2)
     assert "going on from step 2" in printed and "2 processes" in printed
     weights = [load_file(folder / "export" / "model.safetensors") for folder in (one, two)]

@@ -74,5 +74,6 @@ def pairs_by_rule() -> dict[str, tuple[int, int]]:
     return {
         "masked": many_negative_pairs("masked"),
         "floor": many_negative_pairs("floor"),
+        "uniform": many_negative_pairs("uniform"),
         "no mask": many_negative_pairs("masked", mask=False),
     }

@@ -56,6 +56,7 @@ training.trainer_options.TrainerOptions
 """.split()
 """Every `_target_` of this project that `configs/` and the documentation named at commit b847a27."""
 NEW = {
+    "blip2_train.data.emoji_scenes.naming.marked_names",
     "blip2_train.data.emoji_scenes.scene_source.SceneSourceConfig",
     "blip2_train.data.emoji_scenes.scene_source.prepare_scenes",
 }

@@ -41,7 +41,7 @@ def test_a_recipe_is_computed() -> None:
     cost = cost_of("demo_stage1")
     assert cost.samples == 660 * 64 and cost.operations > 1e7
     assert 0 < cost.state < 2**26 and cost.micro_batches[0] < cost.micro_batches[1]
-    assert cost.row(UTILISATION).startswith("| `demo_stage1` | 0 | 0.0 GiB | ")
+    assert cost.row(UTILISATION).startswith("| `demo_stage1` | 1 | 0.0 GiB | ")
 
 
 @pytest.mark.slow
