@@ -71,7 +71,7 @@ def upload_files(repository: str, files: Mapping[str, Path | bytes], *, create: 
         repository: `owner/model`.
         files: Path or content of each file, by its name in the repository.
         create: Whether the repository is made if it is not there.
-        private: Whether a new one is private.
+        private: Whether a new one is private; one that is there and public is refused.
 
     Raises:
         ConfigError: if there is no token, it may not do that, there is no such repository, or nobody answers.
@@ -88,8 +88,12 @@ def upload_files(repository: str, files: Mapping[str, Path | bytes], *, create: 
     try:
         if create:
             api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise ConfigError(f"{repository} is there already and is public; make it private first, or omit --private")
         operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
         commit = api.create_commit(repository, operations, commit_message="Upload an export of blip2_train")
+    except ConfigError:
+        raise
     except HFValidationError:
         raise ConfigError(f"--push {repository} is no name of a repository; write <owner>/<model>") from None
     except HfHubHTTPError as error:

@@ -12,6 +12,13 @@ NEEDED = ("blip2_train", "torch", "transformers", "timm", "lightning", "hydra")
 """Packages without which no command starts."""
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
+TRIED = "BLIP2_IN_VENV"
+"""Variable that tells a Python that it was started by this module."""
+
+
+def _is_there() -> bool:
+    """Whether this is the Python of `.venv`."""
+    return os.path.realpath(sys.prefix) == os.path.realpath(VENV)
 
 
 def go_on_where_the_project_is() -> None:
@@ -20,7 +27,8 @@ def go_on_where_the_project_is() -> None:
     python = os.path.join(VENV, "bin", "python")
     if not missing:
         return
-    if os.path.realpath(sys.prefix) != os.path.realpath(VENV) and os.access(python, os.X_OK):
+    if os.environ.pop(TRIED, None) is None and os.access(python, os.X_OK) and not _is_there():
+        os.environ[TRIED] = "1"  # or a .venv that is none would be started for ever
         os.execv(python, [python, *sys.argv])
     install = "python3 -m venv .venv && .venv/bin/python -m pip install -e ."
     sys.stderr.write(

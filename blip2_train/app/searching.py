@@ -74,7 +74,7 @@ class FolderIndices:
             ConfigError: if there is no such folder, or it holds no image or too many.
         """
         paths, passed_over = _images_below(folder)
-        stamps = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+        stamps = {path: _stamp(path) for path in paths}
         kept = self._kept.get(folder)
         if kept is not None and kept.stamps == stamps:
             return kept.folder
@@ -168,6 +168,15 @@ _IMPORTS = """
 from blip2_train.data.sources.image_files import files_below
 from blip2_train.evaluation.search.index import SearchIndex
 from blip2_train.evaluation.search.searcher import Searcher"""
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; of one that is gone, or a link to nothing, what no file has."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _images_below(folder: Path) -> tuple[list[Path], str]:

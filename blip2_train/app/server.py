@@ -124,7 +124,8 @@ def make_application(settings: Settings, temporary: Path) -> Any:
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         # else a site could lead its own name to this machine, and read the page as its own
-        application.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+        names = {"127.0.0.1", "localhost", "[::1]", settings.host}
+        application.add_middleware(TrustedHostMiddleware, allowed_hosts=sorted(names))
 
     application.add_middleware(_WithPolicy)
     return gr.mount_gradio_app(
@@ -183,7 +184,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"host {host}, port {port} cannot be used ({getattr(error, 'strerror', None) or error}); choose another "
             "--port (0 = a free one), or another --host"

@@ -78,7 +78,7 @@ def _one(name: str, value: Any) -> tuple[str | None, Any]:
         return "quantization", _BITS[name] if value else None
     if name == "quantization_config":
         return "quantization", None if value is None else _quantization(value)
-    if name in _ALWAYS and value in _ALWAYS[name]:
+    if name in _ALWAYS and (value is None or value in _ALWAYS[name]):
         return None, None
     if name in _ELSEWHERE:
         if value is None or value is False:

@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> None:
         without = ("create", "private", "dry_run", "results", "license", "example")
         if given := next((name for name in without if getattr(options, name)), None):
             raise ConfigError(f"--{given.replace('_', '-')} goes with --push <user>/<model>; add it, or leave this out")
+    if options.private and not options.create:
+        raise ConfigError("--private makes a new repository private; add --create, or change an old one on the hub")
     folder = _export(options)
     if options.push is not None:
         from blip2_train.cli.publish import publish

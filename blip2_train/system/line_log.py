@@ -1,4 +1,4 @@
-"""The log of a run: every line that it gave, those that the terminal does not show among them."""
+"""The log of a run: what it reports and what libraries log, also what the terminal does not show."""
 
 from __future__ import annotations
 
@@ -45,7 +45,12 @@ class LineLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take what is logged."""
-        self.add(f"{record.levelname.lower()}: {self.format(record)}")
+        try:
+            text = self.format(record)
+        except Exception:  # of a call whose arguments do not fit its text: no run ends for it
+            self.handleError(record)
+        else:
+            self.add(f"{record.levelname.lower()}: {text}")
 
     def close(self) -> None:
         """Close the file."""

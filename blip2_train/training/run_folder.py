@@ -10,11 +10,15 @@ from pathlib import Path
 from blip2_train.checkpoints.export import MANIFEST
 from blip2_train.checkpoints.training_checkpoints import ALL_NAMES, CHECKPOINTS
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.figures.curves import CURVES
 from blip2_train.evaluation.run_metrics import RESULTS
 from blip2_train.system.folder_lock import lock_folder
 from blip2_train.system.launcher import launched_as_first_process
 from blip2_train.system.line_log import LINES
+from blip2_train.training.caption_log import GRID
+from blip2_train.training.caption_log import LINES as CAPTIONS
 from blip2_train.training.earlier_runs import EXPORT, results_in
+from blip2_train.training.retrieval_log import RETRIEVAL
 
 _CHOICES = "go on with that run by resume_from={}, give another paths.run_dir=, or replace it by overwrite=true"
 
@@ -56,7 +60,8 @@ def remove_results(folder: Path) -> None:
     Only files that runs write are removed, nothing else in the folder.
     """
     (folder / RESULTS).unlink(missing_ok=True)  # first: without it nothing counts as finished
-    (folder / LINES).unlink(missing_ok=True)
+    for name in (LINES, CURVES, RETRIEVAL, GRID, CAPTIONS):
+        (folder / name).unlink(missing_ok=True)
     for checkpoint in (folder / CHECKPOINTS).glob(ALL_NAMES):
         checkpoint.unlink()
     if (folder / EXPORT / MANIFEST).is_file():

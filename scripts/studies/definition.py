@@ -124,6 +124,11 @@ def _problem(study: Study) -> str | None:
         known.append(name)
     for name, arm in study.arms.items():
         named = [*arm.settings, *arm.of, *(of for of in arm.of.values() if of is not None)]
+        for begun, origin in arm.of.items():
+            if begun in known and origin in known and known.index(origin) >= known.index(begun):
+                return f"arm {name}: step {begun} starts from {origin!r}, which is no earlier step"
+            if origin is None and begun in known and study.steps[begun].evaluate:
+                return f"arm {name}: step {begun} evaluates nothing; give of:"
         if wrong := next((step for step in named if step not in known), None):
             return f"arm {name} names {wrong!r}, which is no step"
     if wrong := next((score.step for score in study.scores if score.step not in known), None):

@@ -16,6 +16,12 @@ STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365
 _NORMAL = 1.960
 
 
+def _student(values: int) -> float:
+    """The quantile for any number of values from 2 on; beyond the table by the first terms of its series."""
+    freedom = values - 1
+    return STUDENT.get(values, _NORMAL + 2.372 / freedom + 2.82 / freedom**2)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A difference, and where it lies with 95 % confidence."""
@@ -55,7 +61,7 @@ def difference_interval(differences: NDArray[np.float64], seed: int = 0) -> Inte
     generator = np.random.default_rng(seed)
     mean = float(differences.mean())
     by_seed, by_scene = differences.mean(axis=1), differences.mean(axis=0)
-    stretch = np.sqrt(seeds / (seeds - 1)) * STUDENT.get(seeds, _NORMAL) / _NORMAL
+    stretch = np.sqrt(seeds / (seeds - 1)) * _student(seeds) / _NORMAL
     deviation = stretch * (_resampled_means(by_seed, generator) - mean)
     if scenes > 1:
         deviation += _resampled_means(by_scene, generator) - mean

@@ -69,7 +69,7 @@ def read_options(arguments: Sequence[str], study: Study) -> StudyOptions:
         key = _key(argument)
         if reason := _SET_HERE.get(key) or _SET_HERE.get(key.partition(".")[0]):
             raise ConfigError(f"{key} cannot be set in a study: {reason}")
-        if key in varied:
+        if any(f"{key}.".startswith(f"{one}.") or f"{one}.".startswith(f"{key}.") for one in varied):
             raise ConfigError(f"{key} cannot be set in this study: its arms differ in it")
     own, rest = split_settings(arguments, StudyOptions, without=("training", "evaluation"))
     if unknown := [arm for arm in own.arms or () if arm not in study.arms]:

@@ -22,7 +22,7 @@ RUNS = "runs"
 _UNNAMED = "paths.run_dir=run"
 """Instead of a folder named by the time, while the key is made."""
 _PACKAGE = Path(blip2_train.__file__).parent
-_NOT_IN_KEY = ("paths", "resume_from", "init_from", "checkpoint", "checkpoints", "overwrite")
+_NOT_IN_KEY = ("paths", "resume_from", "init_from", "checkpoint", "checkpoints", "overwrite", "verbose")
 """Of a configuration: where things lie. What a run starts from counts by that run's own key."""
 
 
@@ -94,14 +94,13 @@ def _runs_of(
             parent = None if origin is None else runs[origin]
             given = [*step.settings, *differs.settings.get(name, ())]
             try:
-                runs[name] = _run(name, step, given, seed, options, roots, parent)
+                runs[name] = _run(step, given, seed, options, roots, parent)
             except ConfigError as error:
                 raise ConfigError(f"arm {arm}, step {name}: {error}") from None
     return runs
 
 
 def _run(
-    name: str,
     step: Step,
     given: list[str],
     seed: int,
@@ -113,7 +112,7 @@ def _run(
         settings = [f"experiment={step.train}", *given, *options.training, "monitor=null", f"seed={seed}"]
     else:
         settings = [f"evaluation=[{step.evaluate}]", *given, *options.evaluation]
-    return planned(step.command, name, settings, roots[0] / RUNS, roots, parent)
+    return planned(step.command, step.train or step.evaluate, settings, roots[0] / RUNS, roots, parent)
 
 
 def planned(

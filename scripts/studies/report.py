@@ -45,8 +45,8 @@ def as_table(record: Record) -> Group:
     for name in head[1:]:
         table.add_column(Text(name), justify="right")
     for row in rows:
-        table.add_row(*(Text(cell.replace("**", "")) for cell in row))
-    return Group(table, Text(NOTE.replace("bold", "!"), style="dim"))
+        table.add_row(*(Text(_plain(cell)) for cell in row))
+    return Group(table, Text(NOTE.replace("bold:", "with !:"), style="dim"))
 
 
 def _cell(score: Record, result: Record) -> str:
@@ -59,6 +59,11 @@ def _cell(score: Record, result: Record) -> str:
     low, high = (_signed(form.text(abs(end)), end) for end in result["interval"])
     change = f"{_signed(form.text(abs(result['difference'])), result['difference'])} [{low}, {high}]"
     return f"{text} (**{change}**)" if result["clear"] else f"{text} ({change})"
+
+
+def _plain(cell: str) -> str:
+    """A cell without Markdown: what is bold there has a mark at its end."""
+    return cell.replace("**", "") + ("!" if "**" in cell else "")
 
 
 def _signed(text: str, value: float) -> str:

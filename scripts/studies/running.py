@@ -100,7 +100,8 @@ def make(run: PlannedRun, launch: Launch, threads: int) -> None:
         TrainingError: if it ends without results.
     """
     settings = list(run.settings)
-    if run.command == "train" and any((run.folder / CHECKPOINTS).glob(ALL_NAMES)):
+    resumed = run.command == "train" and any((run.folder / CHECKPOINTS).glob(ALL_NAMES))
+    if resumed:
         settings.append(setting_of_path("resume_from", run.folder))
     elif run.command == "train" and run.folder.is_dir():  # stopped before its first checkpoint
         shutil.rmtree(run.folder)
@@ -109,4 +110,5 @@ def make(run: PlannedRun, launch: Launch, threads: int) -> None:
     seconds = launch(run.command, settings, log, threads)
     if not run.results.is_file():
         raise TrainingError(f"scripts/{run.command}.py ended without {run.results}; the same command goes on")
-    write_checked(run.folder / COST, {"cpu_seconds": seconds, "command": [run.command, *settings]})
+    cost = None if resumed else seconds  # what was done before the stop was not counted
+    write_checked(run.folder / COST, {"cpu_seconds": cost, "command": [run.command, *run.settings]})

@@ -59,6 +59,13 @@ def evaluation_of(checkpoint: Path, path: Path) -> Path:
     return write_results(path, [report])
 
 
+def test_nothing_private_goes_where_all_can_read(hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.repositories[NAME], hub.private[NAME] = {}, False
+    for more, words in (([], "add --create"), (["--create"], "is there already and is public")):
+        assert run_command(main, [str(folder), "--push", NAME, "--private", *more]) == 2
+        assert words in capsys.readouterr().err and hub.repositories[NAME] == {}
+
+
 def test_an_export_is_uploaded_with_a_card_that_the_hub_reads(
     hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,15 @@ def test_an_environment_beside_the_readme_is_used_with_all_arguments(clone: Path
     assert done.returncode == 7, "its exit code is the command's"
 
 
+def test_what_only_looks_like_an_environment_is_tried_once(clone: Path) -> None:
+    python = clone / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "$@"\n')
+    python.chmod(0o755)
+    done = call(clone, "--list")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "has no blip2_train" in done.stderr
+
+
 def test_every_script_looks_first(root: Path) -> None:
     """Before anything of a package is imported."""
     for path in sorted((root / "scripts").glob("[!_]*.py")):

@@ -52,7 +52,8 @@ def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     record = json.loads((tmp_path / "out/studies/small/study.json").read_text())
     for arm in record["arms"].values():
         for step, run in arm["runs"]["0"].items():
-            results = json.loads((tmp_path / f"out/studies/runs/{step}_{run['key']}/results.json").read_text())
+            (folder,) = (tmp_path / "out/studies/runs").glob(f"*_{run['key']}")
+            results = json.loads((folder / "results.json").read_text())
             scores = results["tasks"]["demo_retrieval"]["scores"] if step == "retrieval" else results
             for name, score in arm["scores"].items():
                 if name.startswith(f"{step}/"):

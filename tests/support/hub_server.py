@@ -38,12 +38,15 @@ class Hub:
         if path == "/api/repos/create":
             content = json.loads(body)
             name = f"{content['organization']}/{content['name']}" if content.get("organization") else content["name"]
-            self.private[name] = bool(content.get("private") or content.get("visibility") == "private")
+            private = bool(content.get("private") or content.get("visibility") == "private")
+            self.private.setdefault(name, private)  # of one that is there it stays
             self.repositories.setdefault(name, {})
             return 200, {"url": f"{self.address}/{name}"}
         name = "/".join(path.removeprefix("/api/models").strip("/").split("/")[:2]).removesuffix(".git")
         if name not in self.repositories:
             return 404, {"error": "Repository not found"}
+        if method == "GET" and path.rstrip("/") == f"/api/models/{name}":
+            return 200, {"id": name, "private": self.private[name], "tags": [], "siblings": []}
         if "/preupload/" in path:
             files = json.loads(body)["files"]
             modes = ("lfs" if file["path"].endswith(".safetensors") else "regular" for file in files)

@@ -9,11 +9,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from torch import Tensor
 
+from blip2_train.data.batches.image_inputs import local_path
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.image_files import ENDINGS, files_below, passed_over_summary
@@ -57,7 +59,7 @@ class ImageList:
     def __init__(self, names: Sequence[str], column: str | None = None, stdin: TextIO | None = None) -> None:
         self.names, self._column, self._stdin = list(dict.fromkeys(names)), column, stdin
         for name in self.names:
-            if name != STDIN and not is_address(name) and not Path(name).expanduser().exists():
+            if name != STDIN and not is_address(name) and not os.path.exists(local_path(name)):
                 raise ConfigError(
                     f"there is no image or folder {name}; check the path, or give an http(s) address or - for paths "
                     "from standard input"
@@ -90,7 +92,7 @@ class ImageList:
         total = 0
         known = True
         for name in self.names:
-            files = [Path(name).expanduser()]
+            files = [local_path(name)]
             if name == STDIN:
                 known = False
             elif is_address(name):
@@ -124,11 +126,11 @@ class ImageList:
     def _of(self, name: str) -> Iterator[StreamedImage]:
         """The images that a name stands for."""
         if name == STDIN:
-            for line in sys.stdin if self._stdin is None else self._stdin:
+            for line in _lines_of_stdin() if self._stdin is None else self._stdin:
                 if named := line.rstrip("\r\n"):
                     yield from self._of_line(named)
             return
-        path = Path(name).expanduser()
+        path = local_path(name)
         if is_address(name):
             yield StreamedImage(shown_address(name), name)
         elif path.is_dir():
@@ -146,7 +148,7 @@ class ImageList:
 
     def _of_line(self, name: str) -> Iterator[StreamedImage]:
         """As `_of`; a folder's other files are counted here, a path that is not there is an image that is broken."""
-        path = Path(name).expanduser()
+        path = local_path(name)
         if is_address(name) or path.exists():
             if path.is_dir():
                 self._walked(path)
@@ -222,3 +224,10 @@ class Progress:
             left = self.total - self.broken
             done = f"the other {left} are done" if left else "nothing was done"
             raise ShardError(f"{self.broken} of {self.total} images could not be read, {done}; the first: {self.first}")
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    """Names of files, which need not be UTF-8."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return iter(sys.stdin)

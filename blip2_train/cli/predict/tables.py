@@ -101,6 +101,7 @@ class ParquetResults:
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add a row for each record."""
+        kept_when_stopped(f"the results so far are in {self.path}")
         self._rows += [{name: _plain(value) for name, value in record.items()} for record in records]
         if len(self._rows) >= _ROWS:
             self._write_group()

@@ -96,11 +96,16 @@ def content_of(image: object, web: WebLimits | None = None) -> bytes | None:
     name = os.fspath(image)
     if is_address(name):
         return fetch(name, web)
-    path = Path(name).expanduser()
+    path = local_path(name)
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise unreadable(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def local_path(name: str) -> Path:
+    """A path on this machine; `~/…` is below the user's own folder, any other `~` is part of a name."""
+    return Path(name).expanduser() if name == "~" or name.startswith("~/") else Path(name)
 
 
 def open_image(image: ImageInput, web: WebLimits | None = None) -> Image.Image:
@@ -118,7 +123,7 @@ def open_image(image: ImageInput, web: WebLimits | None = None) -> Image.Image:
         try:
             image.load()  # Pillow reads a file only when its pixels are needed
             return upright_rgb(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, AssertionError) as error:
             raise unreadable(getattr(image, "filename", "") or "the image", str(error)) from error
     if isinstance(image, np.ndarray | Tensor):
         return Image.fromarray(_levels(image))
@@ -162,7 +167,7 @@ def name_of(image: object) -> str:
     """The name of an image for messages: its path, its address, or its kind."""
     if isinstance(image, _FILES):
         name = os.fspath(image)
-        return shown_address(name) if is_address(name) else str(Path(name).expanduser())
+        return shown_address(name) if is_address(name) else str(local_path(name))
     if isinstance(image, _CONTENTS):
         return f"what is given as {len(image):,} bytes"
     name = getattr(image, "name", "")

@@ -28,6 +28,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _CHUNK = 1 << 16
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 _NAME = "blip2_train"
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 """What is left as it is in an address beside letters and digits."""
@@ -80,7 +82,7 @@ def shown_address(address: str) -> str:
         'https://example.org/a.jpg?…'
     """
     front, _, rest = address.partition("://")
-    whole, question, _ = rest.partition("?")
+    whole, question, _ = rest.partition("#")[0].partition("?")
     host, slash, path = whole.partition("/")
     short = f"{front}://{host.rpartition('@')[2]}{slash}{path}{'?…' if question else ''}"
     return short if len(short) <= _LONGEST_SHOWN else f"{short[:_LONGEST_SHOWN]}…"
@@ -94,7 +96,10 @@ def is_public(address: IPAddress) -> bool:
         [True, False, False]
     """
     inner = _inside(address)
-    return address.is_global and not address.is_multicast if inner is None else is_public(inner)
+    if inner is not None:
+        return is_public(inner)
+    local = isinstance(address, ipaddress.IPv6Address) and (address.is_site_local or address in _LOCAL_NAT64)
+    return address.is_global and not address.is_multicast and not local
 
 
 def fetch(address: str, limits: WebLimits | None = None, resolve: Resolve | None = None) -> bytes:
@@ -234,14 +239,18 @@ class _Fetching:
 def _split(address: str) -> tuple[SplitResult, str, int]:
     """Parts of an address, its host and its port."""
     shown = shown_address(address)
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:  # its text has the whole address, with what may be secret
+        raise ConfigError(f"{shown} is no address that can be read; give https://host/image.jpg") from None
     if parts.scheme.lower() not in ("http", "https"):
         raise ConfigError(f"{shown} is no address of an image; give http://…, https://… or a path")
     if not parts.hostname or parts.username is not None:
         raise ConfigError(
             f"{shown} {'names a user' if parts.hostname else 'names no host'}; write https://host/image.jpg"
         )
-    return parts, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme.lower()]
+    return parts, parts.hostname, port or {"http": 80, "https": 443}[parts.scheme.lower()]
 
 
 def _resolve(host: str, port: int) -> list[str]:
@@ -256,7 +265,7 @@ def _inside(address: IPAddress) -> ipaddress.IPv4Address | None:
     """The IPv4 address that an IPv6 address carries, if it does."""
     if not isinstance(address, ipaddress.IPv6Address):
         return None
-    if address in _NAT64:
+    if address in _NAT64 or address in _IPV4_COMPATIBLE:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 

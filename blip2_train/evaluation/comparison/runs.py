@@ -99,7 +99,13 @@ def _settings(folder: Path) -> dict[str, str]:
     paths = content.get("paths")
     own = str(paths.get("run_dir") or "") if isinstance(paths, dict) else ""
     flat = dict(_flat("", content))
-    return {key: value.replace(own, OWN_FOLDER) if own else value for key, value in flat.items()}
+    return {key: _without_folder(value, own) for key, value in flat.items()}
+
+
+def _without_folder(value: str, own: str) -> str:
+    """A value, of which the run's own folder is only named if it lies in it."""
+    inside = bool(own) and (value == own or value.startswith(f"{own}/"))
+    return OWN_FOLDER + value[len(own) :] if inside else value
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:

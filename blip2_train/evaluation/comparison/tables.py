@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
         ranked = {
             index: -score.value if score.format.lower_is_better else score.value
             for index, score in enumerate(scores)
-            if score is not None and score.ranked
+            if score is not None and score.ranked and math.isfinite(score.value)
         }
         best = {index for index, value in ranked.items() if value == max(ranked.values())}
         shown = frozenset(best) if len(set(ranked.values())) > 1 else frozenset[int]()

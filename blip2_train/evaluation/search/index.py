@@ -170,6 +170,8 @@ def _unreadable(path: Path) -> Iterator[None]:
     try:
         yield
     except (
+        BufferError,
+        TypeError,
         OSError,
         ValueError,
         KeyError,

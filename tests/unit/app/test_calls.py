@@ -174,7 +174,7 @@ def test_a_file_is_read_again_only_if_it_changed(world: World, tmp_path: Path) -
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(world.examples[0].image.read_bytes())
     (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")
     first = indices.read(tmp_path, lambda *done: progress.append(done))
     assert first.summary == "2 images, 1 unreadable, 1 passed over: 1 .txt file"
     (tmp_path / "a.jpg").write_bytes(world.examples[1].image.read_bytes())

@@ -11,8 +11,9 @@ import yaml
 
 from blip2_train.cli.compare import MOST_SETTINGS, main
 from blip2_train.cli.terminal import run_command
+from blip2_train.evaluation.comparison import runs
 from blip2_train.evaluation.comparison.page import write_comparison
-from blip2_train.evaluation.comparison.runs import read_runs
+from blip2_train.evaluation.comparison.runs import OWN_FOLDER, read_runs
 from blip2_train.evaluation.comparison.tables import ABSENT, differing_settings, score_rows
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.results import write_results
@@ -134,3 +135,10 @@ def test_what_is_no_run_is_one_line(
         assert run_command(main, names) == 2
         out, err = capsys.readouterr()
         assert len(err.splitlines()) == 1 and re.search(words, err) and not out
+
+
+def test_the_run_folder_is_no_part_of_other_values(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("paths: {run_dir: runs}\ndata: {a: /data/trainruns/a, b: runs/x, c: runs}\n")
+    assert runs._settings(tmp_path) == {
+        "paths.run_dir": OWN_FOLDER, "data.a": "/data/trainruns/a", "data.b": f"{OWN_FOLDER}/x", "data.c": OWN_FOLDER
+    }  # fmt: skip

@@ -1,6 +1,8 @@
 import logging
 from pathlib import Path
 
+import pytest
+
 from blip2_train.system.line_log import logged_lines
 
 
@@ -39,3 +41,10 @@ def test_a_line_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
         (tmp_path / "run.log").symlink_to("/dev/full")
         log.open(tmp_path)
         log.add("lost")
+
+
+def test_a_call_whose_arguments_do_not_fit_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    record = logging.LogRecord("some.library", logging.WARNING, "library.py", 1, "wrong", (1,), None)
+    with logged_lines() as log:
+        log.emit(record)
+    assert "not all arguments converted" in capsys.readouterr().err

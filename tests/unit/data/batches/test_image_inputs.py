@@ -167,6 +167,9 @@ def test_what_cannot_be_read_is_named(file: Path, address: str) -> None:
         (f"{address}/text?key=secret", r"http://127\.0\.0\.1:\d+/text\?… is no image"),
         ("a\0.png", "embedded null byte"),
         ("s3://bucket/a.jpg", "is no address of an image; give http"),
+        ("http://me:secret@exa\u2100mple.org/a.jpg", "is no address that can be read"),
+        ("s3://bucket/a.jpg#secret", r"s3://bucket/a.jpg is no address"),
+        ("~$a.jpg", r"~\$a.jpg is no image"),
     ):
         with pytest.raises((ShardError, ConfigError), match=words) as caught:
             open_image(image, PROCESSOR.web)  # type: ignore[arg-type]

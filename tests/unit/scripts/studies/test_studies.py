@@ -93,7 +93,7 @@ def record(folder: Path) -> Any:
     return json.loads((folder / "small/study.json").read_text())
 
 
-def test_the_table_has_what_the_runs_left(here: Path) -> None:
+def test_the_table_has_what_the_runs_left(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arms = record(here)["arms"]
     assert arms["recipe"]["scores"]["stage1/val/loss_itm"] == {"mean": 0.595, "values": {"0": 0.6, "1": 0.59}}
     weight = arms["weight"]["scores"]["stage1/val/loss_itm"]
@@ -107,11 +107,14 @@ def test_the_table_has_what_the_runs_left(here: Path) -> None:
     text = (here / "small/study.md").read_text()
     assert "Expected (2026-12-01, before the first run): It should." in text
     assert "| weight 2 | 0.490 (**−0.105 [" in text and text.count("\n| ") == 5
+    main(["small.yaml"], MadeUpRuns())
+    shown = capsys.readouterr().out
+    assert shown.count("!") == 1 + text.count("(**"), "each clear difference has its mark, and the note names it"
     assert (here / "small/study.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_finished_is_kept_and_what_was_stopped_goes_on(here: Path) -> None:
-    runs, folders = MadeUpRuns(), sorted((here / "runs").glob("stage1_*"))
+    runs, folders = MadeUpRuns(), sorted((here / "runs").glob("demo_stage1_*"))
     for folder in folders[:2]:
         (folder / "results.json").unlink()
     (folders[0] / "checkpoints").mkdir()
@@ -121,6 +124,8 @@ def test_what_is_finished_is_kept_and_what_was_stopped_goes_on(here: Path) -> No
     assert set(trained) == {str(folder.relative_to(here.parents[1])) for folder in folders[:2]}
     resumed = ["resume_from" in setting for settings in trained.values() for setting in settings if "resume" in setting]
     assert resumed == [True], "only where there is a checkpoint"
+    costs = [json.loads((folder / "cost.json").read_text())["cpu_seconds"] for folder in folders[:2]]
+    assert costs == [None, 30.0], "of what was resumed only a part was counted"
     main(["small.yaml", "arms=weight", "seeds=0"], runs)
     assert len(runs.started) == 2 and list(record(here)["arms"]) == ["recipe", "weight"]
 
@@ -151,6 +156,7 @@ def test_where_things_lie_does_not_matter(here: Path, tmp_path: Path) -> None:
         (["jobs=0"], "jobs must be at least 1"),
         (["arms=weigth"], "there is no arm 'weigth' in this study; there are recipe, weight, continued"),
         (["seed=3"], "seed cannot be set in a study: pass seeds="),
+        (["objective={itm_weight: 3}"], "objective cannot be set in this study: its arms differ in it"),
         (["+objective.itm_weight=3"], "objective.itm_weight cannot be set in this study: its arms differ in it"),
         (["paths.run_dir=x"], "paths.run_dir cannot be set in a study"),
         (["checkpoints.retrieval=x"], "checkpoints.retrieval cannot be set in a study"),
@@ -179,6 +185,8 @@ def test_an_unknown_study_names_those_there_are(capsys: pytest.CaptureFixture[st
     ("change", "words"),
     [
         (("of: stage1}", "of: stage3}"), "step retrieval starts from 'stage3', which is no earlier step"),
+        (("of: {stage1: first}", "of: {stage1: retrieval}"), "arm continued: step stage1 starts from 'retrieval'"),
+        (("of: {stage1: first}", "of: {retrieval: null}"), "arm continued: step retrieval evaluates nothing"),
         (("step: retrieval", "step: other"), "scores name 'other', which is no step"),
         (("{stage1: first}", "{stage1: third}"), "arm continued names 'third', which is no step"),
         (
