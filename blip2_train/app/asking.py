@@ -42,7 +42,7 @@ def next_answer(
     Args:
         model: A generative model.
         image: The image.
-        rounds: What was said before.
+        rounds: Questions and answers before.
         message: The question.
         settings: How text is generated.
         stream: Give the answer so far, again and again, while it is generated: without beams.

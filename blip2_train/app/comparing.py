@@ -33,7 +33,7 @@ def calls(image: str | None, question: str, texts: list[str]) -> list[tuple[str,
 
 
 def compare(first: Blip2, second: Blip2, tasks: list[tuple[str, Call]]) -> list[Row]:
-    """The outputs of two models; what a model cannot do is said in their place.
+    """The outputs of two models; where a model cannot do something, the reason stands there.
 
     Args:
         first: A model.

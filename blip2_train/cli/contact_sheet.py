@@ -18,7 +18,7 @@ from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.holdout import evenly_chosen
 from blip2_train.data.sources.source import CaptionSource
 from blip2_train.data.stream.inspection import Inspection, SeenImage, leaks
-from blip2_train.evaluation import report
+from blip2_train.evaluation.report.document import document
 from blip2_train.evaluation.report.image_data import embed_image
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.system.atomic_write import write_atomically
@@ -100,24 +100,7 @@ def write_sheet(
     body += _copies(parts, same)
     plain = tokenizer.tokenizer if isinstance(tokenizer, LanguageTokenizer) else tokenizer
     body += [_images(part, plain, longest) for part in parts]
-    return write_atomically(path, _document(title, joined(*body)))
-
-
-def _document(title: str, body: Markup) -> str:
-    style = Path(report.__file__).with_name("report.css").read_text("utf-8") + _STYLE
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    head = joined(
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Markup(style)),
-    )
-    return (
-        joined(Markup("<!doctype html>"), element("html", element("head", head), element("body", body), lang="en"))
-        + "\n"
-    )
+    return write_atomically(path, document(title, joined(*body), style=_STYLE))
 
 
 def _section(title: str, *content: str) -> Markup:
@@ -214,10 +197,10 @@ def _shown_image(source: CaptionSource, image: SeenImage) -> Markup:
         embedded = None
     if embedded is None:
         return element("span", "no longer readable")
-    picture = element(
+    shown = element(
         "img", src=embedded.address, alt=image.where, width=embedded.width, height=embedded.height, loading="lazy"
     )
-    return element("div", picture, class_="stage", style=f"--w:{embedded.width};--h:{embedded.height}")
+    return element("div", shown, class_="stage", style=f"--w:{embedded.width};--h:{embedded.height}")
 
 
 def _origin(image: SeenImage) -> str:

@@ -31,7 +31,7 @@ def epoch_doubts(plan: DataPlan | SequentialPlan, steps: int, batch: int) -> lis
     """A line for each source that a run draws from hundreds of times.
 
     Args:
-        plan: Its sources and their shares; with sequential access their sizes are not known, and nothing is said.
+        plan: Its sources and their shares; with sequential access their sizes are not known, and there is no warning.
         steps: Optimiser steps of the run.
         batch: Samples of a step.
     """

@@ -115,7 +115,7 @@ def model_card(
         repository: `owner/model`.
         example: Name of the example image in the repository.
         scores: Of its held-out samples and its evaluations.
-        licence: Of the weights; None = not said.
+        licence: Of the weights; None = not stated.
     """
     kind = GENERATES if manifest.architecture.get("language") else MATCHES
     title = repository.rpartition("/")[2]

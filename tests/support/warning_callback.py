@@ -10,7 +10,9 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 LOGGED = "shard 00017.tar: attempt 2 follows in 1.5 s, as the store did not answer within its timeout; all is well"
-WARNED = "a value is odd, and this is said in a line that is longer than most terminals of this world are wide, by much"
+WARNED = (
+    "a value is odd, and this is written in a line that is longer than most terminals of this world are wide, by much"
+)
 
 
 class Warns(Callback):

@@ -44,7 +44,7 @@ def round_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> 
         low: Of the axis.
         high: Of the axis, more than `low`.
         most: Numbers, at most.
-        whole: Whether only whole numbers are wanted.
+        whole: Whether ticks are whole numbers only.
 
     Example:
         >>> round_ticks(0.13, 2.9), round_ticks(0, 660, most=4)

@@ -1,4 +1,4 @@
-"""Searches an index: images by text or by image, and texts by image, re-ranked by matching if wanted."""
+"""Searches an index: images by text or by image, and texts by image, which matching may rank again."""
 
 from __future__ import annotations
 
