@@ -67,7 +67,7 @@ CHECKED: dict[str, Check] = {
     r"python scripts/train\.py --list": train,
     r"python scripts/evaluate\.py --list": evaluate,
     r"(python scripts/evaluate\.py|bash run_scripts/evaluate\.sh) (?!--)": _evaluation,
-    r"python scripts/features\.py (?=evaluation=)": _features,
+    r"python scripts/features\.py (?='?evaluation=)": _features,
     r"python scripts/train\.py --multirun": _sweep,
     r"python scripts/score\.py (?!.*--help)": lambda words: score_parser().parse_args(words),
     r"python scripts/compare\.py": lambda words: compare_parser().parse_args(words),
