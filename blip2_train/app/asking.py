@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from blip2_train.app.captioning import TextSettings, needed_image
@@ -12,6 +13,32 @@ from blip2_train.evaluation.inference import Blip2
 
 Rounds = Sequence[tuple[str, str]]
 """Questions and answers, oldest first."""
+
+
+@dataclass
+class Talk:
+    """A conversation of the page, which a person may end while its last answer is generated."""
+
+    rounds: list[tuple[str, str]] = field(default_factory=list)
+    """Questions and answers, oldest first."""
+    ended: bool = False
+    """Whether another one has begun: nothing more comes of this one."""
+
+    def anew(self) -> Talk:
+        """End this one, and begin another."""
+        self.ended = True
+        return Talk()
+
+    def answered(self, question: str, replies: Iterator[Reply]) -> Iterator[Reply | None]:
+        """The replies to a question, each in `rounds` when it comes; None, and no more, once the conversation ended."""
+        before = self.rounds
+        for reply in replies:
+            if self.ended:
+                break
+            self.rounds = [*before, (question.strip(), reply.answer)]
+            yield reply
+        if self.ended:
+            yield None
 
 
 class Reply(NamedTuple):

@@ -110,19 +110,31 @@ def look_at(source: CaptionSource, first: int, count: int, looked_at: int, token
     )
 
 
-def data_code(name: str, images: str, looked_at: int) -> str:
-    """A program that prints what is rejected of a set, and why."""
-    options = f", images={literal(images.strip())}" if images.strip() else ""
-    return f"""from blip2_train.data.sources.config import SourceConfig, open_source
-from blip2_train.data.sources.holdout import evenly_chosen
-from blip2_train.data.stream.inspection import inspect_samples
+def data_code(name: str, images: str, first: int, count: int, looked_at: int, loading: str = "") -> str:
+    """A program that prints a page of a set: captions, what is rejected and why, and what a tokenizer does not know.
 
-source = open_source(SourceConfig(path={literal(name.strip())}{options}))
-indices = evenly_chosen(len(source), {looked_at}).tolist()
-inspection = inspect_samples(source, "looked at", len(source), indices)
-for sample in [*source.rejected, *inspection.broken, *inspection.left_out]:
+    Args:
+        name: As for `open_set`, as `images`; the size of the embedded world is noted in the folder of the program.
+        images: Folder of the images.
+        first: As for `look_at`, as `count` and `looked_at`.
+        count: Samples of the page.
+        looked_at: Samples that are looked at for the counts.
+        loading: The call that loads the model of the tokenizer; empty = none.
+    """
+    model = f"_, processor = {loading}\n" if loading else ""
+    page = f"{first}, {count}, {looked_at}" + (", processor.tokenizer" if loading else "")
+    return f"""from pathlib import Path
+
+{"import blip2_train as b2" + chr(10) if loading else ""}from blip2_train.app.browsing import look_at, open_set
+
+{model}source = open_set({literal(name.strip())}, {literal(images.strip())}, Path())
+page = look_at(source, {page})
+for sample in page.samples:  # sample.image.show() shows one
+    print(sample.index, sample.image.size, *sample.captions)
+for sample in [*page.rejected, *page.left_out]:
     print(sample.source, sample.key, sample.reason, sample.detail)
-print(len(inspection.images), "images", len(inspection.texts), "captions")"""
+print(page.total, "samples, looked at:", page.looked_at, "with", page.captions, "captions")
+print(page.unknown or "no tokenizer was asked")"""
 
 
 def _shown(source: CaptionSource, index: int) -> ShownSample | None:

@@ -10,6 +10,9 @@ from blip2_train.app.python_code import Call
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 
+_NAMES = ("one", "other")
+"""What a program calls the two models."""
+
 
 class Row(NamedTuple):
     """One task, by both models."""
@@ -38,7 +41,7 @@ def compare(first: Blip2, second: Blip2, tasks: list[tuple[str, Call]]) -> list[
     Args:
         first: A model.
         second: Another.
-        asked: As `calls` gives it.
+        tasks: As `calls` gives it.
     """
     rows = []
     for task, call in tasks:
@@ -52,11 +55,38 @@ def compare(first: Blip2, second: Blip2, tasks: list[tuple[str, Call]]) -> list[
     return rows
 
 
+def comparing_code(models: list[tuple[Blip2, str]], tasks: list[tuple[str, Call]]) -> str:
+    """A program that loads both models, and prints all that each of them can do.
+
+    Args:
+        models: Both, each with the call that loads it.
+        tasks: As `calls` gives it.
+    """
+    loaded = [f"{name}, _ = {loading}" for name, (_, loading) in zip(_NAMES, models, strict=True)]
+    able = [
+        call.line(name) if not (reason := _why_not(model, call)) else f"# {name} does no {call.method}: {reason}"
+        for _, call in tasks
+        for name, (model, _) in zip(_NAMES, models, strict=True)
+    ]
+    return "\n".join(["import blip2_train as b2", "", *loaded, *able])
+
+
+def _why_not(model: Blip2, call: Call) -> str:
+    """Why a model cannot do what it is called for; empty if it can."""
+    if call.method == "caption":
+        try:
+            model.check_describes()
+        except ConfigError as error:
+            return str(error)
+        return ""
+    able = model.network.matches_texts if call.method == "match" else model.network.language_config is not None
+    return "" if able else f"this is {model.network.title}"
+
+
 def _lines(model: Blip2, call: Call) -> list[str]:
     """A line for each output of a call, or why there is none."""
-    able = model.network.matches_texts if call.method == "match" else model.network.language_config is not None
-    if not able and call.method != "caption":
-        return [f"– (this is {model.network.title})"]
+    if reason := _why_not(model, call):
+        return [f"– ({reason})"]
     made = call.run(model)
     if call.method == "match":
         pairs = zip(made.itc[0].tolist(), made.itm[0].tolist(), strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from blip2_train.app.access import Access
 from blip2_train.app.examples import Example
 from blip2_train.app.models import Models
-from blip2_train.app.python_code import Call
+from blip2_train.app.python_code import Call, loading_call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +29,7 @@ class Context:
     def code(self, call: Call, source: str) -> str:
         """The program of a call."""
         return call.code(source.strip(), self.models.device, self.models.dtype)
+
+    def loading(self, source: str) -> str:
+        """The call that loads a model in a program."""
+        return loading_call(source.strip(), self.models.device, self.models.dtype)

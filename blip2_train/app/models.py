@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from blip2_train.app.access import Access
 from blip2_train.checkpoints.export import MANIFEST, exported_at, read_manifest
@@ -17,6 +18,7 @@ from blip2_train.pretrained import load_pretrained
 
 AT_ONCE = 2
 """Models in memory: as many as are compared."""
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class Models:
     ) -> None:
         self.known, self.access, self.device, self.dtype = list(known), access, device, dtype
         self._opened: OrderedDict[str, Blip2] = OrderedDict()
+        self._made: dict[tuple[str, object], object] = {}
         self._lock = threading.Lock()
 
     def open(self, name: str | None) -> Blip2:
@@ -88,10 +91,28 @@ class Models:
         with self._lock:
             if source not in self._opened:
                 while len(self._opened) >= AT_ONCE:
-                    self._opened.popitem(last=False)
+                    gone, _ = self._opened.popitem(last=False)
+                    self._made = {key: value for key, value in self._made.items() if key[0] != gone}
                 self._opened[source], _ = load_pretrained(source, device=self.device, dtype=self.dtype)
             self._opened.move_to_end(source)
             return self._opened[source]
+
+    def made_of(self, name: str | None, make: Callable[[Blip2], Made]) -> Made:
+        """What `make` gives for the model of a name, kept until the model goes, or it makes something of another.
+
+        Raises:
+            Blip2TrainError: as `open`, and as `make`.
+        """
+        model = self.open(name)
+        key = (name or "").strip(), make
+        with self._lock:
+            made = self._made.get(key)
+        if made is None:
+            made = make(model)
+            with self._lock:
+                others = {other: value for other, value in self._made.items() if other[1] is not make}
+                self._made = others | ({key: made} if self._opened.get(key[0]) is model else {})
+        return made  # type: ignore[return-value]
 
     def open_named(self) -> None:
         """Open the first known models, as many as fit, so that what is wrong with them shows, and their kind.

@@ -37,12 +37,20 @@ class Call:
             model, processor = b2.load_pretrained("last:mine", device="cpu")
             print(model.caption("a.jpg", num_beams=3))
         """
+        return f"{loading_code(source, device, dtype)}\n{self.line()}"
+
+    def line(self, model: str = "model") -> str:
+        """The line that makes the call and prints what it returns, several if it is long.
+
+        Args:
+            model: What the program calls the model.
+        """
         given = [] if self.image is None else [literal(self._images(self.image.name))]
         given += [f"{name}={literal(value)}" for name, value in self.arguments.items()]
-        call = f"print(model.{self.method}({', '.join(given)}))"
+        call = f"print({model}.{self.method}({', '.join(given)}))"
         if len(call) > 100:
-            call = f"print(\n    model.{self.method}(\n        " + ",\n        ".join(given) + ",\n    )\n)"
-        return f"{loading_code(source, device, dtype)}\n{call}"
+            call = f"print(\n    {model}.{self.method}(\n        " + ",\n        ".join(given) + ",\n    )\n)"
+        return call
 
     def _images(self, image: Any) -> Any:
         return image if self.copies == 1 else [image] * self.copies
@@ -50,8 +58,13 @@ class Call:
 
 def loading_code(source: str, device: str = "cpu", dtype: str | None = None) -> str:
     """The lines that load a model."""
+    return f"import blip2_train as b2\n\nmodel, processor = {loading_call(source, device, dtype)}"
+
+
+def loading_call(source: str, device: str = "cpu", dtype: str | None = None) -> str:
+    """The call that loads a model and its processor."""
     options = f", device={literal(device)}" + (f", dtype={literal(dtype)}" if dtype else "")
-    return f"import blip2_train as b2\n\nmodel, processor = b2.load_pretrained({literal(source)}{options})"
+    return f"b2.load_pretrained({literal(source)}{options})"
 
 
 def literal(value: Any) -> str:

@@ -148,9 +148,12 @@ def search_code(source: str, folder: str, search: str, device: str = "cpu", dtyp
 {loading_code(source, device, dtype).replace("as b2", "as b2" + _IMPORTS, 1)}
 
 folder = Path({literal(folder)})
-paths = [str(folder / file.path) for file in files_below(folder) if not file.passed_over]
-searcher = Searcher(model, SearchIndex.of_images(model, paths, paths))
-for hit in searcher.{search}[0]:
+files = list(files_below(folder))
+paths = [str(folder / file.path) for file in files if not file.passed_over]
+broken = []
+index = SearchIndex.of_images(model, paths, paths, broken=broken)
+print(len(index), "images,", len(broken), "unreadable,", len(files) - len(paths), "passed over")
+for hit in Searcher(model, index).{search}[0]:
     print(hit.name, hit.similarity, hit.itm)"""
 
 

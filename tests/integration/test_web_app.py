@@ -112,6 +112,33 @@ def test_ask(page: AppPage) -> None:
 
 
 @in_a_browser
+def test_a_conversation_that_is_cleared_while_it_streams_stays_away(page: AppPage) -> None:
+    page.tab("ask")
+    page.fill("question", "")
+    page.example(2)
+    page.wait(f"{page._one('label', 'question')}.querySelector('textarea').value")
+    page.click("settings")
+    page.browser.run(f"{page._one('label', 'sampling')}.click()")
+    for field, value in (("temperature", 2), ("most new tokens", 100), ("fewest", 100)):
+        page.slide(field, value)
+    # pressed as soon as a part of the answer is there, sooner than one who looks ten times a second could
+    page.browser.run(
+        "window.parts = 0; window.watch = setInterval(() => { const said = document.querySelector('.message.bot')"
+        "?.innerText.trim(); if (said) { clearInterval(watch); parts = said.length; "
+        "[...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'start anew').click(); } }, 3)"
+    )
+    page.click("ask")
+    page.wait("window.parts > 0")
+    page.wait("document.querySelectorAll('.message').length === 0")
+    time.sleep(2.0)
+    assert page.texts(".message") == [], "neither does what comes later bring it back"
+    page.fill("question", "why?")
+    page.click("ask")
+    page.until(".message.bot")
+    assert len(page.texts(".message.user")) == 1 and "turns=[]" in page.code()
+
+
+@in_a_browser
 def test_match_and_where_the_model_looks(page: AppPage, app: App) -> None:
     page.tab("match")
     page.example(0)

@@ -71,6 +71,14 @@ class AppPage:
             "field.dispatchEvent(new Event('input', {bubbles: true})); })()"
         )
 
+    def slide(self, label: str, value: float) -> None:
+        """Write the number of a slider."""
+        field = f"({_VISIBLE})('input[type=number]').find((one) => one.ariaLabel?.includes({json.dumps(label)}))"
+        self.browser.run(
+            f"(() => {{ const field = {self._there(field)}; field.focus(); field.value = {json.dumps(value)}; "
+            "field.dispatchEvent(new Event('input', {bubbles: true})); field.blur(); })()"
+        )
+
     def field(self, label: str) -> str:
         """What a field holds."""
         return str(self.browser.run(f"{self._one('label', label)}.querySelector('textarea, input').value"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from blip2_train.app.asking import next_answer, short_answer
+from blip2_train.app.asking import Talk, next_answer, short_answer
 from blip2_train.app.context import Context
 from blip2_train.app.tabs.parts import (
     answer_with,
@@ -32,17 +32,23 @@ def ask_tab(context: Context) -> None:
         question: str,
         how: str,
         stream: bool,
-        rounds: list[tuple[str, str]],
+        talk: Talk,
         *settings: Any,
     ) -> Iterator[tuple[Any, ...]]:
         options, opened = settings_of(*settings), context.models.open(model)
+        talk = Talk() if talk.ended else talk  # whose last part came in after its end
         if how == SHORT:
             replies = iter([short_answer(opened, image, question, options)])
         else:
-            replies = next_answer(opened, image, rounds, question, options, stream)
-        for reply in replies:
-            longer = [*rounds, (question.strip(), reply.answer)]
-            yield messages(longer), longer, "", context.code(reply.call, model)
+            replies = next_answer(opened, image, talk.rounds, question, options, stream)
+        for reply in talk.answered(question, replies):
+            if reply is None:  # a part that was on its way when the conversation ended is taken off the page, too
+                yield [], Talk(), gr.skip(), gr.skip()
+                return
+            yield messages(talk.rounds), talk, "", context.code(reply.call, model)
+
+    def start_anew(talk: Talk) -> tuple[list[Any], Talk]:
+        return [], talk.anew()
 
     with gr.Row():
         with gr.Column():
@@ -52,8 +58,8 @@ def ask_tab(context: Context) -> None:
             example_images(context, [image, question], rows)
         with gr.Column():
             model = model_field(context, matches_texts=False)
-            talk = gr.Chatbot(label="answers", height=260, render_markdown=False, buttons=["copy_all"])
-            rounds = gr.State([])
+            shown = gr.Chatbot(label="answers", height=260, render_markdown=False, buttons=["copy_all"])
+            talk = gr.State(Talk())
             question.render()
             how = gr.Radio([CONVERSATION, SHORT], value=CONVERSATION, label="questions are")
             stream = gr.Checkbox(True, label="show answers while they are generated (without beams)")
@@ -63,10 +69,17 @@ def ask_tab(context: Context) -> None:
             note = note_field()
             settings = settings_fields()
             code = code_field()
-    fields = [model, image, question, how, stream, rounds, *settings]
-    answer_with([button.click, question.submit], answers, fields, note, [talk, rounds, question, code])
+    fields = [model, image, question, how, stream, talk, *settings]
+    answer_with([button.click, question.submit], answers, fields, note, [shown, talk, question, code])
     for event in (anew.click, image.change, model.change):
-        event(lambda: ([], []), None, [talk, rounds], api_visibility="private", show_progress="hidden")
+        event(
+            start_anew,
+            talk,
+            [shown, talk],
+            api_visibility="private",
+            show_progress="hidden",
+            queue=False,
+        )
 
 
 def messages(rounds: list[tuple[str, str]]) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blip2_train.app.comparing import calls, check_two, compare
+from blip2_train.app.comparing import calls, check_two, compare, comparing_code
 from blip2_train.app.context import Context
 from blip2_train.app.markup import table
 from blip2_train.app.matching import lines_of
@@ -25,8 +25,9 @@ def compare_tab(context: Context) -> None:
     def outputs(first: str, second: str, image: str | None, question: str, texts: str) -> tuple[Any, str]:
         check_two(first, second)
         tasks = calls(image, question, lines_of(texts) if texts.strip() else [])
-        rows = compare(context.models.open(first), context.models.open(second), tasks)
-        code = "\n\n".join(context.code(call, name) for _, call in tasks[:1] for name in (first, second))
+        one, other = context.models.open(first), context.models.open(second)
+        rows = compare(one, other, tasks)
+        code = comparing_code([(one, context.loading(first)), (other, context.loading(second))], tasks)
         labels = {source: label for label, source in context.models.choices()}
         return table(("", *(labels.get(name, name) for name in (first, second))), rows), code
 

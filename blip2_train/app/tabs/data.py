@@ -28,8 +28,8 @@ def data_tab(context: Context) -> None:
         tokenizer = context.models.open(model).processor.tokenizer if model else None
         shown = look_at(opened[key], int(first or 0), int(count), int(looked_at), tokenizer)
         gallery = figures([(sample.image, (f"sample {sample.index}", *sample.captions)) for sample in shown.samples])
-        code = data_code(*key, int(looked_at)) if chosen != WORLD else ""
-        return gallery, data_report(shown), code
+        loading = context.loading(model) if model else ""
+        return gallery, data_report(shown), data_code(*key, int(first or 0), int(count), int(looked_at), loading)
 
     with gr.Row():
         with gr.Column(scale=1):

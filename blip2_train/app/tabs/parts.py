@@ -14,6 +14,8 @@ from blip2_train.app.refusals import refusal
 from blip2_train.system.extras import import_extra
 
 gr: Any = import_extra("gradio", "the web app")
+CALLS = "calls"
+"""Name of the queue that all calls of models and data share: one at a time, whatever tab it comes from."""
 PROGRESS = gr.Progress()
 """Default of an argument through which a function tells how far it is."""
 
@@ -121,7 +123,7 @@ def answer_with(
     note: Any,
     outputs: Sequence[Any],
 ) -> None:
-    """Let events call a function, whose errors become a line of the page.
+    """Let events call a function, one at a time on the whole page; its errors become a line of the page.
 
     Args:
         triggers: Events: `button.click`.
@@ -132,7 +134,15 @@ def answer_with(
     """
     answer = in_one_line_or(function, len(outputs))
     for trigger in triggers:
-        trigger(answer, list(inputs), [note, *outputs], api_visibility="private", show_progress_on=list(outputs))
+        trigger(
+            answer,
+            list(inputs),
+            [note, *outputs],
+            api_visibility="private",
+            show_progress_on=list(outputs),
+            concurrency_id=CALLS,
+            concurrency_limit=1,
+        )
 
 
 def in_one_line_or(function: Callable[..., Any], count: int) -> Callable[..., Iterator[tuple[Any, ...]]]:

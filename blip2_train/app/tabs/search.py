@@ -39,17 +39,14 @@ SIDE = 320
 
 def search_tab(context: Context) -> None:
     """Build the tab."""
-    kept: list[FolderIndices] = []
 
     def location_of(folder: str | None) -> Path:
         name = context.access.check("folder", folder or "")
         return context.temporary / "examples" if name == EXAMPLES else Path(name).expanduser()
 
     def searched(model: str, folder: str | None, progress: Any) -> SearchedFolder:
-        location, opened = location_of(folder), context.models.open(model)
-        if not kept or kept[0].model is not opened:
-            kept[:] = [FolderIndices(opened)]
-        return kept[0].read(location, lambda done, total: progress((done, total), desc="reading images"))
+        location, indices = location_of(folder), context.models.made_of(model, FolderIndices)
+        return indices.read(location, lambda done, total: progress((done, total), desc="reading images"))
 
     def program(model: str, folder: str, search: str) -> str:
         return search_code(model, str(location_of(folder)), search, context.models.device, context.models.dtype)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from blip2_train.data.batches.image_inputs import ImageInput
-from blip2_train.errors import CheckpointMismatch, ConfigError, DamagedFile
+from blip2_train.errors import CheckpointMismatch, ConfigError, DamagedFile, ShardError
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import AT_ONCE, Blip2
 from blip2_train.evaluation.search.feature_file import SUFFIXES, FeatureFile
@@ -52,15 +52,46 @@ class SearchIndex:
 
     @classmethod
     def of_images(
-        cls, model: Blip2, images: Sequence[ImageInput], names: Sequence[str], *, batch_size: int = AT_ONCE
+        cls,
+        model: Blip2,
+        images: Sequence[ImageInput],
+        names: Sequence[str],
+        *,
+        batch_size: int = AT_ONCE,
+        broken: list[ShardError] | None = None,
     ) -> Self:
-        """The index of images, `batch_size` of them computed at once; raises as `Blip2.embed`."""
+        """The index of images.
+
+        Args:
+            model: An image-text model.
+            images: The images.
+            names: One for each.
+            batch_size: Images at once.
+            broken: Takes the error of each image that cannot be read, which is left out; None = the first is raised.
+
+        Raises:
+            ConfigError: if the model reads no texts.
+            ShardError: naming an image that cannot be read, without `broken`, or if none can.
+        """
         _searchable(model)
-        parts = [
-            model.embed(images[rows], batch_size=batch_size)["image_features"]
-            for rows in batches(len(images), batch_size)
-        ]
-        return cls(kind="image", names=list(names), features=torch.cat(parts), **_made_by(model))
+        kept: list[str] = []
+        parts: list[Tensor] = []
+        for rows in batches(len(images), batch_size):
+            read: list[ImageInput] = []
+            for image, name in zip(images[rows], names[rows], strict=True):
+                try:
+                    read.append(model.processor.image(image))
+                except ShardError as error:
+                    if broken is None:
+                        raise
+                    broken.append(error)
+                else:
+                    kept.append(name)
+            if read:
+                parts.append(model.embed(read, batch_size=batch_size)["image_features"])
+        if not parts:
+            raise broken[0] if broken else ConfigError("there is no image to search; name some")
+        return cls(kind="image", names=kept, features=torch.cat(parts), **_made_by(model))
 
     @classmethod
     def of_texts(cls, model: Blip2, texts: Sequence[str], *, batch_size: int = AT_ONCE) -> Self:

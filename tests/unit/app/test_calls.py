@@ -13,10 +13,10 @@ import pytest
 import torch
 from demo_exports import write_exports
 
-from blip2_train.app.asking import next_answer, short_answer
+from blip2_train.app.asking import Reply, Talk, next_answer, short_answer
 from blip2_train.app.browsing import data_code, look_at, open_set
 from blip2_train.app.captioning import TextSettings, caption_call
-from blip2_train.app.comparing import calls, check_two, compare
+from blip2_train.app.comparing import calls, check_two, compare, comparing_code
 from blip2_train.app.examples import Example, write_examples
 from blip2_train.app.matching import lines_of, match_call, query_views, text_scores, word_views
 from blip2_train.app.searching import (
@@ -106,6 +106,18 @@ def test_answers(world: World) -> None:
         short_answer(world.models["stage1"], world.image, "why?", settings)
 
 
+def test_a_conversation_that_was_ended_does_not_come_back() -> None:
+    talk = Talk()
+    call = caption_call("a.jpg", TextSettings())
+    assert len(list(talk.answered(" why? ", iter([Reply("so", call)])))) == 1
+    assert talk.rounds == [("why?", "so")]
+    answers = talk.answered("and?", (Reply(part, call) for part in ("a", "a b", "a b c")))
+    assert next(answers).answer == "a" and talk.rounds == [("why?", "so"), ("and?", "a")]
+    fresh = talk.anew()
+    assert list(answers) == [None], "what comes after the end is not shown"
+    assert talk.ended and not fresh.ended and fresh.rounds == []
+
+
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_answers_are_shown_while_they_are_generated(world: World, kind: str) -> None:
     model, settings = world.models[kind], TextSettings(max_new_tokens=12, min_new_tokens=10)
@@ -153,10 +165,11 @@ def test_search(world: World) -> None:
     assert progress == [(6, 6)] and folder.summary == "6 images"
     assert indices.read(world.folder) is folder, "nothing has changed"
     source, folder_name = world.sources["stage1"], str(world.folder)
+    counts = "6 images, 0 unreadable, 0 passed over"
     for rerank in (False, True):
         hits = images_of_text(folder, "a teapot", 3, rerank)
         code = search_code(source, folder_name, by_text_code("a teapot", 3, rerank))
-        assert world.printed(code) == "\n".join(f"{hit.name} {hit.similarity} {hit.itm}" for hit in hits)
+        assert world.printed(code).splitlines() == [counts, *(f"{hit.name} {hit.similarity} {hit.itm}" for hit in hits)]
     assert [hit.itm for hit in hits] == pytest.approx(
         sorted(model.match([hit.name for hit in hits], "a teapot").itm[:, 0].tolist(), reverse=True)
     )
@@ -164,7 +177,7 @@ def test_search(world: World) -> None:
     like = folder.searcher.by_images(image, 2)[0]
     assert like[0].name == str(image) and like[0].similarity == pytest.approx(1.0)
     code = search_code(source, folder_name, by_image_code(image, 2))
-    assert world.printed(code) == "\n".join(f"{hit.name} {hit.similarity} {hit.itm}" for hit in like)
+    assert world.printed(code).splitlines() == [counts, *(f"{hit.name} {hit.similarity} {hit.itm}" for hit in like)]
     assert lines_of_hit(hits[0]._replace(itm=0.5, similarity=0.25))[1] == "ITM 50.0 % · cosine 0.250"
     assert lines_of_hit(like[0]) == ["scene_2.jpg", "cosine 1.000"]
 
@@ -182,6 +195,12 @@ def test_a_file_is_read_again_only_if_it_changed(world: World, tmp_path: Path) -
     assert progress == [(3, 3), (2, 2)], "the changed one, and the one that cannot be read"
     before, after = first.searcher.index.features, second.searcher.index.features
     assert not torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+    printed = world.printed(search_code(world.sources["stage1"], str(tmp_path), by_text_code("a teapot", 2, False)))
+    hits = images_of_text(second, "a teapot", 2, rerank=False)
+    assert printed.splitlines() == [
+        "2 images, 1 unreadable, 1 passed over",
+        *(f"{hit.name} {hit.similarity} {hit.itm}" for hit in hits),
+    ]
 
 
 def test_folders_that_cannot_be_searched(world: World, tmp_path: Path) -> None:
@@ -209,6 +228,12 @@ def test_two_models_side_by_side(world: World) -> None:
     assert rows[3].first == "– (this is a generative model (stage 2))"
     assert rows[3].second == f"ITM {100 * float(itm):.1f} % · ITC {float(itc):.3f}"
     assert [task for task, _ in calls(world.image, " ", [])] == ["caption"]
+    loading = [f'b2.load_pretrained("{world.sources[kind]}", device="cpu")' for kind in ("opt", "stage1")]
+    code = comparing_code(list(zip((first, second), loading, strict=True)), tasks)
+    made = [[rows[0].first], [rows[0].second], [rows[1].first], second.match(world.image, ["a teapot", "a dog"])]
+    assert world.printed(code) == "\n".join(map(str, made)), "caption, answer and scores, of whom can give them"
+    assert code.count("load_pretrained") == 2
+    assert "# other does no answer: this is an image-text model (stage 1)" in code
     with pytest.raises(ConfigError, match="both models are x; choose two different ones"):
         check_two("x", "x")
 
@@ -230,18 +255,28 @@ def test_what_a_set_holds(world: World, tmp_path: Path) -> None:
     assert [sample.captions[0] for sample in page.samples][:1] == ["a teapot"]
     assert {"unreadable image", "missing image"} <= set(page.reasons)
     assert page.unknown is not None and page.unknown.unknown > 0
-    shown = world.printed(data_code(str(path), "", 200))
+    loading = f'b2.load_pretrained("{world.sources["stage1"]}", device="cpu")'
+    shown = world.printed(data_code(str(path), "", 0, 12, 200, loading)).splitlines()
     for rejected in (*page.rejected, *page.left_out):
-        assert f"{rejected.source} {rejected.key} {rejected.reason}" in shown
-    assert f"{page.captions} captions" in shown
+        assert f"{rejected.source} {rejected.key} {rejected.reason} {rejected.detail}" in shown
+    assert shown[0].startswith("0 (96, 96) a teapot")
+    assert shown[-2:] == [f"{len(source)} samples, looked at: {len(source)} with {page.captions} captions",
+                          str(page.unknown)]  # fmt: skip
     with pytest.raises(ConfigError, match=r"there is no sample 99; the set has samples 0 … \d"):
         look_at(source, 99, 12, 200)
 
 
-def test_the_embedded_world_can_be_browsed(tmp_path: Path) -> None:
+def test_the_embedded_world_can_be_browsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = look_at(open_set("the embedded world", "", tmp_path), 5, 3, 0)
     assert [sample.index for sample in page.samples] == [5, 6, 7] and page.total == 24_000
     assert len(page.samples[0].captions) == 5 and not page.rejected and page.unknown is None
+    monkeypatch.chdir(tmp_path)
+    exec(data_code("the embedded world", "", 5, 3, 0), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["5", "6", "7"] and page.samples[0].captions[4] in lines[0]
+    assert lines[3:] == ["24000 samples, looked at: 3 with 15 captions", "no tokenizer was asked"]
 
 
 @pytest.mark.parametrize("name", ["/no/such/shards", "pipe:touch ran", "/no/such.csv"])

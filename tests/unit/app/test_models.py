@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from demo_exports import write_exports
 from blip2_train.app.access import Access
 from blip2_train.app.models import KnownModel, Models, newest_exports
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.inference import Blip2
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,30 @@ def test_two_models_are_kept(exports: dict[str, str]) -> None:
     models.open(exports["t5"])
     models.open(exports["opt"])
     assert models.open(exports["stage1"]) is not first
+
+
+def test_what_was_made_of_a_model_goes_with_it(exports: dict[str, str]) -> None:
+    models, made = Models([], Access(everything=True)), list[str]()
+
+    class Index:
+        def __init__(self, model: Blip2) -> None:
+            self.model = model
+            made.append(model.source)
+
+    index = models.made_of(exports["stage1"], Index)
+    assert models.made_of(f" {exports['stage1']}", Index) is index and len(made) == 1
+    gone = weakref.ref(index.model), weakref.ref(index)
+    del index
+    models.open(exports["opt"])
+    gc.collect()
+    assert None not in [one() for one in gone], "the last two models are kept, with what belongs to them"
+    models.open(exports["t5"])
+    gc.collect()
+    assert [one() for one in gone] == [None, None], "neither the third model nor its index stays in memory"
+    only = weakref.ref(models.made_of(exports["opt"], Index))
+    models.made_of(exports["t5"], Index)
+    gc.collect()
+    assert only() is None, "of two models one index is kept, the last"
 
 
 def test_tabs_offer_what_fits() -> None:
