@@ -117,11 +117,15 @@ def test_paths_come_from_standard_input(
 def test_an_address_that_is_not_allowed_is_an_image_that_cannot_be_read(
     exports: dict[str, str], good: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    addresses = ["http://127.0.0.1:9/a.png?token=secret", str(good / "a.png")]
+    at = "http://127.0.0.1:9/a.png"
+    (good / "urls.csv").write_text(f"url\n{at}?token=secret3\n{at}\n")
+    addresses = [f"{at}?token=secret1", f"{at}?token=secret2", str(good / "a.png"), str(good / "urls.csv")]
     assert run_command(main, ["match", "--model", exports["stage1"], "--text", "a cat", *addresses]) == 2
     out, err = capsys.readouterr()
-    assert lines(out)[0]["image"].startswith("http://127.0.0.1:9/") and "error" in lines(out)[0]
-    assert lines(out)[1]["image"] == addresses[1] and "1 of 2 images could not be read" in err
+    records, names = lines(out), [record["image"] for record in lines(out)]
+    assert names[2] == addresses[2] and names[4] == at and "4 of 5 images could not be read" in err
+    assert ["error" in record for record in records] == [True, True, False, True, True]
+    assert all(name.startswith(f"{at}?…") for name in (*names[:2], names[3])) and len({*names}) == 5
     assert "secret" not in out + err
 
 

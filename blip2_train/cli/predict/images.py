@@ -20,7 +20,7 @@ from blip2_train.data.batches.processor import Processor
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.image_files import ENDINGS, files_below, passed_over_summary
 from blip2_train.data.sources.image_stream import FORMS, StreamedImage, holds_images, streamed_images
-from blip2_train.data.storage.web import is_address, shown_address
+from blip2_train.data.storage.web import is_address, result_name
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
 from blip2_train.system.screen import echo
 
@@ -132,7 +132,7 @@ class ImageList:
             return
         path = local_path(name)
         if is_address(name):
-            yield StreamedImage(shown_address(name), name)
+            yield StreamedImage(result_name(name), name)
         elif path.is_dir():
             images = (path / file for file, passed_over in files_below(path) if not passed_over)
             first = next(images, None)

@@ -12,6 +12,7 @@ from typing import Any
 from blip2_train.cli.json_lines import Results, new_file
 from blip2_train.cli.predict.loading import load_model
 from blip2_train.cli.predict.options import lines_of
+from blip2_train.data.storage.web import is_address, result_name
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.search.index import read_index
@@ -47,7 +48,8 @@ def search(options: argparse.Namespace) -> None:
             results.write(_records("text", texts[rows], lists, index.kind))
         for rows in batches(len(images), AT_ONCE):
             lists = searcher.by_images(images[rows], options.top, rerank=options.rerank)
-            results.write(_records("image", images[rows], lists, index.kind))
+            named = [result_name(image) if is_address(image) else image for image in images[rows]]
+            results.write(_records("image", named, lists, index.kind))
     seconds = time.perf_counter() - started
     count = len(texts) + len(images)
     echo(f"{len(index):,} {index.kind}s searched, queries: {count}, {seconds:.1f} s", file=sys.stderr)

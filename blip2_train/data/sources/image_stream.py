@@ -17,6 +17,7 @@ from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.image_files import ENDINGS
 from blip2_train.data.sources.image_folders import ImageFolders, open_images
+from blip2_train.data.storage.web import result_name
 from blip2_train.errors import ShardError
 
 SHARD = ".tar"
@@ -31,7 +32,7 @@ class StreamedImage(NamedTuple):
     """An image, or why there is none."""
 
     name: str
-    """A path or address, or where it lies: `shard.tar/0001.jpg`, `rows.parquet, row 3`."""
+    """A path, an address (`result_name`), or where it lies: `shard.tar/0001.jpg`, `rows.parquet, row 3`."""
     content: str | bytes
     """A path or address, or the content of its file."""
     error: str = ""
@@ -151,5 +152,7 @@ def _image(path: Path, where: str, value: Any, folders: ImageFolders) -> Streame
             return StreamedImage(name, embedded_image(value))
         except UnusableSample as error:
             return StreamedImage(name, b"", f"{name} is no image that can be read ({error.detail})")
-    file = value if is_address(value) else str(folders.find(value) or path.parent / value)
+    if is_address(value):
+        return StreamedImage(result_name(value), value)
+    file = str(folders.find(value) or path.parent / value)
     return StreamedImage(file, file)

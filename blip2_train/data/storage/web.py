@@ -7,6 +7,7 @@ public or allowed, and the connection goes to one of these. Proxies are not used
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 import socket
@@ -34,6 +35,7 @@ _NAME = "blip2_train"
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 """What is left as it is in an address beside letters and digits."""
 _LONGEST_SHOWN = 120
+_LEFT_OUT, _HASH_DIGITS = "…", 8
 
 Resolve = Callable[[str, int], Sequence[str]]
 """From a host's name and a port to IP addresses."""
@@ -86,6 +88,41 @@ def shown_address(address: str) -> str:
     host, slash, path = whole.partition("/")
     short = f"{front}://{host.rpartition('@')[2]}{slash}{path}{'?…' if question else ''}"
     return short if len(short) <= _LONGEST_SHOWN else f"{short[:_LONGEST_SHOWN]}…"
+
+
+def result_name(address: str) -> str:
+    """The name of an image in results and indexes: its address, by which it can be read again, if no key is in it.
+
+    User, password and what follows a `?` or `#` are left out; a short hash tells such addresses apart.
+
+    Example:
+        >>> result_name("https://example.org/a.jpg"), result_name("https://example.org/a.jpg?token=123")
+        ('https://example.org/a.jpg', 'https://example.org/a.jpg?…df7979cb')
+        >>> result_name("https://me:secret@example.org/a.jpg?token=123")
+        'https://example.org/a.jpg?…df7979cb'
+    """
+    front, _, rest = address.partition("://")
+    host, slash, path = _without_query(rest).partition("/")
+    plain = f"{front}://{host.rpartition('@')[2]}{slash}{path}"
+    secret = rest[len(_without_query(rest)) :]
+    if not secret:
+        return plain
+    digest = hashlib.sha256(f"{plain}{secret}".encode(errors="surrogatepass"))
+    return f"{plain}?{_LEFT_OUT}{digest.hexdigest()[:_HASH_DIGITS]}"
+
+
+def is_incomplete(name: str) -> bool:
+    """Whether a name is that of an address of which `result_name` left something out, so that it leads nowhere.
+
+    Example:
+        >>> is_incomplete(result_name("https://example.org/a.jpg?width=3")), is_incomplete("https://example.org/a.jpg")
+        (True, False)
+    """
+    return is_address(name) and f"?{_LEFT_OUT}" in name
+
+
+def _without_query(rest: str) -> str:
+    return re.split("[?#]", rest, maxsplit=1)[0]
 
 
 def is_public(address: IPAddress) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from blip2_train.data.batches.image_inputs import ImageInput, ImageInputs, listed
+from blip2_train.data.storage.web import is_incomplete
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import AT_ONCE, Blip2
@@ -136,6 +137,11 @@ class Searcher:
         return MatchScorer(self.model, "itm")([image], [[hit.name for hit in hits]])[0]
 
     def _image(self, name: str) -> Tensor:
+        if self._image_of is None and is_incomplete(name):
+            raise ShardError(
+                f"re-ranking reads the images of the index again, but names keep no keys of addresses, and {name} is "
+                "one without what followed its ?; embed a file of it, or search without re-ranking"
+            )
         try:
             return self.model.processor.image(name if self._image_of is None else self._image_of(name))
         except ShardError as error:

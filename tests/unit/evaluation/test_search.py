@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
@@ -97,6 +98,22 @@ def test_faiss_flat_gives_the_same_lists(kind: str) -> None:
     for factory in ("Nonsense", "IVF4096,Flat"):
         with pytest.raises(ConfigError, match=f"--faiss {factory}: FAISS cannot build it for"):
             FaissNearest(index, factory)(queried, 7)
+
+
+def test_images_that_cannot_be_read_are_left_out_of_an_index_if_they_are_collected(
+    model: Blip2, index: SearchIndex, paths: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    some, broken = [*paths[:3], str(tmp_path / "broken.png"), *paths[3:]], list[ShardError]()
+    made = SearchIndex.of_images(model, some, some, batch_size=4, broken=broken)
+    assert list(made.names) == paths and torch.allclose(made.features, index.features, atol=1e-5)
+    assert [str(error) for error in broken] == [
+        str(error) for error in broken if "broken.png is no image" in str(error)
+    ]
+    assert len(broken) == 1
+    for collected in (None, []):
+        with pytest.raises(ShardError, match=r"broken\.png is no image"):
+            SearchIndex.of_images(model, some[3:4], some[3:4], broken=collected)
 
 
 def test_images_are_retrieved_by_text_and_ranked_again_by_matching(
@@ -229,6 +246,13 @@ def test_searches_that_cannot_be_done(model: Blip2, index: SearchIndex, tmp_path
         searcher.by_texts("a cat", 3, rerank=2)
     with pytest.raises(ConfigError, match="the index is of images and searched by images"):
         searcher.by_images(index.names[0], 3, rerank=3)
+    names = ["https://example.org/a.jpg?…0123abcd", *index.names[1:]]
+    masked = Searcher(model, dataclasses.replace(index, names=names))
+    assert masked.by_texts("a cat", 6)[0][0].itm is None
+    with pytest.raises(
+        ShardError, match=r"names keep no keys of addresses, and https://example\.org/a\.jpg\?…0123abcd"
+    ):
+        masked.by_texts("a cat", 1, rerank=6)
     moved = Searcher(model, index, image_of=lambda name: tmp_path / "gone.png")
     with pytest.raises(ShardError, match=r"re-ranking reads the images of the index again: .*gone"):
         moved.by_texts("a cat", 1, rerank=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from web_server import LOOPBACK, certificate_of, content, in_drops, leads_to, serving
 
-from blip2_train.data.storage.web import WebLimits, fetch, is_public
+from blip2_train.data.storage.web import WebLimits, fetch, is_incomplete, is_public, result_name
 from blip2_train.errors import ConfigError, ShardError
 
 HERE = WebLimits(private_networks=(LOOPBACK,), seconds=5.0, most_bytes=100_000)
@@ -131,6 +131,19 @@ def test_a_search_for_a_host_that_takes_too_long_is_given_up() -> None:
     with pytest.raises(ShardError, match=r"was not there after 0\.2 s"):
         fetch("http://slow.example/a", WebLimits(seconds=0.2), lambda host, port: time.sleep(2.0) or [])  # type: ignore[func-returns-value]
     assert time.monotonic() - began < 1.5
+
+
+def test_a_name_in_results_keeps_what_is_no_key_and_tells_addresses_apart() -> None:
+    long = f"https://example.org/{'a' * 300}.jpg"
+    for plain in ("https://example.org:8080/a b.jpg", "http://example.org", long):
+        assert result_name(plain) == plain and not is_incomplete(plain), "it can be read again"
+    queries = [f"https://me:secret@example.org/a.jpg{rest}" for rest in ("?id=1", "?id=2", "#x", "?", "?a@b/c")]
+    names = [result_name(address) for address in queries]
+    assert len({*names}) == len(names) and all(map(is_incomplete, names)), names
+    assert all(name.startswith("https://example.org/a.jpg?…") and "secret" not in name for name in names)
+    assert names[0] == result_name("https://example.org/a.jpg?id=1"), "and it is the same every time"
+    assert result_name("https://me:secret@example.org/a.jpg") == "https://example.org/a.jpg"
+    assert not is_incomplete("images/a?….jpg")
 
 
 def test_what_fails_is_one_line_without_secrets() -> None:
