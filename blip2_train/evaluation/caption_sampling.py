@@ -70,7 +70,8 @@ class Blip2Captioner:
         with suitable_autocast(self._model.network):
             if self._model.network.matches_texts:
                 network = self._model.image_text("caption")
-                texts = generate_captions(network, self._processor, images, self._start, options, len(images), numbers)
+                starts = [self._start] * len(images)
+                texts = generate_captions(network, self._processor, images, starts, options, len(images), numbers)
             else:
                 texts = self._by_language_model(self._model.generative("caption"), images, options, numbers)
         return by_image(texts, count)

@@ -36,7 +36,9 @@ class Conversation:
     """
 
     def __init__(self, network: GenerativeModel, processor: Processor, pixel_values: Tensor) -> None:
-        self._network, self._processor, self._pixels = network, processor, pixel_values.clone()
+        self._network, self._processor, self.pixel_values = network, processor, pixel_values.clone()
+        self.address = ""
+        """Web address that the image came from; empty if it came otherwise."""
         self._state = _state(network)
         self._images = network.see(pixel_values[None].to(network.query_tokens.device))
         self._read: tuple[list[int], DecoderOnlyPrompts] | None = None
@@ -44,7 +46,7 @@ class Conversation:
     def is_about(self, network: GenerativeModel, pixel_values: Tensor) -> bool:
         """Whether what was read is what this model, with its present weights, reads of this image."""
         known = self._network is network and self._state == _state(network)
-        return known and same_image(self._pixels, pixel_values)
+        return known and same_image(self.pixel_values, pixel_values)
 
     def generate(self, prompt: Prompt, options: GenerationOptions) -> str:
         """Text behind a prompt about the image, the same as if all were read again."""

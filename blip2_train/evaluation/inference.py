@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from blip2_train.data.batches.image_inputs import ImageInput, ImageInputs, listed
+from blip2_train.data.storage.web import is_address
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation import prompts
 from blip2_train.evaluation.conversation import Conversation
@@ -67,17 +68,17 @@ class Blip2(LoadedModel):
         self,
         images: ImageInputs,
         *,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         batch_size: int = AT_ONCE,
         seed: int | None = None,
         stream: bool = False,
         **generation: Any,
     ) -> list[str] | Iterator[str]:
-        """Describe N images.
+        """Describe N images, or one image N times; each image is encoded once.
 
         Args:
-            images: The images.
-            prompt: Beginning of the captions; None = the prompt of training, "" = none.
+            images: The images, or one for all prompts; equal ones should follow each other.
+            prompt: Beginning of the captions, one for all or one for each; None = the prompt of training, "" = none.
             batch_size: Images at once.
             seed: Seed of sampling.
             stream: Give the caption of one image part by part.
@@ -91,19 +92,22 @@ class Blip2(LoadedModel):
             ConfigError: if an option or the prompt cannot be used, or a stage-1 model came without prediction head.
             ShardError: naming a file that is no readable image.
         """
-        start = prompts.caption_prompt(self.processor.prompt if prompt is None else prompt)
+        given = self.processor.prompt if prompt is None else prompt
         inputs = listed(images)
+        if len(inputs) == 1 and not isinstance(given, str):
+            inputs = inputs * len(given)
+        starts = prompts.one_prompt_each(given, len(inputs))
         if self.network.matches_texts:
             self.check_describes()
             network = self.image_text("caption")
             options = generation_options(qformer_defaults(generation) | streaming_defaults(stream), generation)
             if stream:
                 check_streams(options, len(inputs))
-                steps, decode = stream_caption(network, self.processor, inputs[0], start, options)
+                steps, decode = stream_caption(network, self.processor, inputs[0], starts[0], options)
                 return text_parts(steps, decode, network, seed, suitable_autocast, whole_words=True)
             with random_state(seed, self.device), suitable_autocast(network):
-                return generate_captions(network, self.processor, inputs, start, options, batch_size)
-        requests = [Prompt(start, "")] * len(inputs)
+                return generate_captions(network, self.processor, inputs, starts, options, batch_size)
+        requests = [Prompt(start, "") for start in starts]
         return self._write("caption", inputs, requests, CAPTIONING, generation, batch_size, seed, stream)
 
     @overload
@@ -207,7 +211,8 @@ class Blip2(LoadedModel):
         What was read of the last conversation is kept, so that its next round costs only what is new in it.
 
         Args:
-            image: The image.
+            image: The image; what an address leads to is fetched when its conversation begins, and kept for the next
+                rounds.
             turns: Earlier questions and answers, oldest first.
             message: The new question; used unchanged.
             prompt: The form of a question, with `{}` for it; None = "Question: {} Answer:".
@@ -232,11 +237,13 @@ class Blip2(LoadedModel):
         if stream:
             check_streams(options, 1)
         check_prompt(network, self.processor, request.text, options.max_new_tokens)
-        pixels = self.processor.image(image)
+        conversation, address = self._conversation, image if isinstance(image, str) and is_address(image) else ""
+        goes_on = conversation is not None and bool(turns) and bool(address) and conversation.address == address
+        pixels = conversation.pixel_values if conversation is not None and goes_on else self.processor.image(image)
         with torch.inference_mode(), random_state(seed, self.device), suitable_autocast(network):
-            conversation = self._conversation
             if conversation is None or not conversation.is_about(network, pixels):
                 self._conversation = conversation = Conversation(network, self.processor, pixels)
+            conversation.address = address
             if not stream:
                 return prompts.first_answer(template, conversation.generate(request, options))
             steps = conversation.generate_stepwise(request, options)

@@ -50,6 +50,19 @@ def caption_prompt(prompt: str) -> str:
     return prompt.strip()
 
 
+def one_prompt_each(given: str | Sequence[str], count: int) -> list[str]:
+    """The beginning of a caption for each of `count` images, from one for each or one for all.
+
+    Raises:
+        ConfigError: if there are more or fewer, or one cannot be used.
+    """
+    each = [given] * count if isinstance(given, str) else list(given)
+    if len(each) != count:
+        raise ConfigError(f"{count} images, but {len(each)} prompts; give one for each, or one in all")
+    known = {prompt: caption_prompt(prompt) for prompt in dict.fromkeys(each)}
+    return [known[prompt] for prompt in each]
+
+
 def one_question_each(questions: str | Sequence[str], count: int, clean: bool) -> list[str]:
     """A question for each of `count` images, from one for each or one for all.
 

@@ -16,6 +16,7 @@ from blip2_train.data.batches.processor import Processor
 from blip2_train.data.text_cleaning import clean_caption
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.generation import PromptTooLong, batches
+from blip2_train.evaluation.same_images import requests_by_image
 from blip2_train.models.configs import GenerationOptions
 from blip2_train.models.image_text import ImageTextModel
 
@@ -36,18 +37,20 @@ def generate_captions(
     network: ImageTextModel,
     processor: Processor,
     images: Sequence[ImageInput],
-    prompt: str,
+    prompts: Sequence[str],
     options: GenerationOptions,
     batch_size: int,
     uniforms: Tensor | None = None,
 ) -> list[str]:
-    """Generate a caption of each image after a prompt, by a stage-1 model; returns new text only.
+    """Generate a caption of each image after its prompt, by a stage-1 model; returns new text only.
+
+    Each image is read and encoded once, however many prompts it has; captions of one prompt are generated together.
 
     Args:
         network: The model, on its device.
         processor: With the tokenizer of its Q-Former.
         images: Read batch by batch.
-        prompt: Beginning of all captions; "" = nothing but `[DEC]`, as in the released code.
+        prompts: Beginning of each caption; "" = nothing but `[DEC]`, as in the released code.
         options: Search or sampling.
         batch_size: B.
         uniforms: `(images, N, max_new_tokens)`: see `ImageTextModel.generate`.
@@ -61,26 +64,49 @@ def generate_captions(
         ShardError: naming a file that is no readable image.
     """
     tokenizer, device = processor.text_tokenizer, network.query_tokens.device
-    start = _start(network, tokenizer, prompt, options.max_new_tokens).to(device)
-    texts: list[str] = []
-    for rows in batches(len(images), batch_size):
-        pixels = processor.images(images[rows]).to(device)
-        generated = network.generate(
-            pixels,
-            start.expand(len(pixels), -1),
-            options,
-            None if uniforms is None else uniforms[rows].to(device),
-            eos_token_id=tokenizer.sep_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        texts += [decode_word_pieces(tokenizer, ids) for ids in generated.tolist()]
-    return texts
+    starts = {
+        prompt: _start(network, tokenizer, prompt, options.max_new_tokens).to(device)
+        for prompt in dict.fromkeys(prompts)
+    }
+    ends = {"eos_token_id": tokenizer.sep_token_id, "pad_token_id": tokenizer.pad_token_id}
+    texts: dict[int, list[str]] = {}
+    requests = requests_by_image(images)
+    for some in batches(len(requests), batch_size):
+        pixels = processor.images([images[about[0]] for about in requests[some]]).to(device)
+        cache = network.encode_image(pixels).query_cache
+        asked = [(row, index) for row, about in enumerate(requests[some]) for index in about]
+        for prompt in dict.fromkeys(prompts[index] for _, index in asked):
+            pairs = [(row, index) for row, index in asked if prompts[index] == prompt]
+            for part in batches(len(pairs), batch_size):
+                rows, indices = (list(column) for column in zip(*pairs[part], strict=True))
+                generated = network.generate(
+                    [(keys[rows], values[rows]) for keys, values in cache],
+                    starts[prompt].expand(len(rows), -1),
+                    options,
+                    None if uniforms is None else uniforms[indices].to(device),
+                    **ends,
+                )
+                each = generated.reshape(len(rows), -1, generated.shape[1]).tolist()
+                texts |= {
+                    index: [decode_word_pieces(tokenizer, ids) for ids in own]
+                    for index, own in zip(indices, each, strict=True)
+                }
+    return [text for index in range(len(images)) for text in texts[index]]
 
 
 def stream_caption(
     network: ImageTextModel, processor: Processor, image: ImageInput, prompt: str, options: GenerationOptions
 ) -> tuple[Iterator[Tensor], Callable[[Tensor], str]]:
-    """A caption step by step: the ids so far, and what makes a text of them; arguments as for `generate_captions`."""
+    """A caption step by step: the ids so far, and what makes a text of them; other arguments as for
+    `generate_captions`.
+
+    Args:
+        network: The model.
+        processor: With its tokenizer.
+        image: The image.
+        prompt: Beginning of the caption.
+        options: Without beams.
+    """
     tokenizer, device = processor.text_tokenizer, network.query_tokens.device
     start = _start(network, tokenizer, prompt, options.max_new_tokens).to(device)
     ends = {"eos_token_id": tokenizer.sep_token_id, "pad_token_id": tokenizer.pad_token_id}

@@ -26,6 +26,22 @@ def same_image(first: ImageInput, second: ImageInput) -> bool:
     return first is second
 
 
+def requests_by_image(images: Sequence[ImageInput]) -> list[list[int]]:
+    """The indices of each image, in the order of `by_image`; equal ones that follow each other there are one.
+
+    Example:
+        >>> requests_by_image(["a.jpg", "b.jpg", "a.jpg"])
+        [[0, 2], [1]]
+    """
+    groups: list[list[int]] = []
+    for index in by_image(images):
+        if groups and same_image(images[groups[-1][-1]], images[index]):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
 def by_image(images: Sequence[ImageInput]) -> list[int]:
     """All indices, those of one object or path together, in the order in which each first occurs.
 

@@ -151,7 +151,7 @@ class ImageTextModel(Blip2Model):
     @torch.no_grad()
     def generate(
         self,
-        pixel_values: Tensor,
+        images: Tensor | Sequence[KeyValue],
         input_ids: Tensor,
         options: GenerationOptions,
         uniforms: Tensor | None = None,
@@ -162,7 +162,7 @@ class ImageTextModel(Blip2Model):
         """Captions by the Q-Former's own prediction head; each image is encoded once, and no token is read twice.
 
         Args:
-            pixel_values: `(B, 3, H, W)`, float, normalised.
+            images: `(B, 3, H, W)`, float, normalised; or the `query_cache` of such images encoded before.
             input_ids: `(B, S)`, int64: `[DEC]`, and what the captions go on from; no padding.
             options: Search or sampling; `num_beams`, lengths and the rest count as for language models.
             uniforms: `(B, N, max_new_tokens)`, in [0, 1): with `do_sample`, N captions of each image are sampled with
@@ -176,7 +176,7 @@ class ImageTextModel(Blip2Model):
 
         Source: `Blip2Qformer.generate` of the released code, which starts from `[DEC]` and takes no prompt.
         """
-        first, step = self._started(pixel_values, input_ids)
+        first, step = self._started(images, input_ids)
         return generate_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id, uniforms=uniforms)
 
     def generate_stepwise(
@@ -192,9 +192,9 @@ class ImageTextModel(Blip2Model):
         first, step = self._started(pixel_values, input_ids)
         yield from stream_tokens(first, step, options, ends=[eos_token_id], pad=pad_token_id)
 
-    def _started(self, pixel_values: Tensor, input_ids: Tensor) -> tuple[Tensor, Step]:
+    def _started(self, images: Tensor | Sequence[KeyValue], input_ids: Tensor) -> tuple[Tensor, Step]:
         """Logits `(B, V)` behind what captions start with, and where the next ones come from."""
-        cache: Sequence[KeyValue] = self.encode_image(pixel_values).query_cache
+        cache: Sequence[KeyValue] = self.encode_image(images).query_cache if isinstance(images, Tensor) else images
         first, cache = self._next_logits(input_ids, cache, input_ids.shape[1])
         prompt = input_ids
 

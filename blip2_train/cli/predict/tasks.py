@@ -106,11 +106,11 @@ def _caption(options: argparse.Namespace) -> Task:
 
     def make(model: Blip2) -> Work:
         def work(images: list[Tensor], first: int) -> Records:
-            size, seed = len(images), options.seed + first
-            texts = [
-                model.caption(images, prompt=prompt, batch_size=size, seed=seed, **generation) for prompt in prompts
-            ]
-            rows = ([text for some in texts for text in some[i * count : (i + 1) * count]] for i in range(size))
+            size, seed, each = len(images), options.seed + first, len(labels)
+            pairs = images if len(prompts) == 1 else [image for image in images for _ in prompts]  # image by image
+            starts = prompts[0] if len(prompts) == 1 else [prompt or "" for prompt in prompts] * size
+            texts = model.caption(pairs, prompt=starts, batch_size=size, seed=seed, **generation)
+            rows = [texts[start : start + each] for start in range(0, len(texts), each)]
             return [[{**about, "caption": text} for about, text in zip(labels, row, strict=True)] for row in rows]
 
         return work

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_writer import shown, writer
+from web_server import LOOPBACK, content, serving
 
+from blip2_train.data.storage.web import WebLimits
 from blip2_train.evaluation.conversation import Conversation
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.models.prompt_cache import DecoderOnlyPrompts
@@ -76,6 +80,28 @@ def test_only_what_is_new_is_read(family: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(images) == 1 and read[1:] == [(4 + lengths[0] - 1, 1)]
     model.chat(image, [], ROUNDS[2], max_new_tokens=4)  # another beginning
     assert len(images) == 1 and read[2][0] < 4 + lengths[0]
+
+
+def test_an_address_is_fetched_when_its_conversation_begins(tmp_path: Path) -> None:
+    model = talking()
+    for number, image in enumerate(shown(2)):
+        image.save(tmp_path / f"{number}.png")
+    files = [(tmp_path / f"{number}.png").read_bytes() for number in range(2)]
+    web = WebLimits(private_networks=(LOOPBACK,))
+    model = model.reading(dataclasses.replace(model.processor, web=web))
+    with serving({f"/{number}.png": content(file) for number, file in enumerate(files)}) as server:
+        first, second = (f"http://127.0.0.1:{server.port}/{number}.png" for number in range(2))
+        rounds: list[tuple[str, str]] = []
+        for message in ROUNDS:
+            rounds.append((message, model.chat(first, rounds, message, max_new_tokens=4)))
+        assert len(server.requests) == 1
+        kept = [answer for _, answer in rounds]
+        assert kept == [model.chat(files[0], rounds[:n], ROUNDS[n], max_new_tokens=4) for n in range(4)]
+        model.chat(first, [], ROUNDS[0], max_new_tokens=4)
+        assert len(server.requests) == 2, "a new conversation is about what is there now"
+        model.chat(second, rounds[:1], ROUNDS[1], max_new_tokens=4)
+        model.chat(first, rounds[:1], ROUNDS[1], max_new_tokens=4)
+        assert len(server.requests) == 4, "another address is another image"
 
 
 def test_any_order_of_conversations_gives_the_same_answers() -> None:

@@ -7,18 +7,26 @@ from typing import Any
 
 import pytest
 import torch
+from demo_exports import write_exports
 from tiny_writer import shown, writer
 
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.batches.language_tokenizer import AnsweringTokenizer
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer
+from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.question_answering import AnsweringTask
 from blip2_train.evaluation.same_images import by_image, same_image
+from blip2_train.pretrained import load_pretrained
 
 CANDIDATES = ["cat", "red", "dog", "green", "fox", "car", "left", "apple", "two", "of", "the", "is", "a", "blue"]
 QUESTIONS = ["what", "how many red apples are there", "is it a dog", "what is above the red fox"]
 SHORT: dict[str, Any] = {"max_new_tokens": 5, "num_beams": 2, "prompt": "{}"}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return write_exports(tmp_path_factory.mktemp("exports"))
 
 
 def encoded(model: Blip2) -> list[int]:
@@ -60,6 +68,37 @@ def test_one_image_is_encoded_once(make: Any, options: dict[str, Any]) -> None:
     answers = model.answer(mixed, [text for text in QUESTIONS for _ in range(3)], batch_size=12, **options)
     assert answers == [alone[image][question] for question in range(4) for image in range(3)]
     assert counts == [3]
+
+
+PROMPTS = ["a cat", "", "the red apple is", "two"]
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5", "stage1"])
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_beams": 3, "num_return_sequences": 2}], ids=str)
+def test_several_prompts_of_an_image_encode_it_once(
+    kind: str, options: dict[str, Any], exports: dict[str, str]
+) -> None:
+    model = load_pretrained(exports["stage1"])[0] if kind == "stage1" else writer(kind)
+    model.network.double()
+    options = {"max_new_tokens": 5} | options
+    each = options.get("num_return_sequences", 1)
+    pixels = [model.processor.image(image).double() for image in shown(3)]
+    alone = [[model.caption(image, prompt=prompt, **options) for prompt in PROMPTS] for image in pixels]
+    assert len({text for row in alone for texts in row for text in texts}) > 2
+    counts = encoded(model)
+    assert model.caption(pixels[0], prompt=PROMPTS, batch_size=3, **options) == [
+        text for texts in alone[0] for text in texts
+    ]
+    assert counts == [1]
+    counts.clear()
+    images = [image for image in pixels for _ in PROMPTS]
+    texts = model.caption(images, prompt=PROMPTS * 3, batch_size=3, **options)
+    assert texts == [text for row in alone for some in row for text in some] and len(texts) == 12 * each
+    assert sum(counts) == 3
+    mixed = model.caption([pixels[0], pixels[1]] * 2, prompt=["a cat", "two", "two", "a cat"], **options)
+    assert mixed == alone[0][0] + alone[1][3] + alone[0][3] + alone[1][0]
+    with pytest.raises(ConfigError, match="2 images, but 3 prompts; give one for each, or one in all"):
+        model.caption(pixels[:2], prompt=PROMPTS[:3])
 
 
 def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
