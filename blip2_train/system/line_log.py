@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from blip2_train.errors import RunStopped
 from blip2_train.system.launcher import launched_as_first_process
 from blip2_train.system.screen import plain_logs, printable
 
@@ -68,12 +70,53 @@ class LineLog(logging.Handler):
 
 @contextmanager
 def logged_lines() -> Iterator[LineLog]:
-    """A log that takes what all loggers of the first process let through, until the end."""
-    log = LineLog()
-    if launched_as_first_process():
-        logging.getLogger().addHandler(log)
+    """A log that takes what all loggers of the first process let through, Python's warnings, and the error that ends.
+
+    A library whose loggers pass nothing on, as transformers, has to be imported before.
+    """
+    log, first = LineLog(), launched_as_first_process()
+    loggers = _ends_of_the_way() if first else []
+    for logger in loggers:
+        logger.addHandler(log)
     try:
-        yield log
+        with _warnings_in(log) if first else nullcontext():
+            yield log
+    except Exception as error:
+        if not isinstance(error, RunStopped):  # which the run has said itself
+            log.add(f"error: {error or type(error).__name__}")
+        raise
     finally:
-        logging.getLogger().removeHandler(log)
+        for logger in loggers:
+            logger.removeHandler(log)
         log.close()
+
+
+def _ends_of_the_way() -> list[logging.Logger]:
+    """The root of all loggers, and those that pass nothing on to it."""
+    known = [one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    return [logging.getLogger(), *(one for one in known if not one.propagate)]
+
+
+@contextmanager
+def _warnings_in(log: LineLog) -> Iterator[None]:
+    """Python's warnings are shown as before, and are in the log, too."""
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        show(message, category, filename, lineno, file, line)
+        if file is None:
+            log.add(f"warning: {message} ({category.__name__}, {filename}, line {lineno})")
+
+    warnings.showwarning = shown
+    try:
+        yield
+    finally:
+        if warnings.showwarning is shown:
+            warnings.showwarning = show

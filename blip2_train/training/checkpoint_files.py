@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import TrainingError
+from blip2_train.training.progress import LossProgress
 
 UNFINISHED = ".{}.unfinished"
 """Name of a checkpoint while it is written: nothing that looks for checkpoints finds it."""
@@ -60,3 +61,5 @@ def write_checkpoint(trainer: lightning.Trainer, path: Path) -> None:
             f"{problem}; earlier checkpoints are as they were: make room or give paths.output_dir, and go on from "
             f"step {trainer.global_step} or before with resume_from={path.parent.parent}"
         )
+    if isinstance(trainer.progress_bar_callback, LossProgress):
+        trainer.progress_bar_callback.saved(path, trainer.global_step)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,6 +17,11 @@ from rich.text import Text
 from blip2_train.system.live_bar import LiveBar, packed
 from blip2_train.system.screen import make_console
 from blip2_train.training.module import TrainingModule
+
+_NOTED_PARTS = 100
+"""Lines about steps that the log of a run has."""
+_NOTED_SECONDS = 600.0
+"""Longest time between two of them."""
 
 
 class _LossBar(LiveBar):
@@ -33,6 +39,9 @@ class _LossBar(LiveBar):
 class LossProgress(ProgressBar):
     """A progress bar on a terminal; a line every `line_every` seconds in a log file. First process only.
 
+    Whatever the output is, `note` gets a line for every hundredth of a run, at the latest after ten minutes, and for
+    each validation and each checkpoint.
+
     Args:
         global_batch_size: Samples per optimiser step.
         chance: Chance level of each logged loss, nats.
@@ -42,6 +51,8 @@ class LossProgress(ProgressBar):
     def __init__(self, global_batch_size: int, chance: dict[str, float], line_every: float = 20.0) -> None:
         super().__init__()
         self.global_batch_size, self.chance, self.line_every = global_batch_size, chance, line_every
+        self.note: Callable[[str], None] = lambda text: None
+        """Takes lines for the log of the run."""
         self.console = make_console()
         self.samples_per_second = 0.0
         self._bar: _LossBar | None = None
@@ -50,6 +61,7 @@ class LossProgress(ProgressBar):
         self._mark = (0.0, 0)
         self._trained_seconds, self._trained_steps = 0.0, 0
         self._last_line = 0.0
+        self._last_note = time.perf_counter()
 
     def disable(self) -> None:
         """Silence this process (Lightning calls it on all but the first)."""
@@ -98,13 +110,16 @@ class LossProgress(ProgressBar):
             self._bar.update(self._task, completed=step)
         elif self._enabled and now - self._last_line > self.line_every:
             self._last_line = now
-            left = (trainer.max_steps - step) * self._trained_seconds / self._trained_steps
-            self.console.print(
-                f"step {step}/{trainer.max_steps}  {'  '.join(self._losses(pl_module.latest))}  "
-                f"{int(left) // 60}:{int(left) % 60:02d} left",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.console.print(self._line(step, trainer.max_steps, pl_module.latest), highlight=False, soft_wrap=True)
+        noted = step % max(1, trainer.max_steps // _NOTED_PARTS) == 0 or step == trainer.max_steps
+        if self._enabled and (noted or now - self._last_note > _NOTED_SECONDS):
+            self._last_note = now
+            self.note(self._line(step, trainer.max_steps, pl_module.latest))
+
+    def saved(self, path: Path, step: int) -> None:
+        """Note that a checkpoint is on disk."""
+        if self._enabled:
+            self.note(f"step {step}: {path.name} is written")
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Nothing to show; the clock of training stops."""
@@ -122,6 +137,7 @@ class LossProgress(ProgressBar):
             for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image")):
                 if f"{key}_r1" in scores:
                     parts.append(f"{label} R@1 {scores[f'{key}_r1']:.1f} R@10 {scores[f'{key}_r10']:.1f}")
+            self.note("  ".join(parts))
             console = self._bar.console if self._bar is not None else self.console
             lines = packed(parts, console.width) if console.is_terminal else ["  ".join(parts)]
             shown = Text("\n".join(lines))
@@ -145,6 +161,10 @@ class LossProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _line(self, step: int, steps: int, values: dict[str, float]) -> str:
+        left = (steps - step) * self._trained_seconds / self._trained_steps
+        return f"step {step}/{steps}  {'  '.join(self._losses(values))}  {int(left) // 60}:{int(left) % 60:02d} left"
 
     def _losses(self, values: dict[str, float]) -> list[str]:
         return [*_beside_chance(values, self.chance), f"{self.samples_per_second:.0f} samples/s"]

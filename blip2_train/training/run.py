@@ -93,6 +93,9 @@ class RunReporter:
         """One line of the details, for whoever looks closely."""
         RunReporter.line(self, text)
 
+    def progress(self, text: str) -> None:
+        """One line for a log: a step, a validation or a checkpoint, which whoever watches sees otherwise."""
+
     def begun(self, folder: Path) -> None:
         """The run folder is the run's own from now on; called in the first process only."""
 
@@ -255,6 +258,7 @@ def fit(run: Run, checkpoint: Path | None, reporter: RunReporter) -> RunOutcome:
     started, module, data, trainer = time.perf_counter(), run.module, run.data, run.trainer
     trainer.callbacks.append(BeforeTraining(lambda: _begin(run, checkpoint, reporter)))  # type: ignore[attr-defined]
     batch = (data.global_batch_size, data.accumulate, trainer.world_size)
+    run.progress.note = reporter.progress
     try:
         resume = None if checkpoint is None else str(checkpoint)
         with interrupted_in_training(), out_of_memory_in_one_line(*batch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from shard_files import write_shards, write_tokenizer
 from terminal_screen import terminal
-from tiny_run import STEPS, arguments
+from tiny_run import SAVE, STEPS, arguments
 from warning_callback import LOGGED, WARNED
 
 from blip2_train.cli.terminal import run_command
@@ -54,6 +54,16 @@ def test_a_run_on_a_terminal(outputs: Path, columns: int, monkeypatch: pytest.Mo
     (itc,) = [line for line in table if line.startswith("ITC, contrast")]
     assert sum(word.replace(".", "").isdigit() for word in itc.split()) == 4
     assert max(map(len, lines)) <= columns
+    log = [line.partition("  ")[2] for line in (run / "run.log").read_text("utf-8").splitlines()]
+    steps = [line for line in log if line.startswith("step ") and f"/{STEPS}  ITC " in line]
+    assert [int(line.removeprefix("step ").partition("/")[0]) for line in steps] == [*range(1, STEPS + 1)]
+    assert all("(chance " in line and line.endswith(" left") and "samples/s" in line for line in steps)
+    assert [line for line in log if line.endswith(" is written")] == [
+        f"step {step}: step_{step:07d}.ckpt is written" for step in range(SAVE, STEPS + 1, SAVE)
+    ]
+    (held_out,) = [line for line in log if line.startswith(f"held-out, step {STEPS}  ITC ")]
+    assert "image→text R@1" in held_out
+    assert sum(line.startswith(f"warning: {LOGGED}") for line in log) == STEPS, "of a logger that passes nothing on"
     assert (run / "retrieval.png").read_bytes().startswith(b"\x89PNG") and "retrieval.png" in whole
 
 

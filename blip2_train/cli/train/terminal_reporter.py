@@ -44,6 +44,10 @@ class TerminalReporter(RunReporter):
             _show(text)
         self._log.add(_as_text(text))
 
+    def progress(self, text: str) -> None:
+        """One line for the log."""
+        self._log.add(text)
+
     def begun(self, folder: Path) -> None:
         """Write the log into the run folder from now on."""
         self._log.open(folder)
