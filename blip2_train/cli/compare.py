@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> None:
     runs = read_runs([_folder(name) for name in options.runs])
     for number, run in enumerate(runs, 1):
         echo(f"{number}: {run.name}  ({run.folder})")
+        if run.state:
+            echo(f"   {run.state}")
     scores, settings = score_rows(runs), differing_settings(runs)
     if scores:
         _print("scores (* = the best)", runs, scores)

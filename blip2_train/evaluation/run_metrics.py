@@ -34,6 +34,16 @@ def read_results(folder: Path) -> dict[str, float]:
     return check_record(read_checked(path, instead), dict[str, float], path, instead, DamagedFile)
 
 
+def smaller_is_better(name: str) -> bool:
+    """Whether of a monitored score the smallest is the best: of a loss.
+
+    Example:
+        >>> smaller_is_better("val/loss_lm"), smaller_is_better("val/cider")
+        (True, False)
+    """
+    return "loss" in name
+
+
 def curve(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric."""
     points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from blip2_train.checkpoints.training_checkpoints import BEST, describe_checkpoint
 from blip2_train.distributed import gather_objects
 from blip2_train.errors import ConfigError
+from blip2_train.evaluation.run_metrics import smaller_is_better
 from blip2_train.training.checkpoint_files import write_checkpoint
 from blip2_train.training.module import TrainingModule
 
@@ -69,7 +70,7 @@ class BestCheckpoint(Checkpoint):
         if self.path is None:
             return True
         new, best = scores[self._name], self.scores[self._name]
-        return new < best if "loss" in self.monitor else new > best
+        return new < best if smaller_is_better(self.monitor) else new > best
 
     @property
     def _name(self) -> str:

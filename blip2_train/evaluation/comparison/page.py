@@ -24,10 +24,12 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun], *, created: dateti
     """
     when = (created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
     title = f"{len(runs)} runs compared"
-    lines = [*(str(run.folder) for run in runs), when]
+    lines = [*(" – ".join(filter(None, (str(run.folder), run.state))) for run in runs), when]
     header = element("header", element("h1", title), *(element("p", line, class_="note data") for line in lines))
     scores, settings = score_rows(runs), differing_settings(runs)
-    best = "Bold: the best of the runs. Scores of a training are those at its end."
+    best = (
+        "Bold: the best of the runs. Held-out scores of a training are those of the weights that it exports: see above."
+    )
     parts = [header, _section("scores", "Scores", _note(best), _table("Scores", runs, scores))] if scores else [header]
     if charts := compared_charts({run.name: run.folder for run in runs}):
         about = "Losses and held-out scores that two runs or more logged, over optimiser steps."

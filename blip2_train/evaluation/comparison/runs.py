@@ -11,7 +11,7 @@ from typing import Any
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
-from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics
+from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics, smaller_is_better
 from blip2_train.system.atomic_write import read_checked
 from blip2_train.system.records import parse_yaml
 
@@ -48,6 +48,8 @@ class ComparedRun:
     """By key (`optim.lr`), as written; empty without `config.yaml`."""
     scores: Mapping[str, Score]
     """By label."""
+    state: str = ""
+    """Which validation the scores are of, and how far a run is that is not finished; empty for an evaluation."""
 
 
 def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
@@ -69,7 +71,19 @@ def _read_run(name: str, folder: Path) -> ComparedRun:
         raise ConfigError(f"there is no folder {folder}; {_FIX}")
     if not any((folder / file).is_file() for file in (METRICS_FILE, RESULTS)):
         raise ConfigError(f"{folder} holds neither {METRICS_FILE} nor {RESULTS}, so it is no run; {_FIX}")
-    return ComparedRun(name=name, folder=folder, settings=_settings(folder), scores=dict(_scores(folder)))
+    settings, path = _settings(folder), folder / RESULTS
+    results = read_checked(path, "compare without this run, or run it again") if path.is_file() else {}
+    if isinstance(tasks := results.get("tasks"), dict):
+        return ComparedRun(name=name, folder=folder, settings=settings, scores=dict(_task_scores(tasks)))
+    rows, monitor = read_metrics(folder / METRICS_FILE), settings.get("monitor", "")
+    validation = _validation(rows, results, monitor)
+    return ComparedRun(
+        name=name,
+        folder=folder,
+        settings=settings,
+        scores=dict(_run_scores(rows, results, validation)),
+        state=_state(rows, results, validation, settings),
+    )
 
 
 def _short_names(folders: Sequence[str]) -> list[str]:
@@ -131,25 +145,57 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _scores(folder: Path) -> Iterator[tuple[str, Score]]:
-    """Of an evaluation its tasks' scores; of a training the held-out scores and losses at its end, and what it took."""
-    path = folder / RESULTS
-    results = read_checked(path, "compare without this run, or run it again") if path.is_file() else {}
-    if isinstance(tasks := results.get("tasks"), dict):
-        for task, content in tasks.items():
-            title, scores = content.get("title", task), content.get("scores", {})
-            for name, value in scores.items():
-                if isinstance(value, int | float):
-                    part, _, metric = name.rpartition("/")
-                    what = logged_format(metric)
-                    yield (
-                        ", ".join(filter(None, (title, part, what.row, what.heading))),
-                        Score(value=value, format=what),
-                    )
-        return
-    rows = read_metrics(folder / METRICS_FILE)
-    last = {key: curve(rows, key)[1][-1:] for row in rows[:1] for key in row}
-    values = {key: points[0] for key, points in last.items() if points}
+def _task_scores(tasks: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:
+    """The scores of an evaluation's tasks."""
+    for task, content in tasks.items():
+        title, scores = content.get("title", task), content.get("scores", {})
+        for name, value in scores.items():
+            if isinstance(value, int | float):
+                part, _, metric = name.rpartition("/")
+                what = logged_format(metric)
+                yield ", ".join(filter(None, (title, part, what.row, what.heading))), Score(value=value, format=what)
+
+
+def _validation(rows: Sequence[Mapping[str, str]], results: Mapping[str, Any], monitor: str) -> int | None:
+    """The step of the validation whose weights a run exports, or would export now; None if there is none.
+
+    Of runs with a monitored score it is the best so far, of others the last, be they finished or not.
+    """
+    if isinstance(step := results.get("exported_step"), int | float):
+        return int(step)
+    validated = [row for row in rows if any(value and key.startswith("val/") for key, value in row.items())]
+    scores = [(float(row[monitor]), int(row["step"])) for row in validated if row.get(monitor)]
+    if scores:
+        sign = 1 if smaller_is_better(monitor) else -1
+        return min(scores, key=lambda score: (sign * score[0], score[1]))[1]
+    return int(validated[-1]["step"]) if validated else None
+
+
+def _state(
+    rows: Sequence[Mapping[str, str]], results: Mapping[str, Any], validation: int | None, settings: Mapping[str, str]
+) -> str:
+    """What `ComparedRun.state` says."""
+    monitor, parts = settings.get("monitor", "null"), list[str]()
+    if not results and rows:
+        steps = f" of {int(settings['steps']):,}" if settings.get("steps", "").isdigit() else ""
+        parts.append(f"not finished: at step {int(rows[-1]['step']):,}{steps}")
+    if validation is not None:
+        which = "the last" if monitor == "null" else f"the best by {monitor}"
+        parts.append(f"held-out scores of step {validation:,}, {which}")
+    return "; ".join(parts)
+
+
+def _run_scores(
+    rows: list[dict[str, str]], results: Mapping[str, Any], validation: int | None
+) -> Iterator[tuple[str, Score]]:
+    """The held-out scores of a training at a validation, its last losses, and what it took."""
+    values: dict[str, float] = {}
+    for key in rows[0] if rows else ():
+        points = list(zip(*curve(rows, key), strict=True))
+        if key.startswith("val/") and validation is not None:
+            points = [(step, value) for step, value in points if step <= validation]
+        if points:
+            values[key] = points[-1][1]
     values |= {key: value for key, value in results.items() if isinstance(value, int | float)}
     if rows:
         values.setdefault("steps", float(rows[-1]["step"]))

@@ -28,8 +28,24 @@ class Series:
     steps: Sequence[int]
     values: Sequence[float]
     """On the scorer's scale."""
-    colour: int
-    """0 … 5."""
+    number: int
+    """Of the line in its chart, from 0: decides its colour, and its dashes where colours repeat."""
+
+    @property
+    def colour(self) -> int:
+        """0 … 5."""
+        return self.number % COLOURS
+
+    @property
+    def dashes(self) -> str | None:
+        """Lengths of strokes and gaps in pixels, another pattern each time that the colours begin anew; None = none.
+
+        Example:
+            >>> [Series(label="", steps=[], values=[], number=number).dashes for number in (5, 6, 17)]
+            [None, '9 3', '9 3 2 3']
+        """
+        turn = self.number // COLOURS
+        return f"9 3{' 2 3' * (turn - 1)}" if turn else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +68,12 @@ class LoggedRun:
             families.setdefault(match["family"] if match else name, []).append(name)
         return {family: sorted(names, key=lambda name: (len(name), name)) for family, names in families.items()}
 
-    def line(self, key: str, label: str, colour: int) -> list[Series]:
+    def line(self, key: str, label: str, number: int) -> list[Series]:
         """The line of a logged value, if there is one."""
         points = [(s, v) for s, v in zip(*curve(self.rows, key), strict=True) if math.isfinite(v)]
         thin = points[:: -(-len(points) // MOST_POINTS)] if points else []
         steps, values = [step for step, _ in thin], [value for _, value in thin]
-        return [Series(label=label, steps=steps, values=values, colour=colour % COLOURS)] if thin else []
+        return [Series(label=label, steps=steps, values=values, number=number)] if thin else []
 
     def chance(self, name: str, side: str = "") -> dict[str, float]:
         """Levels of a model that has learned nothing, by label; with `side` only those of `train` or `val`."""
@@ -142,12 +158,12 @@ def line_chart(
         points = _from_the_edge(list(zip(one.steps, one.values, strict=True)), low, high)
         coordinates = [(f"{x(a):.1f}", f"{y(b):.1f}") for a, b in points]
         tooltip = element("title", f"{one.label}: {what.text(one.values[-1])} at step {one.steps[-1]:,}")
-        line = element("polyline", tooltip, points=" ".join(map(",".join, coordinates)))
+        line = element("polyline", tooltip, points=" ".join(map(",".join, coordinates)), stroke_dasharray=one.dashes)
         dots = [element("circle", cx=a, cy=b, r=2.5) for a, b in coordinates if len(coordinates) <= MOST_DOTS]
         drawn.append(element("g", line, *dots, class_=f"line line-{one.colour}"))
     shown = [f"{one.label} from {what.text(one.values[0])} to {what.text(one.values[-1])}" for one in series]
     shown += [f"{label} {what.text(level)}" for label, level in (chance or {}).items()]
-    keys = [element("span", one.label, class_=f"key data line-{one.colour}") for one in series]
+    keys = [element("span", _swatch(one), one.label, class_=f"key data line-{one.colour}") for one in series]
     caption = element("figcaption", element("b", title), element("span", joined(*keys), class_="keys"))
     svg = element("svg", joined(*drawn), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
                   aria_label=f"{title}: {'; '.join(shown)}")  # fmt: skip
@@ -182,6 +198,12 @@ def histogram(values: Sequence[float], what: MetricFormat) -> Markup:
     ends = element("div", element("span", what.text(low)), element("span", what.text(high)), class_="ends")
     title = f"{what.heading} of single examples ({len(values):,})"
     return element("figure", element("figcaption", element("b", title)), svg, ends, class_="chart spread")
+
+
+def _swatch(series: Series) -> Markup:
+    """A short line as it is drawn."""
+    line = element("line", x1=0, x2=34, y1=2, y2=2, stroke_dasharray=series.dashes)
+    return element("svg", line, viewBox="0 0 34 4", class_="swatch", aria_hidden="true")
 
 
 def _from_the_edge(points: list[tuple[int, float]], low: float, high: float) -> list[tuple[float, float]]:

@@ -58,6 +58,38 @@ def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Pat
     assert list(rows).index("image→text, R@5 (%), held-out") < list(rows).index("image→text, R@10 (%), held-out")
 
 
+def test_an_unfinished_run_is_compared_by_the_validation_that_it_would_export(tmp_path: Path) -> None:
+    """A finished one has the scores of its best checkpoint; the last ones of the other would be of something else."""
+    monitored = {"monitor": "val/image_to_text_r10", "steps": 40}
+    exported = {"val/image_to_text_r10": 35.0, "exported_step": 30.0, "steps": 40.0}
+    folders = [
+        write_run(tmp_path / "finished", 2.0, 40.0, exported, **monitored),
+        write_run(tmp_path / "running", 2.0, 40.0, **monitored),
+        write_run(tmp_path / "loss", 2.0, 40.0, **monitored | {"monitor": "val/loss_itc"}),
+        write_run(tmp_path / "last", 2.0, 40.0, steps=40),
+        write_run(tmp_path / "started", 2.0, 40.0, monitor="null"),
+    ]
+    for folder in folders[1:4]:  # its best validation is not its last, but for the loss
+        with (folder / "metrics.csv").open("a") as file:
+            file.write("30,1.9,1.8,15.0,1.0,64\n35,1.7,,,,\n")
+    (folders[4] / "metrics.csv").write_text("step,train/loss\n3,1.0\n")
+    runs = read_runs(folders)
+    assert [run.state for run in runs] == [
+        "held-out scores of step 30, the best by val/image_to_text_r10",
+        "not finished: at step 35 of 40; held-out scores of step 20, the best by val/image_to_text_r10",
+        "not finished: at step 35 of 40; held-out scores of step 30, the best by val/loss_itc",
+        "not finished: at step 35 of 40; held-out scores of step 30, the last",
+        "not finished: at step 3",
+    ]
+    rows = {row.label: row.values for row in score_rows(runs)}
+    assert rows["image→text, R@10 (%), held-out"] == ("35.0", "40.0", "15.0", "15.0", ABSENT)
+    assert rows["ITC loss (nats), held-out"][1:4] == ("2.000", "1.800", "1.800")
+    assert rows["loss (nats), train"][1:4] == ("1.700",) * 3
+    assert "not finished: at step 35 of 40; held-out scores of step 20" in write_comparison(
+        tmp_path / "page.html", runs
+    ).read_text("utf-8")
+
+
 def test_evaluations_are_compared_by_task(tmp_path: Path) -> None:
     for name, cider in (("one", 1.2), ("two", 1.4)):
         settings = TaskSettings(checkpoint=name, checkpoint_fingerprint="", data_fingerprints={})
@@ -85,6 +117,18 @@ def test_the_page_holds_everything_and_loads_nothing(folders: list[Path], tmp_pa
     assert "first/run from 3.000 to 2.000; second/run from 2.600 to 1.600" in page
 
 
+def test_no_two_lines_of_a_chart_look_alike(tmp_path: Path) -> None:
+    runs = read_runs([write_run(tmp_path / f"run{number:02d}", 1.0 + number, 1.0) for number in range(27)])
+    page = write_comparison(tmp_path / "page.html", runs).read_text("utf-8")
+    for chart in re.findall(r"<figure class=.chart.>.*?</figure>", page, flags=re.DOTALL):
+        lines = re.findall(r'<g class="(line line-\d)"><polyline points="[^"]*"( stroke-dasharray="[^"]*")?', chart)
+        assert len(lines) == len({*lines}) == 27
+        keys = re.findall(
+            r'<span class="key data (line-\d)"><svg [^>]*><line [^>]*?( stroke-dasharray="[^"]*")?>', chart
+        )
+        assert [(f"line {colour}", dashes) for colour, dashes in keys] == lines, "the key shows each as it is drawn"
+
+
 def test_the_command_prints_both_tables_and_writes_the_page_if_given(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +137,7 @@ def test_the_command_prints_both_tables_and_writes_the_page_if_given(
     main([*names, "--output", str(tmp_path / "page.html")])
     out = capsys.readouterr().out
     assert re.search(r"ITC loss \(nats\), held-out +2\.000 +1\.500 \*\n", out) and re.search(r"seed +1 +2\n", out)
+    assert f"({folders[0]})\n   not finished: at step 20; held-out scores of step 20, the last\n" in out
     assert "\x1b" not in out and "3 settings differ\n" in out and f"page: {tmp_path}/page.html" in out
     assert all(len(line) <= 70 for line in out.splitlines() if str(tmp_path) not in line)
     assert run_command(main, [*names, "--output", str(tmp_path / "page.html")]) == 2

@@ -11,7 +11,7 @@ from blip2_train.cli.terminal import split_arguments
 from blip2_train.cli.train.sweep.launching import LOGS, read_launcher, run_here
 from blip2_train.cli.train.sweep.plan import Processes, Sweep, plan_sweep
 from blip2_train.errors import ConfigError, TrainingError
-from blip2_train.evaluation.run_metrics import read_results
+from blip2_train.evaluation.run_metrics import read_results, smaller_is_better
 from blip2_train.system.atomic_write import read_checked, write_checked
 from blip2_train.system.screen import echo, make_console
 from blip2_train.system.tables import NumbersTable
@@ -93,7 +93,7 @@ def _write(plan: Sweep, failures: Sequence[str]) -> Path:
 def _show(record: dict[str, Any]) -> None:
     """The runs as a table, the best first."""
     name = record["compared_by"]
-    sign = 1 if "loss" in (name or "") else -1
+    sign = 1 if smaller_is_better(name or "") else -1
     table = NumbersTable(("run", "settings", name or "score", ""), title="sweep", texts=[1, 3])
     for run in sorted(record["runs"], key=lambda run: (run["score"] is None, sign * (run["score"] or 0))):
         score = "" if run["score"] is None else f"{run['score']:.4g}"
