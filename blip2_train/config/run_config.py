@@ -30,6 +30,8 @@ class PathsConfig:
 
     data_dir: str
     """Where the data sets are that recipes name."""
+    real_parts: str
+    """Where the weights are that `scripts/real_parts.py` fetches."""
     output_dir: str
     """Where run folders are made."""
     run_dir: str

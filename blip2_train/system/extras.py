@@ -21,6 +21,8 @@ EXTRAS = {
     "open_clip": ("open_clip_torch", "data"),
     "faiss": ("faiss-cpu", "search"),
     "gradio": ("gradio", "app"),
+    "gguf": ("gguf", "real"),
+    "onnx": ("onnx", "real"),
 }
 """By module: the package that brings it, and this project's extra that names the package."""
 

@@ -38,7 +38,7 @@ HEADING = """\
 | --- | --- | --- | --- | --- | --- |"""
 USAGE = """usage: python scripts/costs.py [recipes=<name>,<name>] [utilisation=0.35]
 
-  recipes=      which; all but the demo's if not given
+  recipes=      which; those of the paper if not given
   utilisation=  share of the GPU's peak that is assumed, 0 to 1"""
 
 
@@ -47,7 +47,7 @@ class CostOptions:
     """What is computed."""
 
     recipes: Sequence[str] = ()
-    """Names; all but the demo's if empty."""
+    """Names; those of the paper if empty."""
     utilisation: float = 0.35
     """Share of the peak."""
 
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> None:
         echo(USAGE)
         return
     (options,) = read_settings(arguments, [CostOptions], "scripts/costs.py")
-    named = options.recipes or [name for name in recipes() if not name.startswith("demo_")]
+    named = options.recipes or [name for name in recipes() if not name.startswith(("demo_", "real_"))]
     echo(HEADING)
     for name in named:
         echo(cost_of(name).row(options.utilisation), flush=True)

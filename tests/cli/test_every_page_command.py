@@ -95,6 +95,7 @@ NEEDED = {
     r"bash run_scripts/demo\.sh": "half an hour",
     r"bash run_scripts/(ablations|study|benchmark|versions)\.sh": "minutes to hours; its parts have tests of their own",
     r"python scripts/(study|benchmark|costs|figures|house)\.py": "minutes to hours; its parts have tests of their own",
+    r"python scripts/real_parts\.py": "a network, or the packages' wheels",
     r"bash run_scripts/gpu_visit\.sh": "a GPU, or minutes of a rehearsal",
     r"bash run_scripts/(fault_test|fuzz|kill_test|capfilt_demo|test)\.sh": "minutes",
     r"torchrun|sbatch": "several devices or a cluster",

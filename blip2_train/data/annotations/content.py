@@ -11,7 +11,8 @@ from blip2_train.data.annotations.tables import table_rows
 from blip2_train.errors import ShardError
 
 PARQUET = ".parquet"
-_TABLES = (".csv", ".tsv", ".token", ".token.txt")
+_TABLES = (".csv", ".tsv", ".token", ".token.txt", "captions.txt")
+"""Ends of names; `captions.txt` is the CSV file of Flickr8k as it is passed on today."""
 SUFFIXES = (*_TABLES, ".json", ".jsonl", ".ndjson")
 
 

@@ -17,6 +17,7 @@ HEAVY = ("torch", "transformers", "lightning")
 COMMANDS = (
     "train", "evaluate", "export", "check", "doctor", "describe", "predict", "convert_checkpoint", "score", "prepare",
     "make_shards", "capfilt", "features", "compare", "app", "benchmark", "study", "house", "versions",
+    "real_parts",
 )  # fmt: skip
 """Files in `scripts/` that take `--help` and `--version`."""
 WITH_LISTS = ("train", "evaluate", "check", "doctor", "describe", "features", "benchmark")

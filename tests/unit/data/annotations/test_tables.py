@@ -27,6 +27,10 @@ def flickr_tokens() -> str:
         ("Flickr8k.token.txt", flickr_tokens().replace("\n", "\r\n")),
         ("flickr.token.tsv", "\ufeff" + flickr_tokens()),
         (
+            "captions.txt",
+            'image,caption\na.jpg,"a sign, ""stop"" it | says ."\na.jpg,again\nb.jpg,"an "" unbalanced quote"\n',
+        ),
+        (
             "results.csv",
             "image_name| comment_number| comment\n"
             + "".join(f"{name}| {n}| {text}\n" for n, (name, text) in enumerate(ROWS)),
@@ -37,7 +41,7 @@ def test_flickrs_own_files(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     images = read_captions(tmp_path / name)
     assert [(one.path, one.captions) for one in images] == EXPECTED
-    assert images[1].row == ("line 4" if name == "results.csv" else "line 3")
+    assert images[1].row == ("line 4" if name in ("results.csv", "captions.txt") else "line 3")
 
 
 def test_the_line_of_flickr30k_without_its_second_pipe(tmp_path: Path) -> None:
