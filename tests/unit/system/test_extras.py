@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from fsspec.registry import _registry
+from real_parts.command import main as real_parts
 from shard_files import write_shards, write_tokenizer
 from tiny_run import arguments
 
@@ -65,6 +66,8 @@ NEED = {
         ["source={folder}/shards", "output={folder}/out", "captioner=blip:x", "scorer=open_clip:ViT-B-32/openai"],
     ),
     "search by FAISS": ("faiss", predict, ["search", "--model", "x", "--index", "x.npz", "--faiss", "Flat", "a cat"]),
+    "real weights, the language model": ("gguf", real_parts, ["{folder}/parts"]),
+    "real weights, the tower": ("onnx", real_parts, ["{folder}/parts"]),
     "the web app": ("gradio", app, ["--port", "0", "--outputs", "{folder}"]),
 }
 """By what is asked for: the module that is hidden, the command, and its arguments."""
