@@ -58,8 +58,10 @@ def load_pretrained(
         ConfigError: if an option cannot be used, or `last:` finds none.
 
     Example:
+        ```python
         model, processor = load_pretrained("outputs/demo_stage2_opt/export")
         print(model.caption(["image.jpg"]), model.answer(["image.jpg"], "what is on the left?"))
+        ```
     """
     own = {"device": device, "dtype": dtype, "quantization": quantization}
     chosen = translated(transformers_arguments, own)

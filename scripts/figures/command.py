@@ -11,8 +11,8 @@ from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
 
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
-FIGURES = {"masks.png": "figures.masks:draw_masks"}
-"""The function that draws each, imported only when it does."""
+FIGURES = {"masks.png": "figures.masks:masks_png", "scene.jpg": "figures.scene:scene_jpg"}
+"""The function that gives the content of each, imported only when it does."""
 
 
 def main(arguments: list[str]) -> None:
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise ConfigError(f"{arguments[0]}: figures.py takes no arguments; it draws {', '.join(FIGURES)}")
     for name, draw in FIGURES.items():
-        pkgutil.resolve_name(draw)().savefig(FOLDER / name, dpi=150, facecolor="white")
+        (FOLDER / name).write_bytes(pkgutil.resolve_name(draw)())
         echo(str(FOLDER / name))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -29,7 +31,14 @@ def masks() -> list[Tensor]:
     return [apart, bidirectional(real, QUERIES)[0, 0].expand(size, size), causal]
 
 
-def draw_masks() -> Figure:
+def masks_png() -> bytes:
+    """The figure as a PNG file."""
+    content = io.BytesIO()
+    _draw().savefig(content, format="png", dpi=150, facecolor="white")
+    return content.getvalue()
+
+
+def _draw() -> Figure:
     """The masks side by side; a row may attend to the columns that are blue."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     words = ["[CLS]", "two", "red", "cars", "[PAD]"]

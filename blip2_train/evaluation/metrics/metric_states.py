@@ -138,9 +138,11 @@ class CaptionMetric(_TextMetric):
         **options: Options of `torchmetrics.Metric`.
 
     Example:
+        ```python
         metric = CaptionMetric(("bleu_4", "cider"))
         metric.update([7, 9], ["a cat", "two dogs"], [["a cat on a mat"], ["two dogs run", "some dogs"]])
         metric.compute()["cider"]
+        ```
     """
 
     def __init__(
