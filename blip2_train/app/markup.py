@@ -78,8 +78,8 @@ def data_report(page: DataPage) -> Markup:
         return joined(*parts, element("p", "nothing was rejected"))
     summary = ", ".join(f"{count:,} {reason}" for reason, count in page.reasons.most_common())
     parts.append(element("p", f"rejected: {summary}", class_="rejected"))
-    rows = [(one.reason, one.key or "–", one.source, one.detail) for one in listed[:MOST_ROWS]]
-    parts.append(table(("why", "sample", "in", "detail"), rows))
+    rows = [(one.reason, one.key or "–", one.detail, one.source) for one in listed[:MOST_ROWS]]
+    parts.append(table(("why", "sample", "detail", "in"), rows))
     if len(listed) > MOST_ROWS:
         parts.append(element("p", f"and {len(listed) - MOST_ROWS:,} more"))
     return joined(*parts)

@@ -10,6 +10,9 @@ from typing import Any
 
 from blip2_train.evaluation.inference import Blip2
 
+_LONG = 100
+"""Characters of a line, at most, before it is broken."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -46,11 +49,12 @@ class Call:
             model: What the program calls the model.
         """
         given = [] if self.image is None else [literal(self._images(self.image.name))]
-        given += [f"{name}={literal(value)}" for name, value in self.arguments.items()]
-        call = f"print({model}.{self.method}({', '.join(given)}))"
-        if len(call) > 100:
-            call = f"print(\n    {model}.{self.method}(\n        " + ",\n        ".join(given) + ",\n    )\n)"
-        return call
+        inline = [*given, *(f"{name}={literal(value)}" for name, value in self.arguments.items())]
+        call = f"print({model}.{self.method}({', '.join(inline)}))"
+        if len(call) <= _LONG:
+            return call
+        lines = [*given, *(_argument(name, value) for name, value in self.arguments.items())]
+        return f"print(\n    {model}.{self.method}(\n        " + ",\n        ".join(lines) + ",\n    )\n)"
 
     def _images(self, image: Any) -> Any:
         return image if self.copies == 1 else [image] * self.copies
@@ -82,6 +86,14 @@ def literal(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{literal(key)}: {literal(one)}" for key, one in value.items()) + "}"
     return repr(value)
+
+
+def _argument(name: str, value: Any) -> str:
+    """An argument in a line of its own; a long list with a line for each of its values."""
+    written = f"{name}={literal(value)}"
+    if not isinstance(value, list) or len(written) <= _LONG // 2:
+        return written
+    return f"{name}=[\n" + "".join(f"            {literal(one)},\n" for one in value) + "        ]"
 
 
 def _image_argument(method: str) -> str:

@@ -129,8 +129,8 @@ def images_of_text(folder: SearchedFolder, text: str, count: int, rerank: bool =
 
 def lines_of_hit(hit: Hit) -> list[str]:
     """Name and scores of a hit, for people."""
-    probability = "" if hit.itm is None else f"ITM {100 * hit.itm:.1f} % · "
-    return [printable_name(Path(hit.name).name), f"{probability}cosine {hit.similarity:.3f}"]
+    probability = [] if hit.itm is None else [f"ITM {100 * hit.itm:.1f} %"]
+    return [printable_name(Path(hit.name).name), *probability, f"cosine {hit.similarity:.3f}"]
 
 
 def search_code(source: str, folder: str, search: str, device: str = "cpu", dtype: str | None = None) -> str:

@@ -107,6 +107,12 @@ def test_ask(page: AppPage) -> None:
     page.wait("document.querySelectorAll('.message.user').length === 2")
     assert HOSTILE in page.texts(".message.user")[1] and first_question in page.texts(".message.user")[0]
     assert "turns=[(" in page.code(), "the second question came with the first round"
+    page.browser.run("document.querySelector('#tab-ask button[aria-label=Clear]').click()")
+    page.wait("document.querySelectorAll('.message.user').length === 0")
+    page.fill("question", "why?")
+    page.click("ask")
+    page.wait("document.querySelectorAll('.message.bot').length === 1")
+    assert "turns=[]" in page.code(), "what was cleared by the button of the list is forgotten, too"
     page.click("start anew")
     page.wait("document.querySelectorAll('.message.user').length === 0")
 
@@ -192,6 +198,8 @@ def test_data(page: AppPage, tmp_path: Path, app: App) -> None:
     page.fill("folder of the images, if not that of the file", str(app.images))
     page.click("look")
     page.wait("[...document.querySelectorAll('.rejected')].some((one) => one.innerText.includes('1 unreadable image'))")
+    edges = page.browser.run("getComputedStyle(document.querySelector('#tab-data .scrolls')).backgroundImage")
+    assert edges.count("linear-gradient") == 4, "a table that goes on has a shadow at its edge"
 
 
 @in_a_browser

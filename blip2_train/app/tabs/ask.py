@@ -58,7 +58,7 @@ def ask_tab(context: Context) -> None:
             example_images(context, [image, question], rows)
         with gr.Column():
             model = model_field(context, matches_texts=False)
-            shown = gr.Chatbot(label="answers", height=260, render_markdown=False, buttons=["copy_all"])
+            shown = gr.Chatbot(label="answers", height=320, render_markdown=False, buttons=["copy_all"])
             talk = gr.State(Talk())
             question.render()
             how = gr.Radio([CONVERSATION, SHORT], value=CONVERSATION, label="questions are")
@@ -71,7 +71,7 @@ def ask_tab(context: Context) -> None:
             code = code_field()
     fields = [model, image, question, how, stream, talk, *settings]
     answer_with([button.click, question.submit], answers, fields, note, [shown, talk, question, code])
-    for event in (anew.click, image.change, model.change):
+    for event in (anew.click, shown.clear, image.change, model.change):
         event(
             start_anew,
             talk,

@@ -43,6 +43,6 @@ def compare_tab(context: Context) -> None:
             question.render()
             texts.render()
             button = gr.Button("compare", variant="primary")
-            note, made = note_field(), gr.HTML()
-            code = code_field()
+    note, made = note_field(), gr.HTML()
+    code = code_field()
     answer_with([button.click], outputs, [first, second, image, question, texts], note, [made, code])

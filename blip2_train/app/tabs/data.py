@@ -40,10 +40,9 @@ def data_tab(context: Context) -> None:
                 label="data set: shards, or an annotation file",
             )
             images = gr.Textbox(label="folder of the images, if not that of the file")
-            with gr.Row():
-                first = gr.Number(0, precision=0, minimum=0, label="first sample", min_width=100)
-                count = gr.Slider(1, 48, 12, step=1, label="samples to show", min_width=140)
-            looked_at = gr.Slider(0, 1000, 200, step=50, label="samples to look at for the counts")
+            first = gr.Number(0, precision=0, minimum=0, label="first sample")
+            count = gr.Slider(1, 48, 12, step=1, label="samples to show")
+            looked_at = gr.Slider(0, 1000, 200, step=50, label="samples counted")
             with gr.Accordion("unknown tokens", open=False):
                 model = model_field(context, label="tokenizer of the model")
             button = gr.Button("look", variant="primary")

@@ -81,13 +81,13 @@ def search_tab(context: Context) -> None:
         )
         count = gr.Slider(1, 48, 8, step=1, label="images to show")
     with gr.Tabs():
-        with gr.Tab("images by a text"):
+        with gr.Tab("by text"):
             text = gr.Textbox(label="text", placeholder="a red bus")
             rerank = gr.Checkbox(True, label="the probability of a match (ITM) decides among the most similar")
             find = gr.Button("search", variant="primary")
             note, gallery, about = note_field(), gr.HTML(), gr.HTML()
             code = code_field()
-        with gr.Tab("images like an image"), gr.Row():
+        with gr.Tab("by image"), gr.Row():
             with gr.Column(scale=1):
                 image = image_field()
                 example_images(context, [image], [[str(example.image)] for example in context.examples])
@@ -95,7 +95,7 @@ def search_tab(context: Context) -> None:
             with gr.Column(scale=2):
                 note_2, gallery_2, about_2 = note_field(), gr.HTML(), gr.HTML()
                 code_2 = code_field()
-        with gr.Tab("texts for an image"), gr.Row():
+        with gr.Tab("texts by image"), gr.Row():
             with gr.Column():
                 image_3 = image_field()
                 texts = gr.Textbox(label="texts, one in each line", lines=6, render=False)
