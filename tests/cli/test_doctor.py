@@ -38,6 +38,7 @@ def left_behind(workspace: Path) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if "pymp-" not in str(path)]
 
 
+@pytest.mark.slow
 def test_a_good_set_up_is_ready_and_nothing_is_left(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

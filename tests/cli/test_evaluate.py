@@ -93,6 +93,7 @@ def test_what_it_leaves(alone: tuple[dict[str, str], Path]) -> None:
     assert page.count("data:image/") >= 9 and "Questions about emoji scenes" in page
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(evaluated: list[str], alone: tuple[dict[str, str], Path], tmp_path: Path) -> None:
     assert run(evaluated, tmp_path / "run", processes=2) == alone[0]
     written = sorted(path.name for path in (tmp_path / "run" / "predictions").glob("demo_vqa.*.jsonl"))
@@ -105,6 +106,7 @@ def test_two_processes_give_the_same(evaluated: list[str], alone: tuple[dict[str
     assert sorted(batches) == [0, 1, 2, 3, 4]  # each once
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on(evaluated: list[str], alone: tuple[dict[str, str], Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = WarmProcess([SCRIPT, *evaluated, f"paths.run_dir={folder}"])

@@ -36,6 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("faults") / "world")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PART)
 def test_a_row_holds(name: str, world: World) -> None:
     result = run_row(ROWS[name], world)

@@ -113,6 +113,7 @@ def failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "parts"), WRONG.values(), ids=WRONG.keys())
 def test_wrong_override(arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     line = failure(arguments, capsys)

@@ -45,6 +45,7 @@ def whole(workspace: Path) -> Path:
     return run_folder(workspace / "whole")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(workspace: Path, whole: Path) -> None:
     folder, settings = workspace / "killed", (*TOWER, *LORA, "init_from=null")
     start(folder, *settings, kill_at=7, code=-signal.SIGKILL)
@@ -113,6 +114,7 @@ def test_wrong_settings_are_one_line(overrides: list[str], words: str, capsys: p
     assert words in error and error.startswith("error: ") and "\n" not in error
 
 
+@pytest.mark.slow
 def test_they_are_described(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(describe, ["experiment=stage2_vit_g_opt_2.7b", "peft=lora", "--memory"]) == 0
     printed = capsys.readouterr().out

@@ -59,6 +59,7 @@ def test_the_best_weights_are_exported_and_the_newest_kept(uninterrupted: Path, 
     assert (again.sha256, again.step, again.metrics["val/loss_itg"]) == (manifest.sha256, best, scores[best])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [4, 7, 8])
 def test_a_killed_run_keeps_its_best(workspace: Path, uninterrupted: Path, kill: int) -> None:
     """Killed between a validation and the next checkpoint, which does not know of it."""
@@ -75,6 +76,7 @@ def test_a_killed_run_keeps_its_best(workspace: Path, uninterrupted: Path, kill:
     }
 
 
+@pytest.mark.slow
 def test_two_processes_keep_one_best(workspace: Path) -> None:
     printed = start(workspace / "two", "data.num_workers=0", *RISING, processes=2)
     scores = validated(workspace / "two")

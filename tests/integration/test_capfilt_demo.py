@@ -16,6 +16,7 @@ from blip2_train.data.sources.shard_source import ShardSource
 from blip2_train.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_a_very_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     exports, trained = write_exports(tmp_path / "exports"), []

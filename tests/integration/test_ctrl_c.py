@@ -39,6 +39,7 @@ def test_while_a_run_starts(workspace: Path) -> None:
     assert not list((workspace / "setup" / "demo_stage1").iterdir()), "no folder is left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("moment", "step"), [("train", 5), ("validation", 3)])
 def test_in_training_the_step_is_finished_and_saved(workspace: Path, moment: str, step: int, processes: int) -> None:
@@ -49,6 +50,7 @@ def test_in_training_the_step_is_finished_and_saved(workspace: Path, moment: str
     assert read_training_state(saved)["global_step"] == step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_one_ends_at_once_and_leaves_the_checkpoint_before(workspace: Path, processes: int) -> None:
     folder = workspace / f"twice_{processes}"
@@ -62,6 +64,7 @@ def test_a_second_one_ends_at_once_and_leaves_the_checkpoint_before(workspace: P
     assert "going on from step 4" in printed
 
 
+@pytest.mark.slow
 def test_in_the_last_validation_the_steps_are_saved(workspace: Path) -> None:
     folder = workspace / "last"
     (line,) = lines(stopped(folder, "last_validation", "validate_every=5"))
@@ -71,6 +74,7 @@ def test_in_the_last_validation_the_steps_are_saved(workspace: Path) -> None:
     assert read_results(run)["steps"] == 9 and read_export(run / "export")[1].step == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_what_ends_a_run_is_written_to_its_end(workspace: Path, by: signal.Signals) -> None:
     """Before the export, before the results, and before the curves."""

@@ -15,6 +15,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return run_processes((2,), work, tmp_path_factory.mktemp("two"))[2]
 
 
+@pytest.mark.slow
 def test_gradients_lie_in_the_buffers_of_data_parallelism(two: list[dict[str, Any]]) -> None:
     """From the first exchange on, also while the first micro-batch of a step is added up."""
     alone = run()["storages"]

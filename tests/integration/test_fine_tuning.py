@@ -53,6 +53,7 @@ TRAINED_TOWER = ("model.vision.frozen=false", "optim.layer_decay=0.7")
 RECIPES = {"demo_retrieval": TRAINED_TOWER, "demo_caption_opt": SHORT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_everything_trains_but_the_language_model(outputs: Path, recipe: str, tmp_path: Path) -> None:
     run = build(compose(settings(outputs, recipe, *RECIPES[recipe], *LARGER, f"paths.run_dir={tmp_path / 'run'}")))
@@ -69,6 +70,7 @@ def test_everything_trains_but_the_language_model(outputs: Path, recipe: str, tm
     assert len(scales) == (3 if recipe == "demo_retrieval" else 1)  # stem, one block, everything else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_export_holds_the_tower_and_is_used_alone(
     outputs: Path, recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -96,6 +98,7 @@ def test_the_export_holds_the_tower_and_is_used_alone(
         assert model.match([outputs.parent / "a.jpg"], ["a red cat"]).itc.shape == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_trained_tower_resumes_bitwise(outputs: Path) -> None:
     workspace = outputs.parent
     export = next((outputs / "demo_stage1").iterdir())

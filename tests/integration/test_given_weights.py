@@ -47,6 +47,7 @@ def settings(kind: str, init_from: object, captions: Path, run: Path, *more: str
     return [*common, *beams, *SHORT, *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECIPES)
 def test_a_folder_of_the_hub_is_fine_tuned_and_opened_again(kind: str, captions: Path, tmp_path: Path) -> None:
     """Sizes, tower, tokenizer and language model are the folder's; what is exported names the folder for the rest."""

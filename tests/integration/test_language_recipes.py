@@ -91,6 +91,7 @@ def test_all_recipes_with_a_published_language_model_are_meant() -> None:
     assert len(names) == 7 and len(RECIPES) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_two_steps(recipe: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(hub)
@@ -175,6 +176,7 @@ def test_a_run_by_the_command(recipe: str, hub: Path, tmp_path: Path, monkeypatc
 BY_HAND = ["model.language.start_token='</s>'", r"model.language.end_token='\n'"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "tokens", "start", "ends"),
     [

@@ -12,6 +12,7 @@ from training_process import TORCHRUN, run_folder, start, write_data
 TWO = ("trainer=ddp_cpu", "trainer.devices=2", "data.num_workers=2", "trainer.strategy.patience=15")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm_python")
 @pytest.mark.parametrize(
     ("by", "words"),
@@ -33,6 +34,7 @@ def test_a_lost_process_ends_the_run(tmp_path: Path, by: signal.Signals, words: 
     assert time.monotonic() - began < 120, "it ended by a limit of the test, not by its own"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm_python")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_reader_ends_the_run(tmp_path: Path, processes: int) -> None:

@@ -16,6 +16,7 @@ from blip2_train.cli.train.command import main as train
 SHARDS, STEPS, BATCH = 2000, 5, 400
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_2000_shards_are_trained_on_with_256_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -17,6 +17,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
     return run_processes(WORLDS, work, tmp_path_factory.mktemp("exchange"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: "-".join(CASES[number]))
 def test_a_step_equals_that_of_one_process(results: dict[int, list[dict[str, Any]]], number: int) -> None:
     expected = exchanged(*CASES[number])

@@ -38,6 +38,7 @@ def stopped(workspace: Path) -> Path:
     return workspace / "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_resumed_equals_uninterrupted(workspace: Path, uninterrupted: Path, workers: int) -> None:
     folder = workspace / f"killed_{workers}"
@@ -48,6 +49,7 @@ def test_killed_and_resumed_equals_uninterrupted(workspace: Path, uninterrupted:
     assert_same_run(uninterrupted, folder)
 
 
+@pytest.mark.slow
 def test_stage_2_killed_and_resumed(workspace: Path) -> None:
     stage_2 = (
         "experiment=demo_stage2_t5",  # its prefixes are cut at random
@@ -67,6 +69,7 @@ def test_stage_2_killed_and_resumed(workspace: Path) -> None:
     assert shown[0] == shown[1] and len(shown[0].splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_killed_and_resumed(workspace: Path, uninterrupted: Path) -> None:
     start(workspace / "whole_two", "data.num_workers=0", processes=2, other=True)
     folder = workspace / "killed_two"

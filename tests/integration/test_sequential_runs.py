@@ -26,6 +26,7 @@ def uninterrupted(workspace: Path) -> Path:
     return workspace / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_killed_and_resumed_equals_uninterrupted(workspace: Path, uninterrupted: Path, workers: int) -> None:
     folder = workspace / f"killed_{workers}"
@@ -35,6 +36,7 @@ def test_killed_and_resumed_equals_uninterrupted(workspace: Path, uninterrupted:
     assert_same_run(uninterrupted, folder)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_shards_killed_and_resumed(workspace: Path) -> None:
     own = (*SEQUENTIAL, "data.num_workers=0")
     start(workspace / "whole_two", *own, processes=2, other=True)

@@ -56,6 +56,7 @@ def relative_distance(actual: dict[str, Tensor], expected: dict[str, Tensor]) ->
     return float(differences.norm() / torch.cat([tensor.flatten() for tensor in expected.values()]).norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXACT)
 def test_training_equals_that_of_one_process(one: Any, two: Any, case: str) -> None:
     expected = one[case]
@@ -160,6 +161,7 @@ def test_what_cannot_be_sharded_is_named() -> None:
         blocks_to_shard(model)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command(tmp_path: Path) -> None:
     """A run of one process is taken up in its middle by two that shard the model, and ends alike."""

@@ -67,6 +67,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_written_down(whole: Pa
         assert all(same[0]) and not all(same[1]), part
 
 
+@pytest.mark.slow
 def test_stopped_by_signals_and_resumed_equals_whole(workspace: Path, whole: Path) -> None:
     """First inside the run, then where a validation follows the step."""
     folder = workspace / "stopped"
@@ -82,6 +83,7 @@ def test_stopped_by_signals_and_resumed_equals_whole(workspace: Path, whole: Pat
     assert skipped(folder) == {"4": "1", "8": "2"}
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_and_skip_the_same(workspace: Path) -> None:
     start(workspace / "whole_two", *RUN, processes=2, other=True)
     folder = workspace / "stopped_two"

@@ -33,6 +33,7 @@ def losses(folder: Path) -> list[tuple[str, str]]:
     return [(name, value) for row in rows for name, value in sorted(row.items())]
 
 
+@pytest.mark.slow
 def test_it_trains_as_the_recipe_does(program: Any, tmp_path: Path) -> None:
     results = program.main(tmp_path, steps=2, global_batch_size=4, **WORLD)
     run = tmp_path / "python"

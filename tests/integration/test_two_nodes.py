@@ -11,6 +11,7 @@ from training_process import TORCHRUN, assert_same_run, begin, start, write_data
 RUN = ("trainer=ddp_cpu", "data.num_workers=0")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm_python")
 def test_two_nodes_train_to_the_losses_of_one(tmp_path: Path) -> None:
     workspace = write_data(tmp_path)

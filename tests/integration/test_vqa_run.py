@@ -60,6 +60,7 @@ def run_folder_of(outputs: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_of_two_exports(workspace: Path, export: Path) -> None:
     state, manifest = read_export(export)
     assert manifest.stage == "vqa" and manifest.architecture["question_to_qformer"] is True
@@ -114,6 +115,7 @@ def test_a_copy_in_our_own_format_answers_alike(export: Path, tmp_path: Path) ->
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(workspace: Path) -> None:
     runs = {name: workspace / name for name in ("whole", "killed")}
     base = {
@@ -126,6 +128,7 @@ def test_killed_and_resumed_equals_uninterrupted(workspace: Path) -> None:
     assert_same_run(runs["whole"], runs["killed"])
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(workspace: Path) -> None:
     one, two = workspace / "one", workspace / "two"
     start(one, base=arguments(one, workspace / "questions"))

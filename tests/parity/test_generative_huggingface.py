@@ -98,6 +98,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(("direction", "kind", "tower"), CASES)
 def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -144,6 +145,7 @@ def test_loss_logits_and_gradients(direction: str, kind: str, tower: str, dtype:
         assert_close(here, there, tolerance, max(least, 1e-3 * largest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "kind", "tower"), CASES)
 def test_generated_ids(direction: str, kind: str, tower: str, tmp_path: Path) -> None:
     ours, theirs = pair(direction, kind, tmp_path, tower)
@@ -160,6 +162,7 @@ def test_generated_ids(direction: str, kind: str, tower: str, tmp_path: Path) ->
         assert len(set(actual.flatten().tolist())) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "dtype"), [("opt", "bfloat16"), ("opt", "float16"), ("t5", "bfloat16")])
 def test_frozen_parts_in_16_bits(kind: str, dtype: str, tmp_path: Path) -> None:
     """Both differ from float32 by the rounding of the format, and from each other by no more."""
@@ -212,6 +215,7 @@ def make_images(count: int, size: tuple[int, int]) -> list[Image.Image]:
     return [Image.fromarray((255 * part).byte().permute(1, 2, 0).numpy()) for part in fine]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_captions_of_the_exported_demo(kind: str, tmp_path: Path) -> None:
     """As a stranger uses the folder: processor, generate, batch_decode."""

@@ -314,6 +314,7 @@ def test_the_decoder_of_bart_starts_as_its_tokenizer_does(tmp_path: Path) -> Non
     assert tokenizer.decode(written) == Blip2(model, trained.processor).caption(images(), num_beams=1, max_new_tokens=4)
 
 
+@pytest.mark.slow
 def test_flan_t5_keeps_its_own_head(tmp_path: Path) -> None:
     """transformers 5.24 ties the two matrices of a T5 that it builds, whatever its configuration says."""
     trained = collated_and_trained("t5", tmp_path, [])

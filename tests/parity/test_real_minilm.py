@@ -56,6 +56,7 @@ def test_no_size_is_given_by_hand() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_text_pass_is_that_of_bert() -> None:
     ours, theirs = model(fold_token_type=True), BertModel.from_pretrained(FOLDER).eval()
     report = load_bert(ours, FOLDER)
@@ -107,6 +108,7 @@ def test_a_contradiction_on_the_command_line_is_refused(tmp_path: Path, capsys: 
     assert "model.qformer.num_heads=6 contradicts" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, 6, 24])
 def test_a_wrong_number_of_heads_is_refused(heads: int) -> None:
     with pytest.raises(CheckpointMismatch, match=rf"num_heads is {heads}, the checkpoint has 12"):

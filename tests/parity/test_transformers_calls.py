@@ -91,6 +91,7 @@ def same(left: Any, right: Any) -> None:
         assert left == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), ROWS, ids=[spans(left)[-1][:60] for left, _ in ROWS])
 def test_both_columns_give_the_same(left: str, right: str, folder: Callable[[str], str]) -> None:
     kind = "retrieval" if "Retrieval" in left else "opt"
@@ -129,6 +130,7 @@ def test_the_table_covers_what_published_cards_use() -> None:
     assert len(ROWS) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 @pytest.mark.parametrize(
     "options",
@@ -189,6 +191,7 @@ def test_what_generate_cannot_do_is_one_line(folder: Callable[[str], str]) -> No
         b2.load_pretrained(folder("retrieval"), device="cpu")[0].generate(inputs["pixel_values"])
 
 
+@pytest.mark.slow
 def test_a_loaded_model_changes_its_precision_and_device(folder: Callable[[str], str]) -> None:
     model, processor = b2.load_pretrained(folder("opt"))
     expected = model.caption(images(), num_beams=1)

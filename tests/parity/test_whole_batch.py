@@ -15,6 +15,7 @@ from whole_batch_work import compared, parts_of, trained_tower, two_passes, undi
 from blip2_train.objectives.representation import RepresentationObjective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", RULES, ids=lambda rules: "-".join(str(value) for value in rules.values()))
 @pytest.mark.parametrize(
     ("size", "images", "parts"), [(6, "distinct", 3), (8, "repeated", 2), (4, "one", 2), (3, "distinct", 3)]
@@ -44,6 +45,7 @@ def test_several_processes_equal_the_plain_reference(tmp_path: Path) -> None:
                 assert_equal(of_rank["trained"][number], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("gather", ["detached", "full"])
 def test_dropout_is_the_same_in_both_passes(gather: str, frozen: bool) -> None:

@@ -38,6 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [language, *(folder_with_code(original, folder / name) for name, original in originals.items())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standard_input", ["closed", "yes"])
 def test_code_beside_a_model_is_never_run(folders: list[Path], standard_input: str) -> None:
     process = WarmProcess([foreign_code.__file__, standard_input, *map(str, folders)])
@@ -87,6 +88,7 @@ def test_an_implementation_of_the_hub_is_refused(tmp_path: Path, key: str) -> No
     assert load_config(AutoConfig, folder)._attn_implementation is None
 
 
+@pytest.mark.slow
 def test_no_call_goes_by() -> None:
     """Every call that could run code beside a model's files is in the one module that says it must not."""
     beside, inside = [], []

@@ -61,6 +61,7 @@ def refuse_in_silence() -> None:
     raise ShardError("")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "words"),
     [

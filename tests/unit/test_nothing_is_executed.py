@@ -3,6 +3,7 @@ files of others does so in the few places that check what they read.
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "blip2_train"
@@ -73,15 +74,20 @@ CONFIGURATION = {
 """Modules that read YAML, or have interpolations resolved."""
 
 
-def readers(functions: set[str]) -> dict[str, list[str]]:
-    """Modules that use such functions, and which."""
-    by_path: dict[str, list[str]] = {}
+@cache
+def names_used() -> dict[str, set[str]]:
+    """Names in each module, dotted ones whole."""
+    used = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         nodes = ast.walk(ast.parse(path.read_text("utf-8")))
         names = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)}
-        if hit := sorted(names & functions):
-            by_path[str(path.relative_to(PACKAGE))] = hit
-    return by_path
+        used[str(path.relative_to(PACKAGE))] = names
+    return used
+
+
+def readers(functions: set[str]) -> dict[str, list[str]]:
+    """Modules that use such functions, and which."""
+    return {path: sorted(names & functions) for path, names in names_used().items() if names & functions}
 
 
 def test_json_of_others_is_read_through_records() -> None:

@@ -50,6 +50,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(path).decode("utf-8"))
 
 
+@pytest.mark.slow
 def test_wheel_is_complete(source: Path, wheel: zipfile.ZipFile) -> None:
     packed = set(wheel.namelist())
     modules = {str(path.relative_to(source)) for path in (source / "blip2_train").rglob("*") if path.is_file()}
@@ -59,6 +60,7 @@ def test_wheel_is_complete(source: Path, wheel: zipfile.ZipFile) -> None:
     assert {name for name in packed if name.endswith("entry_points.txt")}
 
 
+@pytest.mark.slow
 def test_wheel_is_typed_and_licensed(wheel: zipfile.ZipFile, metadata: Message) -> None:
     packed = wheel.namelist()
     assert "blip2_train/py.typed" in packed
@@ -73,6 +75,7 @@ def test_wheel_has_the_package_alone(wheel: zipfile.ZipFile) -> None:
     assert {room for room in rooms if not room.endswith(".dist-info")} == {"blip2_train"}
 
 
+@pytest.mark.slow
 def test_source_archive_has_the_pages(source: Path) -> None:
     with tarfile.open(built(source, "sdist")) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}

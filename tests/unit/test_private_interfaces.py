@@ -74,6 +74,7 @@ def test_the_search_sees_private_interfaces() -> None:
     assert private_interfaces(text) == {"a._b", "sys.modules['d']", "_e"}
 
 
+@pytest.mark.slow
 def test_they_are_used_where_the_table_states() -> None:
     files = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in ROOT.rglob("*.py")}
     assert {name: result for name, text in files.items() if (result := private_interfaces(text))} == PRIVATE

@@ -65,6 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 SAMPLED = TextSettings(sampled=True, top_p=0.7, temperature=1.5, max_new_tokens=6, repetition_penalty=1.1, seed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "stage1"])
 @pytest.mark.parametrize(("settings", "count"), [(TextSettings(num_beams=2, max_new_tokens=4), 1), (SAMPLED, 3)])
 def test_captions(world: World, kind: str, settings: TextSettings, count: int) -> None:
@@ -90,6 +91,7 @@ def test_captions_that_cannot_be_requested() -> None:
         caption_call("a.jpg", TextSettings(), count=2)
 
 
+@pytest.mark.slow
 def test_answers(world: World) -> None:
     model, settings = world.models["opt"], TextSettings(max_new_tokens=4)
     alone = short_answer(model, world.image, world.examples[0].question, settings)
@@ -118,6 +120,7 @@ def test_a_conversation_that_was_ended_does_not_come_back() -> None:
     assert talk.ended and not fresh.ended and fresh.rounds == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_answers_are_shown_while_they_are_generated(world: World, kind: str) -> None:
     model, settings = world.models[kind], TextSettings(max_new_tokens=12, min_new_tokens=10)
@@ -158,6 +161,7 @@ def test_maps_of_words_and_queries(world: World) -> None:
         word_views(world.models["opt"], image, "a teapot")
 
 
+@pytest.mark.slow
 def test_search(world: World) -> None:
     model, progress = world.models["stage1"], list[tuple[int, int]]()
     indices = FolderIndices(model)

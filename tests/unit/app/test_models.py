@@ -49,6 +49,7 @@ def test_the_newest_export_of_each_recipe(
     assert newest_exports(tmp_path / "nowhere") == []
 
 
+@pytest.mark.slow
 def test_two_models_are_kept(exports: dict[str, str]) -> None:
     models = Models([], Access(everything=True))
     first = models.open(exports["stage1"])

@@ -119,6 +119,7 @@ def test_transformers_reads_the_merged_model(kind: str, tmp_path: Path, capsys: 
     torch.testing.assert_close(dict(again.state_dict()), dict(model.state_dict()))
 
 
+@pytest.mark.slow
 def test_other_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, folder = export(tmp_path / "export")
     assert run_command(convert, [str(folder), "--to", str(tmp_path / "copy")]) == 0
@@ -128,6 +129,7 @@ def test_other_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "lavis holds no language model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_qformer_with_adapters_is_exported_as_an_ordinary_one(tmp_path: Path) -> None:
     config = AdapterConfig(target="qformer", r=2, alpha=3, target_modules=["query", "key", "dense"])
     model, folder = export(tmp_path / "export", "retrieval", config)
@@ -141,6 +143,7 @@ def test_a_qformer_with_adapters_is_exported_as_an_ordinary_one(tmp_path: Path) 
     torch.testing.assert_close(dict(opened.state_dict()), dict(model.state_dict()))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_adapters_of_an_export(tmp_path: Path) -> None:
     model, folder = export(tmp_path / "export")
     following, _, _ = our_model("opt", TOWER, weights="pretrained")
@@ -153,6 +156,7 @@ def test_a_run_goes_on_with_the_adapters_of_an_export(tmp_path: Path) -> None:
             load_initial_weights(our_model("opt", TOWER)[0], str(folder), adapters=other)
 
 
+@pytest.mark.slow
 def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
     _, folder = export(tmp_path / "export")
     file = folder / "adapter" / "adapter_model.safetensors"
@@ -170,6 +174,7 @@ def test_damaged_adapters_are_refused(tmp_path: Path) -> None:
         load_initial_weights(our_model("opt", TOWER)[0], str(folder))
 
 
+@pytest.mark.slow
 def test_the_frozen_parts_have_the_fingerprint_that_they_have_without_adapters(tmp_path: Path) -> None:
     """So an export is opened with the plain language model's files, and a change of those is noticed."""
     model, _ = export(tmp_path / "export")

@@ -90,6 +90,7 @@ VISION, LANGUAGE = ("architecture", "vision"), ("architecture", "language")
 OPT = {"model_type": "opt", "hidden_size": 16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [

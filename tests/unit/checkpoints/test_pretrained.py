@@ -53,6 +53,7 @@ def assert_same_weights(model: nn.Module, other: nn.Module) -> None:
     assert all(torch.equal(tensor, again[name]) for name, tensor in state.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_export_with_or_without_its_frozen_parts(kind: str, whole: bool, tmp_path: Path) -> None:
@@ -79,6 +80,7 @@ def test_a_run_folder_stands_for_its_export(tmp_path: Path) -> None:
     assert_same_weights(model, open_pretrained(str(tmp_path / "run")).model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_precision_is_that_of_the_frozen_parts(whole: bool, tmp_path: Path) -> None:
     _, folder = export(tmp_path / "export", whole=whole)
@@ -96,6 +98,7 @@ def test_a_trained_tower_is_frozen_for_another_precision(tmp_path: Path) -> None
     assert half.vision_config.frozen and half.vision_model.tower.pos_embed.dtype == torch.float16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_quantised(whole: bool, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
@@ -106,6 +109,7 @@ def test_quantised(whole: bool, tmp_path: Path) -> None:
     assert open_pretrained(folder).model.language_config.quantization == "none"
 
 
+@pytest.mark.slow
 def test_frozen_parts_that_moved(tmp_path: Path) -> None:
     model, folder = export(tmp_path / "export")
     manifest = folder / "manifest.json"
@@ -119,6 +123,7 @@ def test_frozen_parts_that_moved(tmp_path: Path) -> None:
     assert_same_weights(model, opened.model)
 
 
+@pytest.mark.slow
 def test_other_frozen_parts_than_in_training_are_refused(tmp_path: Path) -> None:
     model, processor, manifest = trained_model("opt")
     frozen = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
@@ -135,6 +140,7 @@ def test_other_frozen_parts_than_in_training_are_refused(tmp_path: Path) -> None
         open_pretrained(folder, language_model=str(other))
 
 
+@pytest.mark.slow
 def test_options_that_cannot_be_used(tmp_path: Path) -> None:
     _, whole = export(tmp_path / "whole", whole=True)
     for option in ("language_model", "vision_weights"):

@@ -34,6 +34,7 @@ def rows(shown: str, title: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in cells if rest}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in PAPER if name.startswith("stage2_")])
 def test_counts_beside_the_papers_and_needs_no_init_from(recipe: str, capsys: CaptureFixture[str]) -> None:
     line = described(capsys, f"experiment={recipe}").splitlines()[-1]
@@ -66,6 +67,7 @@ def test_exact_counts_of_fine_tuning(recipe: str, trainable: int, capsys: Captur
     assert f"{trainable / unit:.{digits}f}" == printed.group(1)
 
 
+@pytest.mark.slow
 def test_the_published_card(capsys: CaptureFixture[str]) -> None:
     shown = tables(capsys, "experiment=stage2_vit_g_opt_2.7b")
     card = rows(shown, "memory as model cards count it")
@@ -75,6 +77,7 @@ def test_the_published_card(capsys: CaptureFixture[str]) -> None:
     assert card["int4"] == ["61.37 MB", "1.8 GB", "7.21 GB"]
 
 
+@pytest.mark.slow
 def test_memory_of_each_precision(capsys: CaptureFixture[str]) -> None:
     shown = tables(capsys, "experiment=stage2_vit_g_flan_t5_xxl")
     table = rows(shown, "memory of this recipe")
@@ -85,12 +88,14 @@ def test_memory_of_each_precision(capsys: CaptureFixture[str]) -> None:
     assert {table[f"language model in {name}"][1] for name in names} == {exact_size(3 * 4 * 108_314_880)}
 
 
+@pytest.mark.slow
 def test_a_model_without_language_model(capsys: CaptureFixture[str]) -> None:
     shown = described(capsys, "experiment=stage1_vit_g")
     assert "trainable parameters: 186,705,470 of 1,172,599,998\n" in shown
     assert next(iter(rows(tables(capsys, "experiment=stage1_vit_g"), "memory of this recipe"))) == "as configured"
 
 
+@pytest.mark.slow
 def test_vqa_trains_the_text_half_but_for_the_last_layers(capsys: CaptureFixture[str]) -> None:
     """The paper's 1.2B: tower at 490 pixels, stage 2's set, embeddings, text feed-forward of 11 of 12 layers."""
     shown = described(capsys, "experiment=vqa_opt_2.7b")
@@ -98,6 +103,7 @@ def test_vqa_trains_the_text_half_but_for_the_last_layers(capsys: CaptureFixture
     assert count == 1_170_191_104 and f"trainable parameters: {count:,} of 3,821,787,904\n" in shown
 
 
+@pytest.mark.slow
 def test_memory_with_settings_and_the_largest_micro_batch(capsys: CaptureFixture[str]) -> None:
     settings = ["experiment=demo_stage2_opt", "model.language.dtype=bfloat16", "init_from=somewhere"]
     shown = described(capsys, *settings, "--memory")

@@ -21,6 +21,7 @@ def test_every_command_is_looked_at(root: Path) -> None:
     assert all((root / "scripts" / f"{command}.py").is_file() for command in COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "option"), QUICK)
 def test_nothing_heavy_is_loaded(command: str, option: str) -> None:
     assert heavy_imports(command, option) == []
@@ -44,6 +45,7 @@ FEW = ("demo_stage1", "demo_stage2_opt", "retrieval_coco_vit_l", "stage1_vit_g")
 """A shipped BERT, a language model, and the two towers of the paper."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("some", [FEW, pytest.param(recipes(), marks=pytest.mark.slow)], ids=["few", "all"])
 def test_nothing_heavy_is_loaded_to_compose_a_recipe(some: Sequence[str], root: Path) -> None:
     done = subprocess.run(

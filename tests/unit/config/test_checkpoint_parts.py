@@ -128,6 +128,7 @@ WRONG: list[tuple[Callable[[State], None], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "words"), WRONG)
 def test_what_is_no_data_of_this_project_is_one_line(
     tmp_path: Path,

@@ -52,6 +52,7 @@ def test_an_epoch_of_a_mixture_is_all_its_sources_together(own: Path, tmp_path: 
     assert compose(mixed).steps == 8, "(40 + 24) x 2 / 16"
 
 
+@pytest.mark.slow
 def test_the_command_line_comes_before_a_recipe(own: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "experiment"
     folder.mkdir(parents=True)
@@ -68,6 +69,7 @@ def test_the_command_line_comes_before_a_recipe(own: Path, tmp_path: Path) -> No
     assert length("epochs=null") == (660, None), "the steps of the recipe that it is made of"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [

@@ -85,6 +85,7 @@ def test_a_move_ends_at_a_name_that_exists_and_has_not_moved() -> None:
         assert new not in MOVED and callable(pkgutil.resolve_name(new)), old
 
 
+@pytest.mark.slow
 def test_a_configuration_with_old_names_is_composed_with_the_names_of_today(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

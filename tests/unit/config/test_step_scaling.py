@@ -31,6 +31,7 @@ def test_a_shorter_demo_is_scaled_and_reports_it(caplog: pytest.LogCaptureFixtur
     )
 
 
+@pytest.mark.slow
 def test_the_command_reports_it_plainly(root: Path, tmp_path: Path) -> None:
     settings = ["experiment=demo_stage1", "steps=100", f"paths.output_dir={tmp_path}"]
     process = WarmProcess([str(root / "scripts" / "describe.py"), *settings], folder=tmp_path)
@@ -38,6 +39,7 @@ def test_the_command_reports_it_plainly(root: Path, tmp_path: Path) -> None:
     assert errors.splitlines()[0].startswith("steps=100 of the recipe's 660: "), errors
 
 
+@pytest.mark.slow
 def test_what_fits_stays(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, LOGGER):
         own = numbers("experiment=demo_stage1")
@@ -47,6 +49,7 @@ def test_what_fits_stays(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record for record in caplog.records if record.name == LOGGER]
 
 
+@pytest.mark.slow
 def test_what_is_set_wins_and_is_checked() -> None:
     assert numbers("experiment=demo_stage1", "steps=100", "optim.warmup_steps=3") == [25, 3, 15]
     assert numbers("experiment=demo_stage1", "steps=100", "validate_every=null") == [None, 50, 100]
@@ -61,6 +64,7 @@ def test_a_trial_of_a_paper_s_recipe_fits_and_validates_ten_times_at_most() -> N
     assert numbers("experiment=stage1_vit_g", "steps=200000") == [2000, 2000, 1000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 @pytest.mark.parametrize("steps", [1, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (2, 30))])
 def test_every_recipe_runs_with_few_steps(recipe: str, steps: int) -> None:

@@ -29,6 +29,7 @@ CLIPS = (list(CLIP_MEAN), list(CLIP_STD))
 NO_STATED = ["model.vision.mean=null", "model.vision.std=null"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["demo_stage1", "stage1_vit_g", "stage1_vit_l"])
 def test_clips_for_the_towers_of_the_recipes(experiment: str) -> None:
     config = compose([f"experiment={experiment}", "data=emoji_scenes"])
@@ -58,6 +59,7 @@ def test_an_unknown_tower_is_named_where_the_data_are_made(tmp_path: Path) -> No
 OTHER = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
 
 
+@pytest.mark.slow
 def test_a_folder_that_timm_wrote_brings_its_own(tmp_path: Path) -> None:
     """Also against what the option states, but not against the command line."""
     own = {"mean": OTHER[0], "std": OTHER[1]}

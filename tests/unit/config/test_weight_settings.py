@@ -41,6 +41,7 @@ def value(config: Any, key: str) -> Any:
     return OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_hub_brings_its_model_and_leaves_the_training_to_the_recipe(foreign: dict[str, str]) -> None:
     config = compose([*CAPTIONS, f"init_from={foreign['opt']}"])
     vision, qformer, language = (value(config, f"model.{part}") for part in ("vision", "qformer", "language"))
@@ -61,6 +62,7 @@ def test_a_folder_of_the_hub_brings_its_model_and_leaves_the_training_to_the_rec
     assert {key: vision[key] for key in kept} == {key: value(recipe, f"model.vision.{key}") for key in kept}
 
 
+@pytest.mark.slow
 def test_a_language_model_of_the_other_kind_brings_its_collator_and_precision(foreign: dict[str, str]) -> None:
     config = compose([*CAPTIONS, f"init_from={foreign['t5']}"])
     collator = value(config, "collator")
@@ -105,6 +107,7 @@ def test_settings_that_contradict_the_weights_are_refused_by_name(
     compose([*CAPTIONS, f"init_from={foreign['opt']}", "model.qformer.num_queries=4", "model.vision.overrides.depth=2"])
 
 
+@pytest.mark.slow
 def test_questions_are_split_by_the_tokenizer_of_their_text_half(
     foreign: dict[str, str], exports: dict[str, str]
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_tokenizer_with_other_words_than_the_weights_is_refused(foreign: dict[
         compose([*settings, f"tokenizer={tmp_path}"])
 
 
+@pytest.mark.slow
 def test_another_language_model_than_weights_were_trained_with_is_refused(exports: dict[str, str]) -> None:
     settings = [*DEMO_2, f"init_from={exports['opt']}"]
     with pytest.raises(
@@ -136,6 +140,7 @@ def test_another_language_model_than_weights_were_trained_with_is_refused(export
     assert value(moved, "model.language.name") == "/elsewhere/opt"
 
 
+@pytest.mark.slow
 def test_an_export_of_other_sizes_is_followed(exports: dict[str, str]) -> None:
     for export in (exports["stage1"], str(Path(exports["opt"]).parent)):
         config = compose([*DEMO_2, f"init_from={export}"])
@@ -146,12 +151,14 @@ def test_an_export_of_other_sizes_is_followed(exports: dict[str, str]) -> None:
     assert value(config, "tokenizer") == asset("demo/bert")  # the same words, which stay where the export may not
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_leave_the_recipe_as_it_is() -> None:
     for absent in ("no/such/export", "last:demo_vqa"):
         config = compose([*DEMO_2, f"init_from={absent}", "paths.output_dir=no/outputs"])
         assert value(config, "model.qformer.num_queries") == 8
 
 
+@pytest.mark.slow
 def test_a_released_file_names_the_released_parts(tmp_path: Path) -> None:
     """Tensors of the released shapes in a file of a few kilobytes: each is one number, stretched."""
     shapes = released(*RELEASED["blip2_pretrained_flant5xl_vitL.pth"][0])
@@ -167,6 +174,7 @@ def test_a_released_file_names_the_released_parts(tmp_path: Path) -> None:
     assert value(moved, "model.language.name") == "/data/flan-t5-xl"
 
 
+@pytest.mark.slow
 def test_another_language_model_brings_its_own_tokens(tmp_path: Path) -> None:
     LlamaConfig(
         vocab_size=700, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
@@ -187,6 +195,7 @@ def test_the_same_language_model_elsewhere_keeps_the_options_settings(tmp_path: 
     assert value(config, "model.language.end_token") == "\n" and value(config, "collator.name") == str(tmp_path / "opt")
 
 
+@pytest.mark.slow
 def test_another_tower_is_not_described_by_the_option() -> None:
     config = compose([*DEMO_1, "model.vision.name=vit_base_patch16_siglip_224.webli"])
     assert value(config, "model.vision.overrides") == {} and value(config, "model.vision.weights") == "timm"
@@ -209,6 +218,7 @@ def test_a_bert_brings_its_sizes_and_its_tokenizer(tmp_path: Path) -> None:
         compose([*settings, "model.qformer.num_heads=8"])
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_any_language_brings_its_size(tmp_path: Path) -> None:
     """Also for random weights, which have none."""
     tokenizer = write_tokenizer(tmp_path, ["猫", "在", "上", "屋", "##顶"])

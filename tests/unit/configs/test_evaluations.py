@@ -30,6 +30,7 @@ def test_there_are_numbers_for_all() -> None:
     assert set(OFFICIAL) == set(NUMBERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_it_composes(task: str) -> None:
     given = [f"tasks.{task}.{'questions' if task == 'own_questions' else 'annotations'}=x"] * task.startswith("own_")
@@ -38,6 +39,7 @@ def test_it_composes(task: str) -> None:
     assert {key: config.tasks[task][key] for key in NUMBERS.get(task, {})} == NUMBERS.get(task, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", OFFICIAL)
 def test_it_reads_what_prepare_wants(task: str) -> None:
     node = compose_evaluation([f"evaluation={task}", "paths.data_dir=/data"]).tasks[task]

@@ -238,6 +238,7 @@ def test_composes_with_adapters(recipe: str) -> None:
     assert config.peft.target == "language_model" and config.peft.r >= 1
 
 
+@pytest.mark.slow
 def test_hardware_changes_neither_steps_nor_batch() -> None:
     kept = []
     for trainer in TRAINERS:
@@ -257,6 +258,7 @@ def test_every_option_composes(group: str) -> None:
         compose(["experiment=demo_stage1", f"{group}={option}", *(OWN_DATA.get(option, []))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", options("debug", [FOLDER]))
 def test_last_is_never_a_run_to_debug(tmp_path: Path, option: str) -> None:
     common = ["experiment=demo_stage1", f"paths.output_dir={tmp_path}"]
@@ -271,6 +273,7 @@ def test_last_is_never_a_run_to_debug(tmp_path: Path, option: str) -> None:
     assert run_folder_of(find_checkpoint("last:demo_stage1", str(tmp_path), "another")) == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "table"), TABLES.items(), ids=TABLES.keys())
 def test_numbers_are_the_papers(recipe: str, table: dict[str, Any]) -> None:
     config = compose([f"experiment={recipe}", *started(recipe)])

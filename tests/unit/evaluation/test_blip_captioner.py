@@ -34,6 +34,7 @@ def sampling(**more: float) -> GenerationOptions:
     return GenerationOptions(**({"num_beams": 1, "do_sample": True, "max_new_tokens": 8} | more))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [None, "two dogs", ""])
 def test_the_likeliest_tokens_are_those_of_transformers(folder: Path, prompt: str | None) -> None:
     generated = BlipCaptioner(folder, CPU, prompt)(images(), [1, 2, 3], 1, sampling(top_p=1e-9))

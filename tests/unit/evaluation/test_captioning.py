@@ -41,6 +41,7 @@ def used(model: Blip2, made: CaptioningTask, monkeypatch: pytest.MonkeyPatch) ->
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["opt", "t5"])
 @pytest.mark.parametrize("name", ["coco_caption", "nocaps"])
 def test_captions_are_as_long_as_the_recipe_of_the_model_wants(

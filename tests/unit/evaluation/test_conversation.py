@@ -42,6 +42,7 @@ def answers(model: Blip2, image: torch.Tensor, again: bool, **options: Any) -> l
     return [answer for _, answer in rounds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["opt", "t5", "llama", "gpt2", "bart"])
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"do_sample": True, "seed": 5}], ids=str)
 def test_it_answers_as_if_all_were_read_again(family: str, options: dict[str, Any]) -> None:
@@ -104,6 +105,7 @@ def test_an_address_is_fetched_when_its_conversation_begins(tmp_path: Path) -> N
         assert len(server.requests) == 4, "another address is another image"
 
 
+@pytest.mark.slow
 def test_any_order_of_conversations_gives_the_same_answers() -> None:
     model = talking("opt")
     cases = [

@@ -21,6 +21,7 @@ def test_loss_is_per_token_over_all_batches_and_a_image_counts_once() -> None:
     assert 0 < scores["cider"] < 10
 
 
+@pytest.mark.slow
 def test_right_captions_beat_those_of_other_images() -> None:
     def cider(captions: list[str]) -> float:
         evaluation = GenerationEvaluation()

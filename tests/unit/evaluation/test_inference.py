@@ -33,6 +33,7 @@ def test_its_repr_names_source_model_size_and_device() -> None:
     assert repr(model) == f"Blip2({model.source!r}: ImageTextModel, {count:,} parameters, on cpu)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_of_unequal_prompts_equals_one_by_one(family: str, beams: int) -> None:
@@ -213,6 +214,7 @@ def test_each_task_names_the_model_that_it_needs() -> None:
             call()
 
 
+@pytest.mark.slow
 def test_captions_of_stage_1_are_those_of_its_q_former() -> None:
     """`[DEC]`, the prompt, new tokens up to `[SEP]`; 3 beams and 9 to 29 tokens as in the released code."""
     model = reader()
@@ -248,6 +250,7 @@ def test_options_of_stage_1_captions() -> None:
         model.caption(["there is no such file"], prompt=f"{room} cat")
 
 
+@pytest.mark.slow
 def test_a_drawn_prediction_head_does_not_describe(tmp_path: Path) -> None:
     """transformers' `Blip2ForImageTextRetrieval` has none, so that what is loaded here would be drawn at random."""
     source = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")

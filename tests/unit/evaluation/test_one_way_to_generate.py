@@ -66,6 +66,7 @@ WAYS: dict[str, Callable[[Blip2, Tensor], object]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_prompts_are_read_once(way: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:

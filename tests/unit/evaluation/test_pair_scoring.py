@@ -24,6 +24,7 @@ def images() -> list[Image.Image]:
     return [Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in TEXTS]
 
 
+@pytest.mark.slow
 def test_scores_of_own_texts_are_those_of_all_pairs(tmp_path: Path) -> None:
     exports = write_exports(tmp_path)
     model, _ = load_pretrained(exports["stage1"], device="cpu")

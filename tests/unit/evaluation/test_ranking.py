@@ -41,6 +41,7 @@ def naive(model: Blip2, image: torch.Tensor, question: str, candidate: str) -> l
     return [float(chances[position, token]) for position, token in enumerate(labelled) if token != -100]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["opt", "t5", "gpt2", "llama", "bart"])
 def test_scores_are_those_of_reading_everything_again(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blip2_train.models.ranking.AT_ONCE", 3)

@@ -82,6 +82,7 @@ def expected_scores(first: Tensor, second: Tensor, texts_of: list[set[int]], k: 
     return {f"{name}_r{cut}": recall(orders, texts_of, cut) for cut in (1, 5, 10)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "rerank"), [(1, "released"), (3, "released"), (10, "log_odds"), (50, "released")])
 def test_it_equals_a_loop_over_all_pairs(
     model: Blip2,

@@ -48,6 +48,7 @@ def instructed() -> Blip2:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: writer("opt"), lambda: writer("t5"), instructed], ids=["opt", "t5", "reads"])
 @pytest.mark.parametrize("options", [SHORT, {"candidates": CANDIDATES, "prompt": "{}"}], ids=["generated", "ranked"])
 def test_one_image_is_encoded_once(make: Any, options: dict[str, Any]) -> None:

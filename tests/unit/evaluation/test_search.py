@@ -116,6 +116,7 @@ def test_images_that_cannot_be_read_are_left_out_of_an_index_if_they_are_collect
             SearchIndex.of_images(model, some[3:4], some[3:4], broken=collected)
 
 
+@pytest.mark.slow
 def test_images_are_retrieved_by_text_and_ranked_again_by_matching(
     model: Blip2, index: SearchIndex, paths: list[str]
 ) -> None:

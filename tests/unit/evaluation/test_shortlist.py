@@ -81,6 +81,7 @@ def most_alive(images: int, texts: int, k: int) -> int:
     return alive.most
 
 
+@pytest.mark.slow
 def test_memory_grows_with_images_and_with_texts_and_not_with_their_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shortlist, "BLOCK_BYTES", 2**16)
     monkeypatch.setattr(shortlist, "_TEXTS_AT_ONCE", 64)

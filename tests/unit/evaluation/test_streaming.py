@@ -26,6 +26,7 @@ def joined(stream: Iterator[str], least: int = 2) -> str:
     return "".join(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_captions_and_answers(family: str, options: dict[str, Any]) -> None:
@@ -45,6 +46,7 @@ def test_captions_of_stage_1(options: dict[str, Any]) -> None:
     assert joined(model.caption(image, stream=True, **chosen)) == model.caption(image, **chosen)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["opt", "t5"])
 @pytest.mark.parametrize("options", OPTIONS[::2], ids=str)
 def test_conversations(family: str, options: dict[str, Any]) -> None:

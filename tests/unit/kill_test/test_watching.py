@@ -32,6 +32,7 @@ for step in range(first + 1, 17):
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 
+@pytest.mark.slow
 def test_moments_are_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     code, begin = RUN.format(folder=str(folder)), subprocess.Popen

@@ -96,6 +96,7 @@ def test_training_lowers_the_loss_and_leaves_the_language_model(family: str) -> 
     assert all(torch.equal(weight, before[name]) for name, weight in frozen_weights(model).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_beside_a_half_precision_model_they_have_full_precision(dtype: str, autocast: bool) -> None:

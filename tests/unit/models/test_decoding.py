@@ -80,6 +80,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", GRID, ids=str)
 @pytest.mark.parametrize("ends", [ONE, SEVERAL])
 def test_searches(language_model: Any, options: GenerationOptions, ends: list[int]) -> None:
@@ -95,6 +96,7 @@ def test_the_grid_has_ends_at_many_positions(language_model: Any) -> None:
     assert len({tuple(row.tolist()) for rows in actual for row in rows}) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_draws_by_the_random_state(language_model: Any, beams: int) -> None:
     if beams > 1 and "sort(" not in inspect.getsource(GenerationMixin._get_top_k_continuations):

@@ -109,6 +109,7 @@ def test_small_gradients_survive_a_float16_language_model() -> None:
     assert (model.language_projection.weight.grad != 0).float().mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_of_unequal_prompts_generates_as_one_by_one(family: str, beams: int) -> None:

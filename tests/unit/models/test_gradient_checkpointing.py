@@ -51,6 +51,7 @@ def step(case: Case, checkpointing: bool, bf16: bool = False) -> tuple[Tensor, d
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [stage_1, stage_2, questions])
 def test_loss_and_gradients_with_dropout(case: Case) -> None:
     (loss, gradients), (plain, expected) = step(case, True), step(case, False)

@@ -57,6 +57,7 @@ def test_padding_changes_nothing() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_query_feed_forward_starts_as_the_texts() -> None:
     for layer in ImageTextModel(vision_config(), QFormerConfig(weights="random", num_layers=2)).qformer.encoder.layer:
         assert torch.equal(layer.intermediate.dense.weight, layer.intermediate_query.dense.weight)

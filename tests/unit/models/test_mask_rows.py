@@ -71,6 +71,7 @@ PASSES |= {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PASSES)
 def test_no_row_is_empty(name: str) -> None:
     with EmptyRows() as empty:
@@ -88,6 +89,7 @@ def test_empty_rows_would_be_seen() -> None:
     assert empty.rows > 0 and empty.masks > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_text_does_not_depend_on_the_padding_of_others_in_16_bits(family: str, beams: int) -> None:

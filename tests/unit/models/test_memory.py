@@ -48,6 +48,7 @@ def huggingface_model(recipe: str) -> nn.Module:
         return Blip2ForConditionalGeneration(Blip2Config(text_config=dict(text)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_counts_of_the_paper(recipe: str) -> None:
     model = recipe_model(recipe)
@@ -59,6 +60,7 @@ def test_counts_of_the_paper(recipe: str) -> None:
     assert total / 1e9 == pytest.approx(float(paper_total[:-1]), rel=0.05)  # the paper's FlanT5-XL rows: 4 % more
 
 
+@pytest.mark.slow
 def test_the_model_card_of_blip2_opt_2_7b() -> None:
     count = card_count(recipe_model("stage2_vit_g_opt_2.7b"))
     card = {  # as published: largest layer in MB, total and training with Adam in GB
@@ -72,11 +74,13 @@ def test_the_model_card_of_blip2_opt_2_7b() -> None:
         assert tuple(round(size, 2) for size in sizes) == figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["stage2_vit_g_opt_2.7b", "stage2_vit_g_opt_6.7b", "stage2_vit_g_flan_t5_xl"])
 def test_counts_as_the_estimator_does_on_transformers_own_model(recipe: str) -> None:
     assert card_count(recipe_model(recipe)) == card_count(huggingface_model(recipe))
 
 
+@pytest.mark.slow
 def test_the_largest_layer_is_the_embedding_or_a_block() -> None:
     opt, flan = recipe_model("stage2_vit_g_opt_2.7b"), recipe_model("stage2_vit_g_flan_t5_xxl")
     assert card_count(opt).largest_layer == opt.language_model.get_input_embeddings().weight.numel()
@@ -84,6 +88,7 @@ def test_the_largest_layer_is_the_embedding_or_a_block() -> None:
     assert card_count(flan).largest_layer == sum(p.numel() for p in block.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_needs_optimiser_state_of_what_trains_only(recipe: str) -> None:
     model = recipe_model(recipe)
@@ -107,6 +112,7 @@ def test_each_precision_of_the_language_model(recipe: str) -> None:
     assert language_model_bytes(dataclasses.replace(config, quantization="int8"), config.dtype) == half
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_quantising_changes_what_is_stored_not_what_is_counted(quantization: str) -> None:
     model = copy.deepcopy(recipe_model("stage2_vit_g_opt_2.7b"))

@@ -30,6 +30,7 @@ def test_the_towers_of_the_paper_have_clips(name: str) -> None:
     assert normalisation(_tower(name)) == (CLIP_MEAN, CLIP_STD)
 
 
+@pytest.mark.slow
 def test_the_tag_counts() -> None:
     """One architecture, two weights, two normalisations."""
     for tag in ("augreg_in21k", "dino", "mae"):

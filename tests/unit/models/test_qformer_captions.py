@@ -66,6 +66,7 @@ def slowly(
     return generate_tokens(first, step, options, ends=[SEP], pad=PAD, uniforms=uniforms), seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [[], [7, 30]], ids=["no prompt", "a prompt"])
 @pytest.mark.parametrize("options", OPTIONS, ids=["greedy", "beams", "short beams", "nucleus"])
 def test_the_cache_changes_nothing(
@@ -118,6 +119,7 @@ def test_each_image_is_encoded_once(model: ImageTextModel, monkeypatch: pytest.M
     assert sizes == [4]
 
 
+@pytest.mark.slow
 def test_what_generation_has_taught_is_written() -> None:
     """After training on ITG alone: `[DEC]` in the place of `[CLS]`, and `[SEP]` at the end, belong together."""
     model, batch = image_text_model(num_queries=8), image_text_batch(size=4)

@@ -168,6 +168,7 @@ def test_under_autocast(bnb: Any, quantization: str) -> None:
     assert states.grad.dtype == torch.float32
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["opt", "t5"])
@@ -190,6 +191,7 @@ def test_bits_per_weight() -> None:
     assert stored_bytes(QuantizedLinear.of(layer, "int4")) == 4096 * 1024 * (0.5 + 4 / 64)
 
 
+@pytest.mark.slow
 @both
 @every_family
 def test_while_loading_as_after_loading(bnb: Any, quantization: str, family: str, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def reads_of_a_pass(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> list[
     return actual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("kind", ["stage 1", "generative"])
 @pytest.mark.parametrize("layer", [0, 1, -1])

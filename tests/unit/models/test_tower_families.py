@@ -77,6 +77,7 @@ def test_normalisation_tokens_and_grid_are_timms(family: Family) -> None:
         assert features.shape == (2, family.prefix_tokens + side * side, theirs.embed_dim)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_features_are_those_that_timms_last_block_reads(family: Family, dtype: str) -> None:
@@ -105,6 +106,7 @@ def test_features_of_towers_of_their_real_size(family: Family) -> None:
     torch.testing.assert_close(tower(pixels), _second_last(whole, pixels), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.filterwarnings("ignore")  # torch's, about timm's way of indexing
 def test_weights_of_the_native_size_are_resized(family: Family, tmp_path: Path) -> None:
@@ -133,6 +135,7 @@ def test_weights_of_the_native_size_are_resized(family: Family, tmp_path: Path) 
     torch.testing.assert_close(tower(pixels), _second_last(whole, pixels), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @each
 def test_a_trained_tower_uses_every_weight_and_knows_its_depth(family: Family) -> None:
     actual = []
@@ -175,6 +178,7 @@ def test_attention_is_shown_on_the_patches(family: Family) -> None:
         torch.testing.assert_close(on_patches, torch.ones_like(on_patches))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_families_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError) as refusal:

@@ -28,6 +28,7 @@ def test_the_page_has_the_heading_of_the_command() -> None:
     assert HEADING in PAGE and "35 % of the GPU's peak" in PAGE and len(ROWS) >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ROWS)
 def test_hours_follow_from_steps_batch_and_operations(recipe: str) -> None:
     config = compose([f"experiment={recipe}", "init_from=null"])
@@ -36,6 +37,7 @@ def test_hours_follow_from_steps_batch_and_operations(recipe: str) -> None:
         assert number(hours) == pytest.approx(operations / (peak * UTILISATION) / 3600, rel=0.005, abs=0.6)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_computed() -> None:
     """The demo's: a step of it is quick to count."""
     cost = cost_of("demo_stage1")

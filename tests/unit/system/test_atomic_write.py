@@ -58,6 +58,7 @@ def test_a_folder_is_replaced_by_a_finished_one(
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanges", [True, False])
 @pytest.mark.parametrize("step", range(1, 5))
 def test_a_kill_at_any_step_of_replacing_leaves_a_whole_folder(tmp_path: Path, exchanges: bool, step: int) -> None:

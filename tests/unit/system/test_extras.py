@@ -115,6 +115,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "command", "requests"), NEED.values(), ids=NEED.keys())
 def test_what_needs_an_extra_names_it(
     module: str,

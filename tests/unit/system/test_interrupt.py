@@ -45,6 +45,7 @@ def interrupted(where: str, times: int, processes: int) -> tuple[int | None, byt
             return None, process.stdout.read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "times", "processes", "expected"),
     [

@@ -95,6 +95,7 @@ def test_a_few_values_that_stand_for_billions_are_refused() -> None:
         check_record({"a": several}, JsonObject, "it", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -170,6 +170,7 @@ def test_a_sharded_model_is_refused() -> None:
         CompilePasses().on_fit_start(*trained(image_text_model(num_layers=1), strategy))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_one_line() -> None:
     def broken(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
         raise RuntimeError("no C++ compiler\nwas found")

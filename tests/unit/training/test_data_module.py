@@ -63,6 +63,7 @@ def shards(tmp_path: Path) -> Path:
     return write_shards(tmp_path / "shards", [17, 9, 14])
 
 
+@pytest.mark.slow
 def test_readers_do_not_change_the_batches(shards: Path) -> None:
     plain, workers = _module(shards), _module(shards, num_workers=2)
     state = torch.get_rng_state()
@@ -73,6 +74,7 @@ def test_readers_do_not_change_the_batches(shards: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state), "the loaders draw nothing from the global generator"
 
 
+@pytest.mark.slow
 def test_an_error_in_a_reader_is_one_line(tmp_path: Path) -> None:
     write_tar(tmp_path / "data" / "0.tar", [("a.jpg", b"x"), ("a.txt", "words")])
     module = _module(tmp_path / "data", num_workers=1)
@@ -93,6 +95,7 @@ def test_resume_is_the_rest_of_the_uninterrupted_run(shards: Path, first_step: i
     assert all(_same(one, other) for one, other in zip(whole[first_step:], rest, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 4), (4, 2)])
 def test_other_hardware_reads_the_same_global_batches(
     shards: Path, monkeypatch: pytest.MonkeyPatch, world: int, accumulate: int
@@ -340,6 +343,7 @@ def _fit(folder: Path, keep: Path, resume: Path | None = None) -> _Recorder:
     return recorder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_resumes_where_the_checkpoint_was_written(shards: Path, tmp_path: Path) -> None:
     whole = _fit(shards, tmp_path / "whole")

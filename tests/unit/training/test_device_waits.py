@@ -90,6 +90,7 @@ def module_and_batch(stage: int) -> tuple[TrainingModule, Any]:
     return TrainingModule(model, objective, optimizer, objective, seed=0, log_every=100), batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_step_waits_for_its_device_once(stage: int, tmp_path: Path) -> None:
     module, batch = module_and_batch(stage)
@@ -106,6 +107,7 @@ def test_a_step_waits_for_its_device_once(stage: int, tmp_path: Path) -> None:
     assert second == [masks, masks + 1], "the first step and the last are logged, the one between them is not"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is None, reason="needs a torch that knows CUDA, but no GPU")
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_step_copies_nothing_to_its_device_but_pinned_numbers(stage: int) -> None:

@@ -19,6 +19,7 @@ from blip2_train.training.planned_memory import PlannedStep, autocast, full_batc
 TEXT = 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "precision"),
     [
@@ -47,6 +48,7 @@ def test_as_counted_in_a_real_step(kind: str, precision: str) -> None:
     assert plan.most_per_step_sample == 0, "micro-batches are contrasted by themselves"
 
 
+@pytest.mark.slow
 def test_a_gpu_keeps_less_of_attention_and_dropout_and_functions_are_put_back() -> None:
     before = F.scaled_dot_product_attention, F.dropout
     model = image_text_model().to("meta")
@@ -60,6 +62,7 @@ def test_a_gpu_keeps_less_of_attention_and_dropout_and_functions_are_put_back() 
     assert all(parameter.is_meta and parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_contrast_over_a_whole_step_keeps_the_towers_features() -> None:
     """What exists beside the tensors of a micro-batch is what a real step of several micro-batches has there."""
     model, objective, size, parts = image_text_model(), RepresentationObjective(contrast="batch"), 4, 6

@@ -103,6 +103,7 @@ def test_the_samples_are_those_of_random_access(shards: Path) -> None:
     assert by_id() == by_id(access="random")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_readers_changes_nothing(shards: Path, workers: int) -> None:
     plain = _batches(_module(shards, streams=4, steps=12))
@@ -156,6 +157,7 @@ def test_the_shares_of_an_epoch_are_the_source(shards: Path) -> None:
         assert sorted(itertools.chain(*shares)) == list(range(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("done", [1, 4, 11, 23])
 def test_resuming_is_the_rest_of_the_uninterrupted_run(shards: Path, done: int, workers: int) -> None:

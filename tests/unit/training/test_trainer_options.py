@@ -52,6 +52,7 @@ def test_what_this_project_does_itself_is_refused_with_its_own_setting(name: str
     assert follows.get(name, REPLACED[name]) in str(refused.value) and f"'trainer.{name}'" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_settings_that_replace_them_exist() -> None:
     """Each `key=…` that a text names is one of the configuration, or a group."""
     settings = {key for text in REPLACED.values() for key in re.findall(r"(?<![.>])\b([a-z_.]+)(?==)", text)}
@@ -74,6 +75,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "words"), WRONG.items(), ids=WRONG.keys())
 def test_values_are_typed(setting: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -141,6 +141,7 @@ def test_parts_that_change_what_a_layer_computes_are_refused(tmp_path: Path) -> 
         load_bert(image_text_model(), str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "theirs"),
     [

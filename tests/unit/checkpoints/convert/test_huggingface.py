@@ -49,6 +49,7 @@ def export(
     return model, write_huggingface(tmp_path / "there", model, processor, manifest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "vision"),
     [
@@ -71,6 +72,7 @@ def test_there_and_back_is_bit_equal(kind: str, vision: dict[str, Any] | None, t
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
 def test_back_and_there_is_bit_equal(kind: str, tmp_path: Path) -> None:
     """A model of transformers, with rows for the image token that this project has no use for."""
@@ -134,6 +136,7 @@ def test_the_folder_has_all_that_transformers_reads(tmp_path: Path) -> None:
     assert theirs.config.vision_config.image_size == 56 and theirs.config.vision_config.layer_norm_eps == 1e-6
 
 
+@pytest.mark.slow
 def test_precision_of_the_folder(tmp_path: Path) -> None:
     """What `from_pretrained` loads: 16 bits only if all frozen parts have the same."""
     for number, (tower, language, expected) in enumerate(

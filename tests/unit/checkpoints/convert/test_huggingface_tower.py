@@ -102,6 +102,7 @@ REASONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one.label in REASONS], ids=lambda one: one.architecture)
 def test_a_hugging_face_folder_or_the_reason(family: Family, tmp_path: Path) -> None:
     model, processor, manifest = our_model("retrieval", _vision(family))

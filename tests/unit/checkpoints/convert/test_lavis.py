@@ -104,6 +104,7 @@ VARIANTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "vision", "with_tower"), VARIANTS)
 def test_there_and_back(kind: str, vision: dict[str, Any], with_tower: bool, tmp_path: Path) -> None:
     model, file = lavis_file(tmp_path, kind, vision, with_tower)
@@ -131,6 +132,7 @@ def with_change(file: Path, key: str, tensor: Tensor | None) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_every_key_is_accounted_for(tmp_path: Path) -> None:
     model, file = lavis_file(tmp_path, "retrieval", EVA, True)
     key = "Qformer.bert.encoder.layer.2.crossattention.self.value.weight"

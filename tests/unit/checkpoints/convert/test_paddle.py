@@ -76,6 +76,7 @@ def test_a_pickle_of_arrays_is_read_like_transformers_weights(
     assert name in arrays and array.size
 
 
+@pytest.mark.slow
 def test_a_file_brings_a_run_the_tokenizer_that_lies_beside_it(tmp_path: Path) -> None:
     """A run takes the file as its language model, but no tokenizer can be read from it."""
     _, folder, _ = paddle_folder(tmp_path)
@@ -107,6 +108,7 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert torch.equal(model.language_model.model.decoder.layers[0].fc1.weight, weight)
 
 
+@pytest.mark.slow
 def test_the_released_model_is_known_by_its_sizes(tmp_path: Path) -> None:
     """OPT-2.7B's width, without any configuration beside the file; few layers, so that it fits here."""
     width, words = 2560, 60

@@ -52,6 +52,7 @@ def content(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_no_file_holds_what_transformers_4_cannot_read(name: str, tmp_path: Path) -> None:
     _, _, folder = exported(name, tmp_path)
@@ -71,6 +72,7 @@ def test_no_file_holds_what_transformers_4_cannot_read(name: str, tmp_path: Path
         assert str(DEMO) not in file.read_text(encoding="utf-8"), "a path of this machine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_transformers_5_reads_what_was_exported(name: str, tmp_path: Path) -> None:
     model, processor, folder = exported(name, tmp_path)
@@ -125,6 +127,7 @@ def test_a_t5_states_whether_its_head_is_its_own(name: str, tied: bool, tmp_path
     assert (model.output_layer()[0] is model.language_model.shared.weight) is tied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["gemma", "gpt_neox"])
 def test_what_only_transformers_5_computes_is_reported(
     model_type: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -138,6 +141,7 @@ def test_what_only_transformers_5_computes_is_reported(
         assert "Read it with transformers 5" in text and model_type in text and "alike" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokenizers_in_the_arrangement_of_published_ones(family: str, tmp_path: Path) -> None:
     """Written in the form that both versions read, and read by this one as the tokenizer they were."""

@@ -173,6 +173,7 @@ def test_a_tokenizer_of_another_language(workspace: Path) -> None:
     assert "shards: 700 steps of 4 are 311 epochs of its 9 samples" in warnings
 
 
+@pytest.mark.slow
 def test_every_weight_of_a_demo_fits() -> None:
     """Tower, language model and BERT, all that ship with the package."""
     config = compose(["experiment=demo_stage2_opt", "init_from=null"])
@@ -203,6 +204,7 @@ def test_weights_of_another_shape() -> None:
     assert "intermediate_size is 256, the checkpoint has 512" in second and "BERT" in second
 
 
+@pytest.mark.slow
 def test_a_model_that_its_data_do_not_fit(workspace: Path) -> None:
     config = tiny(workspace, "experiment=demo_stage2_opt", "init_from=null", "module.prompt=" + "long " * 400)
     collator = open_data(config)[0].collator
@@ -212,6 +214,7 @@ def test_a_model_that_its_data_do_not_fit(workspace: Path) -> None:
     assert model is None and "vit_none" in texts(findings, PROBLEM)
 
 
+@pytest.mark.slow
 def test_memory_beside_the_device() -> None:
     small = ["model.qformer.weights=random", "model.qformer.num_layers=1", "model.vision.overrides.depth=2"]
     config = compose(["experiment=demo_stage1", *small, "model.vision.weights=random"])
@@ -252,6 +255,7 @@ def sharded_run() -> tuple[DictConfig, Blip2Model]:
     return config, model
 
 
+@pytest.mark.slow
 def test_a_sharded_model_takes_less(sharded_run: tuple[DictConfig, Blip2Model]) -> None:
     config, model = sharded_run
     whole = {part.name: part.weights for part in part_memory(model, machine())}
@@ -267,6 +271,7 @@ def test_a_sharded_model_fits_where_it_does_not_as_a_whole(sharded_run: tuple[Di
     assert not texts(examine_memory(*sharded_run, there), PROBLEM)
 
 
+@pytest.mark.slow
 def test_memory_of_a_step_that_is_contrasted_as_a_whole_from_stored_features(tmp_path: Path) -> None:
     small = ["model.qformer.weights=random", "model.qformer.num_layers=1", "image_size=24", "accumulate=4"]
     settings = ["experiment=demo_stage1", *small, "objective.contrast=batch", f"data.features={tmp_path}"]
@@ -296,6 +301,7 @@ def test_checkpoints_beside_the_free_space(workspace: Path, monkeypatch: pytest.
     assert finding.level == PROBLEM and "cannot be written to" in finding.text
 
 
+@pytest.mark.slow
 def test_java_where_captions_are_scored(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captions = ["experiment=demo_caption_opt", "init_from=null", "validate_every=9", "monitor=val/cider"]
     assert "starts" in texts(examine_java(tiny(workspace, *captions)), OK)

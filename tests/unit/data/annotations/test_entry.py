@@ -16,6 +16,7 @@ def test_lists_come_back(write: object) -> None:
     assert listed_texts(f" {write(TEXTS)}\n") == TEXTS  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

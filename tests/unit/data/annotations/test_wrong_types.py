@@ -114,6 +114,7 @@ def evaluated(path: Path) -> None:
         assert type(image.identity) in (int, str) and all(isinstance(text, str) for text in image.captions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [trained, evaluated])
 @pytest.mark.parametrize("layout", CAPTION_FILES)
 def test_captions(layout: str, read: Callable[[Path], None], tmp_path: Path) -> None:
@@ -125,6 +126,7 @@ def test_captions(layout: str, read: Callable[[Path], None], tmp_path: Path) -> 
     assert refused > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("layout", QUESTION_FILES)
 def test_questions(layout: str, strict: bool, tmp_path: Path) -> None:
@@ -142,6 +144,7 @@ def test_questions(layout: str, strict: bool, tmp_path: Path) -> None:
     assert refused > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [True, False])
 def test_annotations_of_questions(strict: bool, tmp_path: Path) -> None:
     questions = written(tmp_path / "q.json", [{"question_id": 1, "image_id": 5, "question": "is it?"}])

@@ -149,6 +149,7 @@ def tokenizer_in(folder: Path, encoder_decoder: bool = False, **tokens: str) -> 
     return LanguageTokenizer(str(folder), padding_side="right", encoder_decoder=encoder_decoder, **tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["published", "tokenizer.json"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_of_a_published_family_are_its_own(family: str, layout: str, published: Path, tmp_path: Path) -> None:

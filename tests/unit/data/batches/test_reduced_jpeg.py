@@ -49,6 +49,7 @@ def _kinds(size: tuple[int, int]) -> Iterator[bytes]:
     yield encode(image.convert("L"), "JPEG", quality=85)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "side"), [((640, 480), 112), ((403, 299), 112), ((451, 640), 48), ((171, 257), 64), ((97, 500), 32)]
 )
@@ -69,6 +70,7 @@ def test_images_that_are_not_decoded_smaller_differ_by_rounding() -> None:
             assert difference.max() <= 1 and difference.float().mean() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(403, 299), (401, 303), (8, 600)])
 def test_crops_at_the_edges(size: tuple[int, int]) -> None:
     width, height = size

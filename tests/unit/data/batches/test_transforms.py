@@ -117,6 +117,7 @@ def _levels(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(((one - other).abs() * torch.tensor(CLIP_STD)[:, None, None]).mean() * 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(240, 180), (171, 257), (640, 480)])
 def test_the_same_crop_within_the_tolerance(size: tuple[int, int]) -> None:
     for seed, content in enumerate(photographs(size, 6, seed=1)):

@@ -148,6 +148,7 @@ def test_processes_write_the_same_world(written: Path, tmp_path: Path, monkeypat
     assert json.loads((again / "world.json").read_text())["train_scenes"] == 45
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "methods", "workers"),
     [

@@ -55,6 +55,7 @@ def test_a_larger_world_begins_with_the_smaller(paths: WorldPaths, tmp_path: Pat
     assert (larger.root / "shards/val/00000.tar").read_bytes() == (paths.root / "shards/val/00000.tar").read_bytes()
 
 
+@pytest.mark.slow
 def test_splits_share_no_composition() -> None:
     compositions = {
         split: {described.scene.composition for described in split_scenes(split, count, 1)}
@@ -67,6 +68,7 @@ def test_splits_share_no_composition() -> None:
     assert len(compositions["train"]) > 1000
 
 
+@pytest.mark.slow
 def test_splits_share_no_group_of_several_images() -> None:
     groups = {}
     for split, count in (("train", 1500), ("val", 200), ("test", 200)):
@@ -77,11 +79,13 @@ def test_splits_share_no_group_of_several_images() -> None:
     assert not groups["val"] & groups["test"]
 
 
+@pytest.mark.slow
 def test_held_out_scenes_differ_in_what_they_show() -> None:
     shown = [tuple(sorted(d.scene.counts.items())) for d in split_scenes("val", 256, 1)]
     assert len(set(shown)) == 256
 
 
+@pytest.mark.slow
 def test_novel_concepts_appear_only_in_their_domains() -> None:
     concepts = load_concepts()
     assert 0.13 < sum(c.novel for c in concepts) / len(concepts) < 0.17

@@ -126,6 +126,7 @@ def test_a_run_goes_on_with_the_same_features_only(shards: Path, tmp_path: Path)
     assert "data.features" not in module(shards).fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [0, 1, 3])
 def test_a_killed_command_goes_on_where_it_was(shards: Path, tmp_path: Path, stop: int) -> None:
     write_features(module(shards), tmp_path / "whole")
@@ -182,6 +183,7 @@ def test_a_line_that_a_killed_process_left_incomplete_swallows_no_other(shards: 
     assert finished.read_bytes() == whole and whole.count(b"\n") == 2
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_and_the_size_of_batches_change_nothing(shards: Path, tmp_path: Path) -> None:
     write_features(module(shards), tmp_path / "one")
     write_features(module(shards), tmp_path / "two", engine=LocalEngine(2))
@@ -229,6 +231,7 @@ def test_an_image_that_changes_while_features_are_written_is_named(shards: Path,
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

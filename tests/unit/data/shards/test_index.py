@@ -52,6 +52,7 @@ def test_2000_shards_in_random_order_take_64_descriptors_and_no_mappings(folder:
     assert most[1] - mappings < 20  # the interpreter's own memory
 
 
+@pytest.mark.slow
 def test_a_process_at_its_file_limit_is_one_line(folder: Path) -> None:
     source = opened(folder)
     source.read(0)
@@ -60,6 +61,7 @@ def test_a_process_at_its_file_limit_is_one_line(folder: Path) -> None:
     assert source.read(2).captions
 
 
+@pytest.mark.slow
 def test_a_limit_that_is_nearly_reached_closes_what_is_kept(folder: Path) -> None:
     source = opened(folder)
     for index in range(0, 2 * LIMIT, 2):
@@ -68,6 +70,7 @@ def test_a_limit_that_is_nearly_reached_closes_what_is_kept(folder: Path) -> Non
         assert all(source.read(index).captions for index in range(500, 700))
 
 
+@pytest.mark.slow
 def test_a_reader_is_sent_the_path_of_the_catalog(folder: Path) -> None:
     source = opened(folder)
     for index in range(0, 2 * SHARDS, 20):

@@ -55,6 +55,7 @@ def test_the_same_as_on_this_machine(kind: str, root: Path, s3: S3) -> None:
         assert (remote.size, remote.files) == (local.size, local.files)
 
 
+@pytest.mark.slow
 def test_shards_with_notes_are_opened_without_reading_them(root: Path, s3: S3) -> None:
     source = opened("s3://data/made", root / "index")
     assert len(source) == 12 and s3.gets(".tar") == s3.gets(".npy") == 0
@@ -69,6 +70,7 @@ def test_shards_with_notes_are_opened_without_reading_them(root: Path, s3: S3) -
     assert s3.gets(".tar") == before + 3
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_are_refused(root: Path, s3: S3) -> None:
     s3.put("made/00001.index.npy", (root / "made" / "00002.index.npy").read_bytes())
     with pytest.raises(ShardError, match=r"00001.index.npy does not fit s3://data/made/00001.tar, which has 5 samples"):
@@ -81,6 +83,7 @@ BAD: dict[str, Callable[[S3], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", BAD)
 def test_a_shard_that_goes_bad_is_counted_or_ends_the_run(reason: str, root: Path, s3: S3) -> None:
     skipping = opened("s3://data/made", root / "index")
@@ -94,6 +97,7 @@ def test_a_shard_that_goes_bad_is_counted_or_ends_the_run(reason: str, root: Pat
     assert skipping.read(2).captions and stopping.read(11).captions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["s3://data/made", "{root}/made"])
 def test_a_shard_that_is_listed_and_not_there(folder: str, root: Path, s3: S3) -> None:
     s3.delete("made/00001.tar")
@@ -107,6 +111,7 @@ def test_a_shard_that_is_listed_and_not_there(folder: str, root: Path, s3: S3) -
         opened(path, root / "index", bad_shards="stop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["s3://data/made", "{root}/made"])
 def test_a_count_that_changed_in_the_list_of_shards(folder: str, root: Path, s3: S3) -> None:
     index = root / "made" / "index.json"
@@ -118,6 +123,7 @@ def test_a_count_that_changed_in_the_list_of_shards(folder: str, root: Path, s3:
         opened(folder.format(root=root), root / "index")
 
 
+@pytest.mark.slow
 def test_the_cache_requests_each_block_once_and_keeps_its_limit(root: Path, s3: S3) -> None:
     expected = content(opened(str(root / "made"), root / "index"))
     options = {"cache": str(root / "pieces"), "read_ahead_mb": 0.004}
@@ -131,6 +137,7 @@ def test_the_cache_requests_each_block_once_and_keeps_its_limit(root: Path, s3: 
         assert 0 < sum(path.stat().st_size for path in (root / "small").glob("*.piece")) <= 13_000
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_block_is_removed_first(root: Path, s3: S3) -> None:
     options = {"cache": str(root / "pieces"), "read_ahead_mb": 0.004, "cache_gb": 9e-6}
     source = opened("s3://data/made", root / "index", **options)
@@ -145,6 +152,7 @@ def test_the_least_recently_used_block_is_removed_first(root: Path, s3: S3) -> N
     assert s3.gets(".tar") == 4
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_one_line(root: Path) -> None:
     (root / "file").write_text("")
     with pytest.raises(ConfigError, match=r"data.storage.cache .*file/x cannot be written"):
@@ -157,6 +165,7 @@ def stream(path: str, index: Path) -> TrainingStream:
     return TrainingStream([source], transform, 5, shuffle_block=2, shuffle_window=4)
 
 
+@pytest.mark.slow
 def test_a_batch_is_read_ahead_and_is_the_same(root: Path, s3: S3) -> None:
     s3.fault = lambda method, path, sample_index: "500" if sample_index % 5 == 4 else ""
     remote, local = stream("s3://data/made", root / "index"), stream(str(root / "made"), root / "index")

@@ -99,6 +99,7 @@ def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.filterwarnings("error")
 def test_a_full_disk_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:

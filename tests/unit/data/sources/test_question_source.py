@@ -54,6 +54,7 @@ def test_a_sample_is_a_question_with_one_of_its_answers(folder: Path) -> None:
     assert len(ids) == COUNT
 
 
+@pytest.mark.slow
 def test_answers_are_drawn_as_often_as_people_gave_them_and_again_the_same(folder: Path) -> None:
     first, second = stream(folder), stream(folder)
     counts: Counter[str] = Counter()

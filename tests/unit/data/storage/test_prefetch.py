@@ -62,6 +62,7 @@ MORE: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"first_step": 17}, *(pytest.param(one, marks=pytest.mark.slow) for one in MORE)],
@@ -72,6 +73,7 @@ def test_the_same_batches_as_on_this_machine(options: dict[str, object], small: 
     assert here == there and len(here) == 70 - int(str(options.get("first_step", 0)))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_next_sample_and_reads_nothing_before(small: Path, s3: S3) -> None:
     whole, _ = here_and_there(small, 40)
     s3.requests.clear()
@@ -88,12 +90,14 @@ def test_without_memory_each_sample_is_a_request(small: Path, s3: S3) -> None:
     assert s3.gets(".tar") < 100
 
 
+@pytest.mark.slow
 def test_failures_on_the_way_change_nothing(small: Path, s3: S3) -> None:
     s3.fault = lambda method, path, index: "500" if ".tar" in path and index % 3 == 0 else ""
     here, there = here_and_there(small, 40, attempts=4)
     assert here == there
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_cut_gives_what_lies_before_the_cut(small: Path, s3: S3) -> None:
     here, _ = here_and_there(small, 25)
     content = (small / "set" / "00002.tar").read_bytes()

@@ -26,6 +26,7 @@ def file(s3: S3) -> RemoteFile:
     return files
 
 
+@pytest.mark.slow
 def test_files_are_listed_and_read(s3: S3, file: RemoteFile) -> None:
     assert (file.url, file.size, file.name) == ("s3://data/a/0.tar", len(CONTENT), "0.tar") and file.version
     s3.put("a/1.tar", b"one")
@@ -39,6 +40,7 @@ def test_files_are_listed_and_read(s3: S3, file: RemoteFile) -> None:
         assert opened.read(10) == CONTENT[250:260] and opened.read() == CONTENT[260:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "503", "slow", "cut"])
 def test_temporary_failures_are_retried(fault: str, s3: S3, file: RemoteFile) -> None:
     faults = itertools.chain([fault, fault], itertools.repeat(""))
@@ -47,6 +49,7 @@ def test_temporary_failures_are_retried(fault: str, s3: S3, file: RemoteFile) ->
     assert s3.gets("0.tar") == 3
 
 
+@pytest.mark.slow
 def test_what_fails_for_ever_is_named(s3: S3, file: RemoteFile, caplog: pytest.LogCaptureFixture) -> None:
     s3.fault = lambda *_: "500"
     reading = storage(attempts=2)
@@ -59,6 +62,7 @@ def test_what_fails_for_ever_is_named(s3: S3, file: RemoteFile, caplog: pytest.L
     assert caplog.text.count("attempt 2 follows") == 3
 
 
+@pytest.mark.slow
 def test_final_errors_are_not_retried(s3: S3, file: RemoteFile) -> None:
     s3.put("a/0.tar", CONTENT[:500])
     assert storage().read(file, 10, 400) == CONTENT[10:400]

@@ -116,6 +116,7 @@ def test_files_that_are_too_large_are_refused_as_soon_as_that_is_known() -> None
         assert len(fetch(f"http://127.0.0.1:{server.port}/just", HERE)) == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [in_drops, lambda handler: time.sleep(2.0)], ids=["drops", "silence"])
 def test_what_takes_too_long_is_given_up(answer: object) -> None:
     limits = WebLimits(private_networks=(LOOPBACK,), seconds=0.3)

@@ -120,6 +120,7 @@ def _padding(module: ImageTextDataModule) -> tuple[list[str], float]:
     return [name for batch in batches for name in batch.sample_ids], padded / real
 
 
+@pytest.mark.slow
 def test_a_run_reads_the_same_samples_and_captions_with_less_padding(world: Path) -> None:
     plain, much = _padding(_module(world, accumulate=4, batches_of_like_length=None))
     sorted_ids, little = _padding(_module(world, accumulate=4))

@@ -38,6 +38,7 @@ REASONS: dict[Any, str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fall", "reason"), REASONS.items(), ids=["kill", "segv", "bus", "full"])
 def test_a_reader_that_is_killed_is_one_line(fall: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
@@ -51,6 +52,7 @@ def test_a_reader_that_is_killed_is_one_line(fall: Any, reason: str, monkeypatch
     assert len(read) <= 4, "what comes after the lost batch is not handed out"
 
 
+@pytest.mark.slow
 def test_other_errors_of_a_reader_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="nothing known"):
         list(iter(BatchLoader(Falling("nothing known"), num_workers=1, batch_size=2)))

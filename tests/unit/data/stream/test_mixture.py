@@ -29,6 +29,7 @@ def test_ten_thousand_draws_lie_within_three_sigma() -> None:
         assert abs(counts[source] - 10_000 * weight) < 3 * (10_000 * weight * (1 - weight)) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_papers_sets_are_mixed_by_their_sizes() -> None:
     sizes = {"coco": 113e3, "visual_genome": 100e3, "sbu": 860e3, "cc3m": 3e6, "cc12m": 10e6, "laion": 115e6}
     sources = compose(["experiment=stage1_vit_g"]).data.sources

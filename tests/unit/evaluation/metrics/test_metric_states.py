@@ -28,6 +28,7 @@ def expected() -> dict[str, dict[str, float]]:
     }
 
 
+@pytest.mark.slow
 def test_one_process(expected: dict[str, dict[str, float]]) -> None:
     assert expected["captions"].keys() == {"bleu_4", "cider"} and expected["captions"]["cider"] > 0
     assert 0 < expected["recall"]["image_to_text_r1"] < 100
@@ -36,12 +37,14 @@ def test_one_process(expected: dict[str, dict[str, float]]) -> None:
         assert results[kind] == pytest.approx(scores, abs=1e-5), kind
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_saw_a_sample_again(expected: dict[str, dict[str, float]], tmp_path: Path) -> None:
     for of_rank in run_processes((2,), metrics_of_share, tmp_path)[2]:
         for kind, scores in expected.items():
             assert of_rank[kind] == pytest.approx(scores, abs=1e-5), kind
 
 
+@pytest.mark.slow
 def test_a_process_without_a_sample_has_the_scores_of_the_other(
     expected: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -51,6 +54,7 @@ def test_a_process_without_a_sample_has_the_scores_of_the_other(
             assert of_rank[kind] == pytest.approx(scores, abs=1e-5), kind
 
 
+@pytest.mark.slow
 def test_an_error_of_the_first_process_is_raised_by_all(tmp_path: Path) -> None:
     results = run_processes((1, 2), error_of_the_first, tmp_path)
     assert results == {1: ["process 0 failed"], 2: ["process 0 failed"] * 2}

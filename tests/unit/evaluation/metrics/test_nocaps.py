@@ -43,6 +43,7 @@ def file_of_twelve(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_twelve_images_by_hand(tmp_path: Path) -> None:
     images = read_references(file_of_twelve(tmp_path))
     assert len(images) == 12 and [image.domain for image in images[:3]] == [
@@ -84,6 +85,7 @@ def test_twelve_images_by_hand(tmp_path: Path) -> None:
     assert cider["entire"] > sum(cider[domain] * 4 for domain in list(cider)[:3]) / 12, "the whole is no mean of parts"
 
 
+@pytest.mark.slow
 def test_cider_of_a_caption_of_another_length_by_hand(tmp_path: Path) -> None:
     """Two of four words, in another order: no pair of words is right, the length differs by two, sigma is six."""
     captions = NEAR | {10: "cross cows"}
@@ -94,6 +96,7 @@ def test_cider_of_a_caption_of_another_length_by_hand(tmp_path: Path) -> None:
     assert result["entire"].per_image["cider"][10] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_domain_is_what_its_images_alone_would_give(tmp_path: Path) -> None:
     references = {key: [text, text[::-1]] for key, text in (IN | NEAR | OUT).items()}
     domains = {key: "in-domain" if key in IN else "out-domain" for key in references}

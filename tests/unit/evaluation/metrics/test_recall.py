@@ -23,6 +23,7 @@ def slow_recall(scores: list[list[float]], image_of_text: list[int], k: int) -> 
     return 100 * image_hits / len(scores), 100 * text_hits / len(image_of_text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [None, 40, 5, 2], ids=["no ties", "some ties", "many ties", "two values"])
 @pytest.mark.parametrize(("images", "texts"), [(1, 1), (12, 12), (23, 80), (300, 700)])
 def test_equals_brute_force(images: int, texts: int, levels: int | None) -> None:

@@ -82,6 +82,7 @@ def test_several_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "generation" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "reason"),
     [
@@ -113,6 +114,7 @@ def test_wrong_options_end_in_one_line(argument: str, reason: str, capsys: pytes
     assert reason in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "reason"), [("model.language.quantization=int8", "leave it out"), ("peft=lora", "leave out peft=lora")]
 )
@@ -141,6 +143,7 @@ def test_error_of_the_tower_in_8_bits(capsys: pytest.CaptureFixture[str]) -> Non
     assert float(tower) < 0.01 < float(quantized) < 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
 def test_a_tower_in_8_bits_needs_torchao() -> None:
     with pytest.raises(ConfigError, match=r"plan tower_8_bits needs torchao.*or leave the plan out"):

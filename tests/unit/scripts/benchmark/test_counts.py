@@ -28,6 +28,7 @@ def test_budget_of_a_step() -> None:
     assert counts["shared"]["backward"] <= 2.0 * sum(v for part, v in counts["shared"].items() if part != "backward")
 
 
+@pytest.mark.slow
 def test_the_tower_is_counted() -> None:
     counts = count("plans=tower", "batch_size=1")
     assert counts["tower"]["vision"] == pytest.approx(520.7, abs=0.1)

@@ -27,6 +27,7 @@ def plans(model: GenerativeModel) -> list[Plan]:
     return GenerationStage().build_plans(("huggingface", "all_positions", "labelled"), model, GenerationObjective())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["opt", "t5", "llama"])
 def test_losses_gradients_and_ids(family: str) -> None:
     model = generative_model(family).eval()

@@ -11,6 +11,7 @@ from blip2_train.cli.terminal import run_command
 SMALL = ["part=loader", "image_size=16", "batch_size=2", "turns=1", "steps=1", "samples=5000"]
 
 
+@pytest.mark.slow
 def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     target = tmp_path / "figures.json"

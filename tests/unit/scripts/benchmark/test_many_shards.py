@@ -16,6 +16,7 @@ from rich.console import Console
 from blip2_train.cli.terminal import run_command
 
 
+@pytest.mark.slow
 def test_json_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "SIZES", (20_000,))
     monkeypatch.setattr(requests, "READERS", (1, 2))
@@ -58,6 +59,7 @@ def test_slopes_are_those_of_the_last_third() -> None:
     assert slope(looks, [*[0] * 20, *range(0, 30, 3)]) == pytest.approx(3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_command_and_what_it_starts_are_watched_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmark.watching._PAUSE", 0.01)

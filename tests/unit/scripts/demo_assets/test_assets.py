@@ -76,6 +76,7 @@ def test_sheets_show_a_image_for_each_name(style: str) -> None:
         assert (cell > 127).mean() > 0.1, concept.name
 
 
+@pytest.mark.slow
 def test_tower_knows_the_same_thing_in_both_styles() -> None:
     model = timm.create_model(TIMM_NAME, img_size=SCENE_SIZE, pretrained=False, **ARCHITECTURE)
     state = load_file(ASSETS / "vision" / "model.safetensors")
@@ -156,6 +157,7 @@ def test_instructed_opt_answers_from_text() -> None:
         assert tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True).strip() == answer, question
 
 
+@pytest.mark.slow
 def test_instructed_opt_learns_answers_from_texts_with_questions() -> None:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "opt_instruct")
     answered = whole = 0

@@ -94,6 +94,7 @@ def test_a_part_is_stopped_at_its_limit_and_keeps_its_rows(tmp_path: Path) -> No
     assert read_rows(rows) == [{"table": "speed", "plan": "shared", "ms": 1.5}]
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_has_a_reason(tmp_path: Path) -> None:
     part = run_part("facts", VisitOptions(), 60, {**ENVIRONMENT, "PYTHONPATH": str(ROOT / "scripts")}, tmp_path)
     assert part["state"] == "failed" and part["reason"]

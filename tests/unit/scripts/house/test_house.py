@@ -156,16 +156,19 @@ def sources(root: Path) -> Sources:
     return Sources(root)
 
 
+@pytest.mark.slow
 def test_no_import_points_up_here(sources: Sources) -> None:
     assert upward(sources.graph(), sources.layers()) == [] and circles(sources.graph()) == []
     assert circles(between(sources.graph(), 3)) == [], "rooms inside a room import each other"
 
 
+@pytest.mark.slow
 def test_no_word_of_the_old_dialect_comes_back(root: Path) -> None:
     """Names in the tests are counted by the command only."""
     uses = uses_below(root)
     assert [use for use in uses if use.kind != "names" or not use.path.startswith("tests/")] == []
 
 
+@pytest.mark.slow
 def test_few_ask_for_the_class_of_a_model(sources: Sources) -> None:
     assert len(sources.model_checks()) <= 8

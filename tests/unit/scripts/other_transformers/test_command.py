@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_huggingface(tmp_path_factory.mktemp("export") / "opt", model, processor, manifest)
 
 
+@pytest.mark.slow
 def test_one_export_is_read_on_both_sides(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,6 +40,7 @@ def test_one_export_is_read_on_both_sides(
     assert str(folder) in printed and "16 captions" in printed and "the same" in printed and "NOT" not in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "change", "words"),
     [

@@ -93,6 +93,7 @@ def record(folder: Path) -> Any:
     return json.loads((folder / "small/study.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_table_has_what_the_runs_left(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arms = record(here)["arms"]
     assert arms["recipe"]["scores"]["stage1/val/loss_itm"] == {"mean": 0.595, "values": {"0": 0.6, "1": 0.59}}
@@ -113,6 +114,7 @@ def test_the_table_has_what_the_runs_left(here: Path, capsys: pytest.CaptureFixt
     assert (here / "small/study.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_kept_and_what_was_stopped_goes_on(here: Path) -> None:
     runs, folders = MadeUpRuns(), sorted((here / "runs").glob("demo_stage1_*"))
     for folder in folders[:2]:
@@ -130,6 +132,7 @@ def test_what_is_finished_is_kept_and_what_was_stopped_goes_on(here: Path) -> No
     assert len(runs.started) == 2 and list(record(here)["arms"]) == ["recipe", "weight"]
 
 
+@pytest.mark.slow
 def test_a_seed_more_and_other_settings_are_other_runs(here: Path) -> None:
     runs = MadeUpRuns()
     main(["small.yaml", "arms=weight", "seeds=0,1,5"], runs)
@@ -138,6 +141,7 @@ def test_a_seed_more_and_other_settings_are_other_runs(here: Path) -> None:
     assert len(runs.started) == 6 and "optim.lr=5e-4" in runs.started[4][1]
 
 
+@pytest.mark.slow
 def test_where_things_lie_does_not_matter(here: Path, tmp_path: Path) -> None:
     study = read_study("small.yaml")
 
@@ -148,6 +152,7 @@ def test_where_things_lie_does_not_matter(here: Path, tmp_path: Path) -> None:
     assert not set(keys()) & set(keys("global_batch_size=32")), "an evaluation changes with what it evaluates"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -219,6 +224,7 @@ def test_each_study_composes(name: str) -> None:
     assert len(weights) == len(plan.runs)
 
 
+@pytest.mark.slow
 def test_a_child_that_fails_or_leaves_nothing_is_an_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TrainingError, match=r"scripts/train.py ended with status 2 \(error: .*nothing"):
         launch_child("train", ["experiment=nothing"], here / "log", 1)
