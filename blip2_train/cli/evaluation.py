@@ -130,6 +130,7 @@ def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConf
         kind=task.kind,
         scores=scored.scores,
         reasons=scored.reasons,
+        chance=task.chance(),
         settings=TaskSettings(
             checkpoint=model.source,
             checkpoint_fingerprint=about["model"],

@@ -22,7 +22,7 @@ from blip2_train.evaluation.embedding import PAIRS_AT_ONCE, TEXTS_AT_ONCE, lengt
 from blip2_train.evaluation.generation import batches
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
-from blip2_train.evaluation.metrics.recall import recall_at, recall_formats
+from blip2_train.evaluation.metrics.recall import chance_recall, recall_at, recall_formats
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.evaluation.report.content import Example, TaskLabels
 from blip2_train.evaluation.shortlist import Shortlists, join, similarity_blocks
@@ -96,6 +96,12 @@ class RetrievalTask(EvaluationTask):
             "batch_size": self._size,
             "rerank": self._rerank,
         }
+
+    def chance(self) -> Mapping[str, float]:
+        """Recall of a random order, in percent."""
+        levels = chance_recall([len(image.captions) for image in self.images])
+        before = {f"itc/{name}": level for name, level in levels.items()}
+        return {**levels, "recall_mean": sum(levels.values()) / len(levels), **before}
 
     def __len__(self) -> int:
         return len(self._batches)

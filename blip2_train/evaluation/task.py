@@ -68,6 +68,10 @@ class EvaluationTask(Protocol):
         """Plain values that decide the predictions: the data's fingerprint (`data`), prompt, decoding."""
         ...
 
+    def chance(self) -> Mapping[str, float]:
+        """What a model that has learned nothing reaches, by name of the score; empty where that is not known."""
+        return {}
+
     def start(self, model: Blip2) -> None:
         """Prepare what all batches share; every process calls it.
 

@@ -5,7 +5,8 @@ Shape letters: M images, N texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import comb
 
 import torch
 from torch import Tensor
@@ -58,6 +59,25 @@ def retrieval_recall(similarity: Tensor, image_of_text: Tensor, ks: tuple[int, .
         texts_ahead[rows] = (~(block < best[rows, None]) & wrong).sum(dim=1)
         images_ahead += (~(block < own)).sum(dim=0)
     return recall_at({"image_to_text": texts_ahead, "text_to_image": images_ahead}, ks)
+
+
+def chance_recall(texts_of_images: Sequence[int], ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
+    """The expected recall of a random order, in percent, by the names of `retrieval_recall`.
+
+    Args:
+        texts_of_images: How many texts each of the M images has.
+        ks: Cut-offs.
+
+    Example:
+        >>> chance_recall([1, 1, 1, 1], ks=(1, 2))
+        {'image_to_text_r1': 25.0, 'image_to_text_r2': 50.0, 'text_to_image_r1': 25.0, 'text_to_image_r2': 50.0}
+    """
+    images, texts = len(texts_of_images), sum(texts_of_images)
+    missed = {
+        k: sum(comb(texts - own, k) for own in texts_of_images) / (images * comb(texts, min(k, texts))) for k in ks
+    }
+    found = {f"image_to_text_r{k}": 100.0 * (1 - missed[k]) for k in ks}
+    return found | {f"text_to_image_r{k}": 100.0 * min(1.0, k / images) for k in ks}
 
 
 def recall_at(ahead: Mapping[str, Tensor], ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:

@@ -103,6 +103,8 @@ class TaskReport:
     settings: TaskSettings
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a score is None, by its name or by the metric's alone."""
+    chance: Mapping[str, float] = field(default_factory=dict)
+    """What a model that has learned nothing reaches, by the names of `scores`, where that is known."""
     examples: Sequence[Example] = ()
     example_metric: str = ""
     """Name of the metric that the examples' scores are of: `cider`, `accuracy`, `rank`."""

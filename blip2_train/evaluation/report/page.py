@@ -104,7 +104,9 @@ def _tile(task: TaskReport) -> Markup:
     else:
         papers = what.in_papers(value)
         shown = element("b", what.text(value))
-        note = element("span", f"{papers} in papers", class_="papers") if papers else Markup("")
+        chance = task.chance.get(task.first_score)
+        beside = [f"{papers} in papers" if papers else "", "" if chance is None else f"chance {what.text(chance)}"]
+        note = element("span", ", ".join(filter(None, beside)), class_="papers") if any(beside) else Markup("")
     return element(
         "a",
         element("span", task.title, class_="name data"),

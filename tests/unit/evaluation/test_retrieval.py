@@ -97,6 +97,7 @@ def test_it_equals_a_loop_over_all_pairs(
     described, folder = annotated
     task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
     rows, scored = run_task(model, task, tmp_path, {}, lambda done, total: None)
+    assert task.chance().keys() == scored.scores.keys() and 0 < task.chance()["recall_mean"] < 100
     itc, itm = all_scores(model, described, folder)
     counts = [len(image.captions) for image in described]
     texts_of = [set(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2_train.evaluation.metrics.recall import retrieval_recall
+from blip2_train.evaluation.metrics.recall import chance_recall, retrieval_recall
 
 
 def slow_recall(scores: list[list[float]], image_of_text: list[int], k: int) -> tuple[float, float]:
@@ -21,6 +21,16 @@ def slow_recall(scores: list[list[float]], image_of_text: list[int], k: int) -> 
         right = scores[image][text]
         text_hits += sum(scores[other][text] >= right for other in range(len(scores)) if other != image) < k
     return 100 * image_hits / len(scores), 100 * text_hits / len(image_of_text)
+
+
+def test_chance_is_what_random_scores_reach_on_average() -> None:
+    texts_of_images, generator = [1, 3, 2, 5, 1], torch.Generator().manual_seed(0)
+    image_of_text = torch.tensor([image for image, count in enumerate(texts_of_images) for _ in range(count)])
+    draws = [retrieval_recall(torch.rand(5, 12, generator=generator), image_of_text, (1, 2, 7)) for _ in range(3000)]
+    levels = chance_recall(texts_of_images, (1, 2, 7))
+    assert levels["text_to_image_r7"] == 100 and levels["text_to_image_r1"] == 20
+    assert {name: sum(draw[name] for draw in draws) / 3000 for name in levels} == pytest.approx(levels, abs=1.5)
+    assert chance_recall([1, 1], (5,)) == {"image_to_text_r5": 100.0, "text_to_image_r5": 100.0}
 
 
 @pytest.mark.slow

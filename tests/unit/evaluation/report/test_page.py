@@ -122,6 +122,15 @@ def test_a_card_names_the_direction_of_retrieval(tmp_path: Path) -> None:
     assert text.count("image → text: the text that came first for this image") == 4
 
 
+def test_a_tile_shows_what_chance_reaches(tmp_path: Path) -> None:
+    scores, labels = {"image_to_text_r1": 61.2, "recall_mean": 80.0}, RetrievalTask.labels
+    known = vqa(scores=scores, labels=labels, chance={"image_to_text_r1": 0.41}, examples=[])
+    tile = r'class="tile".*?<b>61.2</b>.*?<span class="papers">chance 0.4</span></a>'
+    assert re.search(tile, page_of(tmp_path, known), flags=re.DOTALL)
+    for unknown in (vqa(scores=scores, labels=labels, examples=[]), replace(known, headline="recall_mean")):
+        assert "chance" not in Reader(page_of(tmp_path, unknown)).text
+
+
 def test_words_with_a_map_can_be_pressed(tmp_path: Path) -> None:
     words = [WordView(word="two", heat=None), WordView(word="<red>", heat=torch.rand(3, 3)),
              WordView(word="foxes", heat=10 * torch.rand(3, 3))]  # fmt: skip
@@ -204,7 +213,7 @@ def test_every_control_has_a_name_and_every_image_a_description(tmp_path: Path) 
             assert inside or attributes.get("aria-label") or attributes.get("id") in labelled, attributes
         if tag == "img":
             assert attributes["alt"]
-        if tag == "svg":
+        if tag == "svg" and attributes.get("aria-hidden") != "true":
             assert attributes["role"] == "img" and attributes["aria-label"]
     assert next(attributes for tag, attributes in reader.tags if tag == "html")["lang"] == "en"
 
@@ -216,7 +225,8 @@ def test_curves_of_the_run_are_drawn(tmp_path: Path) -> None:
     )
     write_results(tmp_path, {"chance/loss_lm": 7.378})
     reader = Reader(page_of(tmp_path, captioning(), run_folders=[tmp_path]))
-    drawn = [str(attributes["aria-label"]) for tag, attributes in reader.tags if tag == "svg"]
+    shown = [attributes for tag, attributes in reader.tags if tag == "svg" and attributes.get("aria-hidden") != "true"]
+    drawn = [str(attributes["aria-label"]) for attributes in shown]
     assert "LM loss (nats): train from 3.000 to 1.000; held-out from 2.500 to 1.500; chance 7.378" in drawn
     assert "chance 7.378 ▲" in reader.text, "beyond the scale, which follows the curve"
     assert {"10", "15", "20"} <= set(reader.text), "ticks are round"
