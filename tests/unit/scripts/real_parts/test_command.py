@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from blip2_train.system.atomic_write import read_checked
 
 CONTENT = b"weights"
 WHEEL = "made_up-1.0-py3-none-any.whl"
+NEEDS_PIP = pytest.mark.skipif(find_spec("pip") is None, reason="this environment has no pip")
 ABOUT = "Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\n"
 
 
@@ -69,6 +71,7 @@ def test_a_part_is_made_described_and_kept(wheels: Path, tmp_path: Path, capsys:
     assert "(was there)" in capsys.readouterr().out
 
 
+@NEEDS_PIP
 def test_pip_downloads_what_is_missing(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
@@ -76,6 +79,7 @@ def test_pip_downloads_what_is_missing(wheels: Path, tmp_path: Path, monkeypatch
     assert (tmp_path / "parts" / "wheels" / WHEEL).is_file() and (tmp_path / "parts" / "part" / "copied").is_file()
 
 
+@NEEDS_PIP
 def test_a_package_that_pip_cannot_get_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
