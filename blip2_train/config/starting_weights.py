@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -39,10 +40,10 @@ def _require_real_parts(config: DictConfig) -> None:
     """Refuse a recipe whose weights `scripts/real_parts.py` makes, where it has not."""
     keys = ["model.vision.weights", "model.language.name"]
     keys += ["tokenizer", "model.qformer.weights"] if config.get("init_from") is None else []  # else from there
-    parts = config.paths.get("real_parts")
+    parts = config.paths.real_parts
     for path in (OmegaConf.select(config, key) for key in keys):
-        if parts is not None and str(path).startswith(f"{parts}/") and not Path(str(path)).exists():
+        if str(path).startswith(f"{parts}/") and not Path(str(path)).exists():
             raise ConfigError(
                 f"experiment={config.experiment} reads real weights, and {path} is not there; fetch them with "
-                f"`python scripts/real_parts.py {parts}`, or name their folder: paths.real_parts=<folder>"
+                f"`python scripts/real_parts.py {shlex.quote(parts)}`, or name their folder: paths.real_parts=<folder>"
             )

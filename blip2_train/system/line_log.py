@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from blip2_train.errors import RunStopped
+from blip2_train.errors import Blip2TrainError, RunStopped
 from blip2_train.system.launcher import launched_as_first_process
 from blip2_train.system.screen import plain_logs, printable
 
@@ -83,12 +83,18 @@ def logged_lines() -> Iterator[LineLog]:
             yield log
     except Exception as error:
         if not isinstance(error, RunStopped):  # which the run has said itself
-            log.add(f"error: {error or type(error).__name__}")
+            log.add(f"error: {_told(error)}")
         raise
     finally:
         for logger in loggers:
             logger.removeHandler(log)
         log.close()
+
+
+def _told(error: Exception) -> str:
+    """What an error says, with its class where that says more: own errors are written for readers, others are not."""
+    said = str(error)
+    return said if said and isinstance(error, Blip2TrainError) else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _ends_of_the_way() -> list[logging.Logger]:

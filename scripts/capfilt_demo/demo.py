@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from studies.plan import PlannedRun, planned, setting_of_path
+from studies.plan import PlannedRun, planned
 from studies.running import launch_child, make
 
 from blip2_train.cli.capfilt.filtering import filter_captions, find_model
 from blip2_train.config.key_values import split_settings
+from blip2_train.config.overrides import quoted
 from blip2_train.data.emoji_scenes.layout import WorldPaths
 from blip2_train.data.emoji_scenes.world import ensure_world
 from blip2_train.data.emoji_scenes.wrong_captions import CaptionFaults, find_faults, write_noisy_shards
@@ -166,9 +167,9 @@ def _planned(name: str, folder: Path, world: WorldPaths, steps: int, more: Seque
         "experiment=demo_stage1",
         *([f"steps={steps}", f"validate_every={steps}"] if steps else []),
         "data.prepare=null",
-        setting_of_path("data.sources.0.path", folder / name),
+        quoted("data.sources.0.path", folder / name),
         f"data.sources.0.name=stage1_{name}",
-        setting_of_path("data.validation.path", world.shards("val")),
+        quoted("data.validation.path", world.shards("val")),
         *more,
     ]
     return planned("train", f"stage1_{name}", settings, folder, [folder])

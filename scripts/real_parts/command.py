@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from blip2_train.cli.command_parser import CommandParser
 from blip2_train.cli.terminal import kept_when_stopped, run_command
+from blip2_train.config.overrides import quoted
 from blip2_train.errors import ConfigError
 from blip2_train.system.extras import import_extra
 from blip2_train.system.screen import echo
@@ -59,7 +62,10 @@ def default_folder() -> Path:
 
 
 def _next_step(parts: Path) -> str:
-    elsewhere = "" if parts == default_folder() else f" paths.real_parts={parts}"
+    setting = f"paths.real_parts={parts}"
+    if not re.fullmatch(r"[\w./=-]+", setting, re.ASCII) or "=" in str(parts):
+        setting = shlex.quote(quoted("paths.real_parts", parts))
+    elsewhere = "" if parts == default_folder() else f" {setting}"
     return f"next: python scripts/train.py experiment=real_stage1{elsewhere}, then experiment=real_stage2{elsewhere}"
 
 

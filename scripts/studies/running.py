@@ -11,11 +11,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from blip2_train.checkpoints.training_checkpoints import ALL_NAMES, CHECKPOINTS
+from blip2_train.config.overrides import quoted
 from blip2_train.data.prepare.engine import cores
 from blip2_train.errors import TrainingError
 from blip2_train.system.atomic_write import write_checked
 from blip2_train.system.screen import echo
-from studies.plan import PlannedRun, setting_of_path
+from studies.plan import PlannedRun
 
 COST, LOG = "cost.json", "output.log"
 Launch = Callable[[str, Sequence[str], Path, int], float | None]
@@ -102,7 +103,7 @@ def make(run: PlannedRun, launch: Launch, threads: int) -> None:
     settings = list(run.settings)
     resumed = run.command == "train" and any((run.folder / CHECKPOINTS).glob(ALL_NAMES))
     if resumed:
-        settings.append(setting_of_path("resume_from", run.folder))
+        settings.append(quoted("resume_from", run.folder))
     elif run.command == "train" and run.folder.is_dir():  # stopped before its first checkpoint
         shutil.rmtree(run.folder)
     log = run.folder.parent / f"{run.folder.name}.log"

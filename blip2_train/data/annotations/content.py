@@ -11,9 +11,10 @@ from blip2_train.data.annotations.tables import table_rows
 from blip2_train.errors import ShardError
 
 PARQUET = ".parquet"
-_TABLES = (".csv", ".tsv", ".token", ".token.txt", "captions.txt")
-"""Ends of names; `captions.txt` is the CSV file of Flickr8k as it is passed on today."""
-SUFFIXES = (*_TABLES, ".json", ".jsonl", ".ndjson")
+_TABLES = (".csv", ".tsv", ".token", ".token.txt")
+_FLICKR8K = "captions.txt"
+"""The name of Flickr8k's CSV file as it is passed on today."""
+SUFFIXES = (*_TABLES, _FLICKR8K, ".json", ".jsonl", ".ndjson")
 
 
 def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
@@ -38,7 +39,7 @@ def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
 
 def is_table(file: Path) -> bool:
     """Whether a file is a table, in which all values are texts."""
-    return file.name.lower().endswith(_TABLES)
+    return file.name.lower().endswith(_TABLES) or file.name.lower() == _FLICKR8K
 
 
 def as_integer(identity: int | str) -> int | str:

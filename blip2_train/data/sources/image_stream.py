@@ -65,7 +65,7 @@ def streamed_images(path: Path, column: str | None = None) -> Iterator[StreamedI
     for where, value in _parquet(path, column) if parquet else _rows(path, column):
         image = _image(path, where, value, folders)
         if isinstance(image.content, str) and not image.error:
-            key = stable_seed("image", image.name)
+            key = stable_seed("image", image.content)
             if key in seen:
                 continue
             seen.add(key)

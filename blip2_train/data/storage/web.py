@@ -35,7 +35,7 @@ _NAME = "blip2_train"
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 """What is left as it is in an address beside letters and digits."""
 _LONGEST_SHOWN = 120
-_LEFT_OUT, _HASH_DIGITS = "…", 8
+_LEFT_OUT, _HASH_DIGITS = "…", 16
 
 Resolve = Callable[[str, int], Sequence[str]]
 """From a host's name and a port to IP addresses."""
@@ -83,32 +83,30 @@ def shown_address(address: str) -> str:
         >>> shown_address("https://me:secret@example.org/a.jpg?token=123")
         'https://example.org/a.jpg?…'
     """
-    front, _, rest = address.partition("://")
-    whole, question, _ = rest.partition("#")[0].partition("?")
-    host, slash, path = whole.partition("/")
-    short = f"{front}://{host.rpartition('@')[2]}{slash}{path}{'?…' if question else ''}"
+    protocol, _, sent = _split_address(address)
+    path, question, _ = sent.partition("?")
+    short = f"{protocol}{path}{'?…' if question else ''}"
     return short if len(short) <= _LONGEST_SHOWN else f"{short[:_LONGEST_SHOWN]}…"
 
 
 def result_name(address: str) -> str:
     """The name of an image in results and indexes: its address, by which it can be read again, if no key is in it.
 
-    User, password and what follows a `?` or `#` are left out; a short hash tells such addresses apart.
+    User, password and what follows a `?` are left out; a short hash tells such addresses apart. What follows a `#` is
+    never sent to a server, and is no part of the name.
 
     Example:
         >>> result_name("https://example.org/a.jpg"), result_name("https://example.org/a.jpg?token=123")
-        ('https://example.org/a.jpg', 'https://example.org/a.jpg?…df7979cb')
-        >>> result_name("https://me:secret@example.org/a.jpg?token=123")
-        'https://example.org/a.jpg?…df7979cb'
+        ('https://example.org/a.jpg', 'https://example.org/a.jpg?…df7979cb65ce66a8')
+        >>> result_name("https://me:secret@example.org/a.jpg#top")
+        'https://example.org/a.jpg?…1615f0baa3a70830'
     """
-    front, _, rest = address.partition("://")
-    host, slash, path = _without_query(rest).partition("/")
-    plain = f"{front}://{host.rpartition('@')[2]}{slash}{path}"
-    secret = rest[len(_without_query(rest)) :]
-    if not secret:
-        return plain
-    digest = hashlib.sha256(f"{plain}{secret}".encode(errors="surrogatepass"))
-    return f"{plain}?{_LEFT_OUT}{digest.hexdigest()[:_HASH_DIGITS]}"
+    protocol, user, sent = _split_address(address)
+    open_part, question, _ = f"{protocol}{sent}".partition("?")
+    if not user and not question:
+        return open_part
+    digest = hashlib.sha256(f"{protocol}{user}{sent}".encode(errors="surrogatepass")).hexdigest()
+    return f"{open_part}?{_LEFT_OUT}{digest[:_HASH_DIGITS]}"
 
 
 def is_incomplete(name: str) -> bool:
@@ -121,8 +119,13 @@ def is_incomplete(name: str) -> bool:
     return is_address(name) and f"?{_LEFT_OUT}" in name
 
 
-def _without_query(rest: str) -> str:
-    return re.split("[?#]", rest, maxsplit=1)[0]
+def _split_address(address: str) -> tuple[str, str, str]:
+    """Protocol with `://`, user with password and `@`, and what is sent to the host, its name first."""
+    protocol, separator, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    sent = f"{host}{slash}{path}".partition("#")[0]
+    return protocol + separator, user + at, sent
 
 
 def is_public(address: IPAddress) -> bool:

@@ -180,7 +180,7 @@ def _state(
         steps = f" of {int(settings['steps']):,}" if settings.get("steps", "").isdigit() else ""
         parts.append(f"not finished: at step {int(rows[-1]['step']):,}{steps}")
     if validation is not None:
-        which = "the last" if monitor == "null" else f"the best by {monitor}"
+        which = f"the best by {monitor}" if any(row.get(monitor) for row in rows) else "the last"
         parts.append(f"held-out scores of step {validation:,}, {which}")
     return "; ".join(parts)
 

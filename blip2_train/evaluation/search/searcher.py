@@ -140,7 +140,7 @@ class Searcher:
         if self._image_of is None and is_incomplete(name):
             raise ShardError(
                 f"re-ranking reads the images of the index again, but names keep no keys of addresses, and {name} is "
-                "one without what followed its ?; embed a file of it, or search without re-ranking"
+                "one without its user or what followed its ?; embed a file of it, or search without re-ranking"
             )
         try:
             return self.model.processor.image(name if self._image_of is None else self._image_of(name))

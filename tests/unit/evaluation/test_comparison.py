@@ -120,7 +120,9 @@ def test_the_page_holds_everything_and_loads_nothing(folders: list[Path], tmp_pa
 def test_no_two_lines_of_a_chart_look_alike(tmp_path: Path) -> None:
     runs = read_runs([write_run(tmp_path / f"run{number:02d}", 1.0 + number, 1.0) for number in range(27)])
     page = write_comparison(tmp_path / "page.html", runs).read_text("utf-8")
-    for chart in re.findall(r"<figure class=.chart.>.*?</figure>", page, flags=re.DOTALL):
+    charts = re.findall(r"<figure class=.chart.>.*?</figure>", page, flags=re.DOTALL)
+    assert charts
+    for chart in charts:
         lines = re.findall(r'<g class="(line line-\d)"><polyline points="[^"]*"( stroke-dasharray="[^"]*")?', chart)
         assert len(lines) == len({*lines}) == 27
         keys = re.findall(

@@ -107,10 +107,8 @@ def test_images_that_cannot_be_read_are_left_out_of_an_index_if_they_are_collect
     some, broken = [*paths[:3], str(tmp_path / "broken.png"), *paths[3:]], list[ShardError]()
     made = SearchIndex.of_images(model, some, some, batch_size=4, broken=broken)
     assert list(made.names) == paths and torch.allclose(made.features, index.features, atol=1e-5)
-    assert [str(error) for error in broken] == [
-        str(error) for error in broken if "broken.png is no image" in str(error)
-    ]
-    assert len(broken) == 1
+    (error,) = broken
+    assert "broken.png is no image" in str(error)
     for collected in (None, []):
         with pytest.raises(ShardError, match=r"broken\.png is no image"):
             SearchIndex.of_images(model, some[3:4], some[3:4], broken=collected)

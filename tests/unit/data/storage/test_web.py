@@ -138,12 +138,17 @@ def test_a_name_in_results_keeps_what_is_no_key_and_tells_addresses_apart() -> N
     long = f"https://example.org/{'a' * 300}.jpg"
     for plain in ("https://example.org:8080/a b.jpg", "http://example.org", long):
         assert result_name(plain) == plain and not is_incomplete(plain), "it can be read again"
-    queries = [f"https://me:secret@example.org/a.jpg{rest}" for rest in ("?id=1", "?id=2", "#x", "?", "?a@b/c")]
+    queries = [
+        f"https://{who}example.org/a.jpg{rest}"
+        for who in ("me:secret@", "you:secr?t@", "him:secr#t@", "")
+        for rest in ("?id=1", "?id=2", "?", "?a@b/c")
+    ]
+    queries += ["https://me:secret@example.org/a.jpg", "https://me:secret2@example.org/a.jpg"]
     names = [result_name(address) for address in queries]
     assert len({*names}) == len(names) and all(map(is_incomplete, names)), names
-    assert all(name.startswith("https://example.org/a.jpg?…") and "secret" not in name for name in names)
-    assert names[0] == result_name("https://example.org/a.jpg?id=1"), "and it is the same every time"
-    assert result_name("https://me:secret@example.org/a.jpg") == "https://example.org/a.jpg"
+    assert all(name.startswith("https://example.org/a.jpg?…") and "secr" not in name for name in names)
+    assert names == [result_name(f"{address}#part") for address in queries], "what is never sent is no part of it"
+    assert result_name("https://example.org/a.jpg#top") == "https://example.org/a.jpg"
     assert not is_incomplete("images/a?….jpg")
 
 

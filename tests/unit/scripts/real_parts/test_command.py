@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import zipfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from real_parts.command import main
 from real_parts.packages import PACKAGES, Package
 
@@ -104,8 +106,12 @@ def test_a_wheel_without_the_file_or_damaged_is_one_line(
 ) -> None:
     arguments = [str(tmp_path), "--wheels", str(wheels)]
     assert f"{WHEEL} has no made_up/model.bin" in refused(arguments, package(member="made_up/model.bin"), capsys)
-    (wheels / WHEEL).write_bytes((wheels / WHEEL).read_bytes()[:200])
-    assert f"{WHEEL} cannot be read" in refused(arguments, package(), capsys)
+    with zipfile.ZipFile(wheels / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("made_up/weights.bin", bytes(range(256)) * 40)
+    whole = (wheels / WHEEL).read_bytes()
+    for damaged in (whole[:200], whole[:60] + b"\xff" * 40 + whole[100:]):
+        (wheels / WHEEL).write_bytes(damaged)
+        assert f"{WHEEL} cannot be read" in refused(arguments, package(), capsys)
     assert not (tmp_path / "part").exists()
 
 
@@ -122,3 +128,13 @@ def test_each_package_says_what_it_is_and_pins_each_file() -> None:
         assert one.licence and one.origin and all(len(sha) == 64 for sha in one.files.values())
         assert not any(name.endswith(".py") for name in one.files), "no code is taken"
     assert PACKAGES[1].origin.startswith("not stated")
+
+
+def test_the_next_command_is_what_a_shell_and_hydra_read(
+    wheels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = tmp_path / "my parts, a=b's"
+    main([str(parts), "--wheels", str(wheels)], [package()])
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].partition("next: ")[2].partition(", then ")[0])
+    (override,) = OverridesParser.create().parse_overrides(words[3:])
+    assert (override.key_or_group, override.value()) == ("paths.real_parts", str(parts))
