@@ -20,6 +20,7 @@ from blip2_train.checkpoints.files import read_file, weight_names
 from blip2_train.checkpoints.foreign_weights import SourceWeights, held_parts
 from blip2_train.checkpoints.hub import fetch, fetch_description, looks_like_hub_id
 from blip2_train.checkpoints.source_kinds import UNDERSTOOD
+from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS
 from blip2_train.errors import CheckpointMismatch
 
 _EXPORT = "export"
@@ -73,6 +74,11 @@ def find_weights(source: str | Path, language_model: str | None = None) -> Sourc
     if isinstance(content, dict) and "state_dict" in content and "blip2_train" in content:
         raise CheckpointMismatch(
             f"{location} is a training checkpoint; share its weights first: scripts/export.py {location}"
+        )
+    if (path / CHECKPOINTS).is_dir():
+        raise CheckpointMismatch(
+            f"the run in {location} has no export yet; finish it (resume_from={location}), or export what it has: "
+            f"python scripts/export.py {location}"
         )
     weights = read_lavis(content, location, language_model)
     if weights is None:

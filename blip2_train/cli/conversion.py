@@ -24,6 +24,7 @@ from blip2_train.models.adapted_layers import is_adapter
 from blip2_train.models.adapters import merge_adapters
 from blip2_train.models.freezing import FROZEN_PARTS
 from blip2_train.system.screen import echo
+from blip2_train.training.earlier_runs import find_source
 
 
 def convert(options: argparse.Namespace, target: Path, form: str) -> None:
@@ -36,7 +37,7 @@ def convert(options: argparse.Namespace, target: Path, form: str) -> None:
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded = open_pretrained(
-        options.source,
+        find_source(options.source, "outputs", "source"),
         dtype=options.dtype,
         language_model=options.language_model,
         vision_weights=options.vision_weights,

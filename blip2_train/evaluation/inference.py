@@ -6,7 +6,7 @@ Shape letters: N images, M texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -274,6 +274,17 @@ class Blip2(LoadedModel):
             ConfigError: if ids or options cannot be used, or this is no generative model.
         """
         return generate_ids(self, pixel_values, input_ids, attention_mask, **options)
+
+    def __call__(self, *inputs: object, **options: object) -> NoReturn:
+        """Refuse what transformers' models take, and say what does it here.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "a loaded model is not called: match(images, texts) gives the scores of matching (itm) and contrast (itc), "
+            "generate(**inputs) ids of texts, embed(images) features; to train, see b2.train"
+        )
 
     def match(self, images: ImageInputs, texts: str | Sequence[str], *, batch_size: int = AT_ONCE) -> MatchScores:
         """Score each of N images with each of M texts, by the formulas of training.

@@ -102,6 +102,14 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(word in printed for word in ("--to", "--format", "blip2_train", "huggingface", "lavis", "--dtype"))
 
 
+def test_the_newest_export_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")
+    assert converted(theirs, "--to", tmp_path / "outputs" / "mine" / "a run" / "export") == 0
+    assert converted("last:mine", "--to", tmp_path / "x") == 0
+    assert converted("last:other", "--to", tmp_path / "y") == 2 and not (tmp_path / "y").exists()
+
+
 def test_the_script(root: Path, tmp_path: Path) -> None:
     script = str(root / "scripts" / "convert_checkpoint.py")
     process = WarmProcess([script, "nowhere", "--to", str(tmp_path / "x")], folder=tmp_path)

@@ -161,6 +161,7 @@ def test_what_is_not_understood(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "weights": torch.zeros(2)}, tmp_path / "other.pth")
     (tmp_path / "text.txt").write_text("hello")
     torch.save({"state_dict": {}, "blip2_train": {}}, tmp_path / "step.ckpt")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     _, old = export(tmp_path / "old", "retrieval")
     about = json.loads((old / "manifest.json").read_text())
     (old / "manifest.json").write_text(json.dumps(with_checksum(about | {"architecture": {}})))
@@ -170,6 +171,10 @@ def test_what_is_not_understood(tmp_path: Path) -> None:
         (tmp_path / "other.pth", "other.pth is not known here; what can be read is"),
         (tmp_path / "text.txt", "text.txt cannot be read as weights"),
         (tmp_path / "step.ckpt", "training checkpoint; share its weights first: scripts/export.py"),
+        (
+            tmp_path / "run",
+            "run has no export yet; finish it .resume_from=.*, or .*: python scripts/export.py .*run",
+        ),
         (tmp_path / "old", "does not describe its model; export the run again"),
         ("Salesforce/blip2-opt-2.7b", "as a hub id it could not be fetched .*HF_HUB_OFFLINE is set"),
     ]:
