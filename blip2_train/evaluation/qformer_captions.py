@@ -74,9 +74,9 @@ def generate_captions(
     for some in batches(len(requests), batch_size):
         pixels = processor.images([images[about[0]] for about in requests[some]]).to(device)
         cache = network.encode_image(pixels).query_cache
-        asked = [(row, index) for row, about in enumerate(requests[some]) for index in about]
-        for prompt in dict.fromkeys(prompts[index] for _, index in asked):
-            pairs = [(row, index) for row, index in asked if prompts[index] == prompt]
+        numbered = [(row, index) for row, about in enumerate(requests[some]) for index in about]
+        for prompt in dict.fromkeys(prompts[index] for _, index in numbered):
+            pairs = [(row, index) for row, index in numbered if prompts[index] == prompt]
             for part in batches(len(pairs), batch_size):
                 rows, indices = (list(column) for column in zip(*pairs[part], strict=True))
                 generated = network.generate(

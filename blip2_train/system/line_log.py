@@ -83,7 +83,7 @@ def logged_lines() -> Iterator[LineLog]:
             yield log
     except Exception as error:
         if not isinstance(error, RunStopped):  # which the run has said itself
-            log.add(f"error: {_told(error)}")
+            log.add(f"error: {_text_of(error)}")
         raise
     finally:
         for logger in loggers:
@@ -91,10 +91,10 @@ def logged_lines() -> Iterator[LineLog]:
         log.close()
 
 
-def _told(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     """What an error says, with its class where that says more: own errors are written for readers, others are not."""
-    said = str(error)
-    return said if said and isinstance(error, Blip2TrainError) else f"{type(error).__name__}: {said}".removesuffix(": ")
+    text = str(error)
+    return text if text and isinstance(error, Blip2TrainError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _ends_of_the_way() -> list[logging.Logger]:

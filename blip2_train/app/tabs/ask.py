@@ -78,7 +78,7 @@ def ask_tab(context: Context) -> None:
             [shown, talk],
             api_visibility="private",
             show_progress="hidden",
-            queue=False,
+            concurrency_limit=None,  # waits for no other call, but its result comes behind what was sent before
         )
 
 

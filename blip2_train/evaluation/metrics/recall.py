@@ -76,8 +76,8 @@ def chance_recall(texts_of_images: Sequence[int], ks: tuple[int, ...] = (1, 5, 1
     missed = {
         k: sum(comb(texts - own, k) for own in texts_of_images) / (images * comb(texts, min(k, texts))) for k in ks
     }
-    found = {f"image_to_text_r{k}": 100.0 * (1 - missed[k]) for k in ks}
-    return found | {f"text_to_image_r{k}": 100.0 * min(1.0, k / images) for k in ks}
+    by_image = {f"image_to_text_r{k}": 100.0 * (1 - missed[k]) for k in ks}
+    return by_image | {f"text_to_image_r{k}": 100.0 * min(1.0, k / images) for k in ks}
 
 
 def recall_at(ahead: Mapping[str, Tensor], ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
