@@ -32,4 +32,6 @@ def test_the_whole_page_makes_one_call_at_a_time(named: dict[str, Any]) -> None:
     waiting = {name for name, one in named.items() if (one.concurrency_id, one.concurrency_limit) == (CALLS, 1)}
     assert waiting == named.keys() - instant and {"captions", "answers", "by_text", "outputs", "page"} <= waiting
     assert all(named[name].queue for name in waiting)
-    assert not named["start_anew"].queue, "a conversation ends at once, also while its answer is generated"
+    anew = named["start_anew"]
+    assert anew.concurrency_limit is None, "a conversation ends at once, also while its answer is generated"
+    assert anew.queue, "and what it shows comes behind what was sent before"
