@@ -123,9 +123,10 @@ def data_code(name: str, images: str, first: int, count: int, looked_at: int, lo
     """
     model = f"_, processor = {loading}\n" if loading else ""
     page = f"{first}, {count}, {looked_at}" + (", processor.tokenizer" if loading else "")
+    needed = "import blip2_train as b2\n" if loading else ""
     return f"""from pathlib import Path
 
-{"import blip2_train as b2" + chr(10) if loading else ""}from blip2_train.app.browsing import look_at, open_set
+{needed}from blip2_train.app.browsing import look_at, open_set
 
 {model}source = open_set({literal(name.strip())}, {literal(images.strip())}, Path())
 page = look_at(source, {page})

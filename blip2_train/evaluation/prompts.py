@@ -56,9 +56,7 @@ def one_prompt_each(given: str | Sequence[str], count: int) -> list[str]:
     Raises:
         ConfigError: if there are more or fewer, or one cannot be used.
     """
-    each = [given] * count if isinstance(given, str) else list(given)
-    if len(each) != count:
-        raise ConfigError(f"{count} images, but {len(each)} prompts; give one for each, or one in all")
+    each = _one_each(given, count, "prompts")
     known = {prompt: caption_prompt(prompt) for prompt in dict.fromkeys(each)}
     return [known[prompt] for prompt in each]
 
@@ -69,10 +67,14 @@ def one_question_each(questions: str | Sequence[str], count: int, clean: bool) -
     Raises:
         ConfigError: if there are more or fewer questions.
     """
-    each = [questions] * count if isinstance(questions, str) else list(questions)
+    return [clean_question(text) if clean else text for text in _one_each(questions, count, "questions")]
+
+
+def _one_each(given: str | Sequence[str], count: int, what: str) -> list[str]:
+    each = [given] * count if isinstance(given, str) else list(given)
     if len(each) != count:
-        raise ConfigError(f"{count} images, but {len(each)} questions; give one for each, or one in all")
-    return [clean_question(text) if clean else text for text in each]
+        raise ConfigError(f"{count} images, but {len(each)} {what}; give one for each, or one in all")
+    return each
 
 
 def question_prompt(template: str, question: str) -> str:

@@ -82,7 +82,7 @@ def logged_lines() -> Iterator[LineLog]:
         with _warnings_in(log) if first else nullcontext():
             yield log
     except Exception as error:
-        if not isinstance(error, RunStopped):  # which the run has said itself
+        if not isinstance(error, RunStopped):  # which the run has logged itself
             log.add(f"error: {_text_of(error)}")
         raise
     finally:

@@ -63,7 +63,7 @@ def default_folder() -> Path:
 
 def _next_step(parts: Path) -> str:
     setting = f"paths.real_parts={parts}"
-    if not re.fullmatch(r"[\w./=-]+", setting, re.ASCII) or "=" in str(parts):
+    if not re.fullmatch(r"[\w./-]+", str(parts), re.ASCII):
         setting = shlex.quote(quoted("paths.real_parts", parts))
     elsewhere = "" if parts == default_folder() else f" {setting}"
     return f"next: python scripts/train.py experiment=real_stage1{elsewhere}, then experiment=real_stage2{elsewhere}"

@@ -129,8 +129,8 @@ def test_a_conversation_that_is_cleared_while_it_streams_stays_away(page: AppPag
         page.slide(field, value)
     # pressed as soon as a part of the answer is there, sooner than one who looks ten times a second could
     page.browser.run(
-        "window.parts = 0; window.watch = setInterval(() => { const said = document.querySelector('.message.bot')"
-        "?.innerText.trim(); if (said) { clearInterval(watch); parts = said.length; "
+        "window.parts = 0; window.watch = setInterval(() => { const text = document.querySelector('.message.bot')"
+        "?.innerText.trim(); if (text) { clearInterval(watch); parts = text.length; "
         "[...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'start anew').click(); } }, 3)"
     )
     page.click("ask")

@@ -50,15 +50,15 @@ def test_what_passes_nothing_on_and_warnings_and_the_error_are_in_it(
     assert re.fullmatch(r"warning: this is deprecated \(FutureWarning, .*test_line_log.py, line \d+\)", lines[2])
     assert lines[3:] == [r"error: this does not go\x1b[2J"]
     assert warnings.showwarning is before and not library.handlers
-    for other, said in ((MemoryError(), "MemoryError"), (KeyError("x"), "KeyError: 'x'")):
+    for other, text in ((MemoryError(), "MemoryError"), (KeyError("x"), "KeyError: 'x'")):
         with pytest.raises(type(other)), logged_lines() as log:
             log.open(tmp_path)
             raise other
-        assert (tmp_path / "run.log").read_text().splitlines()[-1].endswith(f"  error: {said}")
+        assert (tmp_path / "run.log").read_text().splitlines()[-1].endswith(f"  error: {text}")
     with pytest.raises(RunStopped), logged_lines() as log:
         log.open(tmp_path)
         raise RunStopped(2, 3)
-    assert "stopped" not in (tmp_path / "run.log").read_text(), "the run has said so"
+    assert "stopped" not in (tmp_path / "run.log").read_text(), "the run has logged it"
 
 
 def test_a_refused_run_leaves_no_log(tmp_path: Path) -> None:
