@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +28,8 @@ ACTIVATIONS = (
 """Functions of a Q-Former's feed-forward blocks, by the names that transformers gives them; none has parameters."""
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 """As torch names them; `models.dtypes.DTYPES` has the types."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes that the file systems in use take."""
 
 
 class VisionNetwork(Protocol):
@@ -93,6 +96,7 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "overrides", dict(self.overrides or {}))  # so that it is never None
+        _check_name("vision weights", self.weights)
         for name in ("mean", "std"):
             if (numbers := getattr(self, name)) is None:
                 continue
@@ -110,6 +114,17 @@ class VisionConfig:
             raise ConfigError(f"image_size must be positive, got {self.image_size}")
         if self.dropped_blocks < 0:
             raise ConfigError(f"dropped_blocks must be 0 or more, got {self.dropped_blocks}")
+
+
+def _check_name(what: str, name: str) -> None:
+    """Refuse a name that no file system takes: it would fail wherever somebody first looks for a file of that name."""
+    try:
+        path = os.fsencode(name)
+    except UnicodeEncodeError:
+        path = b"\0"
+    if b"\0" in path or len(path) > _LONGEST_PATH or max(map(len, path.split(b"/"))) > _LONGEST_NAME:
+        start = name[:40] + "…" * (len(name) > 40)
+        raise ConfigError(f"{what} {start!r} cannot be the name of a file or of a model; give a path or a hub id")
 
 
 def find_family(name: str | None) -> type[VisionConfig] | None:
@@ -165,11 +180,14 @@ class QFormerConfig:
     """Recompute each layer in the backward pass, with the same dropout: less memory, one more forward pass."""
 
     def __post_init__(self) -> None:
+        _check_name("Q-Former weights", self.weights)
         if self.hidden_act not in ACTIVATIONS:
             raise ConfigError(f"hidden_act {self.hidden_act!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
         if self.num_heads < 1 or self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
         for name in (
+            "hidden_size",
+            "intermediate_size",
             "num_layers",
             "num_queries",
             "cross_attention_every",
@@ -214,6 +232,7 @@ class LanguageModelConfig:
     """What rows are filled up with; None = the model's own, or else its end token: padding is never read."""
 
     def __post_init__(self) -> None:
+        _check_name("language model", self.name)
         if self.dtype not in DTYPE_NAMES:
             raise ConfigError(f"language dtype {self.dtype!r} is unknown; use one of {', '.join(DTYPE_NAMES)}")
         if self.weights not in ("pretrained", "random"):
