@@ -17,6 +17,9 @@ USAGE = "python scripts/train.py"
 def train_single(arguments: list[str]) -> None:
     """Compose, and train or go on training.
 
+    A run that goes on is composed twice, as the folder of its checkpoint is known only after the first time. The
+    `config.yaml` there is not read: the command line counts, and what does not fit the checkpoint is refused.
+
     Args:
         arguments: Of the command line, without `--multirun`.
     """

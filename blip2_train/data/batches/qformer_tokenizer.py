@@ -33,7 +33,7 @@ _SAME_AS_BERT = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "Mo
 
 
 def load_qformer_tokenizer(folder_or_id: str) -> Any:
-    """A BERT tokenizer with `[DEC]` added as its last token, with which the texts of ITG start.
+    """A BERT tokenizer with `[DEC]` added to its vocabulary; the texts of ITG start with it instead of `[CLS]`.
 
     It accepts BERT's WordPiece vocabulary of any language: lower-casing, stripping of accents and splitting of Chinese
     characters follow `tokenizer_config.json`, else `tokenizer.json`, else the rules for English. Tokens that were added

@@ -247,8 +247,8 @@ _SCORERS: tuple[tuple[Callable[[_Tokens, _Tokens, float], _Scores], dict[str, Me
 """Every caption metric: the function that computes one or several, and how each is shown.
 
 A new one is a function like those above, from tokens of references and predictions (by index of the image) and a time
-limit in seconds to the score over all images and those of single images, and a line here. Tasks, validation, tables,
-the page and `scripts/score.py` read it from here.
+limit in seconds to the score over all images and those of single images, and a line here. Tasks, tables, the page and
+`scripts/score.py` read it from here; validation during training computes CIDEr only.
 """
 FORMATS = {name: how for _, formats in _SCORERS for name, how in formats.items()}
 CAPTION_METRICS = tuple(FORMATS)
