@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from blip2_train.system.tables import NumbersTable
+from blip2_train.system.tables import NumbersTable, rate
 
 _LABELS = {
     "loss_itc": "ITC, contrast",
@@ -46,7 +46,8 @@ def result_lines(
     for key, label, digits in _CAPTION_ROWS:
         if (value := results.get(f"val/{key}")) is not None:
             table.add_row(label, _number(results.get(f"train/{key}"), digits), _number(value, digits), "")
-    lines = [f"{results['steps']:.0f} steps, {results['samples_per_second']:.0f} samples/s, {results['seconds']:.0f} s"]
+    speed = rate(results["samples_per_second"])
+    lines = [f"{results['steps']:.0f} steps, {speed} samples/s, {results['seconds']:.0f} s"]
     if results.get("rejected_samples"):
         lines.append(f"rejected samples: {rejections}")
     return [table, *lines, *(f"{label + ':':12}{path}" for label, path in paths.items() if path is not None)]

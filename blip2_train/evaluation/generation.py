@@ -6,7 +6,7 @@ Shape letters: B images of a batch.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -46,12 +46,15 @@ class PromptTooLong(ConfigError):
     """A prompt takes more tokens than the language model can read."""
 
 
-def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> GenerationOptions:
+def generation_options(
+    defaults: Mapping[str, Any], given: Mapping[str, Any], others: Iterable[str] = ()
+) -> GenerationOptions:
     """Options of generation: what is given, the rest from `defaults`; sampling has one beam by default.
 
     Args:
         defaults: Fields of `GenerationOptions`.
         given: Fields as a user wrote them; None = not given.
+        others: Names that the caller takes as well, for the list in the message about an unknown one.
 
     Raises:
         ConfigError: if a name is unknown, a value impossible, or an option would have no effect.
@@ -60,8 +63,9 @@ def generation_options(defaults: Mapping[str, Any], given: Mapping[str, Any]) ->
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+            known = [*names, *others]
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
             raise ConfigError(f"generation option {name!r} is unknown; {hint}")
     sampling = {"num_beams": 1} if given.get("do_sample") else {}
     try:

@@ -105,4 +105,4 @@ def _translated(given: Mapping[str, Any], front: int, has_encoder: bool) -> Gene
             "repetition_penalty counts the prompt in transformers where a language model has no encoder, and not here; "
             "use model.caption(…, repetition_penalty=…)"
         )
-    return generation_options(_DEFAULTS, options)
+    return generation_options(_DEFAULTS, options, _TOTALS)

@@ -74,3 +74,13 @@ class NumbersTable:
         """Characters that these columns take when their texts are folded as far as one likes to read them."""
         widths = [min(self._width(one), _FOLDED) if one in self._texts else self._width(one) for one in columns]
         return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def rate(per_second: float) -> str:
+    """A speed in two or more digits.
+
+    Example:
+        >>> rate(123.4), rate(4.567), rate(0.0321)
+        ('123', '4.6', '0.032')
+    """
+    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"

@@ -96,6 +96,8 @@ class TrainingModule(lightning.LightningModule):
         self.about: dict[str, Any] = {}
         """Describes the model and its inputs, for checkpoints and exports: `stage`, `architecture`, `processor`."""
         self.latest: dict[str, float] = {}
+        """Values that were logged last, by name, and the optimiser step (from 1) that they are of."""
+        self.latest_step = 0
         self.validations: list[dict[str, float]] = []
         """Scores of each validation, with its `step`."""
         self.saves = 0
@@ -202,7 +204,7 @@ class TrainingModule(lightning.LightningModule):
         if self.micro_batch < accumulate - 1:
             return
         mean = (mean_over_processes(self._sums) / accumulate).tolist()
-        self.latest = dict(zip(values, mean, strict=True))
+        self.latest, self.latest_step = dict(zip(values, mean, strict=True)), step
         record = {f"train/{name}": value for name, value in self.latest.items()}
         record["train/lr"] = learning_rate(self.global_step, self.optimizer_config)
         record |= self.consumed(step)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from blip2_train.system.live_bar import LiveBar, packed
 from blip2_train.system.screen import make_console
+from blip2_train.system.tables import rate
 from blip2_train.training.module import TrainingModule
 
 _NOTED_PARTS = 100
@@ -106,15 +107,15 @@ class LossProgress(ProgressBar):
         self.samples_per_second = self._trained_steps * self.global_batch_size / self._trained_seconds
         assert isinstance(pl_module, TrainingModule)
         if self._bar is not None:
-            self._bar.losses = self._losses(pl_module.latest)
+            self._bar.losses = self._losses(step, pl_module)
             self._bar.update(self._task, completed=step)
         elif self._enabled and now - self._last_line > self.line_every:
             self._last_line = now
-            self.console.print(self._line(step, trainer.max_steps, pl_module.latest), highlight=False, soft_wrap=True)
+            self.console.print(self._line(step, trainer.max_steps, pl_module), highlight=False, soft_wrap=True)
         noted = step % max(1, trainer.max_steps // _NOTED_PARTS) == 0 or step == trainer.max_steps
         if self._enabled and (noted or now - self._last_note > _NOTED_SECONDS):
             self._last_note = now
-            self.note(self._line(step, trainer.max_steps, pl_module.latest))
+            self.note(self._line(step, trainer.max_steps, pl_module))
 
     def saved(self, path: Path, step: int) -> None:
         """Note that a checkpoint is on disk."""
@@ -162,12 +163,15 @@ class LossProgress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _line(self, step: int, steps: int, values: dict[str, float]) -> str:
+    def _line(self, step: int, steps: int, module: TrainingModule) -> str:
         left = (steps - step) * self._trained_seconds / self._trained_steps
-        return f"step {step}/{steps}  {'  '.join(self._losses(values))}  {int(left) // 60}:{int(left) % 60:02d} left"
+        losses = "  ".join(self._losses(step, module))
+        return f"step {step}/{steps}  {losses}  {int(left) // 60}:{int(left) % 60:02d} left"
 
-    def _losses(self, values: dict[str, float]) -> list[str]:
-        return [*_beside_chance(values, self.chance), f"{self.samples_per_second:.0f} samples/s"]
+    def _losses(self, step: int, module: TrainingModule) -> list[str]:
+        """The values logged last, with their step where it is an earlier one, and the speed."""
+        earlier = [f"at step {module.latest_step}:"] if module.latest and module.latest_step != step else []
+        return [*earlier, *_beside_chance(module.latest, self.chance), f"{rate(self.samples_per_second)} samples/s"]
 
 
 def _beside_chance(values: dict[str, float], chance: dict[str, float]) -> list[str]:

@@ -74,6 +74,18 @@ def test_on_a_fresh_machine_one_is_made_and_reported_in_one_line(project: Path) 
     assert source(project)[1] == "", "the second time nothing is said"
 
 
+def test_help_installs_nothing(project: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(project / "run_scripts" / "app.sh"), "--model", "x", "--help"], capture_output=True, text=True,
+        check=True, timeout=30, cwd=project.parent, env={"PATH": str(project.parent / "bin")},
+    )  # fmt: skip
+    about, how = done.stdout.splitlines()
+    assert about.startswith("The web app: ") and how.startswith("(the project is not installed: ")
+    assert not (project / ".venv").exists() and not done.stderr
+    (project.parent / "bin" / "has_project").touch()
+    assert source(project)[0] == "python"
+
+
 def test_an_environment_without_pip_is_made_anew(project: Path) -> None:
     stand_in(project.parent, project / ".venv" / "bin" / "python")
     _, _, calls, code = source(project)

@@ -67,6 +67,19 @@ def test_a_run_on_a_terminal(outputs: Path, columns: int, monkeypatch: pytest.Mo
     assert (run / "retrieval.png").read_bytes().startswith(b"\x89PNG") and "retrieval.png" in whole
 
 
+def test_values_of_an_earlier_step_say_so(outputs: Path) -> None:
+    few = ["data.num_workers=0", "steps=4", "log_every=4", "validate_every=null", f"paths.run_dir={outputs / 'few'}"]
+    assert run_command(main, [*arguments(outputs), *few]) == 0
+    log = (outputs / "few" / "run.log").read_text("utf-8")
+    shown = [line.partition("  ")[2].split("  ITC ")[0] for line in log.splitlines() if "/4  " in line]
+    assert [" ".join(line.split()) for line in shown] == [
+        "step 1/4",
+        "step 2/4 at step 1:",
+        "step 3/4 at step 1:",
+        "step 4/4",
+    ]
+
+
 def test_details_are_shown_to_whom_they_are_of_use(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiet, loud = [*arguments(outputs), "data.num_workers=0", "steps=2", "validate_every=null"], "verbose=true"
     shown = {}

@@ -171,6 +171,8 @@ def test_what_generate_cannot_do_is_one_line(folder: Callable[[str], str]) -> No
             r"repetition_penalty counts the prompt in transformers .* and not here; use model\.caption",
         ),
         ({"no_repeat_ngram_size": 2}, "generation option 'no_repeat_ngram_size' is unknown"),
+        ({"max_lenght": 20}, "generation option 'max_lenght' is unknown; did you mean max_length"),
+        ({"penalty_alpha": 0.5}, "is unknown; there are num_beams, .*max_length, min_length"),
         ({"num_return_sequences": 2}, "num_return_sequences 2 needs as many beams, or do_sample=True"),
         ({"top_k": 5}, "top_k 5 changes nothing without do_sample=True"),
         ({"input_ids": inputs["input_ids"] + 1}, "input_ids are not those of this model"),

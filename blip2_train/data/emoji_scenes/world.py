@@ -7,15 +7,16 @@ import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blip2_train.data.emoji_scenes.layout import QUESTIONED, WorldPaths, WorldSize
 from blip2_train.data.emoji_scenes.official_files import DescribedScene, caption_json, karpathy_json, vqa_json
-from blip2_train.data.emoji_scenes.parts import world_parts, write_part
+from blip2_train.data.emoji_scenes.parts import WorldPart, world_parts, write_part
 from blip2_train.data.emoji_scenes.split_scenes import described, question_writer
 from blip2_train.data.prepare.engine import LocalEngine, cores
 from blip2_train.errors import ConfigError
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 MARKER = "world.json"
 _WORTH_PROCESSES = 2000
 """Scenes from which processes are worth their start."""
+_SECONDS_BETWEEN_LINES = 10.0
+_T = TypeVar("_T")
 
 
 def write_world(
@@ -135,7 +138,7 @@ def _fill(paths: WorldPaths, size: WorldSize) -> None:
     parts = world_parts(size)
     many = sum(part.scenes for part in parts) >= _WORTH_PROCESSES and _forks()
     written = LocalEngine(min(cores(), len(parts)) if many else 1)(partial(write_part, paths, size), parts)
-    for split, group in groupby(zip(parts, written, strict=True), key=lambda pair: pair[0].split):
+    for split, group in groupby(_reported(parts, written), key=lambda pair: pair[0].split):
         writer = question_writer(split)
         scenes = [described(drawn, captions, writer) for _, part in group for drawn, captions in part]
         if split != "train":
@@ -147,6 +150,17 @@ def _fill(paths: WorldPaths, size: WorldSize) -> None:
         if split in size.image_folders and split != "nocaps":
             listed += scenes
     _write_json(paths.karpathy, karpathy_json(listed))
+
+
+def _reported(parts: Sequence[WorldPart], written: Iterable[_T]) -> Iterator[tuple[WorldPart, _T]]:
+    """Each part with what was written of it; at most every ten seconds a line says how many scenes are there."""
+    done, total, last = 0, sum(part.scenes for part in parts), time.monotonic()
+    for part, content in zip(parts, written, strict=True):
+        done += part.scenes
+        if done < total and (now := time.monotonic()) - last > _SECONDS_BETWEEN_LINES:
+            last = now
+            logger.info("%d of %d scenes are written", done, total)
+        yield part, content
 
 
 def _forks() -> bool:
