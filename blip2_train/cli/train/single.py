@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -35,9 +38,21 @@ def train_single(arguments: list[str]) -> None:
         return
     checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
     kept_when_stopped(f"{checkpoint} is as it was")
-    config = config_from([*arguments, quoted("paths.run_dir", run_folder_of(checkpoint))], ABOUT, USAGE)
+    with _told_before():
+        config = config_from([*arguments, quoted("paths.run_dir", run_folder_of(checkpoint))], ABOUT, USAGE)
     assert config is not None
     _train(config, checkpoint)
+
+
+@contextmanager
+def _told_before() -> Iterator[None]:
+    """What composing says of derived values is not said a second time."""
+    logger = logging.getLogger("blip2_train.config")
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
 
 
 def _train(config: DictConfig, checkpoint: Path | None) -> None:
