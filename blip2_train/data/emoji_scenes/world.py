@@ -159,7 +159,7 @@ def _reported(parts: Sequence[WorldPart], written: Iterable[_T]) -> Iterator[tup
         done += part.scenes
         if done < total and (now := time.monotonic()) - last > _SECONDS_BETWEEN_LINES:
             last = now
-            logger.info("%d of %d scenes are written", done, total)
+            logger.info("%s of %s scenes are written", f"{done:,}", f"{total:,}")
         yield part, content
 
 

@@ -63,8 +63,10 @@ def page_title(tasks: Sequence[TaskReport]) -> str:
     """Which weights were evaluated on what.
 
     Example:
-        >>> run_name("outputs/demo_stage1/2026-12-01_20-03-25/export"), run_name("Salesforce/blip2-opt-2.7b")
-        ('demo_stage1/2026-12-01_20-03-25', 'Salesforce/blip2-opt-2.7b')
+        >>> run_name("outputs/demo_stage1/2026-12-01_20-03-25/export [blip2_train export (stage1)]")
+        'demo_stage1/2026-12-01_20-03-25'
+        >>> run_name("Salesforce/blip2-opt-2.7b")
+        'Salesforce/blip2-opt-2.7b'
     """
     runs = list(dict.fromkeys(run_name(task.settings.checkpoint) for task in tasks))
     titles = [task.title for task in tasks]
@@ -73,8 +75,12 @@ def page_title(tasks: Sequence[TaskReport]) -> str:
 
 
 def run_name(checkpoint: str) -> str:
-    """The run that an export is of, by the names of its folders; of other weights the last two parts of the name."""
-    parts = [part for part in checkpoint.rstrip("/").split("/") if part not in ("", "export")]
+    """The run that an export is of, by the names of its folders; of other weights the last two parts of the name.
+
+    What results say in brackets of the kind of the weights is left out.
+    """
+    location = checkpoint.rpartition(" [")[0] or checkpoint
+    parts = [part for part in location.split("/") if part not in ("", "export")]
     return "/".join(parts[-2:])
 
 

@@ -104,6 +104,7 @@ def test_a_title_names_run_and_task(tmp_path: Path) -> None:
     many = [vqa(name=str(number), title=f"set {number}") for number in range(4)]
     assert Reader(page_of(tmp_path, *many)).text[0] == "outputs/caption on set 0, set 1 and 2 more"
     assert run_name("Salesforce/blip2-opt-2.7b") == "Salesforce/blip2-opt-2.7b"
+    assert run_name("outputs/demo_stage1/2026/export [blip2_train export (stage1)]") == "demo_stage1/2026"
 
 
 def test_some_images_stand_at_the_top_if_there_are_many(tmp_path: Path) -> None:
