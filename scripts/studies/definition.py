@@ -62,11 +62,18 @@ class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hits_at: float | None = None
     """For scores that are a share: a sample counts if its own score (a rank) is at most this; scenes are then
     resampled, too."""
+    scenes: bool = False
+    """For scores that are the mean of those of single samples (CIDEr): scenes are then resampled, too."""
 
     @property
     def key(self) -> str:
         """Its name in the record."""
         return f"{self.step}/{self.name}"
+
+    @property
+    def by_scene(self) -> bool:
+        """Whether single scenes have scores of their own."""
+        return self.scenes or self.hits_at is not None
 
 
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

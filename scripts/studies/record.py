@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2_train.cli.evaluation import PREDICTIONS, SAMPLE_SCORES
+from blip2_train.errors import ConfigError
 from blip2_train.evaluation.report.results import program_versions
 from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics
 from blip2_train.system.atomic_write import read_checked
@@ -36,7 +37,7 @@ def read_record(name: str, study: Study, plan: Plan) -> Record:
         "title": study.title,
         "expected": msgspec.to_builtins(study.expected),
         "seeds": list(plan.seeds),
-        "scores": {score.key: msgspec.to_builtins(score) for score in study.scores},
+        "scores": {score.key: msgspec.to_builtins(score) | {"by_scene": score.by_scene} for score in study.scores},
         "arms": {arm: _arm(study, plan, arm) for arm in plan.arms},
     }
 
@@ -85,13 +86,20 @@ def _value(score: Score, run: PlannedRun) -> float | None:
 
 def _samples(score: Score, run: PlannedRun) -> NDArray[np.float64]:
     """Values of single scenes `(N,)` in the unit of the score, or the score itself `(1,)`."""
-    if score.hits_at is None:
+    if not score.by_scene:
         return np.array([_value(score, run)], dtype=np.float64)
     (task,) = _results(run)["tasks"]
     path = run.folder / PREDICTIONS / f"{task}{SAMPLE_SCORES}"
     samples = read_checked(path, "remove the folder of that run; the same command makes it again")["scores"]
-    ranks = np.array([samples[key] for key in sorted(samples)], dtype=np.float64)
-    return np.where(ranks <= score.hits_at, 100.0, 0.0)
+    own = np.array([samples[key] for key in sorted(samples)], dtype=np.float64)
+    values = own if score.hits_at is None else np.where(own <= score.hits_at, 100.0, 0.0)
+    whole = _value(score, run)
+    if whole is None or not np.isclose(values.mean(), whole, rtol=1e-6):
+        raise ConfigError(
+            f"{score.key} is {whole}, and the mean over the single scores of {path} is {values.mean()}: these are of "
+            "another score; leave out scenes or hits_at"
+        )
+    return values
 
 
 def _results(run: PlannedRun) -> Record:

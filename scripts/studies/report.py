@@ -18,7 +18,7 @@ NOTE = (
 def rows_of(record: Record) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table: an arm each, a cell per score, and CPU minutes per seed."""
     scores = record["scores"]
-    head = ["", *(score["label"] + ("" if score["hits_at"] is None else " *") for score in scores.values())]
+    head = ["", *(score["label"] + (" *" if score["by_scene"] else "") for score in scores.values())]
     rows = [
         [arm["label"], *(_cell(scores[key], arm["scores"][key]) for key in scores), _minutes(arm, record)]
         for arm in record["arms"].values()

@@ -58,6 +58,12 @@ class MadeUpRuns:
         loss = json.loads((trained / "results.json").read_text())["val/loss_itm"]
         ranks = {str(scene): 1.0 if scene / 10 > loss else 3.0 for scene in range(10)}
         (folder / "predictions").mkdir(parents=True, exist_ok=True)
+        if "evaluation=[demo_caption]" in settings:
+            single = {str(scene): scene * (1 - loss) for scene in range(10)}
+            write_checked(folder / "predictions/demo_caption.samples.json", {"metric": "cider", "scores": single})
+            scores = {"cider": sum(single.values()) / 10, "bleu_4": 0.5}
+            write_checked(folder / "results.json", {"tasks": {"demo_caption": {"scores": scores}}})
+            return 6.0
         write_checked(folder / "predictions/demo_retrieval.samples.json", {"metric": "rank", "scores": ranks})
         hits = 10.0 * sum(rank == 1 for rank in ranks.values())
         write_checked(folder / "results.json", {"tasks": {"demo_retrieval": {"scores": {"image_to_text_r1": hits}}}})
@@ -112,6 +118,25 @@ def test_the_table_has_what_the_runs_left(here: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert shown.count("!") == 1 + text.count("(**"), "each clear difference has its mark, and the note names it"
     assert (here / "small/study.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_score_that_is_a_mean_of_single_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = STUDY.replace("evaluate: demo_retrieval", "evaluate: demo_caption").replace("  continued:", "  # ")
+    (tmp_path / "small.yaml").write_text(text.replace("image_to_text_r1, label: R@1, hits_at: 1", "cider, label: C"))
+    main(["small.yaml"], MadeUpRuns())
+    whole = record(tmp_path / "outputs/studies")["arms"]["weight"]["scores"]["retrieval/cider"]
+    scenes = text.replace("image_to_text_r1, label: R@1, hits_at: 1", "cider, label: C, scenes: true")
+    (tmp_path / "small.yaml").write_text(scenes)
+    main(["small.yaml"], MadeUpRuns())
+    by_scene = record(tmp_path / "outputs/studies")["arms"]["weight"]["scores"]["retrieval/cider"]
+    assert by_scene["difference"] == pytest.approx(whole["difference"]) and by_scene["values"] == whole["values"]
+    assert by_scene["interval"][0] < whole["interval"][0] and by_scene["interval"][1] > whole["interval"][1]
+    assert "| C * |" in (tmp_path / "outputs/studies/small/study.md").read_text()
+    (tmp_path / "small.yaml").write_text(scenes.replace("name: cider", "name: bleu_4"))
+    with pytest.raises(ConfigError, match=r"retrieval/bleu_4 is 0.5, and the mean over the single scores of .* is "):
+        main(["small.yaml"], MadeUpRuns())
 
 
 @pytest.mark.slow
