@@ -9,7 +9,7 @@ if [ -z "$PYTHON" ]; then
   [ -n "$base" ] || { echo "error: no Python 3.11, 3.12 or 3.13 with venv found; install one (Debian: python3 and python3-venv)" >&2; exit 2; }
   case " $* " in *" --help "* | *" -h "*)  # the list of options is the program's own
     { read -r; read -r about; } <"$0"
-    echo "${about#\# }"; echo "(the project is not installed: a start without --help does that, into $ROOT/.venv; then --help shows all options)"; exit 0 ;;
+    echo "${about#\# }"; echo "(not all that it needs is installed: a start without --help does that, into $ROOT/.venv; then --help shows all options)"; exit 0 ;;
   esac
   echo "installing the project into $ROOT/.venv (once; some minutes and up to 6 GB, most of it PyTorch)" >&2
   PYTHON="$ROOT/.venv/bin/python"

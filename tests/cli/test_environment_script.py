@@ -80,7 +80,7 @@ def test_help_installs_nothing(project: Path) -> None:
         check=True, timeout=30, cwd=project.parent, env={"PATH": str(project.parent / "bin")},
     )  # fmt: skip
     about, how = done.stdout.splitlines()
-    assert about.startswith("The web app: ") and how.startswith("(the project is not installed: ")
+    assert about.startswith("The web app: ") and how.startswith("(not all that it needs is installed: ")
     assert not (project / ".venv").exists() and not done.stderr
     (project.parent / "bin" / "has_project").touch()
     assert source(project)[0] == "python"
