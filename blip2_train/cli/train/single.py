@@ -38,14 +38,14 @@ def train_single(arguments: list[str]) -> None:
         return
     checkpoint = find_checkpoint(config.resume_from, config.paths.output_dir, config.experiment)
     kept_when_stopped(f"{checkpoint} is as it was")
-    with _told_before():
+    with _logged_before():
         config = config_from([*arguments, quoted("paths.run_dir", run_folder_of(checkpoint))], ABOUT, USAGE)
     assert config is not None
     _train(config, checkpoint)
 
 
 @contextmanager
-def _told_before() -> Iterator[None]:
+def _logged_before() -> Iterator[None]:
     """What composing says of derived values is not said a second time."""
     logger = logging.getLogger("blip2_train.config")
     logger.setLevel(logging.WARNING)
