@@ -25,7 +25,9 @@ def result_lines(
     results: dict[str, float], chance: dict[str, float], rejections: str, paths: dict[str, Path | None]
 ) -> list[RenderableType]:
     """The end of a run: a table of results, and where everything lies."""
-    table = NumbersTable(("", "train", "held-out", "chance"), title="results")
+    exported = results.get("exported_step", results["steps"])
+    held_out_of = "held-out" if exported == results["steps"] else f"held-out, step {exported:.0f}"
+    table = NumbersTable(("", "train", held_out_of, "chance"), title="results")
     for name, level in chance.items():
         held_out = level if name != "loss_itc" else results.get("chance/val_loss_itc", level)
         table.add_row(

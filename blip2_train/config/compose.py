@@ -38,7 +38,8 @@ _HEADER = re.compile(r"# @package +\S")
 _PACKAGE = Path(blip2_train.__file__).parent
 _MISSING = {
     "init_from": "recipe {experiment} continues earlier weights: pass init_from=<export folder>, "
-    "init_from=last:<recipe> for the newest export of that recipe on this machine, or a Hugging Face folder or id",
+    "init_from=last:<recipe> for the newest export of that recipe on this machine, or a Hugging Face folder or id "
+    "(a run that goes on takes the same settings, and resume_from= behind them)",
     "data.source": "recipe {experiment} has no data yet: pass data.source=<file of captions; folder, glob or list of "
     "shards>",
 }

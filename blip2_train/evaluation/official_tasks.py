@@ -202,5 +202,5 @@ def _check_there(name: str, paths: set[str], folder: Path) -> None:
     if missing:
         raise ShardError(
             f"task {name}: {len(missing)} of {len(paths)} images are not in {folder} (first: {missing[0]}); put them "
-            "there, or name their folder"
+            f"there, or pass their folder: tasks.{name}.images=<folder>"
         )

@@ -17,11 +17,17 @@ def reason_of(error: BaseException | str, length: int = 150) -> str:
     Example:
         >>> reason_of(ValueError("two lines, " + chr(10) + "  made one")), reason_of(KeyError())
         ('two lines, made one', 'KeyError')
+        >>> reason_of("one that is cut, but at no letter", 25)
+        'one that is cut, but at …'
     """
     text = str(error)
     if _PICKLE.search(text):
         return _refused(text)
-    return " ".join(text.split())[:length] or type(error).__name__
+    line = " ".join(text.split())
+    if len(line) > length:
+        whole_words = line[: length - 1].rpartition(" ")[0]
+        line = f"{whole_words} …" if len(whole_words) > length // 2 else f"{line[: length - 1]}…"
+    return line or type(error).__name__
 
 
 def is_refused_pickle(error: BaseException) -> bool:

@@ -66,11 +66,14 @@ class BestCheckpoint(Checkpoint):
             before.unlink(missing_ok=True)
 
     def beaten_by(self, scores: dict[str, float]) -> bool:
-        """Whether a validation with these scores is better than the best so far."""
+        """Whether a validation with these scores is at least as good as the best so far: of equals, the later counts.
+
+        At the beginning many are equal, as CIDEr is 0 until something is right, and the later model has seen more.
+        """
         if self.path is None:
             return True
         new, best = scores[self._name], self.scores[self._name]
-        return new < best if smaller_is_better(self.monitor) else new > best
+        return new <= best if smaller_is_better(self.monitor) else new >= best
 
     @property
     def _name(self) -> str:

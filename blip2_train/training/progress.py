@@ -170,8 +170,8 @@ class LossProgress(ProgressBar):
 
     def _losses(self, step: int, module: TrainingModule) -> list[str]:
         """The values logged last, with their step where it is an earlier one, and the speed."""
-        earlier = [f"at step {module.latest_step}:"] if module.latest and module.latest_step != step else []
-        return [*earlier, *_beside_chance(module.latest, self.chance), f"{rate(self.samples_per_second)} samples/s"]
+        earlier = [f"(of step {module.latest_step})"] if module.latest and module.latest_step != step else []
+        return [*_beside_chance(module.latest, self.chance), *earlier, f"{rate(self.samples_per_second)} samples/s"]
 
 
 def _beside_chance(values: dict[str, float], chance: dict[str, float]) -> list[str]:

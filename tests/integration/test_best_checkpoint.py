@@ -18,6 +18,7 @@ from blip2_train.cli.export import main as export
 from blip2_train.cli.terminal import run_command
 from blip2_train.cli.train.command import main
 from blip2_train.evaluation.run_metrics import read_results
+from blip2_train.training.best_checkpoint import BestCheckpoint
 
 RISING = ("validate_every=3", "monitor=val/loss_itg", "optim.lr=0.5", "optim.min_lr=0.4", "optim.warmup_steps=6")
 """A run whose loss falls first, then rises with a learning rate far too large."""
@@ -99,3 +100,13 @@ def test_a_score_that_is_not_there_is_one_line(
     assert run_command(main, [*arguments(workspace / "refused"), "data.num_workers=0", run, *overrides]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert words in line
+
+
+@pytest.mark.parametrize(("monitor", "better"), [("val/cider", 0.2), ("val/loss_lm", 0.05)])
+def test_of_equal_scores_the_later_counts(monitor: str, better: float) -> None:
+    best = BestCheckpoint(Path("checkpoints"), monitor)
+    name = monitor.removeprefix("val/")
+    assert best.beaten_by({name: 0.1})
+    best.path, best.scores = Path("checkpoints/best_0000010.ckpt"), {name: 0.1}
+    assert best.beaten_by({name: 0.1}) and best.beaten_by({name: better})
+    assert not best.beaten_by({name: 0.25 - better})

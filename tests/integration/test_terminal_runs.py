@@ -71,13 +71,10 @@ def test_values_of_an_earlier_step_say_so(outputs: Path) -> None:
     few = ["data.num_workers=0", "steps=4", "log_every=4", "validate_every=null", f"paths.run_dir={outputs / 'few'}"]
     assert run_command(main, [*arguments(outputs), *few]) == 0
     log = (outputs / "few" / "run.log").read_text("utf-8")
-    shown = [line.partition("  ")[2].split("  ITC ")[0] for line in log.splitlines() if "/4  " in line]
-    assert [" ".join(line.split()) for line in shown] == [
-        "step 1/4",
-        "step 2/4 at step 1:",
-        "step 3/4 at step 1:",
-        "step 4/4",
-    ]
+    shown = [line.partition("  ")[2] for line in log.splitlines() if "/4  ITC " in line]
+    assert [line.split("  ")[0] for line in shown] == [f"step {step}/4" for step in (1, 2, 3, 4)]
+    assert [line.split("  ")[4] for line in shown[1:3]] == ["(of step 1)"] * 2
+    assert not any("(of step" in line for line in (shown[0], shown[3]))
 
 
 def test_details_are_shown_to_whom_they_are_of_use(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,8 @@ class AnnotationSource:
         if not any(is_embedded(image.path) or self._folders.find(image.path) for image in probes):
             raise ShardError(
                 f"{self._file}, {probes[0].row}: there is no image {self._folders}/{probes[0].path}, nor any other "
-                f"of {len(probes)} checked; pass the folder that the file's paths start from as images"
+                f"of {len(probes)} checked; pass the folder that the file's paths start from (images=<folder>, in a "
+                "recipe data.images=<folder>)"
             )
 
     def _blank_captions(self) -> Iterator[RejectedSample]:

@@ -25,7 +25,10 @@ class ImageFolders:
         candidates = [one] if one.is_dir() else [Path(path) for path in sorted(glob(str(one)))]
         self._folders = [folder for folder in candidates if folder.is_dir()]
         if not self._folders:
-            raise ShardError(f"image folder {folders} does not exist; give the folder of the images as images")
+            raise ShardError(
+                f"image folder {folders} does not exist; give the folder of the images (images=<folder>, in a recipe "
+                "data.images=<folder>)"
+            )
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._folders))

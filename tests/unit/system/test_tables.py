@@ -54,7 +54,9 @@ def test_the_tables_of_a_run_fit_70_columns() -> None:
     table, *lines = result_lines(results, {"loss_itc": 4.159}, "", {})
     text = "\n".join(printed(table, 70))
     assert all(number in text for number in ("1.234", "2.345", "4.159 / 6.908", "5.0", "0.1"))
-    assert lines == ["10 steps, 2 samples/s, 5 s"]
+    assert lines == ["10 steps, 2 samples/s, 5 s"] and "step" not in text
+    earlier, *lines = result_lines(results | {"exported_step": 4.0, "samples_per_second": 0.25}, {}, "", {})
+    assert "held-out, step 4" in "\n".join(printed(earlier, 70)) and lines == ["10 steps, 0.25 samples/s, 5 s"]
 
 
 def test_a_row_has_a_cell_for_each_column() -> None:
