@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -77,7 +78,7 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
     capfd.readouterr()
     assert run_command(main, [*on_ray, "output=killed"]) == 0
     output = capfd.readouterr()
-    assert output.err == "" and output.out.count("\n") == 3
+    assert without_progress(output.err) == [] and output.out.count("\n") == 3
     assert digests(tmp_path / "killed") == digests(tmp_path / "local")
     assert "unreadable image" in (tmp_path / "local" / "rejected.jsonl").read_text()
 
@@ -99,8 +100,13 @@ def test_a_cluster_of_the_user_gets_the_package(tmp_path: Path, monkeypatch: pyt
         made = subprocess.run(
             [sys.executable, "-c", code, *on_ray], capture_output=True, text=True, timeout=100, check=False
         )
-    assert (made.returncode, made.stderr) == (0, ""), made.stderr
+    assert (made.returncode, without_progress(made.stderr)) == (0, []), made.stderr
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+
+
+def without_progress(printed: str) -> list[str]:
+    """Lines without those that say how far it is, which a slow machine prints."""
+    return [line for line in printed.splitlines() if not re.fullmatch(r"(examine|write): \d+ of \d+ samples", line)]
 
 
 @contextmanager
