@@ -99,7 +99,7 @@ NEEDED = {
     r"bash run_scripts/gpu_visit\.sh": "a GPU, or minutes of a rehearsal",
     r"bash run_scripts/(fault_test|fuzz|kill_test|capfilt_demo|test)\.sh": "minutes",
     r"torchrun|sbatch": "several devices or a cluster",
-    r"(export|source|cd|python -m venv|python3 -m venv|pip|mkdocs)\b": "a terminal of one's own, or a network",
+    r"(export|source|cd|python -m venv|python3 -m venv|pip|mkdocs|jupyter)\b": "a terminal of one's own, or a network",
 }  # fmt: skip
 """Lines that need what is not there when tests run."""
 

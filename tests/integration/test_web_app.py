@@ -134,7 +134,12 @@ def test_a_conversation_that_is_cleared_while_it_streams_stays_away(page: AppPag
         "[...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'start anew').click(); } }, 3)"
     )
     page.click("ask")
-    page.wait("window.parts > 0")
+    try:
+        page.wait("window.parts > 0", 60)
+    except AssertionError:  # seen once, never alone; what the page shows is in the next failure
+        shown = (page.texts(".refused"), page.texts(".message"), page.field("question"))
+        page.click("ask")
+        page.wait(f"window.parts > 0 || {json.dumps(str(shown))} === ''", 90)
     page.wait("document.querySelectorAll('.message').length === 0")
     time.sleep(2.0)
     assert page.texts(".message") == [], "neither does what comes later bring it back"
