@@ -15,6 +15,7 @@ from blip2_train.checkpoints.transformers_arguments import translated
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.storage.web import WebLimits
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.report.content import weights_name
 from blip2_train.models.frozen_precision import refuse_overflow
 from blip2_train.models.tower_quantization import check_tower_quantization, quantize_tower
 from blip2_train.system.devices import find_device
@@ -81,7 +82,7 @@ def load_pretrained(
     network = loaded.model
     if network.language_config is not None:
         refuse_overflow(network, network.language_config.dtype)
-    name = f"{source} [{loaded.source}]"
+    name = weights_name(source, loaded.source)
     network.to(target)
     quantize_tower(network.vision_model, vision_quantization)
     processor = loaded.processor if web is None else replace(loaded.processor, web=web)

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
+from blip2_train.evaluation.report.content import weights_location
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.system.atomic_write import read_checked
 
@@ -84,7 +85,7 @@ def evaluation_scores(path: Path, folder: Path) -> list[CardScore]:
         raise ConfigError(f"--results {path} holds no tasks; give the results.json of an evaluation, not of a training")
     scores = []
     for name, task in tasks.items():
-        origin = Path(str(task.get("checkpoint", "")).rpartition(" [")[0]).expanduser().resolve()
+        origin = Path(weights_location(str(task.get("checkpoint", "")))).expanduser().resolve()
         if origin not in (folder.resolve(), folder.resolve().parent):
             raise ConfigError(
                 f"--results {path}: task {name} is of {task.get('checkpoint')}, not of {folder}; give one of this"

@@ -46,7 +46,7 @@ def train_single(arguments: list[str]) -> None:
 
 @contextmanager
 def _logged_before() -> Iterator[None]:
-    """What composing says of derived values is not said a second time."""
+    """What composing logs of derived values is not logged a second time."""
     logger = logging.getLogger("blip2_train.config")
     logger.setLevel(logging.WARNING)
     try:

@@ -12,6 +12,21 @@ from torch import Tensor
 from blip2_train.evaluation.metrics.metric_format import MetricFormat, by_name
 
 
+def weights_name(location: object, kind: str) -> str:
+    """How results name weights: by path or hub id, and what they were found to be."""
+    return f"{location} [{kind}]"
+
+
+def weights_location(name: str) -> str:
+    """Path or hub id of a name by `weights_name`; of any other the whole name.
+
+    Example:
+        >>> weights_location(weights_name("outputs/demo/export", "blip2_train export (stage1)"))
+        'outputs/demo/export'
+    """
+    return name.rpartition(" [")[0] or name
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionView:
     """One view of the attention of the queries, see `attention_views`."""

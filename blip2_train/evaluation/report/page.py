@@ -14,7 +14,7 @@ from urllib.parse import quote
 from blip2_train.evaluation.report.cards import card, filter_form, glance
 from blip2_train.evaluation.report.charts import histogram, run_charts
 from blip2_train.evaluation.report.compared_curves import compared_charts
-from blip2_train.evaluation.report.content import TaskReport, TaskSettings
+from blip2_train.evaluation.report.content import TaskReport, TaskSettings, weights_location
 from blip2_train.evaluation.report.document import document
 from blip2_train.evaluation.report.markup import Markup, element, joined
 from blip2_train.evaluation.report.score_table import score_table
@@ -79,8 +79,7 @@ def run_name(checkpoint: str) -> str:
 
     What results say in brackets of the kind of the weights is left out.
     """
-    location = checkpoint.rpartition(" [")[0] or checkpoint
-    parts = [part for part in location.split("/") if part not in ("", "export")]
+    parts = [part for part in weights_location(checkpoint).split("/") if part not in ("", "export")]
     return "/".join(parts[-2:])
 
 
