@@ -45,6 +45,7 @@ def test_a_font_of_this_machine_is_taken_for_letters_that_the_first_one_lacks(
 def test_fonts_that_cannot_be_drawn_with_are_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     entries = [FontEntry(str(tmp_path / name), "Broken", "normal", "normal", 400) for name in ("broken.ttf", "gone")]
+    Lettering(["a"])  # matplotlib finds its own font by the list, and keeps what it found
     monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # not what old matplotlib uses of new packages
