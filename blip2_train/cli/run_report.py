@@ -17,7 +17,7 @@ _LABELS = {
 _CAPTION_ROWS = (
     ("cider", "CIDEr of captions (1.0 = the papers' 100)", 3),
     ("vqa/accuracy", "VQA accuracy (%)", 1),
-    ("names_right", "captions that name all images rightly (%)", 1),
+    ("names_right", "captions that name exactly the scene's things (%)", 1),
 )
 
 

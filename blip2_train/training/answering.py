@@ -13,15 +13,15 @@ from blip2_train.evaluation.metrics.vqa_accuracy import normalize_answer
 from blip2_train.training.generation import GenerationModule
 
 
-def mark_answer(answer: str, references: Sequence[str]) -> list[tuple[str, bool | None]]:
-    """The words of an answer, all right if somebody answered that, else all wrong.
+def mark_answer(answer: str, references: Sequence[str]) -> tuple[list[tuple[str, bool | None]], list[str]]:
+    """The words of an answer, all right if somebody answered that, else all wrong; no word is missing.
 
     Example:
         >>> mark_answer("Two dogs", ["two dogs.", "dogs"])
-        [('Two', True), ('dogs', True)]
+        ([('Two', True), ('dogs', True)], [])
     """
     right = normalize_answer(answer) in map(normalize_answer, references)
-    return [(word, right) for word in answer.split()]
+    return [(word, right) for word in answer.split()], []
 
 
 class AnsweringModule(GenerationModule):

@@ -15,8 +15,9 @@ from blip2_train.evaluation.figures.captions import ShownCaption, caption_figure
 from blip2_train.evaluation.held_out_texts import GeneratedCaption
 from blip2_train.system.atomic_write import write_atomically
 
-MarkWords = Callable[[str, Sequence[str]], list[tuple[str, bool | None]]]
-"""From a generated text and its references to its words, each with whether it is right; None = nobody can tell."""
+MarkWords = Callable[[str, Sequence[str]], tuple[list[tuple[str, bool | None]], list[str]]]
+"""From a generated text and its references to its words, each with whether it is right (None = nobody can tell), and to
+what it should have named and did not."""
 GRID, LINES = "captions.png", "captions.jsonl"
 
 
@@ -56,7 +57,7 @@ class CaptionLog:
         if images is None:
             return
         shown = (images.float().cpu() * self.std + self.mean).clamp(0, 1)
-        title = f"step {step}: generated captions, and below them what people wrote"
+        title = f"step {step}: generated captions, and below them a reference"
         write_atomically(self.folder / GRID, caption_figure(title, shown, list(map(self._marked, captions))))
         for logger in loggers:
             if isinstance(logger, WandbLogger):
@@ -66,5 +67,6 @@ class CaptionLog:
 
     def _marked(self, item: GeneratedCaption) -> ShownCaption:
         text = item.caption[len(item.question) :]
-        words = [(word, None) for word in text.split()] if self._mark is None else self._mark(text, item.references)
-        return ShownCaption(words=words, reference=item.references[0], label=item.question)
+        mark = self._mark or (lambda text, references: ([(word, None) for word in text.split()], []))
+        words, missing = mark(text, item.references)
+        return ShownCaption(words=words, missing=missing, reference=item.references[0], label=item.question)

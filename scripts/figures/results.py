@@ -16,9 +16,9 @@ from blip2_train.config.compose import compose
 from blip2_train.data.emoji_scenes.layout import WorldPaths
 from blip2_train.data.emoji_scenes.naming import marked_names
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.figures.captions import RIGHT, WRONG
+from blip2_train.evaluation.figures.captions import marked_words
 from blip2_train.evaluation.figures.curves import mark_level
-from blip2_train.evaluation.figures.lettering import Lettering, Word
+from blip2_train.evaluation.figures.lettering import Lettering
 from blip2_train.evaluation.report.image_data import heat_layer
 from blip2_train.evaluation.report.scale import value_range
 from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics, read_results
@@ -27,8 +27,8 @@ from blip2_train.pretrained import load_pretrained
 from blip2_train.training.earlier_runs import find_source
 
 STAGE_1, STAGE_2 = "last:demo_stage1", "last:demo_stage2_opt"
-SHOWN, WIDTH, HEIGHT, SIZE = 4, 11.0, 6.3, 9.5
-"""Images, inches of the figure, points of letters."""
+SHOWN, WIDTH, HEIGHT, SIZE, DPI = 4, 11.0, 6.3, 9.5, 150
+"""Images, inches of the figure, points of letters, pixels per inch."""
 
 
 def results_png(output_dir: str = "outputs") -> bytes:
@@ -41,7 +41,7 @@ def results_png(output_dir: str = "outputs") -> bytes:
         ConfigError: if there is none, naming the command that makes it.
     """
     drawn, small = io.BytesIO(), io.BytesIO()
-    draw_results(output_dir).savefig(drawn, format="png", dpi=150, facecolor="white")
+    draw_results(output_dir).savefig(drawn, format="png", dpi=DPI, facecolor="white")
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
@@ -97,14 +97,10 @@ def _draw_captions(figure: Figure, source: str, paths: list[Path], references: l
     captions = model.caption(paths, num_beams=5)
     steps = read_results(Path(source).parent)["steps"]
     _heading(figure, f"Captions of the first held-out images, after {steps:,.0f} steps of stage 2", 0.2, 6.0)
-    letters = Lettering(captions)
+    letters = Lettering(captions, DPI)
     for number, (path, caption, known) in enumerate(zip(paths, captions, references, strict=True)):
         axes = _image_box(figure, 0.2 + 2.72 * number, 3.85, 2.05, path)
-        colours = {None: "black", True: RIGHT, False: WRONG}
-        words = [
-            Word(text=word, colour=colours[right], bold=right is not None)
-            for word, right in marked_names(caption, known)
-        ]
+        words = marked_words(*marked_names(caption, known))
         letters.draw(axes, letters.lines(words, 72 * 2.5, SIZE), SIZE, 5)
 
 
@@ -113,7 +109,7 @@ def _draw_strip(figure: Figure, source: str, paths: list[Path]) -> None:
     model, processor = load_pretrained(source, device="cpu")
     pixels = torch.stack([processor.image(path) for path in paths])
     means = [attention.mean(0) for attention in query_attention(model.image_text("results.png"), pixels)]
-    _heading(figure, "Where the queries of stage 1 look", 0.2, 2.75)
+    _heading(figure, "Where the queries of stage 1 look (brighter = more)", 0.2, 2.75)
     for number, (path, mean) in enumerate(zip(paths, means, strict=True)):
         axes = _image_box(figure, 0.2 + 1.25 * number, 1.3, 1.15, path)
         layer = Image.open(io.BytesIO(heat_layer(mean))).convert("RGBA")

@@ -71,7 +71,7 @@ def make_all(runs: Sequence[PlannedRun], jobs: int, launch: Launch) -> None:
         waiting.remove(run)
         echo(f"== {total - len(waiting)} of {total}: {run.folder}", flush=True)
 
-    if waiting:  # alone: it may make data that the others read
+    if len(waiting) == len(runs):  # the very first, alone: it may make data that the others read
         first = waiting[0]
         start(first)
         make(first, launch, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -21,24 +22,37 @@ def named_things(caption: str) -> frozenset[str]:
 
 
 def names_right(caption: str, references: Sequence[str]) -> float:
-    """1 if a caption names exactly the things that the references name, no more and no less; else 0."""
+    """1 if a caption names exactly the things that the references name, no more and no less; else 0.
+
+    How often it names them, how many it says there are, and where, does not count.
+    """
     return float(named_things(caption) == frozenset().union(*map(named_things, references)))
 
 
-def marked_names(caption: str, references: Sequence[str]) -> list[tuple[str, bool | None]]:
-    """The words of a caption, each with whether it names one of the references' things; None = it names nothing.
+def marked_names(caption: str, references: Sequence[str]) -> tuple[list[tuple[str, bool | None]], list[str]]:
+    """The words of a caption, each with whether it names a thing rightly, and the things that it does not name.
+
+    A thing is named rightly if the references name it, and name it so often: "a fox and a fox" is right once where they
+    say "a fox". None = a word that names nothing.
 
     Example:
-        >>> marked_names("a red Fire Engine and two foxes.", ["two foxes above a boat"])[2:]
-        [('Fire', False), ('Engine', False), ('and', None), ('two', None), ('foxes.', True)]
+        >>> marked_names("a fox, fox", ["a fox above a dog"])
+        ([('a', None), ('fox,', True), ('fox', False)], ['dog'])
     """
     names, pattern = _names()
-    right = frozenset().union(*map(named_things, references))
-    named = [(match.span(), names[match[0].lower()] in right) for match in pattern.finditer(caption.lower())]
-    return [
+    counts = [Counter(names[name] for name in pattern.findall(text.lower())) for text in references]
+    left = {name: max(count[name] for count in counts) for name in sorted(frozenset().union(*counts))}
+    missing = sorted(left.keys() - named_things(caption))
+    named = []
+    for match in pattern.finditer(caption.lower()):
+        name = names[match[0]]
+        named.append((match.span(), left.get(name, 0) > 0))
+        left[name] = left.get(name, 0) - 1
+    words = [
         (word[0], next((fits for (start, end), fits in named if start < word.end() and word.start() < end), None))
         for word in re.finditer(r"\S+", caption)
     ]
+    return words, missing
 
 
 @lru_cache(maxsize=1)

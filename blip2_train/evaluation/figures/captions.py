@@ -1,4 +1,4 @@
-"""Images with the captions generated for them, and what people wrote."""
+"""Images with the captions generated for them, and a reference of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from blip2_train.evaluation.figures.lettering import LINE, Lettering, Word, plain_words
+from blip2_train.evaluation.figures.lettering import DPI, LINE, Lettering, Word, plain_words
 
 RIGHT, WRONG = "#14724f", "#b3261e"
 _CELL, _GAP, _SIZE, _SMALL = 3.0, 0.3, 10.0, 7.5
@@ -22,13 +22,15 @@ class ShownCaption:
     words: Sequence[tuple[str, bool | None]]
     """Each word, and whether it is right; None = nobody can tell."""
     reference: str
-    """What a person wrote."""
+    """A text that is right."""
+    missing: Sequence[str] = ()
+    """What the words should have named and did not."""
     label: str = field(default="")
     """Above the text: a question."""
 
 
 def caption_figure(title: str, images: Tensor, captions: Sequence[ShownCaption], columns: int = 4) -> bytes:
-    """A PNG of images with their captions; right words green, wrong ones red where that is known.
+    """A PNG of images with their captions; right words green, wrong and missing ones red where that is known.
 
     Args:
         title: Above all.
@@ -45,7 +47,7 @@ def caption_figure(title: str, images: Tensor, captions: Sequence[ShownCaption],
     columns, width = min(columns, len(captions)), 72 * _CELL
     blocks = []
     for one in captions:
-        generated = [_word(word, right) for word, right in one.words] or plain_words("(nothing)", "grey")
+        generated = marked_words(one.words, one.missing)
         blocks.append(
             (
                 lettering.lines([*plain_words(one.label, "grey"), *generated], width, _SIZE),
@@ -75,12 +77,16 @@ def caption_figure(title: str, images: Tensor, captions: Sequence[ShownCaption],
             lettering.draw(axes, reference_lines, _SMALL, 7 + len(generated_lines) * LINE * _SIZE)
         top -= height
     file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png", facecolor="white")
+    figure.savefig(file, dpi=DPI, format="png", facecolor="white")
     return file.getvalue()
 
 
-def _word(text: str, right: bool | None) -> Word:
-    return Word(text=text, colour="black" if right is None else RIGHT if right else WRONG, bold=right is not None)
+def marked_words(words: Sequence[tuple[str, bool | None]], missing: Sequence[str]) -> list[Word]:
+    """Words in the colour of what is known of them, or `(nothing)`; after them in brackets what is missing."""
+    colours = {None: "black", True: RIGHT, False: WRONG}
+    shown = [Word(text=word, colour=colours[right], bold=right is not None) for word, right in words]
+    shown = shown or plain_words("(nothing)", "grey")
+    return shown + (plain_words(f"(missing: {', '.join(missing)})", WRONG) if missing else [])
 
 
 def _height(generated: Sequence[object], reference: Sequence[object]) -> float:

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVES = "curves.png"
-_SCORES = (("cider", "CIDEr of captions (1.0 = papers' 100)"), ("names_right", "all images named rightly (%)"),
-           ("vqa/accuracy", "VQA accuracy (%)"))  # fmt: skip
+_SCORES = (
+    ("cider", "CIDEr of captions (1.0 = papers' 100)"),
+    ("names_right", "captions: exactly the scene's things (%)"),
+    ("vqa/accuracy", "VQA accuracy (%)"),
+)
 _ACROSS = 4
 
 
@@ -55,7 +58,9 @@ def curve_figure(rows: list[dict[str, str]], chance: dict[str, float], held_out_
     }).flat  # fmt: skip
     for axis, (name, level) in zip(axes, chance.items(), strict=False):
         _draw_loss(axis, rows, name, level, held_out_itc if name == "loss_itc" else None)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8, handlelength=3
+    )
     used = len(chance)
     for key, label in scores:
         axes[used].plot(*curve(rows, key), color="C1", marker="o", markersize=3)
@@ -87,9 +92,8 @@ def _draw_loss(axis: Axes, rows: list[dict[str, str]], name: str, level: float, 
 def mark_level(axis: Axes, level: float, label: str, colour: str) -> None:
     """A dashed line at a level; beyond the scale an arrow at the edge on its side, with the level beside it."""
     low, high = axis.get_ylim()
-    axis.plot([], [], color=colour, linestyle="--", linewidth=1, label=label)
     if low <= level <= high:
-        axis.axhline(level, color=colour, linestyle="--", linewidth=1)
+        axis.axhline(level, color=colour, linestyle="--", linewidth=1, label=label)
         return
     above = level > high
     taken = sum(text.get_gid() == str(above) for text in axis.texts)

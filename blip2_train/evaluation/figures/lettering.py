@@ -15,11 +15,11 @@ _LOGGER = logging.getLogger(__name__)
 _FIRST = "DejaVu Sans"
 """Comes with matplotlib."""
 _MISSING = "(no font)"
+DPI = 110
+"""Pixels per inch of the figures of a run."""
 LINE = 1.3
 """Height of a line, in sizes of its letters."""
 _LISTED = 20
-_FINE = 720
-"""Pixels per inch at which texts are measured, so that rounding does not show."""
 _NAMED: set[str] = set()
 """Letters without a font that the log has named."""
 
@@ -40,9 +40,11 @@ class Lettering:
 
     Args:
         texts: Everything that will be shown.
+        dpi: Pixels per inch of the figure: letters are fitted to pixels, so a word is as wide as it is at these.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str], dpi: int = DPI) -> None:
+        self._dpi = dpi
         letters = {letter for text in texts for letter in text if not letter.isspace()}
         missing = {ord(letter) for letter in letters} - _letters_of(_path_of(_FIRST))
         self._foreign = frozenset(map(chr, missing))
@@ -101,8 +103,8 @@ class Lettering:
         from matplotlib.font_manager import FontProperties
 
         font = FontProperties(family=self.families, size=size, weight="bold" if bold else "normal")
-        fine: Any = RendererAgg(1, 1, _FINE)  # type: ignore[no-untyped-call]
-        return 72 / _FINE * float(fine.get_text_width_height_descent(text, font, ismath=False)[0])
+        renderer: Any = RendererAgg(1, 1, self._dpi)  # type: ignore[no-untyped-call]
+        return 72 / self._dpi * float(renderer.get_text_width_height_descent(text, font, ismath=False)[0])
 
     def draw(
         self, axes: Axes, lines: Sequence[Sequence[tuple[float, Word]]], size: float, below: float, left: float = 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from blip2_train.evaluation.figures.captions import RIGHT
-from blip2_train.evaluation.figures.lettering import LINE, Lettering, plain_words
+from blip2_train.evaluation.figures.lettering import DPI, LINE, Lettering, plain_words
 
 _SIDE, _GAP, _TEXT, _SIZE = 1.25, 0.12, 2.6, 9.5
 """Inches of an image, between two, and of the texts; points of their letters."""
@@ -65,5 +65,5 @@ def retrieval_figure(title: str, retrieved: Sequence[RetrievedImages]) -> bytes:
             axes.set_xlabel(f"{score:.3f}" + (" ✓" if right else ""), fontsize=8, color=RIGHT if right else "grey",
                             labelpad=2)  # fmt: skip
     file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png", facecolor="white")
+    figure.savefig(file, dpi=DPI, format="png", facecolor="white")
     return file.getvalue()

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from blip2_train.data.emoji_scenes.naming import marked_names
-from blip2_train.evaluation.figures.captions import RIGHT, WRONG, ShownCaption, caption_figure
+from blip2_train.evaluation.figures.captions import RIGHT, WRONG, ShownCaption, caption_figure, marked_words
 from blip2_train.evaluation.figures.curves import draw_curves, mark_level
 from blip2_train.evaluation.figures.retrieval import RetrievedImages, retrieval_figure
 from blip2_train.training.run_log import RunCSVLogger
@@ -80,8 +80,23 @@ def test_the_right_image_is_marked_where_it_is() -> None:
 
 
 def test_names_of_things_are_marked() -> None:
-    marked = marked_names("a cat and TWO fire engines", ["two fire engines"])
+    marked, missing = marked_names("a cat and TWO fire engines", ["two fire engines by a fox"])
     assert marked == [("a", None), ("cat", False), ("and", None), ("TWO", None), ("fire", True), ("engines", True)]
+    assert missing == ["fox"]
+
+
+def test_a_thing_named_once_more_than_it_is_there_is_wrong_the_second_time() -> None:
+    marked, missing = marked_names("a fox with a fox", ["a fox", "one fox"])
+    assert [right for _, right in marked] == [None, True, None, None, False] and not missing
+    marked, _ = marked_names("a fox with a fox", ["a fox by a fox"])
+    assert [right for _, right in marked] == [None, True, None, None, True]
+
+
+def test_what_is_missing_is_shown_in_red() -> None:
+    assert [(word.text, word.colour) for word in marked_words([("a", None), ("fox", True)], ["red car"])][1:] == [
+        ("fox", RIGHT), ("(missing:", WRONG), ("red", WRONG), ("car)", WRONG)
+    ]  # fmt: skip
+    assert len(marked_words([("a", None)], [])) == 1
 
 
 def test_a_level_beyond_the_scale_is_a_mark_at_its_edge() -> None:
