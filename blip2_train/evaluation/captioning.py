@@ -41,7 +41,7 @@ class CaptioningTask(EvaluationTask):
     """
 
     kind, example_metric, headline = "captioning", "cider", "cider"
-    labels = TaskLabels(metrics=FORMATS, part="domain", references="people wrote")
+    labels = TaskLabels(metrics=FORMATS, part="domain", references="references")
 
     def __init__(
         self,

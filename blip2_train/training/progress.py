@@ -19,6 +19,8 @@ from blip2_train.system.screen import make_console
 from blip2_train.system.tables import rate
 from blip2_train.training.module import TrainingModule
 
+_ASLEEP = 5.0
+"""Per cent of matches called so, below which matching has not begun to learn: docs/itm-stays-at-0.63.md."""
 _NOTED_PARTS = 100
 """Lines about steps that the log of a run has."""
 _NOTED_SECONDS = 600.0
@@ -133,6 +135,8 @@ class LossProgress(ProgressBar):
             scores = validations[-1]
             chance = {**self.chance, **({"loss_itc": math.log(scores["pairs"])} if "pairs" in scores else {})}
             parts = [f"held-out, step {trainer.global_step}", *_beside_chance(scores, chance)]
+            if (matches := scores.get("itm_accuracy_match")) is not None:
+                parts.append(f"matches called so {matches:.0f} %{' (normal at first)' * (matches < _ASLEEP)}")
             if "cider" in scores:
                 parts.append(f"CIDEr {scores['cider']:.3f}")
             for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image")):
@@ -145,7 +149,7 @@ class LossProgress(ProgressBar):
             shown.stylize("bold", 0, len(parts[0]))
             console.print(shown, soft_wrap=True)
             for shown in getattr(pl_module, "shown_captions", [])[:3]:
-                line = Text(f"  says {shown.caption!r}, people: {shown.references[0]!r}", style="dim")
+                line = Text(f"  says {shown.caption!r}, reference: {shown.references[0]!r}", style="dim")
                 console.print(line, soft_wrap=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

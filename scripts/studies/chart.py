@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from studies.record import Record
 
-_SHOWN_CURVES = 8
+_COLORS = 10
 """More lines than that cannot be told apart."""
 
 
@@ -21,14 +22,16 @@ def draw(record: Record, path: Path) -> Path:
     scores = record["scores"]
     curves = [key for key, score in scores.items() if score["curve"]]
     arms = list(record["arms"].values())
-    heights = [0.34 * len(arms) + 0.9, *([3.2] if curves else [])]
+    heights = [0.34 * len(arms) + 1.1, *([3.6] if curves else [])]
     figure = pyplot.figure(figsize=(11, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for number, axis in enumerate(parts[0].subplots(1, len(scores), sharey=True, squeeze=False)[0]):
         _draw_score(axis, list(scores)[number], record)
     if curves:
-        for axis, key in zip(parts[1].subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        axes = parts[1].subplots(1, len(curves), squeeze=False)[0]
+        for axis, key in zip(axes, curves, strict=True):
             _draw_curve(axis, key, record)
+        parts[1].legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def _draw_score(axis: Any, key: str, record: Record) -> None:
         axis.plot(result["mean"], row, "o", color=color)
     if baseline is not None:
         axis.axvline(baseline, color="black", linewidth=0.6, linestyle=":")
-    axis.set_title(record["scores"][key]["label"], fontsize=9)
+    axis.set_title(textwrap.fill(record["scores"][key]["label"], 20), fontsize=9)
     axis.set_yticks(range(len(arms)), [arm["label"] for arm in arms], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.set_ylim(len(arms) - 0.5, -0.5)
@@ -63,7 +66,7 @@ def _draw_score(axis: Any, key: str, record: Record) -> None:
 def _draw_curve(axis: Any, key: str, record: Record) -> None:
     from matplotlib import pyplot
 
-    for number, arm in enumerate(list(record["arms"].values())[:_SHOWN_CURVES]):
+    for number, arm in enumerate([arm for arm in record["arms"].values() if arm["curve"]][:_COLORS]):
         course = arm["curves"][key]
         color = pyplot.get_cmap("tab10")(number)
         axis.plot(course["steps"], course["mean"], color=color, label=arm["label"], linewidth=1.6)
@@ -72,4 +75,3 @@ def _draw_curve(axis: Any, key: str, record: Record) -> None:
     axis.set_title(record["scores"][key]["label"], fontsize=9)
     axis.set_xlabel("optimiser step", fontsize=8)
     axis.tick_params(labelsize=8)
-    axis.legend(frameon=False, fontsize=7)

@@ -47,6 +47,10 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By step, in what it differs from the baseline."""
     of: dict[str, str | None] = {}
     """By step, where it starts from another step than the baseline does; null = from scratch."""
+    seeds: tuple[int, ...] | None = None
+    """Fewer seeds than the study's, for a first look: with one there is no interval, so nothing is claimed."""
+    curve: bool = True
+    """Whether its courses are drawn; more than ten lines cannot be told apart."""
 
 
 class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,7 +133,11 @@ def _problem(study: Study) -> str | None:
         if step.evaluate and step.of is None:
             return f"step {name} evaluates nothing; give of:"
         known.append(name)
+    if study.arms[study.baseline].seeds is not None:
+        return f"arm {study.baseline} is compared with all others, so it has all seeds"
     for name, arm in study.arms.items():
+        if arm.seeds is not None and not set(arm.seeds) <= set(study.seeds):
+            return f"arm {name} has seeds that the study does not have"
         named = [*arm.settings, *arm.of, *(of for of in arm.of.values() if of is not None)]
         for begun, origin in arm.of.items():
             if begun in known and origin in known and known.index(origin) >= known.index(begun):

@@ -54,7 +54,7 @@ class Plan:
     """Where the table, the figure and the record go."""
     seeds: tuple[int, ...]
     arms: dict[str, dict[int, dict[str, PlannedRun]]]
-    """By arm, seed and step."""
+    """By arm, seed and step; an arm without any of the seeds is left out."""
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -75,7 +75,11 @@ def make_plan(name: str, study: Study, options: StudyOptions) -> Plan:
     arms = options.arms
     chosen = [arm for arm in study.arms if arms is None or arm in arms or arm == study.baseline]
     seeds = study.seeds if options.seeds is None else options.seeds
-    plans = {arm: {seed: _runs_of(study, arm, seed, options, roots) for seed in seeds} for arm in chosen}
+    plans = {}
+    for arm in chosen:
+        own = study.arms[arm].seeds
+        if these := [seed for seed in seeds if own is None or seed in own]:
+            plans[arm] = {seed: _runs_of(study, arm, seed, options, roots) for seed in these}
     return Plan(folder=roots[0] / name, seeds=seeds, arms=plans)
 
 

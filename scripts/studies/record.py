@@ -46,6 +46,7 @@ def _arm(study: Study, plan: Plan, arm: str) -> Record:
     by_seed = plan.arms[arm]
     return {
         "label": study.arms[arm].label,
+        "curve": study.arms[arm].curve,
         "runs": {
             str(seed): {step: {"key": run.key, "settings": list(run.settings)} for step, run in steps.items()}
             for seed, steps in by_seed.items()

@@ -11,7 +11,7 @@ from studies.record import Record
 
 NOTE = (
     "Differences from the first row with their 95 % intervals, by bootstrap over seeds and, where a score is marked *, "
-    "over test scenes; bold: clear of zero."
+    "over test scenes; bold: clear of zero. Without an interval: one seed, beside the same seed of the first row."
 )
 
 
@@ -20,7 +20,7 @@ def rows_of(record: Record) -> tuple[list[str], list[list[str]]]:
     scores = record["scores"]
     head = ["", *(score["label"] + (" *" if score["by_scene"] else "") for score in scores.values())]
     rows = [
-        [arm["label"], *(_cell(scores[key], arm["scores"][key]) for key in scores), _minutes(arm, record)]
+        [arm["label"], *(_cell(scores[key], arm["scores"][key]) for key in scores), _minutes(arm)]
         for arm in record["arms"].values()
     ]
     return [*head, "CPU minutes a seed"], rows
@@ -54,10 +54,13 @@ def _cell(score: Record, result: Record) -> str:
         return "–"
     form = logged_format(score["name"].rpartition("/")[2])
     text = form.text(result["mean"])
-    if "interval" not in result:
+    if "difference" not in result:
         return text
+    change = _signed(form.text(abs(result["difference"])), result["difference"])
+    if "interval" not in result:
+        return f"{text} ({change})"
     low, high = (_signed(form.text(abs(end)), end) for end in result["interval"])
-    change = f"{_signed(form.text(abs(result['difference'])), result['difference'])} [{low}, {high}]"
+    change += f" [{low}, {high}]"
     return f"{text} (**{change}**)" if result["clear"] else f"{text} ({change})"
 
 
@@ -70,9 +73,9 @@ def _signed(text: str, value: float) -> str:
     return ("+" if value >= 0 else "−") + text
 
 
-def _minutes(arm: Record, record: Record) -> str:
+def _minutes(arm: Record) -> str:
     seconds = arm["cpu_seconds"]
-    return "–" if seconds is None else f"{seconds / 60 / len(record['seeds']):.1f}"
+    return "–" if seconds is None else f"{seconds / 60 / len(arm['runs']):.1f}"
 
 
 def _line(cells: list[str]) -> str:

@@ -10,6 +10,7 @@ from blip2_train.config.compose import instantiate
 from blip2_train.models.adapters import add_adapters
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import describe_parameters
+from blip2_train.objectives.matching import CHANCE
 from blip2_train.types import Collator
 
 
@@ -38,6 +39,8 @@ def plan_model(config: DictConfig, collator: Collator | None) -> tuple[Blip2Mode
     parts = describe_parameters(model)
     trainable, total = sum(part.trainable for part in parts), sum(part.parameters for part in parts)
     findings.append(Finding(OK, f"trainable parameters: {trainable:,} of {total:,}"))
+    if config.objective.get("itm_weight") and config.init_from is None:
+        findings.append(Finding(OK, f"ITM stays near {CHANCE:.4f} at first; how long: docs/itm-stays-at-0.63.md"))
     if config.data.get("features") is not None and model.vision_model.frozen:
         model.vision_model.read_features()  # as the run does: no weights of the tower are in memory
     return model, findings

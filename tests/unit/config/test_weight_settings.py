@@ -231,7 +231,7 @@ def test_a_vocabulary_of_any_language_brings_its_size(tmp_path: Path) -> None:
 def test_the_sizes_of_the_shipped_bert_are_known_as_its_files_have_them() -> None:
     """And a setting that contradicts them is refused, though these files are not read where none does."""
     assert str(SHIPPED_BERT) == asset("demo/bert") and read_bert_config(str(SHIPPED_BERT)) == SHIPPED_SIZES
-    config = compose(["experiment=demo_stage1"])
+    config = compose(["experiment=demo_stage1_bert"])
     assert {key: config.model.qformer[key] for key in SHIPPED_SIZES} == SHIPPED_SIZES
     with pytest.raises(ConfigError, match=r"model\.qformer\.hidden_size=64 contradicts .*demo/bert, which has 128"):
-        compose(["experiment=demo_stage1", "model.qformer.hidden_size=64"])
+        compose(["experiment=demo_stage1_bert", "model.qformer.hidden_size=64"])

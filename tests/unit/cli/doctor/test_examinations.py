@@ -29,7 +29,7 @@ from blip2_train.cli.doctor.shards import examine_shards
 from blip2_train.cli.doctor.shared_memory import examine_shared_memory
 from blip2_train.cli.doctor.speed import alone, examine_speed
 from blip2_train.cli.doctor.weights import examine_weights
-from blip2_train.config.compose import compose
+from blip2_train.config.compose import asset, compose
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics import java
 from blip2_train.evaluation.metrics.java import JavaError
@@ -176,11 +176,11 @@ def test_a_tokenizer_of_another_language(workspace: Path) -> None:
 @pytest.mark.slow
 def test_every_weight_of_a_demo_fits() -> None:
     """Tower, language model and BERT, all that ship with the package."""
-    config = compose(["experiment=demo_stage2_opt", "init_from=null"])
+    config = compose(["experiment=demo_stage2_opt", "init_from=null", f"model.qformer.weights={asset('demo/bert')}"])
     findings = examine_weights(config)
     assert [finding.level for finding in findings] == [OK, OK, OK], findings
     assert "vision weights" in findings[0].text and "language model" in findings[1].text and "BERT" in findings[2].text
-    findings = examine_weights(compose(["experiment=demo_stage1"]))
+    findings = examine_weights(compose(["experiment=demo_stage1_bert"]))
     assert [finding.level for finding in findings] == [OK, OK], findings
 
 
@@ -198,10 +198,19 @@ def test_every_file_of_weights_that_does_not_fit_is_named(workspace: Path) -> No
 
 def test_weights_of_another_shape() -> None:
     wide = {"model": {"vision": {"overrides": {"embed_dim": 64}}, "qformer": {"intermediate_size": 256}}}
-    findings = examine_weights(OmegaConf.merge(compose(["experiment=demo_stage1"]), wide))
+    findings = examine_weights(OmegaConf.merge(compose(["experiment=demo_stage1_bert"]), wide))
     first, second = texts(findings, PROBLEM).splitlines()
     assert "the model needs" in first and "vision" in first
     assert "intermediate_size is 256, the checkpoint has 512" in second and "BERT" in second
+
+
+def test_how_long_matching_stays_at_chance_is_said_where_it_starts_there() -> None:
+    for settings, said in (
+        (["experiment=demo_stage1"], True),
+        (["experiment=demo_retrieval"], False),  # continues
+        (["experiment=demo_stage1", "objective.itm_weight=0"], False),
+    ):
+        assert ("ITM stays near 0.6365" in texts(plan_model(compose(settings), None)[1], OK)) == said
 
 
 @pytest.mark.slow

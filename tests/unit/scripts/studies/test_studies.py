@@ -121,6 +121,25 @@ def test_the_table_has_what_the_runs_left(here: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.slow
+def test_an_arm_with_one_seed_is_compared_with_the_same_seed_and_claims_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = STUDY.replace("{label: weight 2,", "{label: weight 2, seeds: [1], curve: false,")
+    (tmp_path / "small.yaml").write_text(text)
+    main(["small.yaml"], MadeUpRuns())
+    arm = record(tmp_path / "outputs/studies")["arms"]["weight"]
+    loss = arm["scores"]["stage1/val/loss_itm"]
+    assert loss["values"] == {"1": pytest.approx(0.48)} and loss["difference"] == pytest.approx(0.48 - 0.59)
+    assert "interval" not in loss and "clear" not in loss
+    assert "| weight 2 | 0.480 (−0.110) | 50.0 (+10.0) | 0.6 |" in (
+        tmp_path / "outputs/studies/small/study.md"
+    ).read_text("utf-8")
+    main(["small.yaml", "seeds=0"], MadeUpRuns())
+    assert "weight" not in record(tmp_path / "outputs/studies")["arms"], "none of its seeds"
+
+
+@pytest.mark.slow
 def test_a_score_that_is_a_mean_of_single_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = STUDY.replace("evaluate: demo_retrieval", "evaluate: demo_caption").replace("  continued:", "  # ")
@@ -224,6 +243,8 @@ def test_an_unknown_study_names_those_there_are(capsys: pytest.CaptureFixture[st
             "step first has either",
         ),
         (("title:", "titel:"), "titel"),
+        (("{label: as it is}", "{label: as it is, seeds: [0]}"), "arm recipe is compared with all others"),
+        (("{label: weight 2,", "{label: weight 2, seeds: [4],"), "arm weight has seeds that the study does not have"),
     ],
 )
 def test_a_definition_that_does_not_fit_together(change: tuple[str, str], words: str, tmp_path: Path) -> None:
