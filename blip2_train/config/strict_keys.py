@@ -22,6 +22,32 @@ from blip2_train.errors import ConfigError, problems_of, refuse
 
 _BUILDING_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
+ELSEWHERE = {
+    "learning_rate": "optim.lr",
+    "adam_beta1": "optim.betas",
+    "adam_beta2": "optim.betas",
+    "adam_epsilon": "optim.eps",
+    "max_grad_norm": "optim.clip_norm",
+    "gradient_clip_val": "optim.clip_norm",
+    "max_steps": "steps",
+    "max_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "global_batch_size",
+    "train_batch_size": "global_batch_size",
+    "gradient_accumulation_steps": "accumulate",
+    "accumulate_grad_batches": "accumulate",
+    "eval_steps": "validate_every",
+    "val_check_interval": "validate_every",
+    "save_steps": "checkpoint_every",
+    "logging_steps": "log_every",
+    "log_every_n_steps": "log_every",
+    "output_dir": "paths.output_dir",
+    "resume_from_checkpoint": "resume_from",
+    "metric_for_best_model": "monitor",
+    "dataloader_num_workers": "data.num_workers",
+}
+"""Names of transformers' `TrainingArguments`, of Lightning's `Trainer` and of the original code, and ours."""
+
 
 @dataclass
 class Findings:
@@ -235,6 +261,8 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
         guess = next(
             (key for key in sorted(known, key=lambda k: (len(k), k)) if key == last or key.endswith(f".{last}")), None
         )
+    if ELSEWHERE.get(full) in known:
+        guess = ELSEWHERE[full]
     guess = guess or (siblings[close] if close else nearest(full, known))
     names = ", ".join(sorted(siblings)) or "none"
     return ConfigError(

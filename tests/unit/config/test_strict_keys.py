@@ -1,0 +1,17 @@
+"""Keys that nothing reads lead to the one that was meant."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from blip2_train.config.compose import compose
+from blip2_train.config.strict_keys import ELSEWHERE
+from blip2_train.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_names_of_other_programs_lead_to_ours(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown key '{name}': did you mean '{re.escape(ELSEWHERE[name])}'\?"):
+        compose(["experiment=demo_stage1", f"{name}=1"])
