@@ -57,7 +57,7 @@ def _draw_score(axis: Any, key: str, record: Record) -> None:
         axis.plot(result["mean"], row, "o", color=color)
     if baseline is not None:
         axis.axvline(baseline, color="black", linewidth=0.6, linestyle=":")
-    axis.set_title(textwrap.fill(record["scores"][key]["label"], 20), fontsize=9)
+    axis.set_title(textwrap.fill(record["scores"][key]["label"], 14), fontsize=9)
     axis.set_yticks(range(len(arms)), [arm["label"] for arm in arms], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.set_ylim(len(arms) - 0.5, -0.5)
