@@ -45,6 +45,10 @@ ELSEWHERE = {
     "resume_from_checkpoint": "resume_from",
     "metric_for_best_model": "monitor",
     "dataloader_num_workers": "data.num_workers",
+    "init_lr": "optim.lr",
+    "max_epoch": "epochs",
+    "batch_size_train": "global_batch_size",
+    "accum_grad_iters": "accumulate",
 }
 """Names of transformers' `TrainingArguments`, of Lightning's `Trainer` and of the original code, and ours."""
 
