@@ -58,6 +58,13 @@ def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Pat
     assert list(rows).index("image→text, R@5 (%), held-out") < list(rows).index("image→text, R@10 (%), held-out")
 
 
+def test_seconds_of_a_part_are_not_compared(tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "whole", 2.0, 40.0, {"seconds": 9.0})
+    resumed = write_run(tmp_path / "resumed", 2.0, 40.0, {"seconds": 5.0, "resumed_at_step": 10.0})
+    rows = {row.label: row.values for row in score_rows(read_runs([whole, resumed]))}
+    assert rows["seconds"] == ("9", ABSENT)
+
+
 def test_an_unfinished_run_is_compared_by_the_validation_that_it_would_export(tmp_path: Path) -> None:
     """A finished one has the scores of its best checkpoint; the last ones of the other would be of something else."""
     monitored = {"monitor": "val/image_to_text_r10", "steps": 40}
