@@ -49,7 +49,7 @@ def result_lines(
         if (value := results.get(f"val/{key}")) is not None:
             table.add_row(label, _number(results.get(f"train/{key}"), digits), _number(value, digits), "")
     speed = rate(results["samples_per_second"])
-    since = f" since step {first:.0f}" if (first := results.get("resumed_at_step")) else ""
+    since = f" since step {first:.0f}" if (first := results.get("seconds_since_step")) else ""
     lines = [f"{results['steps']:.0f} steps, {speed} samples/s, {results['seconds']:.0f} s{since}"]
     if results.get("rejected_samples"):
         lines.append(f"rejected samples: {rejections}")

@@ -355,7 +355,7 @@ def _check_disk(run: Run, reporter: RunReporter) -> None:
 def _results(run: Run, rejected: Counter[str], seconds: float) -> dict[str, float]:
     results = {"steps": float(run.trainer.global_step), "seconds": seconds}
     if run.data.first_step:
-        results["resumed_at_step"] = float(run.data.first_step)  # seconds are those since then
+        results["seconds_since_step"] = float(run.data.first_step)
     results["samples_per_second"] = run.progress.samples_per_second
     results["trainable_parameters"] = float(sum(p.numel() for p in run.module.parameters() if p.requires_grad))
     results |= {f"train/{name}": value for name, value in run.module.latest.items()}

@@ -10,7 +10,7 @@ from blip2_train.cli.terminal import config_from, run_command
 from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError, SeveralProblems
 
-DEMO = "experiment=demo_stage1"
+DEMO = "experiment=demo_stage1_bert"
 TOGETHER = {
     "of every kind": (
         ["trainer=dpp", "optim.lrr=3", "data.image_size=3", "trainer.max_time=3", "optim.betas=[0.9]", "seed=-1"],

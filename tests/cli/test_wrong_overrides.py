@@ -40,7 +40,7 @@ WRONG = {
     "no steps": ([DEMO, "steps=0"], ["steps must be at least 1, got 0"]),
     "validation never": ([DEMO, "validate_every=1000000"], ["validate_every", "validate_every=null"]),
     "batch and accumulation": ([DEMO, "global_batch_size=64", "accumulate=3"], ["not divisible by accumulate 3", "63"]),
-    "heads": ([DEMO, "model.qformer.num_heads=5"], ["model.qformer.num_heads=5 contradicts", "which has 4"]),
+    "heads": ([f"{DEMO}_bert", "model.qformer.num_heads=5"], ["model.qformer.num_heads=5 contradicts", "which has 4"]),
     "trained fp16 tower": ([DEMO, "model.vision.frozen=false", "model.vision.dtype=float16"], ["NaN", "float32"]),
     "unknown dtype": ([DEMO, "model.vision.dtype=fp16"], ["model.vision", "'fp16'", "float16"]),
     "unknown option": ([DEMO, "data=emoji"], ["data has no option 'emoji'", "emoji_scenes"]),

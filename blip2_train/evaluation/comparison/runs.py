@@ -199,7 +199,7 @@ def _run_scores(
     values |= {key: value for key, value in results.items() if isinstance(value, int | float)}
     if rows:
         values.setdefault("steps", float(rows[-1]["step"]))
-    if "resumed_at_step" in values:
+    if "seconds_since_step" in values:
         values.pop("seconds", None)  # only those since then
     for side, label in (("val/", "held-out"), ("train/loss", "train")):
         for key in sorted((key for key in values if key.startswith(side)), key=_natural):

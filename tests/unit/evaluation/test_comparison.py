@@ -60,7 +60,7 @@ def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Pat
 
 def test_seconds_of_a_part_are_not_compared(tmp_path: Path) -> None:
     whole = write_run(tmp_path / "whole", 2.0, 40.0, {"seconds": 9.0})
-    resumed = write_run(tmp_path / "resumed", 2.0, 40.0, {"seconds": 5.0, "resumed_at_step": 10.0})
+    resumed = write_run(tmp_path / "resumed", 2.0, 40.0, {"seconds": 5.0, "seconds_since_step": 10.0})
     rows = {row.label: row.values for row in score_rows(read_runs([whole, resumed]))}
     assert rows["seconds"] == ("9", ABSENT)
 

@@ -55,7 +55,7 @@ def test_the_tables_of_a_run_fit_70_columns() -> None:
     text = "\n".join(printed(table, 70))
     assert all(number in text for number in ("1.234", "2.345", "4.159 / 6.908", "5.0", "0.1"))
     assert lines == ["10 steps, 2 samples/s, 5 s"] and "step" not in text
-    assert result_lines(results | {"resumed_at_step": 3.0}, {}, "", {})[1].endswith(" s since step 3")
+    assert result_lines(results | {"seconds_since_step": 3.0}, {}, "", {})[1].endswith(" s since step 3")
     earlier, *lines = result_lines(results | {"exported_step": 4.0, "samples_per_second": 0.25}, {}, "", {})
     assert "held-out, step 4" in "\n".join(printed(earlier, 70)) and lines == ["10 steps, 0.25 samples/s, 5 s"]
 
