@@ -90,7 +90,7 @@ def test_stage_1_starts_from_it_by_one_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert run_command(train, run_of(tmp_path)) == 0
+    assert run_command(train, run_of(tmp_path, "verbose=true")) == 0
     printed = capsys.readouterr().out
     assert (
         "loaded 100 tensors" in printed
