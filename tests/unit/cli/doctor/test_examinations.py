@@ -204,13 +204,13 @@ def test_weights_of_another_shape() -> None:
     assert "intermediate_size is 256, the checkpoint has 512" in second and "BERT" in second
 
 
-def test_how_long_matching_stays_at_chance_is_said_where_it_starts_there() -> None:
-    for settings, said in (
+def test_how_long_matching_stays_at_chance_is_named_where_it_starts_there() -> None:
+    for settings, shown in (
         (["experiment=demo_stage1"], True),
         (["experiment=demo_retrieval"], False),  # continues
         (["experiment=demo_stage1", "objective.itm_weight=0"], False),
     ):
-        assert ("ITM stays near 0.6365" in texts(plan_model(compose(settings), None)[1], OK)) == said
+        assert ("ITM stays near 0.6365" in texts(plan_model(compose(settings), None)[1], OK)) == shown
 
 
 @pytest.mark.slow
