@@ -102,7 +102,18 @@ def load_source(model: Blip2Model, source: SourceWeights, init_text_from: str | 
     rule = load_rule(model, source.manifest, source.short, VISION_MODEL in source.held, source.may_miss)
     report = load_by_rule(model, fit_positions(state, model.vision_model), rule)
     fresh = tuple(name for name in report.fresh if name.partition(".")[0] not in pretrained)
-    return [replace(report, fresh=fresh), *load_text_half(model, source.manifest, init_text_from)]
+    report = replace(report, fresh=fresh, notes=_changes(model, source.manifest, fresh))
+    return [report, *load_text_half(model, source.manifest, init_text_from)]
+
+
+def _changes(model: Blip2Model, manifest: Manifest, fresh: tuple[str, ...]) -> tuple[str, ...]:
+    """What a run does differently from the one that its weights come from, where that may be meant or not."""
+    notes, before = [], manifest.architecture.get("vision", {}).get("image_size")
+    if before not in (None, now := model.vision_config.image_size):
+        notes.append(f"trained on images of {before} px, used with {now} px (image_size)")
+    if not model.vision_config.frozen and any(name.startswith("language_projection.") for name in fresh):
+        notes.append(f"these are weights of {manifest.stage}, fine-tuning usually starts from some of stage 2")
+    return tuple(notes)
 
 
 def load_rule(

@@ -14,6 +14,8 @@ from blip2_train.errors import CheckpointMismatch
 
 _NUMBERED = re.compile(r"(.+?)\.(\d+)\.")
 """A stack of layers, and the index of one of them."""
+_PARTS = 4
+"""Parts of a model that a line names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,12 @@ class LoadReport:
     """Remarks for the report."""
 
     def line(self) -> str:
-        """The report in one line, without names of tensors."""
-        counts = ((len(self.fresh), "fresh"), (len(self.ignored), "ignored"))
-        return f"{self.what}: loaded {len(self.loaded)} tensors" + "".join(f", {n} {what}" for n, what in counts if n)
+        """The report in one line, with the parts of the model that are not loaded, without names of tensors."""
+        parts = list(dict.fromkeys(name.partition(".")[0] for name in self.fresh))
+        more = f" and {len(parts) - _PARTS} more" if len(parts) > _PARTS else ""
+        counts = [f"{len(self.fresh)} fresh ({', '.join(parts[:_PARTS])}{more})"] if parts else []
+        counts += [f"{len(self.ignored)} ignored"] if self.ignored else []
+        return "; ".join((", ".join((f"{self.what}: loaded {len(self.loaded)} tensors", *counts)), *self.notes))
 
     def lines(self) -> list[str]:
         """The report in three lines, and one for each note."""

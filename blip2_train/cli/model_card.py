@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -146,7 +147,7 @@ def model_card(
 
 
 def _body(manifest: Manifest, repository: str, title: str, kind: str, scores: Sequence[CardScore]) -> str:
-    parts = [f"vision tower `{_cell(manifest.architecture.get('vision', {}).get('name', ''))}`"]
+    parts = [_tower(manifest.architecture.get("vision", {}))]
     if language := manifest.architecture.get("language"):
         parts.append(f"language model `{_cell(Path(str(language.get('name', ''))).name)}`")
     rows = [f"| {_cell(s.dataset)} | {_cell(s.label)} | {s.shown:g} |" for s in scores]
@@ -170,6 +171,14 @@ def _body(manifest: Manifest, repository: str, title: str, kind: str, scores: Se
         *table,
         "",
     ])  # fmt: skip
+
+
+def _tower(vision: Mapping[str, Any]) -> str:
+    """The tower's name, and what differs from the timm model of that name."""
+    changes = [f"{key} {value}" for key, value in (vision.get("overrides") or {}).items()]
+    size = [f"{vision['image_size']} px"] if vision.get("image_size") else []
+    details = _cell("; ".join([*size, *changes]))
+    return f"vision tower `{_cell(vision.get('name', ''))}`" + (f" ({details})" if details else "")
 
 
 def _cell(text: object) -> str:

@@ -2,6 +2,7 @@
 
 Only where the recipe's own numbers would not fit into the steps of the command line, and only what the command line
 leaves to the recipe; numbers of recipes are absolute (a warm-up of 2,000 steps), and stay so wherever they fit.
+Validations and checkpoints are spread evenly, so that none comes just before that of the last step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ FOLLOWING = ("validate_every", WARM_UP, "checkpoint_every")
 """Keys that count optimiser steps of the run."""
 MOST = 10
 """Validations, and checkpoints, of a run that is scaled: each costs what it costs, however short the run is."""
+CLOSEST = 5
+"""Steps between two of them; a run of fewer has one of each, at its end."""
 log = logging.getLogger(__name__)
 
 
@@ -38,11 +41,17 @@ def scale_step_counts(config: DictConfig, recipe: DictConfig, given: frozenset[s
     for key, number in numbers.items():
         scaled = round(number * steps / former)
         if key != WARM_UP:
-            scaled = max(scaled, math.ceil(steps / MOST))
+            scaled = _evenly(steps, scaled)
         if scaled < number:
             OmegaConf.update(config, key, scaled)
             changes.append(f"{key}={scaled} ({number})")
     log.info("steps=%d of the recipe's %d: %s follow", steps, former, ", ".join(changes))
+
+
+def _evenly(steps: int, every: int) -> int:
+    """About `every`, so that the last of the intervals that `steps` are cut into is about as long as the others."""
+    times = min(round(steps / max(every, 1)), MOST, steps // CLOSEST)
+    return math.ceil(steps / max(times, 1))
 
 
 def _number(config: DictConfig, key: str) -> int | None:

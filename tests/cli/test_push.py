@@ -89,6 +89,10 @@ def test_an_export_is_uploaded_with_a_card_that_the_hub_reads(
         ("NoCaps | val", "cider"): ("CIDEr, in-domain", 110.0),
     }
     assert "| NoCaps / val | CIDEr, in-domain | 110 |" in card.text and f'load_pretrained("{NAME}")' in card.text
+    vision = read_manifest(folder).architecture["vision"]
+    (tower,) = re.findall(r"vision tower `(\S+)` \((.*?)\)", card.text)
+    changes = [f"{key} {value}" for key, value in vision["overrides"].items()]
+    assert changes and tower == (vision["name"], "; ".join([f"{vision['image_size']} px", *changes]))
     for name, content in files.items():
         (tmp_path / "back" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "back" / name).write_bytes(content)

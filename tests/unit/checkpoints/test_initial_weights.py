@@ -105,4 +105,18 @@ def test_a_generative_model_continues_stage_2_with_larger_images(tower_file: str
     assert torch.equal(model.language_projection.weight, before.language_projection.weight)
     assert model.state_dict()[POSITIONS].shape[1] == 37
     assert all(name.startswith("language_model.") for name in set(reports[-1].fresh) if "vision_model" not in name)
+    assert reports[-1].notes == ("trained on images of 32 px, used with 48 px (image_size)",)
     assert model.query_states(torch.randn(2, 3, 48, 48)).shape == (2, 4, 16)
+
+
+@pytest.mark.parametrize(("frozen", "noted"), [(False, True), (True, False)])
+def test_fine_tuning_that_starts_from_stage_1_is_noted(
+    tower_file: str, tmp_path: Path, frozen: bool, noted: bool
+) -> None:
+    """Stage 2, whose tower is frozen, starts so by nature; captions and questions rarely do on purpose."""
+    folder = export(tmp_path / "export", image_text_model(1, vision={"weights": tower_file}), "stage1")
+    language = LanguageModelConfig(name="opt", weights="random", architecture=ARCHITECTURES["opt"])
+    model = GenerativeModel(vision_config(weights=tower_file, frozen=frozen), qformer_config(), language)
+    line = load_initial_weights(model, folder)[-1].line()
+    assert "fresh (language_projection" in line
+    assert line.endswith("; these are weights of stage1, fine-tuning usually starts from some of stage 2") == noted

@@ -64,6 +64,10 @@ def test_a_trial_of_a_paper_s_recipe_fits_and_validates_ten_times_at_most() -> N
     assert numbers("experiment=stage1_vit_g", "steps=200000") == [2000, 2000, 1000]
 
 
+def test_validations_of_a_short_run_are_spread_evenly_and_not_close_together() -> None:
+    assert [numbers("experiment=demo_stage1", f"steps={steps}")[0] for steps in (50, 24, 11, 4, 1)] == [13, 6, 6, 4, 1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 @pytest.mark.parametrize("steps", [1, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (2, 30))])
