@@ -9,6 +9,7 @@ from blip2_train.app.matching import match_call
 from blip2_train.app.python_code import Call
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.evaluation.prompts import caption_prompt
 
 _NAMES = ("one", "other")
 """What a program calls the two models."""
@@ -76,6 +77,7 @@ def _why_not(model: Blip2, call: Call) -> str:
     if call.method == "caption":
         try:
             model.check_describes()
+            caption_prompt(model.processor.prompt)  # a model of questions has none
         except ConfigError as error:
             return str(error)
         return ""

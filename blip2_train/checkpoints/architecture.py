@@ -69,6 +69,16 @@ def described_tower(description: Mapping[str, Any]) -> VisionConfig:
     return family(**{key: value for key, value in values.items() if key != "family"})
 
 
+def tower_details(image_size: int, overrides: Mapping[str, Any] | None) -> str:
+    """What a tower's timm name leaves open, in words for a model card.
+
+    Example:
+        >>> tower_details(96, {"embed_dim": 128, "depth": 3})
+        '96 pixels, embed_dim 128, depth 3'
+    """
+    return ", ".join([f"{image_size} pixels", *(f"{key} {value}" for key, value in (overrides or {}).items())])
+
+
 def _portable(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v.replace(_PACKAGE, _PACKAGED) if isinstance(v, str) else v for k, v in values.items()}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from blip2_train.checkpoints.architecture import tower_details
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.errors import ConfigError
 from blip2_train.evaluation.metrics.metric_format import MetricFormat
@@ -147,7 +147,9 @@ def model_card(
 
 
 def _body(manifest: Manifest, repository: str, title: str, kind: str, scores: Sequence[CardScore]) -> str:
-    parts = [_tower(manifest.architecture.get("vision", {}))]
+    vision = manifest.architecture.get("vision", {})
+    size, changes = vision.get("image_size"), vision.get("overrides")
+    parts = [f"vision tower `{_cell(vision.get('name', ''))}` ({_cell(tower_details(size, changes))})"]
     if language := manifest.architecture.get("language"):
         parts.append(f"language model `{_cell(Path(str(language.get('name', ''))).name)}`")
     rows = [f"| {_cell(s.dataset)} | {_cell(s.label)} | {s.shown:g} |" for s in scores]
@@ -171,14 +173,6 @@ def _body(manifest: Manifest, repository: str, title: str, kind: str, scores: Se
         *table,
         "",
     ])  # fmt: skip
-
-
-def _tower(vision: Mapping[str, Any]) -> str:
-    """The tower's name, and what differs from the timm model of that name."""
-    changes = [f"{key} {value}" for key, value in (vision.get("overrides") or {}).items()]
-    size = [f"{vision['image_size']} px"] if vision.get("image_size") else []
-    details = _cell("; ".join([*size, *changes]))
-    return f"vision tower `{_cell(vision.get('name', ''))}`" + (f" ({details})" if details else "")
 
 
 def _cell(text: object) -> str:

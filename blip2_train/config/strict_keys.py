@@ -51,6 +51,8 @@ ELSEWHERE = {
     "accum_grad_iters": "accumulate",
 }
 """Names of transformers' `TrainingArguments`, of Lightning's `Trainer` and of the original code, and ours."""
+_BESIDE = {"image_column": "picture_column"}
+"""What `predict.py` calls `--image-column` is another key beside the wrong one in a configuration."""
 
 
 @dataclass
@@ -265,8 +267,8 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
         guess = next(
             (key for key in sorted(known, key=lambda k: (len(k), k)) if key == last or key.endswith(f".{last}")), None
         )
-    if ELSEWHERE.get(full) in known:
-        guess = ELSEWHERE[full]
+    if (other := ELSEWHERE.get(full) or f"{parent}.{_BESIDE.get(name)}") in known:
+        guess = other
     guess = guess or (siblings[close] if close else nearest(full, known))
     names = ", ".join(sorted(siblings)) or "none"
     return ConfigError(

@@ -8,6 +8,7 @@ with the weights and refused by name where it contradicts them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -44,6 +45,7 @@ _RECIPES_OWN = (
 _TEXT_SIZES = ("vocab_size", "max_positions", "feature_size")
 """Of a Q-Former's text half, which weights of stage 2 have only if it reads questions."""
 _TOKENS = ("start_token", "end_token", "pad_token")
+log = logging.getLogger(__name__)
 _TARGETS = {False: "load_decoder_only_collator", True: "load_encoder_decoder_collator"}
 _OPTIONS = {False: "decoder_only", True: "encoder_decoder"}
 """Collators of captions by whether the language model has an encoder."""
@@ -312,9 +314,17 @@ def _follow_kind(settings: Settings, collator_option: Callable[[str], DictConfig
     if "t5" in architecture.model_type and language.get("dtype") == "float16":  # it overflows there
         settings.put("model.language.dtype", "bfloat16")
     collator = settings.get("collator") or {}
+    replaced = str(collator.get("_target_", "")).endswith(_TARGETS[not reads])
+    if (replaced and collator_option is not None) or collator.get("encoder_decoder", reads) != reads:
+        log.warning(
+            "the language model %s has %s encoder, that of the recipe %s: texts are prepared as it needs, the rest "
+            "stays the recipe's, its name too",
+            language.get("name"),
+            *(("an", "none") if reads else ("no", "one")),
+        )
     if "encoder_decoder" in collator:
         settings.put("collator.encoder_decoder", reads)
-    elif str(collator.get("_target_", "")).endswith(_TARGETS[not reads]) and collator_option is not None:
+    elif replaced and collator_option is not None:
         other = collator_option(_OPTIONS[reads])
         prompt = collator.get("prompt", "")
         other["prompt"] = prompt

@@ -92,7 +92,7 @@ def test_an_export_is_uploaded_with_a_card_that_the_hub_reads(
     vision = read_manifest(folder).architecture["vision"]
     (tower,) = re.findall(r"vision tower `(\S+)` \((.*?)\)", card.text)
     changes = [f"{key} {value}" for key, value in vision["overrides"].items()]
-    assert changes and tower == (vision["name"], "; ".join([f"{vision['image_size']} px", *changes]))
+    assert changes and tower == (vision["name"], ", ".join([f"{vision['image_size']} pixels", *changes]))
     for name, content in files.items():
         (tmp_path / "back" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "back" / name).write_bytes(content)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from blip2_train.checkpoints.architecture import tower_details
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.data.batches.processor import Processor
@@ -106,8 +107,9 @@ def _other_versions(model: Blip2Model) -> str:
 
 
 def _about(model: Blip2Model, manifest: Manifest) -> str:
-    queries, size = model.qformer_config.num_queries, model.vision_config.image_size
-    reads = f"A Q-Former of {queries} queries reads the tower `{model.vision_config.name}` ({size} pixels)"
+    queries, vision = model.qformer_config.num_queries, model.vision_config
+    details = tower_details(vision.image_size, vision.overrides)
+    reads = f"A Q-Former of {queries} queries reads the tower `{vision.name}` ({details})"
     if model.language_config is not None:
         language = _short(model.language_config.name)
         if "adapters" in manifest.architecture:

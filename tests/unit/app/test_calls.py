@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,9 @@ def test_two_models_side_by_side(world: World) -> None:
     assert world.printed(code) == "\n".join(map(str, made)), "caption, answer and scores, of whom can give them"
     assert code.count("load_pretrained") == 2
     assert "# other does no answer: this is an image-text model (stage 1)" in code
+    of_questions = first.reading(replace(first.processor, prompt="Question: {} Answer:"))
+    (row,) = compare(of_questions, second, calls(world.image, "", []))
+    assert row.first.startswith("– (this model was trained to answer questions") and row.second == rows[0].second
     with pytest.raises(ConfigError, match="both models are x; choose two different ones"):
         check_two("x", "x")
 

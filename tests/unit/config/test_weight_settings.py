@@ -63,8 +63,13 @@ def test_a_folder_of_the_hub_brings_its_model_and_leaves_the_training_to_the_rec
 
 
 @pytest.mark.slow
-def test_a_language_model_of_the_other_kind_brings_its_collator_and_precision(foreign: dict[str, str]) -> None:
+def test_a_language_model_of_the_other_kind_brings_its_collator_and_precision(
+    foreign: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    compose([*CAPTIONS, f"init_from={foreign['opt']}"])
+    assert "that of the recipe" not in caplog.text
     config = compose([*CAPTIONS, f"init_from={foreign['t5']}"])
+    assert f"the language model {foreign['t5']} has an encoder, that of the recipe none" in caplog.text
     collator = value(config, "collator")
     assert collator["_target_"].endswith("load_encoder_decoder_collator") and collator["prompt"] == "a photo of"
     assert collator["split_prefix"] is False and collator["name"] == foreign["t5"] and collator["max_text_length"] == 32
