@@ -17,6 +17,7 @@ import pytest
 from blip2_train.cli.predict.command import main
 from blip2_train.cli.predict.images import ImageList
 from blip2_train.cli.terminal import run_command
+from blip2_train.errors import ConfigError, ShardError
 from blip2_train.pretrained import load_pretrained
 
 SHORT = ["--max-new-tokens", "4", "--num-beams", "1"]
@@ -85,6 +86,21 @@ def test_an_image_can_be_a_whole_shard_or_data_set(
     out, err = capsys.readouterr()
     assert [line["image"] for line in lines(out)][4:] == [str(good / name) for name in GOOD]
     assert "8 images in " in err and "passed over" not in err
+
+
+def test_an_annotation_file_may_lie_elsewhere_than_its_images(
+    exports: dict[str, str], good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "elsewhere" / "mine.csv"
+    file.parent.mkdir()
+    file.write_text("image,caption\n" + "".join(f"{name},a cat\n" for name in GOOD))
+    match = ["match", "--model", exports["stage1"], "--text", "a cat", str(file)]
+    main([*match, "--image-folder", str(good)])
+    assert [line["image"] for line in lines(capsys.readouterr().out)] == [str(good / name) for name in GOOD]
+    with pytest.raises(ShardError, match=rf"there is no file {file.parent / GOOD[0]}; if the paths .*--image-folder"):
+        main(match)
+    with pytest.raises(ConfigError, match="there is no folder /no/such; --image-folder is where"):
+        main([*match, "--image-folder", "/no/such"])
 
 
 def test_a_shard_is_read_while_its_images_are_taken(good: Path, tmp_path: Path) -> None:

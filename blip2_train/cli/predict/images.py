@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import sys
@@ -50,14 +51,24 @@ class ImageList:
             `files_below` has for images are taken (of a folder without any, its tar shards or Parquet files); shards,
             Parquet files and annotation files; and `-`, of which each line names one of all these.
         column: Column of the image in Parquet and annotation files, see `streamed_images`.
+        folder: Where the paths in these start, see there.
         stdin: What `-` reads; None = standard input.
 
     Raises:
         ConfigError: if a path does not exist, or there is no image at all.
     """
 
-    def __init__(self, names: Sequence[str], column: str | None = None, stdin: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        column: str | None = None,
+        folder: str | None = None,
+        stdin: TextIO | None = None,
+    ) -> None:
         self.names, self._column, self._stdin = list(dict.fromkeys(names)), column, stdin
+        self._folder = None if folder is None else str(local_path(folder))
+        if self._folder is not None and not glob.glob(self._folder):
+            raise ConfigError(f"there is no folder {folder}; --image-folder is where paths in annotation files start")
         for name in self.names:
             if name != STDIN and not is_address(name) and not os.path.exists(local_path(name)):
                 raise ConfigError(
@@ -138,11 +149,11 @@ class ImageList:
             first = next(images, None)
             if first is None:
                 for file in _data_files(path):
-                    yield from streamed_images(file, self._column)
+                    yield from streamed_images(file, self._column, self._folder)
             else:
                 yield from (StreamedImage(str(file), str(file)) for file in itertools.chain([first], images))
         elif holds_images(path):
-            yield from streamed_images(path, self._column)
+            yield from streamed_images(path, self._column, self._folder)
         else:
             yield StreamedImage(str(path), str(path))
 

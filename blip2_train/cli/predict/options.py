@@ -273,6 +273,11 @@ def _images(task: argparse.ArgumentParser, needed: bool = True) -> None:
         metavar="NAME",
         help="column of the image in Parquet and annotation files (default: a usual one)",
     )
+    task.add_argument(
+        "--image-folder",
+        metavar="FOLDER",
+        help="where the paths in such files start (default: the folder of the file)",
+    )
     task.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at once (default 16)")
 
 

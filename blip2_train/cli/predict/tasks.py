@@ -72,7 +72,7 @@ def perform(options: argparse.Namespace) -> None:
 def _lines(options: argparse.Namespace) -> None:
     """Caption, answer and match: lines of JSON, or rows of a table, about each image."""
     task = {"caption": _caption, "answer": _answer, "match": _match}[options.task](options)
-    images, done = ImageList(options.images, options.image_column), Progress()
+    images, done = ImageList(options.images, options.image_column, options.image_folder), Progress()
     path = None if options.output is None else new_file(options.output, options.overwrite)
     columns = wide_columns(task.columns, task.labels, task.keys) if options.table else task.columns
     output = open_results(path, columns)
@@ -200,7 +200,7 @@ def _embed(options: argparse.Namespace) -> None:
     texts = lines_of(None if options.text is None else [options.text], options.texts, "text")
     if not options.images and not texts:
         raise ConfigError("nothing to embed; name images, or pass --text TEXT or --texts FILE")
-    images = ImageList(options.images, options.image_column) if options.images else None
+    images = ImageList(options.images, options.image_column, options.image_folder) if options.images else None
     count = len(texts) if images is None else images.count
     for_all = texts[0] if options.text is not None and options.texts is None else None
     if images is not None and texts and for_all is None:

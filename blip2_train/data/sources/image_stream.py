@@ -16,7 +16,7 @@ from blip2_train.data.annotations.rows import Rows
 from blip2_train.data.order import stable_seed
 from blip2_train.data.rejections import UnusableSample
 from blip2_train.data.sources.image_files import ENDINGS
-from blip2_train.data.sources.image_folders import ImageFolders, open_images
+from blip2_train.data.sources.image_folders import ImageFolders
 from blip2_train.data.storage.web import result_name
 from blip2_train.errors import ShardError
 
@@ -44,26 +44,26 @@ def holds_images(path: Path) -> bool:
     return path.name.lower().endswith(FORMS)
 
 
-def streamed_images(path: Path, column: str | None = None) -> Iterator[StreamedImage]:
+def streamed_images(path: Path, column: str | None = None, folder: str | None = None) -> Iterator[StreamedImage]:
     """The images of a file, read while they are asked for.
 
     Args:
         path: A tar shard, a Parquet file, or an annotation file of any layout with a path, an address or a file's
-            content in base64 for each image; paths start from its folder, and of equal ones the first counts.
+            content in base64 for each image; of equal paths the first counts.
         column: Column or key of the image; None = `image`, `file_name` or another usual one, then `url`.
+        folder: Where paths start; None = the folder of the file.
 
     Raises:
-        ShardError: if the file cannot be read or has no such column.
+        ShardError: if the file cannot be read or has no such column, or there is no such folder.
         ConfigError: if pyarrow, which a Parquet file needs, is not installed.
     """
     if path.name.lower().endswith(SHARD):
         yield from _shard(path)
         return
     parquet = path.suffix.lower() == PARQUET
-    folders, seen = open_images(str(path.parent)), set[int]()
-    assert isinstance(folders, ImageFolders)
+    folders, seen = ImageFolders(folder or str(path.parent)), set[int]()
     for where, value in _parquet(path, column) if parquet else _rows(path, column):
-        image = _image(path, where, value, folders)
+        image = _image(path, where, value, folders, Path(folder) if folder else path.parent)
         if isinstance(image.content, str) and not image.error:
             key = stable_seed("image", image.content)
             if key in seen:
@@ -136,8 +136,8 @@ def _column(path: Path, columns: list[str], chosen: str | None) -> str:
     return find_column(path, columns, chosen, known, "--image-column")
 
 
-def _image(path: Path, where: str, value: Any, folders: ImageFolders) -> StreamedImage:
-    """What a cell holds or names."""
+def _image(path: Path, where: str, value: Any, folders: ImageFolders, start: Path) -> StreamedImage:
+    """What a cell holds or names; a path that is nowhere is said to be below `start`."""
     name = f"{path}, {where}"
     if isinstance(value, dict):
         inner = value.get("path")
@@ -154,5 +154,7 @@ def _image(path: Path, where: str, value: Any, folders: ImageFolders) -> Streame
             return StreamedImage(name, b"", f"{name} is no image that can be read ({error.detail})")
     if is_address(value):
         return StreamedImage(result_name(value), value)
-    file = str(folders.find(value) or path.parent / value)
-    return StreamedImage(file, file)
+    if (found := folders.find(value)) is not None:
+        return StreamedImage(str(found), str(found))
+    missing = f"there is no file {start / value}; if the paths start elsewhere, pass --image-folder=<folder>"
+    return StreamedImage(str(start / value), b"", missing)
