@@ -31,6 +31,8 @@ class KnownModel:
     """For people."""
     matches_texts: bool | None = None
     """Whether it scores images with texts (stage 1) or generates text by a language model; None = known once opened."""
+    of_questions: bool = False
+    """Whether it is known to be trained on questions, and so does not describe."""
 
 
 def newest_exports(outputs: Path) -> list[KnownModel]:
@@ -53,6 +55,7 @@ def newest_exports(outputs: Path) -> list[KnownModel]:
             source=named,
             label=f"{folder.name} (step {manifest.step})",
             matches_texts=manifest.stage == ImageTextModel.stage,
+            of_questions="{}" in str(manifest.processor.get("prompt")),
         )
         newest.append((exported_at(manifests[-1]), known))
     return [known for _, known in sorted(newest, key=lambda pair: -pair[0])]
@@ -124,14 +127,16 @@ class Models:
             kind = self.open(model.source).network.matches_texts
             self.known[index] = replace(model, matches_texts=kind)
 
-    def choices(self, matches_texts: bool | None = None) -> list[tuple[str, str]]:
+    def choices(self, matches_texts: bool | None = None, of_questions: bool = False) -> list[tuple[str, str]]:
         """Label and name of the models to choose from: those that are or may be of a kind.
 
         Args:
             matches_texts: The kind; None = all, those with a language model first.
+            of_questions: Whether those that were trained on questions come first, or last.
         """
         kinds = (None, matches_texts)
         fitting = [model for model in self.known if matches_texts is None or model.matches_texts in kinds]
+        fitting.sort(key=lambda model: model.of_questions != of_questions)
         if matches_texts is None:
             fitting.sort(key=lambda model: model.matches_texts is True)
         return [(model.label, model.source) for model in fitting]

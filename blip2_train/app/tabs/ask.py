@@ -57,7 +57,7 @@ def ask_tab(context: Context) -> None:
             rows = [[str(example.image), example.question] for example in context.examples]
             example_images(context, [image, question], rows)
         with gr.Column():
-            model = model_field(context, matches_texts=False)
+            model = model_field(context, matches_texts=False, of_questions=True)
             shown = gr.Chatbot(label="answers", height=320, render_markdown=False, buttons=["copy_all"])
             talk = gr.State(Talk())
             question.render()

@@ -57,9 +57,15 @@ def example_images(context: Context, fields: Sequence[Any], rows: Sequence[Seque
     shown.click(fill, shown, list(fields), api_visibility="private", show_progress="hidden")
 
 
-def model_field(context: Context, matches_texts: bool | None = None, label: str = "model", at: int = 0) -> Any:
+def model_field(
+    context: Context,
+    matches_texts: bool | None = None,
+    label: str = "model",
+    at: int = 0,
+    of_questions: bool = False,
+) -> Any:
     """A choice of models, of which the one at `at` is chosen; others can be typed if the page may open anything."""
-    choices = context.models.choices(matches_texts)
+    choices = context.models.choices(matches_texts, of_questions)
     if not choices:
         gr.HTML(noted(NO_MODEL[matches_texts]))
     return gr.Dropdown(

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from demo_exports import write_exports
 
 from blip2_train.app.access import Access
 from blip2_train.app.models import KnownModel, Models, newest_exports
+from blip2_train.checkpoints.export import MANIFEST, read_manifest
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.inference import Blip2
+from blip2_train.system.atomic_write import write_checked
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,22 @@ def test_the_newest_export_of_each_recipe(
     elsewhere = newest_exports(tmp_path / "outputs")
     assert {Path(model.source).parts[-3:] for model in elsewhere} > {("demo_opt", "run", "export")}
     assert newest_exports(tmp_path / "nowhere") == []
+
+
+def test_a_model_of_questions_is_the_first_to_be_asked_and_the_last_to_describe(
+    tmp_path: Path, exports: dict[str, str]
+) -> None:
+    folder = runs(tmp_path, exports)
+    questions = folder / "demo_vqa" / "run" / "export"
+    shutil.copytree(exports["opt"], questions)
+    manifest = read_manifest(questions)
+    prompt = {"prompt": "Question: {} Answer:"}
+    write_checked(questions / MANIFEST, replace(manifest, processor=manifest.processor | prompt).__dict__)
+    models = Models(newest_exports(folder), Access(everything=True))
+    names = ["demo_vqa (step 1)", "demo_opt (step 1)"]
+    assert [label for label, _ in models.choices(False, of_questions=True)] == names
+    assert [label for label, _ in models.choices(False)] == names[::-1]
+    assert [label for label, _ in models.choices()] == [*names[::-1], "demo_stage1 (step 1)"]
 
 
 @pytest.mark.slow
