@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blip2_train.models.configs import LanguageModelConfig
 from blip2_train.models.language_model import build_language_model
-from blip2_train.models.quantization import QuantizedLinear, quantize_language_model
+from blip2_train.models.quantization import QuantizedLinear, replace_linear_layers
 
 ADAM_COPIES = 4
 """A card's training figure: weights, gradients and Adam's two moments of every number, in one precision."""
@@ -68,11 +68,11 @@ def language_model_bytes(config: LanguageModelConfig, dtype: str, quantization: 
     Args:
         config: The language model.
         dtype: Of all its weights, or, with `quantization`, of what is not quantised.
-        quantization: Of its linear layers.
+        quantization: Of its linear layers; counted without bitsandbytes, too.
     """
     with torch.device("meta"):
         model = build_language_model(replace(config, weights="pretrained", dtype=dtype, quantization="none"))
-        return stored_bytes(quantize_language_model(model, quantization))
+        return stored_bytes(model if quantization == "none" else replace_linear_layers(model, quantization))
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -47,9 +47,18 @@ def quantize_language_model(model: PreTrainedModel, quantization: str) -> PreTra
         raise ConfigError(f"quantization {quantization!r} is unknown; use one of {', '.join(QUANTIZATIONS)}")
     if quantization == "none":
         return model
+    bitsandbytes()
+    return replace_linear_layers(model, quantization)
+
+
+def replace_linear_layers(model: PreTrainedModel, quantization: str) -> PreTrainedModel:
+    """The work of `quantize_language_model`; on the meta device, where layers are counted, it needs no bitsandbytes.
+
+    Raises:
+        ConfigError: if the model has no linear layers to convert.
+    """
     from transformers.pytorch_utils import Conv1D
 
-    bitsandbytes()
     head = model.get_output_embeddings()
     names = [
         name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D) and module is not head

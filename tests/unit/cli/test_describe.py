@@ -1,6 +1,7 @@
 """`describe.py`: parts, counts and memory of a recipe, from shapes alone."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from blip2_train.cli.describe import PAPER, main
 from blip2_train.cli.memory_table import exact_size, show_memory
 from blip2_train.cli.terminal import run_command
 from blip2_train.config.compose import compose, instantiate
+from blip2_train.models.quantization import bitsandbytes
 from blip2_train.system.screen import make_console
 
 
@@ -86,6 +88,18 @@ def test_memory_of_each_precision(capsys: CaptureFixture[str]) -> None:
     assert weights == sorted(weights, reverse=True)
     assert weights[0] > 3 * weights[2]
     assert {table[f"language model in {name}"][1] for name in names} == {exact_size(3 * 4 * 108_314_880)}
+
+
+@pytest.mark.slow
+def test_memory_is_counted_without_the_libraries_that_use_would_need(
+    capsys: CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("experiment=demo_stage2_opt", "init_from=null", "--memory")
+    expected = described(capsys, *command)
+    bitsandbytes.cache_clear()
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert described(capsys, *command) == expected and "language model in int4" in expected
+    bitsandbytes.cache_clear()
 
 
 @pytest.mark.slow
