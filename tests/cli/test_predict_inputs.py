@@ -17,7 +17,7 @@ import pytest
 from blip2_train.cli.predict.command import main
 from blip2_train.cli.predict.images import ImageList
 from blip2_train.cli.terminal import run_command
-from blip2_train.errors import ConfigError, ShardError
+from blip2_train.errors import ShardError
 from blip2_train.pretrained import load_pretrained
 
 SHORT = ["--max-new-tokens", "4", "--num-beams", "1"]
@@ -97,9 +97,11 @@ def test_an_annotation_file_may_lie_elsewhere_than_its_images(
     match = ["match", "--model", exports["stage1"], "--text", "a cat", str(file)]
     main([*match, "--image-folder", str(good)])
     assert [line["image"] for line in lines(capsys.readouterr().out)] == [str(good / name) for name in GOOD]
-    with pytest.raises(ShardError, match=rf"there is no file {file.parent / GOOD[0]}; if the paths .*--image-folder"):
+    file.write_text(file.read_text() + f"{GOOD[0]},another caption of the same image\n")
+    missing = rf"{len(GOOD)} of {len(GOOD)} images .* there is no file {file.parent / GOOD[0]}; if .* --image-folder"
+    with pytest.raises(ShardError, match=missing):
         main(match)
-    with pytest.raises(ConfigError, match="there is no folder /no/such; --image-folder is where"):
+    with pytest.raises(ShardError, match="image folder /no/such does not exist"):
         main([*match, "--image-folder", "/no/such"])
 
 

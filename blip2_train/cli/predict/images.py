@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
 import sys
@@ -20,6 +19,7 @@ from blip2_train.data.batches.image_inputs import local_path
 from blip2_train.data.batches.processor import Processor
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.sources.image_files import ENDINGS, files_below, passed_over_summary
+from blip2_train.data.sources.image_folders import ImageFolders
 from blip2_train.data.sources.image_stream import FORMS, StreamedImage, holds_images, streamed_images
 from blip2_train.data.storage.web import is_address, result_name
 from blip2_train.errors import Blip2TrainError, ConfigError, ShardError
@@ -56,6 +56,7 @@ class ImageList:
 
     Raises:
         ConfigError: if a path does not exist, or there is no image at all.
+        ShardError: if there is no such folder.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class ImageList:
         stdin: TextIO | None = None,
     ) -> None:
         self.names, self._column, self._stdin = list(dict.fromkeys(names)), column, stdin
-        self._folder = None if folder is None else str(local_path(folder))
-        if self._folder is not None and not glob.glob(self._folder):
-            raise ConfigError(f"there is no folder {folder}; --image-folder is where paths in annotation files start")
+        self._folder = folder
+        if folder is not None:
+            ImageFolders(folder)  # so that one that is not there is an error before the model is loaded
         for name in self.names:
             if name != STDIN and not is_address(name) and not os.path.exists(local_path(name)):
                 raise ConfigError(

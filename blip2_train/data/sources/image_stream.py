@@ -64,7 +64,7 @@ def streamed_images(path: Path, column: str | None = None, folder: str | None = 
     folders, seen = ImageFolders(folder or str(path.parent)), set[int]()
     for where, value in _parquet(path, column) if parquet else _rows(path, column):
         image = _image(path, where, value, folders, Path(folder) if folder else path.parent)
-        if isinstance(image.content, str) and not image.error:
+        if isinstance(image.content, str):
             key = stable_seed("image", image.content)
             if key in seen:
                 continue
@@ -137,7 +137,7 @@ def _column(path: Path, columns: list[str], chosen: str | None) -> str:
 
 
 def _image(path: Path, where: str, value: Any, folders: ImageFolders, start: Path) -> StreamedImage:
-    """What a cell holds or names; a path that is nowhere is said to be below `start`."""
+    """What a cell holds or names; a path that is nowhere is named below `start`."""
     name = f"{path}, {where}"
     if isinstance(value, dict):
         inner = value.get("path")
@@ -157,4 +157,4 @@ def _image(path: Path, where: str, value: Any, folders: ImageFolders, start: Pat
     if (found := folders.find(value)) is not None:
         return StreamedImage(str(found), str(found))
     missing = f"there is no file {start / value}; if the paths start elsewhere, pass --image-folder=<folder>"
-    return StreamedImage(str(start / value), b"", missing)
+    return StreamedImage(str(start / value), str(start / value), missing)
