@@ -154,7 +154,7 @@ def _image(path: Path, where: str, value: Any, folders: ImageFolders, start: Pat
             return StreamedImage(name, b"", f"{name} is no image that can be read ({error.detail})")
     if is_address(value):
         return StreamedImage(result_name(value), value)
-    if (found := folders.find(value)) is not None:
-        return StreamedImage(str(found), str(found))
+    if (file := folders.find(value)) is not None:
+        return StreamedImage(str(file), str(file))
     missing = f"there is no file {start / value}; if the paths start elsewhere, pass --image-folder=<folder>"
     return StreamedImage(str(start / value), str(start / value), missing)

@@ -52,7 +52,7 @@ def test_the_newest_export_of_each_recipe(
     assert newest_exports(tmp_path / "nowhere") == []
 
 
-def test_a_model_of_questions_is_the_first_to_be_asked_and_the_last_to_describe(
+def test_a_model_of_questions_is_first_for_questions_and_last_for_captions(
     tmp_path: Path, exports: dict[str, str]
 ) -> None:
     folder = runs(tmp_path, exports)
