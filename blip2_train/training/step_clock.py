@@ -10,9 +10,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-FEWEST = 4
-"""Steps that a step's time is measured from."""
-
 
 class StepClock(Callback):
     """Notes when each optimiser step ends and how long the device had nothing to do before it.
@@ -20,7 +17,8 @@ class StepClock(Callback):
     It waits for the device after each step, so that a step's time is its own.
 
     Args:
-        longest: Seconds after which training ends, once `FEWEST` steps are done; None = as many steps as configured.
+        longest: Seconds after which training ends with a step, but for the first, which alone gives no time; None = as
+            many steps as configured.
     """
 
     def __init__(self, longest: float | None = None) -> None:
@@ -51,7 +49,7 @@ class StepClock(Callback):
             self._ends.append(self._left)
             self._waits.append(self._waited)
             self._waited = 0.0
-            if self.longest is not None and len(self._ends) >= FEWEST and self._left - self._began > self.longest:
+            if self.longest is not None and len(self._ends) > 1 and self._left - self._began > self.longest:
                 trainer.should_stop = True
 
     def seconds_per_step(self) -> float | None:

@@ -48,7 +48,7 @@ def test_a_good_set_up_is_ready_and_nothing_is_left(
     captured = capsys.readouterr()
     assert code == 0, captured.out + captured.err
     assert "\ndemo_stage1 is ready" in captured.out and captured.err == ""
-    for shown in ("input  '[CLS] a cat", "s per step (4 steps measured)", "3 shards for 1 processes x 1 reader = 1"):
+    for shown in ("input  '[CLS] a cat", "s per step (2 steps measured)", "3 shards for 1 processes x 1 reader = 1"):
         assert shown in captured.out, captured.out
     assert left_behind(workspace) == []
 

@@ -43,12 +43,13 @@ def examine_all(config: DictConfig, options: DoctorOptions) -> None:
     console = make_console(width=max(WIDTH, make_console().width))
     with console.status("looking at devices, data, weights, memory, disk …"):
         examinations = examine(config, machine)
+    console.print(as_table(examinations), highlight=False)
     if any(one.problems for one in examinations):
         speed = [Finding(SKIPPED, "not measured: there are problems to mend first")]
     else:
-        speed = examine_speed(config, machine, options.measure)
+        speed = examine_speed(config, machine, options.measure, lambda text: console.print(text, highlight=False))
     examinations.append(Examination("time", speed))
-    console.print(as_table(examinations), highlight=False)
+    console.print(as_table(examinations[-1:], header=False), highlight=False)
     problems = [f"{one.title}: {text}" for one in examinations for text in one.problems]
     warnings = sum(finding.level == WARNING for one in examinations for finding in one.findings)
     if problems:

@@ -69,13 +69,9 @@ def examine_memory(
     except Exception as error:  # a model or objective of one's own may do what tensors without values cannot
         findings.append(Finding(SKIPPED, f"activations cannot be counted: {reason_of(error)}"))
         return [first, *findings]
-    findings.append(
-        Finding(
-            OK,
-            f"activations, texts of {config.max_text_length} tokens: {size_text(round(step.most_fixed))} and "
-            f"{size_text(round(step.most_per_sample))} for each sample of a micro-batch{_of_whole_steps(step, share)}",
-        )
-    )
+    each = f"{size_text(round(step.most_per_sample))} for each sample of a micro-batch{_of_whole_steps(step, share)}"
+    fixed = f"{size_text(round(step.most_fixed))} and " if step.most_fixed > 0 else ""  # of small models below 0
+    findings.append(Finding(OK, f"activations, texts of {config.max_text_length} tokens: {fixed}{each}"))
     if machine.kind == "cuda":
         findings.append(Finding(OK, largest_line(step, state, share)))
     if machine.memory is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,53 @@ from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Findi
 from blip2_train.cli.doctor.machine import Machine
 from blip2_train.cli.part_sizes import size_text
 from blip2_train.cli.train.run import build
+from blip2_train.config.compose import instantiate
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.training.step_clock import StepClock
 
+USUAL_STEPS = 20
 LONGEST = 10.0
-"""Seconds after which the measurement ends, however few of its steps are done."""
+"""Seconds after which the measurement ends with the step that is being done."""
+LARGE = 1_000_000_000
+"""Parameters of a model a step of which takes minutes or hours on a CPU."""
 SLOW_DATA = 0.2
 """Share of the time spent waiting for data from which more readers are worth while."""
 FULL = 0.92
 """Share of a device's memory from which a longer text can be too much."""
 
 
-def examine_speed(config: DictConfig, machine: Machine, steps: int) -> list[Finding]:
+def examine_speed(config: DictConfig, machine: Machine, steps: int | None, say: Callable[[str], None]) -> list[Finding]:
     """Train a few steps as the run would, in one process with its share of the batch, and keep nothing of them.
 
     Args:
         config: The run.
         machine: What it will run on.
-        steps: Optimiser steps at most; 0 = none.
+        steps: Optimiser steps at most; 0 = none; None = `USUAL_STEPS`, or none of a large model on a CPU.
+        say: Told what begins, as it takes its time.
     """
     if steps == 0:
         return [Finding(SKIPPED, "not measured (measure=0)")]
     if machine.present == 0:
         return [Finding(SKIPPED, f"not measured: this machine has no {machine.kind} device")]
+    if steps is None and machine.kind == "cpu" and (size := _parameters(config)) > LARGE:
+        return [
+            Finding(
+                SKIPPED,
+                f"not measured: on a CPU, a step of a model of {size / LARGE:.1f} billion parameters takes minutes or "
+                "hours; measure=2 does it",
+            )
+        ]
+    steps = USUAL_STEPS if steps is None else steps
+    say(f"training up to {steps} steps, until the first that ends after {LONGEST:.0f} seconds …")
     findings: list[Finding] = []
     attempt(findings, lambda: findings.extend(_measure(config, machine, steps)))
     return findings
+
+
+def _parameters(config: DictConfig) -> int:
+    with torch.device("meta"):
+        model: Blip2Model = instantiate(config.model)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def alone(config: DictConfig, machine: Machine, steps: int, folder: Path) -> DictConfig:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from shard_files import sample, write_shards, write_tar, write_tokenizer
 from tiny_run import arguments
 
+from blip2_train.cli.doctor import speed
 from blip2_train.cli.doctor.data import open_data
 from blip2_train.cli.doctor.disk import examine_disk
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Examination, Finding, attempt
@@ -332,8 +333,21 @@ def test_what_is_measured_is_one_process_of_the_run(workspace: Path) -> None:
     assert one.global_batch_size == one.data.global_batch_size == 2 and one.data.accumulate == 2
     assert str(workspace / "out") not in OmegaConf.to_yaml(OmegaConf.masked_copy(one, ["data", "trainer", "logger"]))
     assert config.trainer.devices == 2, "the run's own settings stay"
-    assert examine_speed(config, machine(), 0)[0].level == SKIPPED
-    assert "no cuda device" in examine_speed(config, machine(present=0), 5)[0].text
+    assert examine_speed(config, machine(), 0, print)[0].level == SKIPPED
+    assert "no cuda device" in examine_speed(config, machine(present=0), 5, print)[0].text
+
+
+def test_no_step_of_a_large_model_is_trained_on_a_cpu_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(speed, "_measure", lambda config, machine, steps: [Finding(OK, f"{steps} steps")])
+    large = compose(["experiment=stage1_vit_g", "data=shards", "data.source=x"])
+    found = examine_speed(large, machine(kind="cpu"), None, print)
+    assert found[0].level == SKIPPED and "a model of 1.2 billion parameters takes minutes or hours" in found[0].text
+    assert capsys.readouterr().out == ""
+    for config, kind, steps, expected in ((large, "cpu", 2, 2), (large, "cuda", None, 20)):
+        assert texts(examine_speed(config, machine(kind=kind), steps, print), OK) == f"{expected} steps"
+        assert f"training up to {expected} steps, until the first that ends after 10 s" in capsys.readouterr().out
 
 
 def test_the_clock_leaves_out_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
