@@ -52,7 +52,9 @@ __all__ = ["__version__", *_HOMES]
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from blip2_train.transformers_names import OF_THE_PACKAGE, no_attribute
+
+        raise no_attribute(f"module {__name__!r}", name, OF_THE_PACKAGE)
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
     except AttributeError as error:  # of something that is imported: Python would say that the name does not exist

@@ -87,7 +87,7 @@ def look_at(source: CaptionSource, first: int, count: int, looked_at: int, token
         first: Index of the page's first sample.
         count: Samples of the page.
         looked_at: Samples, of the whole set, that are looked at for the counts.
-        tokenizer: Of a model (`Processor.tokenizer`), or None.
+        tokenizer: Of a model (`Processor.own_tokenizer`), or None.
 
     Raises:
         ConfigError: if there is no sample `first`.
@@ -122,7 +122,7 @@ def data_code(name: str, images: str, first: int, count: int, looked_at: int, lo
         loading: The call that loads the model of the tokenizer; empty = none.
     """
     model = f"_, processor = {loading}\n" if loading else ""
-    page = f"{first}, {count}, {looked_at}" + (", processor.tokenizer" if loading else "")
+    page = f"{first}, {count}, {looked_at}" + (", processor.own_tokenizer" if loading else "")
     needed = "import blip2_train as b2\n" if loading else ""
     return f"""from pathlib import Path
 

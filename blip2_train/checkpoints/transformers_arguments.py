@@ -11,7 +11,12 @@ from typing import Any
 
 from blip2_train.errors import ConfigError
 
-_ALWAYS = {"low_cpu_mem_usage": (True, False), "use_safetensors": (True, False), "trust_remote_code": (False,)}
+_ALWAYS = {
+    "low_cpu_mem_usage": (True, False),
+    "use_safetensors": (True, False),
+    "use_fast": (True, False),
+    "trust_remote_code": (False,),
+}
 """Values that change nothing."""
 _ELSEWHERE = {
     "revision": "fetch it by `hf download <id> --revision <revision> --local-dir <folder>`, and load the folder",
@@ -25,6 +30,7 @@ _ELSEWHERE = {
     "local_files_only": "set HF_HUB_OFFLINE=1",
     "trust_remote_code": "code of others is never run",
     "attn_implementation": "torch chooses the kernel; blip2_train.models.attention_kernels turns single ones off",
+    "generation_config": "give its values with each call, as model.caption(images, num_beams=5)",
     "max_memory": "a model is on one device; quantization='int8' or 'int4' makes it smaller",
     "offload_folder": "a model is on one device; quantization='int8' or 'int4' makes it smaller",
     "config": "the folder or file itself describes the model",
@@ -84,9 +90,11 @@ def _one(name: str, value: Any) -> tuple[str | None, Any]:
         if value is None or value is False:
             return None, None
         raise ConfigError(f"load_pretrained has no {name}; {_ELSEWHERE[name]}")
-    names = ["device", "quantization", "language_model", "vision_weights", "tokenizer", "web", "vision_quantization"]
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {close[0]}?" if close else f"it has dtype, {', '.join(names)}"
+    names = ["device", "dtype", "quantization", "vision_quantization", "language_model", "vision_weights", "tokenizer"]
+    theirs = ["torch_dtype", "device_map", *_BITS, "quantization_config"]
+    close = difflib.get_close_matches(name, [*names, "web", *theirs], 1)
+    every = f"it has {', '.join(names)}, web, and of transformers {', '.join(theirs)}"
+    hint = f"did you mean {close[0]}?" if close else every
     raise ConfigError(f"load_pretrained has no {name}; {hint}")
 
 
@@ -94,12 +102,15 @@ def _device(value: Any) -> str | None:
     """The one device of a map."""
     if isinstance(value, Mapping):
         if len(devices := set(value.values())) != 1:
-            raise ConfigError(f"device_map names {len(devices)} devices; a model is on one here: device='cuda:1'")
+            raise ConfigError(f"device_map names {len(devices)} devices; a model is on one here, as device='cuda:1'")
         value = devices.pop()
     if value is None or value == "auto":
         return None
     if value in ("balanced", "balanced_low_0", "sequential"):
-        raise ConfigError(f"device_map={value!r} spreads a model over devices; here it is on one: device='cuda:1'")
+        raise ConfigError(
+            f"device_map={value!r} spreads a model over devices; here it is on one: leave it out for a GPU if there is "
+            "one, or name it: device='cuda:1'"
+        )
     return f"cuda:{value}" if isinstance(value, int) else str(value)
 
 

@@ -72,7 +72,7 @@ def _write(loaded: Pretrained, target: Path, form: str) -> None:
             for name, tensor in loaded.model.state_dict().items()
             if is_adapter(name) or not name.startswith(left_out)
         }
-        write_export(target, without_ties(state), loaded.config, loaded.processor.tokenizer, manifest)
+        write_export(target, without_ties(state), loaded.config, loaded.processor.own_tokenizer, manifest)
 
 
 def _with_parent(loaded: Pretrained) -> Manifest:

@@ -30,6 +30,26 @@ SHORTEST_CAPTION = {False: 4, True: 8}
 counted the 4 of the prompt "a photo of" where the model continues it."""
 ANSWERING: dict[str, Any] = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": -1.0}
 """Defaults for answers (section 4.1 of the paper): the negative penalty favours answers as short as people give."""
+_ELSEWHERE = {
+    "max_length": "max_new_tokens counts the new ones alone",
+    "min_length": "min_new_tokens counts the new ones alone",
+    "skip_special_tokens": "texts come without special tokens",
+    "streamer": "caption, answer and chat take stream=True",
+    "generation_config": "give its values one by one, as num_beams=5",
+    "early_stopping": "a search goes on as long as a better text can be found, as early_stopping=False does",
+    "use_cache": "what was read is always kept",
+    "pad_token_id": "the tokens are those of the model's files",
+    "eos_token_id": "the tokens are those of the model's files",
+    "bos_token_id": "the tokens are those of the model's files",
+    "decoder_start_token_id": "the tokens are those of the model's files",
+    "interpolate_pos_encoding": "a model reads images of one size; a fine-tuning with another data.image_size fits it",
+    "return_dict_in_generate": "ids or texts come alone; model.network.generate is what computes them",
+    "output_scores": "ids or texts come alone; model.match gives scores of texts",
+    "text": "texts are given as prompt or question",
+    "padding": "texts are padded by themselves",
+    "return_tensors": "texts come as strings, generate(**inputs) gives ids",
+}
+"""Options of transformers that are none here, and what is."""
 _ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature", "top_k"), ("length_penalty",)
 
 
@@ -66,7 +86,7 @@ def generation_options(
             known = [*names, *others]
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-            raise ConfigError(f"generation option {name!r} is unknown; {hint}")
+            raise ConfigError(f"generation option {name!r} is unknown; {_ELSEWHERE.get(name, hint)}")
     sampling = {"num_beams": 1} if given.get("do_sample") else {}
     try:
         options = GenerationOptions(**(dict(defaults) | sampling | given))

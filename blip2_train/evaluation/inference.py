@@ -369,5 +369,5 @@ class Blip2(LoadedModel):
     def _parts(
         self, steps: Iterator[Tensor], decode: Callable[[Tensor], str], seed: int | None, until: str = ""
     ) -> Iterator[str]:
-        words = bool(getattr(self.processor.tokenizer.tokenizer, "clean_up_tokenization_spaces", False))
+        words = bool(getattr(self.processor.tokenizer, "clean_up_tokenization_spaces", False))
         return text_parts(steps, decode, self.network, seed, suitable_autocast, whole_words=words, until=until)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -13,6 +13,7 @@ from blip2_train.models.frozen_precision import cast_frozen_parts
 from blip2_train.models.generative import GenerativeModel
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.system.devices import find_device
+from blip2_train.transformers_names import OF_A_MODEL, no_attribute
 
 
 class LoadedModel:
@@ -40,6 +41,18 @@ class LoadedModel:
         count = sum(parameter.numel() for parameter in self.network.parameters())
         kind = type(self.network).__name__
         return f"{type(self).__name__}({self.source!r}: {kind}, {count:,} parameters, on {self.device})"
+
+    if not TYPE_CHECKING:  # a type checker knows which attributes there are
+
+        def __getattr__(self, name: str) -> Any:
+            """Lead on from a name of transformers or torch; called for what is not there alone.
+
+            Raises:
+                AttributeError: always.
+            """
+            network = self.__dict__.get("network")
+            inside = network is not None and not name.startswith("_") and hasattr(network, name)
+            raise no_attribute("a loaded model", name, OF_A_MODEL, f"model.network.{name} is it" if inside else "")
 
     def reading(self, processor: Processor) -> Self:
         """The same model with another processor, for instance of stored features."""

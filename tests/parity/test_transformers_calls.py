@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import blip2_train as b2
 from blip2_train.checkpoints.transformers_arguments import _ELSEWHERE, translated
 from blip2_train.errors import ConfigError
 from blip2_train.models.quantization import QuantizedLinear
+from blip2_train.transformers_names import OF_A_MODEL, OF_A_PROCESSOR, OF_THE_PACKAGE
 
 PAGE = (Path(__file__).parents[2] / "docs/published-weights.md").read_text("utf-8")
 TABLE = PAGE.split("## What you wrote with transformers")[1].split("## ")[0]
@@ -94,7 +96,7 @@ def same(left: Any, right: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), ROWS, ids=[spans(left)[-1][:60] for left, _ in ROWS])
 def test_both_columns_give_the_same(left: str, right: str, folder: Callable[[str], str]) -> None:
-    kind = "retrieval" if "Retrieval" in left else "opt"
+    kind = "retrieval" if "Retrieval" in left or "WithProjection" in left else "opt"
     theirs, ours = names(folder(kind)), names(folder(kind))
     loading = spans(left)[-1].startswith("model = ")
     if not loading:
@@ -170,6 +172,8 @@ def test_what_generate_cannot_do_is_one_line(folder: Callable[[str], str]) -> No
             {"repetition_penalty": 1.5},
             r"repetition_penalty counts the prompt in transformers .* and not here; use model\.caption",
         ),
+        ({"early_stopping": True}, "early_stopping' is unknown; a search goes on .* as early_stopping=False does"),
+        ({"generation_config": object()}, "generation_config' is unknown; give its values one by one"),
         ({"no_repeat_ngram_size": 2}, "generation option 'no_repeat_ngram_size' is unknown"),
         ({"max_lenght": 20}, "generation option 'max_lenght' is unknown; did you mean max_length"),
         ({"penalty_alpha": 0.5}, "is unknown; there are num_beams, .*max_length, min_length"),
@@ -185,10 +189,22 @@ def test_what_generate_cannot_do_is_one_line(folder: Callable[[str], str]) -> No
     assert model.generate(**alone).tolist() == model.generate(**inputs)[:, 4:].tolist()  # without placeholders, too
     with pytest.raises(ConfigError, match="neither images nor text is given"):
         processor()
-    with pytest.raises(ConfigError, match="1 images, but 2 texts"):
+    with pytest.raises(ConfigError, match=r"1 images, but 2 texts; .*\(model\.match scores each of some images"):
         processor(images()[0], ["a", "b"])
     with pytest.raises(ConfigError, match="return_tensors='np', padding=True: this processor gives torch's tensors"):
         processor(images()[0], return_tensors="np")
+    with pytest.raises(ConfigError, match=r"this processor has no max_length=20; leave it out: .* prompts never"):
+        processor(images()[0], "a photo of", max_length=20)
+    usual = {"truncation": False, "add_special_tokens": True, "max_length": None}
+    same(dict(inputs), dict(processor(images()[0], "a photo of", **usual)))
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not there on this machine"):
+        inputs.to(99)
+    with pytest.raises(ConfigError, match="generation option 'max_length' is unknown; max_new_tokens counts the new"):
+        model.caption(images(), max_length=20)
+    usual = {"use_cache": True, "early_stopping": False}
+    assert model.generate(**inputs, **usual).tolist() == model.generate(**inputs).tolist()
+    spaces = {"clean_up_tokenization_spaces": True}
+    assert processor.batch_decode(inputs["input_ids"], **spaces) == ["</s>a photo of"]
     with pytest.raises(ConfigError, match="generate needs a generative model"):
         b2.load_pretrained(folder("retrieval"), device="cpu")[0].generate(inputs["pixel_values"])
 
@@ -210,6 +226,31 @@ def test_a_loaded_model_changes_its_precision_and_device(folder: Callable[[str],
         model.to(99)
     with pytest.raises(ConfigError, match="language model t5 overflows in it"):
         b2.load_pretrained(folder("t5"))[0].half()
+
+
+def test_names_of_transformers_lead_to_ours(folder: Callable[[str], str]) -> None:
+    model, processor = b2.load_pretrained(folder("opt"), device="cpu")
+    for thing, table in ((b2, OF_THE_PACKAGE), (model, OF_A_MODEL), (processor, OF_A_PROCESSOR)):
+        for name, instead in table.items():
+            assert not hasattr(thing, name)
+            with pytest.raises(AttributeError) as caught:
+                getattr(thing, name)
+            assert str(caught.value).endswith(f" has no attribute {name!r}; {instead}")
+    for theirs, inside in (("language_model", True), ("state_dict", True), ("nonsense", False), ("_nonsense", False)):
+        with pytest.raises(AttributeError) as caught:
+            getattr(model, theirs)
+        assert (f"; model.network.{theirs} is it" in str(caught.value)) is inside
+    assert copy.copy(model).network is model.network and repr(copy.deepcopy(processor)) == repr(processor)
+
+
+def test_what_the_names_lead_to_is_there(folder: Callable[[str], str]) -> None:
+    known: dict[str, Any] = {"b2": b2}
+    for kind in ("opt", "retrieval"):
+        known["model"], known["processor"] = b2.load_pretrained(folder(kind), device="cpu")
+        for instead in {**OF_A_MODEL, **OF_A_PROCESSOR, **OF_THE_PACKAGE}.values():
+            for path in re.findall(r"\b(?:b2|model|processor)(?:\.\w+)+", instead):
+                if not path.startswith("model.vision.") and not (kind == "retrieval" and "language_model" in path):
+                    eval(path, known)  # an AttributeError otherwise
 
 
 def refused_on_the_page() -> set[str]:
@@ -242,7 +283,7 @@ def test_arguments_that_are_refused_are_those_of_the_page(folder: Callable[[str]
         ({"load_in_4bit": True, "load_in_8bit": False}, {"quantization": "int4"}),
         ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, {"quantization": "int4"}),
         ({"quantization_config": None, "low_cpu_mem_usage": True, "use_safetensors": True}, {}),
-        ({"trust_remote_code": False, "revision": None}, {}),
+        ({"trust_remote_code": False, "revision": None, "use_fast": True}, {}),
     ],
     ids=str,
 )  # fmt: skip
@@ -264,7 +305,8 @@ def test_arguments_that_mean_the_same_are_translated(given: dict[str, Any], expe
             "bnb_4bit_use_double_quant=True is not there; quantization='int8' or 'int4'",
         ),
         ({"quantisation": "int8"}, {}, "load_pretrained has no quantisation; did you mean quantization"),
-        ({"foo": 1}, {}, "load_pretrained has no foo; it has dtype, device"),
+        ({"foo": 1}, {}, "load_pretrained has no foo; it has device, .* of transformers torch_dtype, device_map"),
+        ({"load_in_8bits": True}, {}, "load_pretrained has no load_in_8bits; did you mean load_in_8bit"),
     ],
 )  # fmt: skip
 def test_arguments_that_have_no_meaning_here_are_one_line(given: Any, own: Any, words: str) -> None:

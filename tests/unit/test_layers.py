@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "blip2_train"
 LAYER = {
     "types": 0, "errors": 0, "system": 0.1, "distributed": 0.2,
-    "hub": 0.3, "from_transformers": 0.3, "language_files": 0.4,
+    "hub": 0.3, "from_transformers": 0.3, "transformers_names": 0.3, "language_files": 0.4,
     "models": 1, "objectives": 1, "data": 1, "optim": 1,
     "evaluation": 2, "checkpoints": 2,
     "training": 3,

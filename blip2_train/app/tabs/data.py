@@ -25,7 +25,7 @@ def data_tab(context: Context) -> None:
         if key not in opened:
             opened.clear()
             opened[key] = open_set(*key, context.temporary)
-        tokenizer = context.models.open(model).processor.tokenizer if model else None
+        tokenizer = context.models.open(model).processor.own_tokenizer if model else None
         shown = look_at(opened[key], int(first or 0), int(count), int(looked_at), tokenizer)
         gallery = figures([(sample.image, (f"sample {sample.index}", *sample.captions)) for sample in shown.samples])
         loading = context.loading(model) if model else ""

@@ -78,7 +78,7 @@ def write_huggingface(
         _log.warning("%s: %s", folder, other)
     make_readable(folder, reading.tokenizer, untied_head=generative is not None and _has_own_head(generative))
     beside = {"query_tokens": model.query_tokens.detach(), **extra}
-    write_export(folder / SIDE, beside, config, processor.tokenizer, complete_manifest(manifest, model, processor))
+    write_export(folder / SIDE, beside, config, processor.own_tokenizer, complete_manifest(manifest, model, processor))
     kept = sorted(extra)
     (folder / "README.md").write_text(model_card(model, processor, manifest, config, kept), encoding="utf-8")
     return folder

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -24,7 +24,21 @@ from blip2_train.data.batches.transforms import EvalTransform
 from blip2_train.data.storage.web import WebLimits
 from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
 from blip2_train.errors import ConfigError
+from blip2_train.system.devices import find_device
+from blip2_train.transformers_names import OF_A_PROCESSOR, no_attribute
 from blip2_train.types import TextTokens
+
+_CHANGES_NOTHING: Mapping[str, tuple[Any, ...]] = {
+    "truncation": (False,),
+    "add_special_tokens": (True,),
+    "return_attention_mask": (True,),
+    "return_token_type_ids": (False,),
+    "do_resize": (True,),
+    "do_normalize": (True,),
+    "do_rescale": (True,),
+    "do_convert_rgb": (True,),
+}
+"""Arguments of transformers' processor, and the values that hold here anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +75,7 @@ class Processor:
         *,
         return_tensors: str = "pt",
         padding: bool | str = True,
+        **others: Any,
     ) -> BatchFeature:
         """What a model reads of images and texts, by transformers' names.
 
@@ -69,10 +84,11 @@ class Processor:
             text: A text for each image, or a single one.
             return_tensors: "pt" alone: torch's tensors.
             padding: Texts are always padded to the longest.
+            **others: None that would change anything: texts are cut, and get their special tokens, as in training.
 
         Returns:
             `pixel_values` `(N, 3, H, W)`; of texts `input_ids` and `attention_mask` `(N, T)`, int64. A mapping with
-            `.to(device, dtype)`.
+            `.to(device, dtype)`, which raises a `ConfigError` for a device that is not there.
 
         Raises:
             ConfigError: if there is neither, there are more or fewer texts than images, or what the others raise.
@@ -85,6 +101,7 @@ class Processor:
                 f"return_tensors={return_tensors!r}, padding={padding!r}: this processor gives torch's tensors, "
                 "padded to the longest text; leave both out"
             )
+        _refuse_others(others)
         batch: dict[str, Tensor] = {}
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
@@ -92,9 +109,12 @@ class Processor:
         if images is not None:
             pixels = self.images(images)
             if text is not None and len(pixels) != len(texts):
-                raise ConfigError(f"{len(pixels)} images, but {len(texts)} texts; give a text for each image")
+                raise ConfigError(
+                    f"{len(pixels)} images, but {len(texts)} texts; give a text for each image (model.match scores "
+                    "each of some images with each of some texts)"
+                )
             batch["pixel_values"] = pixels
-        return BatchFeature(batch)
+        return ModelInputs(batch)
 
     def prompt_batch(self, texts: Sequence[str], placeholders: int) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` `(N, placeholders + T)`, int64, of texts; raises as `texts`."""
@@ -106,22 +126,35 @@ class Processor:
     @property
     def placeholder_id(self) -> int:
         """Id of the placeholders of an image: of `<image>` if the vocabulary was given it, or a new one."""
-        return int(self._reader.get_added_vocab().get(IMAGE_TOKEN, len(self.tokenizer)))
+        return int(self.tokenizer.get_added_vocab().get(IMAGE_TOKEN, len(self.own_tokenizer)))
 
-    @property
-    def _reader(self) -> Any:
-        return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer.tokenizer
+    def batch_decode(
+        self, ids: Tensor | Sequence[Sequence[int]], skip_special_tokens: bool = False, **options: Any
+    ) -> list[str]:
+        """Texts of rows of ids; arguments as for `decode`."""
+        return [self.decode(row, skip_special_tokens, **options) for row in ids]
 
-    def batch_decode(self, ids: Tensor | Sequence[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
-        """Texts of rows of ids; placeholders are left out."""
-        return [self.decode(row, skip_special_tokens) for row in ids]
+    def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = False, **options: Any) -> str:
+        """The text of ids.
 
-    def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = False) -> str:
-        """The text of ids; placeholders are left out."""
-        reader = self._reader
+        Args:
+            ids: `(T,)`; placeholders of an image are left out.
+            skip_special_tokens: Leave out starts, ends and padding.
+            **options: Others of the tokenizer's own `decode`, such as `clean_up_tokenization_spaces`.
+        """
         row = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         known = [number for number in row if number != self.placeholder_id]
-        return str(reader.decode(known, skip_special_tokens=skip_special_tokens))
+        return str(self.tokenizer.decode(known, skip_special_tokens=skip_special_tokens, **options))
+
+    if not TYPE_CHECKING:  # a type checker knows which attributes there are
+
+        def __getattr__(self, name: str) -> Any:
+            """Lead on from a name of transformers; called for what is not there alone.
+
+            Raises:
+                AttributeError: always.
+            """
+            raise no_attribute("a processor", name, OF_A_PROCESSOR)
 
     def __repr__(self) -> str:
         tokenizers = [type(one).__name__ for one in (self.text_tokenizer, self.language_tokenizer) if one is not None]
@@ -194,8 +227,41 @@ class Processor:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer of the language model if there is one, else the Q-Former's."""
+        """The tokenizer of transformers: of the language model if there is one, else the Q-Former's."""
+        return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer.tokenizer
+
+    @property
+    def own_tokenizer(self) -> Any:
+        """The same with what this project adds to it: `language_tokenizer` if there is one, else the Q-Former's."""
         return self.text_tokenizer if self.language_tokenizer is None else self.language_tokenizer
+
+
+class ModelInputs(BatchFeature):
+    """What `Processor` gives to `model.generate(**inputs)`."""
+
+    def to(self, *arguments: Any, **options: Any) -> Self:
+        """Move to a device, and bring what is no integer to a precision.
+
+        Raises:
+            ConfigError: if there is no such device here.
+        """
+        for target in (*arguments, options.get("device")):
+            if isinstance(target, (str, int)):
+                find_device(f"cuda:{target}" if isinstance(target, int) else target)
+        super().to(*arguments, **options)
+        return self
+
+
+def _refuse_others(given: Mapping[str, Any]) -> None:
+    """Refuse arguments that transformers' processor has, unless their values change nothing.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name, value in given.items():
+        if value is not None and value not in _CHANGES_NOTHING.get(name, ()):
+            instead = "texts for a Q-Former are cut to max_text_length as in training, prompts never"
+            raise ConfigError(f"this processor has no {name}={value!r}; leave it out: {instead}")
 
 
 def _refuse_broken(texts: Sequence[str]) -> None:

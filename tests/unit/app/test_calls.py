@@ -258,7 +258,7 @@ def written(folder: Path, image: bytes) -> Path:
 def test_what_a_set_holds(world: World, tmp_path: Path) -> None:
     path = written(tmp_path, world.examples[0].image.read_bytes())
     source = open_set(str(path), "", tmp_path)
-    page = look_at(source, 0, 12, 200, world.models["stage1"].processor.tokenizer)
+    page = look_at(source, 0, 12, 200, world.models["stage1"].processor.own_tokenizer)
     assert page.total == page.looked_at == len(source)
     assert [sample.captions[0] for sample in page.samples][:1] == ["a teapot"]
     assert {"unreadable image", "missing image"} <= set(page.reasons)

@@ -57,7 +57,7 @@ def export(folder: Path, kind: str = "opt", config: AdapterConfig = LORA) -> tup
     model.eval()
     state = {name: tensor for name, tensor in model.state_dict().items() if name in kept_names(model)}
     about = complete_manifest(manifest, model, processor)
-    return model, write_export(folder, state, "seed: 1\n", processor.tokenizer, about)
+    return model, write_export(folder, state, "seed: 1\n", processor.own_tokenizer, about)
 
 
 def language_logits(model: Any) -> torch.Tensor:

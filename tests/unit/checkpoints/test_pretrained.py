@@ -44,7 +44,7 @@ def export(folder: Path, kind: str = "opt", whole: bool = False, **vision: Any) 
     model, processor, manifest = trained_model(kind, **vision)
     keep = trainable_names(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if whole or name in keep}
-    return model, write_export(folder, without_ties(state), "seed: 1\n", processor.tokenizer, manifest)
+    return model, write_export(folder, without_ties(state), "seed: 1\n", processor.own_tokenizer, manifest)
 
 
 def assert_same_weights(model: nn.Module, other: nn.Module) -> None:
@@ -129,7 +129,7 @@ def test_other_frozen_parts_than_in_training_are_refused(tmp_path: Path) -> None
     frozen = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
     manifest = replace(manifest, frozen_fingerprint=fingerprint(frozen))
     state = {name: tensor for name, tensor in model.state_dict().items() if name in trainable_names(model)}
-    folder = write_export(tmp_path / "export", state, "", processor.tokenizer, manifest)
+    folder = write_export(tmp_path / "export", state, "", processor.own_tokenizer, manifest)
     assert_same_weights(model, open_pretrained(folder).model)
     other = tmp_path / "other"
     shutil.copytree(DEMO / "opt", other)
@@ -187,10 +187,10 @@ def test_random_frozen_parts_are_not_made_up(tmp_path: Path) -> None:
     model, processor, manifest = our_model("opt")
     manifest = complete_manifest(manifest, model, processor)
     state = {name: tensor for name, tensor in model.state_dict().items() if name in trainable_names(model)}
-    write_export(tmp_path / "export", state, "", processor.tokenizer, manifest)
+    write_export(tmp_path / "export", state, "", processor.own_tokenizer, manifest)
     with pytest.raises(CheckpointMismatch, match="does not hold its vision tower, whose weights were random"):
         open_pretrained(tmp_path / "export")
     state |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("vision_model.")}
-    write_export(tmp_path / "export", state, "", processor.tokenizer, manifest)
+    write_export(tmp_path / "export", state, "", processor.own_tokenizer, manifest)
     with pytest.raises(CheckpointMismatch, match="does not hold its language model, whose weights were random"):
         open_pretrained(tmp_path / "export")

@@ -43,7 +43,7 @@ def _export(folder: Path, vision: dict[str, Any]) -> Any:
     keep = trainable_names(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if name in keep}
     manifest = complete_manifest(manifest, model, processor)
-    write_export(folder, without_ties(state), "", processor.tokenizer, manifest)
+    write_export(folder, without_ties(state), "", processor.own_tokenizer, manifest)
     return model
 
 
