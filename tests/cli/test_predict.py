@@ -221,13 +221,15 @@ def test_features_of_good_images_go_to_npz(
 
 
 def test_features_go_to_safetensors_and_texts_need_no_image(
-    exports: dict[str, str], folder: Path, tmp_path: Path
+    exports: dict[str, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [str(folder / name) for name in GOOD]
     main(["embed", "--model", exports["opt"], "--output", str(tmp_path / "a.safetensors"), *files])
+    assert "these features cannot be searched" in capsys.readouterr().err
     (tmp_path / "texts.txt").write_text("a cat\ntwo dogs\na red apple\n")
     texts = ["--texts", str(tmp_path / "texts.txt"), "--batch-size", "2"]
     main(["embed", "--model", exports["stage1"], *texts, "--output", str(tmp_path / "b.safetensors")])
+    assert "cannot be searched" not in capsys.readouterr().err
     for name, kind, labels, values in (
         ("a", "opt", {"image": files}, {"images": files}),
         (
@@ -317,7 +319,12 @@ def test_what_is_passed_over_in_a_folder_is_reported(tmp_path: Path) -> None:
         (["chat", "--model", "{opt}", "{images}"], "holds more than one image; a conversation is about one"),
         (["caption", "--model", "{opt}", "--num-beams", "0", "{image}"], "num_beams must be at least 1"),
         (["caption", "--model", "{opt}", "--num-beams", "two", "{image}"], "--num-beams: invalid int value: 'two'"),
-        (["caption", "--model", "{opt}", "--beams", "2", "{image}"], "unrecognized arguments: --beams"),
+        (
+            ["caption", "--model", "{opt}", "--beams", "2", "{image}"],
+            "unrecognized arguments: --beams; did you mean --num-beams",
+        ),
+        (["caption", "--model", "{opt}", "--torch_dtype=x", "{image}"], "torch_dtype=x; here it is --dtype; see"),
+        (["match", "--model", "{opt}", "--text", "a", "--image", "{image}"], "it is no option: images stand at the"),
         (
             ["caption", "--model", "{opt}", "--batch-size", "0", "{image}"],
             "--batch-size: '0' is no whole number above 0",

@@ -234,7 +234,7 @@ class Progress:
             raise ShardError(self.first)
         if self.broken:
             left = self.total - self.broken
-            done = f"the other {left} are done" if left else "nothing was done"
+            done = f"the other {left} are done" if left else "none is done"
             raise ShardError(f"{self.broken} of {self.total} images could not be read, {done}; the first: {self.first}")
 
 

@@ -27,6 +27,24 @@ GENERATION = ("num_beams", "max_new_tokens", "min_new_tokens", "length_penalty",
 SAMPLING = ("top_p", "top_k", "temperature")
 TEXTS = "num_return_sequences"
 DTYPES = ("float32", "bfloat16", "float16")
+_ELSEWHERE = {
+    "--torch-dtype": "--dtype",
+    "--precision": "--dtype",
+    "--device-map": "--device",
+    "--load-in-8bit": "--quantization int8",
+    "--load-in-4bit": "--quantization int4",
+    "--max-length": "--max-new-tokens, which counts new tokens alone",
+    "--min-length": "--min-new-tokens, which counts new tokens alone",
+    "--do-sample": "--sample",
+    "--use-nucleus-sampling": "--sample",
+    "--num-captions": "--num-return-sequences",
+    "--checkpoint": "--model",
+    "--pretrained": "--model",
+    "--image": "no option: images stand at the end",
+    "--images": "no option: images stand at the end",
+    "--input": "no option: images stand at the end",
+}
+"""Options of transformers' and LAVIS' users, and ours."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -201,7 +219,9 @@ def _task(
     tasks: Any, name: str, purpose: str, about: str, needed: str = "", end: str = "images-or-folders"
 ) -> argparse.ArgumentParser:
     usage = f"predict.py {name} --model SOURCE {needed}[option …] {end}"
-    task: argparse.ArgumentParser = tasks.add_parser(name, help=purpose, description=about, usage=usage)
+    task: argparse.ArgumentParser = tasks.add_parser(
+        name, help=purpose, description=about, usage=usage, elsewhere=_ELSEWHERE
+    )
     return task
 
 

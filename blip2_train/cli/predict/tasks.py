@@ -211,6 +211,8 @@ def _embed(options: argparse.Namespace) -> None:
     model, started = load_model(options), time.perf_counter()
     if model.network.matches_texts:
         features.model, features.source = model_fingerprint(model), model.source
+    elif not texts:
+        echo("these features cannot be searched: that takes a model of images and texts (stage 1)", file=sys.stderr)
     with features as file, Bar(count, hidden=False) as bar:
         for rows in batches(len(texts) if images is None else 0, options.batch_size):
             file.add(model.embed(texts=texts[rows]), {"text": texts[rows]})
