@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blip2_train.cli.terminal import run_command
 from blip2_train.config.compose import compose, instantiate, recipes
-from blip2_train.config.key_values import read_settings
+from blip2_train.config.key_values import split_settings
 from blip2_train.errors import ConfigError
+from blip2_train.models.adapters import add_adapters
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.memory import stored_bytes, training_state_bytes
 from blip2_train.system.screen import echo
@@ -28,18 +29,18 @@ from blip2_train.training.planned_memory import autocast, full_batch, plan_step,
 
 PEAKS = {"A100": 312e12, "H100": 989e12}
 """Operations a second of matrix products in bfloat16, dense: NVIDIA's data sheets of the SXM modules."""
-CARDS = (40, 80)
-"""GPUs by the GB on their names: A100 with 40 or 80, H100 with 80."""
 PRECISION = "bf16-mixed"
 COUNTED = 32
 """Samples of the step that is counted."""
 HEADING = """\
-| recipe | GFLOP a sample | weights, gradients, AdamW | largest micro-batch, 40 / 80 GB | hours, one A100 | one H100 |
+| recipe | GFLOP a sample | weights, gradients, AdamW | largest micro-batch, {cards} GB | hours, one A100 | one H100 |
 | --- | --- | --- | --- | --- | --- |"""
-USAGE = """usage: python scripts/costs.py [recipes=<name>,<name>] [utilisation=0.35]
+USAGE = """usage: python scripts/costs.py [recipes=<name>,<name>] [cards=40,80] [utilisation=0.35] [setting=value …]
 
   recipes=      which; those of the paper if not given
-  utilisation=  share of the GPU's peak that is assumed, 0 to 1"""
+  cards=        GPUs by the GB on their names, for the largest micro-batches
+  utilisation=  share of the GPU's peak that is assumed, 0 to 1
+  other settings are those of the recipes: steps=2000 global_batch_size=64 model.vision.frozen=true peft=lora"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,12 @@ class CostOptions:
     """Names; those of the paper if empty."""
     utilisation: float = 0.35
     """Share of the peak."""
+    cards: Sequence[int] = (40, 80)
+    """GPUs by the GB on their names: A100 with 40 or 80, H100 with 80."""
 
     def __post_init__(self) -> None:
+        if not self.cards or min(self.cards) < 1:
+            raise ConfigError("cards are GPUs by the GB on their names: cards=24,80")
         if not 0 < self.utilisation <= 1:
             raise ConfigError(
                 f"utilisation is a share of the peak, more than 0 and at most 1; got {self.utilisation:g}"
@@ -70,7 +75,7 @@ class Cost:
     state: int
     """Bytes of weights, gradients and AdamW's moments."""
     micro_batches: tuple[int, ...]
-    """The largest on each of `CARDS`; 0 = not even one sample."""
+    """The largest on each card; 0 = not even one sample."""
 
     def hours(self, peak: float, utilisation: float) -> float:
         """Hours of one GPU of that peak for the whole run.
@@ -84,16 +89,25 @@ class Cost:
     def row(self, utilisation: float) -> str:
         """A row below `HEADING`."""
         sizes = " / ".join(f"{size:,}" if size else "–" for size in self.micro_batches)
-        hours = (f"{self.hours(peak, utilisation):,.0f}" for peak in PEAKS.values())
+        taken = [self.hours(peak, utilisation) for peak in PEAKS.values()]
+        hours = (f"{hours:,.0f}" if hours >= 1 else f"{hours:.1f}" for hours in taken)
         cells = [f"`{self.recipe}`", f"{self.operations / 1e9:,.0f}", f"{self.state / 2**30:.1f} GiB", sizes, *hours]
         return f"| {' | '.join(cells)} |"
 
 
-def cost_of(recipe: str) -> Cost:
-    """Compute what a recipe of the paper takes."""
-    config = compose([f"experiment={recipe}", "init_from=null"])
+def cost_of(recipe: str, settings: Sequence[str], cards: Sequence[int]) -> Cost:
+    """Compute what a recipe of the paper takes.
+
+    Args:
+        recipe: Its name.
+        settings: Changes to it.
+        cards: As in `CostOptions`.
+    """
+    config = compose([f"experiment={recipe}", "init_from=null", *settings])
     with torch.device("meta"):
         model: Blip2Model = instantiate(config.model)
+        if config.peft is not None:
+            add_adapters(model, instantiate(config.peft))
     state = stored_bytes(model) + training_state_bytes(model)
     plan = plan_step(model, instantiate(config.objective), config.max_text_length, PRECISION, on_gpu=True)
     return Cost(
@@ -101,7 +115,7 @@ def cost_of(recipe: str) -> Cost:
         samples=config.steps * config.global_batch_size,
         operations=_operations(model, config) / COUNTED,
         state=round(state),
-        micro_batches=tuple(plan.largest_micro_batch(usable_bytes(card) - state) for card in CARDS),
+        micro_batches=tuple(plan.largest_micro_batch(usable_bytes(card) - state) for card in cards),
     )
 
 
@@ -122,16 +136,16 @@ def main(arguments: list[str]) -> None:
     """Print the table.
 
     Raises:
-        ConfigError: if a recipe does not exist, or a setting cannot be used.
+        ConfigError: if a recipe does not exist, or a setting of the command or of a recipe cannot be used.
     """
     if {"--help", "-h"} & set(arguments):
         echo(USAGE)
         return
-    (options,) = read_settings(arguments, [CostOptions], "scripts/costs.py")
+    options, settings = split_settings(arguments, CostOptions)
     named = options.recipes or [name for name in recipes() if not name.startswith(("demo_", "real_"))]
-    echo(HEADING)
+    echo(HEADING.format(cards=" / ".join(map(str, options.cards))))
     for name in named:
-        echo(cost_of(name).row(options.utilisation), flush=True)
+        echo(cost_of(name, settings, options.cards).row(options.utilisation), flush=True)
 
 
 def command() -> None:

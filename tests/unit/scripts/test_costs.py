@@ -25,7 +25,7 @@ def number(cell: str) -> float:
 
 
 def test_the_page_has_the_heading_of_the_command() -> None:
-    assert HEADING in PAGE and "35 % of the GPU's peak" in PAGE
+    assert HEADING.format(cards="40 / 80") in PAGE and "35 % of the GPU's peak" in PAGE
 
 
 def test_every_recipe_of_the_paper_has_a_row() -> None:
@@ -45,7 +45,7 @@ def test_hours_follow_from_steps_batch_and_operations(recipe: str) -> None:
 @pytest.mark.slow
 def test_a_recipe_is_computed() -> None:
     """The demo's: a step of it is quick to count."""
-    cost = cost_of("demo_stage1")
+    cost = cost_of("demo_stage1", [], (40, 80))
     assert cost.samples == 660 * 64 and cost.operations > 1e7
     assert 0 < cost.state < 2**26 and cost.micro_batches[0] < cost.micro_batches[1]
     assert cost.row(UTILISATION).startswith("| `demo_stage1` | 1 | 0.0 GiB | ")
@@ -58,6 +58,15 @@ def test_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str])
     assert row in PAGE
 
 
+@pytest.mark.slow
+def test_settings_of_a_recipe_change_what_it_costs() -> None:
+    plain, adapted = (cost_of("demo_stage2_opt", settings, (24,)) for settings in ([], ["steps=7", "peft=lora"]))
+    assert adapted.samples == 7 * plain.samples / 3200 and len(adapted.micro_batches) == 1
+    assert adapted.state > plain.state and adapted.micro_batches < plain.micro_batches
+
+
 def test_a_share_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(main, ["utilisation=35"]) == 2
     assert "utilisation is a share of the peak" in capsys.readouterr().err
+    assert run_command(main, ["cards=0"]) == 2
+    assert "cards are GPUs by the GB on their names" in capsys.readouterr().err
