@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-STAND_IN = """#!/bin/bash
+STAND_IN = r"""#!/bin/bash
 echo "$0 $*" >> "{log}"
 folder=$(dirname "$0")
 case "$*" in
+  *_complete.py\ app) [ -e "$folder/has_app" ] ;;
   *_complete.py*) [ -e "$folder/has_project" ] ;;
   -c*) [ ! -e "$folder/too_old" ] ;;
   "-m pip --version") [ -e "$folder/has_pip" ] ;;
@@ -40,9 +41,9 @@ def stand_in(folder: Path, path: Path, *marks: str) -> None:
         (path.parent / mark).touch()
 
 
-def source(project: Path) -> tuple[str, str, list[str], int]:
+def source(project: Path, extra: str = "") -> tuple[str, str, list[str], int]:
     """The Python that is chosen, what is said, what the Pythons were asked, and the exit code."""
-    script = f'set -euo pipefail; source "{project}/run_scripts/_environment.sh"; echo "$PYTHON"'
+    script = f'set -euo pipefail; EXTRA={extra}; source "{project}/run_scripts/_environment.sh"; echo "$PYTHON"'
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=30,
         cwd=project.parent, env={"PATH": str(project.parent / "bin")},
@@ -72,6 +73,14 @@ def test_on_a_fresh_machine_one_is_made_and_reported_in_one_line(project: Path) 
     assert any("-m venv --clear" in line for line in calls)
     assert calls[-1].startswith(f"{project}/.venv/bin/python -m pip install")
     assert source(project)[1] == "", "the second time nothing is said"
+
+
+def test_what_an_extra_adds_is_no_whole_installation(project: Path) -> None:
+    stand_in(project.parent, project / ".venv" / "bin" / "python", "has_project", "has_pip")
+    chosen, message, calls, code = source(project, "app")
+    assert (chosen, code) == (f"{project}/.venv/bin/python", 0)
+    assert message == f"installing what the extra app adds into {project}/.venv (once)\n"
+    assert calls[-1].endswith(f"--editable {project}[app]") and not any("-m venv" in line for line in calls)
 
 
 def test_help_installs_nothing(project: Path) -> None:
