@@ -139,12 +139,26 @@ def load_rule(
         CheckpointMismatch: if no stage of the model continues such weights.
     """
     tower = () if holds_tower else ("vision_model.*",)
-    if model.continues and manifest.stage not in model.continues:
-        stages = " or ".join(model.continues)
-        raise CheckpointMismatch(f"{what} is of {manifest.stage}; {model.title} continues an export of {stages}")
+    refuse_stage(type(model), manifest.stage, what)
     text = model.text_half()[0] if needs_text_half(model, manifest) else ()
     fresh = (*tower, *model.fresh_after(manifest.stage), *text, *(may_miss if model.matches_texts else ()))
     return LoadRule(what=what, may_miss=fresh, may_ignore=model.unread_after(manifest.stage))
+
+
+def refuse_stage(kind: type[Blip2Model], stage: str, what: str) -> None:
+    """Refuse weights of a stage that a kind of model does not continue.
+
+    Args:
+        kind: Class of the model.
+        stage: Of the weights.
+        what: Their name in the message.
+
+    Raises:
+        CheckpointMismatch: if no stage of the model continues such weights.
+    """
+    if kind.continues and stage not in kind.continues:
+        stages = " or ".join(kind.continues)
+        raise CheckpointMismatch(f"{what} is of {stage}; {kind.title} continues an export of {stages}")
 
 
 def parent_fingerprint(init_from: str | None, bert: str) -> str | None:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from blip2_train.checkpoints.architecture import described_tower, with_local_paths
 from blip2_train.checkpoints.convert.bert_config import bert_tokenizer, read_bert_config
 from blip2_train.checkpoints.frozen_parts import LANGUAGE_MODEL, VISION_MODEL
+from blip2_train.checkpoints.initial_weights import refuse_stage
 from blip2_train.checkpoints.text_half import holds_text_half
 from blip2_train.checkpoints.weight_sources import SourceDescription, describe_source, same_location
 from blip2_train.config.given_settings import RANDOM, Settings
@@ -27,6 +28,7 @@ from blip2_train.config.tower_normalisation import brought_by_weights
 from blip2_train.data.batches.language_tokenizer import QUESTIONS
 from blip2_train.data.batches.qformer_tokenizer import load_qformer_tokenizer, load_text_tokenizer
 from blip2_train.errors import Blip2TrainError, ConfigError
+from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.configs import LanguageModelConfig, QFormerConfig, VisionConfig, find_family
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.models.language_model import language_model_architecture
@@ -70,6 +72,7 @@ def fit_to_weights(
 
     Raises:
         ConfigError: if the command line contradicts the weights.
+        CheckpointMismatch: if the recipe's model does not continue weights of that stage.
     """
     settings = Settings(config, given)
     source, text_source = _source(settings, "init_from"), _source(settings, "init_text_from")
@@ -82,6 +85,9 @@ def fit_to_weights(
     if settings.is_given("model.language.name") and not _is_same_model(settings, language):
         _forget_language_model(settings)
     if source is not None:
+        kind = find_target("model", settings.get("model._target_"))
+        if isinstance(kind, type) and issubclass(kind, Blip2Model):
+            refuse_stage(kind, source.stage, source.what)
         _follow_tower(settings, source, vision)
         _follow_language_model(settings, source, language)
         _follow_qformer(settings, source)

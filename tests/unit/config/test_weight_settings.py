@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, LlamaConfig
 from blip2_train.checkpoints.convert.bert_config import read_bert_config
 from blip2_train.config.compose import asset, compose
 from blip2_train.config.given_settings import SHIPPED_BERT, SHIPPED_SIZES
-from blip2_train.errors import ConfigError
+from blip2_train.errors import CheckpointMismatch, ConfigError
 
 CAPTIONS = ("experiment=caption_coco_opt_2.7b",)
 DEMO_1, DEMO_2 = ("experiment=demo_stage1",), ("experiment=demo_stage2_opt",)
@@ -110,6 +110,17 @@ def test_settings_that_contradict_the_weights_are_refused_by_name(
         compose([*CAPTIONS, f"init_from={foreign['opt']}", setting])
     assert words in str(caught.value) and "leave" in str(caught.value)
     compose([*CAPTIONS, f"init_from={foreign['opt']}", "model.qformer.num_queries=4", "model.vision.overrides.depth=2"])
+
+
+def test_weights_of_a_stage_that_is_not_continued_are_refused_before_anything_of_the_recipe_is_looked_for(
+    foreign: dict[str, str],
+) -> None:
+    recipe = "experiment=retrieval_coco_vit_g"
+    with pytest.raises(
+        CheckpointMismatch, match=r"Hugging Face .* is of stage2; an image-text model \(stage 1\) continues"
+    ):
+        compose([recipe, f"init_from={foreign['opt']}"])
+    assert value(compose([recipe, f"init_from={foreign['retrieval']}"]), "model.qformer.num_queries") == 4
 
 
 @pytest.mark.slow
