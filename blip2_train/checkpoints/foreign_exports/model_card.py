@@ -137,8 +137,11 @@ def _training(model: Blip2Model, manifest: Manifest, config: str) -> dict[str, A
 
 
 def _data(values: Any) -> str:
+    """Names of the sources; of one without a name the last part of its path, which names no folders of this machine."""
     sources = values.get("sources", []) if isinstance(values, Mapping) else []
-    return ", ".join(f"`{source['name']}`" for source in sources if isinstance(source, Mapping) and "name" in source)
+    named = (source for source in sources if isinstance(source, Mapping))
+    names = (source.get("name") or Path(str(source.get("path") or "")).name for source in named)
+    return ", ".join(f"`{name}`" for name in names if name)
 
 
 def _lineage(manifest: Manifest) -> str:

@@ -160,7 +160,7 @@ def test_model_card(tmp_path: Path) -> None:
         parent="ab12",
         frozen_fingerprint="cd34",
     )
-    config = "global_batch_size: 64\noptim: {lr: 0.001}\ndata:\n  sources:\n  - {name: my_images}\n"
+    config = "global_batch_size: 64\noptim: {lr: 0.001}\ndata:\n  sources:\n  - {name: my_images}\n  - {name: null, path: /home/me/own.csv}\n"
     card = (write_huggingface(tmp_path / "x", model, processor, manifest, config) / "README.md").read_text("utf-8")
     for expected in (
         "my_recipe",
@@ -168,7 +168,7 @@ def test_model_card(tmp_path: Path) -> None:
         "1.234",
         "ab12",
         "cd34",
-        "my_images",
+        "| data | `my_images`, `own.csv` |",
         "0.001",
         "Limitations",
         "from_pretrained",
