@@ -39,7 +39,7 @@ _STYLE = """
 mark { color: var(--worst); background: var(--worst-ground); border-radius: 3px; }
 .doubts { padding-left: 1.2rem; max-width: 80ch; }
 .doubts li { margin: 0.35rem 0; color: var(--worst); }
-td:nth-child(2), th:nth-child(2) { text-align: left; }
+td:nth-child(-n + 2), th:nth-child(-n + 2) { text-align: left; }
 .listed td, .listed th { white-space: normal; text-align: left; overflow-wrap: break-word; }
 .same { display: flex; gap: 1rem; margin: 0.75rem 0; align-items: center; }
 .same .stage { flex: none; width: 6rem; border-radius: 8px; overflow: hidden; }

@@ -10,6 +10,7 @@ from blip2_train.evaluation.comparison.runs import ComparedRun
 
 ABSENT = "–"
 """Shown where a run has no such setting or score."""
+_SAME_UNDER_OTHER_NAMES = {"trainer.max_steps": ["steps"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +27,25 @@ class ComparedRow:
 def differing_settings(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
     """The settings that are not the same in all runs, in the order in which they are written.
 
-    One that only repeats a setting of the same name (`module.seed` follows `seed`) is left out.
+    One that only repeats another (`module.seed` follows `seed`, `data.collator.name` `collator.name`) is left out.
     """
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     values = {key: tuple(run.settings.get(key, ABSENT) for run in runs) for key in keys}
     return [
         ComparedRow(label=key, values=row)
         for key, row in values.items()
-        if len(set(row)) > 1 and ("." not in key or values.get(key.rpartition(".")[2]) != row)
+        if len(set(row)) > 1 and all(values.get(shorter) != row for shorter in _repeated(key))
     ]
 
 
+def _repeated(key: str) -> list[str]:
+    """Settings that one may only repeat."""
+    parts = key.split(".")
+    return [".".join(parts[start:]) for start in range(1, len(parts))] + _SAME_UNDER_OTHER_NAMES.get(key, [])
+
+
 def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
-    """The scores that a run has; the best of each, where one is better than another."""
+    """The scores that a run has; the best of each, where one is better than another in the digits that are shown."""
     rows = []
     for label in dict.fromkeys(label for run in runs for label in run.scores):
         scores = [run.scores.get(label) for run in runs]
@@ -48,7 +55,8 @@ def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
             for index, score in enumerate(scores)
             if score is not None and score.ranked and math.isfinite(score.value)
         }
-        best = {index for index, value in ranked.items() if value == max(ranked.values())}
-        shown = frozenset(best) if len(set(ranked.values())) > 1 else frozenset[int]()
+        best = {texts[index] for index, value in ranked.items() if value == max(ranked.values())}
+        equal = len({texts[index] for index in ranked}) < 2  # as they are shown
+        shown = frozenset[int]() if equal else frozenset(index for index in ranked if texts[index] in best)
         rows.append(ComparedRow(label=label, values=tuple(texts), best=shown))
     return rows

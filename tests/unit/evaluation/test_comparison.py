@@ -48,6 +48,27 @@ def test_the_settings_that_differ_are_listed_once(folders: list[Path]) -> None:
     assert rows == {"seed": ("1", "2"), "note": (ABSENT, "<b>\x1b[2J"), "extra.on": (ABSENT, "true")}
 
 
+def test_a_setting_that_follows_another_is_not_listed_again(tmp_path: Path) -> None:
+    folders = [
+        write_run(
+            tmp_path / prompt, 2.0, 40.0,
+            steps=steps, trainer={"max_steps": steps}, collator={"prompt": prompt}, module={"prompt": "x" + prompt},
+            data={"collator": {"prompt": prompt}},
+        )
+        for prompt, steps in (("a", 1), ("b", 2))
+    ]  # fmt: skip
+    labels = [row.label for row in differing_settings(read_runs(folders))]
+    assert sorted(labels) == ["collator.prompt", "module.prompt", "steps"]
+
+
+def test_scores_that_are_shown_alike_are_equally_good(tmp_path: Path) -> None:
+    runs = [{"val/loss_itc": loss} for loss in (1.5001, 1.5002, 1.6)]
+    folders = [write_run(tmp_path / str(number), 2.0, 40.0, run) for number, run in enumerate(runs)]
+    for chosen, best in (([0, 1, 2], {0, 1}), ([0, 1], set())):
+        rows = {row.label: row for row in score_rows(read_runs([folders[number] for number in chosen]))}
+        assert rows["ITC loss (nats), held-out"].best == best
+
+
 def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Path]) -> None:
     rows = {row.label: (row.values, row.best) for row in score_rows(read_runs(folders))}
     assert rows["ITC loss (nats), held-out"] == (("2.000", "1.500"), {1})  # results.json has the last word

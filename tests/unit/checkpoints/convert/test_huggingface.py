@@ -160,7 +160,8 @@ def test_model_card(tmp_path: Path) -> None:
         parent="ab12",
         frozen_fingerprint="cd34",
     )
-    config = "global_batch_size: 64\noptim: {lr: 0.001}\ndata:\n  sources:\n  - {name: my_images}\n  - {name: null, path: /home/me/own.csv}\n"
+    sources = "[{name: my_images}, {name: null, path: /home/me/own.csv}]"
+    config = f"global_batch_size: 64\noptim: {{lr: 0.001}}\ndata:\n  sources: {sources}\n"
     card = (write_huggingface(tmp_path / "x", model, processor, manifest, config) / "README.md").read_text("utf-8")
     for expected in (
         "my_recipe",
