@@ -42,7 +42,7 @@ _ELSEWHERE = {
     "eos_token_id": "the tokens are those of the model's files",
     "bos_token_id": "the tokens are those of the model's files",
     "decoder_start_token_id": "the tokens are those of the model's files",
-    "interpolate_pos_encoding": "a model reads images of one size; a fine-tuning with another data.image_size fits it",
+    "interpolate_pos_encoding": "a model reads images of one size; a fine-tuning with image_size= fits it to another",
     "return_dict_in_generate": "ids or texts come alone; model.network.generate is what computes them",
     "output_scores": "ids or texts come alone; model.match gives scores of texts",
     "text": "texts are given as prompt or question",

@@ -199,6 +199,9 @@ def test_what_generate_cannot_do_is_one_line(folder: Callable[[str], str]) -> No
     same(dict(inputs), dict(processor(images()[0], "a photo of", **usual)))
     with pytest.raises(ConfigError, match="device 'cuda:99' is not there on this machine"):
         inputs.to(99)
+    moved = inputs.to(device="auto", dtype=torch.float64)
+    assert moved["pixel_values"].dtype == torch.float64 and moved["input_ids"].dtype == torch.int64
+    inputs.to("cpu", torch.float32)
     with pytest.raises(ConfigError, match="generation option 'max_length' is unknown; max_new_tokens counts the new"):
         model.caption(images(), max_length=20)
     usual = {"use_cache": True, "early_stopping": False}

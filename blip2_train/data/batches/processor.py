@@ -245,11 +245,15 @@ class ModelInputs(BatchFeature):
         Raises:
             ConfigError: if there is no such device here.
         """
-        for target in (*arguments, options.get("device")):
-            if isinstance(target, (str, int)):
-                find_device(f"cuda:{target}" if isinstance(target, int) else target)
-        super().to(*arguments, **options)
+        super().to(*map(_found, arguments), **{name: _found(value) for name, value in options.items()})
         return self
+
+
+def _found(target: Any) -> Any:
+    """The device of a name or number; what is neither stays."""
+    if isinstance(target, bool) or not isinstance(target, str | int):
+        return target
+    return find_device(f"cuda:{target}" if isinstance(target, int) else target)
 
 
 def _refuse_others(given: Mapping[str, Any]) -> None:
