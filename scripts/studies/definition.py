@@ -31,7 +31,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of: str | None = None
     """The earlier step whose export it starts from, or evaluates."""
     settings: list[str] = []
-    """As on the command line."""
+    """As on the command line; `{data}` stands for the folder of the data (`paths.data_dir`)."""
 
     @property
     def command(self) -> Literal["train", "evaluate"]:

@@ -97,7 +97,7 @@ def _runs_of(
         if name in needed:
             origin = origins[name]
             parent = None if origin is None else runs[origin]
-            given = [*step.settings, *differs.settings.get(name, ())]
+            given = [text.replace("{data}", str(roots[1])) for text in step.settings + differs.settings.get(name, [])]
             try:
                 runs[name] = _run(step, given, seed, options, roots, parent)
             except ConfigError as error:

@@ -268,6 +268,7 @@ def test_each_study_composes(name: str) -> None:
     assert len(plan.runs) >= len(study.arms)
     weights = {tuple(run.settings) for run in plan.runs}
     assert len(weights) == len(plan.runs)
+    assert not any("{data}" in setting for run in plan.runs for setting in run.settings)
 
 
 @pytest.mark.slow
