@@ -245,11 +245,11 @@ class ModelInputs(BatchFeature):
         Raises:
             ConfigError: if there is no such device here.
         """
-        super().to(*map(_found, arguments), **{name: _found(value) for name, value in options.items()})
+        super().to(*map(_as_device, arguments), **{name: _as_device(value) for name, value in options.items()})
         return self
 
 
-def _found(target: Any) -> Any:
+def _as_device(target: Any) -> Any:
     """The device of a name or number; what is neither stays."""
     if isinstance(target, bool) or not isinstance(target, str | int):
         return target
