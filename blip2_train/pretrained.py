@@ -68,7 +68,7 @@ def load_pretrained(
     chosen = translated(transformers_arguments, own)
     device, dtype, quantization = chosen["device"], chosen["dtype"], chosen["quantization"]
     check_tower_quantization(vision_quantization, "vision_quantization")
-    target = find_device(None if device is None else str(device))
+    target = find_device(device)
     source = find_source(str(source), "outputs", "source")
     transformers.utils.logging.disable_progress_bar()
     loaded = open_pretrained(

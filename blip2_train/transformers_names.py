@@ -1,11 +1,13 @@
 """Names that people know from transformers, and what stands for each of them here.
 
-None of these names exists here; who asks for one gets an AttributeError that leads on.
+The attributes do not exist here; who asks for one gets an AttributeError that leads on. Of arguments, those values are
+accepted that change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 _LOADING = "b2.load_pretrained(name) gives the model and its processor"
 _WRITING = "scripts/convert_checkpoint.py <source> --to <folder> --format huggingface writes it for transformers"
@@ -61,6 +63,43 @@ OF_A_PROCESSOR: Mapping[str, str] = {
     "post_process_image_text_to_text": "processor.batch_decode(ids, skip_special_tokens=True)",
     "model_input_names": "processor(images, text) gives pixel_values, input_ids and attention_mask",
 }
+
+Values = Mapping[str, tuple[Any, ...]]
+"""Of arguments that there are none of here, the values that hold anyway."""
+FOR_LOADING: Values = {
+    "low_cpu_mem_usage": (True, False),
+    "use_safetensors": (True, False),
+    "use_fast": (True, False),
+    "trust_remote_code": (False,),
+}
+FOR_A_PROCESSOR: Values = {
+    "truncation": (False,),
+    "add_special_tokens": (True,),
+    "return_attention_mask": (True,),
+    "return_token_type_ids": (False,),
+    "do_resize": (True,),
+    "do_normalize": (True,),
+    "do_rescale": (True,),
+    "do_convert_rgb": (True,),
+}
+FOR_GENERATE: Values = {
+    "use_cache": (True, False),
+    "early_stopping": (False,),
+    "return_dict_in_generate": (False,),
+    "output_scores": (False,),
+    "interpolate_pos_encoding": (False,),
+}
+
+
+def holds_anyway(name: str, value: Any, table: Values) -> bool:
+    """Whether an argument changes nothing: it is None, or has a value that holds here.
+
+    Args:
+        name: The argument.
+        value: Its value.
+        table: One of those above.
+    """
+    return value is None or value in table.get(name, ())
 
 
 def no_attribute(owner: str, name: str, table: Mapping[str, str], otherwise: str = "") -> AttributeError:

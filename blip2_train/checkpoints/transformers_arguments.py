@@ -10,14 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from blip2_train.errors import ConfigError
+from blip2_train.transformers_names import FOR_LOADING, holds_anyway
 
-_ALWAYS = {
-    "low_cpu_mem_usage": (True, False),
-    "use_safetensors": (True, False),
-    "use_fast": (True, False),
-    "trust_remote_code": (False,),
-}
-"""Values that change nothing."""
 _ELSEWHERE = {
     "revision": "fetch it by `hf download <id> --revision <revision> --local-dir <folder>`, and load the folder",
     "variant": "fetch its files by `hf download`, and load the folder",
@@ -84,7 +78,7 @@ def _one(name: str, value: Any) -> tuple[str | None, Any]:
         return "quantization", _BITS[name] if value else None
     if name == "quantization_config":
         return "quantization", None if value is None else _quantization(value)
-    if name in _ALWAYS and (value is None or value in _ALWAYS[name]):
+    if name in FOR_LOADING and holds_anyway(name, value, FOR_LOADING):
         return None, None
     if name in _ELSEWHERE:
         if value is None or value is False:

@@ -53,8 +53,7 @@ def main(arguments: list[str]) -> None:
     config = config_from(["init_from=null", *settings], ABOUT, USAGE)  # first, so that a user's own init_from counts
     if config is None:
         return
-    import torch  # and what follows; help and lists do not need it
-
+    from blip2_train.cli.meta_model import meta_model  # loads torch, as what follows; help and lists do not need it
     from blip2_train.cli.part_sizes import parts_table
     from blip2_train.config.starting_weights import find_starting_weights
     from blip2_train.models.freezing import describe_parameters
@@ -63,12 +62,7 @@ def main(arguments: list[str]) -> None:
         find_starting_weights(config)
     except Blip2TrainError as error:
         echo(f"note: {error}; the sizes shown are the recipe's", file=sys.stderr)
-    with torch.device("meta"):
-        model = instantiate(config.model)
-        if config.peft is not None:
-            from blip2_train.models.adapters import add_adapters
-
-            add_adapters(model, instantiate(config.peft))
+    model = meta_model(config)
     parts, console = describe_parameters(model), make_console()
     console.print(parts_table(parts))
     echo(parameter_line(parts, config.experiment if config.peft is None and config.init_from is None else ""))

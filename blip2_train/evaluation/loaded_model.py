@@ -76,7 +76,7 @@ class LoadedModel:
             if isinstance(one, torch.dtype):
                 cast_frozen_parts(self.network, one)
             else:
-                self.network.to(find_device(f"cuda:{one}" if isinstance(one, int) else str(one)))
+                self.network.to(find_device(one))
         return self
 
     def half(self) -> Self:

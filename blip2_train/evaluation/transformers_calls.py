@@ -16,19 +16,12 @@ from blip2_train.evaluation.generation import generation_options
 from blip2_train.evaluation.loaded_model import LoadedModel
 from blip2_train.evaluation.precision import suitable_autocast
 from blip2_train.models.configs import GenerationOptions
+from blip2_train.transformers_names import FOR_GENERATE, holds_anyway
 
 _DEFAULTS = {"num_beams": 1, "max_new_tokens": 20, "min_new_tokens": 0, "top_p": 1.0, "top_k": 50}
 """Those of transformers' `generate`."""
 _TOTALS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 """Lengths that count what stands in front of the new tokens, and those that do not."""
-_CHANGES_NOTHING: Mapping[str, tuple[Any, ...]] = {
-    "use_cache": (True, False),
-    "early_stopping": (False,),
-    "return_dict_in_generate": (False,),
-    "output_scores": (False,),
-    "interpolate_pos_encoding": (False,),
-}
-"""Options of transformers' `generate`, and the values that hold here anyway."""
 
 
 @torch.inference_mode()
@@ -98,11 +91,7 @@ def _placeholders(ids: Tensor, placeholder: int, words: int, queries: int) -> in
 
 def _translated(given: Mapping[str, Any], front: int, has_encoder: bool) -> GenerationOptions:
     """The options, where `front` tokens stand in front of what is new."""
-    options = {
-        name: value
-        for name, value in given.items()
-        if value is not None and value not in _CHANGES_NOTHING.get(name, ())
-    }
+    options = {name: value for name, value in given.items() if not holds_anyway(name, value, FOR_GENERATE)}
     for total, new in _TOTALS.items():
         if (length := options.pop(total, None)) is None or new in options:  # as there, the count of new ones decides
             continue

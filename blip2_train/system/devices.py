@@ -7,8 +7,8 @@ import torch
 from blip2_train.errors import ConfigError
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; None or `auto` = a GPU if there is one.
+def find_device(name: str | int | torch.device | None) -> torch.device:
+    """The device of that name; None or `auto` = a GPU if there is one, a number = that GPU.
 
     Raises:
         ConfigError: if there is no such device here.
@@ -16,6 +16,7 @@ def find_device(name: str | None) -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name is None or name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    name = f"cuda:{name}" if isinstance(name, int) else str(name)
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -17,11 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from blip2_train.cli.meta_model import meta_model
 from blip2_train.cli.terminal import run_command
 from blip2_train.config.compose import compose, instantiate, recipes
 from blip2_train.config.key_values import split_settings
 from blip2_train.errors import ConfigError
-from blip2_train.models.adapters import add_adapters
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.memory import stored_bytes, training_state_bytes
 from blip2_train.system.screen import echo
@@ -104,10 +104,7 @@ def cost_of(recipe: str, settings: Sequence[str], cards: Sequence[int]) -> Cost:
         cards: As in `CostOptions`.
     """
     config = compose([f"experiment={recipe}", "init_from=null", *settings])
-    with torch.device("meta"):
-        model: Blip2Model = instantiate(config.model)
-        if config.peft is not None:
-            add_adapters(model, instantiate(config.peft))
+    model = meta_model(config)
     state = stored_bytes(model) + training_state_bytes(model)
     plan = plan_step(model, instantiate(config.objective), config.max_text_length, PRECISION, on_gpu=True)
     return Cost(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from omegaconf import DictConfig
 
 from blip2_train.cli.doctor.findings import OK, Finding, attempt
+from blip2_train.cli.meta_model import meta_model
 from blip2_train.config.compose import instantiate
-from blip2_train.models.adapters import add_adapters
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.freezing import describe_parameters
 from blip2_train.objectives.matching import CHANCE
@@ -22,7 +21,7 @@ def plan_model(config: DictConfig, collator: Collator | None) -> tuple[Blip2Mode
         collator: Of its data; None = it cannot be built, and is not compared with the model.
     """
     findings: list[Finding] = []
-    model = attempt(findings, lambda: _build(config))
+    model = attempt(findings, lambda: meta_model(config))
     if model is None:
         return None, findings
     if collator is not None:
@@ -44,11 +43,3 @@ def plan_model(config: DictConfig, collator: Collator | None) -> tuple[Blip2Mode
     if config.data.get("features") is not None and model.vision_model.frozen:
         model.vision_model.read_features()  # as the run does: no weights of the tower are in memory
     return model, findings
-
-
-def _build(config: DictConfig) -> Blip2Model:
-    with torch.device("meta"):
-        model: Blip2Model = instantiate(config.model)
-        if config.peft is not None:
-            add_adapters(model, instantiate(config.peft))
-    return model

@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.cli.doctor.findings import OK, PROBLEM, SKIPPED, WARNING, Finding, attempt
 from blip2_train.cli.doctor.machine import Machine
+from blip2_train.cli.meta_model import meta_model
 from blip2_train.cli.part_sizes import size_text
 from blip2_train.cli.train.run import build
-from blip2_train.config.compose import instantiate
-from blip2_train.models.blip2 import Blip2Model
 from blip2_train.training.step_clock import StepClock
 
 USUAL_STEPS = 20
@@ -43,7 +42,11 @@ def examine_speed(config: DictConfig, machine: Machine, steps: int | None, say: 
         return [Finding(SKIPPED, "not measured (measure=0)")]
     if machine.present == 0:
         return [Finding(SKIPPED, f"not measured: this machine has no {machine.kind} device")]
-    if steps is None and machine.kind == "cpu" and (size := _parameters(config)) > LARGE:
+    if (
+        steps is None
+        and machine.kind == "cpu"
+        and (size := sum(p.numel() for p in meta_model(config).parameters())) > LARGE
+    ):
         return [
             Finding(
                 SKIPPED,
@@ -56,12 +59,6 @@ def examine_speed(config: DictConfig, machine: Machine, steps: int | None, say: 
     findings: list[Finding] = []
     attempt(findings, lambda: findings.extend(_measure(config, machine, steps)))
     return findings
-
-
-def _parameters(config: DictConfig) -> int:
-    with torch.device("meta"):
-        model: Blip2Model = instantiate(config.model)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def alone(config: DictConfig, machine: Machine, steps: int, folder: Path) -> DictConfig:

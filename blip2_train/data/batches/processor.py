@@ -25,20 +25,8 @@ from blip2_train.data.storage.web import WebLimits
 from blip2_train.data.text_cleaning import EMPTY, clean_caption, is_unicode, text_fault
 from blip2_train.errors import ConfigError
 from blip2_train.system.devices import find_device
-from blip2_train.transformers_names import OF_A_PROCESSOR, no_attribute
+from blip2_train.transformers_names import FOR_A_PROCESSOR, OF_A_PROCESSOR, holds_anyway, no_attribute
 from blip2_train.types import TextTokens
-
-_CHANGES_NOTHING: Mapping[str, tuple[Any, ...]] = {
-    "truncation": (False,),
-    "add_special_tokens": (True,),
-    "return_attention_mask": (True,),
-    "return_token_type_ids": (False,),
-    "do_resize": (True,),
-    "do_normalize": (True,),
-    "do_rescale": (True,),
-    "do_convert_rgb": (True,),
-}
-"""Arguments of transformers' processor, and the values that hold here anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +239,7 @@ class ModelInputs(BatchFeature):
 
 def _as_device(target: Any) -> Any:
     """The device of a name or number; what is neither stays."""
-    if isinstance(target, bool) or not isinstance(target, str | int):
-        return target
-    return find_device(f"cuda:{target}" if isinstance(target, int) else target)
+    return find_device(target) if isinstance(target, str | int) and not isinstance(target, bool) else target
 
 
 def _refuse_others(given: Mapping[str, Any]) -> None:
@@ -263,7 +249,7 @@ def _refuse_others(given: Mapping[str, Any]) -> None:
         ConfigError: naming the first of them.
     """
     for name, value in given.items():
-        if value is not None and value not in _CHANGES_NOTHING.get(name, ()):
+        if not holds_anyway(name, value, FOR_A_PROCESSOR):
             instead = "texts for a Q-Former are cut to max_text_length as in training, prompts never"
             raise ConfigError(f"this processor has no {name}={value!r}; leave it out: {instead}")
 
