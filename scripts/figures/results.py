@@ -47,7 +47,7 @@ def results_png(output_dir: str = "outputs") -> bytes:
 
 
 def draw_results(output_dir: str = "outputs") -> Figure:
-    """Captions of the first held-out images, where the queries look in them, the curves of both runs.
+    """Captions of four held-out images, where the queries look in them, the curves of both runs.
 
     Args:
         output_dir: Where the runs are.
@@ -96,7 +96,7 @@ def _draw_captions(figure: Figure, source: str, paths: list[Path], references: l
     model, _ = load_pretrained(source, device="cpu")
     captions = model.caption(paths, num_beams=5)
     steps = read_results(Path(source).parent)["steps"]
-    _heading(figure, f"Captions of the first held-out images, after {steps:,.0f} steps of stage 2", 0.2, 6.0)
+    _heading(figure, f"Captions of {len(paths)} held-out images, after {steps:,.0f} steps of stage 2", 0.2, 6.0)
     letters = Lettering(captions, DPI)
     for number, (path, caption, known) in enumerate(zip(paths, captions, references, strict=True)):
         axes = _image_box(figure, 0.2 + 2.72 * number, 3.85, 2.05, path)

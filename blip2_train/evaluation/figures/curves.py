@@ -1,4 +1,4 @@
-"""Curves of a run as an image: losses with their chance levels, recall, CIDEr and accuracy."""
+"""Curves of a run as an image: losses with their chance levels, ITM accuracy, temperature, recall, CIDEr, accuracy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blip2_train.evaluation.report.logged_scores import MATCHING
 from blip2_train.evaluation.report.scale import value_range
 from blip2_train.evaluation.run_metrics import METRICS_FILE, curve, read_metrics
 from blip2_train.system.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 _SCORES = (
@@ -20,6 +22,8 @@ _SCORES = (
     ("names_right", "captions: exactly the scene's things (%)"),
     ("vqa/accuracy", "VQA accuracy (%)"),
 )
+_MATCHING = {f"val/{name}": metric.label.removeprefix("ITM accuracy ") for name, metric in MATCHING.items()}
+_TEMPERATURE = "train/temperature"
 _ACROSS = 4
 
 
@@ -39,6 +43,13 @@ def draw_curves(folder: Path, chance: dict[str, float], held_out_itc: float | No
 
 def curve_figure(rows: list[dict[str, str]], chance: dict[str, float], held_out_itc: float | None = None) -> bytes:
     """A PNG of the curves (arguments as `draw_curves`, the rows read)."""
+    file = io.BytesIO()
+    draw_figure(rows, chance, held_out_itc).savefig(file, dpi=110, format="png", facecolor="white")
+    return file.getvalue()
+
+
+def draw_figure(rows: list[dict[str, str]], chance: dict[str, float], held_out_itc: float | None = None) -> Figure:
+    """The figure of the curves (arguments as `curve_figure`)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -46,9 +57,11 @@ def curve_figure(rows: list[dict[str, str]], chance: dict[str, float], held_out_
         {k for row in rows for k in row if "_to_" in k and row[k]}, key=lambda k: (int(k.rpartition("_r")[2]), k)
     )
     scores = [(f"val/{name}", label) for name, label in _SCORES if curve(rows, f"val/{name}")[0]]
-    panels = len(chance) + bool(recalls) + len(scores)
-    across = min(_ACROSS, panels)
-    down = -(-panels // across)
+    matching = [key for key in _MATCHING if curve(rows, key)[0]]
+    temperature = bool(curve(rows, _TEMPERATURE)[0])
+    panels = len(chance) + bool(matching) + temperature + bool(recalls) + len(scores)
+    down = -(-panels // _ACROSS)
+    across = -(-panels // down)
     width, height = 4 * across + (1.2 if recalls else 0), 3.3 * down + 0.4
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
@@ -62,6 +75,18 @@ def curve_figure(rows: list[dict[str, str]], chance: dict[str, float], held_out_
         *axes[0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=8, handlelength=3
     )
     used = len(chance)
+    if matching:
+        for number, key in enumerate(matching):
+            axes[used].plot(*curve(rows, key), "C1" + "-:"[number], marker="o", markersize=3, label=_MATCHING[key])
+        axes[used].set(xlabel="optimiser step", ylim=(-3, 103))
+        axes[used].set_title("held-out ITM accuracy (%)", fontsize=10)
+        axes[used].legend(frameon=False, fontsize=7, handlelength=3)
+        used += 1
+    if temperature:
+        axes[used].plot(*curve(rows, _TEMPERATURE), linewidth=1)
+        axes[used].set(xlabel="optimiser step")
+        axes[used].set_title("temperature of ITC", fontsize=10)
+        used += 1
     for key, label in scores:
         axes[used].plot(*curve(rows, key), color="C1", marker="o", markersize=3)
         axes[used].set(xlabel="optimiser step")
@@ -72,9 +97,7 @@ def curve_figure(rows: list[dict[str, str]], chance: dict[str, float], held_out_
         used += 1
     for axis in axes[used:]:
         axis.axis("off")
-    file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png", facecolor="white")
-    return file.getvalue()
+    return figure
 
 
 def _draw_loss(axis: Axes, rows: list[dict[str, str]], name: str, level: float, held_out: float | None) -> None:
@@ -82,6 +105,9 @@ def _draw_loss(axis: Axes, rows: list[dict[str, str]], name: str, level: float, 
     axis.plot(*trained, label="train", linewidth=1)
     axis.plot(*validated, label="held-out", marker="o", markersize=3)
     axis.set_ylim(*value_range(trained[1], validated[1]))
+    if trained[1] and trained[1][0] > axis.get_ylim()[1]:
+        axis.annotate(f"▲ starts at {trained[1][0]:.2f}", (0.12, 0.98), xycoords="axes fraction", va="top", fontsize=8,
+                      color="C0")  # fmt: skip
     mark_level(axis, level, "chance", "grey")
     if held_out is not None:
         mark_level(axis, held_out, "chance, held-out", "tab:orange")
@@ -117,8 +143,8 @@ def _draw_recall(axis: Axes, rows: list[dict[str, str]], recalls: Sequence[str])
         label = key.removeprefix("val/").replace("_to_", "→").replace("_r", " R@")
         axis.plot(*curve(rows, key), style, marker="o", markersize=3, label=label)
     axis.set_title("held-out retrieval", fontsize=10)
-    axis.set(xlabel="optimiser step", ylabel="recall, %", ylim=(0, 100))
+    axis.set(xlabel="optimiser step", ylabel="recall, %", ylim=(0, 103))
     pairs = curve(rows, "val/pairs")[1]
     if pairs:
         mark_level(axis, 100 / pairs[-1], "chance R@1", "grey")
-    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+    axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True, handlelength=3.5)

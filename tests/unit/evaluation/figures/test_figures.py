@@ -16,7 +16,7 @@ from PIL import Image
 
 from blip2_train.data.emoji_scenes.naming import marked_names
 from blip2_train.evaluation.figures.captions import RIGHT, WRONG, ShownCaption, caption_figure, marked_words
-from blip2_train.evaluation.figures.curves import draw_curves, mark_level
+from blip2_train.evaluation.figures.curves import draw_curves, draw_figure, mark_level
 from blip2_train.evaluation.figures.retrieval import RetrievedImages, retrieval_figure
 from blip2_train.training.run_log import RunCSVLogger
 
@@ -110,6 +110,20 @@ def test_a_level_beyond_the_scale_is_a_mark_at_its_edge() -> None:
     first, second, below = (text.get_position()[1] for text in axes.texts)
     assert second < first == 0 == below, "two of one side stand below each other"
     assert axes.get_ylim() == (1, 2)
+
+
+def test_what_matching_and_temperature_do_is_drawn_and_a_start_beyond_the_scale_is_named() -> None:
+    rows = [
+        {"step": str(step), "train/loss_itm": str(loss), "train/temperature": "0.07", "val/itm_accuracy_match": "40.0"}
+        for step, loss in enumerate([9.0] + [0.6 - step / 100 for step in range(40)])
+    ]
+    loss, matching, temperature = draw_figure(rows, {"loss_itm": 0.64}).axes
+    assert any(text.get_text() == "▲ starts at 9.00" for text in loss.texts)
+    assert matching.get_title() == "held-out ITM accuracy (%)" and temperature.get_title() == "temperature of ITC"
+    assert [line.get_label() for line in matching.lines] == ["on matches"]
+    assert not any(
+        text.get_text().startswith("▲ starts") for text in draw_figure(rows[1:], {"loss_itm": 1.0}).axes[0].texts
+    )
 
 
 @pytest.mark.parametrize("scores", [{}, {"val/cider": 0.5}, {"val/image_to_text_r1": 5.0, "val/pairs": 64.0}])
