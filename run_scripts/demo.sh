@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole demo on the embedded world, some half an hour on a CPU: stage 1, stage 2, three fine-tunings, every demo evaluation, one page.
+# The whole demo on the emoji scenes, some half an hour on a CPU: stage 1, stage 2, three fine-tunings, every demo evaluation, one page.
 # Settings are passed to every step: paths.output_dir=<folder>
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"

@@ -1,4 +1,4 @@
-"""Rebuild the assets of the embedded world from the unpacked emoji packages."""
+"""Rebuild the assets of the emoji scenes from the unpacked emoji packages."""
 
 import _environment  # noqa: F401  (goes on in .venv if this Python lacks the project)
 from demo_assets.command import main

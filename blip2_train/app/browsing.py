@@ -21,7 +21,7 @@ from blip2_train.data.stream.inspection import inspect_samples
 from blip2_train.errors import ConfigError
 from blip2_train.types import RejectedSample
 
-WORLD = "the embedded world"
+WORLD = "the emoji scenes"
 """Name of the demo's data, which are drawn."""
 SIDE = 320
 """Pixels of the longer side of an image of a page."""
@@ -67,7 +67,7 @@ def open_set(name: str, images: str, folder: Path) -> CaptionSource:
     Args:
         name: `WORLD`, a folder or glob of shards, or an annotation file.
         images: Folder that the paths of an annotation file start from; empty = its own.
-        folder: Where the size of the embedded world may be noted.
+        folder: Where the size of the emoji scenes may be noted.
 
     Raises:
         ShardError: if there is no such set, or it holds no usable sample.
@@ -114,7 +114,7 @@ def data_code(name: str, images: str, first: int, count: int, looked_at: int, lo
     """A program that prints a page of a set: captions, what is rejected and why, and what a tokenizer does not know.
 
     Args:
-        name: As for `open_set`, as `images`; the size of the embedded world is noted in the folder of the program.
+        name: As for `open_set`, as `images`; the size of the emoji scenes is noted in the folder of the program.
         images: Folder of the images.
         first: As for `look_at`, as `count` and `looked_at`.
         count: Samples of the page.

@@ -1,4 +1,4 @@
-"""Scenes of the embedded world to click on, with what can be asked of them."""
+"""Test scenes to click on, with what can be asked of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
 
 def write_examples(folder: Path, count: int = COUNT) -> list[Example]:
-    """Write the images of the first scenes of the embedded world's test split, and give them with their texts."""
+    """Write the images of the first emoji scenes of the test split, and give them with their texts."""
     folder.mkdir(parents=True, exist_ok=True)
     scenes = list(split_scenes("test", count, WorldSize.seed))
     made = []

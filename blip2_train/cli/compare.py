@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     from blip2_train.evaluation.comparison.page import write_comparison  # load torch, which help does not need
     from blip2_train.evaluation.comparison.runs import read_runs
-    from blip2_train.evaluation.comparison.tables import differing_settings, score_rows
+    from blip2_train.evaluation.comparison.tables import differing_settings, how_many, score_rows
 
     page = None if options.output is None else new_file(options.output, options.overwrite)
     runs = read_runs([_folder(name) for name in options.runs])
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     if shown:
         _print("settings that differ", runs, shown)
     rest = f"; {len(shown)} are shown, --output FILE has all" if len(shown) < len(settings) else ""
-    echo(f"{len(settings)} settings differ{rest}")
+    echo(f"{how_many(settings)}{rest}")
     if page is not None:
         echo(f"page: {write_comparison(page, runs)}")
 

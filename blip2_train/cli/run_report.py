@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
+from blip2_train.evaluation.report.logged_scores import MATCHING
 from blip2_train.system.tables import NumbersTable, rate
 
 _LABELS = {
@@ -42,9 +43,9 @@ def result_lines(
             if (value := results.get(f"val/{direction}_r{k}")) is not None and pairs:
                 label = direction.replace("_to_", "→")
                 table.add_row(f"{label} R@{k} (%)", "", f"{value:.1f}", f"{100 * min(1.0, k / pairs):.1f}")
-    for name, label in (("match", "matches"), ("mismatch", "mismatches")):
-        if (value := results.get(f"val/itm_accuracy_{name}")) is not None:
-            table.add_row(f"ITM right on {label} (%)", "", f"{value:.1f}", "")
+    for name, what in MATCHING.items():
+        if (value := results.get(f"val/{name}")) is not None:
+            table.add_row(what.heading, "", what.text(value), "")
     for key, label, digits in _CAPTION_ROWS:
         if (value := results.get(f"val/{key}")) is not None:
             table.add_row(label, _number(results.get(f"train/{key}"), digits), _number(value, digits), "")

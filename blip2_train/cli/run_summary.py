@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
+from torch import nn
 
 from blip2_train.checkpoints.load_rules import LoadReport
 from blip2_train.cli.part_sizes import parts_table, size_text
@@ -43,6 +44,14 @@ def summary_lines(recipe: str, parts: Sequence[PartSize], reports: Sequence[Load
         f"gradients and optimiser {size_text(sum(part.training_bytes for part in parts))}",
     ]
     return [*lines, *(report.line() for report in reports)]
+
+
+def weightless_line(objective: nn.Module) -> list[str]:
+    """A line that names the losses whose weight is 0: they are logged like the others, and teach nothing."""
+    settings = [name for name, value in vars(objective).items() if name.endswith("_weight") and value == 0]
+    names = " and ".join(name.removesuffix("_weight").upper() for name in settings)
+    given = ", ".join(f"objective.{name}=0" for name in settings)
+    return [f"{names}: logged, and not trained ({given})"] if settings else []
 
 
 def details(

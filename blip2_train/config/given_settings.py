@@ -18,7 +18,7 @@ RANDOM = "random"
 _WEIGHED = ("model.vision", "model.language", "model.qformer.weights", "tokenizer")
 """Keys that settle which weights there are; what lies below them counts too."""
 SHIPPED_BERT = Path(blip2_train.__file__).parent / "assets" / "demo" / "bert"
-"""The BERT of the embedded world, from which the Q-Formers of its recipes start."""
+"""The BERT of the emoji scenes, from which the Q-Formers of its recipes start."""
 SHIPPED_SIZES = {
     "hidden_size": 128,
     "num_layers": 4,

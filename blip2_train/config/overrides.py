@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from hydra.errors import HydraException
 
 from blip2_train.config.value_types import nearest
 from blip2_train.errors import ConfigError
+
+_TORN = re.compile(r"[\w.+~/@-]+(\n=\n?|=\n)[^=\n]+")
+"""A setting in two or three arguments."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
 
     def take(argument: str) -> None:
         nonlocal experiment
+        if argument in options("experiment", folders):
+            experiment = argument
+            raise ConfigError(f"cannot read {argument!r}: a recipe is chosen by experiment={argument}")
         override = parse_setting(argument)
         key = override.key_or_group
         if override.is_sweep_override():
@@ -90,7 +97,9 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
             values.append(override)
 
     torn = False
-    for argument in arguments:
+    whole, with_blanks = _without_blanks(arguments)
+    problems += with_blanks
+    for argument in whole:
         try:
             take(argument)
         except ConfigError as error:
@@ -106,6 +115,24 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
         keys=frozenset(keys),
         problems=tuple(problems),
     )
+
+
+def _without_blanks(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments that are whole, and a problem for each setting that blanks around its = have torn apart.
+
+    Example:
+        >>> _without_blanks(["a=1", "seed", "=", "2", "steps=", "3"])[0]
+        ['a=1']
+    """
+    whole, problems, rest = list[str](), list[str](), list(arguments)
+    while rest:
+        length = next((n for n in (3, 2) if _TORN.fullmatch("\n".join(rest[:n])) and len(rest) >= n), 1)
+        taken, rest = rest[:length], rest[length:]
+        if length == 1:
+            whole += taken
+        else:
+            problems.append(f"cannot read {' '.join(taken)!r}: write {''.join(taken)}, without blanks around =")
+    return whole, problems
 
 
 def no_such_option(group: str, option: str, known: Sequence[str]) -> ConfigError:

@@ -22,7 +22,7 @@ def new_run_folder(config: DictConfig, arguments: Sequence[str]) -> Iterator[Dic
     """Make the folder that a configuration names by the time, with `-2`, `-3`, … behind it if another run has it.
 
     A folder that the command line names stays that; so does one of a process that is not the first, as only the first
-    writes there. An empty folder is removed at the end.
+    writes there. An empty folder is removed at the end, with those above it that were made for it.
 
     Args:
         config: From `compose`.
@@ -39,6 +39,7 @@ def new_run_folder(config: DictConfig, arguments: Sequence[str]) -> Iterator[Dic
         yield config if given is None else _in_folder(config, Path(given))
     else:
         number, free = 1, folder
+        made = [above for above in folder.parents if not above.exists()]
         while not _made(free):
             number += 1
             free = folder.with_name(f"{folder.name}-{number}")
@@ -49,7 +50,8 @@ def new_run_folder(config: DictConfig, arguments: Sequence[str]) -> Iterator[Dic
             os.environ.pop(_VARIABLE)
             os.environ.update({} if before is None else {_VARIABLE: before})
             with suppress(OSError):  # it is not empty, as a rule
-                free.rmdir()
+                for empty in (free, *made):
+                    empty.rmdir()
 
 
 def _made(folder: Path) -> bool:

@@ -32,7 +32,7 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str, setting:
         ConfigError: if there is none.
     """
     if resume_from == "last" or resume_from.startswith(_LAST):
-        runs = Path(output_dir) / (experiment if resume_from == "last" else resume_from.removeprefix(_LAST))
+        runs = Path(output_dir).absolute() / (experiment if resume_from == "last" else resume_from.removeprefix(_LAST))
         checkpoint = newest_checkpoint(path for folder in runs.glob("*") for path in checkpoints_in(folder))
         if checkpoint is None:
             fix = f"start without {setting[:-1]}" if setting else "name a run folder or a checkpoint"
@@ -82,8 +82,8 @@ def find_export(named: str, output_dir: str, setting: str = "init_from") -> str:
     if not exports:
         script = f" (bash run_scripts/{_SCRIPTS[recipe]})" if recipe in _SCRIPTS else ""
         raise ConfigError(
-            f"{setting}={named}: no run under {Path(output_dir) / recipe} has an export; run experiment={recipe} "
-            f"first{script}, or pass {setting}=<export folder>"
+            f"{setting}={named}: no run under {Path(output_dir).absolute() / recipe} has an export; run "
+            f"experiment={recipe} first{script}, or pass {setting}=<export folder>"
         )
     return str(exports[-1].parent)
 

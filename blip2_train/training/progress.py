@@ -14,13 +14,14 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from blip2_train.evaluation.report.logged_scores import MATCHING
 from blip2_train.system.live_bar import LiveBar, packed
 from blip2_train.system.screen import make_console
 from blip2_train.system.tables import rate
 from blip2_train.training.module import TrainingModule
 
 _ASLEEP = 5.0
-"""Per cent of matches called so, below which matching has not begun to learn: docs/itm-stays-at-0.63.md."""
+"""ITM accuracy on matches in per cent, below which matching has not begun to learn: docs/itm-stays-at-0.63.md."""
 _NOTED_PARTS = 100
 """Lines about steps that the log of a run has."""
 _NOTED_SECONDS = 600.0
@@ -136,7 +137,8 @@ class LossProgress(ProgressBar):
             chance = {**self.chance, **({"loss_itc": math.log(scores["pairs"])} if "pairs" in scores else {})}
             parts = [f"held-out, step {trainer.global_step}", *_beside_chance(scores, chance)]
             if (matches := scores.get("itm_accuracy_match")) is not None:
-                parts.append(f"matches called so {matches:.0f} %{' (normal at first)' * (matches < _ASLEEP)}")
+                label, normal = MATCHING["itm_accuracy_match"].label, " (normal at first)" * (matches < _ASLEEP)
+                parts.append(f"{label} {matches:.0f} %{normal}")
             if "cider" in scores:
                 parts.append(f"CIDEr {scores['cider']:.3f}")
             for label, key in (("image→text", "image_to_text"), ("text→image", "text_to_image")):

@@ -1,1 +1,1 @@
-"""What CapFilt is worth on the embedded world."""
+"""What CapFilt is worth on the emoji scenes."""

@@ -1,4 +1,4 @@
-"""Shows what CapFilt is worth on the embedded world: wrong captions go in, are filtered, both sets train stage 1."""
+"""Shows what CapFilt is worth on the emoji scenes: wrong captions go in, are filtered, both sets train stage 1."""
 
 from __future__ import annotations
 

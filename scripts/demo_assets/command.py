@@ -31,7 +31,7 @@ def record(assets: Path, name: str, figures: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Rebuild what is named on the command line."""
-    parser = argparse.ArgumentParser(description="Rebuild the assets of the embedded world with fixed seeds.")
+    parser = argparse.ArgumentParser(description="Rebuild the assets of the emoji scenes with fixed seeds.")
     parser.add_argument("asset", choices=["sheets", *TRAINED, "all"], help="which part; all builds them in this order")
     parser.add_argument(
         "--packages",

@@ -1,4 +1,4 @@
-"""The images of the embedded world, chosen by hand: countable things of one or two words that do not look alike.
+"""The images of the emoji scenes, chosen by hand: countable things of one or two words that do not look alike.
 
 Each line is `group: code name; code name; …`, a code being the file stem of the image in the emoji packages. A name
 must occur among the words by which the packages call the image; `sheets.py` checks that.

@@ -17,7 +17,7 @@ from demo_assets.concept_list import IMAGES, PLURALS, SYNONYMS
 NOVEL_SHARE = 0.15
 NOVEL_SEED = 2
 
-ATTRIBUTION = """Images of the embedded world
+ATTRIBUTION = """Images of the emoji scenes
 
 sprites/google.png: Noto Emoji, Copyright Google LLC (https://github.com/googlefonts/noto-emoji), images licensed under
 the Apache License, Version 2.0 (LICENSE-Apache-2.0.txt, http://www.apache.org/licenses/LICENSE-2.0). Taken from the

@@ -23,7 +23,7 @@ def files_of_a_step(root: Path, data: Path) -> list[str]:
 
     Args:
         root: The checkout.
-        data: Where the embedded world is, or is written (half a minute).
+        data: Where the emoji scenes are, or are written (half a minute).
 
     Raises:
         TrainingError: if the steps fail.

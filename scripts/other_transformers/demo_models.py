@@ -1,4 +1,4 @@
-"""Small models with the tower and the language models of the embedded world, and images to try them with.
+"""Small models with the tower and the language models of the emoji scenes, and images to try them with.
 
 Their Q-Formers are random, not trained: what such a model generates describes nothing, but it depends on the image,
 which is what shows whether two versions of a library read the same.
@@ -33,7 +33,7 @@ def write_demo_models(folder: Path) -> dict[str, Path]:
 
 
 def write_demo_images(folder: Path, count: int) -> list[Path]:
-    """Write scenes of the embedded world as PNG files."""
+    """Write emoji scenes as PNG files."""
     world = write_world(
         folder / "world", train_scenes=1, val_scenes=count, test_scenes=0, nocaps_scenes=0, image_folders=("val",)
     )

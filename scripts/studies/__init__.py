@@ -1,1 +1,1 @@
-"""Asks what matters when a Q-Former is trained: trains and scores the embedded world in several ways, with seeds."""
+"""Asks what matters when a Q-Former is trained: trains and scores on the emoji scenes in several ways, with seeds."""

@@ -1,4 +1,4 @@
-"""`python scripts/study.py <name> [option=value …]`: a study of what matters in training, on the embedded world."""
+"""`python scripts/study.py <name> [option=value …]`: a study of what matters in training, on the emoji scenes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from studies.running import Launch
 
 ABOUT = f"""\
-Train and score the embedded world in several ways, with several seeds, and compare the ways with a baseline. Every
+Train and score on the emoji scenes in several ways, with several seeds, and compare the ways with a baseline. Every
 number comes from the ordinary commands train.py and evaluate.py. Each run is kept by its settings: the same command
 goes on with what was stopped, and studies share the runs that they have in common.
 

@@ -202,7 +202,7 @@ def test_kills_change_nothing(source: Path, exports: dict[str, str], tmp_path: P
         ("scorer=clip:{stage1}", "is no CLIP model"),
         ("captioner=blip:gone", "captioner blip:gone: there is no folder gone; give blip:<folder or hub id of transf"),
         ("captioner=blip:{opt}", "is no captioning BLIP"),
-        ("captioner=last:demo_gone", "captioner=last:demo_gone: no run under outputs/demo_gone has an export"),
+        ("captioner=last:demo_gone", "/outputs/demo_gone has an export; run experiment=demo_gone first"),
         ("source=gone", "there is no file or folder gone"),
         ("keep=0", "keep must be at least 1, got 0"),
         ("top_p=2", "top_p must be in (0, 1], got 2"),

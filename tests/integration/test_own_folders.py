@@ -74,6 +74,16 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "demo_stage1").iterdir()] == [f"{name}-3"]
 
 
+def test_folders_made_for_nothing_are_gone_and_those_that_were_there_stay(tmp_path: Path) -> None:
+    from blip2_train import compose
+
+    (tmp_path / "here").mkdir()
+    settings = ["experiment=demo_stage1", f"paths.output_dir={tmp_path}/here/outputs", "tokenizer=x"]
+    with new_run_folder(compose(settings), settings) as own:
+        assert Path(own.paths.run_dir).is_dir()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+
+
 def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(workspace: Path, train: Callable[..., Any]) -> None:
     folder = workspace / "busy"
     running = begin(workspace / "outputs_busy", *ONE, f"paths.run_dir={folder}", "steps=2000", "checkpoint_every=2")

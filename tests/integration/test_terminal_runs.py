@@ -62,7 +62,7 @@ def test_a_run_on_a_terminal(outputs: Path, columns: int, monkeypatch: pytest.Mo
         f"step {step}: step_{step:07d}.ckpt is written" for step in range(SAVE, STEPS + 1, SAVE)
     ]
     (held_out,) = [line for line in log if line.startswith(f"held-out, step {STEPS}  ITC ")]
-    assert "image→text R@1" in held_out and "  matches called so 0 % (normal at first)  " in held_out
+    assert "image→text R@1" in held_out and "  ITM accuracy on matches 0 % (normal at first)  " in held_out
     assert sum(line.startswith(f"warning: {LOGGED}") for line in log) == STEPS, "of a logger that passes nothing on"
     assert (run / "retrieval.png").read_bytes().startswith(b"\x89PNG") and "retrieval.png" in whole
 

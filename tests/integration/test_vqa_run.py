@@ -24,7 +24,7 @@ from blip2_train.config.compose import compose
 from blip2_train.errors import ConfigError
 from blip2_train.pretrained import load_pretrained
 
-TOWER = (  # of the embedded world: an export does not hold a frozen tower, so a random one could not be had again
+TOWER = (  # of the emoji scenes: an export does not hold a frozen tower, so a random one could not be had again
     "model.vision.weights=${asset:demo/vision/model.safetensors}",
     "model.vision.overrides={patch_size: 12, embed_dim: 128, depth: 4, num_heads: 4}",
 )

@@ -22,7 +22,7 @@ SYNTAX = """\
   --help                     this text
 
 Any other setting goes to the runs (steps=200, experiment=demo_stage2_opt, checkpoint_every=10). Without any they are
-stage 1 of the demo on a small embedded world, in 120 steps with a checkpoint every 5."""
+stage 1 of the demo on a few emoji scenes, in 120 steps with a checkpoint every 5."""
 SMALL = (
     "experiment=demo_stage1",
     "steps=120",

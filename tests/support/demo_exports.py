@@ -1,4 +1,4 @@
-"""Exports with an untrained Q-Former on the tower and the language models of the embedded world, for tests."""
+"""Exports with an untrained Q-Former on the tower and the language models of the emoji scenes, for tests."""
 
 from __future__ import annotations
 

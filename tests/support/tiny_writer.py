@@ -1,4 +1,4 @@
-"""Random generative models with the tokenizers of the embedded world, and prompts for them."""
+"""Random generative models with the tokenizers of the emoji scenes, and prompts for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tokenizer_of(kind: str) -> LanguageTokenizer:
 
 
 def writer(family: str, prompt: str = "", **language: Any) -> Blip2:
-    """A random generative model with the tokenizer of the embedded world."""
+    """A random generative model with the tokenizer of the emoji scenes."""
     kind = "t5" if family in ("t5", "bart") else "opt"
     tokenizer = tokenizer_of(kind).padding_on("left")
     architecture = {**(BART if family == "bart" else ARCHITECTURES[family]), "vocab_size": len(tokenizer)}

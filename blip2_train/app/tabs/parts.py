@@ -37,7 +37,7 @@ def image_field(label: str = "image") -> Any:
 
 
 def example_images(context: Context, fields: Sequence[Any], rows: Sequence[Sequence[str]]) -> None:
-    """Images of the embedded world to click on; a click fills the fields.
+    """Images of the emoji scenes to click on; a click fills the fields.
 
     Args:
         context: With the examples.

@@ -1,1 +1,1 @@
-"""CapFilt as a command, and what it is worth on the embedded world."""
+"""CapFilt as a command, and what it is worth on the emoji scenes."""

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2_train.checkpoints.initial_weights import load_initial_weights, parent_fingerprint
 from blip2_train.cli.run_report import result_lines
-from blip2_train.cli.run_summary import details, summary_lines
+from blip2_train.cli.run_summary import details, summary_lines, weightless_line
 from blip2_train.cli.train.terminal_reporter import TerminalReporter
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
@@ -98,7 +98,7 @@ def build(config: DictConfig, reporter: TerminalReporter | None = None) -> Run:
     )
     if reporter is not None:
         parts = describe_parameters(model)
-        for line in summary_lines(config.experiment, parts, reports, run.folder):
+        for line in (*summary_lines(config.experiment, parts, reports, run.folder), *weightless_line(module.objective)):
             reporter.summary(line)
         for detail in details(parts, module.groups(), reports):
             reporter.detail(detail)

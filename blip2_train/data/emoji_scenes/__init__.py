@@ -1,1 +1,1 @@
-"""The embedded world: small images of emoji on coloured grounds, with captions and questions."""
+"""The emoji scenes: small images of emoji on coloured grounds, with captions and questions."""

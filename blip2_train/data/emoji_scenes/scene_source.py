@@ -98,7 +98,7 @@ def prepare_scenes(
         ensure_world(folder, **asdict(size))
         return
     size.check()
-    logger.info("the run reads %d of %d scenes of the embedded world: drawing them then", samples, train_scenes)
+    logger.info("the run reads %d of %d emoji scenes: drawing them then", samples, train_scenes)
     marker = _marker(folder)
     if marker.is_file():
         held = read_record(marker, WorldSize, "remove it", ConfigError)

@@ -106,7 +106,7 @@ def ensure_world(
     }
     folder, size = Path(folder), WorldSize(**settings, image_folders=tuple(image_folders))
     if not is_written(folder):
-        logger.info("writing the embedded world to %s (once)", folder)
+        logger.info("writing the emoji scenes to %s (once)", folder)
         try:
             return write_world(folder, **settings, image_folders=image_folders)
         except OSError:

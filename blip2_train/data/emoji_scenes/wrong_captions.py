@@ -22,7 +22,7 @@ def write_noisy_shards(scenes: ShardSource, folder: Path, share: float, seed: in
     Each record has the truth: `wrong`, and `right_captions`, all captions of the scene.
 
     Args:
-        scenes: shards of the embedded world.
+        scenes: shards of the emoji scenes.
         folder: must not exist.
         share: share of the scenes that get a wrong caption.
         seed: seed of the choice of scenes and captions.

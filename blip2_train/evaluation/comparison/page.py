@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blip2_train.evaluation.comparison.runs import ComparedRun
-from blip2_train.evaluation.comparison.tables import ComparedRow, differing_settings, score_rows
+from blip2_train.evaluation.comparison.tables import ComparedRow, differing_settings, how_many, score_rows
 from blip2_train.evaluation.report.compared_curves import compared_charts
 from blip2_train.evaluation.report.document import document
 from blip2_train.evaluation.report.markup import Markup, element, joined
@@ -28,13 +28,14 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun], *, created: dateti
     header = element("header", element("h1", title), *(element("p", line, class_="note data") for line in lines))
     scores, settings = score_rows(runs), differing_settings(runs)
     best = (
-        "Bold: the best of the runs. Held-out scores of a training are those of the weights that it exports: see above."
+        "Bold: the best of the runs, where they measure the same: a loss of another objective is no worse or better. "
+        "Held-out scores of a training are those of the weights that it exports: see above."
     )
     parts = [header, _section("scores", "Scores", _note(best), _table("Scores", runs, scores))] if scores else [header]
     if charts := compared_charts({run.name: run.folder for run in runs}):
         about = "Losses and held-out scores that two runs or more logged, over optimiser steps."
         parts.append(_section("curves", "Curves", _note(about), element("div", *charts, class_="charts")))
-    about = f"{len(settings)} settings differ; – = the run has no such setting." if settings else "All are the same."
+    about = f"{how_many(settings)}; – = the run has no such setting." if settings else "All are the same."
     table = [_table("Settings that differ", runs, settings)] if settings else []
     parts.append(_section("settings", "Settings that differ", _note(about), *table))
     return write_atomically(path, document(title, joined(*parts)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from blip2_train.evaluation.comparison.runs import ComparedRun
+from blip2_train.evaluation.comparison.runs import ComparedRun, Score
+from blip2_train.evaluation.report.logged_scores import SUM_LABEL
 
 ABSENT = "–"
 """Shown where a run has no such setting or score."""
@@ -38,6 +39,16 @@ def differing_settings(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
     ]
 
 
+def how_many(settings: Sequence[ComparedRow]) -> str:
+    """The number of settings that differ, in words.
+
+    Example:
+        >>> how_many([]), how_many([ComparedRow(label="seed", values=("1", "2"))])
+        ('0 settings differ', '1 setting differs')
+    """
+    return "1 setting differs" if len(settings) == 1 else f"{len(settings)} settings differ"
+
+
 def _repeated(key: str) -> list[str]:
     """Settings that one may only repeat."""
     parts = key.split(".")
@@ -47,16 +58,29 @@ def _repeated(key: str) -> list[str]:
 def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
     """The scores that a run has; the best of each, where one is better than another in the digits that are shown."""
     rows = []
+    trained = [{key: value for key, value in run.settings.items() if key.startswith("objective.")} for run in runs]
     for label in dict.fromkeys(label for run in runs for label in run.scores):
         scores = [run.scores.get(label) for run in runs]
         texts = [ABSENT if score is None else score.format.text(score.value) for score in scores]
         ranked = {
             index: -score.value if score.format.lower_is_better else score.value
             for index, score in enumerate(scores)
-            if score is not None and score.ranked and math.isfinite(score.value)
+            if score is not None and score.ranked and math.isfinite(score.value) and _comparable(score, trained)
         }
         best = {texts[index] for index, value in ranked.items() if value == max(ranked.values())}
         equal = len({texts[index] for index in ranked}) < 2  # as they are shown
         shown = frozenset[int]() if equal else frozenset(index for index in ranked if texts[index] in best)
         rows.append(ComparedRow(label=label, values=tuple(texts), best=shown))
     return rows
+
+
+def _comparable(score: Score, objectives: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a loss is the same quantity in runs with these settings of their objectives; other scores always are.
+
+    Weights change the sum alone, anything else (label smoothing, how negatives are sampled) also its parts.
+    """
+    if not score.format.lower_is_better:
+        return True
+    is_sum = score.format.label == SUM_LABEL
+    parts = [{key: value for key, value in own.items() if is_sum or not key.endswith("_weight")} for own in objectives]
+    return all(own == parts[0] for own in parts)

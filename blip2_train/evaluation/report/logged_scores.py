@@ -8,6 +8,13 @@ from blip2_train.evaluation.metrics.recall import recall_formats
 
 COUNTS = ("images", "pictures", "captions", "questions", "texts", "pairs")
 _RECALL = recall_formats((1, 5, 10))
+MATCHING = {
+    "itm_accuracy_match": percent("ITM accuracy on matches"),
+    "itm_accuracy_mismatch": percent("ITM accuracy on mismatches"),
+}
+"""How many of the pairs that match, and that do not, ITM calls so."""
+SUM_LABEL = "loss"
+"""Of the sum of an objective's losses."""
 _LOSSES = ("itc", "itm", "itg", "lm")
 
 
@@ -18,7 +25,7 @@ def logged_format(name: str) -> MetricFormat:
         >>> logged_format("loss_itc").heading, logged_format("itm_accuracy").heading
         ('ITC loss (nats)', 'ITM accuracy (%)')
     """
-    for known in (CAPTION_FORMATS, _RECALL):
+    for known in (CAPTION_FORMATS, _RECALL, MATCHING):
         if name in known:
             return known[name]
     label = " ".join(part.upper() if part in _LOSSES else part for part in name.split("_"))

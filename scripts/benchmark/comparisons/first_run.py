@@ -1,4 +1,4 @@
-"""The first run of a recipe on the embedded world beside the second: processor time until the first step."""
+"""The first run of a recipe on the emoji scenes beside the second: processor time until the first step."""
 
 from __future__ import annotations
 

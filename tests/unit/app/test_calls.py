@@ -277,11 +277,11 @@ def test_what_a_set_holds(world: World, tmp_path: Path) -> None:
 def test_the_embedded_world_can_be_browsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = look_at(open_set("the embedded world", "", tmp_path), 5, 3, 0)
+    page = look_at(open_set("the emoji scenes", "", tmp_path), 5, 3, 0)
     assert [sample.index for sample in page.samples] == [5, 6, 7] and page.total == 24_000
     assert len(page.samples[0].captions) == 5 and not page.rejected and page.unknown is None
     monkeypatch.chdir(tmp_path)
-    exec(data_code("the embedded world", "", 5, 3, 0), {})
+    exec(data_code("the emoji scenes", "", 5, 3, 0), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["5", "6", "7"] and page.samples[0].captions[4] in lines[0]
     assert lines[3:] == ["24000 samples, looked at: 3 with 15 captions", "no tokenizer was asked"]

@@ -69,6 +69,23 @@ def test_scores_that_are_shown_alike_are_equally_good(tmp_path: Path) -> None:
         assert rows["ITC loss (nats), held-out"].best == best
 
 
+def test_losses_of_other_objectives_are_not_ranked(tmp_path: Path) -> None:
+    """A sum with other weights is another quantity; its parts are the same, unless label smoothing changes them."""
+    objective = {"itg_weight": 1.0, "label_smoothing": 0.1}
+    folders = [
+        write_run(tmp_path / "recipe", 2.0, 40.0, objective=objective),
+        write_run(tmp_path / "no_itg", 1.0, 30.0, objective=objective | {"itg_weight": 0.0}),
+        write_run(tmp_path / "sharp", 0.5, 20.0, objective=objective | {"label_smoothing": 0.0}),
+    ]
+    chosen = {
+        number: {row.label: row.best for row in score_rows(read_runs([folders[0], folders[number]]))}
+        for number in (1, 2)
+    }
+    assert chosen[1]["loss (nats), train"] == chosen[2]["loss (nats), train"] == frozenset()
+    assert chosen[1]["ITC loss (nats), held-out"] == {1} and chosen[2]["ITC loss (nats), held-out"] == frozenset()
+    assert chosen[1]["image→text, R@10 (%), held-out"] == chosen[2]["image→text, R@10 (%), held-out"] == {0}
+
+
 def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Path]) -> None:
     rows = {row.label: (row.values, row.best) for row in score_rows(read_runs(folders))}
     assert rows["ITC loss (nats), held-out"] == (("2.000", "1.500"), {1})  # results.json has the last word
@@ -204,7 +221,7 @@ def test_what_is_no_run_is_one_line(
         ([first, "empty"], "empty holds neither metrics.csv nor results.json, so it is no run"),
         ([first, "a"], r"config.yaml cannot be read \(line 1 holds an interpolation"),
         ([first, "b"], "results.json"),
-        ([first, "last:demo_stage1"], "last:demo_stage1: no run under outputs/demo_stage1 has a checkpoint"),
+        ([first, "last:demo_stage1"], "last:demo_stage1: no run under .*/outputs/demo_stage1 has a checkpoint"),
         ([], "the following arguments are required: run"),
     ):
         assert run_command(main, names) == 2

@@ -81,7 +81,7 @@ def test_no_samples_no_shards(tmp_path: Path) -> None:
 
 
 def test_the_bytes_are_those_of_every_version(tmp_path: Path) -> None:
-    """Folders of shards that an earlier version began go on, and the embedded world stays the one of the records."""
+    """Folders of shards that an earlier version began go on, and the emoji scenes stay those of the records."""
     shard = ShardFile(tmp_path / "one.tar", 3, 100)
     for size, extension in ((0, "jpg"), (513, "png"), (10_240, "webp")):
         shard.write(bytes(size), "café\n", size=(3, 4), url="x", extra={"captions": ["a"]}, extension=extension)

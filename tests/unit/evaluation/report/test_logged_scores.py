@@ -12,7 +12,7 @@ from blip2_train.evaluation.retrieval import RetrievalTask
         ("spice", 0.0, "SPICE (%)", "0.0", ""),
         ("image_to_text_r10", 96.04, "R@10 (%)", "96.0", ""),
         ("accuracy", 78.349, "accuracy (%)", "78.3", ""),
-        ("itm_accuracy_match", 50.0, "ITM accuracy match (%)", "50.0", ""),
+        ("itm_accuracy_match", 50.0, "ITM accuracy on matches (%)", "50.0", ""),
         ("loss_itc", 1.23456, "ITC loss (nats)", "1.235", ""),
         ("loss", 1.0, "loss (nats)", "1.000", ""),
         ("pictures", 5000.0, "pictures", "5,000", ""),
