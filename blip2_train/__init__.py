@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -57,6 +58,15 @@ def __getattr__(name: str) -> Any:
         raise no_attribute(f"module {__name__!r}", name, OF_THE_PACKAGE)
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        lacking = (error.name or "").partition(".")[0]
+        if lacking == __name__:
+            raise
+        raise ModuleNotFoundError(
+            f"{__name__}.{name} needs {lacking}, which this Python ({sys.executable}) does not have: activate the "
+            "environment that has the project (source .venv/bin/activate), or pip install -e . into this one",
+            name=lacking,
+        ) from None
     except AttributeError as error:  # of something that is imported: Python would say that the name does not exist
         raise ImportError(f"{__name__}.{name} cannot be imported: {_HOMES[name]} fails: {error}") from error
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from blip2_train.checkpoints.files import fingerprint
-from blip2_train.cli.json_lines import Bar
+from blip2_train.cli.phase_progress import PhaseProgress
 from blip2_train.cli.score_tables import print_chosen_scores, print_scores
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.config.compose import instantiate
@@ -116,9 +116,10 @@ def _evaluate_all(config: DictConfig, folder: Path, device: str) -> dict[str, di
 
 def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConfig) -> TaskReport:
     about = {"model": _weights_of(model), "precision": _precision(model)}
-    with Bar(len(task), hidden=rank() != 0, name=task.name) as bar, _from_features(model, config) as (reader, more):
+    shown = PhaseProgress("batches", hidden=rank() != 0)
+    with shown, _from_features(model, config) as (reader, more):
         about |= more
-        rows, scored = run_task(reader, task, folder / PREDICTIONS, about, lambda done, total: bar.at(done, total))
+        rows, scored = run_task(reader, task, folder / PREDICTIONS, about, shown)
     if rank() == 0:
         task.write(rows, folder / PREDICTIONS / f"{task.name}.json")
         samples = {"metric": task.example_metric, "scores": dict(scored.per_sample)}

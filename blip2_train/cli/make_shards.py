@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blip2_train.cli.command_names import as_called
-from blip2_train.cli.preparation_progress import PreparationProgress
+from blip2_train.cli.phase_progress import PhaseProgress
 from blip2_train.cli.terminal import kept_when_stopped, run_command
 from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import open_destination
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
     )
     shared = [*paths_here(request.source, request.images), str(folder.folder / UNFINISHED)]
     where = open_engine(request.engine, request.workers, ray_address=request.ray_address, shared=shared)
-    with where as engine, PreparationProgress() as shown:
+    with where as engine, PhaseProgress() as shown:
         index = preparation.run(engine, shown)
     counts = dict(index["rejected"])
     listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"

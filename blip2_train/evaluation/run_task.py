@@ -20,8 +20,8 @@ from blip2_train.evaluation.inference import Blip2
 from blip2_train.evaluation.predictions import PredictionLog
 from blip2_train.evaluation.task import EvaluationTask, Row, TaskScores
 
-Progress = Callable[[int, int], None]
-"""Called with the number of finished batches, and of all."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, the number of finished batches, and of all."""
 _READERS = min(8, os.cpu_count() or 1)
 _BATCHES_AHEAD = 2
 
@@ -46,15 +46,17 @@ def run_task(
     log = PredictionLog(folder, task.name, {**settings, **task.settings()})
     own = range(rank(), len(task), world_size())
     if encodes_first:
-        for batch, pixel_values in zip(own, read_ahead(model.processor, map(task.paths, own)), strict=True):
+        encoded = zip(own, read_ahead(model.processor, map(task.paths, own)), strict=True)
+        for count, (batch, pixel_values) in enumerate(encoded, 1):
             task.encode(model, batch, pixel_values)
+            progress(f"{task.name}: encoding", count, len(own))
         task.exchange(model)
     mine = [batch for batch in own if batch not in log.done]
     images = read_ahead(model.processor, ([] if encodes_first else task.paths(batch) for batch in mine))
     with log:
         for count, (batch, pixel_values) in enumerate(zip(mine, images, strict=True), 1):
             log.write(batch, task.predict(model, batch, pixel_values))
-            progress(count, len(mine))
+            progress(task.name, count, len(mine))
     gather_objects(None)  # every process has written
     rows = log.rows()
     return rows, from_first(lambda: task.score(rows))

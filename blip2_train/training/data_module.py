@@ -182,6 +182,12 @@ class ImageTextDataModule(lightning.LightningDataModule):
         """Whether the first micro-batch of each step holds the others of that step, too (`following`)."""
         self._ready = False
 
+    def require_files(self) -> None:
+        """Look whether the annotation files are there, before anything slow is done."""
+        if self._prepare is None:
+            for config in [*self._configs, *([self._validation] if self._validation else [])]:
+                config.require_file()
+
     def prepare_data(self) -> None:
         """Make what has to be made, and index every shard; Lightning calls this in one process per machine."""
         if self._prepare is not None:

@@ -25,7 +25,7 @@ from transformers import BlipForConditionalGeneration
 from blip2_train.cli import model_workers
 from blip2_train.cli.capfilt import filtering
 from blip2_train.cli.capfilt.command import main
-from blip2_train.cli.preparation_progress import PreparationProgress
+from blip2_train.cli.phase_progress import PhaseProgress
 from blip2_train.cli.terminal import run_command
 from blip2_train.data.batches.transforms import CLIP_MEAN, CLIP_STD, TrainTransform
 from blip2_train.data.prepare import journal
@@ -156,15 +156,15 @@ def killed_after(events: int, given: list[str]) -> int:
     def child() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         left = [events]
-        shown = PreparationProgress.__call__
+        shown = PhaseProgress.__call__
 
-        def show(self: PreparationProgress, *values: Any) -> None:
+        def show(self: PhaseProgress, *values: Any) -> None:
             shown(self, *values)
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        PreparationProgress.__call__ = show  # type: ignore[method-assign]
+        PhaseProgress.__call__ = show  # type: ignore[method-assign]
         os._exit(run_command(main, given))
 
     process = multiprocessing.get_context("fork").Process(target=child)

@@ -184,7 +184,7 @@ def killed_after(events: int, arguments: list[str]) -> int:
     def child() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         left = [events]
-        shown = make_shards.PreparationProgress.__call__
+        shown = make_shards.PhaseProgress.__call__
 
         def show(self: Any, *values: Any) -> None:
             shown(self, *values)
@@ -192,7 +192,7 @@ def killed_after(events: int, arguments: list[str]) -> int:
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        make_shards.PreparationProgress.__call__ = show  # type: ignore[method-assign]
+        make_shards.PhaseProgress.__call__ = show  # type: ignore[method-assign]
         os._exit(run_command(main, arguments))
 
     process = multiprocessing.get_context("fork").Process(target=child)

@@ -30,14 +30,14 @@ import os, signal, sys
 from blip2_train.cli import make_shards
 from blip2_train.data.prepare import journal
 journal.CHUNK = 16
-shown = make_shards.PreparationProgress.__call__
+shown = make_shards.PhaseProgress.__call__
 left = [3]
 def show(self, *values):
     shown(self, *values)
     left[0] -= 1
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
-make_shards.PreparationProgress.__call__ = show
+make_shards.PhaseProgress.__call__ = show
 make_shards.main(sys.argv[1:])
 """
 
@@ -64,7 +64,7 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
     journal = (tmp_path / "killed" / ".preparing" / "verdicts.bin").stat().st_size
     assert journal > 0
 
-    shown = make_shards.PreparationProgress.__call__
+    shown = make_shards.PhaseProgress.__call__
 
     def interrupt(self: Any, phase: str, done: int, total: int) -> None:
         shown(self, phase, done, total)
@@ -72,7 +72,7 @@ def test_ray_gives_the_same_shards_whole_or_interrupted(
             raise KeyboardInterrupt  # not by the signal, which a process in the background may ignore
 
     with monkeypatch.context() as patch:
-        patch.setattr(make_shards.PreparationProgress, "__call__", interrupt)
+        patch.setattr(make_shards.PhaseProgress, "__call__", interrupt)
         assert run_command(main, [*on_ray, "output=killed"]) == 130
     assert not (tmp_path / "killed" / "index.json").exists() and len(list((tmp_path / "killed").glob("*.tar"))) >= 3
     capfd.readouterr()

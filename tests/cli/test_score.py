@@ -227,4 +227,5 @@ def test_the_script_ends_with_2(root: Path, tmp_path: Path) -> None:
         [*command, "--annotations", "b.json"], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    assert ran.returncode == 2 and ran.stderr == "error: annotation file b.json does not exist\n" and ran.stdout == ""
+    fix = f"does not exist in {tmp_path}; correct its path, or put the file there"
+    assert ran.returncode == 2 and ran.stderr == f"error: annotation file b.json {fix}\n" and ran.stdout == ""

@@ -84,6 +84,15 @@ def test_folders_made_for_nothing_are_gone_and_those_that_were_there_stay(tmp_pa
     assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
 
 
+def test_data_that_are_not_there_are_one_line_and_nothing_is_left(tmp_path: Path, capsys: Any) -> None:
+    settings = ["data=captions", f"data.source={tmp_path}/gone.csv", f"paths.output_dir={tmp_path}/outputs"]
+    assert run_command(main, ["experiment=demo_stage1", *settings]) == 2
+    printed = capsys.readouterr()
+    fix = "does not exist; correct its path, or put the file there"
+    assert printed.out == "" and printed.err == f"error: annotation file {tmp_path}/gone.csv {fix}\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(workspace: Path, train: Callable[..., Any]) -> None:
     folder = workspace / "busy"
     running = begin(workspace / "outputs_busy", *ONE, f"paths.run_dir={folder}", "steps=2000", "checkpoint_every=2")

@@ -12,7 +12,7 @@ import torch
 from blip2_train.cli.capfilt.models import KINDS, CapFiltModels, describe
 from blip2_train.cli.capfilt.work import CapFiltWork
 from blip2_train.cli.model_workers import ModelWorkers
-from blip2_train.cli.preparation_progress import PreparationProgress
+from blip2_train.cli.phase_progress import PhaseProgress
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.config.key_values import read_settings
 from blip2_train.data.prepare.destination import Destination, open_destination
@@ -97,7 +97,7 @@ def _run(
 ) -> tuple[dict[str, Any], float | None]:
     """The index of what was made, and how many images were given captions in a second, if any were."""
     shared = [*paths_here(request.source, request.images), *models.files(), str(output.folder / UNFINISHED)]
-    with request.engines(shared) as (engine, writing), PreparationProgress() as shown:
+    with request.engines(shared) as (engine, writing), PhaseProgress() as shown:
         (settings,) = writing(partial(describe, models), [None])
         new_captions = NewCaptions(
             work=CapFiltWork(source=source, models=models),

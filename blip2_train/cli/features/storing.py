@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from blip2_train.cli.features.estimate import announce
 from blip2_train.cli.features.tower import TowerFacts, TowerSource, tower_facts
 from blip2_train.cli.model_workers import ModelWorkers
-from blip2_train.cli.preparation_progress import PreparationProgress
+from blip2_train.cli.phase_progress import PhaseProgress
 from blip2_train.cli.terminal import kept_when_stopped
 from blip2_train.config.compose import instantiate
 from blip2_train.config.run_data import make_data
@@ -159,7 +159,7 @@ def _store(
     weights = [path for path in tower.files if Path(path).exists()]
     with (
         request.engines([*named, *weights, str(folder / UNFINISHED)]) as (engine, writer),
-        PreparationProgress() as shown,
+        PhaseProgress() as shown,
     ):
         (facts,) = writer(partial(tower_facts, batch_size=request.batch_size), [tower])
         crop_rule, transform = rule(facts)

@@ -77,6 +77,7 @@ def build(config: DictConfig, reporter: TerminalReporter | None = None) -> Run:
     seed_everything(config.seed)
     init_from, text_from = find_starting_weights(config)
     data = make_data(config)
+    data.require_files()
     model = instantiate(config.model)
     module: TrainingModule = instantiate(
         config.module,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from blip2_train.data.annotations.json_content import missing_file
 from blip2_train.data.annotations.parquet_rows import parquet_rows
 from blip2_train.data.annotations.rows import Rows, json_content
 from blip2_train.data.annotations.tables import table_rows
@@ -28,7 +29,7 @@ def read_content(file: Path, form: str) -> Rows | dict[str, Any]:
         ShardError: with the file, the row and what to do.
     """
     if not file.exists():
-        raise ShardError(f"annotation file {file} does not exist")
+        raise missing_file("annotation file", file)
     try:
         if file.suffix.lower() == PARQUET:
             return parquet_rows(file)

@@ -87,11 +87,17 @@ def read_text(file: Path) -> str:
     try:
         return file.expanduser().read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ShardError(f"annotation file {file} does not exist") from None
+        raise missing_file("annotation file", file) from None
     except OSError as error:
         raise ShardError(f"annotation file {file} cannot be read ({error.strerror}); give a file") from None
     except UnicodeDecodeError as error:
         raise ShardError(f"{file} is no UTF-8 text ({error}); save it as UTF-8") from None
+
+
+def missing_file(what: str, file: Path | str) -> ShardError:
+    """The error for a file that is not there, with the folder that a relative path was looked for in."""
+    where = "" if Path(file).expanduser().is_absolute() else f" in {Path.cwd()}"
+    return ShardError(f"{what} {file} does not exist{where}; correct its path, or put the file there")
 
 
 def _broken(file: Path, error: ValueError, form: str) -> ShardError:

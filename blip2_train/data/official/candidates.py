@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blip2_train.data.annotations.json_content import read_json
+from blip2_train.data.annotations.json_content import missing_file, read_json
 from blip2_train.errors import ShardError
 
 FORM = '["yes", "no", …]'
@@ -28,7 +28,7 @@ def read_candidates(path: str | Path) -> list[str]:
         try:
             answers = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError:
-            raise ShardError(f"answer list {path} does not exist") from None
+            raise missing_file("answer list", path) from None
         except OSError as error:
             raise ShardError(f"answer list {path} cannot be read ({error.strerror}); give a text file") from None
         except UnicodeDecodeError:

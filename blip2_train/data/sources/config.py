@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip2_train.data.annotations.content import PARQUET, SUFFIXES
+from blip2_train.data.annotations.json_content import missing_file
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.errors import ConfigError
@@ -65,6 +66,18 @@ class SourceConfig:
     def is_annotation_file(self) -> bool:
         """Whether the path is an annotation file, by its extension; else it stands for shards."""
         return isinstance(self.path, str) and self.path.lower().endswith((*SUFFIXES, PARQUET))
+
+    def require_file(self) -> None:
+        """Look whether the annotation file is there, without reading it; one at an address is not looked for.
+
+        Raises:
+            ShardError: if it is not.
+        """
+        path = str(self.path)
+        if type(self) is not SourceConfig or not self.is_annotation_file or "://" in path:
+            return
+        if not Path(path).expanduser().exists():
+            raise missing_file("annotation file", path)
 
     @property
     def reads_shards(self) -> bool:

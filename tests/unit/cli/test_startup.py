@@ -68,3 +68,14 @@ def test_what_is_loaded_is_seen(root: Path, tmp_path: Path, monkeypatch: pytest.
     assert heavy_imports("loads", "--help") == ["torch"]
     with pytest.raises(RuntimeError, match=r"absent\.py --help ended with exit code"):
         heavy_imports("absent", "--help")
+
+
+def test_a_python_without_the_project_is_told_so(root: Path) -> None:
+    """In the folder of a checkout any Python finds the package, and not what it needs."""
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import blip2_train; blip2_train.load_pretrained"
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    last = ran.stderr.splitlines()[-1]
+    assert (
+        last.startswith("ModuleNotFoundError: blip2_train.load_pretrained needs ")
+        and "source .venv/bin/activate" in last
+    )

@@ -75,7 +75,7 @@ def test_predictions_of_another_length_are_not_taken_on(tmp_path: Path, monkeypa
     Image.new("RGB", (40, 30)).save(tmp_path / "1.png")
     made = task(min_new_tokens=None, num_beams=1)
     made.folder = tmp_path
-    run_task(writer("t5"), made, tmp_path / "predictions", {}, lambda done, count: None)
+    run_task(writer("t5"), made, tmp_path / "predictions", {}, lambda *_: None)
     text = "".join(path.read_text() for path in (tmp_path / "predictions").rglob("*") if path.is_file())
     assert '"min_new_tokens": 8' in text
 

@@ -96,7 +96,9 @@ def test_it_equals_a_loop_over_all_pairs(
         monkeypatch.setattr(f"blip2_train.evaluation.{name}", 4)
     described, folder = annotated
     task = RetrievalTask("set", "Set", described, folder, shortlist=k, max_text_length=12, batch_size=4, rerank=rerank)
-    rows, scored = run_task(model, task, tmp_path, {}, lambda done, total: None)
+    shown: list[tuple[str, int, int]] = []
+    rows, scored = run_task(model, task, tmp_path, {}, lambda *progress: shown.append(progress))
+    assert [name for name, done, of in shown if done == of] == ["set: encoding", "set"]
     assert task.chance().keys() == scored.scores.keys() and 0 < task.chance()["recall_mean"] < 100
     itc, itm = all_scores(model, described, folder)
     counts = [len(image.captions) for image in described]

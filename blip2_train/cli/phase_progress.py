@@ -1,58 +1,51 @@
-"""Shows how far a preparation is and how fast: a bar on a terminal, else a line now and then."""
+"""Shows how far a long command is and how fast, phase by phase: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
-import sys
 import time
-from datetime import timedelta
 
 from blip2_train.cli.json_lines import Bar
-from blip2_train.system.screen import echo
 
-_LINE_EVERY = 20.0
-"""Seconds between lines of progress where there is no terminal."""
 _SETTLED = 5.0
 """Seconds after the first results from which on what came before them does not count: models were opened."""
 
 
-class PreparationProgress:
-    """Takes what is going on, how many samples are done, and how many there are."""
+class PhaseProgress:
+    """Takes what is going on, how much is done, and how much there is.
 
-    def __init__(self) -> None:
+    Args:
+        unit: Of what is counted.
+        hidden: Whether nothing is shown: by all processes but the first.
+    """
+
+    def __init__(self, unit: str = "samples", hidden: bool = False) -> None:
+        self._unit, self._hidden = unit, hidden
         self.rates: dict[str, float] = {}
-        """Samples a second of each phase; neither what was done before this start nor, in longer ones, setting up."""
+        """How many a second in each phase; neither what was done before this start nor, in longer ones, setting up."""
         self._phase = ""
         self._bar: Bar | None = None
         self._last_line = time.monotonic()
         self._began: list[tuple[float, int]] = []
         """Time and samples done at the start of the phase, then at its first results."""
 
-    def __enter__(self) -> PreparationProgress:
+    def __enter__(self) -> PhaseProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._close()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        """Show that `done` of `total` samples have passed a phase."""
-        if phase != self._phase:
+        """Show that `done` of `total` have passed a phase."""
+        if phase != self._phase or self._bar is None:
             self._close()
-            self._phase, self._bar = phase, Bar(total, hidden=False, name=phase)
+            self._phase = phase
+            self._bar = Bar(total, hidden=self._hidden, name=phase, unit=self._unit, last_line=self._last_line)
             self._bar.__enter__()
             self._began = [(time.monotonic(), done)]
         assert self._bar is not None
         if done > self._began[0][1]:
             self._count(phase, time.monotonic(), done)
-        rate = self.rates.get(phase)
-        self._bar.at(done, total, rate)
-        if self._bar.progress.disable and time.monotonic() - self._last_line >= _LINE_EVERY:
-            left = (
-                ""
-                if rate is None
-                else f", {rate:,.1f} a second, {timedelta(seconds=round((total - done) / rate))} left"
-            )
-            echo(f"{phase}: {done:,} of {total:,} samples{left}", file=sys.stderr, flush=True)
-            self._last_line = time.monotonic()
+        self._bar.at(done, total, self.rates.get(phase))
         if done == total:
             self._close()
 
@@ -67,4 +60,5 @@ class PreparationProgress:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.__exit__()
+            self._last_line = self._bar.last_line
             self._bar = None
