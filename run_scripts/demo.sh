@@ -3,6 +3,9 @@
 # Settings are passed to every step: paths.output_dir=<folder>
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+case " $* " in *" --help "* | *" -h "*)
+  sed -n '2,3s/^# //p' "$0"; echo "Each step alone: bash run_scripts/pretrain_stage1.sh --help, and so on."; exit 0 ;;
+esac
 run() { echo "== $1"; bash "$ROOT/run_scripts/$1.sh" "${@:2}"; }
 run pretrain_stage1 "$@"
 run pretrain_stage2 experiment=demo_stage2_opt_instruct "$@"

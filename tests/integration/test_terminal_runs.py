@@ -43,6 +43,8 @@ def test_a_run_on_a_terminal(outputs: Path, columns: int, monkeypatch: pytest.Mo
         lines = screen.lines()
     text = "\n".join(lines)
     first = next(number for number, line in enumerate(lines) if LOGGED[:30] in line)
+    words = {word for line in lines[:first] for word in line.split()}
+    assert {"verbose=true", "parameters,", "frozen:", "gradients", "optimiser"} <= words, "none is broken"
     assert first <= 15 + len(str(run)) * 4 // columns, text  # the long paths of a test add some
     whole = "".join(lines).replace(" ", "")  # a terminal breaks lines anywhere
     assert whole.count(LOGGED.replace(" ", "")) == whole.count(WARNED.replace(" ", "")) == STEPS, text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from io import StringIO
 from pathlib import Path
 
@@ -59,7 +60,15 @@ class TerminalReporter(RunReporter):
 
 @first_process_only
 def _show(text: RenderableType) -> None:
-    make_console().print(text, highlight=False, soft_wrap=isinstance(text, str))
+    console = make_console()
+    if isinstance(text, str) and console.is_terminal:
+        text = "\n".join(_in_whole_words(line, console.width) for line in text.split("\n"))
+    console.print(text, highlight=False, soft_wrap=isinstance(text, str))
+
+
+def _in_whole_words(line: str, width: int) -> str:
+    """A line broken between words; a longer one is left to the terminal, so that a path can be copied."""
+    return "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _as_text(shown: RenderableType) -> str:
