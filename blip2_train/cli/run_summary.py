@@ -14,6 +14,7 @@ from blip2_train.models.freezing import PartSize
 from blip2_train.optim.param_groups import ParameterGroup
 from blip2_train.system.line_log import LINES
 
+_WEIGHTS = ("itc_weight", "itm_weight", "itg_weight")
 _NAMED = 4
 """Parts of a model that are named, the largest."""
 
@@ -48,7 +49,7 @@ def summary_lines(recipe: str, parts: Sequence[PartSize], reports: Sequence[Load
 
 def weightless_line(objective: nn.Module) -> list[str]:
     """A line that names the losses whose weight is 0: they are logged like the others, and teach nothing."""
-    settings = [name for name, value in vars(objective).items() if name.endswith("_weight") and value == 0]
+    settings = [name for name, value in vars(objective).items() if name in _WEIGHTS and value == 0]
     names = " and ".join(name.removesuffix("_weight").upper() for name in settings)
     given = ", ".join(f"objective.{name}=0" for name in settings)
     return [f"{names}: logged, and not trained ({given})"] if settings else []

@@ -86,7 +86,9 @@ def compose_evaluation(overrides: Sequence[str], extra_folder: Path | None = Non
     Raises:
         ConfigError: naming the key, its value, and what to do.
     """
-    return _checked("evaluate", EvaluationConfig, read_overrides(overrides, _folders(extra_folder)), extra_folder)
+    return _checked(
+        "evaluate", EvaluationConfig, read_overrides(overrides, _folders(extra_folder), "evaluation"), extra_folder
+    )
 
 
 def _checked(root: str, schema: type, command: CommandOverrides, extra_folder: Path | None) -> DictConfig:

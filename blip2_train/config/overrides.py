@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,8 +15,8 @@ from hydra.errors import HydraException
 from blip2_train.config.value_types import nearest
 from blip2_train.errors import ConfigError
 
-_TORN = re.compile(r"[\w.+~/@-]+(\n=\n?|=\n)[^=\n]+")
-"""A setting in two or three arguments."""
+_TORN = re.compile(r"[\w.+~/@-]+(\n=\n?|=\n(?![~+]|--))[^=\n]+")
+"""A setting in two or three arguments; an empty value may stand in front of a key to delete or add, or an option."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,18 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted({file.stem for file in files})
 
 
-def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> CommandOverrides:
+def read_overrides(arguments: Sequence[str], folders: Sequence[Path], group: str = "experiment") -> CommandOverrides:
     """Parse and check arguments.
 
     Whether a key may be set is checked by `strict_keys`, so that one that nothing reads gives the same error on the
     command line, behind `+` or `++`, and in a recipe. Of two arguments for one group or key the later counts.
 
     Arguments that are no `key=value`, sweep, or name an option that does not exist are problems of the result.
+
+    Args:
+        arguments: Of the command line.
+        folders: Configuration folders.
+        group: Whose options the command is about: a recipe, or an evaluation.
     """
     experiment: str | None = None
     keys: set[str] = set()
@@ -65,9 +71,9 @@ def read_overrides(arguments: Sequence[str], folders: Sequence[Path]) -> Command
 
     def take(argument: str) -> None:
         nonlocal experiment
-        if argument in options("experiment", folders):
-            experiment = argument
-            raise ConfigError(f"cannot read {argument!r}: a recipe is chosen by experiment={argument}")
+        if argument in options(group, folders):
+            experiment = argument if group == "experiment" else None
+            raise ConfigError(f"cannot read {argument!r}: write {group}={argument}")
         override = parse_setting(argument)
         key = override.key_or_group
         if override.is_sweep_override():
@@ -123,6 +129,8 @@ def _without_blanks(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     Example:
         >>> _without_blanks(["a=1", "seed", "=", "2", "steps=", "3"])[0]
         ['a=1']
+        >>> _without_blanks(["init_from=", "~data.prepare"])[0]
+        ['init_from=', '~data.prepare']
     """
     whole, problems, rest = list[str](), list[str](), list(arguments)
     while rest:
@@ -131,7 +139,7 @@ def _without_blanks(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if length == 1:
             whole += taken
         else:
-            problems.append(f"cannot read {' '.join(taken)!r}: write {''.join(taken)}, without blanks around =")
+            problems.append(f"cannot read {' '.join(taken)!r}: write {quote(''.join(taken))}, without blanks around =")
     return whole, problems
 
 

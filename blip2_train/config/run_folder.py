@@ -15,6 +15,8 @@ from blip2_train.system.launcher import launched_as_first_process
 _VARIABLE = "BLIP2_TRAIN_RUN_DIR"
 """Variable that hands the run folder to the processes that the first one starts itself (Lightning's launcher)."""
 _KEY = "paths.run_dir"
+_ATTEMPTS = 20
+"""To make a folder while other processes remove theirs."""
 
 
 @contextmanager
@@ -39,8 +41,8 @@ def new_run_folder(config: DictConfig, arguments: Sequence[str]) -> Iterator[Dic
         yield config if given is None else _in_folder(config, Path(given))
     else:
         number, free = 1, folder
-        made = [above for above in folder.parents if not above.exists()]
-        while not _made(free):
+        made = list[Path]()
+        while not _made(free, made):
             number += 1
             free = folder.with_name(f"{folder.name}-{number}")
         before, os.environ[_VARIABLE] = os.environ.get(_VARIABLE), str(free)
@@ -50,19 +52,28 @@ def new_run_folder(config: DictConfig, arguments: Sequence[str]) -> Iterator[Dic
             os.environ.pop(_VARIABLE)
             os.environ.update({} if before is None else {_VARIABLE: before})
             with suppress(OSError):  # it is not empty, as a rule
-                for empty in (free, *made):
+                for empty in (free, *reversed(made)):
                     empty.rmdir()
 
 
-def _made(folder: Path) -> bool:
-    """Make a folder; False if it is there."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.exists():  # the error is about something above it
-            raise
-        return False
+def _made(folder: Path, above: list[Path]) -> bool:
+    """Make a folder and add those above it that are made for it; False if it is there."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            for parent in [parent for parent in reversed(folder.parents) if not parent.exists()]:
+                with suppress(FileExistsError):  # another process was quicker
+                    parent.mkdir()
+                    above.append(parent)
+            folder.mkdir()
+        except FileNotFoundError:  # another process has just removed what was empty
+            if attempt == _ATTEMPTS - 1:
+                raise
+        except FileExistsError:
+            if not folder.exists():  # the error is about something above it
+                raise
+            return False
+        else:
+            break
     return True
 
 

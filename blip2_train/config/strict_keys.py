@@ -267,7 +267,9 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
         shortest = sorted(known, key=lambda k: (len(k), k))
         guess = next((key for key in shortest if key == last or key.endswith(f".{last}")), None)
         if guess is None and path != full:  # `weights.itg` for `itg_weight`
-            guess = next((siblings[key] for key in sorted(siblings) if last in key.split("_")), None)
+            guess = next(
+                (siblings[key] for key in sorted(siblings, key=lambda k: (len(k), k)) if last in key.split("_")), None
+            )
     if (other := ELSEWHERE.get(full) or f"{parent}.{_BESIDE.get(name)}") in known:
         guess = other
     guess = guess or (siblings[close] if close else nearest(full, known))

@@ -19,7 +19,6 @@ _KEY = (
     ("green", "clearly better"),
     ("red", "clearly worse"),
     ("grey", "not clear, or one seed"),
-    ("thin line below", "a seed"),
 )
 
 
@@ -39,7 +38,8 @@ def draw(record: Record, path: Path) -> Path:
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for number, axis in enumerate(parts[0].subplots(1, len(scores), sharey=True, squeeze=False)[0]):
         _draw_score(axis, list(scores)[number], record)
-    key = "; ".join(f"{mark}: {meaning}" for mark, meaning in _KEY)
+    meanings = [*_KEY, *([("thin line below", "a seed")] if curves else [])]
+    key = "; ".join(f"{mark}: {meaning}" for mark, meaning in meanings)
     parts[0].supxlabel(textwrap.fill(key, 150), fontsize=8, color="dimgrey")
     if curves:
         axes = parts[1].subplots(1, len(curves), squeeze=False)[0]

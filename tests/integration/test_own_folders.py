@@ -82,6 +82,10 @@ def test_folders_made_for_nothing_are_gone_and_those_that_were_there_stay(tmp_pa
     with new_run_folder(compose(settings), settings) as own:
         assert Path(own.paths.run_dir).is_dir()
     assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+    (tmp_path / "here/outputs").mkdir()
+    with new_run_folder(compose(settings), settings):
+        pass
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here", tmp_path / "here/outputs"], "somebody else made it"
 
 
 def test_data_that_are_not_there_are_one_line_and_nothing_is_left(tmp_path: Path, capsys: Any) -> None:

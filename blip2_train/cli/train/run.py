@@ -99,8 +99,10 @@ def build(config: DictConfig, reporter: TerminalReporter | None = None) -> Run:
     )
     if reporter is not None:
         parts = describe_parameters(model)
-        for line in (*summary_lines(config.experiment, parts, reports, run.folder), *weightless_line(module.objective)):
+        for line in summary_lines(config.experiment, parts, reports, run.folder):
             reporter.summary(line)
+        for line in weightless_line(module.objective):
+            reporter.line(line)
         for detail in details(parts, module.groups(), reports):
             reporter.detail(detail)
     return run

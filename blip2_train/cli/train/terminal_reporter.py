@@ -68,7 +68,7 @@ def _show(text: RenderableType) -> None:
 
 def _in_whole_words(line: str, width: int) -> str:
     """A line broken between words; a longer one is left to the terminal, so that a path can be copied."""
-    return "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(line, max(1, width), break_long_words=False, break_on_hyphens=False))
 
 
 def _as_text(shown: RenderableType) -> str:

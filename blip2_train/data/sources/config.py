@@ -73,11 +73,8 @@ class SourceConfig:
         Raises:
             ShardError: if it is not.
         """
-        path = str(self.path)
-        if type(self) is not SourceConfig or not self.is_annotation_file or "://" in path:
-            return
-        if not Path(path).expanduser().exists():
-            raise missing_file("annotation file", path)
+        if type(self) is SourceConfig and self.is_annotation_file:
+            require_local("annotation file", str(self.path))
 
     @property
     def reads_shards(self) -> bool:
@@ -96,6 +93,16 @@ class SourceConfig:
     def own_source(self) -> CaptionSource | None:
         """The opened source, for subclasses that open their source themselves; else None."""
         return None
+
+
+def require_local(what: str, path: str) -> None:
+    """Look whether a file is there; one at an address is not looked for.
+
+    Raises:
+        ShardError: if it is not.
+    """
+    if "://" not in path and not Path(path).expanduser().exists():
+        raise missing_file(what, path)
 
 
 def open_source(config: SourceConfig) -> CaptionSource:

@@ -14,7 +14,7 @@ from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import names_digest
 from blip2_train.data.record import QuestionRecord, SampleLocation
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sources.config import SourceConfig
+from blip2_train.data.sources.config import SourceConfig, require_local
 from blip2_train.data.sources.question_images import FolderImages, ShardImages
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample
@@ -67,6 +67,12 @@ class QuestionSourceConfig(SourceConfig):
     """`all` questions; those of `most` images, one in 40 left out by its id; or those of the `rest` alone."""
     control: str = "none"
     """Negative controls, in which only guessing is left: `shuffled_pictures` or `blank_questions`."""
+
+    def require_file(self) -> None:
+        """As for captions, also of the file with the answers."""
+        for what, path in (("question file", self.path), ("annotation file", self.annotations)):
+            if path is not None:
+                require_local(what, str(path))
 
     def __post_init__(self) -> None:
         for name, known in (("format", FORMATS), ("subset", SUBSETS), ("control", CONTROLS)):

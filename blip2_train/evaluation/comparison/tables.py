@@ -11,6 +11,8 @@ from blip2_train.evaluation.report.logged_scores import SUM_LABEL
 
 ABSENT = "–"
 """Shown where a run has no such setting or score."""
+_OF_THE_LOSS = ("objective.", "global_batch_size", "accumulate")
+"""Settings on which it depends what a loss measures: contrast is over a micro-batch."""
 _SAME_UNDER_OTHER_NAMES = {"trainer.max_steps": ["steps"]}
 
 
@@ -58,9 +60,13 @@ def _repeated(key: str) -> list[str]:
 def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
     """The scores that a run has; the best of each, where one is better than another in the digits that are shown."""
     rows = []
-    trained = [{key: value for key, value in run.settings.items() if key.startswith("objective.")} for run in runs]
     for label in dict.fromkeys(label for run in runs for label in run.scores):
         scores = [run.scores.get(label) for run in runs]
+        trained = [
+            {key: value for key, value in run.settings.items() if key.startswith(_OF_THE_LOSS)}
+            for run, score in zip(runs, scores, strict=True)
+            if score is not None
+        ]
         texts = [ABSENT if score is None else score.format.text(score.value) for score in scores]
         ranked = {
             index: -score.value if score.format.lower_is_better else score.value
@@ -75,7 +81,7 @@ def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
 
 
 def _comparable(score: Score, objectives: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a loss is the same quantity in runs with these settings of their objectives; other scores always are.
+    """Whether a loss is the same quantity in runs with these objectives and batches; other scores always are.
 
     Weights change the sum alone, anything else (label smoothing, how negatives are sampled) also its parts.
     """

@@ -77,6 +77,11 @@ def test_losses_of_other_objectives_are_not_ranked(tmp_path: Path) -> None:
         write_run(tmp_path / "no_itg", 1.0, 30.0, objective=objective | {"itg_weight": 0.0}),
         write_run(tmp_path / "sharp", 0.5, 20.0, objective=objective | {"label_smoothing": 0.0}),
     ]
+    only_recall = write_run(tmp_path / "recall", 1.0, 10.0)
+    (only_recall / "metrics.csv").write_text("step,val/image_to_text_r10\n20,10.0\n")
+    beside = write_run(tmp_path / "beside", 3.0, 10.0, objective=objective)
+    mixed = {row.label: row.best for row in score_rows(read_runs([folders[0], beside, only_recall]))}
+    assert mixed["ITC loss (nats), held-out"] == {0}, "a run without the loss does not matter"
     chosen = {
         number: {row.label: row.best for row in score_rows(read_runs([folders[0], folders[number]]))}
         for number in (1, 2)
