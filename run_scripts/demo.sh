@@ -3,15 +3,11 @@
 # Settings are passed to every step: paths.output_dir=<folder>
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
-case " $* " in *" --help "* | *" -h "*)
-  sed -n '2,3s/^# //p' "$0"; echo "Each step alone: bash run_scripts/pretrain_stage1.sh --help, and so on."; exit 0 ;;
-esac
+case " $* " in *" --help "* | *" -h "*) sed -n '2,3s/^# //p' "$0"; exit 0 ;; esac
 run() { echo "== $1"; bash "$ROOT/run_scripts/$1.sh" "${@:2}"; }
 run pretrain_stage1 "$@"
 run pretrain_stage2 experiment=demo_stage2_opt_instruct "$@"
-run finetune_caption "$@"
-run finetune_vqa "$@"
-run finetune_retrieval "$@"
+for step in finetune_caption finetune_vqa finetune_retrieval; do run "$step" "$@"; done
 TASKS=demo_caption,demo_nocaps,demo_vqa,demo_vqa_shuffled_pictures,demo_vqa_blank_questions,demo_retrieval
 run evaluate "evaluation=[$TASKS]" checkpoints.captioning=last:demo_caption_opt \
   checkpoints.vqa=last:demo_vqa checkpoints.retrieval=last:demo_retrieval "$@"

@@ -158,7 +158,7 @@ class ImageTextDataModule(lightning.LightningDataModule):
             "shuffle_window": shuffle_window,
             "shuffle_captions": shuffle_captions,
         }
-        self._max_rejected_share = max_rejected_share
+        self._max_rejected_share, self._ready = max_rejected_share, False
         self._rejected_list = Path(rejected_list) if rejected_list is not None else None
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self._train_transform = TrainTransform(image_size, mean, std, crop_scale, crop_ratio, flip, draft, decoder)
@@ -180,20 +180,17 @@ class ImageTextDataModule(lightning.LightningDataModule):
             self._read_training, self._read_evaluation = self.features.training_crop, self.features.evaluation_crop
         self.whole_steps = False
         """Whether the first micro-batch of each step holds the others of that step, too (`following`)."""
-        self._ready = False
 
     def require_files(self) -> None:
         """Look whether the annotation files are there, before anything slow is done."""
-        if self._prepare is None:
-            for config in [*self._configs, *([self._validation] if self._validation else [])]:
-                config.require_file()
+        for config in filter(None, () if self._prepare else (*self._configs, self._validation)):
+            config.require_file()
 
     def prepare_data(self) -> None:
         """Make what has to be made, and index every shard; Lightning calls this in one process per machine."""
         if self._prepare is not None:
             self._prepare()
-        training = self._configs if self._access == "random" else []
-        for config in [*training, *([self._validation] if self._validation else [])]:
+        for config in filter(None, (*(self._configs if self._access == "random" else ()), self._validation)):
             open_source(config)
 
     def setup(self, stage: str | None = None) -> None:

@@ -92,7 +92,7 @@ def test_a_run_of_few_samples_writes_nothing_and_reads_what_is_written(
     folder = tmp_path / "new" / "emoji"
     with caplog.at_level(logging.INFO):
         prepare_scenes(folder, **FEW, **SIZE)
-    assert "reads 5 of 45 scenes" in caplog.text
+    assert "reads 5 of 45 emoji scenes" in caplog.text
     assert not folder.exists() and isinstance(open_source(_config(folder, "train")), SceneSource)
     ensure_world(folder, **SIZE)
     prepare_scenes(folder, **FEW, **SIZE)
