@@ -102,21 +102,20 @@ def _evaluate_all(config: DictConfig, folder: Path, device: str) -> dict[str, di
     tasks: list[EvaluationTask] = [instantiate(node) for node in config.tasks.values()]
     sources = {task.name: _source(config, task) for task in tasks}
     model: Blip2 | None = None
-    loaded, reports = "", []
+    loaded, reports, shown = "", [], PhaseProgress("batches", hidden=rank() != 0)
     for task in sorted(tasks, key=lambda task: list(sources.values()).index(sources[task.name])):
         if model is None or loaded != sources[task.name]:
             model = None  # before the next is loaded: there may be no room for two
             model, loaded = _load(config, sources[task.name], device), sources[task.name]
-        reports.append(_evaluate(model, task, folder, config))
+        reports.append(_evaluate(model, task, folder, config, shown))
     if rank() == 0:
         runs = [run for source in dict.fromkeys(sources.values()) if (run := logged_run(source)) is not None]
         _say(reports, folder, config.examples, {task.name: task.closing for task in tasks}, runs)
     return {report.name: dict(report.scores) for report in reports}
 
 
-def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConfig) -> TaskReport:
+def _evaluate(model: Blip2, task: EvaluationTask, folder: Path, config: DictConfig, shown: PhaseProgress) -> TaskReport:
     about = {"model": _weights_of(model), "precision": _precision(model)}
-    shown = PhaseProgress("batches", hidden=rank() != 0)
     with shown, _from_features(model, config) as (reader, more):
         about |= more
         rows, scored = run_task(reader, task, folder / PREDICTIONS, about, shown)

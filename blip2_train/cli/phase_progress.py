@@ -2,12 +2,76 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from datetime import timedelta
 
-from blip2_train.cli.json_lines import Bar
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from blip2_train.system.live_bar import LiveBar
+from blip2_train.system.screen import LINE_EVERY, echo, make_console
 
 _SETTLED = 5.0
 """Seconds after the first results from which on what came before them does not count: models were opened."""
+
+
+class Bar:
+    """A progress bar on standard error, or a line now and then where that is no terminal.
+
+    Args:
+        total: Number of images or texts; None = not known.
+        hidden: Whether the lines of the results, on the same terminal, show the progress already.
+        name: What is going on.
+        unit: Of what is counted, for the lines.
+        last_line: When the last line was printed, by `time.monotonic`; None = now.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        hidden: bool,
+        name: str = "predict",
+        unit: str = "",
+        last_line: float | None = None,
+    ) -> None:
+        console = make_console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self._in_lines = not hidden and not console.is_terminal
+        self.last_line = time.monotonic() if last_line is None else last_line
+        """When a line was printed last."""
+        self.progress = LiveBar(*columns, *times, console=console, disable=hidden or self._in_lines)
+        self.task = self.progress.add_task(name, total=total)
+        self._name, self._unit = name, unit and f" {unit}"
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def advance(self, count: int) -> None:
+        """Move on by `count`."""
+        self.progress.advance(self.task, count)
+        task = self.progress.tasks[self.task]
+        self._line(int(task.completed), None if task.total is None else int(task.total), None)
+
+    def at(self, done: int, total: int, rate: float | None = None) -> None:
+        """Show that `done` of `total` are finished, and how many in a second."""
+        name = self._name if rate is None else f"{self._name}, {rate:,.1f} a second"
+        self.progress.update(self.task, completed=done, total=total, description=name)
+        self._line(done, total, rate)
+
+    def _line(self, done: int, total: int | None, rate: float | None) -> None:
+        """Print a line if there is no bar, and the last one is old."""
+        if not self._in_lines or time.monotonic() - self.last_line < LINE_EVERY:
+            return
+        of, left = "" if total is None else f" of {total:,}", ""
+        if rate is not None and total is not None:
+            left = f", {rate:,.1f} a second, {timedelta(seconds=round((total - done) / rate))} left"
+        echo(f"{self._name}: {done:,}{of}{self._unit}{left}", file=sys.stderr, flush=True)
+        self.last_line = time.monotonic()
 
 
 class PhaseProgress:

@@ -9,7 +9,7 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -264,12 +264,9 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
     guess = siblings[close] + full.removeprefix(path) if close else None
     if guess not in known:
         last = full.rpartition(".")[2]
-        shortest = sorted(known, key=lambda k: (len(k), k))
-        guess = next((key for key in shortest if key == last or key.endswith(f".{last}")), None)
+        guess = next((key for key in _shortest_first(known) if key == last or key.endswith(f".{last}")), None)
         if guess is None and path != full:  # `weights.itg` for `itg_weight`
-            guess = next(
-                (siblings[key] for key in sorted(siblings, key=lambda k: (len(k), k)) if last in key.split("_")), None
-            )
+            guess = next((siblings[key] for key in _shortest_first(siblings) if last in key.split("_")), None)
     if (other := ELSEWHERE.get(full) or f"{parent}.{_BESIDE.get(name)}") in known:
         guess = other
     guess = guess or (siblings[close] if close else nearest(full, known))
@@ -277,6 +274,10 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
     return ConfigError(
         f"unknown key {full!r}{origin}: " + (f"did you mean {guess!r}?" if guess else f"keys there: {names}")
     )
+
+
+def _shortest_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _arguments_at(path: str, node: dict[str, Any], annotation: Any) -> Arguments | None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from blip2_train.evaluation.report.logged_scores import MATCHING
 from blip2_train.system.live_bar import LiveBar, packed
-from blip2_train.system.screen import make_console
+from blip2_train.system.screen import LINE_EVERY, make_console
 from blip2_train.system.tables import rate
 from blip2_train.training.module import TrainingModule
 
@@ -52,7 +52,7 @@ class LossProgress(ProgressBar):
         line_every: Seconds between lines where the output is no terminal.
     """
 
-    def __init__(self, global_batch_size: int, chance: dict[str, float], line_every: float = 20.0) -> None:
+    def __init__(self, global_batch_size: int, chance: dict[str, float], line_every: float = LINE_EVERY) -> None:
         super().__init__()
         self.global_batch_size, self.chance, self.line_every = global_batch_size, chance, line_every
         self.note: Callable[[str], None] = lambda text: None

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_train.cli.json_lines import Bar, new_file
+from blip2_train.cli.json_lines import new_file
+from blip2_train.cli.phase_progress import Bar
 from blip2_train.cli.predict.chat import converse
 from blip2_train.cli.predict.images import ImageList, Progress, read_batches
 from blip2_train.cli.predict.loading import load_model

@@ -31,13 +31,12 @@ from blip2_train.data.shards.tar import Shard, scan_shard
 from blip2_train.data.storage.remote import RemoteFile, Storage
 from blip2_train.errors import ShardError
 from blip2_train.system.records import Count, read_record
+from blip2_train.system.screen import LINE_EVERY
 from blip2_train.types import RejectedSample
 
 _LOGGER = logging.getLogger(__name__)
 _VERSION = 2
 """Part of every file name; increased when the format of the files changes."""
-_LINE_EVERY = 20.0
-"""Seconds between lines on how far it is."""
 
 
 def open_catalog(
@@ -117,7 +116,7 @@ class _Notes:
     def has(self, done: int) -> None:
         """So many shards are indexed."""
         with self._lock:
-            if self._last and time.monotonic() - self._last > _LINE_EVERY:
+            if self._last and time.monotonic() - self._last > LINE_EVERY:
                 self._last = time.monotonic()
                 _LOGGER.info("indexing: %d of %d shards", done, self._total)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from blip2_train.cli import phase_progress
-from blip2_train.cli.json_lines import Bar
+from blip2_train.cli.phase_progress import Bar
 
 
 def test_what_came_before_the_first_results_does_not_count(
