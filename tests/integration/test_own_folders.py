@@ -89,12 +89,17 @@ def test_folders_made_for_nothing_are_gone_and_those_that_were_there_stay(tmp_pa
 
 
 def test_data_that_are_not_there_are_one_line_and_nothing_is_left(tmp_path: Path, capsys: Any) -> None:
-    settings = ["data=captions", f"data.source={tmp_path}/gone.csv", f"paths.output_dir={tmp_path}/outputs"]
-    assert run_command(main, ["experiment=demo_stage1", *settings]) == 2
-    printed = capsys.readouterr()
-    fix = "does not exist; correct its path, or put the file there"
-    assert printed.out == "" and printed.err == f"error: annotation file {tmp_path}/gone.csv {fix}\n"
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "there.csv").write_text("image,caption\na.jpg,a cat\n")
+    for names, error in (
+        (["source=gone.csv"], f"annotation file {tmp_path}/gone.csv does not exist; correct its path, or put the file"),
+        (["source=there.csv", "images=gone"], f"image folder {tmp_path}/gone does not exist; give the folder of the"),
+    ):
+        data = [f"data.{name.replace('=', f'={tmp_path}/')}" for name in names]
+        settings = ["experiment=demo_stage1", "data=captions", *data, f"paths.output_dir={tmp_path}/outputs"]
+        assert run_command(main, settings) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and printed.err.startswith(f"error: {error}") and printed.err.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
 
 
 def test_a_run_in_a_folder_that_another_one_writes_to_is_refused(workspace: Path, train: Callable[..., Any]) -> None:

@@ -68,13 +68,17 @@ class SourceConfig:
         return isinstance(self.path, str) and self.path.lower().endswith((*SUFFIXES, PARQUET))
 
     def require_file(self) -> None:
-        """Look whether the annotation file is there, without reading it; one at an address is not looked for.
+        """Look whether annotation file and image folder are there, without reading them; not at an address.
 
         Raises:
-            ShardError: if it is not.
+            ShardError: if one is not.
         """
+        from blip2_train.data.sources.image_folders import ImageFolders
+
         if type(self) is SourceConfig and self.is_annotation_file:
             require_local("annotation file", str(self.path))
+        if self.images is not None and "://" not in self.images:
+            ImageFolders(self.images)
 
     @property
     def reads_shards(self) -> bool:

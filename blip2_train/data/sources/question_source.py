@@ -69,10 +69,11 @@ class QuestionSourceConfig(SourceConfig):
     """Negative controls, in which only guessing is left: `shuffled_pictures` or `blank_questions`."""
 
     def require_file(self) -> None:
-        """As for captions, also of the file with the answers."""
+        """As for captions, also the file with the answers."""
         for what, path in (("question file", self.path), ("annotation file", self.annotations)):
             if path is not None:
                 require_local(what, str(path))
+        super().require_file()
 
     def __post_init__(self) -> None:
         for name, known in (("format", FORMATS), ("subset", SUBSETS), ("control", CONTROLS)):
