@@ -29,6 +29,11 @@ class Talk:
         self.ended = True
         return Talk()
 
+    @property
+    def shown(self) -> list[tuple[str, str]]:
+        """What the page shows of it: nothing once it ended."""
+        return [] if self.ended else self.rounds
+
     def answered(self, question: str, replies: Iterator[Reply]) -> Iterator[Reply | None]:
         """The replies to a question, each in `rounds` when it comes; None, and no more, once the conversation ended."""
         before = self.rounds

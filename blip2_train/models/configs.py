@@ -297,6 +297,8 @@ class GenerationOptions:
     """Texts of each image: the best of the beams, or as many samples."""
 
     def __post_init__(self) -> None:
+        for name in ("length_penalty", "repetition_penalty", "top_p", "temperature"):
+            object.__setattr__(self, name, float(getattr(self, name) + 0.0))  # transformers refuses the 2 of a form
         for name in ("num_beams", "max_new_tokens", "num_return_sequences"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -124,7 +124,7 @@ def test_a_conversation_that_is_cleared_while_it_streams_stays_away(page: AppPag
     page.example(2)
     page.wait(f"{page._one('label', 'question')}.querySelector('textarea').value")
     page.click("settings")
-    page.browser.run(f"{page._one('label', 'sampling')}.click()")
+    page.pick("sampling")
     for field, value in (("temperature", 2), ("most new tokens", 100), ("fewest", 100)):
         page.slide(field, value)
     # pressed as soon as a part of the answer is there, sooner than one who looks ten times a second could
@@ -147,6 +147,7 @@ def test_a_conversation_that_is_cleared_while_it_streams_stays_away(page: AppPag
     page.click("ask")
     page.until(".message.bot")
     assert len(page.texts(".message.user")) == 1 and "turns=[]" in page.code()
+    assert "do_sample=True" in page.code() and "temperature=2" in page.code(), "the settings were those above"
 
 
 @in_a_browser

@@ -79,6 +79,11 @@ class AppPage:
             "field.dispatchEvent(new Event('input', {bubbles: true})); field.blur(); })()"
         )
 
+    def pick(self, label: str) -> None:
+        """Choose one of the values of a radio field; fields of a fold that has just been opened miss a first click."""
+        choice = self._there(f"{self._one('label:has(> input[type=radio])', label)}")
+        self.wait(f"({choice}.click(), {choice}.querySelector('input').checked)")
+
     def field(self, label: str) -> str:
         """What a field holds."""
         return str(self.browser.run(f"{self._one('label', label)}.querySelector('textarea, input').value"))

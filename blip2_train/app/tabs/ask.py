@@ -8,6 +8,7 @@ from typing import Any
 from blip2_train.app.asking import Talk, next_answer, short_answer
 from blip2_train.app.context import Context
 from blip2_train.app.tabs.parts import (
+    CALLS,
     answer_with,
     code_field,
     example_images,
@@ -50,6 +51,9 @@ def ask_tab(context: Context) -> None:
     def start_anew(talk: Talk) -> tuple[list[Any], Talk]:
         return [], talk.anew()
 
+    def as_it_stands(talk: Talk) -> list[Any]:
+        return messages(talk.shown)
+
     with gr.Row():
         with gr.Column():
             image = image_field()
@@ -79,6 +83,15 @@ def ask_tab(context: Context) -> None:
             api_visibility="private",
             show_progress="hidden",
             concurrency_limit=None,  # waits for no other call, but its result comes behind what was sent before
+        ).then(
+            # Gradio sends the last part of an answer twice; where the second came behind, it stays until here
+            as_it_stands,
+            talk,
+            shown,
+            api_visibility="private",
+            show_progress="hidden",
+            concurrency_id=CALLS,  # behind the answer that was being generated
+            concurrency_limit=1,
         )
 
 

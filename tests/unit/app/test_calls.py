@@ -119,6 +119,7 @@ def test_a_conversation_that_was_ended_does_not_come_back() -> None:
     fresh = talk.anew()
     assert list(answers) == [None], "what comes after the end is not shown"
     assert talk.ended and not fresh.ended and fresh.rounds == []
+    assert talk.rounds != [] and talk.shown == [], "also when its last part is sent once more"
 
 
 @pytest.mark.slow

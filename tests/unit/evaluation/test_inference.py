@@ -104,6 +104,18 @@ def test_sampling_follows_its_seed_and_leaves_torchs_own_alone() -> None:
     assert narrow == model.caption(shown(), num_beams=1, max_new_tokens=8, repetition_penalty=1.2)
 
 
+def test_whole_numbers_are_taken_for_any_option() -> None:
+    model = writer("opt")
+    (image, *_), sampled = shown(), {"do_sample": True, "max_new_tokens": 8, "seed": 1}
+    for name, most in (("repetition_penalty", 2), ("temperature", 2), ("top_p", 1)):
+        whole, fraction = sampled | {name: most}, sampled | {name: float(most)}
+        assert model.caption(image, **whole) == model.caption(image, **fraction)
+        assert list(model.chat(image, [], "why?", stream=True, **whole)) == list(
+            model.chat(image, [], "why?", stream=True, **fraction)
+        )
+    assert model.caption(image, length_penalty=2) == model.caption(image, length_penalty=2.0)
+
+
 def test_options_reach_the_search() -> None:
     model = writer("opt")
     tokenizer = model.processor.language_tokenizer
@@ -138,6 +150,7 @@ def test_options_reach_the_search() -> None:
         ({"num_beams": 1, "length_penalty": 2.0}, "length_penalty 2.0 changes nothing without num_beams of 2 or more"),
         ({"num_beams": 0}, "num_beams must be at least 1"),
         ({"max_new_tokens": "many"}, "a generation option is no number"),
+        ({"length_penalty": "long"}, "a generation option is no number"),
         ({"do_sample": True, "top_p": 0.0}, "top_p must be in"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"prompt": "  "}, "prompt '  ' is blank"),
