@@ -81,7 +81,7 @@ class AppPage:
 
     def pick(self, label: str) -> None:
         """Choose one of the values of a radio field; fields of a fold that has just been opened miss a first click."""
-        choice = self._there(f"{self._one('label:has(> input[type=radio])', label)}")
+        choice = self._there(self._one("label:has(> input[type=radio])", label))
         self.wait(f"{choice}.classList.contains('selected') || ({choice}.click(), false)")
 
     def field(self, label: str) -> str:
