@@ -61,6 +61,24 @@ def newest_exports(outputs: Path) -> list[KnownModel]:
     return [known for _, known in sorted(newest, key=lambda pair: -pair[0])]
 
 
+def named_models(sources: Sequence[str]) -> list[KnownModel]:
+    """Models by the names that the command was given; a folder is shown by the end of its path, which tells it apart.
+
+    Example:
+        >>> [model.label for model in named_models(["last:demo_stage1", "user/model"])]
+        ['last:demo_stage1', 'user/model']
+    """
+    labels = [_end_of_path(Path(source)) if Path(source).is_dir() else source for source in sources]
+    if len(set(labels)) < len(labels):
+        labels = list(sources)
+    return [KnownModel(source=source, label=label) for source, label in zip(sources, labels, strict=True)]
+
+
+def _end_of_path(folder: Path) -> str:
+    parts = folder.absolute().parts
+    return "/".join((parts[:-1] if parts[-1] == "export" else parts)[-2:])
+
+
 class Models:
     """Opens models by their names, and keeps the last ones.
 

@@ -17,7 +17,7 @@ from typing import Any
 from blip2_train.app.access import Access, is_local
 from blip2_train.app.context import Context
 from blip2_train.app.examples import EXAMPLES, SHOWN, write_examples
-from blip2_train.app.models import KnownModel, Models, newest_exports
+from blip2_train.app.models import Models, named_models, newest_exports
 from blip2_train.errors import ConfigError
 from blip2_train.system.extras import import_extra
 
@@ -148,7 +148,7 @@ def make_application(settings: Settings, temporary: Path) -> Any:
 def _context(settings: Settings, temporary: Path) -> Context:
     from blip2_train.app.browsing import WORLD
 
-    named = [KnownModel(source=source, label=source) for source in settings.models]
+    named = named_models(settings.models)
     newest = [model for model in newest_exports(Path(settings.outputs)) if model.source not in settings.models]
     allowed = {*(model.source for model in (*named, *newest)), *settings.folders, *settings.sets, WORLD, EXAMPLES}
     access = Access(everything=is_local(settings.host), named=frozenset(allowed))

@@ -13,7 +13,7 @@ import pytest
 from demo_exports import write_exports
 
 from blip2_train.app.access import Access
-from blip2_train.app.models import KnownModel, Models, newest_exports
+from blip2_train.app.models import KnownModel, Models, named_models, newest_exports
 from blip2_train.checkpoints.export import MANIFEST, read_manifest
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.evaluation.inference import Blip2
@@ -50,6 +50,22 @@ def test_the_newest_export_of_each_recipe(
     elsewhere = newest_exports(tmp_path / "outputs")
     assert {Path(model.source).parts[-3:] for model in elsewhere} > {("demo_opt", "run", "export")}
     assert newest_exports(tmp_path / "nowhere") == []
+
+
+def test_named_folders_are_told_apart_by_the_ends_of_their_paths(tmp_path: Path) -> None:
+    ends = ("demo_stage1/one/export", "demo_stage1/two/export", "mine/blip2")
+    folders = [str(tmp_path / end) for end in ends]
+    for folder in folders:
+        Path(folder).mkdir(parents=True)
+    named = named_models([*folders, "last:demo_stage1", "some/model"])
+    assert [model.source for model in named] == [*folders, "last:demo_stage1", "some/model"]
+    assert [model.label for model in named] == [
+        "demo_stage1/one", "demo_stage1/two", "mine/blip2", "last:demo_stage1", "some/model"
+    ]  # fmt: skip
+    alike = [str(tmp_path / side / "mine" / "blip2") for side in "ab"]
+    for folder in alike:
+        Path(folder).mkdir(parents=True)
+    assert [model.label for model in named_models(alike)] == alike, "whole paths, where the ends are the same"
 
 
 def test_a_model_of_questions_is_first_for_questions_and_last_for_captions(
