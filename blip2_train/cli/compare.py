@@ -28,6 +28,8 @@ MOST_SETTINGS = 40
 """Settings that a terminal shows."""
 WIDEST = 24
 """Characters of a value that are kept in one line where others need the room."""
+NARROWEST = 12
+"""Characters at which values may fold, so that all runs fit beside each other."""
 
 
 def main(arguments: list[str]) -> None:
@@ -72,16 +74,30 @@ def _print(title: str, runs: Sequence[ComparedRun], rows: Sequence[ComparedRow])
 
     console = make_console()
     texts = [[f"{text} *" if index in row.best else text for index, text in enumerate(row.values)] for row in rows]
-    widths = [min(WIDEST, max(map(len, column))) + 2 for column in zip(*texts, strict=True)]
     labels = min(max(len(row.label) for row in rows), console.width // 2)
-    for group in groups_that_fit(widths, console.width - labels):
+    needed, room = [max(map(len, column)) for column in zip(*texts, strict=True)], console.width - labels
+    together = fold_width(needed, room) >= min(NARROWEST, max(needed))
+    groups = [list(range(len(needed)))] if together else groups_that_fit([min(WIDEST, n) + 2 for n in needed], room)
+    for group in groups:
+        most = fold_width([needed[index] for index in group], room)
         table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
-        table.add_column("", overflow="fold")
+        table.add_column("", overflow="fold", min_width=labels)
         for index in group:
-            table.add_column(str(index + 1), justify="right", overflow="fold")
+            table.add_column(str(index + 1), justify="right", overflow="fold", max_width=max(1, most))
         for row, line in zip(rows, texts, strict=True):
             table.add_row(Text(row.label), *(Text(line[index]) for index in group))
         console.print(table)
+
+
+def fold_width(widths: Sequence[int], room: int) -> int:
+    """The most characters of a line, at which columns fit into the room, two blanks in front of each.
+
+    Example:
+        >>> fold_width([60, 60], 44), fold_width([60, 5], 44), fold_width([9, 5], 44)
+        (20, 35, 9)
+    """
+    fitting = (most for most in range(max(widths), 0, -1) if sum(min(most, width) + 2 for width in widths) <= room)
+    return next(fitting, 0)
 
 
 def groups_that_fit(widths: Sequence[int], room: int) -> list[list[int]]:

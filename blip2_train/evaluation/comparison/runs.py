@@ -18,6 +18,8 @@ from blip2_train.system.records import parse_yaml
 CONFIG = "config.yaml"
 OWN_FOLDER = "<run folder>"
 """Stands for a run's own folder in its settings."""
+_HELD_OUT = ("data.validation", "data.holdout")
+_TRAINED_ON = ("data.sources.",)
 _COST = {
     "steps": MetricFormat(label="optimiser steps", digits=0),
     "samples_per_second": MetricFormat(label="samples/s", digits=0),
@@ -35,6 +37,8 @@ class Score:
     format: MetricFormat
     ranked: bool = True
     """Whether one value is better than another."""
+    measured_on: frozenset[str] = frozenset()
+    """What tells on which samples; one score is better than another on the same ones only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ def _read_run(name: str, folder: Path) -> ComparedRun:
         name=name,
         folder=folder,
         settings=settings,
-        scores=dict(_run_scores(rows, results, validation)),
+        scores=dict(_run_scores(rows, results, validation, settings)),
         state=_state(rows, results, validation, settings),
     )
 
@@ -149,11 +153,13 @@ def _task_scores(tasks: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:
     """The scores of an evaluation's tasks."""
     for task, content in tasks.items():
         title, scores = content.get("title", task), content.get("scores", {})
+        samples = frozenset({str(content.get("examples")), str(content.get("data_fingerprints"))})
         for name, value in scores.items():
             if isinstance(value, int | float):
                 part, _, metric = name.rpartition("/")
                 what = logged_format(metric)
-                yield ", ".join(filter(None, (title, part, what.row, what.heading))), Score(value=value, format=what)
+                label = ", ".join(filter(None, (title, part, what.row, what.heading)))
+                yield label, Score(value=value, format=what, measured_on=samples)
 
 
 def _validation(rows: Sequence[Mapping[str, str]], results: Mapping[str, Any], monitor: str) -> int | None:
@@ -186,7 +192,7 @@ def _state(
 
 
 def _run_scores(
-    rows: list[dict[str, str]], results: Mapping[str, Any], validation: int | None
+    rows: list[dict[str, str]], results: Mapping[str, Any], validation: int | None, settings: Mapping[str, str]
 ) -> Iterator[tuple[str, Score]]:
     """The held-out scores of a training at a validation, its last losses, and what it took."""
     values: dict[str, float] = {}
@@ -201,12 +207,20 @@ def _run_scores(
         values.setdefault("steps", float(rows[-1]["step"]))
     if "seconds_since_step" in values:
         values.pop("seconds", None)  # only those since then
-    for side, label in (("val/", "held-out"), ("train/loss", "train")):
+    counts = {f"{key}={value}" for key, value in values.items() if key.partition("/")[2] in COUNTS}
+    held_out = _of(settings, _HELD_OUT) | counts
+    if settings.get("data.holdout", "null") != "null":
+        held_out |= _of(settings, _TRAINED_ON)  # of which the held-out samples are a part
+    for side, label, samples in (("val/", "held-out", held_out), ("train/loss", "train", _of(settings, _TRAINED_ON))):
         for key in sorted((key for key in values if key.startswith(side)), key=_natural):
             name = key.partition("/")[2]
             what = logged_format(name)
-            score = Score(value=values[key], format=what, ranked=name not in COUNTS)
+            score = Score(value=values[key], format=what, ranked=name not in COUNTS, measured_on=frozenset(samples))
             yield f"{', '.join(filter(None, (what.row, what.heading)))}, {label}", score
     for key, what in _COST.items():
         if key in values:
             yield what.label, Score(value=values[key], format=what, ranked=False)
+
+
+def _of(settings: Mapping[str, str], beginnings: tuple[str, ...]) -> set[str]:
+    return {f"{key}={value}" for key, value in settings.items() if key.startswith(beginnings)}

@@ -58,7 +58,10 @@ def _repeated(key: str) -> list[str]:
 
 
 def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
-    """The scores that a run has; the best of each, where one is better than another in the digits that are shown."""
+    """The scores that a run has; the best of each, where one is better than another in the digits that are shown.
+
+    Scores of other samples are no better or worse: R@1 among 40 images is an easier task than among 256.
+    """
     rows = []
     for label in dict.fromkeys(label for run in runs for label in run.scores):
         scores = [run.scores.get(label) for run in runs]
@@ -68,10 +71,15 @@ def score_rows(runs: Sequence[ComparedRun]) -> list[ComparedRow]:
             if score is not None
         ]
         texts = [ABSENT if score is None else score.format.text(score.value) for score in scores]
+        same = len({score.measured_on for score in scores if score is not None}) == 1
         ranked = {
             index: -score.value if score.format.lower_is_better else score.value
             for index, score in enumerate(scores)
-            if score is not None and score.ranked and math.isfinite(score.value) and _comparable(score, trained)
+            if score is not None
+            and same
+            and score.ranked
+            and math.isfinite(score.value)
+            and _comparable(score, trained)
         }
         best = {texts[index] for index, value in ranked.items() if value == max(ranked.values())}
         equal = len({texts[index] for index in ranked}) < 2  # as they are shown

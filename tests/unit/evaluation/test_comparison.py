@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,31 @@ def test_losses_of_other_objectives_are_not_ranked(tmp_path: Path) -> None:
     assert chosen[1]["image→text, R@10 (%), held-out"] == chosen[2]["image→text, R@10 (%), held-out"] == {0}
 
 
+def test_scores_of_other_samples_are_not_ranked(tmp_path: Path) -> None:
+    """The right one of 40 images comes first more easily than that of 256."""
+    data: dict[str, Any] = {"sources": [{"path": "a.csv"}], "holdout": None, "validation": {"path": "val"}}
+    differing = {
+        "alike": {},
+        "validation": {"validation": {"path": "other"}},
+        "source": {"sources": [{"path": "b.csv"}]},
+    }
+    recall, loss = "image→text, R@10 (%), held-out", "loss (nats), train"
+    for holdout in (None, 256):
+        first = write_run(tmp_path / f"{holdout}", 2.0, 40.0, data=data | {"holdout": holdout})
+        best = {}
+        for name, changed in differing.items():
+            other = write_run(tmp_path / f"{holdout}/{name}", 1.0, 30.0, data=data | {"holdout": holdout} | changed)
+            best[name] = {row.label: row.best for row in score_rows(read_runs([first, other]))}
+        assert best["alike"][recall] == {0} and best["alike"][loss] == {1}
+        assert best["validation"][recall] == set() and best["validation"][loss] == {1}
+        assert best["source"][recall] == ({0} if holdout is None else set()), "a part of the source is held out"
+        assert best["source"][loss] == set()
+    fewer = write_run(tmp_path / "fewer", 1.0, 50.0, data=data)
+    (fewer / "metrics.csv").write_text((fewer / "metrics.csv").read_text().replace(",64", ",40"))
+    rows = {row.label: row.best for row in score_rows(read_runs([tmp_path / "None", fewer]))}
+    assert rows[recall] == set() and rows[loss] == {1}
+
+
 def test_the_scores_are_those_at_the_end_and_the_best_is_known(folders: list[Path]) -> None:
     rows = {row.label: (row.values, row.best) for row in score_rows(read_runs(folders))}
     assert rows["ITC loss (nats), held-out"] == (("2.000", "1.500"), {1})  # results.json has the last word
@@ -153,6 +179,10 @@ def test_evaluations_are_compared_by_task(tmp_path: Path) -> None:
             reasons={"accuracy": "no reason"},
         )
         write_results(tmp_path / name / "results.json", [report])
+    fewer = replace(report, settings=replace(settings, data_fingerprints={"a": "other"}))
+    write_results(tmp_path / "fewer" / "results.json", [fewer])
+    for row in score_rows(read_runs([tmp_path / "one", tmp_path / "fewer"])):
+        assert row.best == set(), "of other samples"
     rows = {row.label: (row.values, row.best) for row in score_rows(read_runs([tmp_path / "one", tmp_path / "two"]))}
     assert rows["A set, in-domain, CIDEr"] == (("1.200", "1.400"), {1})
     assert rows["A set, accuracy (%)"] == (("50.0", ABSENT), frozenset())
