@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from blip2_train.checkpoints.architecture import tower_details
 from blip2_train.checkpoints.export import Manifest
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.metrics.metric_format import MetricFormat
+from blip2_train.evaluation.metrics.metric_format import MetricFormat, part_label
 from blip2_train.evaluation.report.content import weights_location
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.system.atomic_write import read_checked
@@ -48,7 +48,7 @@ class CardScore:
     @property
     def label(self) -> str:
         """Name of the metric for people."""
-        return ", ".join(filter(None, (self.format.label, self.format.row, self.part)))
+        return ", ".join(filter(None, (self.format.label, self.format.row, part_label(self.part))))
 
 
 def held_out_scores(manifest: Manifest) -> list[CardScore]:

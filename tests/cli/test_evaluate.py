@@ -56,7 +56,7 @@ def run(arguments: list[str], folder: Path, processes: int = 1, other: bool = Fa
     assert process.returncode == 0, errors
     tables, closing = output.split("\ntask ")  # a table for each task, and the closing one
     assert "BLEU-4" in tables and "R@10" in tables and "answer type other" in tables
-    assert "out-domain, CIDEr" in closing and "itc, text→image, R@1 (%)" in closing and "report.html" in closing
+    assert "out-domain, CIDEr" in closing and "ITC alone, text→image, R@1 (%)" in closing and "report.html" in closing
     return results_of(folder)
 
 

@@ -28,8 +28,9 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun], *, created: dateti
     header = element("header", element("h1", title), *(element("p", line, class_="note data") for line in lines))
     scores, settings = score_rows(runs), differing_settings(runs)
     best = (
-        "Bold: the best of the runs, where they measure the same: a loss of another objective or batch is no "
-        "worse or better. Held-out scores of a training are those of the weights that it exports: see above."
+        "Bold: the best of the runs, where they measure the same: a loss of another objective or batch, or a score "
+        "of other samples, is no worse or better. Held-out scores of a training are those of the weights "
+        "that it exports: see above."
     )
     parts = [header, _section("scores", "Scores", _note(best), _table("Scores", runs, scores))] if scores else [header]
     if charts := compared_charts({run.name: run.folder for run in runs}):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2_train.errors import ConfigError
-from blip2_train.evaluation.metrics.metric_format import MetricFormat
+from blip2_train.evaluation.metrics.metric_format import MetricFormat, part_label
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics, smaller_is_better
 from blip2_train.system.atomic_write import read_checked
@@ -158,7 +158,7 @@ def _task_scores(tasks: Mapping[str, Any]) -> Iterator[tuple[str, Score]]:
             if isinstance(value, int | float):
                 part, _, metric = name.rpartition("/")
                 what = logged_format(metric)
-                label = ", ".join(filter(None, (title, part, what.row, what.heading)))
+                label = ", ".join(filter(None, (title, part_label(part), what.row, what.heading)))
                 yield label, Score(value=value, format=what, measured_on=samples)
 
 

@@ -60,3 +60,13 @@ def by_name(name: str) -> MetricFormat:
         ('my metric', '0.0001235')
     """
     return MetricFormat(label=name.replace("_", " "))
+
+
+def part_label(part: str) -> str:
+    """How the part of a set, or the ranking, is shown that a score's name begins with (`in-domain/cider`).
+
+    Example:
+        >>> part_label("itc"), part_label("in-domain")
+        ('ITC alone', 'in-domain')
+    """
+    return "ITC alone" if part == "itc" else part

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from blip2_train.evaluation.metrics.metric_format import MetricFormat, by_name
+from blip2_train.evaluation.metrics.metric_format import MetricFormat, by_name, part_label
 
 
 def weights_name(location: object, kind: str) -> str:
@@ -143,7 +143,7 @@ class TaskReport:
 
     def part(self, name: str) -> str:
         """Part of the set that a score is of, in front of its metric's name; empty for the whole."""
-        return ", ".join(filter(None, (name.rpartition("/")[0], self.format(name).row)))
+        return ", ".join(filter(None, (part_label(name.rpartition("/")[0]), self.format(name).row)))
 
     def reason(self, name: str) -> str:
         """Why a score is None; an empty string if no reason is given."""

@@ -32,7 +32,7 @@ def test_recall_has_a_row_for_each_direction_and_ranking() -> None:
     task = vqa(kind="retrieval", scores=scores, title="[bold]COCO[/bold]", labels=RetrievalTask.labels)
     lines = [" ".join(line.split()) for line in printed(task)]
     assert lines[0] == "[bold]COCO[/bold]", "a title is no markup"
-    assert lines[-4:] == [f"{s}, {d} 10.0 50.0" for s in ("itc", "itm") for d in ("image→text", "text→image")]
+    assert lines[-4:] == [f"{s}, {d} 10.0 50.0" for s in ("ITC alone", "itm") for d in ("image→text", "text→image")]
 
 
 def test_a_narrow_terminal_loses_no_number() -> None:

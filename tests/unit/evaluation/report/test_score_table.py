@@ -30,8 +30,8 @@ def test_directions_of_retrieval_are_rows_with_the_same_columns() -> None:
         ("image→text", ["50.0", "50.0", ""]),
         ("text→image", ["50.0", "50.0", ""]),
         ("all", ["", "", "50.0"]),
-        ("itc, image→text", ["25.0", "25.0", ""]),
-        ("itc, text→image", ["25.0", "25.0", ""]),
+        ("ITC alone, image→text", ["25.0", "25.0", ""]),
+        ("ITC alone, text→image", ["25.0", "25.0", ""]),
     ]
 
 
