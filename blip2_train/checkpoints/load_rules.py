@@ -51,7 +51,7 @@ class LoadReport:
         parts = list(dict.fromkeys(name.partition(".")[0] for name in self.fresh))
         more = f" and {len(parts) - _PARTS} more" if len(parts) > _PARTS else ""
         counts = [f"{len(self.fresh)} fresh ({', '.join(parts[:_PARTS])}{more})"] if parts else []
-        counts += [f"{len(self.ignored)} of the file not needed"] if self.ignored else []
+        counts += [f"{len(self.ignored)} more in the file are not needed"] if self.ignored else []
         return "; ".join((", ".join((f"{self.what}: loaded {len(self.loaded)} tensors", *counts)), *self.notes))
 
     def lines(self) -> list[str]:

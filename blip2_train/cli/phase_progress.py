@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 from blip2_train.system.live_bar import LiveBar
 from blip2_train.system.screen import LINE_EVERY, echo, make_console
+from blip2_train.system.tables import rate as speed
 
 _SETTLED = 5.0
 """Seconds after the first results from which on what came before them does not count: models were opened."""
@@ -59,7 +60,7 @@ class Bar:
 
     def at(self, done: int, total: int, rate: float | None = None) -> None:
         """Show that `done` of `total` are finished, and how many in a second."""
-        name = self._name if rate is None else f"{self._name}, {rate:,.1f} a second"
+        name = self._name if rate is None else f"{self._name}, {speed(rate)} a second"
         self.progress.update(self.task, completed=done, total=total, description=name)
         self._line(done, total, rate)
 
@@ -69,7 +70,7 @@ class Bar:
             return
         of, left = "" if total is None else f" of {total:,}", ""
         if rate is not None and total is not None:
-            left = f", {rate:,.1f} a second, {timedelta(seconds=round((total - done) / rate))} left"
+            left = f", {speed(rate)} a second, {timedelta(seconds=round((total - done) / rate))} left"
         echo(f"{self._name}: {done:,}{of}{self._unit}{left}", file=sys.stderr, flush=True)
         self.last_line = time.monotonic()
 

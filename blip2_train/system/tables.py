@@ -80,7 +80,7 @@ def rate(per_second: float) -> str:
     """A speed in two or more digits.
 
     Example:
-        >>> rate(123.4), rate(4.567), rate(0.0321)
-        ('123', '4.6', '0.032')
+        >>> rate(1234.5), rate(4.567), rate(0.0321)
+        ('1,234', '4.6', '0.032')
     """
-    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"

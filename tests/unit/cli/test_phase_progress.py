@@ -20,8 +20,8 @@ def test_what_came_before_the_first_results_does_not_count(
     assert shown.rates["caption"] == 20.0
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "caption: 120 of 10,000 samples, 0.3 a second, 8:14:00 left",
-        "caption: 720 of 10,000 samples, 20.0 a second, 0:07:44 left",
+        "caption: 120 of 10,000 samples, 0.33 a second, 8:14:00 left",
+        "caption: 720 of 10,000 samples, 20 a second, 0:07:44 left",
     ]
 
 
