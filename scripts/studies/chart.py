@@ -83,7 +83,7 @@ def _draw_score(axis: Any, key: str, record: Record) -> None:
 def _draw_curve(axis: Any, key: str, record: Record) -> None:
     from matplotlib import pyplot
 
-    arms = [arm for arm in record["arms"].values() if arm["curve"]]
+    arms = [arm for arm in record["arms"].values() if arm["curve"] and arm["curves"][key]["steps"]]
     for arm, (style, color) in zip(arms, itertools.product(_STYLES, range(_COLORS)), strict=False):
         course, line = arm["curves"][key], {"color": pyplot.get_cmap("tab10")(color), "linestyle": style}
         axis.plot(course["steps"], course["mean"], label=arm["label"], linewidth=1.6, **line)

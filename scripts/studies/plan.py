@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,13 +86,13 @@ def make_plan(name: str, study: Study, options: StudyOptions) -> Plan:
 def _runs_of(
     study: Study, arm: str, seed: int, options: StudyOptions, roots: tuple[Path, Path]
 ) -> dict[str, PlannedRun]:
-    """The steps of an arm that its scores need."""
+    """The steps of an arm that lead to its last ones; a score of another step is not the arm's."""
     differs, runs = study.arms[arm], dict[str, PlannedRun]()
-    origins = {name: differs.of.get(name, step.of) for name, step in study.steps.items()}
-    needed = {score.step for score in study.scores}
-    for name in reversed(study.steps):
-        if name in needed and (origin := origins[name]) is not None:
-            needed.add(origin)
+    own = {name: step.of for name, step in study.steps.items()}
+    origins = own | differs.of
+    last = _with_origins({score.step for score in study.scores}, own)
+    last -= {own[name] for name in last}
+    needed = _with_origins(last, origins)
     for name, step in study.steps.items():
         if name in needed:
             origin = origins[name]
@@ -103,6 +103,21 @@ def _runs_of(
             except ConfigError as error:
                 raise ConfigError(f"arm {arm}, step {name}: {error}") from None
     return runs
+
+
+def _with_origins(steps: Iterable[str], origins: Mapping[str, str | None]) -> set[str]:
+    """Steps, and all that they start from.
+
+    Example:
+        >>> sorted(_with_origins(["c"], {"a": None, "b": "a", "c": "b", "d": "b"}))
+        ['a', 'b', 'c']
+    """
+    found, ahead = set[str](), list(steps)
+    while ahead:
+        step = ahead.pop()
+        found.add(step)
+        ahead += [origin for origin in (origins[step],) if origin is not None and origin not in found]
+    return found
 
 
 def _run(

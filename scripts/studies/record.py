@@ -27,8 +27,9 @@ def read_record(name: str, study: Study, plan: Plan) -> Record:
     """All results of a plan whose runs are finished.
 
     By arm, each score has its `mean` over the seeds and its `values` by seed, and, for all arms but the baseline, the
-    `difference` from the baseline's mean with its `interval` and whether that is `clear` of zero; the `curves` of
-    trainings have steps, mean and values. `cpu_seconds` are those of all steps of an arm, over all seeds.
+    `difference` from the baseline's mean with its `interval` and whether that is `clear` of zero; a score of a step
+    that the arm does without has no mean. The `curves` of trainings have steps, mean and values. `cpu_seconds`
+    are those of all steps of an arm, over all seeds.
     """
     return {
         "study": name,
@@ -58,9 +59,11 @@ def _arm(study: Study, plan: Plan, arm: str) -> Record:
 
 
 def _score(score: Score, study: Study, plan: Plan, arm: str) -> Record:
-    values = {str(seed): _value(score, steps[score.step]) for seed, steps in plan.arms[arm].items()}
+    values = {
+        str(seed): _value(score, steps[score.step]) for seed, steps in plan.arms[arm].items() if score.step in steps
+    }
     known = [value for value in values.values() if value is not None]
-    result: Record = {"mean": statistics.mean(known) if len(known) == len(values) else None, "values": values}
+    result: Record = {"mean": statistics.mean(known) if known and len(known) == len(values) else None, "values": values}
     if arm == study.baseline or result["mean"] is None:
         return result
     baseline = plan.arms[study.baseline]
@@ -114,12 +117,13 @@ def _cost(by_seed: dict[int, dict[str, PlannedRun]]) -> float | None:
 
 
 def _curves(score: Score, by_seed: dict[int, dict[str, PlannedRun]]) -> Record:
-    """Steps of the validations, the values by seed, and their mean."""
+    """Steps of the validations, the values by seed, and their mean; all empty for an arm without that training."""
     courses = {
         str(seed): curve(read_metrics(steps[score.step].folder / METRICS_FILE), score.name)
         for seed, steps in by_seed.items()
+        if score.step in steps
     }
-    points, _ = next(iter(courses.values()))
+    points = next((points for points, _ in courses.values()), [])
     values = {seed: course for seed, (_, course) in courses.items()}
     mean = [statistics.mean(each) for each in zip(*values.values(), strict=True)]
     return {"steps": points, "mean": mean, "values": values}

@@ -140,6 +140,20 @@ def test_an_arm_with_one_seed_is_compared_with_the_same_seed_and_claims_nothing(
 
 
 @pytest.mark.slow
+def test_a_score_of_a_step_that_an_arm_does_without_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The baseline's own would stand there, as if it were the arm's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(STUDY.replace("of: {stage1: first}", "of: {retrieval: first}"))
+    main(["small.yaml"], MadeUpRuns())
+    arm = record(tmp_path / "outputs/studies")["arms"]["continued"]
+    assert arm["scores"]["stage1/val/loss_itm"] == {"mean": None, "values": {}}
+    assert arm["curves"]["stage1/val/loss_itm"] == {"steps": [], "mean": [], "values": {}}
+    assert set(arm["runs"]["0"]) == {"first", "retrieval"} and arm["cpu_seconds"] == 2 * 36.0
+    text = (tmp_path / "outputs/studies/small/study.md").read_text("utf-8")
+    assert "| continued | – | 35.0 (+0.0" in text
+
+
+@pytest.mark.slow
 def test_a_score_that_is_a_mean_of_single_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = STUDY.replace("evaluate: demo_retrieval", "evaluate: demo_caption").replace("  continued:", "  # ")
