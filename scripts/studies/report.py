@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from blip2_train.evaluation.report.logged_scores import logged_format
+from blip2_train.system.tables import NumbersTable
 from studies.record import Record
 
 NOTE = (
@@ -37,16 +34,13 @@ def as_markdown(record: Record) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_table(record: Record) -> Group:
+def as_table(record: Record) -> NumbersTable:
     """The table for a terminal."""
     head, rows = rows_of(record)
-    table = Table(title=Text(record["title"]), title_justify="left", box=None, header_style="dim", pad_edge=False)
-    table.add_column(head[0])
-    for name in head[1:]:
-        table.add_column(Text(name), justify="right")
+    table = NumbersTable(head, title=record["title"], note=NOTE.replace("bold:", "with !:"))
     for row in rows:
-        table.add_row(*(Text(_plain(cell)) for cell in row))
-    return Group(table, Text(NOTE.replace("bold:", "with !:"), style="dim"))
+        table.add_row(*map(_plain, row))
+    return table
 
 
 def _cell(score: Record, result: Record) -> str:
