@@ -112,11 +112,12 @@ def _with_origins(steps: Iterable[str], origins: Mapping[str, str | None]) -> se
         >>> sorted(_with_origins(["c"], {"a": None, "b": "a", "c": "b", "d": "b"}))
         ['a', 'b', 'c']
     """
-    found, ahead = set[str](), list(steps)
-    while ahead:
-        step = ahead.pop()
-        found.add(step)
-        ahead += [origin for origin in (origins[step],) if origin is not None and origin not in found]
+    found = set[str]()
+    for step in steps:
+        origin: str | None = step
+        while origin is not None:
+            found.add(origin)
+            origin = origins[origin]
     return found
 
 
