@@ -158,16 +158,17 @@ def planned(
         ConfigError: if a setting cannot be used.
     """
     export = None if parent is None else parent.folder / EXPORT
+    # an export that is there already would give its own settings to the configuration, and so another key
     if command == "train":
-        settings = [*settings, "init_from=null" if export is None else quoted("init_from", export)]
-        config = compose([*settings, _UNNAMED])
+        start = "init_from=null" if export is None else quoted("init_from", export)
+        config = compose([*settings, "init_from=null", _UNNAMED])
         instantiate(config.optim)
     else:
-        settings = [*settings, quoted("checkpoint", export or Path())]
-        config = compose_evaluation([*settings, _UNNAMED])
+        start = quoted("checkpoint", export or Path())
+        config = compose_evaluation([*settings, quoted("checkpoint", Path()), _UNNAMED])
     key = _key(command, config, parent, roots)
     own = folder / f"{name}_{key}"
-    settings = [*settings, quoted("paths.run_dir", own)]
+    settings = [*settings, start, quoted("paths.run_dir", own)]
     return PlannedRun(command=command, settings=tuple(settings), key=key, folder=own, parent=parent)
 
 

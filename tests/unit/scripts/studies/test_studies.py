@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_exports import write_exports
 from studies.command import main
 from studies.definition import names, read_study
 from studies.options import read_options
-from studies.plan import make_plan
+from studies.plan import PlannedRun, make_plan
 from studies.running import launch_child
 
 from blip2_train.cli.terminal import run_command
@@ -208,6 +209,21 @@ def test_where_things_lie_does_not_matter(here: Path, tmp_path: Path) -> None:
 
     assert keys() == keys(f"paths.output_dir={tmp_path / 'a'}", f"paths.data_dir={tmp_path / 'b'}")
     assert not set(keys()) & set(keys("global_batch_size=32")), "an evaluation changes with what it evaluates"
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_once_what_it_starts_from_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training takes settings from the export that it starts from; the study is planned before that is written."""
+    monkeypatch.chdir(tmp_path)
+    study, exports = read_study("transfer"), write_exports(tmp_path / "exports")
+
+    def runs() -> dict[str, PlannedRun]:
+        return make_plan("transfer", study, read_options(["seeds=0", "arms=recipe"], study)).arms["recipe"][0]
+
+    before = runs()
+    for step, kind in (("stage1", "stage1"), ("base", "opt"), ("tuned", "opt")):
+        shutil.copytree(exports[kind], before[step].folder / "export")
+    assert runs() == before
 
 
 @pytest.mark.slow
