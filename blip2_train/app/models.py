@@ -15,6 +15,7 @@ from blip2_train.errors import Blip2TrainError, ConfigError
 from blip2_train.evaluation.inference import Blip2
 from blip2_train.models.image_text import ImageTextModel
 from blip2_train.pretrained import load_pretrained
+from blip2_train.system.path_names import short_names
 
 AT_ONCE = 2
 """Models in memory: as many as are compared."""
@@ -68,15 +69,11 @@ def named_models(sources: Sequence[str]) -> list[KnownModel]:
         >>> [model.label for model in named_models(["last:demo_stage1", "user/model"])]
         ['last:demo_stage1', 'user/model']
     """
-    labels = [_end_of_path(Path(source)) if Path(source).is_dir() else source for source in sources]
-    if len(set(labels)) < len(labels):
-        labels = list(sources)
-    return [KnownModel(source=source, label=label) for source, label in zip(sources, labels, strict=True)]
-
-
-def _end_of_path(folder: Path) -> str:
-    parts = folder.absolute().parts
-    return "/".join((parts[:-1] if parts[-1] == "export" else parts)[-2:])
+    folders = [source for source in sources if Path(source).is_dir()]
+    paths = [Path(folder).absolute() for folder in folders]
+    names = short_names([str(path.parent if path.name == "export" else path) for path in paths])
+    labels = dict(zip(folders, names, strict=True))
+    return [KnownModel(source=source, label=labels.get(source, source)) for source in sources]
 
 
 class Models:

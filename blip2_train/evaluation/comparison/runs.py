@@ -13,6 +13,7 @@ from blip2_train.evaluation.metrics.metric_format import MetricFormat, part_labe
 from blip2_train.evaluation.report.logged_scores import COUNTS, logged_format
 from blip2_train.evaluation.run_metrics import METRICS_FILE, RESULTS, curve, read_metrics, smaller_is_better
 from blip2_train.system.atomic_write import read_checked
+from blip2_train.system.path_names import short_names
 from blip2_train.system.records import parse_yaml
 
 CONFIG = "config.yaml"
@@ -66,7 +67,7 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     different = list(dict.fromkeys(folder.resolve() for folder in folders))
     if len(different) < 2:
         raise ConfigError(f"a comparison needs two different runs or more, got {len(different)}; {_FIX}")
-    names = _short_names([str(folder) for folder in different])
+    names = short_names([str(folder) for folder in different])
     return [_read_run(name, folder) for name, folder in zip(names, different, strict=True)]
 
 
@@ -88,21 +89,6 @@ def _read_run(name: str, folder: Path) -> ComparedRun:
         scores=dict(_run_scores(rows, results, validation, settings)),
         state=_state(rows, results, validation, settings),
     )
-
-
-def _short_names(folders: Sequence[str]) -> list[str]:
-    """The last parts of each path, as many as tell them apart, at least two.
-
-    Example:
-        >>> _short_names(["/runs/a/1", "/runs/b/1", "/more/b/1"])
-        ['runs/a/1', 'runs/b/1', 'more/b/1']
-    """
-    parts = [folder.strip("/").split("/") for folder in folders]
-    for count in range(2, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(folders)
 
 
 def _settings(folder: Path) -> dict[str, str]:

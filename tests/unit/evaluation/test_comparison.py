@@ -218,7 +218,7 @@ def test_the_command_prints_both_tables_and_writes_the_page_if_given(
     names = [str(folder) for folder in folders]
     main([*names, "--output", str(tmp_path / "page.html")])
     out = capsys.readouterr().out
-    assert re.search(r"ITC loss \(nats\), held-out +2\.000 +1\.500 \*\n", out) and re.search(r"seed +1 +2\n", out)
+    assert re.search(r"ITC loss \(nats\), held-out +2\.000 +1\.500 \*\n", out) and re.search(r"seed +1 +2 *\n", out)
     assert f"({folders[0]})\n   not finished: at step 20; held-out scores of step 20, the last\n" in out
     assert "\x1b" not in out and "3 settings differ\n" in out and f"page: {tmp_path}/page.html" in out
     assert all(len(line) <= 70 for line in out.splitlines() if str(tmp_path) not in line)
