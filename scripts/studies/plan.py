@@ -112,13 +112,13 @@ def _with_origins(steps: Iterable[str], origins: Mapping[str, str | None]) -> se
         >>> sorted(_with_origins(["c"], {"a": None, "b": "a", "c": "b", "d": "b"}))
         ['a', 'b', 'c']
     """
-    found = set[str]()
+    needed = set[str]()
     for step in steps:
         origin: str | None = step
         while origin is not None:
-            found.add(origin)
+            needed.add(origin)
             origin = origins[origin]
-    return found
+    return needed
 
 
 def _run(
