@@ -1,4 +1,4 @@
-"""Names that people know from transformers, and what stands for each of them here.
+"""Names that people know from transformers and from the original code, and what stands for each of them here.
 
 The attributes do not exist here; who asks for one gets an AttributeError that leads on. Of arguments, those values are
 accepted that change nothing.
@@ -32,6 +32,8 @@ OF_THE_PACKAGE: Mapping[str, str] = {
     "Trainer": "b2.train(b2.compose([…])) trains",
     "TrainingArguments": "b2.train(b2.compose([…])) trains",
     "BitsAndBytesConfig": 'b2.load_pretrained(name, quantization="int8") or "int4"',
+    "load_model_and_preprocess": f"{_LOADING}; a file of the original code is a name, too",
+    "load_model": f"{_LOADING}; a file of the original code is a name, too",
 }
 OF_A_MODEL: Mapping[str, str] = {
     "get_qformer_features": 'model.embed(images)["query_states"] of a generative model, or ["image_states"]',
@@ -53,6 +55,9 @@ OF_A_MODEL: Mapping[str, str] = {
     "gradient_checkpointing_enable": "to train, b2.train(b2.compose([…])), with "
     "model.vision.gradient_checkpointing=true where the tower is trained",
     "hf_device_map": "a model is on one device, model.device",
+    "extract_features": "model.embed(images, texts=…) gives states and features, with every image and every text",
+    "predict_answers": "model.answer(images, questions)",
+    "compute_itm": "model.match(images, texts).itm",
 }
 OF_A_PROCESSOR: Mapping[str, str] = {
     "save_pretrained": _WRITING,

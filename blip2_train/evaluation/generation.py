@@ -48,8 +48,14 @@ _ELSEWHERE = {
     "text": "texts are given as prompt or question",
     "padding": "texts are padded by themselves",
     "return_tensors": "texts come as strings, generate(**inputs) gives ids",
+    "use_nucleus_sampling": "do_sample=True samples, with top_p and temperature",
+    "num_captions": "num_return_sequences is the number of texts of each image",
+    "max_len": "max_new_tokens counts the new ones",
+    "min_len": "min_new_tokens counts the new ones",
+    "num_ans_candidates": "answer takes candidates=[…] to choose among",
+    "inference_method": "answer generates; with candidates=[…] it chooses among them",
 }
-"""Options of transformers that are none here, and what is."""
+"""Options of transformers and of the original code that are none here, and what is."""
 _ONLY_FOR_SAMPLING, _ONLY_FOR_BEAMS = ("top_p", "temperature", "top_k"), ("length_penalty",)
 
 

@@ -51,6 +51,11 @@ def generate_ids(
         ConfigError: if the ids or an option cannot be used, or have another meaning here.
     """
     network = model.generative("generate")
+    if not isinstance(pixel_values, Tensor):
+        raise ConfigError(
+            f"generate takes the tensors of a processor, as model.generate(**processor(images, text)), and no "
+            f"{type(pixel_values).__name__}; model.caption(images, prompt=…) takes images"
+        )
     tokenizer, queries = model.processor.language_tokenizer, network.query_tokens.shape[1]
     assert tokenizer is not None
     images, size = len(pixel_values), model.processor.image_size

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,12 @@ def test_what_generate_cannot_do_is_one_line(folder: Callable[[str], str]) -> No
         ({"input_ids": inputs["input_ids"] + 1}, "input_ids are not those of this model"),
         ({"input_ids": inputs["input_ids"].repeat(2, 1)}, r"1 images, but input_ids of shape \(2, "),
         ({"pixel_values": torch.zeros(1, 3, 8, 8)}, r"pixel_values have shape \(1, 3, 8, 8\), this model reads"),
+        (
+            {"pixel_values": {"image": inputs["pixel_values"]}},
+            r"tensors of a processor, .*, and no dict; model\.caption",
+        ),
+        ({"use_nucleus_sampling": True}, "use_nucleus_sampling' is unknown; do_sample=True samples"),
+        ({"num_captions": 3}, "num_captions' is unknown; num_return_sequences is the number"),
     ):
         with pytest.raises(ConfigError, match=words):
             model.generate(**(dict(inputs) | options))
@@ -254,6 +262,34 @@ def test_what_the_names_lead_to_is_there(folder: Callable[[str], str]) -> None:
             for path in re.findall(r"\b(?:b2|model|processor)(?:\.\w+)+", instead):
                 if not path.startswith("model.vision.") and not (kind == "retrieval" and "language_model" in path):
                     eval(path, known)  # an AttributeError otherwise
+
+
+def test_calls_of_the_original_code_are_translated_by_the_page(folder: Callable[[str], str]) -> None:
+    text = PAGE.split("## What you wrote with the original code")[1].split("\n#")[0]
+    rows = re.findall(r"^\| (.*`.*) \| (.*`.*) \|$", text, re.M)
+    assert len(rows) == 10
+    generative, retrieval = (b2.load_pretrained(folder(kind), device="cpu")[0] for kind in ("opt", "retrieval"))
+    for left, right in rows:
+        matching = any(name in left for name in ("compute_itm", "match_head", "extract_features"))
+        known = names(folder("opt")) | {"model": retrieval if matching else generative}
+        known |= {"text": "a cat", "question": "what is it?"}
+        assert run(spans(right), known) is not None
+
+
+def test_without_text_a_start_token_is_what_the_tokenizer_writes(folder: Callable[[str], str], tmp_path: Path) -> None:
+    """transformers writes that of the configuration; with text="" both write none where texts start with none."""
+    shutil.copytree(folder("opt"), tmp_path / "bare")
+    tokenizer = json.loads((tmp_path / "bare/tokenizer.json").read_text()) | {"post_processor": None}
+    (tmp_path / "bare/tokenizer.json").write_text(json.dumps(tokenizer))
+    name = str(tmp_path / "bare")
+    reader = transformers.Blip2Processor.from_pretrained(name)
+    theirs = transformers.Blip2ForConditionalGeneration.from_pretrained(name).eval()
+    model, processor = b2.load_pretrained(name, device="cpu")
+    inputs = reader(images=images()[0], text="", return_tensors="pt")
+    expected = theirs.generate(**inputs, max_new_tokens=6)
+    assert model.generate(**processor(images()[0]), max_new_tokens=6).tolist() == expected.tolist()
+    del inputs["input_ids"], inputs["attention_mask"]
+    assert theirs.generate(**inputs, max_new_tokens=6).tolist() != expected.tolist()
 
 
 def refused_on_the_page() -> set[str]:
