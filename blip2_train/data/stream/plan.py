@@ -75,7 +75,7 @@ class SourcePlan:
         return (
             f"{self.name}: {self.samples:,} samples in {self.files:,} file{'s' * (self.files != 1)} "
             f"({size}), {share}{self.drawn:,} drawn = {self.epochs:.2f} epochs ({self.repeats}){read}, "
-            f"unusable: {', '.join(f'{n} {reason}' for reason, n in self.rejected.items()) or 'none'}"
+            f"unusable at opening: {', '.join(f'{n} {reason}' for reason, n in self.rejected.items()) or 'none'}"
         )
 
 
