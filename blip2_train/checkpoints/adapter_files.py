@@ -15,6 +15,7 @@ from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.adapted_layers import ADAPTER_NAME, is_adapter, plain_name
 from blip2_train.models.adapters import lora_settings
 from blip2_train.models.configs import AdapterConfig
+from blip2_train.system.shared_files import share_as_usual
 
 FOLDER = "adapter"
 """Inside an export."""
@@ -77,6 +78,7 @@ def write_adapter(folder: Path, state: Mapping[str, Tensor], architecture: Mappi
         for name, tensor in state.items()
     }
     save_file(theirs, folder / FILE, metadata={"format": "pt"})
+    share_as_usual(folder / FILE)
     return file_fingerprint(folder / FILE)
 
 

@@ -27,6 +27,7 @@ from blip2_train.system.atomic_folder import clear_leftovers, replace_folder
 from blip2_train.system.atomic_write import without_checksum, write_atomically, write_checked
 from blip2_train.system.error_reasons import reason_of
 from blip2_train.system.records import JsonObject, check_record, read_record
+from blip2_train.system.shared_files import share_as_usual
 
 _FIX = "export the run again"
 WEIGHTS, CONFIG, MANIFEST, TOKENIZER = "model.safetensors", "config.yaml", "manifest.json", "tokenizer"
@@ -96,6 +97,7 @@ def _write_files(folder: Path, state: Mapping[str, Tensor], config: str, tokeniz
         manifest = replace(manifest, architecture=plain)
     beside = {name: tensor for name, tensor in state.items() if is_adapter(name)}
     save_file(_separate({n: t for n, t in state.items() if n not in beside}), folder / WEIGHTS)
+    share_as_usual(folder / WEIGHTS)
     adapter_folder = folder / adapter_files.FOLDER
     language = with_local_paths(manifest.architecture.get("language") or {})
     sha256 = (

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from blip2_train.system.screen import echo
+from blip2_train.system.shared_files import share_as_usual
 
 Batch = dict[str, Tensor]
 HELD_OUT_BATCHES = 20
@@ -141,6 +142,6 @@ def save_half(model: PreTrainedModel, folder: Path) -> None:
     """Write 16-bit weights in transformers' layout, with a configuration that names float32 for loading."""
     model.half().save_pretrained(folder)
     settings = json.loads((folder / "config.json").read_text())
-    (folder / "model.safetensors").chmod(0o644)
+    share_as_usual(folder / "model.safetensors")
     settings["dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

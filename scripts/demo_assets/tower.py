@@ -16,6 +16,7 @@ from blip2_train.data.emoji_scenes.concepts import load_concepts
 from blip2_train.data.emoji_scenes.scenes import GROUNDS, SCENE_SIZE
 from blip2_train.models.timm_without_wandb import timm
 from blip2_train.system.screen import echo
+from blip2_train.system.shared_files import share_as_usual
 from demo_assets.tower_data import PatchBatches
 
 TIMM_NAME = "vit_tiny_patch16_224"
@@ -167,5 +168,5 @@ def save_tower(model: PatchClassifier, assets: Path) -> None:
     folder = assets / "vision"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().half().contiguous() for k, v in model.tower.state_dict().items()}, folder / "model.part")
-    (folder / "model.part").chmod(0o644)
+    share_as_usual(folder / "model.part")
     (folder / "model.part").replace(folder / "model.safetensors")

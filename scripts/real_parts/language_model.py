@@ -11,6 +11,7 @@ import numpy as np
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.system.extras import import_extra
+from blip2_train.system.shared_files import share_as_usual
 
 _TOKENS = "tokenizer.ggml."
 _CONTROL = 3
@@ -48,6 +49,7 @@ def convert_language_model(files: Mapping[str, Path], folder: Path) -> None:
     tokenizer, state = read_tokenizer(reader, path.name), llama_state(reader, path.name)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    share_as_usual(folder / "model.safetensors")
     llama_config(reader, special).save_pretrained(folder)
     GenerationConfig(**special).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

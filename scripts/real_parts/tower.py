@@ -17,6 +17,7 @@ import numpy as np
 
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.system.extras import import_extra
+from blip2_train.system.shared_files import share_as_usual
 
 ARCHITECTURE = "vit_small_patch14_dinov2"
 """timm's name of the network."""
@@ -49,6 +50,7 @@ def convert_tower(files: Mapping[str, Path], folder: Path) -> None:
     (path,) = (path for name, path in files.items() if name.endswith(".onnx"))
     state = timm_state(dinov2_state(path))
     save_file(state, folder / "model.safetensors")
+    share_as_usual(folder / "model.safetensors")
     about = {"num_classes": 0, "mean": MEAN, "std": STD}
     config = {"architecture": ARCHITECTURE, "num_classes": 0, "num_features": state["cls_token"].shape[-1]}
     (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": about}, indent=1) + "\n", "utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_models import DEMO, EVA, our_model, save_theirs, their_model
+from permissions import group_umask, permissions
 from torch import nn
 from warm_process import WarmProcess
 
@@ -59,6 +60,15 @@ def test_weights_from_elsewhere_name_their_parent(tmp_path: Path) -> None:
     assert len(about["parent"]) == 64
     assert converted(tmp_path / "ours", "--to", tmp_path / "card", "--format", "huggingface") == 0
     assert about["parent"] in (tmp_path / "card" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("form", ["blip2_train", "huggingface"])
+def test_a_group_reads_what_is_written(form: str, tmp_path: Path) -> None:
+    folder = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")
+    with group_umask():
+        assert converted(folder, "--to", tmp_path / "written", "--format", form) == 0
+    modes = permissions(tmp_path / "written")
+    assert "model.safetensors" in modes and set(modes.values()) == {"-rw-r-----"}
 
 
 def test_what_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

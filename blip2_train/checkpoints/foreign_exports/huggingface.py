@@ -36,6 +36,7 @@ from blip2_train.data.batches.qformer_tokenizer import IMAGE_TOKEN
 from blip2_train.errors import CheckpointMismatch
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.models.generative import GenerativeModel, embedding_width
+from blip2_train.system.shared_files import share_as_usual
 
 SHARD_SIZE = "5GB"
 """Largest file of weights."""
@@ -70,6 +71,7 @@ def write_huggingface(
     _check(settings, theirs, model)
     folder.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(without_ties(theirs), folder, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
+    share_as_usual(*folder.glob("*.safetensors"))
     settings.save_pretrained(folder)
     if generative is not None:
         GenerationConfig.from_model_config(settings.text_config).save_pretrained(folder)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from foreign_models import DEMO, our_model
+from permissions import group_umask, permissions
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Blip2ForConditionalGeneration
@@ -66,6 +67,14 @@ def language_logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=ids, **decoder_inputs).logits
     return logits
+
+
+def test_a_group_reads_every_file_of_an_export(tmp_path: Path) -> None:
+    with group_umask():
+        _, folder = export(tmp_path / "export")
+    modes = permissions(folder)
+    assert {"model.safetensors", "adapter/adapter_model.safetensors", "manifest.json"} <= modes.keys()
+    assert set(modes.values()) == {"-rw-r-----"}
 
 
 @pytest.mark.slow
