@@ -31,6 +31,7 @@ from blip2_train.config.run_config import EvaluationConfig, RunConfig
 from blip2_train.config.step_scaling import scale_step_counts
 from blip2_train.config.strict_keys import Findings, ValueProblems, check_values, unknown_key, walk_names
 from blip2_train.config.tower_normalisation import fill_in_normalisation
+from blip2_train.config.value_types import nearest
 from blip2_train.errors import Blip2TrainError, ConfigError, problems_of, refuse
 from blip2_train.system.error_reasons import reason_of
 
@@ -75,8 +76,11 @@ def compose(overrides: Sequence[str], extra_folder: Path | None = None) -> DictC
     command = read_overrides(overrides, folders)
     if command.experiment is None:
         known = ", ".join(options("experiment", folders))
+        problem = f"choose a recipe: experiment=<name>; there are {known}"
+        if (written := nearest("experiment", command.keys, likeness=0.75)) is not None:
+            problem = f"unknown key {written!r}: did you mean 'experiment'?"
         reported = any("experiment" in problem for problem in command.problems)
-        refuse([*command.problems, *([] if reported else [f"choose a recipe: experiment=<name>; there are {known}"])])
+        refuse([*command.problems, *([] if reported else [problem])])
     return _checked("train", RunConfig, command, extra_folder)
 
 

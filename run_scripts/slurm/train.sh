@@ -4,6 +4,7 @@
 #SBATCH --nodes=1 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=8
 #SBATCH --time=24:00:00 --signal=USR1@120 --requeue --open-mode=append
 set -euo pipefail
+: "${SLURM_JOB_ID:?is not set: start this script with sbatch, as its first lines show}"
 source "${SLURM_SUBMIT_DIR:-.}/run_scripts/_environment.sh"
 RUN="${RUN:-$PWD/outputs/slurm_$SLURM_JOB_ID}" status=0  # the number stays the same when a job is queued again
 if compgen -G "$RUN/checkpoints/*.ckpt" >/dev/null; then set -- "$@" "resume_from='$RUN'"; fi

@@ -13,6 +13,7 @@ SOURCE = "blip2_train.data.sources.config.SourceConfig"
 DEMO = "experiment=demo_stage1"
 WRONG = {
     "no recipe": ([], ["experiment=<name>", "demo_stage1", "stage1_vit_g"]),
+    "recipe under a misspelt key": (["experimnt=demo_stage1"], ["'experimnt'", "did you mean 'experiment'?"]),
     "unknown recipe": (["experiment=stage1_vitg"], ["'stage1_vitg'", "did you mean stage1_vit_g?"]),
     "two recipes": (["experiment=[demo_stage1,stage1_vit_l]"], ["experiment has no option", "available: caption_coco"]),
     "unknown key": ([DEMO, "optim.warmup_step=5"], ["'optim.warmup_step'", "did you mean 'optim.warmup_steps'?"]),

@@ -100,6 +100,16 @@ def missing_file(what: str, file: Path | str) -> ShardError:
     return ShardError(f"{what} {file} does not exist{where}; correct its path, or put the file there")
 
 
+def require_local(what: str, path: str) -> None:
+    """Look whether a file is there; one at an address is not looked for.
+
+    Raises:
+        ShardError: if it is not.
+    """
+    if "://" not in path and not Path(path).expanduser().exists():
+        raise missing_file(what, path)
+
+
 def _broken(file: Path, error: ValueError, form: str) -> ShardError:
     return ShardError(f"annotation file {file} is broken JSON ({error}); get it again, expected {form}")
 

@@ -10,6 +10,7 @@ from typing import Any
 from blip2_train.data.annotations.annotated_images import embedded_image, is_embedded
 from blip2_train.data.annotations.captions import read_captions
 from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.json_content import require_local
 from blip2_train.data.order import stable_seed
 from blip2_train.data.record import Record, SampleLocation
 from blip2_train.data.rejections import UnusableSample
@@ -58,6 +59,7 @@ class AnnotationSource:
     ) -> None:
         self.name = name
         self.files = 1
+        require_local("annotation file", path)
         self._file = local_copy(path, storage)
         beside = path.rpartition("/")[0] if is_remote(path) else str(self._file.parent)
         self._folders = open_images(beside if images is None else images, storage)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip2_train.data.annotations.content import PARQUET, SUFFIXES
-from blip2_train.data.annotations.json_content import missing_file
+from blip2_train.data.annotations.json_content import require_local
 from blip2_train.data.printable_names import printable_name
 from blip2_train.data.storage.options import StorageOptions
 from blip2_train.errors import ConfigError
@@ -97,16 +97,6 @@ class SourceConfig:
     def own_source(self) -> CaptionSource | None:
         """The opened source, for subclasses that open their source themselves; else None."""
         return None
-
-
-def require_local(what: str, path: str) -> None:
-    """Look whether a file is there; one at an address is not looked for.
-
-    Raises:
-        ShardError: if it is not.
-    """
-    if "://" not in path and not Path(path).expanduser().exists():
-        raise missing_file(what, path)
 
 
 def open_source(config: SourceConfig) -> CaptionSource:

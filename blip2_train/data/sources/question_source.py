@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from blip2_train.data.annotations.columns import Columns
+from blip2_train.data.annotations.json_content import require_local
 from blip2_train.data.annotations.questions import QuestionForm, read_questions
 from blip2_train.data.annotations.visual_questions import VisualQuestion
 from blip2_train.data.order import stable_seed
 from blip2_train.data.printable_names import names_digest
 from blip2_train.data.record import QuestionRecord, SampleLocation
 from blip2_train.data.rejections import UnusableSample
-from blip2_train.data.sources.config import SourceConfig, require_local
+from blip2_train.data.sources.config import SourceConfig
 from blip2_train.data.sources.question_images import FolderImages, ShardImages
 from blip2_train.errors import ConfigError, ShardError
 from blip2_train.types import RejectedSample

@@ -48,6 +48,7 @@ def test_broken_files_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "bare.json").write_text('{"images": [{"split": "val"}]}')
     for arguments, message in [
         ((str(tmp_path / "no.json"), images, "val"), "no.json does not exist"),
+        ((str(tmp_path / "misspelt" / "no.json"), None, "val"), "annotation file .*no.json does not exist"),
         ((path, str(tmp_path / "nowhere"), "val"), "image folder .*nowhere does not exist"),
         ((path, images, "dev"), "no image of split 'dev'; its splits are restval, test, train, val"),
         ((path, images, "train+rest"), "no image of split 'rest'"),
