@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from blip2_train.cli.command_parser import CommandParser
@@ -12,8 +13,9 @@ from blip2_train.errors import ConfigError
 from blip2_train.system.screen import echo
 
 ABOUT = """\
-Write the trained weights of a run as an export: of its newest checkpoint, or of the checkpoint given. --push
-uploads it to the Hugging Face hub, too, with a model card; an export folder is uploaded as it is."""
+Write the trained weights of a run as an export: of its best checkpoint if it keeps one (monitor), else of its
+newest, or of the checkpoint given. --push uploads it to the Hugging Face hub, too, with a model card; an export
+that is there is uploaded as it is."""
 EXAMPLES = """\
 examples:
   python scripts/export.py outputs/demo_stage1/<run>
@@ -34,23 +36,50 @@ def main(arguments: list[str]) -> None:
             raise ConfigError(f"--{given.replace('_', '-')} goes with --push <user>/<model>; add it, or leave this out")
     if options.private and not options.create:
         raise ConfigError("--private makes a new repository private; add --create, or change an old one on the hub")
-    folder = _export(options)
-    if options.push is not None:
-        from blip2_train.cli.publish import publish
+    if options.push is None:
+        _write(options)
+        return
+    from blip2_train.cli.publish import publish
 
-        publish(folder, options)
+    with tempfile.TemporaryDirectory(prefix="blip2_export_") as scratch:
+        publish(_export_that_is_there(options) or _write(options, Path(scratch)), options)
 
 
-def _export(options: argparse.Namespace) -> Path:
-    """The export that was written, or the folder of one that is there."""
-    from blip2_train.checkpoints.export import MANIFEST  # loads torch, which help does not need
-    from blip2_train.training.earlier_runs import find_checkpoint, run_folder_of
+def _export_that_is_there(options: argparse.Namespace) -> Path | None:
+    """The export that is given, or that the run has; None if it must be written.
+
+    Raises:
+        ConfigError: if the folder is one for transformers.
+    """
+    from blip2_train.checkpoints.export import MANIFEST, read_manifest  # loads torch, which help does not need
+    from blip2_train.training.earlier_runs import EXPORT, checkpoint_to_export, run_folder_of
 
     given = Path(options.run).expanduser()
-    if options.push is not None and options.folder is None and (given / MANIFEST).is_file():
+    if options.folder is not None or given.is_file():
+        return None
+    if (given / MANIFEST).is_file():
         return given
-    checkpoint = find_checkpoint(options.run, "outputs", "", setting="")
-    folder = run_folder_of(checkpoint) / "export" if options.folder is None else Path(options.folder)
+    if (given / "config.json").is_file():
+        raise ConfigError(
+            f"{given} is a folder for transformers, which has its card: hf upload {options.push} {given} uploads it"
+        )
+    own = run_folder_of(checkpoint_to_export(options.run, "outputs")) / EXPORT
+    if not (own / MANIFEST).is_file():
+        return None
+    echo(f"export: {own} (of step {read_manifest(own).step:,})")
+    return own
+
+
+def _write(options: argparse.Namespace, scratch: Path | None = None) -> Path:
+    """Write the export, of a dry run into `scratch`; returns its folder."""
+    from blip2_train.training.earlier_runs import EXPORT, checkpoint_to_export, run_folder_of
+
+    checkpoint = checkpoint_to_export(options.run, "outputs")
+    folder = run_folder_of(checkpoint) / EXPORT if options.folder is None else Path(options.folder)
+    if options.dry_run and scratch is not None:
+        export_checkpoint(checkpoint, scratch / EXPORT)
+        echo(f"export: would be {folder} (of {checkpoint.name})")
+        return scratch / EXPORT
     echo(f"export: {export_checkpoint(checkpoint, folder)} (of {checkpoint.name})")
     return folder
 

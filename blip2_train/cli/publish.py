@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
-from blip2_train.checkpoints.export import read_manifest
+from safetensors import safe_open
+
+from blip2_train.checkpoints.export import WEIGHTS, read_manifest
 from blip2_train.checkpoints.hub import looks_like_hub_id
 from blip2_train.cli.model_card import evaluation_scores, held_out_scores, model_card
 from blip2_train.cli.part_sizes import size_text
@@ -18,6 +21,7 @@ from blip2_train.hub import upload_files
 from blip2_train.system.screen import echo
 
 CARD = "README.md"
+_log = logging.getLogger(__name__)
 
 
 def publish(folder: Path, options: argparse.Namespace) -> None:
@@ -31,6 +35,13 @@ def publish(folder: Path, options: argparse.Namespace) -> None:
     if not looks_like_hub_id(repository):
         raise ConfigError(f"--push {repository} is no name of a repository; write <user>/<model>")
     files = files_to_upload(folder, repository, options.results or (), options.license, options.example)
+    for part, path in _parts_of_this_machine(folder).items():
+        _log.warning(
+            "others cannot load this: its %s is read from %s, a path of this machine; publish that, too, and train "
+            "from its hub id",
+            part,
+            path,
+        )
     if options.dry_run:
         echo(f"would upload to {repository}{', made if it is not there' if options.create else ''}:")
         for name, content in files.items():
@@ -63,6 +74,22 @@ def files_to_upload(
     files.setdefault(f"example{ending}", image)
     files.setdefault(CARD, model_card(manifest, repository, f"example{ending}", scores, licence).encode())
     return files
+
+
+def _parts_of_this_machine(folder: Path) -> dict[str, str]:
+    """Paths of frozen parts that an export does not hold, by what they are."""
+    described = read_manifest(folder).architecture
+    with safe_open(folder / WEIGHTS, framework="pt") as weights:
+        names = list(weights.keys())
+    parts = {
+        "language model": ("language_model", (described.get("language") or {}).get("name", "")),
+        "vision tower": ("vision_model", (described.get("vision") or {}).get("weights", "")),
+    }
+    return {
+        part: path
+        for part, (prefix, path) in parts.items()
+        if Path(path or "").is_absolute() and not any(name.startswith(f"{prefix}.") for name in names)
+    }
 
 
 def _demo_image() -> bytes:

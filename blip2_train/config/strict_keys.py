@@ -267,7 +267,7 @@ def unknown_key(path: str, given: str | None, known: set[str], origin: str) -> C
         guess = next((key for key in _shortest_first(known) if key == last or key.endswith(f".{last}")), None)
         if guess is None and path != full:  # `weights.itg` for `itg_weight`
             guess = next((siblings[key] for key in _shortest_first(siblings) if last in key.split("_")), None)
-    if (other := ELSEWHERE.get(full) or f"{parent}.{_BESIDE.get(name)}") in known:
+    if (other := ELSEWHERE.get(full) or ELSEWHERE.get(name) or f"{parent}.{_BESIDE.get(name)}") in known:
         guess = other
     guess = guess or (siblings[close] if close else nearest(full, known))
     names = ", ".join(sorted(siblings)) or "none"

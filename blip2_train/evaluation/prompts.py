@@ -96,12 +96,15 @@ def conversation_prompt(template: str, turns: Sequence[tuple[str, str]], message
     """Earlier questions and answers and the new question as one prompt.
 
     Raises:
-        ConfigError: if a question is empty.
+        ConfigError: if a question is empty, or an earlier round is no pair of texts.
 
     Example:
         >>> conversation_prompt(CHAT, [("which city is this?", "singapore")], "why?")
         'Question: which city is this? Answer: singapore Question: why? Answer:'
     """
+    for turn in turns:
+        if not (isinstance(turn, tuple | list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise ConfigError(f"an earlier round of a conversation is a pair (question, answer), not {turn!r:.80}")
     parts = [part for question, answer in turns for part in (question_prompt(template, question), answer.strip())]
     return " ".join(part for part in [*parts, question_prompt(template, message)] if part)
 

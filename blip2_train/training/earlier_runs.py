@@ -50,6 +50,22 @@ def find_checkpoint(resume_from: str, output_dir: str, experiment: str, setting:
     return checkpoint
 
 
+def checkpoint_to_export(named: str, output_dir: str) -> Path:
+    """The checkpoint whose weights a run exports, or would export now: of its best validation, else the newest.
+
+    Args:
+        named: A run folder, `last:<recipe>`, or a checkpoint file, which is taken as it is.
+        output_dir: Where the runs of all recipes lie.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    newest = find_checkpoint(named, output_dir, "", setting="")
+    if Path(named).expanduser().is_file():
+        return newest
+    return newest_checkpoint(newest.parent.glob(BEST)) or newest
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints that a run can go on from: those of every few steps; that of its best validation if none is."""
     checkpoints = folder / CHECKPOINTS

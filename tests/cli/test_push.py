@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 from blip2_train.checkpoints.export import MANIFEST, read_manifest
 from blip2_train.cli.export import main
 from blip2_train.cli.terminal import run_command
+from blip2_train.errors import ConfigError
 from blip2_train.evaluation.report.content import TaskReport, TaskSettings
 from blip2_train.evaluation.report.results import write_results
 from blip2_train.pretrained import load_pretrained
@@ -125,6 +127,23 @@ def test_a_dry_run_shows_everything_and_asks_nobody(
     for path in (*folder.rglob("*.*"), Path("README.md"), Path("example.jpg")):
         assert re.search(rf" B  .*{re.escape(path.name)}\n| KiB  .*{re.escape(path.name)}\n| MiB  ", out), path
     assert "model-index:" in out and "widget:" in out and not (folder / "README.md").exists()
+
+
+def test_a_part_that_only_this_machine_has_is_told(
+    hub: Hub, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    main([str(folder), "--push", NAME, "--dry-run"])
+    assert "others cannot load" not in caplog.text
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    manifest = json.loads((mine / MANIFEST).read_text())
+    manifest["architecture"]["language"]["name"] = "/models/opt"
+    write_checked(mine / MANIFEST, manifest)
+    main([str(mine), "--push", NAME, "--dry-run"])
+    assert "its language model is read from /models/opt, a path of this machine" in caplog.text
+    (mine / "config.json").write_text("{}")
+    (mine / MANIFEST).unlink()
+    with pytest.raises(ConfigError, match=rf"is a folder for transformers, .*hf upload {NAME} {mine} uploads it"):
+        main([str(mine), "--push", NAME])
 
 
 def test_what_stands_in_the_way_is_one_line(

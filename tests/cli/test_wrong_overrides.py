@@ -22,6 +22,7 @@ WRONG = {
     "unknown top key": ([DEMO, "batch_size=32"], ["'batch_size'", "did you mean 'global_batch_size'?"]),
     "unknown top key, nothing like it": ([DEMO, "banana=3"], ["'banana'", "steps"]),
     "key of another part": ([DEMO, "lr=1e-3"], ["'lr'", "did you mean 'optim.lr'?"]),
+    "name of another library below its part": ([DEMO, "optim.learning_rate=1"], ["did you mean 'optim.lr'?"]),
     "key below an unknown part": ([DEMO, "train.lr=1e-3"], ["'train.lr'", "did you mean 'optim.lr'?"]),
     "key in an item of a list": ([DEMO, f"data.sources=[{{_target_: {SOURCE}, pth: x}}]"], ["data.sources[0].pth"]),
     "key of a logger that takes any": ([DEMO, "logger=wandb", "logger.wandb.projct=x"], ["'logger.wandb.project'?"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,31 @@ def test_the_best_weights_are_exported_and_the_newest_kept(uninterrupted: Path, 
     assert run_command(export, [str(folder / "checkpoints" / kept[0]), str(folder / "again")]) == 0
     again = read_export(folder / "again")[1]
     assert (again.sha256, again.step, again.metrics["val/loss_itg"]) == (manifest.sha256, best, scores[best])
+    assert run_command(export, [str(folder), str(folder / "once more")]) == 0
+    assert read_export(folder / "once more")[1].sha256 == manifest.sha256
+
+
+def test_what_is_published_is_what_the_run_exported(uninterrupted: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = shutil.copytree(run_folder(uninterrupted), tmp_path / "run")
+    dry = [str(folder), "--push", "me/model", "--dry-run"]
+    manifest = read_export(folder / "export")[1]
+    before = contents(folder)
+    assert run_command(export, dry) == 0
+    printed = capsys.readouterr().out
+    assert f"export: {folder / 'export'} (of step {manifest.step})" in printed
+    assert f"{manifest.step} optimiser steps" in printed
+    assert contents(folder) == before
+    shutil.rmtree(folder / "export")
+    before = contents(folder)
+    assert run_command(export, dry) == 0
+    printed = capsys.readouterr().out
+    assert f"export: would be {folder / 'export'} (of {manifest.checkpoint})" in printed
+    assert f"{manifest.step} optimiser steps" in printed
+    assert contents(folder) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow

@@ -194,6 +194,9 @@ def test_a_conversation_is_one_prompt() -> None:
     prompt = "Question: what is it? Answer: a cat Question: is it red? Answer:"
     expected = model.caption(shown()[0], prompt=prompt)[0].split("Question:")[0].strip()
     assert model.chat(shown()[0], [("what is it?", "a cat")], "is it red?") == expected
+    for turns in ([{"role": "user", "content": "what is it?"}], ["ab"], [("what is it?", None)]):
+        with pytest.raises(ConfigError, match=r"is a pair \(question, answer\), not"):
+            model.chat(shown()[0], turns, "is it red?")
     with pytest.raises(ConfigError, match="a question is empty"):
         model.chat(shown()[0], [], " ")
     with pytest.raises(PromptTooLong, match=r"takes .* tokens, but beside 4 queries and 30 new tokens .* its 64"):
