@@ -68,6 +68,18 @@ OF_A_PROCESSOR: Mapping[str, str] = {
     "post_process_image_text_to_text": "processor.batch_decode(ids, skip_special_tokens=True)",
     "model_input_names": "processor(images, text) gives pixel_values, input_ids and attention_mask",
 }
+ORIGINAL_WEIGHTS: Mapping[str, str] = {
+    "pretrain_opt2.7b": "blip2-opt-2.7b",
+    "pretrain_opt6.7b": "blip2-opt-6.7b",
+    "caption_coco_opt2.7b": "blip2-opt-2.7b-coco",
+    "caption_coco_opt6.7b": "blip2-opt-6.7b-coco",
+    "pretrain_flant5xl": "blip2-flan-t5-xl",
+    "pretrain_flant5xxl": "blip2-flan-t5-xxl",
+    "caption_coco_flant5xl": "blip2-flan-t5-xl-coco",
+    "pretrain": "blip2-itm-vit-g",
+    "coco": "blip2-itm-vit-g-coco",
+}
+"""Weights of the original code by its names (`model_type`), and what Salesforce published them as on the hub."""
 
 Values = Mapping[str, tuple[Any, ...]]
 """Of arguments that there are none of here, the values that hold anyway."""

@@ -22,6 +22,7 @@ from blip2_train.checkpoints.hub import fetch, fetch_description, looks_like_hub
 from blip2_train.checkpoints.source_kinds import UNDERSTOOD
 from blip2_train.checkpoints.training_checkpoints import CHECKPOINTS
 from blip2_train.errors import CheckpointMismatch
+from blip2_train.transformers_names import ORIGINAL_WEIGHTS
 
 _EXPORT = "export"
 """Folder of the export inside a run folder."""
@@ -69,7 +70,9 @@ def find_weights(source: str | Path, language_model: str | None = None) -> Sourc
     if is_blip2_config(path):
         return read_huggingface(path, location)
     if not path.exists():
-        raise CheckpointMismatch(f"there is no {location}; what can be read is {UNDERSTOOD}")
+        published = ORIGINAL_WEIGHTS.get(location)
+        hint = f"the original code's weights of that name are Salesforce/{published}" if published else ""
+        raise CheckpointMismatch(f"there is no {location}; {hint or f'what can be read is {UNDERSTOOD}'}")
     content = read_file(path) if path.is_file() else None
     if isinstance(content, dict) and "state_dict" in content and "blip2_train" in content:
         raise CheckpointMismatch(

@@ -135,6 +135,8 @@ class LoadedModel:
         return self.network
 
     def _wrong_kind(self, user: str, needed: str) -> ConfigError:
+        published = "blip2-opt-2.7b" if needed == GenerativeModel.title else "blip2-itm-vit-g"
         return ConfigError(
-            f"{user} needs {needed}, but {self.source} is {self.network.title}; give the export of such a run"
+            f"{user} needs {needed}, but {self.source} is {self.network.title}; give the export of such a run, or a "
+            f"published one like Salesforce/{published}"
         )

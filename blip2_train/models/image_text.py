@@ -81,10 +81,15 @@ class ImageTextModel(Blip2Model):
         copy_text_to_query_feed_forward(self.qformer)
 
     def complete_from_meta(self) -> None:
-        """Beside the buffers: a prediction head and a temperature that transformers' models lack start fresh."""
+        """Beside the buffers: a prediction head and a temperature that transformers' models lack start fresh.
+
+        The head is the same each time that it is drawn: an index or an evaluation knows its model by the weights.
+        """
         if self.lm_head.bias.is_meta:
-            self.lm_head = LanguageModellingHead(self.qformer_config).eval()
-            initialise_like_bert(self.lm_head)
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                self.lm_head = LanguageModellingHead(self.qformer_config).eval()
+                initialise_like_bert(self.lm_head)
         if self.temperature.is_meta:
             self.temperature = nn.Parameter(torch.tensor(self._initial_temperature))
         super().complete_from_meta()

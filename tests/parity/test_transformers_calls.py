@@ -20,9 +20,9 @@ from torch import Tensor
 
 import blip2_train as b2
 from blip2_train.checkpoints.transformers_arguments import _ELSEWHERE, translated
-from blip2_train.errors import ConfigError
+from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.quantization import QuantizedLinear
-from blip2_train.transformers_names import OF_A_MODEL, OF_A_PROCESSOR, OF_THE_PACKAGE
+from blip2_train.transformers_names import OF_A_MODEL, OF_A_PROCESSOR, OF_THE_PACKAGE, ORIGINAL_WEIGHTS
 
 PAGE = (Path(__file__).parents[2] / "docs/published-weights.md").read_text("utf-8")
 TABLE = PAGE.split("## What you wrote with transformers")[1].split("## ")[0]
@@ -274,6 +274,19 @@ def test_calls_of_the_original_code_are_translated_by_the_page(folder: Callable[
         known = names(folder("opt")) | {"model": retrieval if matching else generative}
         known |= {"text": "a cat", "question": "what is it?"}
         assert run(spans(right), known) is not None
+
+
+def test_names_of_the_original_codes_weights_lead_to_the_hub() -> None:
+    section = PAGE.split("### Names of weights")[1].split("\n#")[0]
+    written = set(re.findall(r"`([a-z]\w*[\w.]*)`", section))
+    assert ORIGINAL_WEIGHTS.keys() <= written
+    for name, published in ORIGINAL_WEIGHTS.items():
+        assert (
+            f"`{published.removesuffix('-coco')}`" in PAGE
+            and f"Salesforce/{published.removesuffix('-coco')}" in section
+        )
+        with pytest.raises(CheckpointMismatch, match=rf"there is no {name}; .* are Salesforce/{published}$"):
+            b2.load_pretrained(name)
 
 
 def test_without_text_a_start_token_is_what_the_tokenizer_writes(folder: Callable[[str], str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_models import DEMO, language_tokenizer, our_model
+from foreign_models import DEMO, language_tokenizer, our_model, save_theirs, their_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,8 +20,10 @@ from blip2_train.checkpoints.files import fingerprint
 from blip2_train.checkpoints.initial_weights import load_initial_weights
 from blip2_train.checkpoints.pretrained import open_pretrained
 from blip2_train.errors import CheckpointMismatch, ConfigError
+from blip2_train.evaluation.search.index_record import model_fingerprint
 from blip2_train.models.freezing import trainable_names
 from blip2_train.models.quantization import QuantizedLinear
+from blip2_train.pretrained import load_pretrained
 from blip2_train.system.atomic_write import with_checksum
 
 TOWER = {
@@ -181,6 +183,19 @@ def test_what_is_not_understood(tmp_path: Path) -> None:
         with pytest.raises(CheckpointMismatch, match=message) as caught:
             open_pretrained(source)
         assert "\n" not in str(caught.value)
+
+
+def test_what_a_published_model_lacks_is_the_same_each_time(tmp_path: Path) -> None:
+    """Published retrieval models have no head that writes: an index of such a model is searched by it, loaded anew."""
+    folder = save_theirs(their_model("retrieval"), "retrieval", tmp_path / "theirs")
+    first = load_pretrained(folder, device="cpu")[0]
+    torch.rand(3)
+    state = torch.get_rng_state()
+    second = load_pretrained(folder, device="cpu")[0]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_same_weights(first.network, second.network)
+    assert first.network.lm_head.dense.weight.std() > 0
+    assert model_fingerprint(first) == model_fingerprint(second)
 
 
 def test_random_frozen_parts_are_not_made_up(tmp_path: Path) -> None:
