@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 from safetensors import safe_open
@@ -21,7 +20,6 @@ from blip2_train.hub import upload_files
 from blip2_train.system.screen import echo
 
 CARD = "README.md"
-_log = logging.getLogger(__name__)
 
 
 def publish(folder: Path, options: argparse.Namespace) -> None:
@@ -36,11 +34,9 @@ def publish(folder: Path, options: argparse.Namespace) -> None:
         raise ConfigError(f"--push {repository} is no name of a repository; write <user>/<model>")
     files = files_to_upload(folder, repository, options.results or (), options.license, options.example)
     for part, path in _parts_of_this_machine(folder).items():
-        _log.warning(
-            "others cannot load this: its %s is read from %s, a path of this machine; publish that, too, and train "
-            "from its hub id",
-            part,
-            path,
+        echo(
+            f"warning: others cannot load this: its {part} is read from {path}, a path of this machine; publish that, "
+            "too, and train from its hub id"
         )
     if options.dry_run:
         echo(f"would upload to {repository}{', made if it is not there' if options.create else ''}:")
