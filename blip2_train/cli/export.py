@@ -63,7 +63,8 @@ def _export_that_is_there(options: argparse.Namespace) -> Path | None:
         raise ConfigError(
             f"{given} is a folder for transformers, which has its card: hf upload {options.push} {given} uploads it"
         )
-    own = run_folder_of(checkpoint_to_export(options.run, "outputs")) / EXPORT
+    run = given if given.is_dir() else run_folder_of(checkpoint_to_export(options.run, "outputs"))
+    own = run / EXPORT
     if not (own / MANIFEST).is_file():
         return None
     echo(f"export: {own} (of step {read_manifest(own).step:,})")

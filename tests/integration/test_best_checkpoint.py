@@ -73,6 +73,10 @@ def test_what_is_published_is_what_the_run_exported(uninterrupted: Path, tmp_pat
     assert f"export: {folder / 'export'} (of step {manifest.step})" in printed
     assert f"{manifest.step} optimiser steps" in printed
     assert contents(folder) == before
+    (folder / "checkpoints").rename(tmp_path / "elsewhere")
+    assert run_command(export, dry) == 0
+    assert f"(of step {manifest.step})" in capsys.readouterr().out
+    (tmp_path / "elsewhere").rename(folder / "checkpoints")
     shutil.rmtree(folder / "export")
     before = contents(folder)
     assert run_command(export, dry) == 0
