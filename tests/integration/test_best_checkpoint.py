@@ -65,25 +65,25 @@ def test_the_best_weights_are_exported_and_the_newest_kept(uninterrupted: Path, 
 
 def test_what_is_published_is_what_the_run_exported(uninterrupted: Path, tmp_path: Path, capsys: Any) -> None:
     folder = shutil.copytree(run_folder(uninterrupted), tmp_path / "run")
-    dry = [str(folder), "--push", "me/model", "--dry-run"]
     manifest = read_export(folder / "export")[1]
-    before = contents(folder)
-    assert run_command(export, dry) == 0
-    printed = capsys.readouterr().out
-    assert f"export: {folder / 'export'} (of step {manifest.step})" in printed
-    assert f"{manifest.step} optimiser steps" in printed
-    assert contents(folder) == before
+    there = f"export: {folder / 'export'} (of step {manifest.step})"
+    assert there in dry_run(folder, manifest.step, capsys)
     (folder / "checkpoints").rename(tmp_path / "elsewhere")
-    assert run_command(export, dry) == 0
-    assert f"(of step {manifest.step})" in capsys.readouterr().out
+    assert there in dry_run(folder, manifest.step, capsys)
     (tmp_path / "elsewhere").rename(folder / "checkpoints")
     shutil.rmtree(folder / "export")
-    before = contents(folder)
-    assert run_command(export, dry) == 0
-    printed = capsys.readouterr().out
+    printed = dry_run(folder, manifest.step, capsys)
     assert f"export: would be {folder / 'export'} (of {manifest.checkpoint})" in printed
-    assert f"{manifest.step} optimiser steps" in printed
+
+
+def dry_run(folder: Path, step: int, capsys: Any) -> str:
+    """What is shown of an upload, whose card names the step, and after which the run folder is as it was."""
+    before = contents(folder)
+    assert run_command(export, [str(folder), "--push", "me/model", "--dry-run"]) == 0
     assert contents(folder) == before
+    printed: str = capsys.readouterr().out
+    assert f"{step} optimiser steps" in printed
+    return printed
 
 
 def contents(folder: Path) -> dict[str, bytes]:
