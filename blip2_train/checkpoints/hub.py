@@ -19,6 +19,11 @@ def looks_like_hub_id(name: str) -> bool:
     )
 
 
+def is_on_this_machine(name: str) -> bool:
+    """Whether a name is a path here, be something there or not, and no hub id; an empty one is neither."""
+    return bool(name) and (Path(name).exists() or Path(name).is_absolute())
+
+
 def fetch(name: str) -> Path:
     """The local copy of a hub repository's model files; downloads what is missing.
 

@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> None:
     from blip2_train.cli.publish import publish
 
     with tempfile.TemporaryDirectory(prefix="blip2_export_") as scratch:
-        publish(_export_that_is_there(options) or _write(options, Path(scratch)), options)
+        into = Path(scratch) / "export" if options.dry_run else None
+        publish(_export_that_is_there(options) or _write(options, into), options)
 
 
 def _export_that_is_there(options: argparse.Namespace) -> Path | None:
@@ -71,18 +72,15 @@ def _export_that_is_there(options: argparse.Namespace) -> Path | None:
     return own
 
 
-def _write(options: argparse.Namespace, scratch: Path | None = None) -> Path:
-    """Write the export, of a dry run into `scratch`; returns its folder."""
+def _write(options: argparse.Namespace, into: Path | None = None) -> Path:
+    """Write the export, of a dry run `into` another folder than it would have; returns where it was written."""
     from blip2_train.training.earlier_runs import EXPORT, checkpoint_to_export, run_folder_of
 
     checkpoint = checkpoint_to_export(options.run, "outputs")
     folder = run_folder_of(checkpoint) / EXPORT if options.folder is None else Path(options.folder)
-    if options.dry_run and scratch is not None:
-        export_checkpoint(checkpoint, scratch / EXPORT)
-        echo(f"export: would be {folder} (of {checkpoint.name})")
-        return scratch / EXPORT
-    echo(f"export: {export_checkpoint(checkpoint, folder)} (of {checkpoint.name})")
-    return folder
+    written = export_checkpoint(checkpoint, into or folder)
+    echo(f"export: {'would be ' if into else ''}{folder} (of {checkpoint.name})")
+    return written
 
 
 def export_checkpoint(checkpoint: Path, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from blip2_train.checkpoints.export import WEIGHTS, read_manifest
-from blip2_train.checkpoints.hub import looks_like_hub_id
+from blip2_train.checkpoints.hub import is_on_this_machine, looks_like_hub_id
 from blip2_train.cli.model_card import evaluation_scores, held_out_scores, model_card
 from blip2_train.cli.part_sizes import size_text
 from blip2_train.data.batches.images import decode_image
@@ -84,7 +84,7 @@ def _parts_of_this_machine(folder: Path) -> dict[str, str]:
     return {
         part: path
         for part, (prefix, path) in parts.items()
-        if Path(path or "").is_absolute() and not any(name.startswith(f"{prefix}.") for name in names)
+        if is_on_this_machine(path or "") and not any(name.startswith(f"{prefix}.") for name in names)
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from blip2_train.checkpoints.architecture import tower_details
 from blip2_train.checkpoints.convert.transformers4 import difference_from_4
 from blip2_train.checkpoints.export import Manifest
+from blip2_train.checkpoints.hub import is_on_this_machine
 from blip2_train.data.batches.processor import Processor
 from blip2_train.models.blip2 import Blip2Model
 from blip2_train.system.records import parse_yaml
@@ -99,7 +100,7 @@ def model_card(model: Blip2Model, processor: Processor, manifest: Manifest, conf
 
 def _short(name: str) -> str:
     """A hub id as it is, a path without the folders of this machine."""
-    return Path(name).name if Path(name).exists() or Path(name).is_absolute() else name
+    return Path(name).name if is_on_this_machine(name) else name
 
 
 def _other_versions(model: Blip2Model) -> str:
