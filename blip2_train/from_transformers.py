@@ -19,7 +19,7 @@ _OWN_CODE = "trust_remote_code"
 """Part of every message of transformers about a repository with code."""
 _FROM_FILES = (None, "eager", "sdpa")
 """Attention implementations that a file may name; all others are fetched, or stand for what is."""
-_IMPLEMENTATIONS = ("_attn_implementation", "_experts_implementation")
+_IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 
 
 def load_config(kind: Any, location: str | Path, **options: Any) -> Any:
@@ -34,9 +34,13 @@ def load_config(kind: Any, location: str | Path, **options: Any) -> Any:
         CheckpointMismatch: if it needs code of its own, or names an implementation that would be fetched.
         Exception: whatever else transformers raises.
     """
+    from transformers import PretrainedConfig
+
     with _no_foreign_code(location):
         config = kind.from_pretrained(location, trust_remote_code=False, **options)
-    _choose_implementations(config, location)
+        values, _ = PretrainedConfig.get_config_dict(location, **options)
+    _refuse_implementations(values, location)
+    _reset_implementations(config)
     return config
 
 
@@ -90,6 +94,16 @@ def empty_model(kind: Any, config: Any, **options: Any) -> Any:
         return kind.from_config(config, trust_remote_code=False, **options)
 
 
+def public_name(key: str) -> str:
+    """The name without the marks by which transformers keeps a key of a configuration to itself.
+
+    Example:
+        >>> public_name("_attn_implementation_internal")
+        'attn_implementation'
+    """
+    return key.removeprefix("_").removesuffix("_internal")
+
+
 @contextmanager
 def refuse_remote_code(location: str | Path) -> Iterator[None]:
     """For libraries that call transformers themselves: where it would prompt whether to run remote code, it refuses.
@@ -133,19 +147,30 @@ def _where(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in ("local_files_only",) if key in options}
 
 
-def _choose_implementations(config: Any, location: str | Path) -> None:
-    """Reset the implementations that files name, in a configuration and those inside it.
+def _refuse_implementations(values: Mapping[str, Any], location: str | Path) -> None:
+    """Refuse a file that names an implementation of the hub, which would be code.
+
+    What counts is the file: which of these keys transformers takes from it differs (5.25 passes over those with a first
+    underscore, 5.24 does not).
 
     Raises:
-        CheckpointMismatch: if they name one of the hub, which would be code.
+        CheckpointMismatch: naming the key.
     """
-    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
-        for key in _IMPLEMENTATIONS:
-            stated = getattr(part, key, None)
-            if any("/" in str(name) for name in (stated.values() if isinstance(stated, Mapping) else [stated])):
+    for key, stated in values.items():
+        inner = stated if isinstance(stated, Mapping) else {}
+        if public_name(key) in _IMPLEMENTATIONS:
+            if any("/" in str(name) for name in inner.values() or [stated]):
                 raise CheckpointMismatch(
                     f"{location}: its configuration names the implementation {stated!r}, which is code of the hub and "
-                    f"is never run; take {key.removeprefix('_')} out of its config.json"
+                    f"is never run; take {key} out of its config.json"
                 )
-            if stated not in _FROM_FILES:
+        else:
+            _refuse_implementations(inner, location)
+
+
+def _reset_implementations(config: Any) -> None:
+    """Leave transformers its own choice where a file names another, in a configuration and those inside it."""
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        for key in map("_{}".format, _IMPLEMENTATIONS):
+            if getattr(part, key, None) not in _FROM_FILES:
                 setattr(part, key, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from transformers import PretrainedConfig
 
+from blip2_train.from_transformers import public_name
+
 _FETCHED = frozenset(
     "attn_implementation experts_implementation auto_map custom_pipelines custom_generate trust_remote_code "
     "quantization_config compression_config kernel_config use_kernels adapter_kwargs gguf_file".split()
@@ -38,4 +40,4 @@ def is_fetched(key: str) -> bool:
         >>> is_fetched("_attn_implementation_internal"), is_fetched("hidden_size")
         (True, False)
     """
-    return key.removeprefix("_").removesuffix("_internal") in _FETCHED
+    return public_name(key) in _FETCHED

@@ -8,7 +8,7 @@ Beside public interfaces this file uses what transformers does not promise: the 
 cache; `keys` and `values` of `Cache.layers`, which are replaced and never changed in place; `is_updated` of a cache for
 encoder and decoder; the attributes `_reorder_cache`, `_is_stateful` and `_is_fsdp_managed_module` of models; and its
 general `prepare_inputs_for_generation`: a model with another one is read in a way of its own, and not here.
-Tried with transformers 5.17.0 and 5.24.0.
+Tried with transformers 5.17.0, 5.24.0 and 5.25.0.
 
 Shape letters: B prompts, L tokens of the longest, R rows that go on from them, t tokens, H heads, D hidden size, V
 vocabulary.

@@ -1,6 +1,7 @@
 """Quantises a language model layer by layer while transformers reads its files, so that it is never whole in memory.
 
-The one use of `transformers.core_model_loading` and of its quantisers' private methods. Tried with transformers 5.24.0.
+The one use of `transformers.core_model_loading` and of its quantisers' private methods. Tried with transformers 5.24.0
+and 5.25.0.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import ast
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import foreign_code
 import pytest
@@ -74,8 +75,12 @@ def test_where_another_library_calls_transformers_there_is_no_prompt(
     assert not (tmp_path / MARKER).exists()
 
 
-@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+@pytest.mark.parametrize(
+    "key",
+    ["attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation"],
+)
 def test_an_implementation_of_the_hub_is_refused(tmp_path: Path, key: str) -> None:
+    """By every name, whether or not this transformers takes it from a file."""
     folder = Path(shutil.copytree(DEMO / "opt", tmp_path / "language"))
     change_json(folder / "config.json", **{key: "somebody/kernel"})
     for load in (
@@ -86,6 +91,21 @@ def test_an_implementation_of_the_hub_is_refused(tmp_path: Path, key: str) -> No
             load()
     change_json(folder / "config.json", **{key: "flash_attention_2"})
     assert load_config(AutoConfig, folder)._attn_implementation is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"attn_implementation": {"text_config": "somebody/kernel"}},
+        {"text_config": {"_attn_implementation": "somebody/kernel"}},
+        {"text_config": {"inner_config": {"experts_implementation": {"": "somebody/kernel"}}}},
+    ],
+)
+def test_so_is_one_that_lies_deeper(tmp_path: Path, values: dict[str, Any]) -> None:
+    config = Path(shutil.copytree(DEMO / "opt", tmp_path / "language")) / "config.json"
+    change_json(config, **values)
+    with pytest.raises(CheckpointMismatch, match=r"which is code of the hub and is never run; take \w+ out of"):
+        load_config(AutoConfig, config.parent)
 
 
 @pytest.mark.slow
