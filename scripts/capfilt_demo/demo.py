@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from studies.plan import PlannedRun, planned
+from studies.plan import SETS_FILE, PlannedRun, planned
 from studies.running import launch_child, make
 
 from blip2_train.cli.capfilt.filtering import filter_captions, find_model
@@ -68,8 +68,8 @@ class DemoRequest:
     def __post_init__(self) -> None:
         if self.scenes < 100:
             raise ConfigError(f"scenes must be at least 100, got {self.scenes}")
-        if not 0 < self.wrong <= 1:
-            raise ConfigError(f"wrong must be a share above 0 and up to 1, got {self.wrong}")
+        if not 0 <= self.wrong <= 1:
+            raise ConfigError(f"wrong must be a share from 0 to 1, got {self.wrong}")
         if self.steps < 0:
             raise ConfigError(f"steps must be 0 (no training) or more, got {self.steps}")
 
@@ -98,7 +98,7 @@ def demonstrate(arguments: Sequence[str]) -> None:
     if request.steps:
         results = {name: {**results[name], **_trained(runs[name])} for name in sets}
     record = {"settings": asdict(request), "trainings": more, "sets": results}
-    path = write_checked(folder / "capfilt_demo.json", record)
+    path = write_checked(folder / SETS_FILE, record)
     make_console().print(as_table(record))
     echo(f"scores: {path}")
 

@@ -11,6 +11,8 @@ from blip2_train.errors import ConfigError
 from blip2_train.system.records import check_record, parse_yaml
 
 FOLDER = Path(__file__).parent / "definitions"
+Command = Literal["train", "evaluate", "capfilt"]
+"""What a step runs."""
 
 
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,16 +29,20 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train: str = ""
     """Recipe of a training; or"""
     evaluate: str = ""
-    """task of an evaluation."""
+    """task of an evaluation; or"""
+    capfilt: bool = False
+    """true = scenes with wrong captions (`{of}/noisy` in the settings of a training of them), and what CapFilt makes of
+    them (`{of}/capfilt`), as of `capfilt.py demo`."""
     of: str | None = None
-    """The earlier step whose export it starts from, or evaluates."""
+    """The earlier step whose export it starts from, evaluates, or writes captions with; those are scored by what this
+    captioner started from. A training of a CapFilt step has no start, and reads its sets."""
     settings: list[str] = []
-    """As on the command line; `{data}` stands for the folder of the data (`paths.data_dir`)."""
+    """As on the command line; `{data}` is the folder of the data (`paths.data_dir`), `{of}` that of the run of `of`."""
 
     @property
-    def command(self) -> Literal["train", "evaluate"]:
-        """Which of the two it runs."""
-        return "train" if self.train else "evaluate"
+    def command(self) -> Command:
+        """Which of the three it runs."""
+        return "train" if self.train else "evaluate" if self.evaluate else "capfilt"
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,8 +132,8 @@ def _problem(study: Study) -> str | None:
         return "a study has steps, arms and scores"
     known: list[str] = []
     for name, step in study.steps.items():
-        if bool(step.train) == bool(step.evaluate):
-            return f"step {name} has either train or evaluate"
+        if [bool(step.train), bool(step.evaluate), step.capfilt].count(True) != 1:
+            return f"step {name} has either train, evaluate or capfilt"
         if step.of is not None and step.of not in known:
             return f"step {name} starts from {step.of!r}, which is no earlier step"
         if step.evaluate and step.of is None:
@@ -148,4 +154,6 @@ def _problem(study: Study) -> str | None:
             return f"arm {name} names {wrong!r}, which is no step"
     if wrong := next((score.step for score in study.scores if score.step not in known), None):
         return f"scores name {wrong!r}, which is no step"
+    if wrong := next((score.step for score in study.scores if study.steps[score.step].capfilt), None):
+        return f"scores name {wrong!r}, which is a step without scores"
     return None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,10 +16,13 @@ from blip2_train.config.compose import compose, compose_evaluation, instantiate
 from blip2_train.config.overrides import quoted
 from blip2_train.errors import ConfigError
 from blip2_train.training.earlier_runs import EXPORT
-from studies.definition import Step, Study
+from studies.definition import Command, Step, Study
 from studies.options import StudyOptions
 
 RUNS = "runs"
+SETS_FILE = "capfilt_demo.json"
+_OTHER_WORLDS = 2
+"""Added to a seed for the scenes of a CapFilt step: 1 is the world on which its models were trained."""
 _UNNAMED = "paths.run_dir=run"
 """Instead of a folder named by the time, while the key is made."""
 _PACKAGE = Path(blip2_train.__file__).parent
@@ -29,21 +32,26 @@ _NOT_IN_KEY = ("paths", "resume_from", "init_from", "checkpoint", "checkpoints",
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One run of the ordinary training or evaluation command."""
+    """One run of an ordinary command."""
 
-    command: Literal["train", "evaluate"]
+    command: Command
     settings: tuple[str, ...]
     """As on the command line."""
     key: str
     """Changes with anything that its results depend on."""
     folder: Path
     parent: PlannedRun | None = None
-    """The run whose export it starts from, or evaluates."""
+    """The run whose export it starts from, evaluates or writes captions with, or whose sets it reads."""
 
     @property
     def results(self) -> Path:
         """The file that it leaves when it is done."""
-        return self.folder / "results.json"
+        return self.folder / (SETS_FILE if self.command == "capfilt" else "results.json")
+
+    @property
+    def export(self) -> Path:
+        """Where a training leaves its weights."""
+        return self.folder / EXPORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +105,8 @@ def _runs_of(
         if name in needed:
             origin = origins[name]
             parent = None if origin is None else runs[origin]
-            given = [text.replace("{data}", str(roots[1])) for text in step.settings + differs.settings.get(name, [])]
+            folders = {"{data}": str(roots[1]), "{of}": str(parent.folder if parent else "")}
+            given = [_filled(text, folders) for text in step.settings + differs.settings.get(name, [])]
             try:
                 runs[name] = _run(step, given, seed, options, roots, parent)
             except ConfigError as error:
@@ -129,6 +138,8 @@ def _run(
     roots: tuple[Path, Path],
     parent: PlannedRun | None,
 ) -> PlannedRun:
+    if step.command == "capfilt":
+        return _sets(given, seed, roots, parent)
     if step.command == "train":
         settings = [f"experiment={step.train}", *given, *options.training, "monitor=null", f"seed={seed}"]
     else:
@@ -136,8 +147,26 @@ def _run(
     return planned(step.command, step.train or step.evaluate, settings, roots[0] / RUNS, roots, parent)
 
 
+def _sets(given: list[str], seed: int, roots: tuple[Path, Path], captioner: PlannedRun | None) -> PlannedRun:
+    """A set with wrong captions, and what CapFilt makes of it with the models of two trainings."""
+    scorer = None if captioner is None else captioner.parent
+    if captioner is None or scorer is None:
+        raise ConfigError("a CapFilt step is of: a captioner that starts from the step that scores its captions")
+    settings = ["demo", "steps=0", *given, f"seed={seed + _OTHER_WORLDS}"]
+    key = _digest(["capfilt", settings, captioner.key])
+    own = roots[0] / RUNS / f"capfilt_{key}"
+    settings += [f"captioner={captioner.export}", f"scorer={scorer.export}", f"output={own}"]
+    return PlannedRun(command="capfilt", settings=tuple(settings), key=key, folder=own, parent=captioner)
+
+
+def _filled(text: str, folders: Mapping[str, str]) -> str:
+    for name, folder in folders.items():
+        text = text.replace(name, folder)
+    return text
+
+
 def planned(
-    command: Literal["train", "evaluate"],
+    command: Command,
     name: str,
     settings: list[str],
     folder: Path,
@@ -147,17 +176,17 @@ def planned(
     """One run with a folder of its own, which is named after all that its results depend on.
 
     Args:
-        command: Which command.
+        command: `train` or `evaluate`.
         name: Beginning of the folder's name.
         settings: As on the command line, without what the run starts from.
         folder: For the run's folder.
         roots: Paths whose names do not count: where data and results lie.
-        parent: The run whose export it starts from, or evaluates; None = a training from scratch.
+        parent: The run whose export it starts from, or evaluates, or whose sets it reads; None = neither.
 
     Raises:
         ConfigError: if a setting cannot be used.
     """
-    export = None if parent is None else parent.folder / EXPORT
+    export = None if parent is None or parent.command == "capfilt" else parent.export
     # an export that is there already would give its own settings to the configuration, and so another key
     if command == "train":
         start = "init_from=null" if export is None else quoted("init_from", export)
@@ -175,8 +204,11 @@ def planned(
 def _key(command: str, config: DictConfig, parent: PlannedRun | None, roots: Sequence[Path]) -> str:
     content: Any = OmegaConf.to_container(config)
     known = {name: value for name, value in content.items() if name not in _NOT_IN_KEY}
-    text = json.dumps([command, _below_roots(known, [*roots, _PACKAGE]), parent and parent.key], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return _digest([command, _below_roots(known, [*roots, _PACKAGE]), parent and parent.key])
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 def _below_roots(value: Any, roots: Sequence[Path]) -> Any:

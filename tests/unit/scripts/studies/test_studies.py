@@ -47,6 +47,9 @@ class MadeUpRuns:
 
     def __call__(self, command: str, settings: Sequence[str], log: Path, threads: int) -> float:
         self.started.append((command, list(settings)))
+        if command == "capfilt":
+            write_checked(Path(_value("output", settings)) / "capfilt_demo.json", {})
+            return 12.0
         folder = Path(_value("paths.run_dir", settings))
         weight = "objective.itm_weight=2" in settings
         if command == "train":
@@ -226,6 +229,59 @@ def test_a_run_is_the_same_once_what_it_starts_from_is_there(tmp_path: Path, mon
     assert runs() == before
 
 
+NOISY = """\
+title: Does noise matter?
+question: It may.
+expected: {written: "2026-12-03", text: "It should."}
+steps:
+  scorer: {train: demo_stage1, settings: [steps=60]}
+  captioner: {train: demo_stage2_opt, of: scorer, settings: [steps=60]}
+  sets: {capfilt: true, of: captioner, settings: [workers=1]}
+  stage1: {train: demo_stage1, of: sets, settings: [steps=60, data.prepare=null]}
+arms:
+  noisy: {label: noisy, settings: {sets: [wrong=0.3], stage1: ["data.sources.0.path={of}/noisy"]}}
+  filtered: {label: filtered, settings: {sets: [wrong=0.3], stage1: ["data.sources.0.path={of}/capfilt"]}}
+  half: {label: half wrong, settings: {sets: [wrong=0.5], stage1: ["data.sources.0.path={of}/noisy"]}}
+scores:
+  - {step: stage1, name: val/loss_itm, label: ITM loss, better: lower}
+seeds: [0, 1]
+"""
+
+
+@pytest.mark.slow
+def test_trainings_on_what_capfilt_makes_of_noisy_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("noisy.yaml").write_text(NOISY)
+    runs, study = MadeUpRuns(), read_study("noisy.yaml")
+    main(["noisy.yaml"], runs)
+    commands = [command for command, _ in runs.started]
+    assert (commands.count("capfilt"), commands.count("train")) == (2 * 2, 2 * (2 + 3)), "arms share what they can"
+    planned = make_plan("noisy", study, read_options([], study)).arms
+    for seed, steps in planned["filtered"].items():
+        sets, models = steps["sets"], (steps["captioner"].export, steps["scorer"].export)
+        assert sets.settings[:5] == ("demo", "steps=0", "workers=1", "wrong=0.3", f"seed={seed + 2}")
+        assert sets.settings[5:7] == (f"captioner={models[0]}", f"scorer={models[1]}")
+        assert {"init_from=null", f"data.sources.0.path={sets.folder}/capfilt"} <= set(steps["stage1"].settings)
+        assert planned["noisy"][seed]["sets"] == sets and planned["half"][seed]["sets"].key != sets.key
+    assert len({steps["sets"].key for arm in planned.values() for steps in arm.values()}) == 4
+    moved = read_options([f"paths.output_dir={tmp_path / 'a'}"], study)
+    keys = [
+        [run.key for run in make_plan("noisy", study, options).runs] for options in (moved, read_options([], study))
+    ]
+    assert keys[0] == keys[1], "where things lie does not matter"
+    main(["noisy.yaml"], runs)
+    assert len(runs.started) == len(commands), "all is kept"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [(", of: captioner", ""), ("of: captioner", "of: scorer")])
+def test_capfilt_needs_both_models(change: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "noisy.yaml").write_text(NOISY.replace(*change))
+    study = read_study(str(tmp_path / "noisy.yaml"))
+    with pytest.raises(ConfigError, match=r"arm noisy, step sets: a CapFilt step is of: a captioner that starts from"):
+        make_plan("noisy", study, read_options([], study))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "words"),
@@ -272,6 +328,8 @@ def test_an_unknown_study_names_those_there_are(capsys: pytest.CaptureFixture[st
             ("{train: demo_stage1, settings: [steps=60, o", "{train: a, evaluate: b, settings: [o"),
             "step first has either",
         ),
+        (("of: stage1}", "of: stage1, capfilt: true}"), "step retrieval has either train, evaluate or capfilt"),
+        (("evaluate: demo_retrieval", "capfilt: true"), "scores name 'retrieval', which is a step without scores"),
         (("title:", "titel:"), "titel"),
         (("{label: as it is}", "{label: as it is, seeds: [0]}"), "arm recipe is compared with all others"),
         (("{label: weight 2,", "{label: weight 2, seeds: [4],"), "arm weight has seeds that the study does not have"),
@@ -298,7 +356,7 @@ def test_each_study_composes(name: str) -> None:
     assert len(plan.runs) >= len(study.arms)
     weights = {tuple(run.settings) for run in plan.runs}
     assert len(weights) == len(plan.runs)
-    assert not any("{data}" in setting for run in plan.runs for setting in run.settings)
+    assert not any("{" in setting for run in plan.runs for setting in run.settings)
 
 
 @pytest.mark.slow
