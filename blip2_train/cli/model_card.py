@@ -154,7 +154,7 @@ def _body(manifest: Manifest, repository: str, title: str, kind: str, scores: Se
         parts.append(f"language model `{_cell(Path(str(language.get('name', ''))).name)}`")
     rows = [f"| {_cell(s.dataset)} | {_cell(s.label)} | {s.shown:g} |" for s in scores]
     table = ["", "## Scores", "", "| data | metric | |", "| --- | --- | --- |", *rows] if rows else []
-    what = "describes images and answers questions about them" if kind == GENERATES else "matches images and texts"
+    what = "writes text about images" if kind == GENERATES else "matches images and texts"
     return "\n".join([
         f"# {title}",
         "",

@@ -127,6 +127,7 @@ def test_a_dry_run_shows_everything_and_asks_nobody(
     for path in (*folder.rglob("*.*"), Path("README.md"), Path("example.jpg")):
         assert re.search(rf" B  .*{re.escape(path.name)}\n| KiB  .*{re.escape(path.name)}\n| MiB  ", out), path
     assert "model-index:" in out and "widget:" in out and not (folder / "README.md").exists()
+    assert "model that writes text about images, trained by" in out, "what it answers is not known"
 
 
 def test_a_part_that_only_this_machine_has_is_told(

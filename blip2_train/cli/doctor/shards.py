@@ -61,7 +61,9 @@ def _validation(config: DictConfig, data: ImageTextDataModule, machine: Machine)
     problem = validation_problem(samples, machine.processes)
     if problem is not None:
         return [Finding(PROBLEM, problem)]
-    return [Finding(OK, f"validation: {samples:,} samples for {machine.processes} processes")]
+    kept = sum(len(part) for part in data.sources)
+    origin = f", held out of the training data, which keeps {kept:,}" if config.data.get("validation") is None else ""
+    return [Finding(OK, f"validation: {samples:,} samples for {machine.processes} processes{origin}")]
 
 
 def _cores(busy: int) -> list[Finding]:

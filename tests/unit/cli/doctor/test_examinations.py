@@ -118,6 +118,8 @@ def test_shards_beside_processes_and_readers(workspace: Path) -> None:
     config = tiny(workspace, "data.num_workers=2")
     module = open_data(config)[0].module
     assert "shards: 3 shards for 1 processes x 2 readers = 2" in texts(examine_shards(config, module, machine()), OK)
+    held_out = "validation: 2 samples for 1 processes, held out of the training data, which keeps 24"
+    assert held_out in texts(examine_shards(config, module, machine()), OK), "of its 26"
     many = machine(devices=2)
     assert "shards has 3 shards for 2 processes x 2 readers = 4" in texts(examine_shards(config, module, many), WARNING)
     too_many = machine(devices=4, nodes=2)
