@@ -105,7 +105,7 @@ def _runs_of(
         if name in needed:
             origin = origins[name]
             parent = None if origin is None else runs[origin]
-            folders = {"{data}": str(roots[1]), "{of}": str(parent.folder if parent else "")}
+            folders = {"{data}": roots[1]} | ({} if parent is None else {"{of}": parent.folder})
             given = [_filled(text, folders) for text in step.settings + differs.settings.get(name, [])]
             try:
                 runs[name] = _run(step, given, seed, options, roots, parent)
@@ -159,9 +159,9 @@ def _sets(given: list[str], seed: int, roots: tuple[Path, Path], captioner: Plan
     return PlannedRun(command="capfilt", settings=tuple(settings), key=key, folder=own, parent=captioner)
 
 
-def _filled(text: str, folders: Mapping[str, str]) -> str:
+def _filled(text: str, folders: Mapping[str, Path]) -> str:
     for name, folder in folders.items():
-        text = text.replace(name, folder)
+        text = text.replace(name, str(folder))
     return text
 
 
