@@ -42,6 +42,7 @@ _RECIPES_OWN = (
     "initializer_range",
     "pack_text",
     "gradient_checkpointing",
+    "frozen",
 )
 """Of a Q-Former's settings, those that a training chooses."""
 _TEXT_SIZES = ("vocab_size", "max_positions", "feature_size")

@@ -6,14 +6,16 @@ Shape letters: B batch, R rows of pairs, M images, P patches, Dv tower width, Q 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_train.models import masks
+from blip2_train.models.adapted_layers import train_adapters
 from blip2_train.models.configs import AdapterConfig, LanguageModelConfig, QFormerConfig, VisionConfig
+from blip2_train.models.freezing import freeze
 from blip2_train.models.packing import Packing, pack
 from blip2_train.models.qformer import QFormer, QFormerOutput, TextEmbeddings, initialise_like_bert
 from blip2_train.models.vision_tower import VisionTower
@@ -147,6 +149,26 @@ class Blip2Model(nn.Module):
         for part in parts:
             initialise_like_bert(part, self.qformer_config.initializer_range)
         nn.init.normal_(self.query_tokens, std=self.qformer_config.initializer_range)
+
+    def freeze_as_configured(self) -> None:
+        """Take out of training what `qformer.frozen` names; constructors end with it."""
+        if self.qformer_config.frozen != "none":
+            self.query_tokens.requires_grad_(False)
+        if self.qformer_config.frozen == "all":
+            for part in (self.ln_vision, *self._qformer_parts()):
+                freeze(part)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; a Q-Former that is frozen as a whole stays in eval mode, but for its adapters."""
+        super().train(mode)
+        if self.qformer_config.frozen == "all":
+            for part in self._qformer_parts():
+                part.eval()
+            train_adapters(self.qformer, mode)
+        return self
+
+    def _qformer_parts(self) -> list[nn.Module]:
+        return [self.qformer, self.embeddings] if self.reads_text else [self.qformer]
 
     def project_image(self, patch_features: Tensor) -> ImageKeyValues:
         """Cross-attention keys and values of images, with `ln_vision` folded in.

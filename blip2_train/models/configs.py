@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from blip2_train.errors import ConfigError
 
@@ -28,6 +28,7 @@ ACTIVATIONS = (
 """Functions of a Q-Former's feed-forward blocks, by the names that transformers gives them; none has parameters."""
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 """As torch names them; `models.dtypes.DTYPES` has the types."""
+FrozenParts = Literal["none", "queries", "all"]
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes that the file systems in use take."""
 
@@ -178,9 +179,14 @@ class QFormerConfig:
     no dropout is sampled."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass, with the same dropout: less memory, one more forward pass."""
+    frozen: FrozenParts = "none"
+    """`none`, `queries` (the learned queries stay what they start from), or `all` (layers, queries, embeddings and the
+    layer norm of the images stay, without dropout: in stage 2 the projection to the language model alone trains)."""
 
     def __post_init__(self) -> None:
         _check_name("Q-Former weights", self.weights)
+        if self.frozen not in get_args(FrozenParts):
+            raise ConfigError(f"frozen {self.frozen!r} is unknown; use one of {', '.join(get_args(FrozenParts))}")
         if self.hidden_act not in ACTIVATIONS:
             raise ConfigError(f"hidden_act {self.hidden_act!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
         if self.num_heads < 1 or self.hidden_size % self.num_heads:

@@ -76,6 +76,7 @@ class GenerativeModel(Blip2Model):
         language_model = build_language_model(language)
         self.language_projection = nn.Linear(qformer.hidden_size, embedding_width(language_model))
         self.language_model = language_model
+        self.freeze_as_configured()
 
     @property
     def text_config(self) -> PretrainedConfig:

@@ -79,6 +79,7 @@ class ImageTextModel(Blip2Model):
         self.temperature = nn.Parameter(torch.tensor(temperature))  # learned, neither clipped nor decayed
         self.initialise(self.embeddings, self.qformer, self.lm_head)
         copy_text_to_query_feed_forward(self.qformer)
+        self.freeze_as_configured()
 
     def complete_from_meta(self) -> None:
         """Beside the buffers: a prediction head and a temperature that transformers' models lack start fresh.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -105,6 +106,23 @@ def build_adamw(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.
         eps=config.eps,
         fused=True,
     )
+
+
+def optimizer_difference(now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where the `param_groups` of this run and those of a saved one part, in words; None if they agree.
+
+    PyTorch takes the saved weight decay, betas and scales without a word, and moments by their order.
+    """
+    updates, updated = (
+        ", ".join(f"{len(group['params'])} ({group['name']})" for group in groups) for groups in (now, before)
+    )
+    if updates != updated:
+        return f"the tensors that its optimiser updates are {updated}, those of this run {updates}"
+    for new, old in zip(now, before, strict=True):
+        for name in ("weight_decay", "betas", "eps"):
+            if new[name] != old[name]:
+                return f"it was written with optim.{name}={old[name]}, this run has {new[name]}"
+    return None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -20,7 +20,13 @@ from blip2_train.distributed import gather_objects, mean_over_processes, rank
 from blip2_train.errors import CheckpointMismatch, ConfigError
 from blip2_train.models.freezing import frozen_weights, kept_names
 from blip2_train.optim.config import OptimizerConfig
-from blip2_train.optim.param_groups import ParameterGroup, build_adamw, parameter_groups, set_learning_rate
+from blip2_train.optim.param_groups import (
+    ParameterGroup,
+    build_adamw,
+    optimizer_difference,
+    parameter_groups,
+    set_learning_rate,
+)
 from blip2_train.optim.schedule import learning_rate
 from blip2_train.training.checkpoint_notes import written_by
 from blip2_train.training.sharding import ShardedStrategy, clip_by_norm, gather_whole, shard_model
@@ -287,7 +293,7 @@ class TrainingModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, another frozen tower, or another seed.
+        """Refuse a checkpoint of another model, another frozen tower, another seed, or another optimiser.
 
         Raises:
             CheckpointMismatch: with the reason.
@@ -318,6 +324,12 @@ class TrainingModule(lightning.LightningModule):
                 "the frozen weights are not those of the checkpoint (their SHA-256 differs); point the recipe's vision "
                 "weights to the file that the run started with"
             )
+        optimizer = build_adamw(self.groups(), self.optimizer_config)
+        for saved in checkpoint["optimizer_states"]:
+            if otherwise := optimizer_difference(optimizer.param_groups, saved["param_groups"]):
+                raise CheckpointMismatch(
+                    f"the checkpoint is of another training: {otherwise}; resume with the recipe that wrote it"
+                )
         self._restate_position(checkpoint, about.accumulate)
 
     def _check_steps(self, before: int, done: int) -> None:

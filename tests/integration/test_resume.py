@@ -101,6 +101,10 @@ def test_another_number_of_processes_goes_on_with_the_same_samples(
         ("global_batch_size=2", "global_batch_size"),
         ("data.source={workspace}/other", "shards|samples|source"),
         ("model.qformer.num_queries=5", "query_tokens"),
+        ("model.qformer.frozen=all", r"tensors that its optimiser updates are \d+ \(decay\), .* those of this run"),
+        ("optim.decay_embeddings=false", "tensors that its optimiser updates"),
+        ("optim.weight_decay=0.1", r"optim\.weight_decay=0\.05, this run has 0\.1"),
+        ("optim.betas=[0.9,0.95]", r"optim\.betas=.*0\.98.*, this run has"),
     ],
 )
 def test_a_changed_run_is_refused_with_the_reason(

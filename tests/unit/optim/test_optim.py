@@ -4,7 +4,13 @@ from tiny import image_text_model
 
 from blip2_train.errors import ConfigError
 from blip2_train.optim.config import OptimizerConfig
-from blip2_train.optim.param_groups import build_adamw, layer_scale, parameter_groups, set_learning_rate
+from blip2_train.optim.param_groups import (
+    build_adamw,
+    layer_scale,
+    optimizer_difference,
+    parameter_groups,
+    set_learning_rate,
+)
 from blip2_train.optim.schedule import learning_rate
 
 
@@ -94,3 +100,29 @@ def test_a_step_moves_only_what_trains() -> None:
     optimizer.step()
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) != parameter.requires_grad
+
+
+SIZES = "the tensors that its optimiser updates are 2 (decay), 3 (no decay), those of this run "
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"lr": 2e-4, "steps": 220}, None),
+        ({"weight_decay": 0.1}, "it was written with optim.weight_decay=0.05, this run has 0.1"),
+        ({"betas": (0.9, 0.95)}, "it was written with optim.betas=(0.9, 0.98), this run has (0.9, 0.95)"),
+        ({"eps": 1e-6}, "it was written with optim.eps=1e-08, this run has 1e-06"),
+        ({"weight_decay": 0.0}, SIZES + "5 (no decay)"),
+        ({"layer_decay": 0.5}, SIZES + "1 (decay, lr x 0.5), 2 (no decay, lr x 0.5), 1 (decay), 1 (no decay)"),
+    ],
+)  # fmt: skip
+def test_a_saved_optimiser_that_did_otherwise_is_told_apart(change: dict[str, object], words: str | None) -> None:
+    """PyTorch would take the saved numbers, or moments of other tensors, without a word."""
+    shapes = {"vision_model.blocks.0.a.weight": (2, 2), "vision_model.blocks.0.a.bias": (2,),
+              "vision_model.blocks.0.b.bias": (2,), "head.weight": (2, 2), "head.bias": (2,)}  # fmt: skip
+    named = [(name, torch.nn.Parameter(torch.zeros(shape))) for name, shape in shapes.items()]
+    groups = [
+        build_adamw(parameter_groups(named, 1, c), c).state_dict()["param_groups"] for c in (config(**change), config())
+    ]
+    assert optimizer_difference(*groups) == words
